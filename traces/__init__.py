@@ -1,0 +1,21 @@
+"""The words of the field: problems, traces, step labels, evidence, errors. Standard library only."""
+
+from traces.abstention import Abstention, AbstentionReason
+from traces.evidence import Evidence, Passage, Quote
+from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
+from traces.problem import Problem, Trace
+
+__all__ = [
+    "Abstention",
+    "AbstentionReason",
+    "Evidence",
+    "Labeler",
+    "LabelerKind",
+    "Passage",
+    "Problem",
+    "Quote",
+    "StepLabel",
+    "Trace",
+    "TraceLabel",
+    "Verdict",
+]

@@ -1,0 +1,37 @@
+"""What a policy writes after the prefixes of a trace, before any answer is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from traces.abstention import Abstention
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """One completion as a policy wrote it, before its answer is looked at."""
+
+    step_index: int
+    """0-based index of the last step of the prefix it continues."""
+    index: int
+    """0-based number of the continuation for that prefix."""
+    text: str
+    """The new text, without the prefix."""
+    finish_reason: str
+    """`stop` or `length` (or the service's own word)."""
+    tokens: int = 0
+    """Tokens generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContinuations:
+    """All continuations of one trace."""
+
+    trace_id: str
+    """The trace."""
+    texts: tuple[PolicyText, ...]
+    """Sorted by (step_index, index)."""
+    resolved_model: str | None = None
+    """The policy version that really answered."""
+    abstention: Abstention | None = None
+    """Set if the policy could not continue this trace at all."""

@@ -1,0 +1,55 @@
+"""Passages of a corpus, evidence retrieved for a problem, quotes cited from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document, addressed by character offsets into the stored source text."""
+
+    corpus: str
+    """Name of the corpus."""
+    document: str
+    """Name of the document, unique within the corpus."""
+    index: int
+    """0-based position among the document's passages."""
+    start: int
+    """Character offset of the first character in the document's stored text."""
+    end: int
+    """Character offset behind the last character."""
+    text: str
+    """`document_text[start:end]`, to the letter."""
+    title: str = ""
+    """Title of the document or section; may be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A passage retrieved for a problem."""
+
+    passage: Passage
+    """The passage."""
+    similarity: float | None
+    """Cosine similarity of query and passage in [-1, 1]; None for evidence that came with a dataset."""
+    rank: int
+    """0-based rank among the evidence of the problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Text a judge cited from the evidence."""
+
+    text: str
+    """The quote as the judge wrote it."""
+    document: int | None
+    """1-based number of the cited document in the prompt; None if none was cited."""
+    verified: bool
+    """Whether the quote stands in the cited passage."""
+    start: int | None = None
+    """Character offset of the match in the passage text; None if not verified."""
+    end: int | None = None
+    """Character offset behind the match; None if not verified."""
+    method: str | None = None
+    """How it matched: exact, elided or near; None if not verified."""

@@ -1,0 +1,134 @@
+"""What the stages hand to the store: imported rows, model calls, continuations, failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from traces.abstention import AbstentionReason
+from traces.evidence import Evidence
+from traces.labels import Labeler, TraceLabel
+from traces.problem import Problem, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedTrace:
+    """One usable row of a file: a problem, a trace, and the labels that came with it."""
+
+    problem: Problem
+    """The problem (the same problem may come with several rows)."""
+    trace: Trace
+    """The trace."""
+    labels: tuple[tuple[Labeler, TraceLabel], ...] = ()
+    """The labels that came with the row, with the labeler that put each."""
+    evidence: tuple[Evidence, ...] = ()
+    """Evidence that came with the row, best first."""
+    line: int | None = None
+    """1-based line of the row in its file; None for containers without lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that was not imported, or an imported one whose gold cannot be used."""
+
+    file: str
+    """The file as the user named it."""
+    line: int | None
+    """1-based line; for a JSON list the 1-based position of the row; None if unknown."""
+    id: str | None
+    """The row's id; None if it has none."""
+    reason: str
+    """One sentence."""
+    imported: bool = False
+    """True if the trace was imported and only its gold is unusable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one model call, as billed."""
+
+    input_tokens: int = 0
+    """Prompt tokens, the cached ones included (as `promptTokenCount` counts)."""
+    cached_tokens: int = 0
+    """Of these, read from the service's cache."""
+    output_tokens: int = 0
+    """Tokens of the reply, without thinking."""
+    thinking_tokens: int = 0
+    """Thinking tokens; billed as output."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """One reply of a text model, with everything needed to audit and to pay for it."""
+
+    text: str | None
+    """The reply's text; None if the service returned none."""
+    finish_reason: str
+    """`stop`, `length`, `blocked`, or the service's own word in lower case."""
+    model: str
+    """The model as asked for."""
+    resolved_model: str | None
+    """The version the service says it used; None if it does not say."""
+    usage: Usage = Usage()
+    """Tokens."""
+    usd: float | None = None
+    """Cost in US dollars from the dated price table; None where no price is known (0.0 for local models)."""
+    prices_as_of: str | None = None
+    """Date of the price table used (ISO); None where no price applies."""
+    raw: str = ""
+    """The raw reply, as JSON text where the service speaks JSON."""
+    cached: bool = False
+    """True if it came from the response store and was not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """One completion from a prefix of a trace."""
+
+    trace_id: str
+    """The trace."""
+    step_index: int
+    """0-based index of the last step of the prefix."""
+    index: int
+    """0-based number of the continuation."""
+    text: str
+    """What the policy wrote after the prefix."""
+    finish_reason: str
+    """`stop` or `length`."""
+    answer: str | None
+    """The extracted answer; None if there is none."""
+    correct: bool | None
+    """Whether it is the gold answer; None if no answer could be extracted."""
+    tokens: int = 0
+    """Tokens generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that a stage could not label, kept for `stepgold status` and `stepgold retry`."""
+
+    id: str
+    """Trace or problem id."""
+    stage: str
+    """Labeler name or command."""
+    reason: AbstentionReason
+    """Why."""
+    retryable: bool
+    """Whether `stepgold retry` may help."""
+    detail: str = ""
+    """One sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A model call as the ledger keeps it."""
+
+    key: str
+    """Content address: hash of model, request and sample index."""
+    request: str
+    """The prompt really sent, as JSON text."""
+    reply: ModelReply
+    """What came back."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What the call was for (strict JSON)."""
