@@ -1,0 +1,1 @@
+"""Text models behind one protocol: Gemini, OpenAI-compatible servers, transformers; retries and prices."""
