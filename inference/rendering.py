@@ -53,7 +53,8 @@ def continuation_messages(
     evidence: Sequence[Evidence],
     prefix_steps: Sequence[str],
     *,
-    prompt: ContinuationPrompt,
+    system: str | None,
+    separator: str,
 ) -> tuple[Message, ...]:
     """The conversation whose last turn is the prefix to be continued.
 
@@ -62,13 +63,14 @@ def continuation_messages(
         evidence: what stands before the question, best first; empty for none.
         prefix_steps: the steps already written; empty asks for a whole solution, and then
             there is no assistant turn.
-        prompt: what surrounds them.
+        system: the system turn; None for none.
+        separator: what stands between two steps, and after the last one.
     """
-    head = () if prompt.system is None else (Message("system", prompt.system),)
+    head = () if system is None else (Message("system", system),)
     user = Message("user", render_question(problem, evidence))
     if not prefix_steps:
         return (*head, user)
-    return (*head, user, Message("assistant", prefix_text(prefix_steps, prompt.separator)))
+    return (*head, user, Message("assistant", prefix_text(prefix_steps, separator)))
 
 
 def prefix_text(prefix_steps: Sequence[str], separator: str) -> str:

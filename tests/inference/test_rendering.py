@@ -45,7 +45,7 @@ def test_too_many_options_are_refused_instead_of_dropped() -> None:
 
 def test_a_prefix_becomes_the_last_assistant_turn() -> None:
     messages = continuation_messages(
-        Problem("p", "Q?"), (), ("s1", "s2"), prompt=ContinuationPrompt("You solve.", "\n\n")
+        Problem("p", "Q?"), (), ("s1", "s2"), system="You solve.", separator="\n\n"
     )
     assert messages == (
         Message("system", "You solve."),
@@ -55,7 +55,9 @@ def test_a_prefix_becomes_the_last_assistant_turn() -> None:
 
 
 def test_no_prefix_asks_for_a_whole_solution() -> None:
-    messages = continuation_messages(Problem("p", "Q?"), (), (), prompt=ContinuationPrompt())
+    messages = continuation_messages(
+        Problem("p", "Q?"), (), (), system=None, separator=ContinuationPrompt().separator
+    )
     assert messages == (Message("user", "Question: Q?"),)
 
 
