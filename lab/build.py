@@ -1,0 +1,160 @@
+"""A whole lab workspace from one seed: guideline documents, problems and traces of known truth."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import names
+from lab.corruption import draw_trace
+from lab.domain import DrugFacts, Question, decisive_passage, draw_facts, draw_question
+from lab.prose import draw_document
+from lab.solution import check, final_answer, gold_answer
+
+
+@dataclass(frozen=True)
+class LabDocument:
+    """One guideline document; each drug of a workspace has exactly one."""
+
+    name: str
+    text: str
+    drug: str
+
+
+@dataclass(frozen=True)
+class LabProblem:
+    """A question with its gold answer and the facts that decide it."""
+
+    id: str
+    question: str
+    answer: str
+    facts: DrugFacts
+    patient: Question
+
+    @property
+    def drug(self) -> str:
+        """Return the drug asked about."""
+        return self.facts.drug
+
+    @property
+    def decisive_passage(self) -> str:
+        """Return the guideline sentences that decide the answer."""
+        return decisive_passage(self.facts)
+
+    def first_error_index(self, steps: Sequence[str]) -> int | None:
+        """Return the exact first error of any trace for this problem, None where there is none."""
+        return check(steps, self.facts, self.patient)
+
+    def verdicts(self, steps: Sequence[str]) -> list[bool]:
+        """Return for each step whether the trace is right up to and with it."""
+        wrong = self.first_error_index(steps)
+        return [wrong is None or index < wrong for index in range(len(steps))]
+
+
+@dataclass(frozen=True)
+class LabTrace:
+    """A trace with its exact first error (None: right throughout)."""
+
+    id: str
+    problem_id: str
+    steps: tuple[str, ...]
+    final_answer: str | None
+    first_error_index: int | None
+
+
+@dataclass(frozen=True)
+class LabWorkspace:
+    """Everything one seed draws."""
+
+    documents: tuple[LabDocument, ...]
+    problems: tuple[LabProblem, ...]
+    traces: tuple[LabTrace, ...]
+
+
+def build_workspace(
+    seed: int,
+    n_problems: int = 60,
+    *,
+    traces_per_problem: int = 2,
+    problems_per_drug: int = 2,
+    n_distractors: int = 40,
+    error_share: float = 0.65,
+) -> LabWorkspace:
+    """Draw documents, problems and corrupted traces; the same arguments give the same workspace.
+
+    `n_distractors` further documents are about drugs that no problem asks for.
+    """
+    n_asked = -(-n_problems // problems_per_drug)
+    if n_asked + n_distractors > len(names.DRUG_NAMES):
+        raise ValueError(
+            f"{n_asked} asked drugs and {n_distractors} distractors exceed the pool of "
+            f"{len(names.DRUG_NAMES)} names: lower n_problems or n_distractors."
+        )
+    rng = random.Random(f"stepgold lab {seed}")
+    drugs = rng.sample(names.DRUG_NAMES, n_asked + n_distractors)
+    facts = [draw_facts(rng, drug) for drug in drugs]
+    documents = [LabDocument(f"{f.drug.lower()}.md", draw_document(rng, f), f.drug) for f in facts]
+    rng.shuffle(documents)
+    problems = [
+        _draw_problem(rng, index, facts[index // problems_per_drug]) for index in range(n_problems)
+    ]
+    traces = [
+        _draw_lab_trace(rng, problem, number, error_share, facts)
+        for problem in problems
+        for number in range(traces_per_problem)
+    ]
+    return LabWorkspace(tuple(documents), tuple(problems), tuple(traces))
+
+
+def _draw_problem(rng: random.Random, index: int, facts: DrugFacts) -> LabProblem:
+    patient = draw_question(rng, facts)
+    return LabProblem(
+        f"lab-{index:04d}", patient.text, gold_answer(facts, patient), facts, patient
+    )
+
+
+def _draw_lab_trace(
+    rng: random.Random,
+    problem: LabProblem,
+    number: int,
+    error_share: float,
+    facts: Sequence[DrugFacts],
+) -> LabTrace:
+    lender = rng.choice([f for f in facts if f.drug != problem.drug] or [draw_facts(rng)])
+    drawn = draw_trace(rng, problem.facts, problem.patient, error_share=error_share, other=lender)
+    return LabTrace(
+        f"{problem.id}-c{number}",
+        problem.id,
+        drawn.steps,
+        final_answer(drawn.steps),
+        drawn.first_error_index,
+    )
+
+
+def trace_row(problem: LabProblem, trace: LabTrace, subset: str = "corrupted") -> dict[str, object]:
+    """Return a trace as one row of the `traces` JSONL format, its exact truth as labeler `gold`."""
+    verdicts = [1 if right else -1 for right in problem.verdicts(trace.steps)]
+    gold = {"kind": "gold", "verdicts": verdicts, "first_error": trace.first_error_index}
+    return {
+        "id": trace.id,
+        "problem": problem.question,
+        "answer": problem.answer,
+        "subset": subset,
+        "steps": list(trace.steps),
+        "final_answer": trace.final_answer,
+        "final_answer_correct": trace.final_answer == problem.answer,
+        "labels": {"gold": gold},
+        "meta": {"drug": problem.drug, "problem_id": problem.id},
+    }
+
+
+def write_workspace_files(workspace: LabWorkspace, out_dir: Path) -> None:
+    """Write `guidelines/*.md` and `traces.jsonl` below `out_dir`."""
+    folder = out_dir / "guidelines"
+    folder.mkdir(parents=True, exist_ok=True)
+    for document in workspace.documents:
+        (folder / document.name).write_text(document.text, encoding="utf-8")
+    problems = {problem.id: problem for problem in workspace.problems}
+    rows = (json.dumps(trace_row(problems[t.problem_id], t)) for t in workspace.traces)
+    (out_dir / "traces.jsonl").write_text("".join(row + "\n" for row in rows), encoding="utf-8")

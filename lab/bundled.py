@@ -1,0 +1,24 @@
+"""The models shipped with the lab, loaded through plain transformers."""
+
+from pathlib import Path
+from typing import Literal
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+ModelName = Literal["policy", "judge", "prm"]
+
+
+def model_folder(name: ModelName) -> Path:
+    """Return the folder of a shipped model; it can be given wherever `hf:PATH` is taken."""
+    return Path(__file__).parent / "models" / name
+
+
+def load_bundled(
+    name: ModelName, folder: Path | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a shipped model in float32 and evaluation mode, with its tokenizer."""
+    place = folder if folder is not None else model_folder(name)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(place, dtype="float32")
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+    model.eval()
+    return model, tokenizer
