@@ -132,3 +132,19 @@ class StoredCall:
     """What came back."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What the call was for (strict JSON)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document of a corpus as the store keeps it; passages point into its text."""
+
+    name: str
+    """Unique within the corpus: the path relative to what the user named, `#id` behind it for JSONL rows."""
+    title: str
+    """Title of the document; the file's stem where it gives none."""
+    text: str
+    """The text that passage offsets count in: decoded, line ends as \\n, markup other than headings removed."""
+    sha256: str
+    """Hash of title and text, in hexadecimal: an equal hash means that nothing has to be done."""
+    source: str
+    """Where it came from: the row's own URL or source, else the path as the user named it."""
