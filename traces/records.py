@@ -29,6 +29,20 @@ class ImportedTrace:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file as it was imported: what makes a second import of it a no-op, or a change."""
+
+    name: str
+    """Base name of the file, without its folder: a moved file is the same file."""
+    sha256: str
+    """Hash of the file's bytes, in hexadecimal."""
+    format: str
+    """The format it was read as."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options it was read with (strict JSON), e.g. the subset."""
+
+
+@dataclass(frozen=True, slots=True)
 class RejectedRow:
     """A row that was not imported, or an imported one whose gold cannot be used."""
 
