@@ -1,0 +1,116 @@
+"""The JSON that Gemini's generateContent speaks, read and written without the SDK's types.
+
+Reading the raw body ourselves keeps it to the letter for the audit, and a finish reason that
+Google adds next month is only a new word. Shapes as served by v1beta:
+
+    {"candidates": [{"content": {"parts": [{"text": ".."}]}, "finishReason": "STOP"}],
+     "usageMetadata": {"promptTokenCount": 100, "candidatesTokenCount": 20,
+                       "thoughtsTokenCount": 5, "cachedContentTokenCount": 64},
+     "modelVersion": ".."}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference.faults import TransientFault
+from traces.records import Usage
+
+BLOCKED = frozenset(
+    {
+        "SAFETY",
+        "RECITATION",
+        "LANGUAGE",
+        "OTHER",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "IMAGE_SAFETY",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+        "ESCALATION",
+        "MODEL_ARMOR",
+    }
+)
+"""Finish reasons that mean: the service would not say it. OTHER is one of them in practice."""
+
+_FINISH = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
+
+# these four are all that can be adjusted; CIVIC_INTEGRITY is retired, the rest is image or Vertex
+ADJUSTABLE_HARMS = (
+    "HARM_CATEGORY_HARASSMENT",
+    "HARM_CATEGORY_HATE_SPEECH",
+    "HARM_CATEGORY_SEXUALLY_EXPLICIT",
+    "HARM_CATEGORY_DANGEROUS_CONTENT",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WireReply:
+    """What a reply body says."""
+
+    text: str | None
+    """The answer without thoughts; None if there is none."""
+    finish_reason: str
+    """`stop`, `length`, `blocked`, `empty` (no candidate at all), or Gemini's word in lower case."""
+    resolved_model: str | None
+    """`modelVersion`; None if missing."""
+    usage: Usage
+    """Tokens as billed."""
+
+
+def read_body(body: str) -> WireReply:
+    """Read a 200 body.
+
+    Raises:
+        TransientFault: not a JSON object (empty, cut, an HTML page of some gateway), or an
+            object with nothing in it: nothing was paid for, the same request may succeed.
+    """
+    try:
+        reply = json.loads(body)
+    except json.JSONDecodeError as error:
+        start = " ".join(body[:60].split())
+        raise TransientFault(f'the reply is not JSON ("{start}"): {error.msg}') from error
+    if not isinstance(reply, dict):
+        raise TransientFault("the reply is no JSON object")
+    candidates = reply.get("candidates") or []
+    block_reason = (reply.get("promptFeedback") or {}).get("blockReason")
+    usage = reply.get("usageMetadata") or {}
+    if not candidates and not block_reason and not usage:
+        raise TransientFault("the reply holds neither a candidate nor a usage count")
+    if candidates:
+        text, finish = _text(candidates[0]), _finish(candidates[0].get("finishReason"))
+    else:
+        text, finish = None, "blocked" if block_reason else "empty"
+    return WireReply(text, finish, reply.get("modelVersion"), _usage(usage))
+
+
+def _text(candidate: Mapping[str, Any]) -> str | None:
+    parts = (candidate.get("content") or {}).get("parts") or []
+    texts = [part["text"] for part in parts if "text" in part and not part.get("thought")]
+    return "".join(texts) if texts else None
+
+
+def _finish(reason: str | None) -> str:
+    if reason is None:
+        return "unknown"
+    return "blocked" if reason in BLOCKED else _FINISH.get(reason, reason.lower())
+
+
+def _usage(counts: Mapping[str, Any]) -> Usage:
+    return Usage(
+        input_tokens=counts.get("promptTokenCount") or 0,
+        cached_tokens=counts.get("cachedContentTokenCount") or 0,
+        output_tokens=counts.get("candidatesTokenCount") or 0,
+        thinking_tokens=counts.get("thoughtsTokenCount") or 0,
+    )
+
+
+def takes_sampling_knobs(model: str) -> bool:
+    """Whether the model still takes temperature and top_p: Gemini 3 and later do not."""
+    match = re.match(r"(?:models/)?gemini-(\d+)", model)
+    return match is None or int(match.group(1)) < 3

@@ -1,0 +1,51 @@
+"""The content address of a request: what it is stored under, and found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from inference.protocol import GenerationRequest
+
+KEY_VERSION = 1
+"""Part of every key: to be raised when a change of ours makes equal requests differ in meaning."""
+
+
+def request_key(spec: str, request: GenerationRequest) -> str:
+    """The key of a request: equal exactly if model and content are equal, the meta left out.
+
+    The order inside the response schema counts, because the model writes its fields in that
+    order. The service tier does not: the same model answers, only slower or cheaper.
+
+    Args:
+        spec: the model as the user named it.
+        request: what is asked.
+
+    Returns:
+        64 hexadecimal digits (SHA-256).
+    """
+    text = json.dumps(
+        {"version": KEY_VERSION, "model": spec, **request_content(request)}, allow_nan=False
+    )
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def request_content(request: GenerationRequest) -> dict[str, Any]:
+    """Everything of a request that can change its reply, as plain JSON values in a fixed order."""
+    return {
+        "messages": [[message.role, message.text] for message in request.messages],
+        "max_tokens": request.max_tokens,
+        # 0 and 0.0 are one temperature, but two JSON texts
+        "temperature": None if request.temperature is None else float(request.temperature),
+        "top_p": None if request.top_p is None else float(request.top_p),
+        "stop": list(request.stop),
+        "seed": request.seed,
+        "response_json_schema": request.response_json_schema,
+        "sample_index": request.sample_index,
+    }
+
+
+def request_text(request: GenerationRequest) -> str:
+    """The request as JSON text for the ledger: the prompt really sent, readable."""
+    return json.dumps(request_content(request), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,206 @@
+"""Any OpenAI-compatible server through the plain openai client: the only file that imports it.
+
+Servers differ more than their common name says, so this back end trusts little: one request a
+continuation (`n` is ignored by some), stop strings are cut again (some keep them), a server
+that does not know `response_format` is asked once more without it.
+
+A request that ends with an assistant turn is a prefix to be continued. With a chat template it
+goes to /completions, rendered here to the letter; without one it goes to /chat/completions with
+the two flags that vLLM and transformers serve understand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import openai
+
+from inference import openai_wire
+from inference.faults import (
+    HttpFault,
+    RequestTooLong,
+    Subject,
+    TransientFault,
+    exception_for,
+)
+from inference.prices import PRICES_AS_OF, cost
+from inference.protocol import GenerationRequest, Message
+from inference.replies import over_length_reply
+from inference.retry import Retrier, RetryPolicy, Sleep
+from inference.specs import checked_base_url, is_loopback
+from traces.errors import InputError, ModelRefused
+from traces.records import ModelReply
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+KEY_VARIABLE = "OPENAI_API_KEY"
+BASE_URL_VARIABLE = "OPENAI_BASE_URL"
+Template = Callable[[Sequence[Message]], str]
+"""Renders a conversation to the text a model reads; a trailing assistant turn stays open."""
+
+
+class OpenAIModel:
+    """A model behind an OpenAI-compatible server as a `TextModel`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        template: Template | None = None,
+        concurrency: int = 8,
+        retry: RetryPolicy | None = None,
+        sleep: Sleep = asyncio.sleep,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Set up the client; nothing is sent.
+
+        Args:
+            name: model name as the server lists it.
+            base_url: the server; None reads OPENAI_BASE_URL, else OpenAI's own.
+            template: renders conversations for /completions; None uses /chat/completions.
+            concurrency: requests in flight at once, at least 1.
+            retry: bounds of the retries; None for the defaults.
+            sleep: how to wait between attempts.
+            environ: where key and base URL are looked up.
+
+        Raises:
+            InputError: no key for OpenAI's own service, or a base URL that cannot be used.
+        """
+        self.name = name
+        self._template = template
+        self._concurrency = max(1, concurrency)
+        given = base_url or environ.get(BASE_URL_VARIABLE)
+        named = "--base-url" if base_url else BASE_URL_VARIABLE
+        self._base_url = checked_base_url(given or DEFAULT_BASE_URL, named_by=named)
+        key = environ.get(KEY_VARIABLE, "").strip()
+        if not key and not given:
+            raise InputError(
+                "No OpenAI key in the environment.",
+                remedy=f"set {KEY_VARIABLE}, or {BASE_URL_VARIABLE} for a server without keys",
+            )
+        self._subject = Subject(self.spec, KEY_VARIABLE, key)
+        policy = retry or RetryPolicy()
+        self._retrier = Retrier(policy, sleep=sleep)
+        self._schema_refused = False
+        self._client = openai.AsyncOpenAI(
+            # the client insists on a key; a server without keys does not look at it
+            api_key=key or "none",
+            base_url=self._base_url,
+            max_retries=0,
+            timeout=policy.attempt_s,
+        )
+
+    @property
+    def spec(self) -> str:
+        """The model as the user named it."""
+        return f"openai:{self.name}"
+
+    @property
+    def hosted(self) -> bool:
+        """True unless the server runs on this machine."""
+        return not is_loopback(self._base_url)
+
+    @property
+    def concurrency(self) -> int:
+        """Requests that may be in flight at once."""
+        return self._concurrency
+
+    @property
+    def retries(self) -> int:
+        """Attempts after a first one, so far."""
+        return self._retrier.retries
+
+    async def generate(self, request: GenerationRequest) -> ModelReply:
+        """Answer one request, after bounded retries; see `TextModel.generate`."""
+
+        async def attempt() -> tuple[str, openai_wire.WireReply]:
+            body = await self._exchange(request)
+            return body, openai_wire.read_body(body)
+
+        try:
+            body, wire = await self._retrier.run(attempt, subject=self.spec)
+        except RequestTooLong as error:
+            return over_length_reply(self.spec, str(error))
+        text, was_cut = openai_wire.cut_at_stop(wire.text, request.stop)
+        billed = wire.resolved_model or self.name
+        usd = cost(wire.usage, billed) if self.hosted else 0.0
+        return ModelReply(
+            text=text,
+            finish_reason="stop" if was_cut else wire.finish_reason,
+            model=self.spec,
+            resolved_model=wire.resolved_model,
+            usage=wire.usage,
+            usd=usd,
+            prices_as_of=PRICES_AS_OF.isoformat() if self.hosted and usd is not None else None,
+            raw=body,
+        )
+
+    async def aclose(self) -> None:
+        """Release connections."""
+        await self._client.close()
+
+    async def _exchange(self, request: GenerationRequest) -> str:
+        """Send the request in the form that this server takes."""
+        if request.messages[-1].role == "assistant" and self._template is not None:
+            prompt = self._template(request.messages)
+            return await self._post("/completions", self._options(request, prompt=prompt))
+        options = self._options(request, messages=_turns(request.messages))
+        if request.messages[-1].role == "assistant":
+            options |= {"add_generation_prompt": False, "continue_final_message": True}
+        if request.response_json_schema is None or self._schema_refused:
+            return await self._post("/chat/completions", options)
+        wanted = openai_wire.response_format(request.response_json_schema)
+        try:
+            return await self._post("/chat/completions", options | {"response_format": wanted})
+        except ModelRefused as refusal:
+            # only a 400-like refusal can be about the format; a wrong key stays a wrong key
+            cause = refusal.__cause__
+            if not isinstance(cause, openai.BadRequestError | openai.UnprocessableEntityError):
+                raise
+        body = await self._post("/chat/completions", options)
+        self._schema_refused = True
+        return body
+
+    def _options(self, request: GenerationRequest, **content: Any) -> dict[str, Any]:
+        # OpenAI's own service refuses max_tokens for newer models; others know only max_tokens
+        own = self._base_url == DEFAULT_BASE_URL and "messages" in content
+        options = {
+            "model": self.name,
+            **content,
+            "max_completion_tokens" if own else "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "stop": list(request.stop) or None,
+            "seed": request.seed,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    async def _post(self, path: str, options: Mapping[str, Any]) -> str:
+        """One HTTP exchange; every third-party error is translated here and nowhere else."""
+        try:
+            return await self._client.post(path, body=options, cast_to=str)
+        except openai.APIStatusError as error:
+            raise exception_for(_fault(error), self._subject) from error
+        except openai.APITimeoutError as error:
+            raise TransientFault("time-out while waiting for the reply") from error
+        except openai.APIError as error:
+            cause = error.__cause__
+            raise TransientFault(f"connection fault: {cause or error}") from error
+        except OSError as error:
+            raise TransientFault(f"connection fault: {error}") from error
+
+
+def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.text} for message in messages]
+
+
+def _fault(error: openai.APIStatusError) -> HttpFault:
+    return HttpFault(
+        status=error.status_code,
+        message=error.message,
+        headers={name.lower(): value for name, value in error.response.headers.items()},
+        body=error.body,
+    )

@@ -1,0 +1,100 @@
+"""The JSON that OpenAI-compatible servers speak, chat and completions alike.
+
+    {"model": "..", "choices": [{"message": {"content": ".."}, "finish_reason": "stop"}],
+     "usage": {"prompt_tokens": 9, "completion_tokens": 3,
+               "prompt_tokens_details": {"cached_tokens": 0},
+               "completion_tokens_details": {"reasoning_tokens": 0}}}
+
+A completions choice holds `text` instead of `message`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inference.faults import TransientFault
+from traces.records import Usage
+
+_FINISH = {"stop": "stop", "eos": "stop", "length": "length", "content_filter": "blocked"}
+
+
+@dataclass(frozen=True, slots=True)
+class WireReply:
+    """What a reply body says."""
+
+    text: str | None
+    """The first choice's text; None if there is none."""
+    finish_reason: str
+    """`stop`, `length`, `blocked`, `empty` (no choice at all), or the server's word."""
+    resolved_model: str | None
+    """`model` as the server names it; None if missing."""
+    usage: Usage
+    """Tokens."""
+
+
+def read_body(body: str) -> WireReply:
+    """Read a 200 body.
+
+    Raises:
+        TransientFault: not a JSON object, or one without choices and usage.
+    """
+    try:
+        reply = json.loads(body)
+    except json.JSONDecodeError as error:
+        start = " ".join(body[:60].split())
+        raise TransientFault(f'the reply is not JSON ("{start}"): {error.msg}') from error
+    if not isinstance(reply, dict):
+        raise TransientFault("the reply is no JSON object")
+    choices = reply.get("choices") or []
+    counts = reply.get("usage") or {}
+    if not choices and not counts:
+        raise TransientFault("the reply holds neither a choice nor a usage count")
+    text, finish = _first(choices[0]) if choices else (None, "empty")
+    return WireReply(text, finish, reply.get("model"), _usage(counts))
+
+
+def _first(choice: Mapping[str, Any]) -> tuple[str | None, str]:
+    message = choice.get("message") or {}
+    if message.get("refusal"):
+        return None, "blocked"
+    text = choice["text"] if "text" in choice else message.get("content")
+    reason = choice.get("finish_reason")
+    return text, "unknown" if reason is None else _FINISH.get(reason, str(reason).lower())
+
+
+def _usage(counts: Mapping[str, Any]) -> Usage:
+    written = counts.get("completion_tokens") or 0
+    thinking = (counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    return Usage(
+        input_tokens=counts.get("prompt_tokens") or 0,
+        cached_tokens=(counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        output_tokens=max(0, written - thinking),
+        thinking_tokens=thinking,
+    )
+
+
+def cut_at_stop(text: str | None, stop: Sequence[str]) -> tuple[str | None, bool]:
+    """The text up to the first stop string, and whether one was found.
+
+    transformers serve leaves the stop string in the text, other servers take it out.
+
+    >>> cut_at_stop("one.\\ntwo", ("\\n",))
+    ('one.', True)
+    """
+    found = [text.find(mark) for mark in stop if mark and mark in text] if text else []
+    return (text, False) if text is None or not found else (text[: min(found)], True)
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The `response_format` option that asks for JSON of this schema.
+
+    Not strict: OpenAI's strict mode accepts a subset of JSON schema only, and every reply is
+    checked on our side anyway.
+    """
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "reply", "schema": dict(schema), "strict": False},
+    }

@@ -1,0 +1,90 @@
+"""How a user names a model: `gemini:NAME`, `openai:NAME`, `hf:PATH_OR_ID` or `lab`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+from traces.errors import InputError
+
+ModelKind = Literal["gemini", "openai", "hf", "lab"]
+
+_FORMS = "gemini:MODEL, openai:MODEL, hf:PATH_OR_ID or lab"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model as the user names it."""
+
+    kind: ModelKind
+    """Which back end answers."""
+    name: str
+    """The model's name there, a folder or a hub id; empty for `lab`."""
+
+    @classmethod
+    def parse(cls, text: str) -> ModelSpec:
+        """Read a model spec.
+
+        >>> ModelSpec.parse("gemini:models/gemini-3.5-flash-lite")
+        ModelSpec(kind='gemini', name='gemini-3.5-flash-lite')
+
+        Raises:
+            InputError: an unknown form or an empty name; the message lists the forms.
+        """
+        kind, colon, name = text.partition(":")
+        name = name.strip()
+        if text == "lab":
+            return cls("lab", "")
+        if kind not in get_args(ModelKind) or kind == "lab" or not colon or not name:
+            raise InputError(f'Unknown model "{text}".', remedy=f"name it as {_FORMS}")
+        if kind != "hf" and any(mark.isspace() or mark in "?#" for mark in name):
+            raise InputError(
+                f'The model name "{name}" holds a blank, "?" or "#".',
+                remedy="give the name as the service lists it",
+            )
+        if kind == "gemini":
+            name = name.removeprefix("models/")
+        return cls(kind, name)  # type: ignore[arg-type]  # kind is one of get_args above
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "lab" else f"{self.kind}:{self.name}"
+
+
+def checked_base_url(url: str, *, named_by: str) -> str:
+    """The base URL without a trailing slash, after refusing what must not be used as one.
+
+    Args:
+        url: what the user gave.
+        named_by: the option or environment variable it came from, for the message.
+
+    Raises:
+        InputError: not http(s), no host, or it carries user:password (which would end up in
+            logs and in the database); the message never repeats the credentials.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        credentials = "@" in parts.netloc
+        _ = parts.port  # raises ValueError where the port is no number
+    except ValueError:
+        usable, credentials = False, "@" in url
+    if credentials:
+        raise InputError(
+            "A base URL with user:password is refused.",
+            where=named_by,
+            remedy="take the credentials out of the URL; keys come from the environment",
+        )
+    if not usable:
+        raise InputError(
+            f'"{url}" is not an http or https URL.',
+            where=named_by,
+            remedy="give it like http://127.0.0.1:8080/v1",
+        )
+    return url.strip().rstrip("/")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is this machine itself."""
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
