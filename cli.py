@@ -1,0 +1,150 @@
+"""The command line: assembles the commands, prints outcomes, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+from typer.main import get_command
+
+from commands import (
+    consensus,
+    continue_,
+    corpus,
+    demo,
+    evaluate,
+    export,
+    imports,
+    index,
+    judge,
+    remove,
+    retrieve,
+    run,
+    score,
+    search,
+    status,
+)
+from commands.outcome import BAD_INPUT, DEFECT, INTERRUPTED, OK, Outcome
+from commands.workspace import Workspace
+from traces.errors import ToolkitError
+
+app = typer.Typer(
+    name="stepgold",
+    help="Label the steps of reasoning traces and put process reward models on trial.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def workspace_options(
+    ctx: typer.Context,
+    workspace: Annotated[
+        Path, typer.Option("--workspace", help="Folder with the database and the index.")
+    ] = Path(),
+    db: Annotated[
+        str | None,
+        typer.Option("--db", help="Database URL [default: sqlite:///<workspace>/stepgold.db]."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Label the steps of reasoning traces and put process reward models on trial."""
+    ctx.obj = Workspace(workspace, db, debug)
+    ctx.default_map = run.command_defaults(ctx.command, workspace)
+
+
+for name, function in (
+    ("demo", demo.demo),
+    ("run", run.run),
+    ("import", imports.import_),
+    ("export", export.export),
+    ("index", index.index),
+    ("search", search.search),
+    ("retrieve", retrieve.retrieve),
+    ("judge", judge.judge),
+    ("continue", continue_.continue_),
+    ("consensus", consensus.consensus),
+    ("score", score.score),
+    ("evaluate", evaluate.evaluate),
+    ("status", status.status),
+):
+    app.command(name)(function)
+app.add_typer(corpus.app, name="corpus")
+app.add_typer(remove.app, name="remove")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _print(outcome: Outcome) -> None:
+    if outcome.as_json:
+        print(json.dumps(outcome.document, ensure_ascii=False, allow_nan=False))
+        return
+    from rich.console import Console
+
+    Console().print(outcome.words, markup=False, highlight=False, soft_wrap=True)
+
+
+def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) -> None:
+    if as_json:
+        error = {"error": {"what": what, "where": where, "remedy": remedy}}
+        print(json.dumps(error, ensure_ascii=False))
+        return
+    print(f"error: {what}", file=sys.stderr)
+    for name, value in (("at", where), ("do", remedy)):
+        if value:
+            print(f"  {name}: {value}", file=sys.stderr)
+
+
+def execute(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code (design.md section 3)."""
+    as_json, debug = "--json" in argv, "--debug" in argv
+    try:
+        outcome: Any = get_command(app).main(
+            list(argv), prog_name="stepgold", standalone_mode=False
+        )
+    except ToolkitError as error:
+        if debug:
+            traceback.print_exc()
+        _fail(error.what, error.where, error.remedy, as_json=as_json)
+        return BAD_INPUT
+    except TyperException as error:
+        message = error.format_message()
+        if message:
+            _fail(message, None, "stepgold --help, or stepgold COMMAND --help", as_json=as_json)
+        return BAD_INPUT
+    except Exit as wish:
+        return wish.exit_code
+    except (KeyboardInterrupt, Abort):
+        _fail("Interrupted; everything finished so far is kept.", None, "run the same command again", as_json=as_json)
+        return INTERRUPTED
+    except Exception as fault:
+        # The last line of defence: a defect of ours must be told as one, never as bad input.
+        traceback.print_exc()
+        _fail(f"{type(fault).__name__}: {fault}", None, "this is a defect of StepGold: please report it with the lines above", as_json=as_json)
+        return DEFECT
+    if isinstance(outcome, Outcome):
+        _print(outcome)
+        return outcome.exit_code
+    return OK
+
+
+def main() -> None:
+    """Entry point of the `stepgold` command."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(execute(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands: one file each, joined to the store here and nowhere else."""

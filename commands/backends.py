@@ -1,0 +1,122 @@
+"""Model specs (`gemini:`, `openai:`, `hf:`, `lab`) into models, policies and judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from inference.dispatch import Dispatcher
+    from inference.protocol import TextModel
+    from inference.specs import ModelSpec
+    from labeling.stages import Policy
+    from storage import Store
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """How a policy continues; all of it is part of the labeler's configuration."""
+
+    max_tokens: int
+    """Limit of one continuation, tokens."""
+    temperature: float
+    """Sampling temperature."""
+    separator: str
+    """What stands between two steps."""
+    system: str | None
+    """System turn; None for none."""
+    with_evidence: bool
+    """Whether the policy sees the retrieved evidence."""
+    template: Path | None
+    """Tokenizer folder whose chat template renders prompts for /v1/completions; None for chat."""
+    base_url: str | None
+    """Server address; None takes the environment's."""
+
+
+def parse_spec(text: str) -> ModelSpec:
+    """Parse a model spec.
+
+    Raises:
+        InputError: it is none of the known forms.
+    """
+    from inference.specs import ModelSpec
+
+    return ModelSpec.parse(text)
+
+
+def text_model(
+    spec: ModelSpec, *, base_url: str | None = None, service: str = "standard", template: Path | None = None
+) -> TextModel:
+    """The text model behind a spec; the heavy library of that back end alone is loaded."""
+    if spec.kind == "gemini":
+        from inference.gemini import GeminiModel
+
+        return GeminiModel(spec.name, base_url=base_url, service=service)
+    if spec.kind == "openai":
+        from inference.openai_server import OpenAIModel
+
+        return OpenAIModel(spec.name, base_url=base_url, template=_chat_template(template))
+    if spec.kind == "hf":
+        from inference.transformers_local import LocalTextModel
+
+        return LocalTextModel(spec.name)
+    raise InputError(f"'{spec}' is not a text model.", remedy="use gemini:MODEL, openai:MODEL or hf:PATH")
+
+
+def dispatcher(
+    model: TextModel, store: Store, *, budget_usd: float | None = None, service: str = "standard"
+) -> Dispatcher:
+    """A dispatcher that records every paid reply in the store before anything else happens to it."""
+    from inference.dispatch import Dispatcher
+
+    return Dispatcher(model, store.responses, budget_usd=budget_usd, service=service)
+
+
+def policy(spec: ModelSpec, store: Store, options: PolicyOptions) -> Policy:
+    """The policy behind a spec: local with shared prefixes, or a server."""
+    from inference.rendering import ContinuationPrompt
+
+    prompt = ContinuationPrompt(system=options.system, separator=options.separator)
+    if spec.kind in {"hf", "lab"}:
+        from inference.local_policy import LocalPolicy
+
+        return LocalPolicy(
+            model_folder(spec, "policy"),
+            spec=str(spec),
+            prompt=prompt,
+            max_new_tokens=options.max_tokens,
+            temperature=options.temperature,
+            with_evidence=options.with_evidence,
+        )
+    from inference.server_policy import ServerPolicy
+
+    model = text_model(spec, base_url=options.base_url, template=options.template)
+    return ServerPolicy(
+        dispatcher(model, store),
+        prompt=prompt,
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        with_evidence=options.with_evidence,
+    )
+
+
+def model_folder(spec: ModelSpec, role: str) -> str:
+    """The path or hub id of a transformers model; `lab` means the bundled model for `role`."""
+    if spec.kind == "hf":
+        return spec.name
+    if spec.kind == "lab":
+        from lab.bundled import model_folder as bundled
+
+        return str(bundled(role))
+    raise InputError(f"'{spec}' cannot be loaded here.", remedy="use hf:PATH or lab")
+
+
+def _chat_template(folder: Path | None):  # type: ignore[no-untyped-def]
+    if folder is None:
+        return None
+    from inference.transformers_local import chat_renderer
+
+    return chat_renderer(str(folder))

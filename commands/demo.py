@@ -1,0 +1,137 @@
+"""`stepgold demo`: the whole pipeline on the bundled lab, offline, every figure computed now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from commands.console import note
+from commands.options import Json, Seed
+from commands.outcome import INCOMPLETE, OK, Outcome
+from commands.run import invoke
+from commands.workspace import DATABASE_NAME, Workspace
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from lab.build import LabWorkspace
+
+DATASET = "lab"
+LABELERS = ("judge", "mc", "consensus", "prm", "likelihood")
+MARK = "demo.json"
+"""Says by which seed a demo folder was made."""
+
+PROBLEMS = 40
+TRACES_PER_PROBLEM = 2
+CONTINUATIONS = 4
+PASSAGE_TOKENS = 160
+
+
+def demo(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path("stepgold-demo"),
+    seed: Seed = 0,
+    json_output: Json = False,
+) -> Outcome:
+    """Run the whole pipeline on the bundled dosing lab: no key, no network, no GPU."""
+    from commands.demo_table import demo_table
+    from commands.report_page import write_report
+
+    _claim(out, seed)
+    workspace = Workspace(out, None, ctx.obj.debug)
+    root = ctx.find_root().command
+    note("The lab: made-up drugs, guideline documents, questions and traces whose truth is known exactly.")
+    note("Its judge reads token likelihoods; the prompt, reply and quote path is what `stepgold judge --judge gemini:...` runs.")
+
+    for argv in _stages(out, seed, root, workspace):
+        outcome = invoke(root, workspace, argv)
+        note(str(outcome.words))
+    rows, document = demo_table(root, workspace, DATASET, LABELERS)
+    report = out / "report.html"
+    write_report(workspace, DATASET, LABELERS, report)
+    places = {
+        "database": out / DATABASE_NAME,
+        "training_set": out / "training.jsonl",
+        "report": report,
+    }
+    from rich.console import Group
+
+    words = Group(
+        rows,
+        f"database:     {places['database']}",
+        f"training set: {places['training_set']}",
+        f"report:       {places['report']}",
+    )
+    whole = {"command": "demo", "dataset": DATASET, "seed": seed, "labelers": document}
+    return Outcome(whole | {name: str(path) for name, path in places.items()}, words, OK, json_output)
+
+
+def _claim(out: Path, seed: int) -> None:
+    """Make the folder ours, or refuse one that is not."""
+    mark = out / MARK
+    if out.exists() and not mark.is_file():
+        if not out.is_dir() or any(out.iterdir()):
+            raise InputError(f"'{out}' exists and is no demo folder.", where=str(out), remedy="choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if mark.is_file():
+            made_with = json.loads(mark.read_text()).get("seed")
+            if made_with != seed:
+                raise InputError(
+                    f"'{out}' was made with seed {made_with}, not {seed}.",
+                    where=str(out),
+                    remedy=f"choose another --out, or remove the folder",
+                )
+        else:
+            mark.write_text(json.dumps({"seed": seed}))
+    except OSError as fault:
+        raise InputError(f"'{out}' cannot be written: {fault.strerror}.", where=str(out), remedy="choose another --out") from fault
+    except ValueError as fault:
+        raise InputError(f"'{mark}' is damaged.", where=str(mark), remedy="remove the folder") from fault
+
+
+def _stages(out: Path, seed: int, root: Any, workspace: Workspace):  # type: ignore[no-untyped-def]
+    """The verbs of the contract, in order, on the lab's files."""
+    from lab.build import build_workspace, write_workspace_files
+
+    lab = build_workspace(seed, PROBLEMS, traces_per_problem=TRACES_PER_PROBLEM)
+    write_workspace_files(lab, out)
+    on = ["--dataset", DATASET]
+    yield ["corpus", "add", "--corpus", "guidelines", "--passage-tokens", str(PASSAGE_TOKENS), str(out / "guidelines")]
+    yield ["index"]
+    yield ["import", "traces", str(out / "traces.jsonl"), *on]
+    # The lab's models read one passage: the top one, so that retrieval decides.
+    yield ["retrieve", *on, "--k", "1"]
+    _write_sampled(lab, out / "sampled.jsonl", seed, workspace)
+    yield ["import", "traces", str(out / "sampled.jsonl"), *on]
+    yield ["judge", *on, "--judge", "lab"]
+    yield ["continue", *on, "--policy", "lab", "--k", str(CONTINUATIONS), "--seed", str(seed), "--max-tokens", "130", "--temperature", "1.0"]
+    yield ["consensus", *on, "--judge", "judge", "--mc", "mc"]
+    yield ["export", "trl", str(out / "training.jsonl"), *on, "--labeler", "consensus"]
+    yield ["score", *on, "--prm", "lab"]
+    yield ["score", *on, "--prm", "lab", "--family", "likelihood", "--name", "likelihood"]
+
+
+def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: Workspace) -> None:
+    """Let the policy write traces of its own, with their exact truth, once a folder."""
+    from lab.build import trace_row
+    from lab.candidates import sample_traces
+
+    if path.is_file():
+        return
+    with workspace.open_store() as store:
+        passages = {
+            context.problem.question: context.evidence[0].passage.text
+            for context in store.contexts(DATASET)
+            if context.evidence
+        }
+    by_id = {problem.id: problem for problem in lab.problems}
+    shown = {problem.id: passages[problem.question] for problem in lab.problems if problem.question in passages}
+    note(f"sampling {TRACES_PER_PROBLEM} traces for each of {len(by_id)} problems from the policy")
+    sampled = sample_traces(lab.problems, shown, per_problem=TRACES_PER_PROBLEM, seed=seed)
+    rows = [json.dumps(trace_row(by_id[trace.problem_id], trace, "sampled"), ensure_ascii=False) for trace in sampled]
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,118 @@
+"""`stepgold import`: files of the field into the workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from commands.console import progress
+from commands.options import Dataset, Json, Replace
+from commands.outcome import INCOMPLETE, OK, Outcome, Tally
+from commands.workspace import Workspace
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from storage import Store
+    from traces.labels import LabelerKind
+    from traces.records import ImportedTrace, RejectedRow
+
+SHOWN_ROWS = 10
+"""Rejected rows shown to a person; all of them are in the JSON document and in `status`."""
+
+
+def import_(
+    ctx: typer.Context,
+    format: Annotated[str, typer.Argument(metavar="FORMAT", help="traces, processbench, mr-ben, medprm, math-shepherd, trl, or scores.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".json or .jsonl, also .gz.")],
+    dataset: Dataset,
+    subset: Annotated[str | None, typer.Option("--subset", help="Report these traces under this name.")] = None,
+    labeler: Annotated[str | None, typer.Option("--labeler", help="Name of the labeler (scores, trl).")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Its kind: gold, judge, mc, consensus, prm or expert.")] = None,
+    replace: Replace = False,
+    json_output: Json = False,
+) -> Outcome:
+    """Import traces, or a third party's scores, with every unusable row listed."""
+    workspace: Workspace = ctx.obj
+    if format == "scores":
+        from commands.import_scores import import_scores
+
+        if subset is not None:
+            raise InputError("Scores belong to traces that have a subset already.", remedy="leave --subset out")
+        return import_scores(workspace, files, dataset, labeler, _kind(kind), replace, json_output)
+    with workspace.open_store(create=True) as store:
+        return _import_traces(store, format, files, dataset, subset, labeler, _kind(kind), replace, json_output)
+
+
+def _kind(kind: str | None) -> LabelerKind | None:
+    from traces.labels import LabelerKind
+
+    if kind is None:
+        return None
+    if kind not in set(LabelerKind):
+        raise InputError(f"'{kind}' is not a kind of labeler.", remedy=f"one of {', '.join(LabelerKind)}")
+    return LabelerKind(kind)
+
+
+def _import_traces(
+    store: Store,
+    format: str,
+    files: list[Path],
+    dataset: str,
+    subset: str | None,
+    labeler: str | None,
+    kind: LabelerKind | None,
+    replace: bool,
+    json_output: bool,
+) -> Outcome:
+    from formats import read_file, source_file
+
+    tally = Tally("import", dataset)
+    rejected: list[RejectedRow] = []
+    options: dict[str, Any] = {
+        name: value for name, value in (("subset", subset), ("labeler", labeler), ("kind", kind)) if value
+    }
+    # One transaction for all files of the call: a file unreadable to its end leaves nothing behind.
+    with store.transaction():
+        for path in files:
+            rows: Iterator[ImportedTrace | RejectedRow] = read_file(
+                format, path, subset=subset, labeler=labeler, kind=kind
+            )
+            outcome = store.import_traces(
+                dataset,
+                source_file(path, format, options),
+                progress(rows, total=None, label=f"import {path.name}"[:22]),
+                replace=replace,
+            )
+            tally.done += outcome.done
+            tally.unchanged += outcome.unchanged
+            rejected.extend(outcome.rejected)
+    summary = store.import_summary(dataset)
+    tally.failed = sum(not row.imported for row in rejected)
+    document = tally.document(
+        traces=summary.traces,
+        with_error=summary.with_error,
+        without_error=summary.without_error,
+        unlabelled=summary.unlabelled,
+        rejected=[
+            {"file": row.file, "line": row.line, "id": row.id, "reason": row.reason} for row in rejected
+        ],
+    )
+    words = [
+        f"import: {tally.done} new, {tally.unchanged} unchanged; dataset '{dataset}' now has "
+        f"{summary.traces} traces: {summary.with_error} with an error, "
+        f"{summary.without_error} without, {summary.unlabelled} without usable gold",
+        *_rejection_lines(rejected),
+    ]
+    return Outcome(document, "\n".join(words), INCOMPLETE if rejected else OK, json_output)
+
+
+def _rejection_lines(rejected: list[RejectedRow]) -> Iterator[str]:
+    for row in rejected[:SHOWN_ROWS]:
+        place = row.file if row.line is None else f"{row.file}:{row.line}"
+        what = "gold unusable" if row.imported else "rejected"
+        yield f"{what}: {place}: {row.id or 'no id'}: {row.reason}"
+    if len(rejected) > SHOWN_ROWS:
+        yield f"... and {len(rejected) - SHOWN_ROWS} more: --json lists them all"

@@ -1,0 +1,103 @@
+"""`stepgold judge`: RAG-as-a-judge over the traces of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from commands.backends import dispatcher, model_folder, parse_spec, text_model
+from commands.console import note
+from commands.labelling import Labelled, label_missing
+from commands.options import BaseUrl, Dataset, Json, Limit, Name, Replace
+from commands.outcome import Outcome, Tally
+from commands.workspace import Workspace
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from inference.specs import ModelSpec
+    from labeling.stages import Judge
+    from storage import Store
+    from traces.context import TraceInContext
+
+
+def judge(
+    ctx: typer.Context,
+    dataset: Dataset,
+    judge: Annotated[str, typer.Option("--judge", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")],
+    name: Name = "judge",
+    budget: Annotated[float | None, typer.Option("--budget", min=0, help="Stop before spending more, USD.")] = None,
+    prompt: Annotated[Path | None, typer.Option("--prompt", help="An own prompt file.")] = None,
+    service: Annotated[str, typer.Option("--service", help="standard or flex.")] = "standard",
+    evidence_tokens: Annotated[int, typer.Option("--evidence-tokens", min=0, help="Token budget of the evidence.")] = 3072,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Limit of one reply, thinking included.")] = 8192,
+    base_url: BaseUrl = None,
+    allow_phi: Annotated[bool, typer.Option("--allow-phi", help="Send problems marked phi_removed: false to a hosted model.")] = False,
+    limit: Limit = None,
+    replace: Replace = False,
+    json_output: Json = False,
+) -> Outcome:
+    """Put verdicts on steps, grounded in the retrieved evidence."""
+    workspace: Workspace = ctx.obj
+    spec = parse_spec(judge)
+    if service not in {"standard", "flex"}:
+        raise InputError(f"'{service}' is not a service.", remedy="use standard or flex")
+    tally = Tally("judge", dataset, name)
+    with workspace.open_store() as store:
+        store.require_dataset(dataset)
+        _say_if_ungrounded(store, dataset)
+        if spec.kind == "lab":
+            chosen, config = _lab_judge()
+        else:
+            chosen, config = _rag_judge(
+                store, spec, prompt, service, evidence_tokens, max_tokens, budget, base_url, allow_phi
+            )
+        from traces.labels import Labeler, LabelerKind
+
+        labeler = Labeler(name, LabelerKind.JUDGE, config, model=str(spec))
+        label_missing(
+            store, tally, labeler, lambda contexts: _stage(contexts, chosen), limit=limit, replace=replace
+        )
+    return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
+
+
+def _stage(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[Labelled]:
+    from labeling.pipeline import judge_traces
+
+    for label in judge_traces(contexts, judge):
+        yield Labelled(label, resolved_model=label.meta.get("resolved_model"))
+
+
+def _say_if_ungrounded(store: Store, dataset: str) -> None:
+    if len(store.problems_without_evidence(dataset)) == store.datasets()[dataset].problems:
+        note("No evidence was retrieved for this dataset: the verdicts will be ungrounded.")
+
+
+def _lab_judge() -> tuple[Judge, dict[str, Any]]:
+    from lab.judge import LikelihoodJudge
+
+    note("The lab's judge reads token likelihoods: it writes no reasoning and no quotes.")
+    bundled = LikelihoodJudge(model_folder(parse_spec("lab"), "judge"))
+    return bundled, bundled.config()
+
+
+def _rag_judge(
+    store: Store,
+    spec: ModelSpec,
+    prompt: Path | None,
+    service: str,
+    evidence_tokens: int,
+    max_tokens: int,
+    budget: float | None,
+    base_url: str | None,
+    allow_phi: bool,
+) -> tuple[Judge, dict[str, Any]]:
+    from judge.prompt import JudgeConfig
+    from judge.rag_judge import RagJudge
+
+    config = JudgeConfig.from_prompt_file(prompt, evidence_tokens=evidence_tokens, max_tokens=max_tokens)
+    model = text_model(spec, base_url=base_url, service=service)
+    judge = RagJudge(dispatcher(model, store, budget_usd=budget, service=service), config, allow_phi=allow_phi)
+    return judge, config.as_dict()

@@ -1,0 +1,31 @@
+"""Options that several commands share, declared once so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
+Dataset = Annotated[str, typer.Option("--dataset", help="The dataset in the workspace.")]
+LabelerName = Annotated[str, typer.Option("--labeler", help="The labeler in the dataset.")]
+Name = Annotated[str, typer.Option("--name", help="The labeler's name in the dataset.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Replace what is stored under this name by another.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Only the first N traces: a pilot before spending."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", help="Server address; else from the environment.")
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder", help="A sentence-transformers model, path or hub id [default: all-MiniLM-L6-v2]."
+    ),
+]
+OutFile = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")]

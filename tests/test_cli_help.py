@@ -1,0 +1,59 @@
+"""Help: quick, complete, and without a heavy library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "transformers", "faiss", "sentence_transformers", "google.genai", "openai", "sqlmodel")
+COMMANDS = (
+    ["demo"], ["run"], ["import"], ["export"], ["corpus", "add"], ["corpus", "list"], ["corpus", "remove"],
+    ["index"], ["search"], ["retrieve"], ["judge"], ["continue"], ["consensus"], ["score"], ["evaluate"],
+    ["status"], ["remove", "dataset"], ["remove", "labeler"],
+)
+
+
+def test_help_loads_no_heavy_library() -> None:
+    program = (
+        "import sys, cli\n"
+        "code = cli.execute(['--help'])\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules], code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "LOADED [] 0" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_stands_in_the_readme(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cli
+
+    assert cli.execute([*command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Usage: stepgold" in shown
+    undocumented = [
+        line for line in shown.splitlines() if line.strip().startswith("--") and len(line.split()) < 2
+    ]
+    assert not undocumented
+    assert f"`stepgold {' '.join(command)}" in (ROOT / "README.md").read_text()
+
+
+def test_the_command_list_is_complete() -> None:
+    from typer.main import get_command
+
+    import cli
+
+    def leaves(command: object, words: tuple[str, ...]) -> set[tuple[str, ...]]:
+        children = getattr(command, "commands", None)
+        if not children:
+            return {words}
+        return set().union(*(leaves(child, (*words, name)) for name, child in children.items()))
+
+    assert leaves(get_command(cli.app), ()) == {tuple(command) for command in COMMANDS}
