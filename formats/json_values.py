@@ -1,0 +1,130 @@
+"""Strict JSON: what Python's own reader lets through (NaN, 1e999, NUL, half characters) is a fault here."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+ROW_LIMIT = 64 * 1024 * 1024
+"""Longest row that is read: bytes of a JSONL line, characters of an element of a JSON list."""
+
+LONGEST_ESCAPE = len(r"\ud83d\ude00")
+"""A shorter rest behind a bad escape may be the beginning of a good one."""
+_BEGUN = re.compile(
+    r"|t(ru?)?|f(a(ls?)?)?|n(ul?)?|Na?|-|-?I(n(f(i(n(it?)?)?)?)?)?|\.|\.?[0-9]*[eE][+-]?"
+)
+"""What a cut leaves of a word or a number: nothing, or a proper beginning."""
+
+
+class JsonFault(ValueError):
+    """Text that is no strict JSON.
+
+    Args:
+        reason: what is wrong, as a clause that can follow "the row".
+        cut: True if the text ends too early, so that more text might mend it.
+    """
+
+    def __init__(self, reason: str, *, cut: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """What is wrong."""
+        self.cut = cut
+        """Whether the text just ends too early."""
+
+
+class StrictDecoder:
+    """Decodes JSON values and remembers numbers that JSON does not know."""
+
+    def __init__(self) -> None:
+        self._odd: list[str] = []
+        self._decoder = json.JSONDecoder(parse_constant=self._constant, parse_float=self._float)
+
+    def _constant(self, word: str) -> None:
+        self._odd.append(word)
+
+    def _float(self, digits: str) -> float | None:
+        number = float(digits)
+        if math.isinf(number):
+            self._odd.append(digits[:20])
+            return None
+        return number
+
+    def decode_at(self, text: str, start: int) -> tuple[Any, int, str | None]:
+        """Decode the value that begins at `start`.
+
+        Returns:
+            The value, the offset behind it, and why it cannot be used (None if it can).
+
+        Raises:
+            JsonFault: there is no JSON value at `start`.
+        """
+        self._odd.clear()
+        try:
+            value, end = self._decoder.raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            raise JsonFault(_clause(error), cut=_is_cut(error)) from error
+        except RecursionError as error:
+            raise JsonFault("is nested too deeply") from error
+        except ValueError as error:  # an integer of more digits than Python converts
+            raise JsonFault(f"holds a number that cannot be read ({error})") from error
+        if self._odd:
+            return value, end, f"holds {self._odd[0]}, which is no JSON number: write null"
+        return value, end, text_fault(value)
+
+    def decode(self, text: str) -> tuple[Any, str | None]:
+        """Decode a text that is one JSON value and nothing else.
+
+        Returns:
+            The value, and why it cannot be used (None if it can).
+
+        Raises:
+            JsonFault: it is not one JSON value.
+        """
+        stripped = text.strip(" \t\r\n")
+        value, end, fault = self.decode_at(stripped, 0)
+        if end != len(stripped):
+            raise JsonFault(f"has text behind its end (column {end + 1})")
+        return value, fault
+
+
+def text_fault(value: Any) -> str | None:
+    """Why the texts inside a JSON value cannot be stored; None if they can."""
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            pending.extend(part.keys())
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+        elif isinstance(part, str):
+            if "\x00" in part:
+                return "holds a NUL character"
+            if not part.isascii() and not _encodes(part):
+                return "holds text that is not UTF-8 (a bad byte or half a character)"
+    return None
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_cut(error: json.JSONDecodeError) -> bool:
+    if error.msg.startswith("Unterminated string"):
+        return True
+    rest = error.doc[error.pos :].rstrip(" \t\r\n")
+    if error.msg.startswith("Invalid \\"):
+        return len(rest) < LONGEST_ESCAPE
+    return _BEGUN.fullmatch(rest) is not None
+
+
+def _clause(error: json.JSONDecodeError) -> str:
+    if error.msg.startswith("Invalid control character") and error.doc[error.pos] == "\x00":
+        return "holds a NUL byte"
+    return f"is no JSON ({error.msg[0].lower()}{error.msg[1:]}, column {error.colno})"
