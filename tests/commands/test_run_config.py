@@ -1,0 +1,66 @@
+"""`run CONFIG.toml` and `stepgold.toml`: the same keys as the command line, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Cli = Callable[..., Any]
+
+
+def test_run_goes_through_the_tables_in_order(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f"""
+        [evaluate]
+        dataset = "d"
+        labeler = "gold"
+        [import]
+        format = "traces"
+        files = ["{traces_file.name}"]
+        dataset = "d"
+        [export]
+        format = "processbench"
+        out = "out.json"
+        dataset = "d"
+        labeler = "gold"
+        """
+    )
+    called = cli("run", config, "--json")
+    assert called.code == 0
+    stages = called.document["stages"]
+    assert [stage.get("command", stage.get("protocol")) for stage in stages] == ["import", "export", "processbench"]
+    assert stages[2]["average"]["processbench_f1"] == 1.0
+    assert (tmp_path / "out.json").is_file()
+
+
+def test_a_repeated_table_runs_twice(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    table = f'[[import]]\nformat = "traces"\nfiles = ["{traces_file.name}"]\ndataset = '
+    config.write_text(f'{table}"one"\n{table}"two"\n')
+    assert cli("run", config).code == 0
+    assert set(cli("status", "--json").document["datasets"]) == {"one", "two"}
+
+
+def test_an_unknown_key_stops_before_anything_runs(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    good = f'[import]\nformat = "traces"\nfiles = ["{traces_file.name}"]\ndataset = "d"\n'
+    for bad in ("[judge]\nnope = 1\n", "[nope]\n", "nope = 1\n", "[judge\n", "[judge]\njson = true\n"):
+        config.write_text(bad + good if bad == "nope = 1\n" else good + bad)
+        called = cli("run", config)
+        assert called.code == 2, bad
+        assert "config.toml" in called.err
+    assert not (tmp_path / "w").exists()
+
+
+def test_stepgold_toml_gives_defaults_and_the_command_line_wins(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    folder.mkdir()
+    (folder / "stepgold.toml").write_text('[import]\ndataset = "from-file"\n[evaluate]\ndataset = "from-file"\nlabeler = "gold"\n')
+    assert cli("import", "traces", traces_file).code == 0
+    assert cli("evaluate", "--json").document["dataset"] == "from-file"
+    assert cli("import", "traces", traces_file, "--dataset", "argv").code == 0
+    assert set(cli("status", "--json").document["datasets"]) == {"from-file", "argv"}
+    (folder / "stepgold.toml").write_text("[evaluate]\nnope = 1\n")
+    assert cli("status").code == 2
