@@ -1,0 +1,192 @@
+"""A policy behind a server: every prefix of every trace, continued k times, one request each.
+
+Samples differ by `sample_index` and by a seed derived from run seed, trace, step and number, so
+that any of them can be bought alone and found again. Prefixes are asked for in order: the next
+one begins with the one before, which is what every server-side prefix cache lives on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from inference.dispatch import Dispatcher, Outcome
+from inference.protocol import GenerationRequest, Message
+from inference.rendering import (
+    ContinuationPrompt,
+    continuation_messages,
+    prefix_text,
+    render_question,
+)
+from inference.replies import OVER_LENGTH
+from traces.abstention import Abstention, AbstentionReason
+from traces.context import TraceInContext
+from traces.continuation import PolicyText, TraceContinuations
+from traces.errors import ModelError
+from traces.records import ModelReply
+
+CONTINUE_IN_USER_TURN = (
+    "Below is the beginning of a solution. Continue it exactly where it ends: do not repeat, "
+    "correct or comment on what is already written, even if you disagree with it. Write one "
+    'step a line and end with the line "The answer is X.", where X is {answer}.'
+    "\n\n<solution>\n{prefix}</solution>"
+)
+"""For models that refuse to continue an assistant turn (Gemini 3 and later)."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A trace whose continuations are on their way."""
+
+    trace_id: str
+    missing: int
+    texts: list[PolicyText] = field(default_factory=list)
+    resolved_model: str | None = None
+    abstention: Abstention | None = None
+
+    def closed(self) -> TraceContinuations:
+        texts = sorted(self.texts, key=lambda text: (text.step_index, text.index))
+        kept = () if self.abstention else tuple(texts)
+        return TraceContinuations(self.trace_id, kept, self.resolved_model, self.abstention)
+
+
+class ServerPolicy:
+    """Continues prefixes through a `Dispatcher`; keeps `labeling.stages.Policy`."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        prompt: ContinuationPrompt,
+        *,
+        max_tokens: int,
+        temperature: float | None = 0.7,
+        top_p: float | None = None,
+        stop: Sequence[str] = (),
+        with_evidence: bool = True,
+    ) -> None:
+        """Join a model to a prompt.
+
+        Args:
+            dispatcher: sends, records and finds again.
+            prompt: what surrounds question and prefix.
+            max_tokens: limit of one continuation.
+            temperature: sampling temperature; None for the server's default.
+            top_p: nucleus; None for the server's default.
+            stop: stop strings.
+            with_evidence: whether the documents stand before the question.
+        """
+        self._dispatcher = dispatcher
+        self._prompt = prompt
+        self._max_tokens = max_tokens
+        self._temperature = temperature
+        self._top_p = top_p
+        self._stop = tuple(stop)
+        self._with_evidence = with_evidence
+        self._open: dict[int, _Open] = {}
+
+    @property
+    def spec(self) -> str:
+        """The policy as the user named it."""
+        return self._dispatcher.model.spec
+
+    def continue_traces(
+        self, contexts: Iterable[TraceInContext], *, k: int, seed: int
+    ) -> Iterator[TraceContinuations]:
+        """Continue every prefix of every trace `k` times; yield traces as they are done.
+
+        A trace with a continuation that could not be had at all (`model_error`), or whose prompt
+        is too long (`over_length`), is yielded as an abstention; what was answered for it stays
+        in the response store.
+
+        Raises:
+            ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; traces yielded before
+                stay valid.
+        """
+        self._open = {}
+        requests = self._requests(contexts, k=k, seed=seed)
+        for request, outcome in self._dispatcher.run(requests):
+            number = request.meta["trace_number"]
+            trace = self._open[number]
+            _note(trace, request, outcome)
+            if trace.missing == 0:
+                del self._open[number]
+                yield trace.closed()
+
+    def _requests(
+        self, contexts: Iterable[TraceInContext], *, k: int, seed: int
+    ) -> Iterator[GenerationRequest]:
+        for number, context in enumerate(contexts):
+            steps = context.trace.steps
+            self._open[number] = _Open(context.trace.id, missing=len(steps) * k)
+            for step_index in range(len(steps)):
+                messages = self._messages(context, step_index)
+                for index in range(k):
+                    yield GenerationRequest(
+                        messages,
+                        self._max_tokens,
+                        temperature=self._temperature,
+                        top_p=self._top_p,
+                        stop=self._stop,
+                        seed=continuation_seed(seed, context.trace.id, step_index, index),
+                        sample_index=index,
+                        meta={
+                            "purpose": "continue",
+                            "trace_number": number,
+                            "trace_id": context.trace.id,
+                            "step_index": step_index,
+                            "index": index,
+                        },
+                    )
+
+    def _messages(self, context: TraceInContext, step_index: int) -> tuple[Message, ...]:
+        evidence = context.evidence if self._with_evidence else ()
+        prefix = context.trace.prefix(step_index)
+        if not self.spec.startswith("gemini:"):
+            return continuation_messages(
+                context.problem,
+                evidence,
+                prefix,
+                system=self._prompt.system,
+                separator=self._prompt.separator,
+            )
+        answer = "the letter of the option" if context.problem.options else "the final answer"
+        written = prefix_text(prefix, self._prompt.separator)
+        asked = CONTINUE_IN_USER_TURN.replace("{answer}", answer).replace("{prefix}", written)
+        question = Message("user", f"{render_question(context.problem, evidence)}\n\n{asked}")
+        if self._prompt.system is None:
+            return (question,)
+        return (Message("system", self._prompt.system), question)
+
+
+def continuation_seed(seed: int, trace_id: str, step_index: int, index: int) -> int:
+    """The sampling seed of one continuation: stable across runs, machines and orders.
+
+    Returns:
+        A number in [0, 2**31), which every server takes.
+    """
+    name = f"{seed}\n{trace_id}\n{step_index}\n{index}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
+
+
+def _note(trace: _Open, request: GenerationRequest, outcome: Outcome) -> None:
+    """Enter one outcome into its trace."""
+    trace.missing -= 1
+    if isinstance(outcome, ModelError):
+        trace.abstention = Abstention(AbstentionReason.MODEL_ERROR, outcome.what)
+    elif outcome.finish_reason == OVER_LENGTH:
+        trace.abstention = Abstention(AbstentionReason.OVER_LENGTH, outcome.raw)
+    else:
+        trace.resolved_model = outcome.resolved_model or trace.resolved_model
+        trace.texts.append(_text(request, outcome))
+
+
+def _text(request: GenerationRequest, reply: ModelReply) -> PolicyText:
+    # a blocked or empty reply is a continuation without an answer: the finish reason says why
+    return PolicyText(
+        step_index=request.meta["step_index"],
+        index=request.meta["index"],
+        text=reply.text or "",
+        finish_reason=reply.finish_reason,
+        tokens=reply.usage.output_tokens,
+    )
