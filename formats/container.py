@@ -80,7 +80,9 @@ def _named_faults(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise TraceFormatError(f"There is no file {name}.", remedy="check the path") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TraceFormatError(f"The gzip file {name} is cut off or damaged.", remedy="get the file again") from error
+        raise TraceFormatError(
+            f"The gzip file {name} is cut off or damaged.", remedy="get the file again"
+        ) from error
     except OSError as error:
         raise TraceFormatError(f"Cannot read {name}: {error.strerror or error}.") from error
 
@@ -105,7 +107,9 @@ def _kind(path: Path) -> str:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head[:4].count(b"\x00") in (2, 3):
         raise TraceFormatError(f"{name} is UTF-16 or UTF-32 text.", remedy="save it as UTF-8")
     if head.startswith(b"PAR1"):
-        raise TraceFormatError(f"{name} is a Parquet file, which is not read yet.", remedy="convert it to JSONL")
+        raise TraceFormatError(
+            f"{name} is a Parquet file, which is not read yet.", remedy="convert it to JSONL"
+        )
     text = head.removeprefix(_BOM).lstrip()
     if not text and len(head) < HEAD:
         raise TraceFormatError(f"{name} is empty.", remedy="give a file with at least one row")
@@ -114,7 +118,9 @@ def _kind(path: Path) -> str:
     lines = text.splitlines()
     if not any(line.lstrip().startswith(b"{") for line in lines):
         what = "a binary file" if b"\x00" in head else "neither a JSON list nor JSON lines"
-        raise TraceFormatError(f"{name} is {what}.", remedy="give a .json list or a .jsonl file, plain or gzipped")
+        raise TraceFormatError(
+            f"{name} is {what}.", remedy="give a .json list or a .jsonl file, plain or gzipped"
+        )
     if _is_spread(lines):
         hint = "; it looks like mr-ben" if _OBJECT_OF_LISTS.match(text) else ""
         raise TraceFormatError(
@@ -158,7 +164,9 @@ def _line(decoder: StrictDecoder, data: bytes, index: int, line: int, path: Path
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return RawRow(index, line, fault=f"is not UTF-8 (byte {data[error.start]:#04x} at {error.start + 1})")
+        return RawRow(
+            index, line, fault=f"is not UTF-8 (byte {data[error.start]:#04x} at {error.start + 1})"
+        )
     try:
         value, fault = decoder.decode(text)
     except JsonFault as error:
@@ -191,5 +199,7 @@ def _elements(stream: io.BufferedIOBase, kind: str, path: Path, row_limit: int) 
         if "longer than" in fault.reason:
             what = f"cannot be read to its end: row {index + 1} {fault.reason}"
         raise TraceFormatError(
-            f"'{path}' {what}.", where=f"row {index + 1}", remedy="get the file again, or mend that row"
+            f"'{path}' {what}.",
+            where=f"row {index + 1}",
+            remedy="get the file again, or mend that row",
         ) from fault

@@ -39,7 +39,9 @@ def values(path: Path, **options: int) -> list[dict[str, Any]]:
         "\r\n\r\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\r\n",
     ],
 )
-def test_reads_every_container_whatever_its_suffix(tmp_path: Path, text: str, bom: bytes, zipped: bool) -> None:
+def test_reads_every_container_whatever_its_suffix(
+    tmp_path: Path, text: str, bom: bytes, zipped: bool
+) -> None:
     path = written(tmp_path / "misleading.txt", bom + text.encode(), zipped=zipped)
     assert values(path) == ROWS
     assert [row.index for row in read_rows(path)] == list(range(5))
@@ -51,18 +53,31 @@ def test_lines_are_counted_with_blank_ones_and_rows_without(tmp_path: Path) -> N
 
 
 def test_reads_an_object_of_lists(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", json.dumps({"u1": ROWS[:2], "u2": [], "u3": ROWS[2:]}, indent=1).encode())
+    path = written(
+        tmp_path / "a.json",
+        json.dumps({"u1": ROWS[:2], "u2": [], "u3": ROWS[2:]}, indent=1).encode(),
+    )
     assert is_object_of_lists(path)
     assert [row.value for row in read_mapped_rows(path)] == ROWS
     assert not is_object_of_lists(written(tmp_path / "b.jsonl", b'{"a": "[{"}\n'))
 
 
 def test_bad_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
-    lines = [b'{"a":1}', b"{broken}", "{'é'}".encode("latin-1"), b'{"a":"\x00"}', b"[1]", b'{"s":NaN}', b'{"a":2}']
+    lines = [
+        b'{"a":1}',
+        b"{broken}",
+        "{'é'}".encode("latin-1"),
+        b'{"a":"\x00"}',
+        b"[1]",
+        b'{"s":NaN}',
+        b'{"a":2}',
+    ]
     rows = list(read_rows(written(tmp_path / "a.jsonl", b"\n".join(lines) + b"\n")))
     assert [row.line for row in rows if row.fault] == [2, 3, 4, 5, 6]
     faults = [row.fault or "" for row in rows[1:6]]
-    for fault, word in zip(faults, ["no JSON", "UTF-8 (byte 0xe9", "NUL", "object", "NaN"], strict=True):
+    for fault, word in zip(
+        faults, ["no JSON", "UTF-8 (byte 0xe9", "NUL", "object", "NaN"], strict=True
+    ):
         assert word in fault
     assert [row.value for row in rows if not row.fault] == [{"a": 1}, {"a": 2}]
 
@@ -98,7 +113,9 @@ def test_a_bad_byte_in_a_list_costs_its_row_only(tmp_path: Path) -> None:
         (b"[" * 100_000, "nested"),
     ],
 )
-def test_a_file_that_is_unreadable_as_a_whole_says_why(tmp_path: Path, data: bytes, words: str) -> None:
+def test_a_file_that_is_unreadable_as_a_whole_says_why(
+    tmp_path: Path, data: bytes, words: str
+) -> None:
     path = written(tmp_path / "file.json", data)
     with pytest.raises(TraceFormatError) as caught:
         list(read_rows(path))
@@ -177,15 +194,23 @@ class DripRead:
 
 
 elements = st.lists(
-    st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6) | st.booleans() | st.none()
-    | st.dictionaries(st.text("ab", max_size=2), st.lists(st.text(max_size=3), max_size=3), max_size=2),
+    st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=6)
+    | st.booleans()
+    | st.none()
+    | st.dictionaries(
+        st.text("ab", max_size=2), st.lists(st.text(max_size=3), max_size=3), max_size=2
+    ),
     max_size=6,
 )
 
 
 @settings(deadline=None)
 @given(elements, st.integers(1, 7), st.booleans())
-def test_the_stream_reads_a_list_cut_at_any_place(rows: list[Any], size: int, ascii_only: bool) -> None:
+def test_the_stream_reads_a_list_cut_at_any_place(
+    rows: list[Any], size: int, ascii_only: bool
+) -> None:
     text = json.dumps(rows, ensure_ascii=ascii_only, indent=1 if size % 2 else None)
     stream = JsonStream(DripRead(text.encode(), size))
     read = [value for value, fault in list_elements(stream) if fault is None]

@@ -17,10 +17,14 @@ json_values = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=4)
+    ),
     max_leaves=12,
 )
-documents = st.lists(json_values, max_size=4) | st.dictionaries(st.text("abc", max_size=3), json_values, max_size=4)
+documents = st.lists(json_values, max_size=4) | st.dictionaries(
+    st.text("abc", max_size=3), json_values, max_size=4
+)
 
 
 @given(documents, st.booleans())
@@ -31,7 +35,9 @@ def test_decodes_what_json_wrote(document: Any, ascii_only: bool) -> None:
 
 
 @given(documents, st.booleans(), st.data())
-def test_every_beginning_of_a_document_counts_as_cut(document: Any, ascii_only: bool, data: st.DataObject) -> None:
+def test_every_beginning_of_a_document_counts_as_cut(
+    document: Any, ascii_only: bool, data: st.DataObject
+) -> None:
     text = json.dumps(document, ensure_ascii=ascii_only)
     length = data.draw(st.integers(0, len(text) - 1))
     with pytest.raises(JsonFault) as caught:
@@ -41,7 +47,17 @@ def test_every_beginning_of_a_document_counts_as_cut(document: Any, ascii_only: 
 
 @pytest.mark.parametrize(
     "text",
-    ["nope", '{"a": 1,}', '{"a" 1}', '{"a": tru1}', "[1 2]", "{'a': 1}", '["\\q"      , 1, 2]', '{"a": 1} {"b": 2}', "12 x"],
+    [
+        "nope",
+        '{"a": 1,}',
+        '{"a" 1}',
+        '{"a": tru1}',
+        "[1 2]",
+        "{'a': 1}",
+        '["\\q"      , 1, 2]',
+        '{"a": 1} {"b": 2}',
+        "12 x",
+    ],
 )
 def test_a_wrong_text_is_not_a_cut_one(text: str) -> None:
     with pytest.raises(JsonFault) as caught:

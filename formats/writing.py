@@ -1,0 +1,121 @@
+"""Writes labelled traces into a file of the field: whole or not at all, strict JSON, nothing dropped unsaid."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from formats.export_row import CannotCarry, ExportRow, SkippedTrace
+from formats.file_format import FileFormat
+from formats.known import EXPORT_FORMATS, format_named
+from traces.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOutcome:
+    """What an export wrote, and what it did not."""
+
+    written: int
+    """Traces in the file."""
+    skipped: tuple[SkippedTrace, ...]
+    """Traces left out, each with its reason."""
+    shortened: int = 0
+    """Of the written ones, those without their last steps, on which the labeler is silent."""
+
+
+def write_file(format: str, path: Path, rows: Iterable[ExportRow]) -> WriteOutcome:
+    """Write the rows; `path` is replaced at the end, or left as it was.
+
+    A path that ends in .json (or format medprm) becomes one JSON list, anything else JSONL;
+    .gz behind it compresses.
+
+    Raises:
+        InputError: unknown format, or the file cannot be written.
+    """
+    known = format_named(format, EXPORT_FORMATS)
+    tally = _Tally()
+    with replaced(path) as out:
+        rendered: Iterable[Mapping[str, Any]] = tally.rendered(known, rows)
+        if known.gather is not None:
+            rendered = known.gather(dict(row) for row in rendered)
+        if known.always_list or path.name.removesuffix(".gz").endswith(".json"):
+            _write_list(out, rendered)
+        else:
+            for row in rendered:
+                out.write(f"{_dumped(row)}\n")
+    return WriteOutcome(tally.written, tuple(tally.skipped), tally.shortened)
+
+
+class _Tally:
+    """Counts while rows stream by."""
+
+    def __init__(self) -> None:
+        self.written = self.shortened = 0
+        self.skipped: list[SkippedTrace] = []
+
+    def rendered(self, known: FileFormat, rows: Iterable[ExportRow]) -> Iterator[dict[str, Any]]:
+        if known.render is None:
+            raise InputError(f"Format '{known.name}' is only read.")
+        for row in rows:
+            try:
+                written, left_out = known.render(row)
+            except CannotCarry as limit:
+                self.skipped.append(SkippedTrace(row.trace.id, limit.reason, limit.detail))
+                continue
+            self.written += 1
+            self.shortened += left_out > 0
+            yield written
+
+
+def _dumped(row: Mapping[str, Any]) -> str:
+    # A NaN that came this far is a defect of ours: better no file than one no reader takes.
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+
+
+def _write_list(out: TextIO, rows: Iterable[Mapping[str, Any]]) -> None:
+    separator = "[\n"
+    for row in rows:
+        out.write(f"{separator}{_dumped(row)}")
+        separator = ",\n"
+    out.write("\n]\n" if separator == ",\n" else "[]\n")
+
+
+def _text(packed: BinaryIO | gzip.GzipFile) -> TextIO:
+    return io.TextIOWrapper(packed, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[TextIO]:
+    """A text file beside `path` that takes its place when all went well, and vanishes otherwise.
+
+    Raises:
+        InputError: folder missing or read-only, disk full.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as plain:
+            if path.name.endswith(".gz"):
+                # No name and no time inside, so that equal content gives equal bytes.
+                with (
+                    gzip.GzipFile("", "wb", fileobj=plain, mtime=0) as packed,
+                    _text(packed) as out,
+                ):
+                    yield out
+            else:
+                with _text(plain) as out:
+                    yield out
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write '{path}': {error.strerror or error}.",
+            remedy="choose a folder with room that you may write to",
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
