@@ -83,7 +83,6 @@ class ServerPolicy:
         self._top_p = top_p
         self._stop = tuple(stop)
         self._with_evidence = with_evidence
-        self._open: dict[int, _Open] = {}
 
     @property
     def spec(self) -> str:
@@ -103,22 +102,22 @@ class ServerPolicy:
             ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; traces yielded before
                 stay valid.
         """
-        self._open = {}
-        requests = self._requests(contexts, k=k, seed=seed)
+        opened: dict[int, _Open] = {}
+        requests = self._requests(contexts, opened, k=k, seed=seed)
         for request, outcome in self._dispatcher.run(requests):
             number = request.meta["trace_number"]
-            trace = self._open[number]
+            trace = opened[number]
             _note(trace, request, outcome)
             if trace.missing == 0:
-                del self._open[number]
+                del opened[number]
                 yield trace.closed()
 
     def _requests(
-        self, contexts: Iterable[TraceInContext], *, k: int, seed: int
+        self, contexts: Iterable[TraceInContext], opened: dict[int, _Open], *, k: int, seed: int
     ) -> Iterator[GenerationRequest]:
         for number, context in enumerate(contexts):
             steps = context.trace.steps
-            self._open[number] = _Open(context.trace.id, missing=len(steps) * k)
+            opened[number] = _Open(context.trace.id, missing=len(steps) * k)
             for step_index in range(len(steps)):
                 messages = self._messages(context, step_index)
                 for index in range(k):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
@@ -87,4 +88,7 @@ def checked_base_url(url: str, *, named_by: str) -> str:
 def is_loopback(url: str) -> bool:
     """Whether the URL's host is this machine itself."""
     host = urlsplit(url).hostname or ""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name: 127.example.org is somebody else's machine
+        return False

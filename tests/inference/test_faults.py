@@ -1,0 +1,138 @@
+"""What error statuses mean."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from inference.faults import (
+    HttpFault,
+    RequestTooLong,
+    Subject,
+    TransientFault,
+    exception_for,
+    retry_after_seconds,
+    retry_info_seconds,
+)
+from traces.errors import ModelRefused, QuotaExhausted
+
+SUBJECT = Subject("gemini:g", "GEMINI_API_KEY", "s3cret")
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+
+
+def meaning(status: int, message: str = "no", body: Any = None, **headers: str) -> Exception:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return exception_for(HttpFault(status, message, named, body), SUBJECT, now=NOW)
+
+
+def rpc(*details: dict[str, Any]) -> dict[str, Any]:
+    return {"error": {"code": 429, "message": "m", "details": list(details)}}
+
+
+def quota(quota_id: str) -> dict[str, Any]:
+    kind = "type.googleapis.com/google.rpc.QuotaFailure"
+    return {"@type": kind, "violations": [{"quotaMetric": "m", "quotaId": quota_id}]}
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_overload_and_time_outs_may_pass(status: int) -> None:
+    assert isinstance(meaning(status), TransientFault)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "remedy"),
+    [
+        (400, "API key not valid. Please pass a valid API key.", "check the key in GEMINI_API_KEY"),
+        (401, "Incorrect API key provided", "check the key in GEMINI_API_KEY"),
+        (403, "denied", "what the key in GEMINI_API_KEY may use"),
+        (404, "models/g is not found", 'check the model name in "gemini:g"'),
+        (400, "bad schema", "the request itself is not accepted"),
+        (418, "teapot", "the request itself is not accepted"),
+    ],
+)
+def test_refusals_name_the_remedy(status: int, message: str, remedy: str) -> None:
+    refusal = meaning(status, message)
+    assert isinstance(refusal, ModelRefused)
+    assert remedy in str(refusal)
+    assert "gemini:g" in str(refusal)
+
+
+def test_the_key_is_taken_out_of_what_the_service_says() -> None:
+    assert "s3cret" not in str(meaning(401, "Incorrect API key provided: s3cret"))
+    assert "s3cret" not in str(meaning(503, "proxy: s3cret"))
+    assert "s3cret" not in repr(SUBJECT)
+
+
+def test_an_endless_message_is_cut_to_one_line() -> None:
+    assert len(str(meaning(404, "<html>\n" * 9999)).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rpc(quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier")),
+        rpc(quota("GenerateRequestsPerMinute"), quota("requests_per_day")),
+        {"code": "insufficient_quota", "message": "check your plan"},
+        {"error": {"type": "insufficient_quota"}},
+    ],
+)
+def test_a_used_up_day_or_account_ends_the_run(body: Any) -> None:
+    assert isinstance(meaning(429, body=body), QuotaExhausted)
+
+
+@pytest.mark.parametrize("body", [rpc(quota("GenerateRequestsPerMinutePerProject")), None, "text"])
+def test_a_quota_per_minute_passes(body: Any) -> None:
+    assert isinstance(meaning(429, body=body), TransientFault)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The input token count (9) exceeds the maximum number of tokens allowed (8).",
+        "This model's maximum context length is 8192 tokens.",
+        "the request exceeds the available context size, try increasing it",
+    ],
+)
+def test_a_prompt_beyond_the_window_concerns_one_request_only(message: str) -> None:
+    assert isinstance(meaning(400, message), RequestTooLong)
+
+
+def test_a_code_in_the_body_is_enough_to_know_a_prompt_that_is_too_long() -> None:
+    body = {"error": {"type": "exceed_context_size_error"}}
+    assert isinstance(meaning(400, "bad request", body), RequestTooLong)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        (" 0 ", 0.0),
+        ("1.5", 1.5),
+        ("Sat, 21 Nov 2026 12:00:30 GMT", 30.0),
+        ("Sat, 21 Nov 2026 11:59:00 GMT", 0.0),
+        ("soon", None),
+        ("-5", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
+    assert retry_after_seconds(value, now=NOW) == seconds
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("7s", 7.0), ("0.25s", 0.25), ("7", None)])
+def test_retry_info_names_seconds(text: str, seconds: float | None) -> None:
+    kind = "type.googleapis.com/google.rpc.RetryInfo"
+    assert retry_info_seconds(rpc({"@type": kind, "retryDelay": text})) == seconds
+
+
+def test_the_header_goes_before_the_body() -> None:
+    kind = "type.googleapis.com/google.rpc.RetryInfo"
+    body = rpc({"@type": kind, "retryDelay": "9s"})
+    with_header = meaning(429, body=body, retry_after="2")
+    without = meaning(429, body=body)
+    assert isinstance(with_header, TransientFault)
+    assert isinstance(without, TransientFault)
+    assert (with_header.delay_s, without.delay_s) == (2.0, 9.0)
