@@ -1,0 +1,238 @@
+"""Whether a quote really stands in the passage it cites. Pure; 5-300 microseconds a pair.
+
+Three ways, tried in order: `exact` (a substring after folding), `elided` (every part around an
+ellipsis, in order), `near` (rapidfuzz alignment of at least 90, the same decisive tokens in the
+same order, and no difference between words that is more than a slip of the pen). A quote that cuts
+a number, a word or a comparison in half, or that starts right behind the negation or comparator
+that governs it, does not stand there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import lru_cache
+from typing import Literal
+
+from rapidfuzz import fuzz
+from rapidfuzz.distance import OSA
+
+from judge.decisive import decisive_tokens, same_decisive_tokens
+from judge.folding import FoldedText, fold
+
+Method = Literal["exact", "elided", "near"]
+
+NEAR_RATIO = 90.0
+"""Least similarity (0-100) of a near match."""
+MAX_PARTS = 8
+"""A quote with more ellipses than this is a collage, not a quote."""
+SHORT_PART_WORDS = 3
+"""A part with fewer words than this can be found anywhere ..."""
+SHORT_GAP = 120
+"""... so it must stand within this many folded characters of its neighbour."""
+
+_ELLIPSIS = re.compile(r"\s*(?:\[\s*\.{3,}\s*\]|\(\s*\.{3,}\s*\)|\.{3,}|(?:\. ){2,}\.)\s*")
+_OPENING = frozenset(" \"'([{*_|<>≤≥=≈~:;•")
+_ATTACHED = frozenset("<>≤≥=≈~:±")
+_NUMBER_STARTS = frozenset(".+-<>≤≥=≈~±")
+_CLOSING = frozenset("\"')]}*_|;!?([{")
+_INNER = frozenset(".,:/")
+_LEAD = 40
+"""How far back a governing negation or comparator is looked for; they are shorter than this."""
+_WORD = re.compile(r"\S+")
+_SENTENCE_END = re.compile(r"[.!?]\s")
+_ARTICLES = frozenset({"the", "a", "an"})
+_PRIVATIVE = re.compile(
+    "a(?:symptomatic|typical|febrile|septic|phasic|tonic|trophic|cyclic|rhythmic|kinetic|vascular"
+    "|cellular|motile|plastic|sexual|symmetric|symmetrical|synchronous)"
+)
+"""Words that one letter `a` before them turns into their opposite."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteMatch:
+    """Where a quote stands in a passage."""
+
+    start: int
+    """Offset of its first character in the original passage text."""
+    end: int
+    """Offset behind its last character (an elided quote: behind its last part)."""
+    method: Method
+    """How it matched."""
+
+
+def verify_quote(quote: str, passage_text: str) -> QuoteMatch | None:
+    """Find the quote in the passage; None if it does not stand there.
+
+    Args:
+        quote: the text as the judge wrote it.
+        passage_text: the passage as it is stored; the offsets returned count its characters.
+    """
+    passage = _fold_passage(passage_text)
+    wanted = _trim(fold(quote).text)
+    parts = [part for part in map(_trim, _ELLIPSIS.split(wanted)) if part]
+    if sum(character.isalnum() for character in wanted) < 3 or len(parts) > MAX_PARTS:
+        return None
+    spans = _find_parts(parts, passage.text)
+    if spans:
+        method: Method = "exact" if len(parts) == 1 else "elided"
+        return _match(passage, spans[0][0], spans[-1][1], method)
+    if len(parts) > 1:
+        return None
+    span = _find_near(parts[0], passage.text)
+    return None if span is None else _match(passage, *span, "near")
+
+
+@lru_cache(maxsize=256)
+def _fold_passage(text: str) -> FoldedText:
+    """Folded once for all the quotes of a trace."""
+    return fold(text)
+
+
+def _match(passage: FoldedText, start: int, end: int, method: Method) -> QuoteMatch:
+    return QuoteMatch(*passage.original_span(start, end), method)
+
+
+def _trim(text: str) -> str:
+    """Without the quotation marks around it and the full stop or comma behind it."""
+    return text.strip().lstrip("\"'").rstrip("\"' .,;:").strip()
+
+
+# Exact and elided ------------------------------------------------------------------------------
+
+
+def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
+    """Spans of all parts in order; the first way that fits, None if there is none."""
+    hopeless: set[tuple[int, int]] = set()
+
+    def find_from(index: int, after: int) -> list[tuple[int, int]] | None:
+        if index == len(parts):
+            return []
+        if (index, after) in hopeless:
+            return None
+        for start, end in _occurrences(parts[index], passage, after):
+            neighbours = parts[index - 1 : index + 1] if index else []
+            if neighbours and not _gap_allowed(neighbours, passage[after:start]):
+                continue
+            rest = find_from(index + 1, end)
+            if rest is not None:
+                return [(start, end), *rest]
+        hopeless.add((index, after))
+        return None
+
+    return find_from(0, 0)
+
+
+def _gap_allowed(neighbours: list[str], gap: str) -> bool:
+    """Whether the text an ellipsis stands for may be left out between two parts.
+
+    A negation left out of the middle of a sentence turns the quote round.
+    """
+    shortest = min(len(part.split()) for part in neighbours)
+    if shortest < SHORT_PART_WORDS and len(gap) > SHORT_GAP:
+        return False
+    sentence_goes_on = not _SENTENCE_END.search(gap)
+    return not (sentence_goes_on and any(t.kind == "negation" for t in decisive_tokens(gap)))
+
+
+def _occurrences(part: str, passage: str, after: int) -> Iterator[tuple[int, int]]:
+    start = passage.find(part, after)
+    while start >= 0:
+        end = start + len(part)
+        if _stands_alone(passage, start, end):
+            yield start, end
+        start = passage.find(part, start + 1)
+
+
+def _stands_alone(passage: str, start: int, end: int) -> bool:
+    """Whether the span cuts no word, number or comparison, and leaves no negation before it."""
+    return _starts_clean(passage, start) and _ends_clean(passage, end)
+
+
+def _starts_clean(passage: str, start: int) -> bool:
+    if start == 0:
+        return True
+    before = passage[start - 1]
+    starts_number = passage[start].isdigit() or passage[start] in _NUMBER_STARTS
+    if before in "-/" or (starts_number and before in _ATTACHED):
+        return False  # `-5`, `<5`, `1/5`, `1:5`, `10-15`, `beta-blocker`
+    if before not in _OPENING:
+        return False
+    lead = passage[max(0, start - _LEAD) : start].rstrip()
+    return not any(
+        token.end == len(lead)
+        and (token.kind == "negation" or (token.kind == "comparator" and starts_number))
+        for token in decisive_tokens(lead)
+    )
+
+
+def _ends_clean(passage: str, end: int) -> bool:
+    if end == len(passage) or passage[end] == " ":
+        return True
+    after, following = passage[end], passage[end + 1 : end + 2]
+    if after in _INNER:  # `5.5`, `1,500`, `1:5`, `mg/kg` go on; `5.` and `5, ` do not
+        return not following.isalnum()
+    return after in _CLOSING
+
+
+# Near ------------------------------------------------------------------------------------------
+
+
+def _find_near(quote: str, passage: str) -> tuple[int, int] | None:
+    """The span that the quote copies with a slip of the pen; None if there is none."""
+    if len(quote) > len(passage):
+        window = (0, len(passage)) if passage else None
+    else:
+        aligned = fuzz.partial_ratio_alignment(quote, passage, score_cutoff=NEAR_RATIO)
+        window = None if aligned is None else (aligned.dest_start, aligned.dest_end)
+    if window is None:
+        return None
+    for start, end in _whole_word_spans(passage, *window):
+        span = passage[start:end]
+        if (
+            fuzz.ratio(quote, span) >= NEAR_RATIO
+            and same_decisive_tokens(quote, span)
+            and _only_slips(quote.split(), span.split())
+            and _starts_clean(passage, start)
+        ):
+            return start, end
+    return None
+
+
+def _whole_word_spans(passage: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Spans of whole words around the window: it may cut a word, or miss a short last one."""
+    words = [found.span() for found in _WORD.finditer(passage)]
+    first = next(index for index, word in enumerate(words) if word[1] > start)
+    last = next(index for index in range(len(words) - 1, -1, -1) if words[index][0] < end)
+    for begin in (first, first + 1, first - 1):
+        for stop in (last, last - 1, last + 1):
+            if 0 <= begin <= stop < len(words):
+                text = passage[words[begin][0] : words[stop][1]]
+                offset = words[begin][0] + text.find(_trim(text))
+                yield offset, offset + len(_trim(text))
+
+
+def _only_slips(quote: list[str], span: list[str]) -> bool:
+    """Whether the words differ by slips only: one edit a word, a space, an article.
+
+    `hypotension` for `hypertension`, `before` for `after` and `asymptomatic` for `symptomatic`
+    score above 90 in a long quote and are no slips.
+    """
+    matcher = SequenceMatcher(None, quote, span, autojunk=False)
+    for operation, i1, i2, j1, j2 in matcher.get_opcodes():
+        if operation != "equal" and not _is_slip(quote[i1:i2], span[j1:j2]):
+            return False
+    return True
+
+
+def _is_slip(quote: list[str], span: list[str]) -> bool:
+    if not quote or not span:
+        extra = (*quote, *span)
+        return all(word in _ARTICLES or not any(map(str.isalnum, word)) for word in extra)
+    one, other = "".join(quote), "".join(span)
+    if bool(_PRIVATIVE.fullmatch(one)) != bool(_PRIVATIVE.fullmatch(other)):
+        return False
+    allowed = len(quote) if len(quote) == len(span) else 1
+    return OSA.distance(one, other, score_cutoff=allowed) <= allowed
