@@ -1,0 +1,27 @@
+"""The store: SQLModel tables on SQLite, migrations, and one facade. Rows in, dataclasses out."""
+
+from storage.outcomes import (
+    CallTotals,
+    CorpusOutcome,
+    CorpusSummary,
+    DatasetCounts,
+    ImportOutcome,
+    ImportSummary,
+    LabelerSummary,
+    SourceFile,
+    StoredDocument,
+)
+from storage.store import Store
+
+__all__ = [
+    "CallTotals",
+    "CorpusOutcome",
+    "CorpusSummary",
+    "DatasetCounts",
+    "ImportOutcome",
+    "ImportSummary",
+    "LabelerSummary",
+    "SourceFile",
+    "Store",
+    "StoredDocument",
+]

@@ -1,0 +1,80 @@
+"""The ledger of model calls, which is the response store too: a paid reply is never bought twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import func, select, update
+
+from storage.bulk import insert_missing, now
+from storage.codecs.ledger import call_columns, call_from, reply_from
+from storage.connection import Connections
+from storage.outcomes import CallTotals
+from storage.tables import MODEL_CALLS
+from traces.errors import InputError
+from traces.records import ModelReply, StoredCall
+
+
+class Responses:
+    """Replies under their content address (`inference.protocol.ResponseStore`); safe between threads."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def get(self, key: str) -> ModelReply | None:
+        """The reply recorded under `key`, marked as cached; None if there is none."""
+        with self._connections.read() as connection:
+            row = connection.execute(
+                select(MODEL_CALLS).where(MODEL_CALLS.c.key == key)
+            ).one_or_none()
+        return None if row is None else reply_from(row)
+
+    def put(self, call: StoredCall) -> None:
+        """Record a reply; it is committed when this returns. The first one of a key stays.
+
+        Raises:
+            StoreError: it could not be written.
+            InputError: a number or the meta cannot be stored.
+        """
+        row = call_columns(call) | {"created_at": now()}
+        with self._connections.write() as connection:
+            insert_missing(connection, MODEL_CALLS, [row], "key")
+
+    def count_hit(self, key: str) -> None:
+        """Note that the reply was used again instead of being bought.
+
+        Raises:
+            InputError: there is none under `key`.
+        """
+        with self._connections.write() as connection:
+            touched = connection.execute(
+                update(MODEL_CALLS)
+                .where(MODEL_CALLS.c.key == key)
+                .values(hits=MODEL_CALLS.c.hits + 1)
+            ).rowcount
+        if not touched:
+            raise InputError(f"There is no model call {key!r} in the ledger.")
+
+    def calls(self) -> Iterator[StoredCall]:
+        """All calls by key, for an audit: the prompt really sent and the raw reply."""
+        with self._connections.read() as connection:
+            keys = list(connection.scalars(select(MODEL_CALLS.c.key).order_by(MODEL_CALLS.c.key)))
+        for key in keys:
+            with self._connections.read() as connection:
+                row = connection.execute(
+                    select(MODEL_CALLS).where(MODEL_CALLS.c.key == key)
+                ).one_or_none()
+            if row is not None:
+                yield call_from(row)
+
+    def totals(self) -> CallTotals:
+        """Calls sent and saved, and what they cost."""
+        query = select(
+            func.count().label("sent"),
+            func.coalesce(func.sum(MODEL_CALLS.c.hits), 0).label("cached"),
+            func.coalesce(func.sum(MODEL_CALLS.c.usd), 0.0).label("usd"),
+            func.count(MODEL_CALLS.c.usd).label("priced"),
+        ).select_from(MODEL_CALLS)
+        with self._connections.read() as connection:
+            row = connection.execute(query).one()
+        return CallTotals(row.sent, row.cached, row.usd, row.sent - row.priced)

@@ -1,0 +1,1 @@
+"""Rows in, dataclasses out: nothing else in storage/ knows which column holds which field."""

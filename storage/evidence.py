@@ -1,0 +1,113 @@
+"""What was retrieved for the problems of a dataset, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, select, update
+
+from storage import checks
+from storage.bulk import chunks
+from storage.codecs.problems import problem_from
+from storage.connection import Connections
+from storage.datasets import dataset_pk
+from storage.evidence_sets import check_set, delete_orphans, store_sets
+from storage.tables import DATASETS, FAILURES, PROBLEMS
+from traces.errors import InputError
+from traces.evidence import Evidence
+from traces.problem import Problem
+
+RETRIEVE_STAGE = "retrieve"
+"""The stage under which failures of retrieval are kept; evidence for the problem clears them."""
+_BATCH = 64
+
+
+def declare_retrieval(
+    connection: Connection, dataset: str, config: Mapping[str, Any], *, replace: bool
+) -> None:
+    """Say how the evidence of the dataset is retrieved; with `replace`, another way drops the old one.
+
+    Raises:
+        InputError: it was retrieved in another way and `replace` is False.
+    """
+    pk = dataset_pk(connection, dataset)
+    wanted = checks.plain_json(config, "The configuration of retrieval")
+    stored = connection.scalar(select(DATASETS.c.retrieval_config).where(DATASETS.c.pk == pk))
+    if stored is not None and checks.canonical(stored) != checks.canonical(wanted):
+        if not replace:
+            raise InputError(
+                f"The evidence of dataset {dataset!r} was retrieved with another configuration:"
+                f" {checks.differences(stored, wanted)}.",
+                remedy="Retrieve it anew with --replace.",
+            )
+        connection.execute(
+            update(PROBLEMS).where(PROBLEMS.c.dataset_pk == pk).values(evidence_set_pk=None)
+        )
+        delete_orphans(connection)
+    connection.execute(update(DATASETS).where(DATASETS.c.pk == pk).values(retrieval_config=wanted))
+
+
+def put_evidence(
+    connections: Connections, dataset: str, items: Iterable[tuple[str, Sequence[Evidence]]]
+) -> int:
+    """Store the evidence of problems, in place of what was retrieved for them before.
+
+    `items` may be a generator that does the work: every 64 problems are a transaction of their own, so
+    that an interrupted run keeps what it has.
+    """
+    done = 0
+    for batch in chunks(items, _BATCH):
+        with connections.write() as connection:
+            _put_batch(connection, dataset, dict(batch))
+        done += len(batch)
+    return done
+
+
+def problems_without_evidence(connection: Connection, dataset: str) -> list[Problem]:
+    """Problems for which retrieval has not run; one that found nothing has run."""
+    query = (
+        select(PROBLEMS)
+        .where(
+            PROBLEMS.c.dataset_pk == dataset_pk(connection, dataset),
+            PROBLEMS.c.evidence_set_pk.is_(None),
+        )
+        .order_by(PROBLEMS.c.pk)
+    )
+    return [problem_from(row) for row in connection.execute(query)]
+
+
+def _put_batch(
+    connection: Connection, dataset: str, items: Mapping[str, Sequence[Evidence]]
+) -> None:
+    owner = dataset_pk(connection, dataset)
+    query = select(PROBLEMS.c.id, PROBLEMS.c.pk, PROBLEMS.c.evidence_set_pk).where(
+        PROBLEMS.c.dataset_pk == owner, PROBLEMS.c.id.in_(items)
+    )
+    stored = {row.id: row for row in connection.execute(query)}
+    unknown = [problem_id for problem_id in items if problem_id not in stored]
+    if unknown:
+        raise InputError(f"Dataset {dataset!r} has no problem {unknown[0]!r}.")
+    checked = {problem_id: check_set(listed) for problem_id, listed in items.items()}
+    sets = store_sets(connection, checked.values())
+    statement = (
+        update(PROBLEMS)
+        .where(PROBLEMS.c.pk == bindparam("target"))
+        .values(evidence_set_pk=bindparam("chosen"))
+    )
+    connection.execute(
+        statement,
+        [
+            {"target": stored[problem_id].pk, "chosen": sets[listed.digest]}
+            for problem_id, listed in checked.items()
+        ],
+    )
+    connection.execute(
+        delete(FAILURES).where(
+            FAILURES.c.dataset_pk == owner,
+            FAILURES.c.stage == RETRIEVE_STAGE,
+            FAILURES.c.id.in_(items),
+        )
+    )
+    if any(row.evidence_set_pk is not None for row in stored.values()):
+        delete_orphans(connection)

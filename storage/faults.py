@@ -1,0 +1,82 @@
+"""What SQLite says when it cannot go on, turned into an error for a person. The only place that does."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError
+
+from traces.errors import StoreError
+
+_FAULTS = {
+    "SQLITE_FULL": (
+        "The disk is full: the database could not be written.",
+        "Free some space and run the command again: what was finished before is kept.",
+    ),
+    "SQLITE_READONLY": (
+        "The database is read-only.",
+        "Give yourself write access to the file and its directory, or name another one with --db.",
+    ),
+    "SQLITE_CANTOPEN": (
+        "The database cannot be opened.",
+        "Check that the directory exists and that you may write there, or use --workspace.",
+    ),
+    "SQLITE_PERM": (
+        "The database may not be accessed.",
+        "Give yourself write access to the file and its directory, or name another one with --db.",
+    ),
+    "SQLITE_BUSY": (
+        "The database is in use: another process has been writing to it for too long.",
+        "Wait until the other stepgold command has ended, then run this one again.",
+    ),
+    "SQLITE_LOCKED": (
+        "The database is in use by another part of this program.",
+        "Run the command again.",
+    ),
+    "SQLITE_NOTADB": (
+        "The file is not a SQLite database.",
+        "Name another file with --db, or another directory with --workspace.",
+    ),
+    "SQLITE_CORRUPT": (
+        "The database is damaged.",
+        "Restore a copy; `sqlite3 FILE .recover` may save a part of it.",
+    ),
+    "SQLITE_IOERR": (
+        "The operating system reported an error while the database was read or written.",
+        "Check the disk and its free space, then run the command again.",
+    ),
+}
+
+
+def store_error(fault: sqlite3.Error, where: str) -> StoreError | None:
+    """The error for a person; None if the fault is not the world's but a defect of ours.
+
+    Goes by the primary result code (https://www.sqlite.org/rescode.html); an extended code such as
+    SQLITE_IOERR_WRITE begins with its primary one.
+    """
+    name = getattr(fault, "sqlite_errorname", None) or ""
+    for primary, (what, remedy) in _FAULTS.items():
+        if name == primary or name.startswith(f"{primary}_"):
+            return StoreError(f"{what} ({fault})", where=where, remedy=remedy)
+    return None
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Run a block; SQLite's refusals come out as StoreError, everything else as it is."""
+    try:
+        yield
+    except DBAPIError as wrapped:
+        error = (
+            store_error(wrapped.orig, where) if isinstance(wrapped.orig, sqlite3.Error) else None
+        )
+        if error is None:
+            raise
+        raise error from wrapped
+    except sqlite3.Error as fault:
+        error = store_error(fault, where)
+        if error is None:
+            raise
+        raise error from fault

@@ -1,0 +1,48 @@
+"""The tables of the store, one SQLModel class each; nothing outside storage/ sees them.
+
+Every table has its own key `pk`; `id` is always the user's word. Deleting a dataset, a corpus or a
+labeler deletes what hangs on it (ON DELETE CASCADE). Evidence is the exception: see `corpora.py`.
+"""
+
+from storage.tables.base import METADATA
+from storage.tables.corpora import (
+    CORPORA,
+    DOCUMENTS,
+    EVIDENCE,
+    EVIDENCE_PASSAGES,
+    EVIDENCE_SETS,
+    PASSAGES,
+)
+from storage.tables.datasets import (
+    DATASETS,
+    PROBLEMS,
+    REJECTED_ROWS,
+    SOURCE_FILES,
+    STEPS,
+    TRACES,
+)
+from storage.tables.labels import CONTINUATIONS, LABELERS, QUOTES, STEP_LABELS, TRACE_LABELS
+from storage.tables.ledger import FAILURES, MODEL_CALLS
+
+__all__ = [
+    "CONTINUATIONS",
+    "CORPORA",
+    "DATASETS",
+    "DOCUMENTS",
+    "EVIDENCE",
+    "EVIDENCE_PASSAGES",
+    "EVIDENCE_SETS",
+    "FAILURES",
+    "LABELERS",
+    "METADATA",
+    "MODEL_CALLS",
+    "PASSAGES",
+    "PROBLEMS",
+    "QUOTES",
+    "REJECTED_ROWS",
+    "SOURCE_FILES",
+    "STEPS",
+    "STEP_LABELS",
+    "TRACES",
+    "TRACE_LABELS",
+]
