@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, Select, and_, or_, select
 
 from storage.bulk import delete_where_in, insert_rows, now
 from storage.codecs.ledger import failure_columns, failure_from
@@ -63,7 +64,7 @@ def load(connection: Connection, dataset: str | None) -> list[tuple[str, Failure
         )
         .order_by(DATASETS.c.pk, LABELERS.c.pk, *IMPORT_ORDER)
     )
-    explicit = (
+    explicit: Select[Any] = (
         select(FAILURES, DATASETS.c.name.label("dataset"))
         .join(DATASETS, FAILURES.c.dataset_pk == DATASETS.c.pk)
         .order_by(DATASETS.c.pk, FAILURES.c.created_at, FAILURES.c.stage, FAILURES.c.id)
@@ -80,6 +81,6 @@ def load(connection: Connection, dataset: str | None) -> list[tuple[str, Failure
         found[row.dataset, row.stage, row.id] = Failure(
             row.id, row.stage, word.reason, word.retryable, word.detail
         )
-    for row in connection.execute(explicit):
-        found.setdefault((row.dataset, row.stage, row.id), failure_from(row))
+    for put_row in connection.execute(explicit):
+        found.setdefault((put_row.dataset, put_row.stage, put_row.id), failure_from(put_row))
     return [(name, failure) for (name, _, _), failure in found.items()]

@@ -7,16 +7,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from storage import (
-    contexts,
-    corpora,
-    datasets,
-    evidence,
-    failures,
-    imports,
-    labelers,
-    labels,
-)
+from storage import contexts, corpora, datasets, evidence, imports, labelers
+from storage import failures as failure_rows
+from storage import labels as label_rows
 from storage.calls import Responses
 from storage.connection import Connections
 from storage.opening import open_connections
@@ -188,13 +181,13 @@ class Store:
     def unlabeled_trace_ids(self, dataset: str, name: str) -> list[str]:
         """Traces without a stored word of the labeler, in the order of import; an abstention is one."""
         with self._connections.read() as connection:
-            return labels.unlabeled_trace_ids(connection, dataset, name)
+            return label_rows.unlabeled_trace_ids(connection, dataset, name)
 
     def put_labels(
         self,
         dataset: str,
         name: str,
-        trace_labels: Iterable[TraceLabel],
+        labels: Iterable[TraceLabel],
         *,
         resolved_model: str | None = None,
         continuations: Iterable[Continuation] = (),
@@ -208,9 +201,9 @@ class Store:
             InputError: a label does not fit its trace, says nothing, or has a score outside [0, 1].
         """
         # Taken from the caller's generator before the write lock is: making labels may take hours.
-        ready, drawn = list(trace_labels), list(continuations)
+        ready, drawn = list(labels), list(continuations)
         with self._connections.write() as connection:
-            return labels.put(
+            return label_rows.put(
                 connection,
                 dataset,
                 name,
@@ -222,12 +215,12 @@ class Store:
     def labels(self, dataset: str, name: str) -> dict[str, TraceLabel]:
         """All labels of a labeler by trace id, in the order of import."""
         with self._connections.read() as connection:
-            return labels.load(connection, dataset, name)
+            return label_rows.load(connection, dataset, name)
 
     def continuations(self, dataset: str, name: str, trace_id: str) -> list[Continuation]:
         """The continuations behind a label, by step and number; empty if there are none."""
         with self._connections.read() as connection:
-            return labels.continuations(connection, dataset, name, trace_id)
+            return label_rows.continuations(connection, dataset, name, trace_id)
 
     # Corpora and evidence
 
@@ -278,9 +271,9 @@ class Store:
         with self._connections.write() as connection:
             evidence.declare_retrieval(connection, dataset, config, replace=replace)
 
-    def put_evidence(self, dataset: str, found: Iterable[tuple[str, Sequence[Evidence]]]) -> int:
+    def put_evidence(self, dataset: str, items: Iterable[tuple[str, Sequence[Evidence]]]) -> int:
         """Store (problem id, evidence best first), committed every 64 problems; return how many."""
-        return evidence.put_evidence(self._connections, dataset, found)
+        return evidence.put_evidence(self._connections, dataset, items)
 
     def problems_without_evidence(self, dataset: str) -> list[Problem]:
         """Problems for which retrieval has not run; one that found nothing has run."""
@@ -293,12 +286,12 @@ class Store:
         """Model calls sent and saved, and what they cost."""
         return self.responses.totals()
 
-    def put_failures(self, dataset: str, found: Iterable[Failure]) -> int:
+    def put_failures(self, dataset: str, failures: Iterable[Failure]) -> int:
         """Keep failures that are no labels; evidence or a label for the item clears its failure."""
         with self._connections.write() as connection:
-            return failures.put(connection, dataset, found)
+            return failure_rows.put(connection, dataset, failures)
 
     def failures(self, dataset: str | None = None) -> list[tuple[str, Failure]]:
         """Failures with their datasets: those put, abstentions of working labelers, unusable gold."""
         with self._connections.read() as connection:
-            return failures.load(connection, dataset)
+            return failure_rows.load(connection, dataset)
