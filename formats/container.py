@@ -122,10 +122,13 @@ def _kind(path: Path) -> str:
             f"{name} is {what}.", remedy="give a .json list or a .jsonl file, plain or gzipped"
         )
     if _is_spread(lines):
-        hint = "; it looks like mr-ben" if _OBJECT_OF_LISTS.match(text) else ""
+        looks = bool(_OBJECT_OF_LISTS.match(text))
         raise TraceFormatError(
-            f"{name} is one JSON object spread over several lines{hint}.",
-            remedy="give a JSON list, or one row on each line",
+            f"{name} is one JSON object spread over several lines"
+            + ("; it looks like mr-ben." if looks else "."),
+            remedy="stepgold import mr-ben ..."
+            if looks
+            else "give a JSON list, or one row on each line",
         )
     return "lines"
 

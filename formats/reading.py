@@ -122,6 +122,7 @@ def _traces(
     rows = read_mapped_rows(path) if mapped else read_rows(path)
     seen: set[str] = set()
     labelers: dict[str, Labeler] = {}
+    problems: dict[str, int] = {}
     for row in checked_rows(rows, path, known.name, known.fits):
         if row.fault is not None:
             yield reading.rejected(row, None, f"the row {row.fault}")
@@ -134,7 +135,7 @@ def _traces(
         refused: set[str] = set()
         for item in found:
             if isinstance(item, ImportedTrace):
-                reason = _clash(item, seen, labelers)
+                reason = _clash(item, seen, labelers, problems)
                 if reason is not None:
                     refused.add(item.trace.id)
                     yield reading.rejected(row, item.trace.id, reason)
@@ -144,10 +145,16 @@ def _traces(
             yield item
 
 
-def _clash(item: ImportedTrace, seen: set[str], labelers: dict[str, Labeler]) -> str | None:
+def _clash(
+    item: ImportedTrace, seen: set[str], labelers: dict[str, Labeler], problems: dict[str, int]
+) -> str | None:
     """Why a trace contradicts what came before it in the file; None if it does not."""
     if item.trace.id in seen:
         return "the id stands twice in the file"
+    asked = item.problem
+    content = hash((asked.question, asked.options, asked.answer, asked.images))
+    if problems.setdefault(asked.id, content) != content:
+        return f"problem '{asked.id}' is another question here than before"
     for labeler, _ in item.labels:
         known = labelers.setdefault(labeler.name, labeler)
         if known != labeler:

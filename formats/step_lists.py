@@ -124,9 +124,14 @@ def _details(step: StepLabel) -> dict[str, Any]:
 def _with_details(label: StepLabel, details: Any) -> StepLabel:
     if not isinstance(details, dict):
         raise RowFault("an entry of 'details' is not an object")
-    counts = {name: _count(details, name) for name in _COUNTS}
     label = replace(
-        label, reasoning=optional_text_of(details, "reasoning"), quote=_quote(details), **counts
+        label,
+        reasoning=optional_text_of(details, "reasoning"),
+        quote=_quote(details),
+        successes=_count(details, "successes"),
+        continuations=_count(details, "continuations"),
+        unparsed=_count(details, "unparsed"),
+        unfinished=_count(details, "unfinished"),
     )
     stated = object_of(details, "abstention")
     if not stated:
