@@ -184,7 +184,7 @@ class Dispatcher:
         outcome = self._count(flight)
         if isinstance(outcome, ModelReply | ModelUnavailable):
             for number, request in enumerate(flight.askers):
-                yield request, self._repeated(outcome) if number else outcome
+                yield request, self._repeated(flight.key, outcome) if number else outcome
         else:
             window.fail(outcome, drain_s=self._drain_s)
 
@@ -204,17 +204,16 @@ class Dispatcher:
             self._spent += reply.usd
         return reply
 
-    def _repeated(self, outcome: Outcome) -> Outcome:
+    def _repeated(self, key: str, outcome: Outcome) -> Outcome:
         """The outcome for an equal request that was not sent."""
-        if isinstance(outcome, ModelReply):
-            self.counters.cached += 1
-            return replace(outcome, cached=True)
-        return outcome
+        return self._saved(key, outcome) if isinstance(outcome, ModelReply) else outcome
 
     def _stored(self, key: str) -> ModelReply | None:
         reply = self._responses.get(key) if self._responses is not None else None
-        if reply is None:
-            return None
+        return None if reply is None else self._saved(key, reply)
+
+    def _saved(self, key: str, reply: ModelReply) -> ModelReply:
+        """A reply that did not have to be bought again, counted."""
         if isinstance(self._responses, CountsHits):
             self._responses.count_hit(key)
         self.counters.cached += 1

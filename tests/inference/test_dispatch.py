@@ -73,9 +73,11 @@ def test_a_request_sent_while_its_twin_flies_waits_for_that_reply() -> None:
         yield from [request("a"), request("a"), request("a")]
         gate.set()
 
-    with Dispatcher(model, None) as dispatcher:
+    store = MemoryResponses()
+    with Dispatcher(model, store) as dispatcher:
         outcomes = list(dispatcher.run(twins()))
     assert model.calls == ["a"]
+    assert len(store.hits) == 2
     assert [got.cached for _, got in outcomes] == [False, True, True]  # type: ignore[union-attr]
     assert dispatcher.counters.cached == 2
 
