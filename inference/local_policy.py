@@ -1,0 +1,196 @@
+"""A policy on this machine: every prefix of a trace continued from one prefill of the trace.
+
+Continuation `index` of step `step_index` depends on (seed, trace id, step index, index) alone, not
+on batch size, order or what else is in the batch; choices too close to be sure of are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from inference.chat_tokens import conversation_ids
+from inference.noise import noise_key
+from inference.prefix_sharing_choice import SamplingRule
+from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
+from inference.prefix_sharing_wave import Row, Written
+from inference.rendering import ContinuationPrompt, continuation_messages
+from inference.transformers_local import load_local_model
+from traces.abstention import Abstention, AbstentionReason
+from traces.context import TraceInContext
+from traces.continuation import PolicyText, TraceContinuations
+from traces.errors import InputError
+
+_SORTED_TOGETHER = 256
+"""Traces read ahead, so that traces of like length share a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokenised:
+    """A trace's prefixes as token ids."""
+
+    trace_id: str
+    prefixes: tuple[tuple[int, ...], ...]
+    """One per step; the last one holds the whole trace."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prefix."""
+        return max(map(len, self.prefixes))
+
+    def shared(self, *, k: int, seed: int) -> SharedTrace:
+        """What the engine writes: `k` rows a prefix, each behind its cut of the whole trace."""
+        whole = self.prefixes[-1]
+        key = noise_key(seed, self.trace_id)
+        rows = []
+        for step_index, ids in enumerate(self.prefixes):
+            # At least the last token is fed to each row: its output is the first choice.
+            cut = min(_common(ids, whole), len(ids) - 1)
+            rows += [Row(cut, ids[cut:], key, (step_index, index)) for index in range(k)]
+        return SharedTrace(whole, tuple(rows))
+
+
+class LocalPolicy:
+    """Continues prefixes of traces with a transformers model; implements `labeling.stages.Policy`."""
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        spec: str,
+        prompt: ContinuationPrompt,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: Sequence[str] = (),
+        with_evidence: bool = False,
+        device: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        cache_tokens: int | None = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model_path: folder or hub id of a causal language model.
+            spec: the policy as the user named it.
+            prompt: what surrounds the question and the prefix.
+            max_new_tokens: limit of one continuation, at least 1.
+            temperature: 0 is greedy.
+            top_p: nucleus, in (0, 1]; None for all tokens.
+            top_k: only the k most probable tokens; None for all.
+            stop: strings that end a continuation (cut off from the text).
+            with_evidence: whether the problem's evidence stands before its question.
+            device: a torch device; None takes CUDA where there is one, else the processor.
+            dtype: of weights and caches.
+            cache_tokens: key-value positions kept at once; None derives it from the memory.
+
+        Raises:
+            InputError: a limit or a sampling number out of range.
+            ModelRefused: the model cannot be loaded or driven.
+        """
+        if max_new_tokens < 1:
+            raise InputError(f'The token limit "{max_new_tokens}" must be at least 1.')
+        self._rule = SamplingRule(temperature, top_k=top_k, top_p=top_p)
+        self._spec, self._prompt, self._stop = spec, prompt, tuple(stop)
+        self._max_new_tokens, self._with_evidence = max_new_tokens, with_evidence
+        self._local = load_local_model(model_path, device=device, dtype=dtype)
+        self._engine = PrefixEngine(
+            self._local.model, self._local.end_ids, cache_tokens=cache_tokens
+        )
+
+    @property
+    def spec(self) -> str:
+        """The policy as the user named it."""
+        return self._spec
+
+    @property
+    def resolved_model(self) -> str | None:
+        """Fingerprint of the weights; None if it cannot be told."""
+        return self._local.fingerprint
+
+    @property
+    def near_ties(self) -> int:
+        """Choices so far in which the two best lay within 1e-4: another batch may choose otherwise."""
+        return self._engine.near_ties
+
+    def continue_traces(
+        self, contexts: Iterable[TraceInContext], *, k: int, seed: int
+    ) -> Iterator[TraceContinuations]:
+        """Continue every prefix of every trace `k` times; yield traces as they are done.
+
+        A trace that does not fit into the model's window together with a whole continuation is
+        abstained from (`over_length`); nothing is ever cut.
+
+        Args:
+            contexts: the traces; read ahead by some hundred.
+            k: continuations a prefix, at least 1.
+            seed: of the sampling noise.
+        """
+        if k < 1:
+            raise InputError(f'The number of continuations "{k}" must be at least 1.')
+        rest = iter(contexts)
+        while window := list(islice(rest, _SORTED_TOGETHER)):
+            fitting = []
+            for trace in map(self._tokenise, window):
+                if trace.longest + self._max_new_tokens > self._local.window:
+                    yield self._over_length(trace)
+                else:
+                    fitting.append(trace)
+            fitting.sort(key=lambda trace: trace.longest)
+            written = self._engine.continue_all(
+                [trace.shared(k=k, seed=seed) for trace in fitting],
+                self._rule,
+                max_new_tokens=self._max_new_tokens,
+                stop=self._stop,
+                tokenizer=self._local.tokenizer,
+            )
+            for trace, rows in zip(fitting, written, strict=True):
+                yield self._continuations(trace, rows, k)
+
+    def _tokenise(self, context: TraceInContext) -> _Tokenised:
+        evidence = context.evidence if self._with_evidence else ()
+        conversations = [
+            continuation_messages(
+                context.problem,
+                evidence,
+                context.trace.prefix(step_index),
+                system=self._prompt.system,
+                separator=self._prompt.separator,
+            )
+            for step_index in range(len(context.trace.steps))
+        ]
+        prefixes = conversation_ids(self._local.tokenizer, conversations)
+        return _Tokenised(context.trace.id, tuple(prefixes))
+
+    def _over_length(self, trace: _Tokenised) -> TraceContinuations:
+        detail = (
+            f"{trace.longest} tokens and {self._max_new_tokens} new ones do not fit into the "
+            f"policy's window of {self._local.window}."
+        )
+        return TraceContinuations(
+            trace.trace_id,
+            (),
+            self._local.fingerprint,
+            Abstention(AbstentionReason.OVER_LENGTH, detail),
+        )
+
+    def _continuations(
+        self, trace: _Tokenised, rows: Sequence[Written], k: int
+    ) -> TraceContinuations:
+        texts = tuple(
+            PolicyText(number // k, number % k, row.text, row.finish_reason, row.tokens)
+            for number, row in enumerate(rows)
+        )
+        return TraceContinuations(trace.trace_id, texts, self._local.fingerprint)
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens two sequences share."""
+    for place, (left, right) in enumerate(zip(a, b, strict=False)):
+        if left != right:
+            return place
+    return min(len(a), len(b))

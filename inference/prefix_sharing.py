@@ -1,0 +1,225 @@
+"""Attention of many continuations over one copy of their prefix.
+
+A trace is prefilled once. Each continuation (a *row*) sees a cut of that key-value cache and, behind
+it, its own tokens. Nothing is copied: for each trace the queries of all its rows meet the trace's
+keys in one product, the own tokens are attended apart, and the two softmaxes are joined through their
+logarithmic sums. Any transformers model that takes its attention from `AttentionInterface` works;
+`assert_sharing_works` proves it for the model at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+ATTENTION = "stepgold_shared_prefix"
+"""Name under which the attention is registered with transformers."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixLayer:
+    """One layer's keys and values of all traces of a group, right-padded."""
+
+    keys: Tensor
+    """`[traces, key-value heads, tokens, head width]`."""
+    values: Tensor
+    """As `keys`."""
+
+
+class SharedPrefix:
+    """The prefilled traces of a group and which row continues which cut of which trace."""
+
+    def __init__(self, layers: Sequence[PrefixLayer], trace_of: Tensor, cuts: Tensor) -> None:
+        """Lay the rows out as a grid of traces by slots.
+
+        Args:
+            layers: one per layer of the model.
+            trace_of: int64 `[rows]`, ascending: the trace each row continues.
+            cuts: int64 `[rows]`: how many of the trace's tokens the row sees.
+        """
+        self.layers = layers
+        self.trace_of = trace_of
+        self.cuts = cuts
+        traces, _, tokens, _ = layers[0].keys.shape
+        counts = torch.bincount(trace_of, minlength=traces)
+        first_row = counts.cumsum(0) - counts
+        self.slots = int(counts.max())
+        rank = torch.arange(len(trace_of), device=trace_of.device) - first_row[trace_of]
+        self.cell_of = trace_of * self.slots + rank
+        self._full = traces * self.slots == len(trace_of)
+        seen = torch.arange(tokens, device=cuts.device) < self.to_grid(cuts.unsqueeze(1))
+        least = torch.finfo(layers[0].keys.dtype).min
+        hidden = torch.zeros(seen.shape, dtype=layers[0].keys.dtype, device=cuts.device)
+        self.bias = hidden.masked_fill_(~seen, least).view(traces, 1, self.slots, tokens)
+
+    def to_grid(self, rows: Tensor) -> Tensor:
+        """Place rows `[rows, ...]` into their cells `[traces * slots, ...]`; empty cells are zero."""
+        if self._full:
+            return rows
+        cells = len(self.layers[0].keys) * self.slots
+        return rows.new_zeros((cells, *rows.shape[1:])).index_copy_(0, self.cell_of, rows)
+
+    def from_grid(self, cells: Tensor) -> Tensor:
+        """Take the rows back out of their cells."""
+        return cells if self._full else cells[self.cell_of]
+
+    def select(self, rows: Tensor) -> SharedPrefix:
+        """Keep the given rows (ascending indices); traces without rows are let go."""
+        traces, trace_of = torch.unique_consecutive(self.trace_of[rows], return_inverse=True)
+        layers = self.layers
+        if len(traces) < len(layers[0].keys):
+            layers = [PrefixLayer(layer.keys[traces], layer.values[traces]) for layer in layers]
+        return SharedPrefix(layers, trace_of, self.cuts[rows])
+
+
+class OwnTokens(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers is not annotated
+    """One layer's keys and values of the rows' own tokens, written in place into one block."""
+
+    def __init__(self, capacity: int) -> None:
+        """Make room for `capacity` tokens a row, taken when the first one comes."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._capacity = capacity
+        self._filled = 0
+        self._block: Tensor | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append one or more tokens a row; give back all of the rows' own keys and values."""
+        if self._block is None:
+            rows, heads, _, width = key_states.shape
+            self._block = key_states.new_empty((2, rows, heads, self._capacity, width))
+            self.is_initialized = True
+        end = self._filled + key_states.shape[2]
+        self._block[0, :, :, self._filled : end] = key_states
+        self._block[1, :, :, self._filled : end] = value_states
+        self._filled = end
+        keys, values = self._block[0, :, :, :end], self._block[1, :, :, :end]
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the given rows only."""
+        if self._block is not None:
+            block = self._block.new_empty((2, len(rows), *self._block.shape[2:]))
+            used = slice(0, self._filled)
+            for kept, old in zip(block, self._block, strict=True):
+                torch.index_select(old[:, :, used], 0, rows, out=kept[:, :, used])
+            self._block = block
+
+
+class OwnCache(Cache):
+    """The rows' own tokens in all layers, as a cache that transformers models write into."""
+
+    def __init__(self, layers: int, capacity: int) -> None:
+        """Make room for `capacity` tokens a row in each of `layers` layers."""
+        self._own = [OwnTokens(capacity) for _ in range(layers)]
+        super().__init__(layers=list(self._own))
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the given rows only."""
+        for layer in self._own:
+            layer.select(rows)
+
+
+@torch.inference_mode()
+def prefill(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> list[PrefixLayer]:
+    """Run traces through the model once and keep their keys and values.
+
+    Args:
+        model: loaded with `attn_implementation=ATTENTION`.
+        ids: token ids of each trace, of any lengths of at least 1. Right padding needs no mask: a
+            causal model's real tokens never see what stands behind them.
+    """
+    longest = max(map(len, ids))
+    padded = torch.zeros((len(ids), longest), dtype=torch.int64)
+    for row, trace in enumerate(ids):
+        padded[row, : len(trace)] = torch.tensor(trace)
+    cache = DynamicCache()
+    model.base_model(input_ids=padded.to(model.device), past_key_values=cache, use_cache=True)
+    layers: list[Any] = cache.layers
+    return [PrefixLayer(layer.keys.contiguous(), layer.values.contiguous()) for layer in layers]
+
+
+def shared_prefix_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    shared_prefix: SharedPrefix | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attend to the shared prefix and to the rows' own tokens; plain attention without a prefix.
+
+    Args:
+        module: the attention layer; `layer_idx` finds its part of the prefix.
+        query: `[rows, heads, 1, head width]`: one new token a row.
+        key: `[rows, key-value heads, own tokens, head width]`, the new token included.
+        value: as `key`.
+        attention_mask: as transformers hands it over; None while a prefix is shared.
+        scaling: factor on the logits; None for `1 / sqrt(head width)`.
+        shared_prefix: handed through the model's forward as a keyword.
+        kwargs: what else the model gives; of no concern here.
+    """
+    if shared_prefix is None:
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+        return plain
+    rows, heads, _, width = query.shape
+    kv_heads = key.shape[1]
+    query = query.view(rows, kv_heads, heads // kv_heads, width)
+    query = query * (width**-0.5 if scaling is None else scaling)
+    own, own_mass = _attend(query, key, value, None)
+    layer = shared_prefix.layers[int(module.layer_idx)]  # type: ignore[arg-type]
+    past, past_mass = _attend_prefix(query, layer, shared_prefix)
+    weight = torch.sigmoid(past_mass - own_mass).to(own.dtype)
+    joined = torch.lerp(own, past, weight)
+    return joined.reshape(rows, 1, heads, width), None
+
+
+def _attend(
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention in float32, and the logarithm of its unnormalised mass (last axis 1)."""
+    logits = torch.matmul(query, keys.transpose(-1, -2))
+    if bias is not None:
+        logits += bias
+    logits = logits.float()
+    shares = logits.softmax(dim=-1)
+    # The mass of the whole is that of its largest part divided by its share: no second exponential.
+    mass = logits.amax(dim=-1, keepdim=True) - shares.amax(dim=-1, keepdim=True).log()
+    return torch.matmul(shares.to(values.dtype), values), mass
+
+
+def _attend_prefix(
+    query: Tensor, layer: PrefixLayer, shared: SharedPrefix
+) -> tuple[Tensor, Tensor]:
+    """Attend to the prefix with all rows of a trace at once; rows in, rows out."""
+    traces, slots = len(layer.keys), shared.slots
+    kv_heads, group, width = query.shape[1:]
+    grid = shared.to_grid(query).view(traces, slots, kv_heads, group, width)
+    grid = grid.permute(0, 2, 3, 1, 4).reshape(traces, kv_heads, group * slots, width)
+    bias = shared.bias.repeat(1, 1, group, 1) if group > 1 else shared.bias
+    out, mass = _attend(grid, layer.keys, layer.values, bias)
+    out, mass = (
+        shared.from_grid(
+            part.view(traces, kv_heads, group, slots, -1)
+            .permute(0, 3, 1, 2, 4)
+            .reshape(traces * slots, kv_heads, group, -1)
+        )
+        for part in (out, mass)
+    )
+    return out, mass
+
+
+AttentionInterface.register(ATTENTION, shared_prefix_attention)
