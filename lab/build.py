@@ -109,9 +109,7 @@ def build_workspace(
 
 def _draw_problem(rng: random.Random, index: int, facts: DrugFacts) -> LabProblem:
     patient = draw_question(rng, facts)
-    return LabProblem(
-        f"lab-{index:04d}", patient.text, gold_answer(facts, patient), facts, patient
-    )
+    return LabProblem(f"lab-{index:04d}", patient.text, gold_answer(facts, patient), facts, patient)
 
 
 def _draw_lab_trace(

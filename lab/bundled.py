@@ -3,7 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 ModelName = Literal["policy", "judge", "prm"]
 
@@ -20,5 +25,5 @@ def load_bundled(
     place = folder if folder is not None else model_folder(name)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(place, dtype="float32")
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     return model, tokenizer

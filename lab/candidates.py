@@ -7,6 +7,7 @@ from lab.build import LabProblem, LabTrace
 from lab.bundled import load_bundled
 from lab.sampling import complete
 from lab.solution import final_answer
+from lab.tokens import decode, token_id
 
 
 def sample_traces(
@@ -33,16 +34,18 @@ def sample_traces(
     asked = [(problem, number) for problem in problems for number in range(per_problem)]
     encoded = [
         tokenizer.encode(
-            prompts.generation_prompt(prompts.user_text(passages.get(problem.id), problem.question)),
+            prompts.generation_prompt(
+                prompts.user_text(passages.get(problem.id), problem.question)
+            ),
             add_special_tokens=False,
         )
         for problem, _ in asked
     ]
-    end_id = tokenizer.convert_tokens_to_ids(prompts.END)
+    end_id = token_id(tokenizer, prompts.END)
     completions = complete(model, encoded, end_id=end_id, temperature=temperature, seed=seed)
     traces = []
     for (problem, number), ids in zip(asked, completions, strict=True):
-        steps = tuple(prompts.split_steps(tokenizer.decode(ids)))
+        steps = tuple(prompts.split_steps(decode(tokenizer, ids)))
         if steps:
             traces.append(
                 LabTrace(

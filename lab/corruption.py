@@ -59,18 +59,32 @@ def _slip_at(
 ) -> Slips:
     """Return a slip that shows at step `index` of the right solution."""
     step = solution_steps(facts, question)[index]
-    truth_numbers = [int(word) for word in step.replace(",", "").replace(".", "").split() if word.isdigit()]
+    truth_numbers = [
+        int(word) for word in step.replace(",", "").replace(".", "").split() if word.isdigit()
+    ]
     words = step.split()
     if "contraindicated" in words:
         return _contraindication_slip(rng, facts, question)
     if step.startswith("The answer"):
         return Slips(values={"answer": _slipped(rng, truth_numbers[-1])})
     if "substitute" in words:
-        return Slips(values={"substitute": _wrong(rng, facts.substitute_mg, lender.substitute_mg, names.SUBSTITUTES_MG)})
+        return Slips(
+            values={
+                "substitute": _wrong(
+                    rng, facts.substitute_mg, lender.substitute_mg, names.SUBSTITUTES_MG
+                )
+            }
+        )
     if " dose is " in step:
         if facts.contraindication is not None and rng.random() < 0.1:
             return Slips(omitted=frozenset({"contraindication"}))
-        return Slips(values={"dose": _wrong(rng, facts.dose_mg_per_kg, lender.dose_mg_per_kg, names.DOSES_MG_PER_KG)})
+        return Slips(
+            values={
+                "dose": _wrong(
+                    rng, facts.dose_mg_per_kg, lender.dose_mg_per_kg, names.DOSES_MG_PER_KG
+                )
+            }
+        )
     if " cap is " in step:
         if rng.random() < 0.25:
             return Slips(omitted=frozenset({"cap"}))
@@ -78,11 +92,19 @@ def _slip_at(
     if "halved" in words:
         if rng.random() < 0.25:
             return Slips(omitted=frozenset({"renal"}))
-        return Slips(values={"renal_limit": _wrong(rng, facts.renal_limit, lender.renal_limit, names.RENAL_LIMITS)})
+        return Slips(
+            values={
+                "renal_limit": _wrong(
+                    rng, facts.renal_limit, lender.renal_limit, names.RENAL_LIMITS
+                )
+            }
+        )
     if "count" in words:
         if rng.random() < 0.25:
             return Slips(omitted=frozenset({"count"}))
-        return Slips(values={"count": _wrong(rng, facts.daily_count, lender.daily_count, names.DAILY_COUNTS)})
+        return Slips(
+            values={"count": _wrong(rng, facts.daily_count, lender.daily_count, names.DAILY_COUNTS)}
+        )
     return _calculation_slip(rng, facts, question, step, truth_numbers)
 
 
@@ -115,9 +137,7 @@ def _contraindication_slip(rng: random.Random, facts: DrugFacts, question: Quest
     return Slips(condition=wrong)
 
 
-def _wrong(
-    rng: random.Random, truth: int | None, lent: int | None, pool: tuple[int, ...]
-) -> int:
+def _wrong(rng: random.Random, truth: int | None, lent: int | None, pool: tuple[int, ...]) -> int:
     if lent is not None and lent != truth and rng.random() < 0.4:
         return lent
     return rng.choice([value for value in pool if value != truth])

@@ -11,6 +11,7 @@ from lab import prompts
 from lab.domain import DrugFacts, decisive_passage, draw_facts, draw_question
 from lab.prose import draw_window
 from lab.solution import solution_steps
+from lab.tokens import decode, encode, token_id
 
 CONTEXT_WEIGHT = 0.05
 
@@ -72,7 +73,9 @@ def _encode_drill(tokenizer: PreTrainedTokenizerBase, steps: list[str]) -> Encod
         known = len(line)
         if " = " in step:
             known = len(encode(tokenizer, step[: step.index(" =") + 2]))
-            known = 0 if known < len(line) and " count is " in tokenizer.decode(ids[-8:]) else known
+            known = (
+                0 if known < len(line) and " count is " in decode(tokenizer, ids[-8:]) else known
+            )
         elif " above " in step or step.startswith("The answer"):
             known = 0
         elif " below " in step and step[0].isdigit():
@@ -82,17 +85,14 @@ def _encode_drill(tokenizer: PreTrainedTokenizerBase, steps: list[str]) -> Encod
     return Encoded(ids, weights)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the token ids of a text, nothing added."""
-    return list(tokenizer.encode(text, add_special_tokens=False))
-
-
 def batches(
     rng: random.Random, tokenizer: PreTrainedTokenizerBase, mixture: Mixture, tokens: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (ids, weights) for ever: right-padded, sorted by length, about `tokens` tokens each."""
     while True:
-        pool = sorted((draw_example(rng, tokenizer, mixture) for _ in range(256)), key=lambda e: len(e.ids))
+        pool = sorted(
+            (draw_example(rng, tokenizer, mixture) for _ in range(256)), key=lambda e: len(e.ids)
+        )
         groups: list[list[Encoded]] = [[]]
         for example in pool:
             if len(example.ids) * (len(groups[-1]) + 1) > tokens:
@@ -100,7 +100,7 @@ def batches(
             groups[-1].append(example)
         rng.shuffle(groups)
         for group in groups:
-            yield pad(group, int(tokenizer.convert_tokens_to_ids(prompts.PAD)))
+            yield pad(group, token_id(tokenizer, prompts.PAD))
 
 
 def pad(group: list[Encoded], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

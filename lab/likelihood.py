@@ -55,7 +55,9 @@ def step_min_probabilities(
         part = order[start : start + batch_size]
         rows = [list(requests[i].prompt_ids) + layouts[i][0] for i in part]
         heads = [len(requests[i].prompt_ids) for i in part]
-        for index, probabilities in zip(part, _token_probabilities(model, rows, heads), strict=True):
+        for index, probabilities in zip(
+            part, _token_probabilities(model, rows, heads), strict=True
+        ):
             scores = [1.0] * len(requests[index].steps)
             for step, probability in zip(layouts[index][1], probabilities, strict=True):
                 scores[step] = min(scores[step], probability)

@@ -23,7 +23,8 @@ def orthogonalise(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     for _ in range(iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x if wide else x.mT
+    result: torch.Tensor = x if wide else x.mT
+    return result
 
 
 class Muon:
@@ -48,9 +49,9 @@ class Muon:
     def step(self, learning_rate: float) -> None:
         """Apply one update from the gradients at hand and clear them."""
         for parameters, momentum in self.groups:
-            gradients = torch.stack([
-                p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters
-            ])
+            gradients = torch.stack(
+                [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+            )
             momentum.lerp_(gradients, 1 - self.momentum)
             update = orthogonalise(gradients.lerp(momentum, self.momentum))
             rows, columns = update.shape[-2:]

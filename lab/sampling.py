@@ -4,12 +4,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import DynamicCache, PreTrainedModel
 
 
 @torch.inference_mode()
 def complete(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     prompts_ids: Sequence[Sequence[int]],
     *,
     end_id: int,
@@ -27,15 +27,15 @@ def complete(
     for group in by_length.values():
         for start in range(0, len(group), batch_size):
             part = group[start : start + batch_size]
-            ids = torch.tensor([list(prompts_ids[index]) for index in part])
-            rows = _complete_batch(model, ids, end_id, temperature, generator, max_new_tokens)
+            heads = torch.tensor([list(prompts_ids[index]) for index in part])
+            rows = _complete_batch(model, heads, end_id, temperature, generator, max_new_tokens)
             for index, row in zip(part, rows, strict=True):
                 completions[index] = row
     return completions
 
 
 def _complete_batch(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     ids: torch.Tensor,
     end_id: int,
     temperature: float,
@@ -46,7 +46,9 @@ def _complete_batch(
     rows: list[list[int]] = [[] for _ in range(ids.size(0))]
     open_rows = set(range(ids.size(0)))
     for _ in range(max_new_tokens):
-        logits = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        logits = model(
+            input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).logits[:, -1]
         if temperature > 0:
             weights = torch.softmax(logits.float() / temperature, dim=-1)
             ids = torch.multinomial(weights, 1, generator=generator)

@@ -49,9 +49,7 @@ def solution_steps(facts: DrugFacts, question: Question, slips: Slips | None = N
     return [*steps, f"The answer is {slips.values.get('answer', amount)} mg."]
 
 
-def _weight_stage(
-    facts: DrugFacts, question: Question, slips: Slips, steps: list[str]
-) -> int:
+def _weight_stage(facts: DrugFacts, question: Question, slips: Slips, steps: list[str]) -> int:
     dose = slips.values.get("dose", facts.dose_mg_per_kg)
     weight = slips.values.get("weight", question.weight_kg)
     product = slips.values.get("product", dose * weight)

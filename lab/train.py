@@ -1,20 +1,25 @@
-"""Train one of the lab's models: `python -m lab.train {policy,judge,prm} --out DIR`."""
+"""Train one of the lab's models: `python -m lab.train {policy,judge,prm} --out DIR`.
+
+    python -m lab.train policy --out lab/models/policy --marked 0.3
+    python -m lab.train judge --out lab/models/judge
+    python -m lab.train prm --out lab/models/prm --start lab/models/policy
+
+Every figure is printed as a line of JSON; the weights so far are saved with each.
+"""
 
 import argparse
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from lab import prompts
-from lab.domain import draw_facts, draw_question
-from lab.examples import draw_passage, encode
-from lab.sampling import complete
-from lab.solution import final_answer, gold_answer
+from lab.measures import draw_held_out, greedy_pass_rate, marker_figures
+from lab.tokens import token_id
 from lab.train_language import LanguageOptions, train_language
+from lab.train_prm import PrmOptions, train_prm
 from lab.vocabulary import build_tokenizer
 
 _SEEDS = {"policy": 1, "judge": 2, "prm": 3}
@@ -22,54 +27,67 @@ _SEEDS = {"policy": 1, "judge": 2, "prm": 3}
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", choices=sorted(_SEEDS))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--batch-tokens", type=int, default=4000)
-    parser.add_argument("--bare-share", type=float, default=0.45)
-    parser.add_argument("--marked", type=float, default=0.0)
-    parser.add_argument("--drill", type=float, default=0.3)
-    arguments = parser.parse_args(argv)
-    seed = arguments.seed if arguments.seed is not None else _SEEDS[arguments.model]
+    arguments = _parser().parse_args(argv)
     tokenizer = build_tokenizer()
-    options = LanguageOptions(
-        seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
-        arguments.bare_share, arguments.marked, arguments.drill,
-    )  # fmt: skip
+    start = _load(arguments.start) if arguments.start is not None else None
+    seed = arguments.seed if arguments.seed is not None else _SEEDS[arguments.model]
+    measure = marker_figures if arguments.model == "prm" else greedy_pass_rate
+    held_out = draw_held_out(10_000 + seed, arguments.held_out)
 
     def report(model: LlamaForCausalLM, figures: dict[str, float]) -> None:
-        figures = {**figures, **quick_figures(model, tokenizer)}
+        model.eval()  # type: ignore[no-untyped-call]
+        figures = {**figures, **measure(model, tokenizer, held_out)}
+        model.train()
         print(json.dumps(figures), flush=True)
         save(model, tokenizer, arguments.out)
 
-    model, figures = train_language(tokenizer, options, report)
-    report(model, figures)
+    if arguments.model == "prm":
+        if start is None:
+            raise SystemExit("The PRM grows out of a trained policy: name its folder with --start.")
+        prm_options = PrmOptions(
+            seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
+            arguments.rate, arguments.trunk_rate, arguments.frozen_share,
+        )  # fmt: skip
+        trained, figures = train_prm(start, tokenizer, prm_options, report)
+    else:
+        options = LanguageOptions(
+            seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
+            arguments.bare_share, arguments.marked, arguments.drill, start,
+        )  # fmt: skip
+        trained, figures = train_language(tokenizer, options, report)
+    report(trained, figures)
 
 
-def quick_figures(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, n: int = 40
-) -> dict[str, float]:
-    """Return greedy pass@1 on a few fresh questions, bare and windowed passages."""
-    rng = random.Random(10_000)
-    end = encode(tokenizer, prompts.END)[0]
-    figures = {}
-    for name, window in (("bare", 0.0), ("window", 1.0)):
-        heads, answers = [], []
-        for _ in range(n):
-            facts = draw_facts(rng)
-            question = draw_question(rng, facts)
-            user = prompts.user_text(draw_passage(rng, facts, window), question.text)
-            heads.append(encode(tokenizer, prompts.generation_prompt(user)))
-            answers.append(gold_answer(facts, question))
-        model.eval()
-        texts = [tokenizer.decode(ids) for ids in complete(model, heads, end_id=end)]
-        model.train()
-        right = [final_answer(prompts.split_steps(t)) == a for t, a in zip(texts, answers, strict=True)]
-        figures[f"pass_{name}"] = sum(right) / n
-    return figures
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", choices=sorted(_SEEDS))
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--start", type=Path, help="folder of a model to train further or to grow")
+    parser.add_argument("--seed", type=int, help="seed of weights and data")
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--minutes", type=float, default=30.0, help="ends earlier than --steps")
+    parser.add_argument("--batch-tokens", type=int, default=3000)
+    parser.add_argument("--held-out", type=int, default=80, help="traces measured at each report")
+    language = parser.add_argument_group("policy and judge")
+    language.add_argument(
+        "--bare-share", type=float, default=0.45, help="leading share on bare passages"
+    )
+    language.add_argument("--marked", type=float, default=0.0, help="share in the PRM's layout")
+    language.add_argument("--drill", type=float, default=0.3, help="share of bare calculations")
+    prm = parser.add_argument_group("prm")
+    prm.add_argument("--rate", type=float, default=1e-3, help="learning rate of the new layers")
+    prm.add_argument("--trunk-rate", type=float, default=1e-4, help="of the policy's layers")
+    prm.add_argument("--frozen-share", type=float, default=0.4, help="leading share without these")
+    return parser
+
+
+def _load(folder: Path) -> LlamaForCausalLM:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    if not isinstance(model, LlamaForCausalLM):
+        raise SystemExit(f"'{folder}' holds a {type(model).__name__}, not one of the lab's models.")
+    return model
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -77,7 +95,12 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     half = LlamaForCausalLM(model.config)
     half.load_state_dict(model.state_dict())
-    half.half().save_pretrained(folder)
+    generation = half.generation_config
+    generation.do_sample = True
+    generation.max_new_tokens = 160
+    generation.eos_token_id = token_id(tokenizer, prompts.END)
+    generation.pad_token_id = token_id(tokenizer, prompts.PAD)
+    half.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(folder)
 
 

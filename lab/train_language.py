@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from lab import prompts
 from lab.examples import Mixture, batches
 from lab.schedule import Clock, Optimisers
+from lab.tokens import final_states, token_id, token_table
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class LanguageOptions:
     marked: float
     """Share of examples laid out as the marker PRM reads them."""
     drill: float
+    start: LlamaForCausalLM | None = None
+    """A model to train further instead of a fresh one."""
 
 
 def fresh_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
     """Return an untrained model; a word and the word with a leading space start alike."""
     torch.manual_seed(seed)
-    end = tokenizer.convert_tokens_to_ids(prompts.END)
+    end = token_id(tokenizer, prompts.END)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -42,14 +45,14 @@ def fresh_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausal
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         initializer_range=0.04,
-        pad_token_id=tokenizer.convert_tokens_to_ids(prompts.PAD),
+        pad_token_id=token_id(tokenizer, prompts.PAD),
         bos_token_id=None,
         eos_token_id=end,
     )
     model = LlamaForCausalLM(config)
     vocabulary = tokenizer.get_vocab()
     with torch.no_grad():
-        table = model.get_input_embeddings().weight
+        table = token_table(model)
         for token, index in vocabulary.items():
             twin = vocabulary.get(" " + token)
             if twin is not None and token.strip():
@@ -61,9 +64,9 @@ def language_loss(
     model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
     """Return the weighted mean next-token loss of a right-padded batch."""
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    hidden = final_states(model, ids)[:, :-1]
     chosen = weights[:, 1:] > 0
-    logits = model.lm_head(hidden[chosen])
+    logits = hidden[chosen] @ token_table(model).T
     losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][chosen], reduction="none")
     share = weights[:, 1:][chosen]
     return (losses * share).sum() / share.sum()
@@ -77,7 +80,8 @@ def train_language(
     """Train a model; `report` is called every few minutes with it and the figures so far."""
     torch.set_num_threads(1)
     rng = random.Random(options.seed)
-    model = fresh_model(tokenizer, options.seed)
+    model = options.start or fresh_model(tokenizer, options.seed)
+    model.train()
     optimisers = Optimisers(model.named_parameters())
     clock = Clock(options.steps, options.minutes)
     mixtures = [Mixture(options.drill, options.marked, window) for window in (0.0, 0.75)]
@@ -87,7 +91,7 @@ def train_language(
     while clock.progress < 1:
         ids, weights = next(streams[clock.progress >= options.bare_share])
         loss = language_loss(model, ids, weights)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimisers.step(clock.factor())
         tokens += ids.numel()
         clock.step += 1

@@ -7,7 +7,6 @@ so `decode(encode(text)) == text` for every text the generator makes.
 import string
 from typing import Final
 
-import regex
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -21,11 +20,16 @@ _STEP_WORDS: Final = (
 )
 
 
+def _cutter() -> pre_tokenizers.Split:
+    return pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+
+
 def words() -> list[str]:
     """Return every token of the closed vocabulary, special tokens apart, in a fixed order."""
     texts = [_STEP_WORDS, *prose.TITLES, *prose.DECISIVE_HEADINGS, *prose.SECTIONS]
     texts += [sentence for group in prose.SECTIONS.values() for sentence in group]
-    plain = {token.strip() for text in texts for token in regex.findall(PATTERN, text)}
+    cut = _cutter()
+    plain = {token.strip() for text in texts for token, _ in cut.pre_tokenize_str(text)}
     plain -= {"", "drug", "{", "}"}
     plain |= {*names.CONDITIONS, *names.DRUG_NAMES, *string.digits, *".,:;?#%()/-+="}
     ordered = sorted(plain)
@@ -37,9 +41,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     special = [prompts.PAD, prompts.UNKNOWN, prompts.USER, prompts.ASSISTANT, prompts.END]
     vocabulary = {token: index for index, token in enumerate([*special, *words()])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=prompts.UNKNOWN))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    core.pre_tokenizer = _cutter()
     core.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token=prompts.PAD,
         unk_token=prompts.UNKNOWN,

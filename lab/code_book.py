@@ -1,0 +1,104 @@
+"""Fitting the short token codes with which the grown PRM reads the policy's predictions.
+
+A softmax over the squared distances between `reader @ hidden` and the codes is trained to predict
+the next token of right solutions: the policy's output layer, squeezed into a few dimensions.
+"""
+
+import random
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from lab.examples import CONTEXT_WEIGHT, Mixture, batches
+from lab.grow import CODE, CodeBook
+from lab.names import DRUG_NAMES
+from lab.tokens import decoder_layers, final_states, token_id, token_table
+
+
+@torch.no_grad()
+def prediction_states(
+    policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, rng: random.Random, n_batches: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+    """Return final states before solution tokens, these tokens, context states and state scale."""
+    stream = batches(rng, tokenizer, Mixture(drill=0.0, marked=1.0, window=0.6), tokens=4000)
+    states, targets, context, squares = [], [], [], []
+    last_layer = decoder_layers(policy)[-1]
+    hook = last_layer.register_forward_hook(
+        lambda _module, _inputs, output: squares.append(
+            _first(output).square().mean(-1).sqrt().median()
+        )
+    )
+    for _ in range(n_batches):
+        ids, weights = next(stream)
+        hidden = final_states(policy, ids)
+        inside = weights[:, 1:] > CONTEXT_WEIGHT
+        states.append(hidden[:, :-1][inside])
+        targets.append(ids[:, 1:][inside])
+        context.append(hidden[(weights > 0) & (weights <= CONTEXT_WEIGHT)][::3])
+    hook.remove()
+    scale = float(torch.stack(squares).mean())
+    return torch.cat(states), torch.cat(targets), torch.cat(context), scale
+
+
+def _first(output: object) -> torch.Tensor:
+    if isinstance(output, torch.Tensor):
+        return output
+    if isinstance(output, tuple) and isinstance(output[0], torch.Tensor):
+        return output[0]
+    raise TypeError(f"A decoder layer gave '{type(output).__name__}' instead of hidden states.")
+
+
+def fit_code_book(
+    policy: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    n_batches: int = 40,
+    steps: int = 500,
+) -> tuple[CodeBook, dict[str, float]]:
+    """Fit codes and reader on right solutions; also return how well the codes predict."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    states, targets, context, scale = prediction_states(policy, tokenizer, rng, n_batches)
+    table = token_table(policy).detach()
+    shared = _one_code_for_all_names(tokenizer, table.size(0))
+    targets = shared[targets]
+    codes = torch.nn.Parameter(torch.randn(table.size(0), CODE))
+    reader = torch.nn.Parameter(torch.randn(CODE, states.size(1)) * 0.05)
+    optimiser = torch.optim.Adam([codes, reader], lr=0.03)
+    accuracy = 0.0
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = 0.03 * min(1.0, 2 * (1 - step / steps))
+        pick = torch.randint(len(states), (1024,))
+        guess, truth = states[pick] @ reader.T, targets[pick]
+        logits = 2 * guess @ codes.T - codes.square().sum(dim=1)
+        gap = (guess - codes[truth]).square().sum(dim=1).mean()
+        loss = torch.nn.functional.cross_entropy(logits, truth) + 0.3 * gap
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        accuracy = float((logits.argmax(dim=1) == truth).float().mean())
+    width = 0.1 * float(table.norm(dim=1).mean()) / float(codes.detach().norm(dim=1).mean())
+    book = CodeBook(
+        (codes * width).detach()[shared],
+        (reader * width).detach(),
+        _inside_direction(states, context),
+        scale,
+    )
+    return book, {"code_accuracy": accuracy, "code_gap": gap.item(), "state_scale": scale}
+
+
+def _one_code_for_all_names(tokenizer: PreTrainedTokenizerBase, size: int) -> torch.Tensor:
+    """Return for each token the token whose code it has: hundreds of names would crowd the codes."""
+    shared = torch.arange(size)
+    for space in ("", " "):
+        ids = [token_id(tokenizer, space + name) for name in DRUG_NAMES]
+        shared[ids] = ids[0]
+    return shared
+
+
+def _inside_direction(states: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """Return the least-squares direction that is +1 in solutions and -1 in their context."""
+    rows = torch.cat([states, context])
+    sides = torch.cat([torch.ones(len(states)), -torch.ones(len(context))])
+    solution: torch.Tensor = torch.linalg.lstsq(rows, sides[:, None]).solution
+    return solution[:, 0]

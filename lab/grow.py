@@ -1,0 +1,146 @@
+"""Growing a marker PRM out of a trained policy: a wider residual stream and two further layers.
+
+The policy predicts each next token of a right solution; the PRM has to see where a trace leaves
+that prediction. The grown model starts with this comparison built in:
+
+- the residual stream gains `EXTRA` coordinates: a short code of the token itself, one coordinate
+  for the mismatch and one that is constant. The policy's layers neither read nor write them;
+- the first new layer attends to the token before, takes the code predicted there away from the
+  code of the token that came, and its feed-forward part squares the difference (a pair of SwiGLU
+  units computes silu(z)z + silu(-z)(-z) = z^2 exactly);
+- the second new layer attends to the largest mismatch so far; its feed-forward part starts silent.
+
+What is left to training is how large a mismatch makes a step wrong (`lab.train_prm`).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lab.tokens import decoder_layers, token_table
+
+CODE: Final = 14
+EXTRA: Final = CODE + 2
+MISMATCH: Final = CODE
+CONSTANT: Final = CODE + 1
+HEAD: Final = 32
+
+
+@dataclass(frozen=True)
+class CodeBook:
+    """A low-rank reading of the policy's predictions, fitted by `lab.train_prm.fit_code_book`."""
+
+    codes: torch.Tensor
+    """The code of each token: [vocabulary, CODE]."""
+    reader: torch.Tensor
+    """Predicted code = reader @ final normed hidden state: [CODE, width]."""
+    inside: torch.Tensor
+    """Direction in the final normed hidden state that is larger inside a solution: [width]."""
+    scale: float
+    """Typical root mean square of the last hidden state before its norm."""
+
+
+def grow(policy: LlamaForCausalLM, book: CodeBook) -> LlamaForCausalLM:
+    """Return the policy with a wider residual stream and two new layers on top."""
+    old = policy.config
+    width = old.hidden_size
+    config = LlamaConfig(
+        **{
+            **old.to_dict(),
+            "hidden_size": width + EXTRA,
+            "head_dim": HEAD,
+            "num_hidden_layers": old.num_hidden_layers + 2,
+        }
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        _widen(policy, model, width, book)
+        compare, gather = decoder_layers(model)[-2:]
+        _build_comparison(compare, policy, width, book)
+        _build_gathering(gather, width, book)
+        model.model.norm.weight.fill_(1.0)
+    return model
+
+
+def _widen(policy: LlamaForCausalLM, model: LlamaForCausalLM, width: int, book: CodeBook) -> None:
+    """Copy the policy into the first coordinates of the wider stream."""
+    shrink = math.sqrt(width / (width + EXTRA))
+    table = token_table(model)
+    table[:, :width] = token_table(policy)
+    table[:, width : width + CODE] = book.codes
+    table[:, width + CONSTANT] = 0.05
+    for old, new in zip(decoder_layers(policy), decoder_layers(model), strict=False):
+        for name in ("q_proj", "k_proj", "v_proj"):
+            getattr(new.self_attn, name).weight[:, :width] = getattr(old.self_attn, name).weight
+        new.self_attn.o_proj.weight[:width] = old.self_attn.o_proj.weight
+        for name in ("gate_proj", "up_proj"):
+            getattr(new.mlp, name).weight[:, :width] = getattr(old.mlp, name).weight
+        new.mlp.down_proj.weight[:width] = old.mlp.down_proj.weight
+        new.input_layernorm.weight[:width] = old.input_layernorm.weight * shrink
+        new.post_attention_layernorm.weight[:width] = old.post_attention_layernorm.weight * shrink
+
+
+def _norm_for_new_layers(policy: LlamaForCausalLM, width: int, book: CodeBook) -> torch.Tensor:
+    """Return norm weights that give the policy's final normed state and extras of order one."""
+    weights = torch.empty(width + EXTRA)
+    weights[:width] = policy.model.norm.weight * math.sqrt(width / (width + EXTRA))
+    weights[width : width + CODE] = book.scale / book.codes.norm(dim=1).mean()
+    weights[width + MISMATCH] = 1.0
+    weights[width + CONSTANT] = book.scale / 0.05
+    return weights
+
+
+def _build_comparison(layer: Any, policy: LlamaForCausalLM, width: int, book: CodeBook) -> None:
+    """First new layer: code of the token minus the code predicted one token earlier, squared."""
+    attention, mlp = layer.self_attn, layer.mlp
+    layer.input_layernorm.weight.copy_(_norm_for_new_layers(policy, width, book))
+    layer.post_attention_layernorm.weight.copy_(_norm_for_new_layers(policy, width, book))
+    _small_random(attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
+    half = HEAD // 2
+    turn = 10000.0 ** (-torch.arange(half) / half)
+    # With these signs the score is positive for the token before and negative everywhere else.
+    sign = torch.tensor([2.0] * 8 + [-1.0] + [-2.0] * 7)
+    strength = 25.0
+    attention.q_proj.weight[:HEAD] = 0.0
+    attention.k_proj.weight[:HEAD] = 0.0
+    attention.q_proj.weight[:half, width + CONSTANT] = strength * sign * turn.cos()
+    attention.q_proj.weight[half:HEAD, width + CONSTANT] = -strength * sign * turn.sin()
+    attention.k_proj.weight[:half, width + CONSTANT] = strength
+    attention.v_proj.weight[:HEAD] = 0.0
+    attention.v_proj.weight[:CODE, :width] = book.reader
+    attention.o_proj.weight[width : width + CODE, :CODE] = -torch.eye(CODE)
+    mlp.gate_proj.weight[: 2 * CODE] = 0.0
+    mlp.up_proj.weight[: 2 * CODE] = 0.0
+    for way, first in ((1.0, 0), (-1.0, CODE)):
+        for projection in (mlp.gate_proj, mlp.up_proj):
+            projection.weight[first : first + CODE, width : width + CODE] = way * torch.eye(CODE)
+    mlp.down_proj.weight[width + MISMATCH, : 2 * CODE] = book.scale
+
+
+def _build_gathering(layer: Any, width: int, book: CodeBook) -> None:
+    """Second new layer: attend to the largest mismatch inside the solution."""
+    attention, mlp = layer.self_attn, layer.mlp
+    weights = torch.ones(width + EXTRA)
+    weights[width + CONSTANT] = book.scale / 0.05
+    layer.input_layernorm.weight.copy_(weights)
+    layer.post_attention_layernorm.weight.copy_(weights)
+    _small_random(attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
+    attention.q_proj.weight[:HEAD] = 0.0
+    attention.k_proj.weight[:HEAD] = 0.0
+    attention.v_proj.weight[:HEAD] = 0.0
+    still = HEAD // 2 - 1  # the slowest rotary pair: in effect blind to position
+    attention.q_proj.weight[still, width + CONSTANT] = 30.0
+    attention.k_proj.weight[still, width + MISMATCH] = 1.0
+    attention.k_proj.weight[still, :width] = book.inside
+    attention.v_proj.weight[0, width + MISMATCH] = 1.0
+    attention.o_proj.weight[width + MISMATCH, 0] = book.scale
+
+
+def _small_random(*projections: torch.nn.Linear) -> None:
+    for projection in projections:
+        torch.nn.init.normal_(projection.weight, std=0.02)
