@@ -127,12 +127,22 @@ def execute(argv: Sequence[str]) -> int:
     except Exit as wish:
         return wish.exit_code
     except (KeyboardInterrupt, Abort):
-        _fail("Interrupted; everything finished so far is kept.", None, "run the same command again", as_json=as_json)
+        _fail(
+            "Interrupted; everything finished so far is kept.",
+            None,
+            "run the same command again",
+            as_json=as_json,
+        )
         return INTERRUPTED
     except Exception as fault:
         # The last line of defence: a defect of ours must be told as one, never as bad input.
         traceback.print_exc()
-        _fail(f"{type(fault).__name__}: {fault}", None, "this is a defect of StepGold: please report it with the lines above", as_json=as_json)
+        _fail(
+            f"{type(fault).__name__}: {fault}",
+            None,
+            "this is a defect of StepGold: please report it with the lines above",
+            as_json=as_json,
+        )
         return DEFECT
     if isinstance(outcome, Outcome):
         _print(outcome)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from traces.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from inference.dispatch import Dispatcher
-    from inference.protocol import TextModel
+    from inference.protocol import Message, TextModel
     from inference.specs import ModelSpec
     from labeling.stages import Policy
     from storage import Store
+
+
+Service = Literal["standard", "flex"]
+"""Whose prices and patience hold for hosted calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,8 @@ class PolicyOptions:
     """Tokenizer folder whose chat template renders prompts for /v1/completions; None for chat."""
     base_url: str | None
     """Server address; None takes the environment's."""
+    concurrency: int | None
+    """Requests in flight at once; None leaves the back end's default."""
 
 
 def parse_spec(text: str) -> ModelSpec:
@@ -48,34 +57,52 @@ def parse_spec(text: str) -> ModelSpec:
 
 
 def text_model(
-    spec: ModelSpec, *, base_url: str | None = None, service: str = "standard", template: Path | None = None
+    spec: ModelSpec,
+    *,
+    base_url: str | None = None,
+    service: Service = "standard",
+    template: Path | None = None,
+    concurrency: int | None = None,
 ) -> TextModel:
     """The text model behind a spec; the heavy library of that back end alone is loaded."""
+    more = {} if concurrency is None else {"concurrency": concurrency}
     if spec.kind == "gemini":
         from inference.gemini import GeminiModel
 
-        return GeminiModel(spec.name, base_url=base_url, service=service)
+        return GeminiModel(spec.name, base_url=base_url, service=service, **more)
     if spec.kind == "openai":
         from inference.openai_server import OpenAIModel
 
-        return OpenAIModel(spec.name, base_url=base_url, template=_chat_template(template))
+        return OpenAIModel(spec.name, base_url=base_url, template=_chat_template(template), **more)
     if spec.kind == "hf":
         from inference.transformers_local import LocalTextModel
 
-        return LocalTextModel(spec.name)
-    raise InputError(f"'{spec}' is not a text model.", remedy="use gemini:MODEL, openai:MODEL or hf:PATH")
+        return LocalTextModel(spec.name, spec=str(spec))
+    raise InputError(
+        f"'{spec}' is not a text model.", remedy="use gemini:MODEL, openai:MODEL or hf:PATH"
+    )
 
 
 def dispatcher(
-    model: TextModel, store: Store, *, budget_usd: float | None = None, service: str = "standard"
+    model: TextModel,
+    store: Store,
+    closing: ExitStack,
+    *,
+    budget_usd: float | None = None,
+    service: Service = "standard",
 ) -> Dispatcher:
-    """A dispatcher that records every paid reply in the store before anything else happens to it."""
+    """A dispatcher that records every paid reply in the store before anything else happens to it.
+
+    It is closed by `closing`.
+    """
     from inference.dispatch import Dispatcher
 
-    return Dispatcher(model, store.responses, budget_usd=budget_usd, service=service)
+    return closing.enter_context(
+        Dispatcher(model, store.responses, budget_usd=budget_usd, service=service)
+    )
 
 
-def policy(spec: ModelSpec, store: Store, options: PolicyOptions) -> Policy:
+def policy(spec: ModelSpec, store: Store, closing: ExitStack, options: PolicyOptions) -> Policy:
     """The policy behind a spec: local with shared prefixes, or a server."""
     from inference.rendering import ContinuationPrompt
 
@@ -93,9 +120,14 @@ def policy(spec: ModelSpec, store: Store, options: PolicyOptions) -> Policy:
         )
     from inference.server_policy import ServerPolicy
 
-    model = text_model(spec, base_url=options.base_url, template=options.template)
+    model = text_model(
+        spec,
+        base_url=options.base_url,
+        template=options.template,
+        concurrency=options.concurrency,
+    )
     return ServerPolicy(
-        dispatcher(model, store),
+        dispatcher(model, store, closing),
         prompt=prompt,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
@@ -103,7 +135,7 @@ def policy(spec: ModelSpec, store: Store, options: PolicyOptions) -> Policy:
     )
 
 
-def model_folder(spec: ModelSpec, role: str) -> str:
+def model_folder(spec: ModelSpec, role: Literal["policy", "judge", "prm"]) -> str:
     """The path or hub id of a transformers model; `lab` means the bundled model for `role`."""
     if spec.kind == "hf":
         return spec.name
@@ -114,9 +146,9 @@ def model_folder(spec: ModelSpec, role: str) -> str:
     raise InputError(f"'{spec}' cannot be loaded here.", remedy="use hf:PATH or lab")
 
 
-def _chat_template(folder: Path | None):  # type: ignore[no-untyped-def]
+def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | None:
     if folder is None:
         return None
-    from inference.transformers_local import chat_renderer
+    from inference.chat_templates import template_from_tokenizer
 
-    return chat_renderer(str(folder))
+    return template_from_tokenizer(folder)

@@ -40,7 +40,9 @@ def consensus(
     tally = Tally("consensus", dataset, name)
     with workspace.open_store() as store:
         _require_same_coverage(store, dataset, judge, mc)
-        labeler = Labeler(name, LabelerKind.CONSENSUS, config.as_dict() | {"judge": judge, "mc": mc})
+        labeler = Labeler(
+            name, LabelerKind.CONSENSUS, config.as_dict() | {"judge": judge, "mc": mc}
+        )
         label_missing(
             store,
             tally,
@@ -57,7 +59,10 @@ def _require_same_coverage(store: Store, dataset: str, judge: str, mc: str) -> N
     for role, name in (("judge", judge), ("mc", mc)):
         store.labeler(dataset, name)
         if len(store.unlabeled_trace_ids(dataset, name)) == store.datasets()[dataset].traces:
-            raise InputError(f"Labeler '{name}' has no labels in dataset '{dataset}' yet.", remedy=f"run stepgold {'judge' if role == 'judge' else 'continue'} first")
+            raise InputError(
+                f"Labeler '{name}' has no labels in dataset '{dataset}' yet.",
+                remedy=f"run stepgold {'judge' if role == 'judge' else 'continue'} first",
+            )
 
 
 def _stage(

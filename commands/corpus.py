@@ -28,10 +28,17 @@ CorpusName = Annotated[str, typer.Option("--corpus", help="Name of the corpus.")
 @app.command("add")
 def add(
     ctx: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help=".txt .md .html .pdf .jsonl(.gz), or folders of them.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help=".txt .md .html .pdf .jsonl(.gz), or folders of them."
+        ),
+    ],
     corpus: CorpusName,
     licence: Annotated[str | None, typer.Option("--licence", help="Licence of the texts.")] = None,
-    passage_tokens: Annotated[int, typer.Option("--passage-tokens", min=16, help="Target length of a passage.")] = 200,
+    passage_tokens: Annotated[
+        int, typer.Option("--passage-tokens", min=16, help="Target length of a passage.")
+    ] = 200,
     json_output: Json = False,
 ) -> Outcome:
     """Split documents into passages; an unchanged document costs nothing."""
@@ -47,7 +54,10 @@ def add(
             if isinstance(document, DocumentProblem):
                 problems.append(document)
             else:
-                yield document, split_document(document, corpus=corpus, target_tokens=passage_tokens)
+                yield (
+                    document,
+                    split_document(document, corpus=corpus, target_tokens=passage_tokens),
+                )
 
     with workspace.open_store(create=True) as store, store.transaction():
         outcome = store.add_documents(corpus, split(), licence=licence)
@@ -55,14 +65,23 @@ def add(
             first = problems[0] if problems else None
             raise CorpusError(
                 f"No document could be read for corpus '{corpus}'"
-                + (f": {first.reason}." if first else ": the paths hold no .txt, .md, .html, .pdf or .jsonl file."),
+                + (
+                    f": {first.reason}."
+                    if first
+                    else ": the paths hold no .txt, .md, .html, .pdf or .jsonl file."
+                ),
                 where=str(first.path if first else paths[0]),
             )
     tally.done, tally.unchanged, tally.failed = outcome.done, outcome.unchanged, len(problems)
     document = tally.document(
-        corpus=corpus, rejected=[{"file": str(p.path), "line": None, "id": None, "reason": p.reason} for p in problems]
+        corpus=corpus,
+        rejected=[
+            {"file": str(p.path), "line": None, "id": None, "reason": p.reason} for p in problems
+        ],
     )
-    words = [f"corpus '{corpus}': {outcome.done} documents read, {outcome.unchanged} unchanged, {len(problems)} unusable"]
+    words = [
+        f"corpus '{corpus}': {outcome.done} documents read, {outcome.unchanged} unchanged, {len(problems)} unusable"
+    ]
     words += [f"unusable: {p.path}: {p.reason}" for p in problems[:10]]
     words += ["next: stepgold index"] if outcome.done else []
     return Outcome(document, "\n".join(words), INCOMPLETE if problems else OK, json_output)
@@ -75,12 +94,18 @@ def list_(ctx: typer.Context, json_output: Json = False) -> Outcome:
     with workspace.open_store() as store:
         found = store.corpora()
     rows = [
-        {"corpus": c.name, "documents": c.documents, "passages": c.passages, "licence": c.licence} for c in found
+        {"corpus": c.name, "documents": c.documents, "passages": c.passages, "licence": c.licence}
+        for c in found
     ]
     words = "\n".join(
-        f"{c.name}: {c.documents} documents, {c.passages} passages, licence {c.licence or 'not given'}" for c in found
+        f"{c.name}: {c.documents} documents, {c.passages} passages, licence {c.licence or 'not given'}"
+        for c in found
     )
-    return Outcome({"corpora": rows}, words or "no corpus yet: stepgold corpus add PATH --corpus NAME", as_json=json_output)
+    return Outcome(
+        {"corpora": rows},
+        words or "no corpus yet: stepgold corpus add PATH --corpus NAME",
+        as_json=json_output,
+    )
 
 
 @app.command("remove")
@@ -95,4 +120,8 @@ def remove(
     with workspace.open_store() as store:
         store.remove_corpus(name)
     tally.done = 1
-    return Outcome(tally.document(corpus=name), f"corpus '{name}' removed; next: stepgold index", as_json=json_output)
+    return Outcome(
+        tally.document(corpus=name),
+        f"corpus '{name}' removed; next: stepgold index",
+        as_json=json_output,
+    )

@@ -10,7 +10,7 @@ import typer
 
 from commands.console import note
 from commands.options import Json, Seed
-from commands.outcome import INCOMPLETE, OK, Outcome
+from commands.outcome import OK, Outcome
 from commands.run import invoke
 from commands.workspace import DATABASE_NAME, Workspace
 from traces.errors import InputError
@@ -42,8 +42,12 @@ def demo(
     _claim(out, seed)
     workspace = Workspace(out, None, ctx.obj.debug)
     root = ctx.find_root().command
-    note("The lab: made-up drugs, guideline documents, questions and traces whose truth is known exactly.")
-    note("Its judge reads token likelihoods; the prompt, reply and quote path is what `stepgold judge --judge gemini:...` runs.")
+    note(
+        "The lab: made-up drugs, guideline documents, questions and traces whose truth is known exactly."
+    )
+    note(
+        "Its judge reads token likelihoods; the prompt, reply and quote path is what `stepgold judge --judge gemini:...` runs."
+    )
 
     for argv in _stages(out, seed, root, workspace):
         outcome = invoke(root, workspace, argv)
@@ -65,15 +69,20 @@ def demo(
         f"report:       {places['report']}",
     )
     whole = {"command": "demo", "dataset": DATASET, "seed": seed, "labelers": document}
-    return Outcome(whole | {name: str(path) for name, path in places.items()}, words, OK, json_output)
+    return Outcome(
+        whole | {name: str(path) for name, path in places.items()}, words, OK, json_output
+    )
 
 
 def _claim(out: Path, seed: int) -> None:
     """Make the folder ours, or refuse one that is not."""
     mark = out / MARK
-    if out.exists() and not mark.is_file():
-        if not out.is_dir() or any(out.iterdir()):
-            raise InputError(f"'{out}' exists and is no demo folder.", where=str(out), remedy="choose another --out")
+    if out.exists() and not mark.is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            f"'{out}' exists and is no demo folder.",
+            where=str(out),
+            remedy="choose another --out",
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         if mark.is_file():
@@ -82,14 +91,20 @@ def _claim(out: Path, seed: int) -> None:
                 raise InputError(
                     f"'{out}' was made with seed {made_with}, not {seed}.",
                     where=str(out),
-                    remedy=f"choose another --out, or remove the folder",
+                    remedy="choose another --out, or remove the folder",
                 )
         else:
             mark.write_text(json.dumps({"seed": seed}))
     except OSError as fault:
-        raise InputError(f"'{out}' cannot be written: {fault.strerror}.", where=str(out), remedy="choose another --out") from fault
+        raise InputError(
+            f"'{out}' cannot be written: {fault.strerror}.",
+            where=str(out),
+            remedy="choose another --out",
+        ) from fault
     except ValueError as fault:
-        raise InputError(f"'{mark}' is damaged.", where=str(mark), remedy="remove the folder") from fault
+        raise InputError(
+            f"'{mark}' is damaged.", where=str(mark), remedy="remove the folder"
+        ) from fault
 
 
 def _stages(out: Path, seed: int, root: Any, workspace: Workspace):  # type: ignore[no-untyped-def]
@@ -99,7 +114,15 @@ def _stages(out: Path, seed: int, root: Any, workspace: Workspace):  # type: ign
     lab = build_workspace(seed, PROBLEMS, traces_per_problem=TRACES_PER_PROBLEM)
     write_workspace_files(lab, out)
     on = ["--dataset", DATASET]
-    yield ["corpus", "add", "--corpus", "guidelines", "--passage-tokens", str(PASSAGE_TOKENS), str(out / "guidelines")]
+    yield [
+        "corpus",
+        "add",
+        "--corpus",
+        "guidelines",
+        "--passage-tokens",
+        str(PASSAGE_TOKENS),
+        str(out / "guidelines"),
+    ]
     yield ["index"]
     yield ["import", "traces", str(out / "traces.jsonl"), *on]
     # The lab's models read one passage: the top one, so that retrieval decides.
@@ -107,7 +130,20 @@ def _stages(out: Path, seed: int, root: Any, workspace: Workspace):  # type: ign
     _write_sampled(lab, out / "sampled.jsonl", seed, workspace)
     yield ["import", "traces", str(out / "sampled.jsonl"), *on]
     yield ["judge", *on, "--judge", "lab"]
-    yield ["continue", *on, "--policy", "lab", "--k", str(CONTINUATIONS), "--seed", str(seed), "--max-tokens", "130", "--temperature", "1.0"]
+    yield [
+        "continue",
+        *on,
+        "--policy",
+        "lab",
+        "--k",
+        str(CONTINUATIONS),
+        "--seed",
+        str(seed),
+        "--max-tokens",
+        "130",
+        "--temperature",
+        "1.0",
+    ]
     yield ["consensus", *on, "--judge", "judge", "--mc", "mc"]
     yield ["export", "trl", str(out / "training.jsonl"), *on, "--labeler", "consensus"]
     yield ["score", *on, "--prm", "lab"]
@@ -128,10 +164,17 @@ def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: Workspac
             if context.evidence
         }
     by_id = {problem.id: problem for problem in lab.problems}
-    shown = {problem.id: passages[problem.question] for problem in lab.problems if problem.question in passages}
+    shown = {
+        problem.id: passages[problem.question]
+        for problem in lab.problems
+        if problem.question in passages
+    }
     note(f"sampling {TRACES_PER_PROBLEM} traces for each of {len(by_id)} problems from the policy")
     sampled = sample_traces(lab.problems, shown, per_problem=TRACES_PER_PROBLEM, seed=seed)
-    rows = [json.dumps(trace_row(by_id[trace.problem_id], trace, "sampled"), ensure_ascii=False) for trace in sampled]
+    rows = [
+        json.dumps(trace_row(by_id[trace.problem_id], trace, "sampled"), ensure_ascii=False)
+        for trace in sampled
+    ]
     unfinished = path.with_suffix(".part")
     unfinished.write_text("\n".join(rows) + "\n", encoding="utf-8")
     unfinished.replace(path)

@@ -11,7 +11,15 @@ from commands.workspace import Workspace
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = ("labeler", "subset", "error accuracy", "correct accuracy", "processbench_f1 [95%]", "macro_f1 [95%]", "kept")
+COLUMNS = (
+    "labeler",
+    "subset",
+    "error accuracy",
+    "correct accuracy",
+    "processbench_f1 [95%]",
+    "macro_f1 [95%]",
+    "kept",
+)
 
 
 def demo_table(
@@ -20,7 +28,9 @@ def demo_table(
     """The table and the `evaluate` documents it was read from, by labeler and protocol."""
     from rich.table import Table
 
-    table = Table(*COLUMNS, title="Every labeler against the exact truth (n is small: read the intervals)")
+    table = Table(
+        *COLUMNS, title="Every labeler against the exact truth (n is small: read the intervals)"
+    )
     documents: dict[str, Any] = {}
     for name in labelers:
         on = ["--dataset", dataset, "--labeler", name]

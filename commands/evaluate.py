@@ -23,8 +23,15 @@ def evaluate(
     dataset: Dataset,
     labeler: LabelerName,
     gold: Annotated[str, typer.Option("--gold", help="The labeler taken as truth.")] = "gold",
-    protocol: Annotated[str, typer.Option("--protocol", help="processbench or macro-f1.")] = "processbench",
-    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="A step is correct iff its score is at least this.")] = 0.5,
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="processbench or macro-f1.")
+    ] = "processbench",
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold", min=0, max=1, help="A step is correct iff its score is at least this."
+        ),
+    ] = 0.5,
     seed: Seed = 0,
     json_output: Json = False,
 ) -> Outcome:

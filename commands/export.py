@@ -14,7 +14,12 @@ from commands.workspace import Workspace
 
 def export(
     ctx: typer.Context,
-    format: Annotated[str, typer.Argument(metavar="FORMAT", help="traces, processbench, medprm, math-shepherd or trl.")],
+    format: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT", help="traces, processbench, medprm, math-shepherd or trl."
+        ),
+    ],
     out: OutFile,
     dataset: Dataset,
     labeler: LabelerName,
@@ -29,8 +34,12 @@ def export(
         who = store.labeler(dataset, labeler)
         labels = store.labels(dataset, labeler)
         rows = (
-            ExportRow(context.problem, context.trace, labels[context.trace.id], who, context.evidence)
-            for context in progress(store.contexts(dataset), total=None, label=f"export {format}"[:22])
+            ExportRow(
+                context.problem, context.trace, labels[context.trace.id], who, context.evidence
+            )
+            for context in progress(
+                store.contexts(dataset), total=None, label=f"export {format}"[:22]
+            )
             if context.trace.id in labels
         )
         outcome = write_file(format, out, rows)

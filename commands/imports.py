@@ -25,12 +25,27 @@ SHOWN_ROWS = 10
 
 def import_(
     ctx: typer.Context,
-    format: Annotated[str, typer.Argument(metavar="FORMAT", help="traces, processbench, mr-ben, medprm, math-shepherd, trl, or scores.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".json or .jsonl, also .gz.")],
+    format: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT",
+            help="traces, processbench, mr-ben, medprm, math-shepherd, trl, or scores.",
+        ),
+    ],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help=".json or .jsonl, also .gz.")
+    ],
     dataset: Dataset,
-    subset: Annotated[str | None, typer.Option("--subset", help="Report these traces under this name.")] = None,
-    labeler: Annotated[str | None, typer.Option("--labeler", help="Name of the labeler (scores, trl).")] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="Its kind: gold, judge, mc, consensus, prm or expert.")] = None,
+    subset: Annotated[
+        str | None, typer.Option("--subset", help="Report these traces under this name.")
+    ] = None,
+    labeler: Annotated[
+        str | None, typer.Option("--labeler", help="Name of the labeler (scores, trl).")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="Its kind: gold, judge, mc, consensus, prm or expert."),
+    ] = None,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
@@ -40,10 +55,14 @@ def import_(
         from commands.import_scores import import_scores
 
         if subset is not None:
-            raise InputError("Scores belong to traces that have a subset already.", remedy="leave --subset out")
+            raise InputError(
+                "Scores belong to traces that have a subset already.", remedy="leave --subset out"
+            )
         return import_scores(workspace, files, dataset, labeler, _kind(kind), replace, json_output)
     with workspace.open_store(create=True) as store:
-        return _import_traces(store, format, files, dataset, subset, labeler, _kind(kind), replace, json_output)
+        return _import_traces(
+            store, format, files, dataset, subset, labeler, _kind(kind), replace, json_output
+        )
 
 
 def _kind(kind: str | None) -> LabelerKind | None:
@@ -52,7 +71,9 @@ def _kind(kind: str | None) -> LabelerKind | None:
     if kind is None:
         return None
     if kind not in set(LabelerKind):
-        raise InputError(f"'{kind}' is not a kind of labeler.", remedy=f"one of {', '.join(LabelerKind)}")
+        raise InputError(
+            f"'{kind}' is not a kind of labeler.", remedy=f"one of {', '.join(LabelerKind)}"
+        )
     return LabelerKind(kind)
 
 
@@ -72,7 +93,9 @@ def _import_traces(
     tally = Tally("import", dataset)
     rejected: list[RejectedRow] = []
     options: dict[str, Any] = {
-        name: value for name, value in (("subset", subset), ("labeler", labeler), ("kind", kind)) if value
+        name: value
+        for name, value in (("subset", subset), ("labeler", labeler), ("kind", kind))
+        if value
     }
     # One transaction for all files of the call: a file unreadable to its end leaves nothing behind.
     with store.transaction():
@@ -97,7 +120,8 @@ def _import_traces(
         without_error=summary.without_error,
         unlabelled=summary.unlabelled,
         rejected=[
-            {"file": row.file, "line": row.line, "id": row.id, "reason": row.reason} for row in rejected
+            {"file": row.file, "line": row.line, "id": row.id, "reason": row.reason}
+            for row in rejected
         ],
     )
     words = [

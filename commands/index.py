@@ -30,15 +30,32 @@ def index(
         fingerprint = store.corpus_fingerprint()
         passages = list(store.passages())
     if not passages:
-        raise CorpusError("There is no passage to index.", where=workspace.url, remedy="stepgold corpus add PATH --corpus NAME")
+        raise CorpusError(
+            "There is no passage to index.",
+            where=workspace.url,
+            remedy="stepgold corpus add PATH --corpus NAME",
+        )
     loaded = load_encoder(encoder)
-    if PassageIndex.is_current(workspace.index_folder, encoder=loaded.name, corpus_fingerprint=fingerprint, kind=kind):
+    if PassageIndex.is_current(
+        workspace.index_folder, encoder=loaded.name, corpus_fingerprint=fingerprint, kind=kind
+    ):
         tally.unchanged = len(passages)
     else:
         texts = [passage.text for _, passage in passages]
-        vectors = encode_in_batches(loaded, texts, lambda batches, n: progress(batches, total=n, label="encode passages"))
+        vectors = encode_in_batches(
+            loaded, texts, lambda batches, n: progress(batches, total=n, label="encode passages")
+        )
         built = PassageIndex.build([passage_id for passage_id, _ in passages], vectors, kind=kind)
-        built.save(workspace.index_folder, encoder=loaded.name, encoder_spec=encoder, corpus_fingerprint=fingerprint)
+        built.save(
+            workspace.index_folder,
+            encoder=loaded.name,
+            encoder_spec=encoder,
+            corpus_fingerprint=fingerprint,
+        )
         tally.done = len(passages)
-    words = f"index: {len(passages)} passages, encoder {loaded.name}" + (", up to date" if tally.unchanged else "")
-    return Outcome(tally.document(encoder=loaded.name, passages=len(passages)), words, as_json=json_output)
+    words = f"index: {len(passages)} passages, encoder {loaded.name}" + (
+        ", up to date" if tally.unchanged else ""
+    )
+    return Outcome(
+        tally.document(encoder=loaded.name, passages=len(passages)), words, as_json=json_output
+    )

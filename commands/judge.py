@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.backends import dispatcher, model_folder, parse_spec, text_model
+from commands.backends import Service, dispatcher, model_folder, parse_spec, text_model
 from commands.console import note
 from commands.labelling import Labelled, label_missing
-from commands.options import BaseUrl, Dataset, Json, Limit, Name, Replace
+from commands.options import BaseUrl, Concurrency, Dataset, Json, Limit, Name, Replace
 from commands.outcome import Outcome, Tally
 from commands.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from inference.specs import ModelSpec
     from labeling.stages import Judge
     from storage import Store
     from traces.context import TraceInContext
@@ -26,39 +26,64 @@ if TYPE_CHECKING:
 def judge(
     ctx: typer.Context,
     dataset: Dataset,
-    judge: Annotated[str, typer.Option("--judge", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")],
+    judge: Annotated[
+        str, typer.Option("--judge", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")
+    ],
     name: Name = "judge",
-    budget: Annotated[float | None, typer.Option("--budget", min=0, help="Stop before spending more, USD.")] = None,
+    budget: Annotated[
+        float | None, typer.Option("--budget", min=0, help="Stop before spending more, USD.")
+    ] = None,
     prompt: Annotated[Path | None, typer.Option("--prompt", help="An own prompt file.")] = None,
     service: Annotated[str, typer.Option("--service", help="standard or flex.")] = "standard",
-    evidence_tokens: Annotated[int, typer.Option("--evidence-tokens", min=0, help="Token budget of the evidence.")] = 3072,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Limit of one reply, thinking included.")] = 8192,
+    evidence_tokens: Annotated[
+        int, typer.Option("--evidence-tokens", min=0, help="Token budget of the evidence.")
+    ] = 3072,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="Limit of one reply, thinking included.")
+    ] = 8192,
     base_url: BaseUrl = None,
-    allow_phi: Annotated[bool, typer.Option("--allow-phi", help="Send problems marked phi_removed: false to a hosted model.")] = False,
+    concurrency: Concurrency = None,
+    allow_phi: Annotated[
+        bool,
+        typer.Option(
+            "--allow-phi", help="Send problems marked phi_removed: false to a hosted model."
+        ),
+    ] = False,
     limit: Limit = None,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
     """Put verdicts on steps, grounded in the retrieved evidence."""
+    from judge.prompt import JudgeConfig
+    from judge.rag_judge import RagJudge
+    from traces.labels import Labeler, LabelerKind
+
     workspace: Workspace = ctx.obj
     spec = parse_spec(judge)
-    if service not in {"standard", "flex"}:
-        raise InputError(f"'{service}' is not a service.", remedy="use standard or flex")
+    chosen: Judge
     tally = Tally("judge", dataset, name)
-    with workspace.open_store() as store:
+    with workspace.open_store() as store, ExitStack() as closing:
         store.require_dataset(dataset)
         _say_if_ungrounded(store, dataset)
         if spec.kind == "lab":
-            chosen, config = _lab_judge()
+            chosen, settings = _lab_judge()
         else:
-            chosen, config = _rag_judge(
-                store, spec, prompt, service, evidence_tokens, max_tokens, budget, base_url, allow_phi
+            config = JudgeConfig.from_prompt_file(
+                prompt, evidence_tokens=evidence_tokens, max_tokens=max_tokens
             )
-        from traces.labels import Labeler, LabelerKind
-
-        labeler = Labeler(name, LabelerKind.JUDGE, config, model=str(spec))
+            model = text_model(
+                spec, base_url=base_url, service=_service(service), concurrency=concurrency
+            )
+            runner = dispatcher(model, store, closing, budget_usd=budget, service=_service(service))
+            chosen, settings = RagJudge(runner, config, allow_phi=allow_phi), config.as_dict()
+        labeler = Labeler(name, LabelerKind.JUDGE, settings, model=str(spec))
         label_missing(
-            store, tally, labeler, lambda contexts: _stage(contexts, chosen), limit=limit, replace=replace
+            store,
+            tally,
+            labeler,
+            lambda contexts: _stage(contexts, chosen),
+            limit=limit,
+            replace=replace,
         )
     return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
 
@@ -83,21 +108,7 @@ def _lab_judge() -> tuple[Judge, dict[str, Any]]:
     return bundled, bundled.config()
 
 
-def _rag_judge(
-    store: Store,
-    spec: ModelSpec,
-    prompt: Path | None,
-    service: str,
-    evidence_tokens: int,
-    max_tokens: int,
-    budget: float | None,
-    base_url: str | None,
-    allow_phi: bool,
-) -> tuple[Judge, dict[str, Any]]:
-    from judge.prompt import JudgeConfig
-    from judge.rag_judge import RagJudge
-
-    config = JudgeConfig.from_prompt_file(prompt, evidence_tokens=evidence_tokens, max_tokens=max_tokens)
-    model = text_model(spec, base_url=base_url, service=service)
-    judge = RagJudge(dispatcher(model, store, budget_usd=budget, service=service), config, allow_phi=allow_phi)
-    return judge, config.as_dict()
+def _service(name: str) -> Service:
+    if name == "standard" or name == "flex":
+        return name
+    raise InputError(f"'{name}' is not a service.", remedy="use standard or flex")

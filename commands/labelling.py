@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from commands.console import note, progress
 from commands.outcome import Tally
-from traces.errors import BudgetExhausted, ModelRefused, QuotaExhausted
+from traces.errors import BudgetExhausted, InputError, ModelRefused, QuotaExhausted
 
 if TYPE_CHECKING:
     from storage import Store
@@ -49,10 +49,11 @@ def label_missing(
     refusal or an exhausted quota is raised instead, because then nothing was kept.
     """
     dataset = str(tally.dataset)
-    store.require_dataset(dataset)
-    store.declare_labeler(dataset, labeler, replace=replace)
-    asked = [context.trace.id for context in store.contexts(dataset, with_evidence=False, limit=limit)]
-    unlabelled = set(store.unlabeled_trace_ids(dataset, labeler.name))
+    asked = [
+        context.trace.id for context in store.contexts(dataset, with_evidence=False, limit=limit)
+    ]
+    declared = _is_declared(store, dataset, labeler, replace=replace)
+    unlabelled = set(store.unlabeled_trace_ids(dataset, labeler.name)) if declared else set(asked)
     missing: Sequence[str] = [trace_id for trace_id in asked if trace_id in unlabelled]
     tally.unchanged = len(asked) - len(missing)
     if not missing:
@@ -60,13 +61,19 @@ def label_missing(
     contexts = store.contexts(dataset, trace_ids=missing)
     try:
         for labelled in progress(stage(contexts), total=len(missing), label=tally.command):
-            store.put_labels(
-                dataset,
-                labeler.name,
-                [labelled.label],
-                resolved_model=labelled.resolved_model,
-                continuations=labelled.continuations,
-            )
+            with store.transaction():
+                if not declared:
+                    # Only now: a refused key must neither leave an empty labeler behind nor,
+                    # under --replace, have dropped the labels of the old one.
+                    store.declare_labeler(dataset, labeler, replace=replace)
+                store.put_labels(
+                    dataset,
+                    labeler.name,
+                    [labelled.label],
+                    resolved_model=labelled.resolved_model,
+                    continuations=labelled.continuations,
+                )
+            declared = True
             tally.count([labelled.label])
     except (BudgetExhausted, QuotaExhausted, ModelRefused) as stop:
         stored = tally.done + sum(tally.abstained.values())
@@ -76,3 +83,20 @@ def label_missing(
         tally.failed = len(missing) - stored
         note(str(stop))
     return tally
+
+
+def _is_declared(store: Store, dataset: str, labeler: Labeler, *, replace: bool) -> bool:
+    """Whether the dataset has this very labeler; another one of its name is refused or replaced.
+
+    Raises:
+        InputError: the name belongs to another configuration, and `replace` is not given.
+    """
+    if all(row.labeler.name != labeler.name for row in store.labelers(dataset)):
+        return False
+    try:
+        store.declare_labeler(dataset, labeler)
+    except InputError:
+        if not replace:
+            raise
+        return False
+    return True

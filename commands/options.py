@@ -25,7 +25,12 @@ BaseUrl = Annotated[
 Encoder = Annotated[
     str | None,
     typer.Option(
-        "--encoder", help="A sentence-transformers model, path or hub id [default: all-MiniLM-L6-v2]."
+        "--encoder",
+        help="A sentence-transformers model, path or hub id [default: all-MiniLM-L6-v2].",
     ),
 ]
 OutFile = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")]
+Concurrency = Annotated[
+    int | None,
+    typer.Option("--concurrency", min=1, help="Requests in flight at once [default: by back end]."),
+]

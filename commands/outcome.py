@@ -114,7 +114,11 @@ class Tally:
         if self.failed:
             parts.append(f"{self.failed} still missing")
         name = f" '{self.labeler}'" if self.labeler else ""
-        lines = [f"{self.command}{name}: " + ", ".join(parts) + f" in {time.monotonic() - self.started:.1f} s"]
+        lines = [
+            f"{self.command}{name}: "
+            + ", ".join(parts)
+            + f" in {time.monotonic() - self.started:.1f} s"
+        ]
         if self.stopped is not None:
             lines.append(f"stopped: {self.stopped.what}")
         if self.exit_code != OK:

@@ -41,4 +41,6 @@ def labeler(
     with workspace.open_store() as store:
         store.remove_labeler(dataset, name)
     tally.done = 1
-    return Outcome(tally.document(), f"labeler '{name}' removed from '{dataset}'", as_json=json_output)
+    return Outcome(
+        tally.document(), f"labeler '{name}' removed from '{dataset}'", as_json=json_output
+    )

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from storage import Store
 
 
-def open_retriever(workspace: Workspace, store: Store, encoder_spec: str | None, k: int) -> DenseRetriever:
+def open_retriever(
+    workspace: Workspace, store: Store, encoder_spec: str | None, k: int
+) -> DenseRetriever:
     """The retriever over the workspace's index, checked against encoder and corpus.
 
     Raises:
@@ -23,7 +25,11 @@ def open_retriever(workspace: Workspace, store: Store, encoder_spec: str | None,
     from retrieval.retriever import DenseRetriever
 
     if not workspace.index_folder.is_dir():
-        raise IndexMismatch("The workspace has no index yet.", where=str(workspace.index_folder), remedy="stepgold index")
+        raise IndexMismatch(
+            "The workspace has no index yet.",
+            where=str(workspace.index_folder),
+            remedy="stepgold index",
+        )
     if encoder_spec is None:
         encoder_spec = PassageIndex.encoder_spec(workspace.index_folder)
     encoder = load_encoder(encoder_spec)

@@ -33,6 +33,8 @@ def retrieve(
         store.declare_retrieval(dataset, config, replace=replace)
         missing = store.problems_without_evidence(dataset)
         tally.unchanged = store.datasets()[dataset].problems - len(missing)
-        for item in progress(retrieve_evidence(missing, retriever), total=len(missing), label="retrieve"):
+        for item in progress(
+            retrieve_evidence(missing, retriever), total=len(missing), label="retrieve"
+        ):
             tally.done += store.put_evidence(dataset, [item])
     return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)

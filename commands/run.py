@@ -42,7 +42,9 @@ def run(
     root = ctx.find_root().command
     tables = checked_tables(root, read_toml(config), config)
     if not tables:
-        raise InputError(f"'{config}' has no table.", where=str(config), remedy=f"write one of {_names()}")
+        raise InputError(
+            f"'{config}' has no table.", where=str(config), remedy=f"write one of {_names()}"
+        )
     documents: list[dict[str, Any]] = []
     words: list[str] = []
     code = OK
@@ -55,7 +57,12 @@ def run(
             if not documents:
                 raise
             # Earlier stages are kept, so this is "done, but": 1, with the fault in the document.
-            documents.append({"command": name, "error": {"what": fault.what, "where": fault.where, "remedy": fault.remedy}})
+            documents.append(
+                {
+                    "command": name,
+                    "error": {"what": fault.what, "where": fault.where, "remedy": fault.remedy},
+                }
+            )
             words.append(f"{name}: {fault}")
             code = INCOMPLETE
             break
@@ -85,7 +92,9 @@ def checked_tables(root: Any, content: dict[str, Any], file: Path) -> list[Table
     known = {stage[0]: stage for stage in STAGES}
     for name in content:
         if name not in known:
-            raise InputError(f"Unknown table or key '{name}'.", where=str(file), remedy=f"tables: {_names()}")
+            raise InputError(
+                f"Unknown table or key '{name}'.", where=str(file), remedy=f"tables: {_names()}"
+            )
     tables: list[Table] = []
     for name, stage in known.items():
         entry = content.get(name, [])

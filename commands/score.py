@@ -22,9 +22,17 @@ def score(
     ctx: typer.Context,
     dataset: Dataset,
     prm: Annotated[str, typer.Option("--prm", help="hf:PATH or lab.")],
-    family: Annotated[str | None, typer.Option("--family", help="medprm, qwen-prm or likelihood [default: recognised].")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option("--family", help="medprm, qwen-prm or likelihood [default: recognised]."),
+    ] = None,
     name: Name = "prm",
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Window in tokens [default: the model's, at most 4096].")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens", min=1, help="Window in tokens [default: the model's, at most 4096]."
+        ),
+    ] = None,
     limit: Limit = None,
     replace: Replace = False,
     json_output: Json = False,
@@ -43,7 +51,12 @@ def score(
         scorer = load_scorer(folder, family=family, max_tokens=max_tokens)
         labeler = Labeler(name, LabelerKind.PRM, scorer.config(), model=str(spec))
         label_missing(
-            store, tally, labeler, lambda contexts: _stage(contexts, scorer), limit=limit, replace=replace
+            store,
+            tally,
+            labeler,
+            lambda contexts: _stage(contexts, scorer),
+            limit=limit,
+            replace=replace,
         )
     return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
 

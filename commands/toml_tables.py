@@ -40,13 +40,21 @@ class Table:
                 continue
             value = self.values[key]
             if parameter.param_type_name == "argument":
-                positionals += [str(part) for part in (value if isinstance(value, list) else [value])]
+                positionals += [
+                    str(part) for part in (value if isinstance(value, list) else [value])
+                ]
             elif isinstance(value, bool):
                 flag = "--" + key.replace("_", "-")
-                options += [flag] if value else [opt for opt in parameter.secondary_opts if opt.startswith("--")]
+                options += (
+                    [flag]
+                    if value
+                    else [opt for opt in parameter.secondary_opts if opt.startswith("--")]
+                )
             else:
                 options.append(f"--{key.replace('_', '-')}={value}")
-        return [*self.words, *options, "--", *positionals] if positionals else [*self.words, *options]
+        return (
+            [*self.words, *options, "--", *positionals] if positionals else [*self.words, *options]
+        )
 
 
 def parameters_by_key(command: Any) -> dict[str, Any]:

@@ -46,9 +46,27 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
 def traces_file(tmp_path: Path) -> Path:
     """Three small traces of two problems, with gold."""
     rows: list[dict[str, Any]] = [
-        {"id": "a", "problem": "What is 1+1?", "answer": "2", "steps": ["1+1=2.", "The answer is 2."], "first": None},
-        {"id": "b", "problem": "What is 1+1?", "answer": "2", "steps": ["1+1=3.", "The answer is 3."], "first": 0},
-        {"id": "c", "problem": "What is 2+3?", "answer": "5", "steps": ["2+3=5.", "Add 1.", "The answer is 6."], "first": 1},
+        {
+            "id": "a",
+            "problem": "What is 1+1?",
+            "answer": "2",
+            "steps": ["1+1=2.", "The answer is 2."],
+            "first": None,
+        },
+        {
+            "id": "b",
+            "problem": "What is 1+1?",
+            "answer": "2",
+            "steps": ["1+1=3.", "The answer is 3."],
+            "first": 0,
+        },
+        {
+            "id": "c",
+            "problem": "What is 2+3?",
+            "answer": "5",
+            "steps": ["2+3=5.", "Add 1.", "The answer is 6."],
+            "first": 1,
+        },
     ]
     path = tmp_path / "traces.jsonl"
     with path.open("w") as file:

@@ -19,7 +19,11 @@ ROW = {"id": "a", "problem": "p", "steps": ["s"]}
 def refused(called: Any, *words: str) -> None:
     """The call was refused with a short message for a person that holds `words`."""
     assert called.code == 2, called
-    lines = [line for line in called.err.strip().splitlines() if line.startswith(("error", "  at", "  do"))]
+    lines = [
+        line
+        for line in called.err.strip().splitlines()
+        if line.startswith(("error", "  at", "  do"))
+    ]
     assert 1 <= len(lines) <= 3
     assert lines[0].startswith("error: ")
     assert "Traceback" not in called.err
@@ -36,18 +40,27 @@ UNREADABLE: dict[str, Callable[[Path], Path]] = {
     "missing": lambda d: d / "nothing.jsonl",
     "empty": lambda d: lines(d / "e.jsonl"),
     "folder": lambda d: d,
-    "truncated json": lambda d: lines(d / "t.json", '[{"id": "a", "problem": "p", "steps": ["s"]}, {"id"'),
+    "truncated json": lambda d: lines(
+        d / "t.json", '[{"id": "a", "problem": "p", "steps": ["s"]}, {"id"'
+    ),
     "binary": lambda d: (d / "b.jsonl", (d / "b.jsonl").write_bytes(bytes(range(256)) * 64))[0],
-    "wrong format": lambda d: lines(d / "w.jsonl", {"prompt": "p", "completions": ["s"], "labels": [True]}),
+    "wrong format": lambda d: lines(
+        d / "w.jsonl", {"prompt": "p", "completions": ["s"], "labels": [True]}
+    ),
     "wrong keys": lambda d: lines(d / "k.jsonl", {"foo": 1}),
     "only zero steps": lambda d: lines(d / "z.jsonl", {"id": "a", "problem": "p", "steps": []}),
     "truncated gzip": lambda d: _cut_gzip(d / "g.jsonl.gz"),
-    "not a gzip": lambda d: lines(d / "n.jsonl.gz", ROW) if False else _text_as_gzip(d / "n.jsonl.gz"),
+    "not a gzip": lambda d: (
+        lines(d / "n.jsonl.gz", ROW) if False else _text_as_gzip(d / "n.jsonl.gz")
+    ),
 }
 
 
 def _cut_gzip(path: Path) -> Path:
-    rows = "".join(json.dumps(ROW | {"id": f"r{i}", "problem": os.urandom(40).hex()}) + "\n" for i in range(500))
+    rows = "".join(
+        json.dumps(ROW | {"id": f"r{i}", "problem": os.urandom(40).hex()}) + "\n"
+        for i in range(500)
+    )
     whole = gzip.compress(rows.encode())
     path.write_bytes(whole[: len(whole) // 2])
     return path
@@ -59,7 +72,9 @@ def _text_as_gzip(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_an_unusable_file_is_refused_and_changes_nothing(cli: Cli, traces_file: Path, tmp_path: Path, name: str) -> None:
+def test_an_unusable_file_is_refused_and_changes_nothing(
+    cli: Cli, traces_file: Path, tmp_path: Path, name: str
+) -> None:
     assert cli("import", "traces", traces_file, "--dataset", "d").code == 0
     before = cli("status", "--json").document
     folder = tmp_path / "bad"
@@ -98,7 +113,9 @@ def test_single_bad_rows_are_listed_and_the_rest_is_kept(cli: Cli, tmp_path: Pat
     document = called.document
     assert (document["done"], document["traces"], document["failed"]) == (2, 2, len(bad))
     assert [row["line"] for row in document["rejected"]] == list(range(3, 3 + len(bad)))
-    assert all(row["file"].endswith("mixed.jsonl") and row["reason"] for row in document["rejected"])
+    assert all(
+        row["file"].endswith("mixed.jsonl") and row["reason"] for row in document["rejected"]
+    )
 
 
 def test_a_duplicate_across_the_files_of_a_call_is_rejected(cli: Cli, tmp_path: Path) -> None:
@@ -117,17 +134,31 @@ def test_unknown_names_name_the_known_ones(cli: Cli, traces_file: Path) -> None:
     refused(cli("judge", "--dataset", "d", "--judge", "nope"), "gemini:MODEL")
     refused(cli("judge", "--dataset", "d", "--judge", "lab", "--nope"), "--nope")
     refused(cli("import", "nope", traces_file, "--dataset", "d"), "processbench")
-    refused(cli("evaluate", "--dataset", "d", "--labeler", "gold", "--protocol", "nope"), "macro-f1")
+    refused(
+        cli("evaluate", "--dataset", "d", "--labeler", "gold", "--protocol", "nope"), "macro-f1"
+    )
     refused(cli("nope"), "nope")
-    refused(cli("judge", "--dataset", "d", "--judge", "gemini:gemini-3.5-flash-lite"), "GEMINI_API_KEY")
+    refused(
+        cli("judge", "--dataset", "d", "--judge", "gemini:gemini-3.5-flash-lite"), "GEMINI_API_KEY"
+    )
     refused(cli("search", "x"), "stepgold index")
     refused(cli("consensus", "--dataset", "d", "--judge", "gold", "--mc", "mc"), "mc")
 
 
-def test_a_url_with_a_password_is_refused_and_not_repeated(cli: Cli, traces_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_with_a_password_is_refused_and_not_repeated(
+    cli: Cli, traces_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert cli("import", "traces", traces_file, "--dataset", "d").code == 0
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    called = cli("judge", "--dataset", "d", "--judge", "openai:m", "--base-url", "http://me:hunter2@127.0.0.1:9/v1")
+    called = cli(
+        "judge",
+        "--dataset",
+        "d",
+        "--judge",
+        "openai:m",
+        "--base-url",
+        "http://me:hunter2@127.0.0.1:9/v1",
+    )
     refused(called)
     assert "hunter2" not in called.err + called.out
 
@@ -137,7 +168,9 @@ def test_a_missing_workspace_is_not_created_by_reading(cli: Cli, tmp_path: Path)
     assert not (tmp_path / "w").exists()
 
 
-def test_foreign_newer_and_damaged_databases_are_refused(cli: Cli, tmp_path: Path, traces_file: Path) -> None:
+def test_foreign_newer_and_damaged_databases_are_refused(
+    cli: Cli, tmp_path: Path, traces_file: Path
+) -> None:
     folder = tmp_path / "w"
     folder.mkdir()
     database = folder / "stepgold.db"
@@ -171,4 +204,7 @@ def test_a_changed_file_needs_replace(cli: Cli, traces_file: Path) -> None:
 
 
 def test_a_read_only_folder_is_refused(cli: Cli, traces_file: Path) -> None:
-    refused(cli("import", "traces", traces_file, "--dataset", "d", workspace=Path("/proc/stepgold")), "--workspace")
+    refused(
+        cli("import", "traces", traces_file, "--dataset", "d", workspace=Path("/proc/stepgold")),
+        "--workspace",
+    )

@@ -30,7 +30,11 @@ def test_run_goes_through_the_tables_in_order(cli: Cli, traces_file: Path, tmp_p
     called = cli("run", config, "--json")
     assert called.code == 0
     stages = called.document["stages"]
-    assert [stage.get("command", stage.get("protocol")) for stage in stages] == ["import", "export", "processbench"]
+    assert [stage.get("command", stage.get("protocol")) for stage in stages] == [
+        "import",
+        "export",
+        "processbench",
+    ]
     assert stages[2]["average"]["processbench_f1"] == 1.0
     assert (tmp_path / "out.json").is_file()
 
@@ -43,10 +47,18 @@ def test_a_repeated_table_runs_twice(cli: Cli, traces_file: Path, tmp_path: Path
     assert set(cli("status", "--json").document["datasets"]) == {"one", "two"}
 
 
-def test_an_unknown_key_stops_before_anything_runs(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
+def test_an_unknown_key_stops_before_anything_runs(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "config.toml"
     good = f'[import]\nformat = "traces"\nfiles = ["{traces_file.name}"]\ndataset = "d"\n'
-    for bad in ("[judge]\nnope = 1\n", "[nope]\n", "nope = 1\n", "[judge\n", "[judge]\njson = true\n"):
+    for bad in (
+        "[judge]\nnope = 1\n",
+        "[nope]\n",
+        "nope = 1\n",
+        "[judge\n",
+        "[judge]\njson = true\n",
+    ):
         config.write_text(bad + good if bad == "nope = 1\n" else good + bad)
         called = cli("run", config)
         assert called.code == 2, bad
@@ -54,10 +66,14 @@ def test_an_unknown_key_stops_before_anything_runs(cli: Cli, traces_file: Path, 
     assert not (tmp_path / "w").exists()
 
 
-def test_stepgold_toml_gives_defaults_and_the_command_line_wins(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
+def test_stepgold_toml_gives_defaults_and_the_command_line_wins(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "w"
     folder.mkdir()
-    (folder / "stepgold.toml").write_text('[import]\ndataset = "from-file"\n[evaluate]\ndataset = "from-file"\nlabeler = "gold"\n')
+    (folder / "stepgold.toml").write_text(
+        '[import]\ndataset = "from-file"\n[evaluate]\ndataset = "from-file"\nlabeler = "gold"\n'
+    )
     assert cli("import", "traces", traces_file).code == 0
     assert cli("evaluate", "--json").document["dataset"] == "from-file"
     assert cli("import", "traces", traces_file, "--dataset", "argv").code == 0

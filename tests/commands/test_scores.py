@@ -23,11 +23,19 @@ def test_processbench_gsm8k(cli: Cli, real_data: Path, tmp_path: Path) -> None:
     on = ("--dataset", "pb", "--json")
     imported = cli("import", "processbench", source, "--subset", "gsm8k", *on)
     assert imported.code == 0
-    assert [imported.document[key] for key in ("traces", "with_error", "without_error", "unlabelled")] == [400, 207, 193, 0]
+    assert [
+        imported.document[key] for key in ("traces", "with_error", "without_error", "unlabelled")
+    ] == [400, 207, 193, 0]
 
     truth = json.loads(source.read_text())
-    oracle = write(tmp_path / "oracle.jsonl", [{"id": r["id"], "first_error": None if r["label"] == -1 else r["label"]} for r in truth])
-    silent = write(tmp_path / "silent.jsonl", [{"id": r["id"], "verdicts": [1] * len(r["steps"])} for r in truth])
+    oracle = write(
+        tmp_path / "oracle.jsonl",
+        [{"id": r["id"], "first_error": None if r["label"] == -1 else r["label"]} for r in truth],
+    )
+    silent = write(
+        tmp_path / "silent.jsonl",
+        [{"id": r["id"], "verdicts": [1] * len(r["steps"])} for r in truth],
+    )
     assert cli("import", "scores", oracle, "--labeler", "oracle", *on).code == 0
     assert cli("import", "scores", silent, "--labeler", "silent", *on).code == 0
 
@@ -36,24 +44,48 @@ def test_processbench_gsm8k(cli: Cli, real_data: Path, tmp_path: Path) -> None:
     assert perfect["processbench_f1"] == perfect["kept"]["first_error_precision"] == 1.0
     nothing = cli("evaluate", "--labeler", "silent", *on).document
     assert nothing["subsets"]["gsm8k"]["correct_accuracy"] == 1.0
-    assert nothing["subsets"]["gsm8k"]["processbench_f1"] == nothing["average"]["processbench_f1"] == 0.0
+    assert (
+        nothing["subsets"]["gsm8k"]["processbench_f1"]
+        == nothing["average"]["processbench_f1"]
+        == 0.0
+    )
 
 
 @pytest.mark.slow
 def test_mr_ben_biology(cli: Cli, real_data: Path) -> None:
-    called = cli("import", "mr-ben", real_data / "mr_ben" / "biology.json", "--dataset", "bio", "--json")
+    called = cli(
+        "import", "mr-ben", real_data / "mr_ben" / "biology.json", "--dataset", "bio", "--json"
+    )
     assert called.code == 1
     assert called.document["traces"] == 1035
     assert called.document["rejected"]
     assert called.document["unlabelled"] == len(called.document["rejected"])
     status = cli("status", "--json").document
-    assert sum(f["reason"] == "gold_unusable" for f in status["failures"]) == called.document["unlabelled"]
+    assert (
+        sum(f["reason"] == "gold_unusable" for f in status["failures"])
+        == called.document["unlabelled"]
+    )
 
 
-def test_scores_are_matched_by_id_and_never_zipped(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
+def test_scores_are_matched_by_id_and_never_zipped(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
     assert cli("import", "traces", traces_file, "--dataset", "d").code == 0
-    rows = [{"id": "b", "scores": [0.2, 0.9]}, {"id": "a", "scores": [0.9]}, {"id": "nobody", "scores": [0.5]}]
-    called = cli("import", "scores", write(tmp_path / "s.jsonl", rows), "--dataset", "d", "--labeler", "mine", "--json")
+    rows = [
+        {"id": "b", "scores": [0.2, 0.9]},
+        {"id": "a", "scores": [0.9]},
+        {"id": "nobody", "scores": [0.5]},
+    ]
+    called = cli(
+        "import",
+        "scores",
+        write(tmp_path / "s.jsonl", rows),
+        "--dataset",
+        "d",
+        "--labeler",
+        "mine",
+        "--json",
+    )
     assert called.code == 1
     assert called.document["done"] == 1
     assert {row["id"] for row in called.document["rejected"]} == {"a", "nobody", "c"}
@@ -64,8 +96,14 @@ def test_scores_are_matched_by_id_and_never_zipped(cli: Cli, traces_file: Path, 
 
 def test_a_score_at_the_threshold_is_correct(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
     assert cli("import", "traces", traces_file, "--dataset", "d").code == 0
-    rows = [{"id": "a", "scores": [0.5, 0.5]}, {"id": "b", "scores": [0.49, 1]}, {"id": "c", "scores": [0.5, 0.1, 0.1]}]
-    cli("import", "scores", write(tmp_path / "s.jsonl", rows), "--dataset", "d", "--labeler", "mine")
+    rows = [
+        {"id": "a", "scores": [0.5, 0.5]},
+        {"id": "b", "scores": [0.49, 1]},
+        {"id": "c", "scores": [0.5, 0.1, 0.1]},
+    ]
+    cli(
+        "import", "scores", write(tmp_path / "s.jsonl", rows), "--dataset", "d", "--labeler", "mine"
+    )
     on = ("evaluate", "--dataset", "d", "--labeler", "mine", "--json")
     assert cli(*on).document["average"]["processbench_f1"] == 1.0
     assert cli(*on, "--threshold", "0.6").document["subsets"]["default"]["correct_accuracy"] == 0.0
