@@ -6,7 +6,8 @@ that does not know `response_format` is asked once more without it.
 
 A request that ends with an assistant turn is a prefix to be continued. With a chat template it
 goes to /completions, rendered here to the letter; without one it goes to /chat/completions with
-the two flags that vLLM and transformers serve understand.
+the two flags that vLLM and llama.cpp understand. llama.cpp gives the prefix back in front of the
+new text; transformers serve refuses the flags and needs the template.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class OpenAIModel:
         policy = retry or RetryPolicy()
         self._retrier = Retrier(policy, sleep=sleep)
         self._schema_refused = False
+        self._echoes_prefix = True  # until a reply shows that this server does not
         self._client = openai.AsyncOpenAI(
             # the client insists on a key; a server without keys does not look at it
             api_key=key or "none",
@@ -124,7 +126,8 @@ class OpenAIModel:
             body, wire = await self._retrier.run(attempt, subject=self.spec)
         except RequestTooLong as error:
             return over_length_reply(self.spec, str(error))
-        text, was_cut = openai_wire.cut_at_stop(wire.text, request.stop)
+        fresh = self._without_prefix(request, wire.text)
+        text, was_cut = openai_wire.cut_at_stop(fresh, request.stop)
         billed = wire.resolved_model or self.name
         usd = cost(wire.usage, billed) if self.hosted else 0.0
         return ModelReply(
@@ -144,25 +147,46 @@ class OpenAIModel:
 
     async def _exchange(self, request: GenerationRequest) -> str:
         """Send the request in the form that this server takes."""
-        if request.messages[-1].role == "assistant" and self._template is not None:
-            prompt = self._template(request.messages)
-            return await self._post("/completions", self._options(request, prompt=prompt))
+        if _is_prefix(request):
+            return await self._continue(request)
         options = self._options(request, messages=_turns(request.messages))
-        if request.messages[-1].role == "assistant":
-            options |= {"add_generation_prompt": False, "continue_final_message": True}
         if request.response_json_schema is None or self._schema_refused:
             return await self._post("/chat/completions", options)
         wanted = openai_wire.response_format(request.response_json_schema)
         try:
             return await self._post("/chat/completions", options | {"response_format": wanted})
         except ModelRefused as refusal:
-            # only a 400-like refusal can be about the format; a wrong key stays a wrong key
-            cause = refusal.__cause__
-            if not isinstance(cause, openai.BadRequestError | openai.UnprocessableEntityError):
+            if not _is_about_fields(refusal):
                 raise
         body = await self._post("/chat/completions", options)
         self._schema_refused = True
         return body
+
+    async def _continue(self, request: GenerationRequest) -> str:
+        """Send a request whose last turn is a prefix."""
+        if self._template is not None:
+            prompt = self._template(request.messages)
+            return await self._post("/completions", self._options(request, prompt=prompt))
+        flags = {"add_generation_prompt": False, "continue_final_message": True}
+        options = self._options(request, messages=_turns(request.messages)) | flags
+        try:
+            return await self._post("/chat/completions", options)
+        except ModelRefused as refusal:
+            if not _is_about_fields(refusal):
+                raise
+            raise ModelRefused(
+                f"{refusal.what} (asked to continue an assistant turn)",
+                remedy="name the folder of the model's tokenizer: its chat template lets the "
+                "prefix go to /completions",
+            ) from refusal
+
+    def _without_prefix(self, request: GenerationRequest, text: str | None) -> str | None:
+        """The new text alone, where a chat server gives the prefix back in front of it."""
+        if text is None or self._template is not None or not _is_prefix(request):
+            return text
+        prefix = request.messages[-1].text
+        self._echoes_prefix = self._echoes_prefix and text.startswith(prefix)
+        return text.removeprefix(prefix) if self._echoes_prefix else text
 
     def _options(self, request: GenerationRequest, **content: Any) -> dict[str, Any]:
         # OpenAI's own service refuses max_tokens for newer models; others know only max_tokens
@@ -193,6 +217,16 @@ class OpenAIModel:
             raise TransientFault(f"connection fault: {error}") from error
 
 
+def _is_prefix(request: GenerationRequest) -> bool:
+    return request.messages[-1].role == "assistant"
+
+
+def _is_about_fields(refusal: ModelRefused) -> bool:
+    """Whether a field of the request may be what was refused: a wrong key stays a wrong key."""
+    cause = refusal.__cause__
+    return isinstance(cause, openai.BadRequestError | openai.UnprocessableEntityError)
+
+
 def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.text} for message in messages]
 
@@ -200,7 +234,17 @@ def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
 def _fault(error: openai.APIStatusError) -> HttpFault:
     return HttpFault(
         status=error.status_code,
-        message=error.message,
+        message=_said(error),
         headers={name.lower(): value for name, value in error.response.headers.items()},
         body=error.body,
     )
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """The server's own words: `message` (OpenAI's shape) or `detail` (FastAPI's), else the body."""
+    body = error.body
+    if isinstance(body, Mapping):
+        for name in ("message", "detail"):
+            if body.get(name):
+                return str(body[name])
+    return error.response.text or error.message

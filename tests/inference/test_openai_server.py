@@ -98,6 +98,35 @@ def test_without_a_template_the_last_turn_is_kept_open(server: OpenAIServer) -> 
     assert (body["add_generation_prompt"], body["continue_final_message"]) == (False, True)
 
 
+def test_a_prefix_that_the_server_gives_back_is_taken_off(server: OpenAIServer) -> None:
+    """llama.cpp does so in chat."""
+    server.text = "step one\nstep two"
+    (reply,) = ask(model(server), replace(PREFIX, stop=("\n",)))
+    assert (reply.text, reply.finish_reason) == ("step two", "stop")
+
+
+def test_text_that_only_looks_like_the_prefix_is_left_alone(server: OpenAIServer) -> None:
+    """A server that once gave no prefix back never does."""
+    client = model(server)
+    repeats = replace(PREFIX, messages=(Message("user", "q"), Message("assistant", "one.\n")))
+    replies = ask(client, PREFIX, repeats)
+    assert [reply.text for reply in replies] == ["one.\ntwo."] * 2
+    (templated,) = ask(model(server, template=lambda _: "p"), repeats)
+    assert templated.text == "one.\ntwo."
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_does_not_continue_a_turn_is_told_apart(
+    server: OpenAIServer, status: int
+) -> None:
+    """transformers serve refuses the flags; without them it would begin a new turn in silence."""
+    server.script[:] = [(status, {"detail": "Unexpected fields"}, {})]
+    with pytest.raises(ModelRefused, match="tokenizer") as refusal:
+        ask(model(server), PREFIX)
+    assert "Unexpected fields" in str(refusal.value)
+    assert len(server.calls) == 1
+
+
 def test_a_kept_stop_string_is_cut_and_the_reply_counts_as_stopped(server: OpenAIServer) -> None:
     server.finish_reason = "length"
     (reply,) = ask(model(server), replace(ASK, stop=("\n",)))
