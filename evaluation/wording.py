@@ -1,0 +1,42 @@
+"""Figures as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation.bootstrap import Estimate
+
+UNDEFINED = "-"
+"""What stands for a figure that is not defined."""
+
+
+def figure(value: float | None) -> str:
+    """Three digits behind the point.
+
+    >>> figure(0.12345), figure(None)
+    ('0.123', '-')
+    """
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def with_interval(estimated: Estimate) -> str:
+    """Value and 95% interval.
+
+    >>> with_interval(Estimate(0.5, (0.25, 0.75))), with_interval(Estimate(None, None))
+    ('0.500 [0.250, 0.750]', '-')
+    """
+    if estimated.value is None or estimated.ci95 is None:
+        return figure(estimated.value)
+    low, high = estimated.ci95
+    return f"{figure(estimated.value)} [{figure(low)}, {figure(high)}]"
+
+
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell, the first one to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
