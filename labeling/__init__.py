@@ -1,0 +1,1 @@
+"""Monte-Carlo labels, answer checking and consensus; `labeling.pipeline` is the page to read first."""
