@@ -14,8 +14,11 @@ from traces.records import StoredDocument
 TITLE_SEPARATOR = " -- "
 """Between document title and headings in a passage's title, as in MedRAG's StatPearls chunks."""
 
-_HEADING = re.compile(r"^(#{1,6})[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
-_FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+_HEADING_OR_CODE = re.compile(
+    r"^(?P<level>#{1,6})[ \t]+(?P<name>\S.*?)[ \t#]*$"
+    r"|^(?P<fence>```|~~~)(?:.|\n)*?^(?P=fence)",  # a "#" line in code is a comment
+    re.MULTILINE,
+)
 _BREAK = re.compile(
     r"\n[ \t]*\n\s*"  # an empty line
     r"|\n(?=[ \t]*(?:[-*•|]|\d{1,3}[.)]\s))"  # a list item or table row follows
@@ -86,12 +89,7 @@ def split_document(
 
 def _sections(document: StoredDocument) -> Iterator[_Section]:
     text = document.text
-    code = [match.span() for match in _FENCE.finditer(text)]
-    headings = [
-        match
-        for match in _HEADING.finditer(text)
-        if not any(start <= match.start() < end for start, end in code)
-    ]
+    headings = [match for match in _HEADING_OR_CODE.finditer(text) if match["level"]]
     path: dict[int, str] = {}
     start, body = 0, 0
     for heading in headings:
@@ -99,9 +97,9 @@ def _sections(document: StoredDocument) -> Iterator[_Section]:
         if text[body : heading.start()].strip():
             yield _Section(start, body, heading.start(), _title(document, path))
             start = heading.start()
-        level = len(heading.group(1))
+        level = len(heading["level"])
         path = {upper: name for upper, name in path.items() if upper < level}
-        path[level] = heading.group(2)
+        path[level] = heading["name"]
         body = heading.end()
     if text[start:].strip():
         yield _Section(start, body, len(text), _title(document, path))
