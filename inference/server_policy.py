@@ -8,6 +8,7 @@ one begins with the one before, which is what every server-side prefix cache liv
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.continuation import PolicyText, TraceContinuations
 from traces.errors import ModelError
+from traces.privacy import refuse_phi
 from traces.records import ModelReply
 
 CONTINUE_IN_USER_TURN = (
@@ -64,6 +66,7 @@ class ServerPolicy:
         top_p: float | None = None,
         stop: Sequence[str] = (),
         with_evidence: bool = True,
+        allow_phi: bool = False,
     ) -> None:
         """Join a model to a prompt.
 
@@ -75,6 +78,7 @@ class ServerPolicy:
             top_p: nucleus; None for the server's default.
             stop: stop strings.
             with_evidence: whether the documents stand before the question.
+            allow_phi: whether problems marked `phi_removed: false` may go to a hosted model.
         """
         self._dispatcher = dispatcher
         self._prompt = prompt
@@ -83,6 +87,7 @@ class ServerPolicy:
         self._top_p = top_p
         self._stop = tuple(stop)
         self._with_evidence = with_evidence
+        self._allow_phi = allow_phi
 
     @property
     def spec(self) -> str:
@@ -96,21 +101,37 @@ class ServerPolicy:
 
         A trace with a continuation that could not be had at all (`model_error`), or whose prompt
         is too long (`over_length`), is yielded as an abstention; what was answered for it stays
-        in the response store.
+        in the response store. One that must not leave this machine is never sent
+        (`traces.privacy`).
 
         Raises:
             ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; traces yielded before
                 stay valid.
         """
         opened: dict[int, _Open] = {}
-        requests = self._requests(contexts, opened, k=k, seed=seed)
+        refused: deque[TraceContinuations] = deque()
+        requests = self._requests(self._sendable(contexts, refused), opened, k=k, seed=seed)
         for request, outcome in self._dispatcher.run(requests):
+            yield from _drain(refused)
             number = request.meta["trace_number"]
             trace = opened[number]
             _note(trace, request, outcome)
             if trace.missing == 0:
                 del opened[number]
                 yield trace.closed()
+        yield from _drain(refused)
+
+    def _sendable(
+        self, contexts: Iterable[TraceInContext], refused: deque[TraceContinuations]
+    ) -> Iterator[TraceInContext]:
+        hosted = self._dispatcher.model.hosted
+        for context in contexts:
+            refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
+            if refusal is None:
+                yield context
+            else:
+                abstention = refusal.abstention
+                refused.append(TraceContinuations(refusal.trace_id, (), abstention=abstention))
 
     def _requests(
         self, contexts: Iterable[TraceInContext], opened: dict[int, _Open], *, k: int, seed: int
@@ -166,6 +187,11 @@ def continuation_seed(seed: int, trace_id: str, step_index: int, index: int) -> 
     """
     name = f"{seed}\n{trace_id}\n{step_index}\n{index}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
+
+
+def _drain(refused: deque[TraceContinuations]) -> Iterator[TraceContinuations]:
+    while refused:
+        yield refused.popleft()
 
 
 def _note(trace: _Open, request: GenerationRequest, outcome: Outcome) -> None:

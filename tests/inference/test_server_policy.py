@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -167,6 +168,25 @@ def test_a_prefix_beyond_the_window_is_over_length() -> None:
         AbstentionReason.OVER_LENGTH,
         "context full",
     )
+
+
+@pytest.mark.parametrize(
+    ("hosted", "allow", "sent"), [(True, False, 1), (True, True, 2), (False, False, 2)]
+)
+def test_protected_health_information_goes_to_no_hosted_policy(
+    hosted: bool, allow: bool, sent: int
+) -> None:
+    marked = context("marked", "a")
+    marked = replace(marked, problem=replace(marked.problem, meta={"phi_removed": False}))
+    model = ScriptedModel(answer, spec="openai:m", hosted=hosted)
+    with Dispatcher(model, None) as dispatcher:
+        subject = ServerPolicy(dispatcher, ContinuationPrompt(), max_tokens=9, allow_phi=allow)
+        done = run(subject, context("x", "a"), marked, k=1)
+    assert set(done) == {"x", "marked"}
+    assert len(model.calls) == sent
+    refused = done["marked"].abstention
+    assert (refused is None) is (sent == 2)
+    assert refused is None or refused.reason is AbstentionReason.FILTERED
 
 
 def test_a_blocked_continuation_is_one_without_text() -> None:
