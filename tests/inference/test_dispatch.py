@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -182,6 +184,21 @@ def test_an_interrupt_or_a_bad_feed_loses_nothing_that_was_sent(error: BaseExcep
 
     with Dispatcher(model, store) as dispatcher, pytest.raises((KeyboardInterrupt, InputError)):
         list(dispatcher.run(feed()))
+    assert len(store.kept) == len(model.calls) == 2
+
+
+def test_ctrl_c_while_waiting_loses_nothing_that_was_sent() -> None:
+    gate = threading.Event()
+    store, model = MemoryResponses(), ScriptedModel(gate=gate)
+
+    def press_and_let_the_replies_arrive() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Timer(0.05, gate.set).start()
+
+    with Dispatcher(model, store) as dispatcher:
+        threading.Timer(0.05, press_and_let_the_replies_arrive).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(dispatcher.run([request("a"), request("b")]))
     assert len(store.kept) == len(model.calls) == 2
 
 
