@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from evaluation.bootstrap import Estimate
+from evaluation.bootstrap import RESAMPLES, Estimate
 from evaluation.evaluated import EvaluatedTrace, step_calls
 from evaluation.report_input import ExampleTrace, LabelerSection, ReportInput
 from evaluation.wording import UNDEFINED, figure
@@ -18,6 +18,8 @@ from traces.first_error import first_error
 from traces.labels import StepLabel, TraceLabel, Verdict
 
 TEMPLATE = "report.html.j2"
+MARK = 1.8
+"""Width of the mark on a bar, in percent of the bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,12 @@ def render_report(report: ReportInput) -> str:
     )
     environment.filters.update(figure=figure, percent=_percent, configuration=_configuration)
     environment.globals.update(
-        cells=example_cells, remarks=example_remarks, bar=bar_geometry, undefined=UNDEFINED
+        cells=example_cells,
+        remarks=example_remarks,
+        bar=bar_geometry,
+        undefined=UNDEFINED,
+        mark_width=MARK,
+        resamples=RESAMPLES,
     )
     scored = [section for section in report.labelers if section.first_errors is not None]
     return environment.get_template(TEMPLATE).render(
@@ -117,10 +124,12 @@ def bar_geometry(estimated: Estimate) -> dict[str, float] | None:
     if estimated.value is None:
         return None
     low, high = estimated.ci95 or (estimated.value, estimated.value)
+    # The mark is MARK wide and stays whole at both ends of the bar.
+    mark = min(max(100 * estimated.value - MARK / 2, 0), 100 - MARK)
     return {
-        "at": round(100 * estimated.value, 2),
         "low": round(100 * low, 2),
         "width": round(100 * (high - low), 2),
+        "mark": round(mark, 2),
     }
 
 

@@ -247,8 +247,8 @@ def test_undefined_figures_are_a_dash() -> None:
 
 
 def test_the_bar_stands_where_the_figure_is() -> None:
-    assert bar_geometry(Estimate(0.5, (0.25, 0.75))) == {"at": 50.0, "low": 25.0, "width": 50.0}
-    assert bar_geometry(Estimate(1.0, None)) == {"at": 100.0, "low": 100.0, "width": 0.0}
+    assert bar_geometry(Estimate(0.5, (0.25, 0.75))) == {"low": 25.0, "width": 50.0, "mark": 49.1}
+    assert bar_geometry(Estimate(1.0, None)) == {"low": 100.0, "width": 0.0, "mark": 98.2}
 
 
 def test_a_page_without_labelers_says_so() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+
+from evaluation import wording
 from evaluation.bootstrap import Estimate
 from evaluation.processbench import evaluate_processbench
 from evaluation.wording import plain_table, with_interval
@@ -27,3 +30,9 @@ def test_the_table_of_a_report_shows_every_subset_and_the_average() -> None:
     assert [line.split()[0] for line in lines[2:]] == ["gsm8k", "math", "average"]
     assert "1.000 [1.000, 1.000]" in lines[2]
     assert " - " in lines[4]
+
+
+def test_docstring_examples() -> None:
+    found = doctest.testmod(wording)
+    assert found.attempted > 0
+    assert found.failed == 0
