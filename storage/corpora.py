@@ -14,7 +14,7 @@ from storage.codecs.evidence import passage_columns, passage_from
 from storage.connection import Connections
 from storage.outcomes import CorpusOutcome, CorpusSummary, DocumentLike
 from storage.tables import CORPORA, DOCUMENTS, PASSAGES
-from traces.errors import CorpusError, InputError
+from traces.errors import CorpusError
 from traces.evidence import Passage
 
 _PAGE = 1000
@@ -106,21 +106,11 @@ def passages(connections: Connections, corpus: str | None) -> Iterator[tuple[int
 
 
 def passages_by_id(connection: Connection, ids: Collection[int]) -> dict[int, Passage]:
-    """The passages with these ids.
-
-    Raises:
-        InputError: an id is not there (any more).
-    """
+    """The passages with these ids; one that is not there (any more) is left out."""
     found: dict[int, Passage] = {}
     for chunk in chunks(map(int, ids)):
         for row in connection.execute(_passages().where(PASSAGES.c.id.in_(chunk))):
             found[row.id] = passage_from(row)
-    missing = [int(passage_id) for passage_id in ids if int(passage_id) not in found]
-    if missing:
-        raise InputError(
-            f"There is no passage {missing[0]} in the corpora.",
-            remedy="The index is older than the corpus: rebuild it with `stepgold index`.",
-        )
     return found
 
 

@@ -256,7 +256,7 @@ class Store:
         return corpora.passages(self._connections, corpus)
 
     def passages_by_id(self, ids: Collection[int]) -> dict[int, Passage]:
-        """The passages with these ids; InputError if one is gone."""
+        """The passages with these ids; one that is not there (any more) is left out."""
         with self._connections.read() as connection:
             return corpora.passages_by_id(connection, ids)
 

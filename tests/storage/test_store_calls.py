@@ -1,0 +1,95 @@
+"""The ledger of model calls: a paid reply is kept once, whole, and found again."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from storage import CallTotals, Store
+from traces.errors import InputError
+from traces.records import ModelReply, StoredCall, Usage
+
+REPLY = ModelReply(
+    "Yes.", "stop", "gemini:m", "m-001", Usage(10, 2, 3, 4), 0.25, "2026-11-01", '{"a": 1}'
+)
+CALL = StoredCall("k1", '{"prompt": "Is it?"}', REPLY, {"trace_id": "t0"})
+
+
+def test_a_reply_is_found_under_its_key_and_marked_as_cached(store: Store) -> None:
+    assert store.responses.get("k1") is None
+    store.responses.put(CALL)
+    assert store.responses.get("k1") == replace(REPLY, cached=True)
+    [audited] = store.responses.calls()
+    assert (audited.request, audited.meta) == (CALL.request, CALL.meta)
+
+
+def test_the_first_reply_of_a_key_stays(store: Store) -> None:
+    store.responses.put(CALL)
+    store.responses.put(replace(CALL, reply=replace(REPLY, text="No.", usd=9.0)))
+    assert store.responses.get("k1") == replace(REPLY, cached=True)
+    assert store.call_totals() == CallTotals(sent=1, cached=0, usd=0.25)
+
+
+def test_the_totals(store: Store) -> None:
+    assert store.call_totals() == CallTotals(0, 0, 0.0, 0)
+    store.responses.put(CALL)
+    store.responses.put(replace(CALL, key="k2", reply=replace(REPLY, usd=0.5)))
+    store.responses.put(replace(CALL, key="k3", reply=replace(REPLY, usd=None)))
+    for key in ("k1", "k1", "k3"):
+        store.responses.count_hit(key)
+    assert store.call_totals() == CallTotals(sent=3, cached=3, usd=0.75, unpriced=1)
+    with pytest.raises(InputError, match="'k9'"):
+        store.responses.count_hit("k9")
+
+
+def test_paid_replies_stay_when_their_dataset_goes(store: Store) -> None:
+    from tests.storage.builders import fill
+
+    fill(store)
+    store.responses.put(CALL)
+    store.remove_dataset("d")
+    assert store.call_totals().sent == 1
+
+
+@pytest.mark.parametrize("usd", [float("nan"), -1.0, float("inf")])
+def test_a_cost_that_is_none_is_refused(store: Store, usd: float) -> None:
+    with pytest.raises(InputError, match="cost"):
+        store.responses.put(replace(CALL, reply=replace(REPLY, usd=usd)))
+
+
+def test_a_reply_is_there_for_others_when_put_returns(url: str) -> None:
+    with Store.open(url) as store, Store.open(url) as other:
+        store.responses.put(CALL)
+        assert other.responses.get("k1") is not None
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_threads_share_a_store(place: str, url: str) -> None:
+    barrier = threading.Barrier(8)
+    with Store.open("sqlite://" if place == "memory" else url) as store:
+
+        def work(worker: int) -> int:
+            barrier.wait(timeout=30)
+            found = 0
+            for number in range(20):
+                # Every key is put by two workers.
+                key = f"{worker // 2}-{number}"
+                store.responses.put(replace(CALL, key=key))
+                found += store.responses.get(key) is not None
+                store.responses.count_hit(key)
+            return found
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(work, range(8))) == [20] * 8
+        assert store.call_totals() == CallTotals(sent=80, cached=160, usd=20.0)
+
+
+def test_the_transaction_of_a_thread_is_its_own(url: str) -> None:
+    with Store.open(url) as store, ThreadPoolExecutor(1) as pool:
+        with store.transaction():
+            store.responses.put(CALL)
+            assert pool.submit(store.responses.get, "k1").result(timeout=30) is None
+        assert pool.submit(store.responses.get, "k1").result(timeout=30) is not None

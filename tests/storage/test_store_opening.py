@@ -1,0 +1,352 @@
+"""Opening: what becomes a database, what is refused, and that the refused file stays as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, event, make_url
+from sqlalchemy.engine import Connection
+
+from storage import Store, migrations
+from storage.connection import Connections
+from storage.opening import APPLICATION_ID
+from storage.tables import METADATA
+from tests.storage.builders import fill, ids, row, source
+from traces.errors import InputError, StoreError
+
+NOBODY = 65534
+
+
+def schema(connection: Connection) -> dict[str, str]:
+    """Every table and index with the statement that made it."""
+    rows = connection.exec_driver_sql(
+        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'"
+    )
+    return {row.name: row.sql for row in rows}
+
+
+@contextmanager
+def unprivileged() -> Iterator[Path]:
+    """A directory of ours, seen by a user who is not root: root may write everywhere."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        if root:
+            os.chown(place, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield place
+        finally:
+            place.chmod(0o755)
+            if root:
+                os.seteuid(0)
+
+
+def test_the_migrations_make_the_schema_that_the_tables_say() -> None:
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        migrated = schema(connection)
+    engine.dispose()
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        METADATA.create_all(connection)
+        declared = schema(connection)
+    engine.dispose()
+
+    assert migrated == declared
+    assert {name for name in migrated if not name.startswith("ix_")} == {
+        *METADATA.tables,
+        "sqlite_sequence",
+    }
+
+
+def test_the_revisions_stand_in_the_order_that_the_program_knows() -> None:
+    folder = Path(migrations.__file__).parent / "versions"
+    names = sorted(path.name.split("_")[0] for path in folder.glob("m*.py"))
+    assert tuple(names) == migrations.REVISIONS
+
+
+@pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])
+def test_a_missing_or_empty_file_becomes_a_database(
+    path: Path, url: str, content: bytes | None
+) -> None:
+    if content is not None:
+        path.write_bytes(content)
+    with Store.open(url) as store:
+        fill(store)
+    with Store.open(url, create=False) as store:
+        assert ids(store) == ["t0", "t1", "t2"]
+    with closing(sqlite3.connect(path)) as raw:
+        assert raw.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_database_whose_making_was_cut_off_is_made_anew(path: Path, url: str) -> None:
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA journal_mode = WAL")
+    assert path.stat().st_size
+    with Store.open(url) as store:
+        fill(store)
+
+
+def test_a_database_that_was_copied_while_open_has_all_its_rows(path: Path, url: str) -> None:
+    copy = path.parent / "copy"
+    copy.mkdir()
+    with Store.open(url) as store:
+        fill(store)
+        for name in ("stepgold.db", "stepgold.db-wal"):
+            shutil.copy(path.parent / name, copy / name)
+    with Store.open(f"sqlite:///{copy}/stepgold.db", create=False) as store:
+        assert ids(store) == ["t0", "t1", "t2"]
+
+
+@pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])
+def test_without_create_a_missing_database_is_named_with_the_command_that_makes_one(
+    path: Path, url: str, content: bytes | None
+) -> None:
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        Store.open(url, create=False)
+    assert caught.value.where == str(path)
+    assert "stepgold import" in str(caught.value.remedy)
+    assert path.exists() == (content is not None)
+
+
+@pytest.mark.parametrize("revision", migrations.REVISIONS[:-1])
+def test_an_older_schema_is_brought_up_to_date_with_its_rows(
+    path: Path, url: str, revision: str
+) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        migrations.upgrade(connection, revision)
+        connection.exec_driver_sql("INSERT INTO datasets (name, created_at) VALUES ('old', 'x')")
+    engine.dispose()
+
+    with Store.open(url) as store:
+        assert list(store.datasets()) == ["old"]
+        fill(store)
+    with closing(sqlite3.connect(path)) as raw:
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [
+            (migrations.HEAD,)
+        ]
+
+
+def test_a_newer_schema_is_refused_and_left_alone(path: Path, url: str) -> None:
+    Store.open(url).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = 'm0099'")
+        raw.commit()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"newer StepGold.*'m0099'") as caught:
+        Store.open(url)
+    assert "Update StepGold" in str(caught.value.remedy)
+    assert path.read_bytes() == before
+
+
+def test_a_database_that_lost_its_revision_is_called_damaged(path: Path, url: str) -> None:
+    Store.open(url).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("DROP TABLE alembic_version")
+        raw.commit()
+    with pytest.raises(StoreError, match="damaged"):
+        Store.open(url)
+
+
+@pytest.mark.parametrize("application", [0, 7])
+def test_a_database_of_another_program_is_refused_and_left_alone(
+    path: Path, url: str, application: int
+) -> None:
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute(f"PRAGMA application_id = {application}")
+        raw.execute("CREATE TABLE traces (id)")
+        raw.commit()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        Store.open(url)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("content", [b"id,steps\n1,2\n", b"\x00" * 4096], ids=["text", "zeros"])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(
+    path: Path, url: str, content: bytes
+) -> None:
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="not a SQLite database") as caught:
+        Store.open(url)
+    assert caught.value.where == str(path)
+    assert path.read_bytes() == content
+
+
+def test_a_truncated_database_is_refused(path: Path, url: str) -> None:
+    with Store.open(url) as store:
+        fill(store)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(StoreError, match="damaged"):
+        Store.open(url)
+
+
+def test_a_directory_is_refused(path: Path, url: str) -> None:
+    path.mkdir()
+    with pytest.raises(StoreError, match="A directory stands"):
+        Store.open(url)
+
+
+def test_a_missing_directory_is_refused_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="does not exist"):
+        Store.open(f"sqlite:///{tmp_path}/no/stepgold.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError):
+        Store.open(f"sqlite:///{tmp_path}/file/stepgold.db")
+
+
+def test_a_read_only_directory_is_refused() -> None:
+    Store.open("sqlite://").close()  # loads alembic before the privileges go
+    with unprivileged() as folder:
+        folder.chmod(0o555)
+        with pytest.raises(StoreError, match="directory of the database is read-only") as caught:
+            Store.open(f"sqlite:///{folder}/stepgold.db")
+        assert caught.value.where == str(folder)
+
+
+def test_a_read_only_file_is_refused() -> None:
+    Store.open("sqlite://").close()
+    with unprivileged() as folder:
+        url = f"sqlite:///{folder}/stepgold.db"
+        Store.open(url).close()
+        (folder / "stepgold.db").chmod(0o444)
+        with pytest.raises(StoreError, match="file of the database is read-only"):
+            Store.open(url)
+
+
+def test_an_unreadable_file_is_refused() -> None:
+    with unprivileged() as folder:
+        place = folder / "stepgold.db"
+        place.write_bytes(b"")
+        place.write_text("x" * 100)
+        place.chmod(0o200)
+        with pytest.raises(StoreError, match="cannot be opened"):
+            Store.open(f"sqlite:///{place}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "stepgold.db",
+        "postgresql+psycopg://me:secret@host/db",
+        "sqlite:///x.db?mode=ro",
+        "sqlite://host/x.db",
+    ],
+)
+def test_another_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Store.open(url)
+    assert "sqlite:///" in str(caught.value.remedy)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_full_disk_is_a_store_error_and_what_was_there_stays(path: Path, url: str) -> None:
+    with Store.open(url) as store:
+        fill(store)
+    limited = Connections(make_url(url))
+    event.listen(
+        limited._engine, "connect", lambda raw, _: raw.execute("PRAGMA max_page_count = 60")
+    )
+    with Store(limited) as store, pytest.raises(StoreError, match="disk is full") as caught:
+        store.import_traces("big", source(), (row(f"b{n}", steps=("x" * 5000,)) for n in range(90)))
+    assert "Free some space" in str(caught.value.remedy)
+    assert caught.value.where == str(path)
+    with Store.open(url) as store:
+        assert list(store.datasets()) == ["d"]
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        with Store.open(f"sqlite:///{place}/stepgold.db") as store:
+            fill(store)
+            with pytest.raises(StoreError, match=r"disk is full|operating system"):
+                store.import_traces(
+                    "big", source(), (row(f"b{n}", steps=("x" * 9000,)) for n in range(400))
+                )
+            assert ids(store) == ["t0", "t1", "t2"]
+        with contextlib.suppress(OSError), (place / "filler").open("wb", buffering=0) as filler:
+            while filler.write(b"x" * 4096):
+                pass
+        with pytest.raises(StoreError):
+            Store.open(f"sqlite:///{place}/another.db")
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_lock_that_is_held_too_long_is_a_store_error(url: str) -> None:
+    Store.open(url).close()
+    waiting = Store(Connections(make_url(url), timeout_s=0.05))
+    holding = Store.open(url)
+    with waiting, holding, holding.transaction():
+        fill(holding)
+        with pytest.raises(StoreError, match="in use") as caught:
+            fill(waiting)
+    assert "other stepgold command" in str(caught.value.remedy)
+
+
+def test_every_connection_has_the_settings(url: str) -> None:
+    connections = Connections(make_url(url))
+    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+    with connections.read() as one, connections.read() as other:
+        for connection in (one, other):
+            values = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+            assert values == ["wal", 1, 1, 30000]
+    connections.close()
+
+
+def test_a_defect_of_ours_is_not_called_a_fault_of_the_database(store: Store) -> None:
+    with pytest.raises(Exception, match="no such table") as caught, store._connections.read() as c:
+        c.exec_driver_sql("SELECT * FROM nowhere")
+    assert not isinstance(caught.value, StoreError)
+
+
+def test_a_path_with_odd_characters_is_used_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "my data #1 100% é"
+    folder.mkdir()
+    with Store.open(f"sqlite:///{folder}/stepgold.db") as store:
+        fill(store)
+    assert (folder / "stepgold.db").stat().st_size
+    with Store.open(f"sqlite:///{folder}/stepgold.db", create=False) as store:
+        assert ids(store) == ["t0", "t1", "t2"]
+
+
+@pytest.mark.slow
+def test_a_database_at_the_newest_schema_opens_without_alembic(url: str) -> None:
+    Store.open(url).close()
+    script = (
+        "import sys; from storage import Store; Store.open(sys.argv[1]).close();"
+        "print('alembic' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    run = subprocess.run(
+        [sys.executable, "-c", script, url], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "False"
