@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from traces.errors import InputError
 
@@ -25,7 +25,7 @@ Service = Literal["standard", "flex"]
 
 @dataclass(frozen=True, slots=True)
 class PolicyOptions:
-    """How a policy continues; all of it is part of the labeler's configuration."""
+    """How a policy continues."""
 
     max_tokens: int
     """Limit of one continuation, tokens."""
@@ -43,6 +43,17 @@ class PolicyOptions:
     """Server address; None takes the environment's."""
     concurrency: int | None
     """Requests in flight at once; None leaves the back end's default."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """What of it shapes the continuations, for the labeler's configuration."""
+        return {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "separator": self.separator,
+            "system": self.system,
+            "evidence": self.with_evidence,
+            "template": self.template.name if self.template else None,
+        }
 
 
 def parse_spec(text: str) -> ModelSpec:
@@ -65,7 +76,7 @@ def text_model(
     concurrency: int | None = None,
 ) -> TextModel:
     """The text model behind a spec; the heavy library of that back end alone is loaded."""
-    more = {} if concurrency is None else {"concurrency": concurrency}
+    more: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
     if spec.kind == "gemini":
         from inference.gemini import GeminiModel
 
@@ -102,15 +113,17 @@ def dispatcher(
     )
 
 
-def policy(spec: ModelSpec, store: Store, closing: ExitStack, options: PolicyOptions) -> Policy:
-    """The policy behind a spec: local with shared prefixes, or a server."""
+def policy(
+    spec: ModelSpec, store: Store, closing: ExitStack, options: PolicyOptions
+) -> tuple[Policy, bool]:
+    """The policy behind a spec, and whether texts leave this machine for it."""
     from inference.rendering import ContinuationPrompt
 
     prompt = ContinuationPrompt(system=options.system, separator=options.separator)
     if spec.kind in {"hf", "lab"}:
         from inference.local_policy import LocalPolicy
 
-        return LocalPolicy(
+        local = LocalPolicy(
             model_folder(spec, "policy"),
             spec=str(spec),
             prompt=prompt,
@@ -118,6 +131,7 @@ def policy(spec: ModelSpec, store: Store, closing: ExitStack, options: PolicyOpt
             temperature=options.temperature,
             with_evidence=options.with_evidence,
         )
+        return local, False
     from inference.server_policy import ServerPolicy
 
     model = text_model(
@@ -126,13 +140,14 @@ def policy(spec: ModelSpec, store: Store, closing: ExitStack, options: PolicyOpt
         template=options.template,
         concurrency=options.concurrency,
     )
-    return ServerPolicy(
+    server = ServerPolicy(
         dispatcher(model, store, closing),
         prompt=prompt,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         with_evidence=options.with_evidence,
     )
+    return server, model.hosted
 
 
 def model_folder(spec: ModelSpec, role: Literal["policy", "judge", "prm"]) -> str:

@@ -34,8 +34,7 @@ def consensus(
     from labeling.consensus import ConsensusConfig, require_rule
     from traces.labels import Labeler, LabelerKind
 
-    require_rule(rule)
-    config = ConsensusConfig(rule=rule)
+    config = ConsensusConfig(rule=require_rule(rule))
     workspace: Workspace = ctx.obj
     tally = Tally("consensus", dataset, name)
     with workspace.open_store() as store:

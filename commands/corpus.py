@@ -76,7 +76,7 @@ def add(
     document = tally.document(
         corpus=corpus,
         rejected=[
-            {"file": str(p.path), "line": None, "id": None, "reason": p.reason} for p in problems
+            {"file": str(p.path), "line": p.line, "id": p.id, "reason": p.reason} for p in problems
         ],
     )
     words = [

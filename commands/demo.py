@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,7 +50,7 @@ def demo(
         "Its judge reads token likelihoods; the prompt, reply and quote path is what `stepgold judge --judge gemini:...` runs."
     )
 
-    for argv in _stages(out, seed, root, workspace):
+    for argv in _stages(out, seed, workspace):
         outcome = invoke(root, workspace, argv)
         note(str(outcome.words))
     rows, document = demo_table(root, workspace, DATASET, LABELERS)
@@ -107,7 +108,7 @@ def _claim(out: Path, seed: int) -> None:
         ) from fault
 
 
-def _stages(out: Path, seed: int, root: Any, workspace: Workspace):  # type: ignore[no-untyped-def]
+def _stages(out: Path, seed: int, workspace: Workspace) -> Iterator[list[str]]:
     """The verbs of the contract, in order, on the lab's files."""
     from lab.build import build_workspace, write_workspace_files
 

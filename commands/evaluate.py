@@ -13,6 +13,8 @@ from traces.errors import InputError
 
 if TYPE_CHECKING:
     from evaluation.evaluated import EvaluatedTrace
+    from evaluation.macro_f1 import MacroF1Report
+    from evaluation.processbench import ProcessBenchReport
     from storage import Store
 
 PROTOCOLS = ("processbench", "macro-f1")
@@ -41,6 +43,7 @@ def evaluate(
     workspace: Workspace = ctx.obj
     with workspace.open_store() as store:
         traces = evaluated_traces(store, dataset, labeler, gold)
+    report: MacroF1Report | ProcessBenchReport
     if protocol == "macro-f1":
         from evaluation.macro_f1 import evaluate_macro_f1
 

@@ -20,8 +20,9 @@ def index(
     json_output: Json = False,
 ) -> Outcome:
     """Build the index over all corpora; an index that is up to date is left alone."""
+    from retrieval.embedding import encode_in_batches, text_to_embed
     from retrieval.encoder import load_encoder
-    from retrieval.index import PassageIndex, encode_in_batches, require_kind
+    from retrieval.index import PassageIndex, require_kind
 
     workspace: Workspace = ctx.obj
     require_kind(kind)
@@ -41,7 +42,7 @@ def index(
     ):
         tally.unchanged = len(passages)
     else:
-        texts = [passage.text for _, passage in passages]
+        texts = [text_to_embed(passage) for _, passage in passages]
         vectors = encode_in_batches(
             loaded, texts, lambda batches, n: progress(batches, total=n, label="encode passages")
         )

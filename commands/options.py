@@ -34,3 +34,7 @@ Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", min=1, help="Requests in flight at once [default: by back end]."),
 ]
+AllowPhi = Annotated[
+    bool,
+    typer.Option("--allow-phi", help="Send problems marked phi_removed: false to a hosted model."),
+]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Before anything imports huggingface_hub, which reads it once: a missing model fails at once.
+os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
 _CLEARED = (
     "GEMINI_API_KEY",
     "GOOGLE_API_KEY",
@@ -27,11 +30,9 @@ _CLEARED = (
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see no key, no base URL and no hub."""
+    """Tests see no key and no base URL."""
     for name in _CLEARED:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")
