@@ -26,8 +26,9 @@ def conversation_ids(
 
 def conversation_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """The rendered conversation up to where the assistant goes on."""
-    written = messages[-1].text if messages and messages[-1].role == "assistant" else ""
-    turns = messages[:-1] if written else messages
+    open_turn = bool(messages) and messages[-1].role == "assistant"
+    written = messages[-1].text if open_turn else ""
+    turns = messages[:-1] if open_turn else messages
     if tokenizer.chat_template is None:
         return "".join(f"{turn.text}\n\n" for turn in turns) + written
     rendered = tokenizer.apply_chat_template(

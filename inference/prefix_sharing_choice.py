@@ -88,10 +88,12 @@ def _edges(logits: Tensor, rule: SamplingRule) -> tuple[Tensor, Tensor, Tensor]:
     """The least logit that the filters keep, `[rows, 1]`: as it is, and moved out and in a little."""
     size = logits.shape[1]
     kept = min(rule.top_k or size, size)
-    ordered = logits.topk(kept, dim=1).values
-    edge, outer, inner = (ordered[:, -1:] + move for move in (0.0, -NEAR_TIE, NEAR_TIE))
-    if kept == size:
-        outer, inner = edge, edge
+    ordered = logits.topk(min(kept + 1, size), dim=1).values
+    edge = ordered[:, kept - 1 : kept]
+    # The last one in and the first one out may change places where they lie close together.
+    move = NEAR_TIE * (edge - ordered[:, kept : kept + 1] < NEAR_TIE) if kept < size else 0.0
+    outer, inner = edge - move, edge + move
+    ordered = ordered[:, :kept]
     if rule.top_p is not None:
         share = ordered.softmax(dim=1)
         before = share.cumsum(dim=1) - share

@@ -1,0 +1,52 @@
+"""The assistant turn is really continued: ids are those of the rendered text, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from inference.chat_tokens import conversation_ids, conversation_text
+from inference.protocol import Message
+from tests.tiny_models import tiny_tokenizer
+
+USER = Message("user", "Which dose?")
+HEAD = "<|begin|><|start|>user<|close|>\n\nWhich dose?<|end|><|start|>assistant<|close|>\n\n"
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer()
+
+
+def test_an_open_turn_is_the_generation_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert conversation_text(tokenizer, (USER,)) == HEAD
+
+
+@pytest.mark.parametrize("written", ["Step 1: 6 mg.\n", " 6 mg \n\n", "6"])
+def test_a_last_assistant_turn_stands_behind_it_to_the_letter(
+    tokenizer: PreTrainedTokenizerFast, written: str
+) -> None:
+    assert conversation_text(tokenizer, (USER, Message("assistant", written))) == HEAD + written
+
+
+def test_an_empty_assistant_turn_is_an_open_one(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert conversation_text(tokenizer, (USER, Message("assistant", ""))) == HEAD
+
+
+def test_earlier_assistant_turns_are_rendered(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = conversation_text(tokenizer, (USER, Message("assistant", "6 mg"), USER))
+    assert "assistant<|close|>\n\n6 mg<|end|><|start|>user" in text
+
+
+def test_ids_hold_one_bos_and_decode_to_the_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    [ids] = conversation_ids(tokenizer, [(USER, Message("assistant", "Step 1: the dose\n"))])
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert tokenizer.decode(list(ids)) == HEAD + "Step 1: the dose\n"
+
+
+def test_without_a_template_turns_are_paragraphs_behind_one_bos(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    tokenizer.chat_template = None
+    [ids] = conversation_ids(tokenizer, [(Message("system", "Be brief."), USER)])
+    assert tokenizer.decode(list(ids)) == "<|begin|>Be brief.\n\nWhich dose?\n\n"
