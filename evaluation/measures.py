@@ -19,7 +19,16 @@ Mask = NDArray[np.bool_]
 Formula = Callable[[Floats], tuple[Floats, Mask]]
 
 FIRST_ERROR_COLUMNS = ("n_error", "hit_error", "n_correct", "hit_correct", "n_kept", "hit_kept")
-STEP_COLUMNS = ("correct_as_correct", "correct_as_incorrect", "incorrect_as_correct", "incorrect_as_incorrect", "neutral", "missing")  # fmt: skip
+"""What `first_error_row` counts: traces with and without an error, with a prediction, and exact hits in each."""
+STEP_COLUMNS = (
+    "correct_as_correct",
+    "correct_as_incorrect",
+    "incorrect_as_correct",
+    "incorrect_as_incorrect",
+    "neutral",
+    "missing",
+)
+"""What `step_row` counts: steps by gold and call, neutral ones left out, silent ones counted twice."""
 
 
 def first_error_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
@@ -132,7 +141,7 @@ def rows_of(
     row: Callable[[EvaluatedTrace, float], tuple[int, ...]],
     threshold: float,
 ) -> Floats:
-    """The counts of all traces, shape (traces, 6)."""
+    """The counts of all traces, shape (traces, 6): both kinds of rows have six columns."""
     return np.array([row(trace, threshold) for trace in traces], dtype=np.float64).reshape(
-        len(traces), 6
+        len(traces), len(STEP_COLUMNS)
     )
