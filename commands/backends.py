@@ -114,7 +114,12 @@ def dispatcher(
 
 
 def policy(
-    spec: ModelSpec, store: Store, closing: ExitStack, options: PolicyOptions
+    spec: ModelSpec,
+    store: Store,
+    closing: ExitStack,
+    options: PolicyOptions,
+    *,
+    allow_phi: bool = False,
 ) -> tuple[Policy, bool]:
     """The policy behind a spec, and whether texts leave this machine for it."""
     from inference.rendering import ContinuationPrompt
@@ -146,6 +151,7 @@ def policy(
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         with_evidence=options.with_evidence,
+        allow_phi=allow_phi,
     )
     return server, model.hosted
 

@@ -134,7 +134,7 @@ def _continue(
         store.require_dataset(str(tally.dataset))
         settings = config.as_dict() | {"strategy": "all"} | options.as_dict()
         labeler = Labeler(str(tally.labeler), LabelerKind.MC, settings, model=str(spec))
-        chosen, hosted = policy(spec, store, closing, options)
+        chosen, hosted = policy(spec, store, closing, options, allow_phi=allow_phi)
         stage = partial(_stage, policy=chosen, config=config, hosted=hosted, allow_phi=allow_phi)
         label_missing(store, tally, labeler, stage, limit=limit, replace=replace)
     return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)

@@ -47,5 +47,9 @@ def export(
     for skipped in outcome.skipped:
         tally.abstained[skipped.reason.value] += 1
     words = f"export {format}: {outcome.written} traces written to {out}, {len(outcome.skipped)} without a word left out"
+    if outcome.shortened:
+        words += f", {outcome.shortened} cut after the first error (nobody labelled what follows)"
     # A trace without a word has nothing to export: that is no failure of the export.
-    return Outcome(tally.document(out=str(out)), words, as_json=json_output)
+    return Outcome(
+        tally.document(out=str(out), shortened=outcome.shortened), words, as_json=json_output
+    )

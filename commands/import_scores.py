@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from commands.outcome import INCOMPLETE, OK, Outcome, Tally
+from commands.rejections import rejection_lines, row_document
 from commands.workspace import Workspace
 from traces.errors import InputError
 from traces.labels import Labeler, LabelerKind, TraceLabel
@@ -21,8 +23,6 @@ def import_scores(
     json_output: bool,
 ) -> Outcome:
     """Store the labels of score files; unknown ids, length mismatches and missing traces are listed."""
-    from formats import read_scores, source_file
-
     if name is None:
         raise InputError("Scores need the name of their labeler.", remedy="add --labeler NAME")
     tally = Tally("import", dataset, name)
@@ -32,58 +32,71 @@ def import_scores(
             context.trace.id: len(context.trace.steps)
             for context in store.contexts(dataset, with_evidence=False)
         }
-        labels: dict[str, TraceLabel] = {}
-        rejected: list[RejectedRow] = []
-        for path in files:
-            for row in read_scores(path, known):
-                if isinstance(row, RejectedRow):
-                    rejected.append(row)
-                elif row.trace_id in labels:
-                    rejected.append(
-                        RejectedRow(str(path), None, row.trace_id, "the id stands twice")
-                    )
-                else:
-                    labels[row.trace_id] = row
+        labels, rejected = _read(files, known)
         if not labels:
             raise InputError(
                 f"No row of the score file fits dataset '{dataset}': {len(rejected)} rejected.",
                 where=str(files[0]),
-                remedy=rejected[0].reason
-                if rejected
-                else 'rows are {"id", "scores" | "verdicts" | "first_error"}',
+                remedy=rejected[0].reason if rejected else "write rows as the README shows",
             )
-        inferred = (
-            LabelerKind.PRM
-            if any(s.score is not None for x in labels.values() for s in x.step_labels)
-            else LabelerKind.JUDGE
-        )
-        sources = [source_file(path, "scores", {}) for path in files]
-        config = {"files": [{"name": source.name, "sha256": source.sha256} for source in sources]}
+        labeler = Labeler(name, kind or _inferred_kind(labels), _config(files))
         with store.transaction():
-            store.declare_labeler(dataset, Labeler(name, kind or inferred, config), replace=replace)
+            store.declare_labeler(dataset, labeler, replace=replace)
             before = set(known) - set(store.unlabeled_trace_ids(dataset, name))
             fresh = [label for trace_id, label in labels.items() if trace_id not in before]
             store.put_labels(dataset, name, fresh)
         tally.count(fresh)
         tally.unchanged = len(before)
-        missing = [trace_id for trace_id in known if trace_id not in labels]
         summary = store.import_summary(dataset)
-    rejected.extend(
+    missing = [trace_id for trace_id in known if trace_id not in labels]
+    rejected += [
         RejectedRow(str(files[0]), None, trace_id, "the file has no row for this trace")
         for trace_id in missing
-    )
+    ]
     tally.failed = len(rejected)
     document = tally.document(
         traces=summary.traces,
         with_error=summary.with_error,
         without_error=summary.without_error,
         unlabelled=summary.unlabelled,
-        rejected=[
-            {"file": r.file, "line": r.line, "id": r.id, "reason": r.reason} for r in rejected
-        ],
+        rejected=[row_document(row) for row in rejected],
     )
     words = [
-        f"import scores '{name}': {len(labels)} traces scored, {len(missing)} missing, {len(rejected) - len(missing)} rows rejected"
+        f"import scores '{name}': {len(labels)} traces scored, {len(missing)} missing, "
+        f"{len(rejected) - len(missing)} rows rejected",
+        *rejection_lines(rejected),
     ]
-    words += [f"rejected: {r.file}: {r.id or 'no id'}: {r.reason}" for r in rejected[:10]]
     return Outcome(document, "\n".join(words), INCOMPLETE if rejected else OK, json_output)
+
+
+def _read(
+    files: list[Path], known: dict[str, int]
+) -> tuple[dict[str, TraceLabel], list[RejectedRow]]:
+    """All usable labels by trace id, and the rows that fit no trace."""
+    from formats import read_scores
+
+    labels: dict[str, TraceLabel] = {}
+    rejected: list[RejectedRow] = []
+    for path in files:
+        for row in read_scores(path, known):
+            if isinstance(row, RejectedRow):
+                rejected.append(row)
+            elif row.trace_id in labels:
+                rejected.append(RejectedRow(str(path), None, row.trace_id, "the id stands twice"))
+            else:
+                labels[row.trace_id] = row
+    return labels, rejected
+
+
+def _inferred_kind(labels: dict[str, TraceLabel]) -> LabelerKind:
+    """`prm` for scores, else `judge` (design.md section 3)."""
+    scored = any(step.score is not None for label in labels.values() for step in label.step_labels)
+    return LabelerKind.PRM if scored else LabelerKind.JUDGE
+
+
+def _config(files: list[Path]) -> dict[str, Any]:
+    """The configuration of the labeler is the content of its files."""
+    from formats import source_file
+
+    sources = [source_file(path, "scores", {}) for path in files]
+    return {"files": [{"name": source.name, "sha256": source.sha256} for source in sources]}

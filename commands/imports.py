@@ -11,6 +11,7 @@ import typer
 from commands.console import progress
 from commands.options import Dataset, Json, Replace
 from commands.outcome import INCOMPLETE, OK, Outcome, Tally
+from commands.rejections import rejection_lines, row_document
 from commands.workspace import Workspace
 from traces.errors import InputError
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from storage import Store
     from traces.labels import LabelerKind
     from traces.records import ImportedTrace, RejectedRow
-
-SHOWN_ROWS = 10
-"""Rejected rows shown to a person; all of them are in the JSON document and in `status`."""
 
 
 def import_(
@@ -119,24 +117,12 @@ def _import_traces(
         with_error=summary.with_error,
         without_error=summary.without_error,
         unlabelled=summary.unlabelled,
-        rejected=[
-            {"file": row.file, "line": row.line, "id": row.id, "reason": row.reason}
-            for row in rejected
-        ],
+        rejected=[row_document(row) for row in rejected],
     )
     words = [
         f"import: {tally.done} new, {tally.unchanged} unchanged; dataset '{dataset}' now has "
         f"{summary.traces} traces: {summary.with_error} with an error, "
         f"{summary.without_error} without, {summary.unlabelled} without usable gold",
-        *_rejection_lines(rejected),
+        *rejection_lines(rejected),
     ]
     return Outcome(document, "\n".join(words), INCOMPLETE if rejected else OK, json_output)
-
-
-def _rejection_lines(rejected: list[RejectedRow]) -> Iterator[str]:
-    for row in rejected[:SHOWN_ROWS]:
-        place = row.file if row.line is None else f"{row.file}:{row.line}"
-        what = "gold unusable" if row.imported else "rejected"
-        yield f"{what}: {place}: {row.id or 'no id'}: {row.reason}"
-    if len(rejected) > SHOWN_ROWS:
-        yield f"... and {len(rejected) - SHOWN_ROWS} more: --json lists them all"
