@@ -36,6 +36,8 @@ from commands.outcome import BAD_INPUT, DEFECT, INTERRUPTED, OK, Outcome
 from commands.workspace import Workspace
 from traces.errors import ToolkitError
 
+STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
+
 app = typer.Typer(
     name="stepgold",
     help="Label the steps of reasoning traces and put process reward models on trial.",
@@ -127,26 +129,26 @@ def execute(argv: Sequence[str]) -> int:
     except Exit as wish:
         return wish.exit_code
     except (KeyboardInterrupt, Abort):
-        _fail(
-            "Interrupted; everything finished so far is kept.",
-            None,
-            "run the same command again",
-            as_json=as_json,
-        )
+        _fail(*STOPPED, as_json=as_json)
         return INTERRUPTED
     except Exception as fault:
         # The last line of defence: a defect of ours must be told as one, never as bad input.
-        traceback.print_exc()
+        if debug:
+            traceback.print_exc()
+        place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
             f"{type(fault).__name__}: {fault}",
-            None,
-            "this is a defect of StepGold: please report it with the lines above",
+            f"{place.filename}:{place.lineno}",
+            "this is a defect of StepGold: please report it, with what --debug shows",
             as_json=as_json,
         )
         return DEFECT
     if isinstance(outcome, Outcome):
         _print(outcome)
         return outcome.exit_code
+    if outcome == INTERRUPTED:  # typer turns a KeyboardInterrupt into this number
+        _fail(*STOPPED, as_json=as_json)
+        return INTERRUPTED
     return OK
 
 

@@ -68,15 +68,24 @@ def translated(where: str) -> Iterator[None]:
     """Run a block; SQLite's refusals come out as StoreError, everything else as it is."""
     try:
         yield
-    except DBAPIError as wrapped:
-        error = (
-            store_error(wrapped.orig, where) if isinstance(wrapped.orig, sqlite3.Error) else None
+    except (DBAPIError, sqlite3.Error) as raised:
+        error = next(
+            (found for fault in _chain(raised) if (found := store_error(fault, where))), None
         )
         if error is None:
             raise
-        raise error from wrapped
-    except sqlite3.Error as fault:
-        error = store_error(fault, where)
-        if error is None:
-            raise
-        raise error from fault
+        raise error from raised
+
+
+def _chain(raised: BaseException) -> Iterator[sqlite3.Error]:
+    """SQLite's faults behind an exception, last one first.
+
+    On a full disk SQLite takes the whole transaction back by itself; rolling back a savepoint then
+    fails in its turn ("no such savepoint"), and the fault that matters is the one before.
+    """
+    current: BaseException | None = raised
+    while current is not None:
+        fault = current.orig if isinstance(current, DBAPIError) else current
+        if isinstance(fault, sqlite3.Error):
+            yield fault
+        current = current.__context__
