@@ -1,0 +1,1 @@
+"""PRM families, one file each: prompt, marker, read-out, published aggregation."""

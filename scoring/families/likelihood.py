@@ -1,0 +1,96 @@
+"""Likelihood: a step is as good as its least probable token under a causal language model.
+
+A baseline of ours, not a published PRM: a model that solves the task writes right steps with
+confidence, so one improbable token gives a wrong step away. It needs no training beyond the model's.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from inference.chat_tokens import conversation_text, first_ids
+from inference.rendering import ContinuationPrompt, continuation_messages
+from scoring.family import Aggregation, LaidOutTrace
+from traces.context import TraceInContext
+from traces.errors import PrmError
+from traces.evidence import Evidence
+
+_LOGITS_NUMBERS = 1 << 25
+"""Most logits (positions times vocabulary) computed at once."""
+
+
+class Likelihood:
+    """Token probabilities under one causal language model, prompted like a policy."""
+
+    name = "likelihood"
+    aggregation: Aggregation = "min"
+    takes_documents = True
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        prompt: ContinuationPrompt | None = None,
+    ) -> None:
+        """Bind the family to a checkpoint.
+
+        Args:
+            tokenizer: a fast one: tokens are assigned to steps by their place in the text.
+            model: a causal language model.
+            prompt: what surrounds question and steps; None for no system turn and a step a line.
+
+        Raises:
+            PrmError: the tokenizer does not tell where its tokens stand.
+        """
+        if not tokenizer.is_fast:
+            raise PrmError("The family likelihood needs a fast tokenizer (tokenizer.json).")
+        self.tokenizer = tokenizer
+        self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
+        self._head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._prompt = prompt or ContinuationPrompt()
+
+    def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
+        """The policy's prompt and all steps; each step is read where its tokens are predicted.
+
+        A token belongs to the step in which it starts; what stands between two steps belongs to
+        the later one, which the model might have left unwritten.
+        """
+        separator = self._prompt.separator
+        messages = continuation_messages(
+            context.problem, evidence, (), system=self._prompt.system, separator=separator
+        )
+        head = conversation_text(self.tokenizer, messages)
+        steps = context.trace.steps
+        encoded = self.tokenizer(
+            head + separator.join(steps), add_special_tokens=False, return_offsets_mapping=True
+        )
+        start = first_ids(self.tokenizer)
+        ids = tuple(encoded["input_ids"])
+        start = () if ids[: len(start)] == start else start
+        lengths = [len(step) + len(separator) * (number > 0) for number, step in enumerate(steps)]
+        begins = list(accumulate(lengths[:-1], initial=len(head)))
+        read_at: list[list[int]] = [[] for _ in steps]
+        for place, (begin, _) in enumerate(encoded["offset_mapping"]):
+            step = bisect_right(begins, begin) - 1
+            if step >= 0:
+                read_at[step].append(len(start) + place - 1)
+        return LaidOutTrace(context.trace.id, (*start, *ids), tuple(map(tuple, read_at)))
+
+    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
+        """The probability of each following token."""
+        size = max(1, _LOGITS_NUMBERS // self._head.weight.shape[0])
+        parts = []
+        for start in range(0, len(hidden), size):
+            logits = self._head(hidden[start : start + size]).float()
+            ids = next_ids[start : start + size]
+            chosen = logits.gather(1, ids.unsqueeze(1)).squeeze(1)
+            parts.append((chosen - logits.logsumexp(dim=1)).exp())
+        return torch.cat(parts)

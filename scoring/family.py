@@ -1,0 +1,68 @@
+"""What a PRM family is: it lays a trace out as token ids and reads step scores off hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from traces.context import TraceInContext
+from traces.evidence import Evidence
+
+Aggregation = Literal["min", "product", "last", "mean"]
+"""How step scores become one score of a whole trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaidOutTrace:
+    """A trace as one sequence of token ids, and where its step scores are read."""
+
+    trace_id: str
+    """The trace."""
+    ids: tuple[int, ...]
+    """Token ids of the whole sequence."""
+    read_at: tuple[tuple[int, ...], ...]
+    """For each step of the trace, in order, the 0-based positions in `ids` whose hidden states are
+    read; the step's score is the least probability among them. Empty if there is nothing to read."""
+
+
+class Family(Protocol):
+    """One kind of PRM, bound to a checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """The name given to `--family`."""
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """The aggregation that was published with the family."""
+
+    @property
+    def takes_documents(self) -> bool:
+        """Whether the family's prompt has a place for evidence."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's tokenizer."""
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        """The causal model that gives hidden states, without its output head."""
+
+    def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
+        """The trace with the given evidence as token ids; never cut, whatever its length."""
+
+    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
+        """The probability read at each position.
+
+        Args:
+            hidden: `[positions, width]`, the backbone's last hidden states.
+            next_ids: int64 `[positions]`, the id that follows each position (0 at the end).
+
+        Returns:
+            float32 `[positions]`, in [0, 1].
+        """
