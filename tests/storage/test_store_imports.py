@@ -45,6 +45,13 @@ def test_the_same_file_again_is_not_read(store: Store) -> None:
     assert outcome == ImportOutcome(done=0, unchanged=1, rejected=(rejected,))
 
 
+def test_the_rejected_rows_are_those_of_the_last_import(store: Store) -> None:
+    old, new = (RejectedRow("a.json", line, None, "bad") for line in (2, 3))
+    store.import_traces("d", source(), [row("a"), old])
+    store.import_traces("d", source(content="2"), [row("a"), new], replace=True)
+    assert store.import_traces("d", source(content="2"), []).rejected == (new,)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -257,6 +264,15 @@ def test_the_summary_counts_what_gold_says(store: Store) -> None:
     assert store.import_summary("d") == ImportSummary(5, 2, 1, 2)
 
 
+def test_the_labeler_called_gold_is_the_one_that_counts(store: Store) -> None:
+    other = Labeler("second", LabelerKind.GOLD)
+    labels = [(other, gold("a", 0)), (GOLD, gold("a"))]
+    store.import_traces("d", source(), [row("a", labels=labels)])
+    assert store.import_summary("d") == ImportSummary(1, 0, 1, 0)
+    store.remove_labeler("d", "gold")
+    assert store.import_summary("d") == ImportSummary(1, 1, 0, 0)
+
+
 def test_labels_of_other_kinds_are_not_gold(store: Store) -> None:
     hard = Labeler("math_shepherd", LabelerKind.MC)
     store.import_traces("d", source(), [row("a", labels=[(hard, judged("a"))])])
@@ -276,6 +292,16 @@ def test_evidence_that_came_with_a_row_gives_way_to_retrieved_evidence(store: St
     found = [context.evidence for context in store.contexts("d")]
     assert found == [(evidence("found"),), (evidence("found"),), ()]
     assert store.problems_without_evidence("d") == []
+
+
+def test_replaced_evidence_leaves_no_copies_behind(store: Store) -> None:
+    store.import_traces("d", source(), [row("a", evidence=(evidence("old"),))])
+    changed = [row("a", evidence=(evidence("new"),))]
+    assert store.import_traces("d", source(content="2"), changed, replace=True).unchanged == 1
+    assert [context.evidence for context in store.contexts("d")] == [(evidence("new"),)]
+    with store._connections.read() as connection:
+        copies = connection.exec_driver_sql("SELECT text FROM evidence_passages").scalars().all()
+    assert copies == ["new"]
 
 
 def test_bad_evidence_rejects_its_row(store: Store) -> None:

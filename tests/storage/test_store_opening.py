@@ -180,6 +180,22 @@ def test_a_database_of_another_program_is_refused_and_left_alone(
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+def test_the_log_of_another_program_is_not_folded_into_its_file(tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    with closing(sqlite3.connect(tmp_path / "other.db")) as raw:
+        raw.execute("PRAGMA journal_mode = WAL")
+        raw.execute("CREATE TABLE mail (id)")
+        raw.commit()
+        for name in ("other.db", "other.db-wal"):
+            shutil.copy(tmp_path / name, folder / name)
+    before = {name: (folder / name).read_bytes() for name in ("other.db", "other.db-wal")}
+    assert before["other.db-wal"]
+    with pytest.raises(StoreError, match="another program"):
+        Store.open(f"sqlite:///{folder}/other.db")
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
 @pytest.mark.parametrize("content", [b"id,steps\n1,2\n", b"\x00" * 4096], ids=["text", "zeros"])
 def test_a_file_that_is_no_database_is_refused_and_left_alone(
     path: Path, url: str, content: bytes
@@ -319,6 +335,17 @@ def test_every_connection_has_the_settings(url: str) -> None:
         for connection in (one, other):
             values = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
             assert values == ["wal", 1, 1, 30000]
+    connections.close()
+
+
+def test_a_write_block_has_the_write_lock_before_its_first_statement(path: Path, url: str) -> None:
+    Store.open(url).close()
+    connections = Connections(make_url(url))
+    with closing(sqlite3.connect(path, timeout=0)) as raw:
+        with connections.write(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            raw.execute("BEGIN IMMEDIATE")
+        with connections.read():
+            raw.execute("BEGIN IMMEDIATE")
     connections.close()
 
 

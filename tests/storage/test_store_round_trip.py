@@ -278,7 +278,7 @@ def test_every_field_comes_back(store: Store) -> None:
     silent = StepLabel(abstention=Abstention(AbstentionReason.UNPARSED, "cut \ud83d"))
     problem = Problem("p", "Q?", ("a", "b"), "B", ("x.png",), {"phi_removed": False, "n": [1.5]})
     trace = Trace("t", "p", ("one", "two"), "sub", "gpt", "10", False, {"k": None})
-    label = TraceLabel("t", (step, silent), True, 1, None, {"rule": "strict"})
+    label = TraceLabel("t", (step, silent), True, 1, None, {"rule": "strict \ud83d\0"})
     found = (Evidence(Passage("c", "d", 3, 5, 9, "text", "T"), None, 0),)
     labeler = Labeler("mc", LabelerKind.MC, {"k": 4}, "hf:m", "m-1")
     outcome = store.import_traces(
