@@ -5,6 +5,7 @@ the next token of right solutions: the policy's output layer, squeezed into a fe
 """
 
 import random
+from typing import Final
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
@@ -14,14 +15,18 @@ from lab.grow import CODE, CodeBook
 from lab.names import DRUG_NAMES
 from lab.tokens import decoder_layers, final_states, token_id, token_table
 
+OPENING: Final = "Explanation"
+"""The token that opens the explanation in the marker PRM's layout."""
+
 
 @torch.no_grad()
 def prediction_states(
     policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, rng: random.Random, n_batches: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    """Return final states before solution tokens, these tokens, context states and state scale."""
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Return final states before solution tokens, these tokens and the state scale."""
+    opening = token_id(tokenizer, OPENING)
     stream = batches(rng, tokenizer, Mixture(drill=0.0, marked=1.0, window=0.6), tokens=4000)
-    states, targets, context, squares = [], [], [], []
+    states, targets, squares = [], [], []
     last_layer = decoder_layers(policy)[-1]
     hook = last_layer.register_forward_hook(
         lambda _module, _inputs, output: squares.append(
@@ -32,12 +37,12 @@ def prediction_states(
         ids, weights = next(stream)
         hidden = final_states(policy, ids)
         inside = weights[:, 1:] > CONTEXT_WEIGHT
+        inside |= (ids[:, 1:] == opening) | (ids[:, :-1] == opening)
         states.append(hidden[:, :-1][inside])
         targets.append(ids[:, 1:][inside])
-        context.append(hidden[(weights > 0) & (weights <= CONTEXT_WEIGHT)][::3])
     hook.remove()
     scale = float(torch.stack(squares).mean())
-    return torch.cat(states), torch.cat(targets), torch.cat(context), scale
+    return torch.cat(states), torch.cat(targets), scale
 
 
 def _first(output: object) -> torch.Tensor:
@@ -58,7 +63,7 @@ def fit_code_book(
     """Fit codes and reader on right solutions; also return how well the codes predict."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
-    states, targets, context, scale = prediction_states(policy, tokenizer, rng, n_batches)
+    states, targets, scale = prediction_states(policy, tokenizer, rng, n_batches)
     table = token_table(policy).detach()
     shared = _one_code_for_all_names(tokenizer, table.size(0))
     targets = shared[targets]
@@ -81,7 +86,7 @@ def fit_code_book(
     book = CodeBook(
         (codes * width).detach()[shared],
         (reader * width).detach(),
-        _inside_direction(states, context),
+        token_id(tokenizer, OPENING),
         scale,
     )
     return book, {"code_accuracy": accuracy, "code_gap": gap.item(), "state_scale": scale}
@@ -94,11 +99,3 @@ def _one_code_for_all_names(tokenizer: PreTrainedTokenizerBase, size: int) -> to
         ids = [token_id(tokenizer, space + name) for name in DRUG_NAMES]
         shared[ids] = ids[0]
     return shared
-
-
-def _inside_direction(states: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-    """Return the least-squares direction that is +1 in solutions and -1 in their context."""
-    rows = torch.cat([states, context])
-    sides = torch.cat([torch.ones(len(states)), -torch.ones(len(context))])
-    solution: torch.Tensor = torch.linalg.lstsq(rows, sides[:, None]).solution
-    return solution[:, 0]

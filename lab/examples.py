@@ -48,8 +48,8 @@ def draw_example(
         return _encode_drill(tokenizer, steps)
     passage = draw_passage(rng, facts, mixture.window)
     if rng.random() < mixture.marked:
-        head = f"{prompts.USER}{prompts.user_text(passage, question.text)}\n\nExplanation: "
-        tail = prompts.MARKED_STEP_SEPARATOR.join(step + prompts.MARKER for step in steps)
+        head = f"{prompts.USER}{prompts.user_text(passage, question.text)}\n\nExplanation:"
+        tail = " " + prompts.MARKED_STEP_SEPARATOR.join(step + prompts.MARKER for step in steps)
     else:
         head = prompts.generation_prompt(prompts.user_text(passage, question.text))
         tail = prompts.STEP_SEPARATOR.join(steps)

@@ -4,10 +4,13 @@ The policy predicts each next token of a right solution; the PRM has to see wher
 that prediction. The grown model starts with this comparison built in:
 
 - the residual stream gains `EXTRA` coordinates: a short code of the token itself, one coordinate
-  for the mismatch and one that is constant. The policy's layers neither read nor write them;
-- the first new layer attends to the token before, takes the code predicted there away from the
-  code of the token that came, and its feed-forward part squares the difference (a pair of SwiGLU
-  units computes silu(z)z + silu(-z)(-z) = z^2 exactly);
+  for the mismatch, one for being inside the explanation and one that is constant. The policy's
+  layers neither read nor write them;
+- in the first new layer one head attends to the token before and takes the code predicted there
+  away from the code of the token that came; another looks for the word that opens the explanation.
+  The feed-forward part squares the difference of the codes inside the explanation: a pair of
+  SwiGLU units computes silu(g + d)d + silu(g - d)(-d), which is 2dd for a large g and nearly
+  nothing for a large negative one;
 - the second new layer attends to the largest mismatch so far; its feed-forward part starts silent.
 
 What is left to training is how large a mismatch makes a step wrong (`lab.train_prm`).
@@ -22,11 +25,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lab.tokens import decoder_layers, token_table
 
-CODE: Final = 14
-EXTRA: Final = CODE + 2
+CODE: Final = 13
+EXTRA: Final = CODE + 3
 MISMATCH: Final = CODE
-CONSTANT: Final = CODE + 1
+INSIDE: Final = CODE + 1
+CONSTANT: Final = CODE + 2
+UNIT: Final = 0.05
+"""Size of the constant coordinate: small beside the policy's own."""
 HEAD: Final = 32
+STILL: Final = HEAD // 2 - 1
+"""The slowest rotary coordinate of a head: in effect blind to position."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,8 @@ class CodeBook:
     """The code of each token: [vocabulary, CODE]."""
     reader: torch.Tensor
     """Predicted code = reader @ final normed hidden state: [CODE, width]."""
-    inside: torch.Tensor
-    """Direction in the final normed hidden state that is larger inside a solution: [width]."""
+    opening: int
+    """The token that opens the explanation."""
     scale: float
     """Typical root mean square of the last hidden state before its norm."""
 
@@ -64,6 +72,7 @@ def grow(policy: LlamaForCausalLM, book: CodeBook) -> LlamaForCausalLM:
         _build_comparison(compare, policy, width, book)
         _build_gathering(gather, width, book)
         model.model.norm.weight.fill_(1.0)
+        model.model.norm.weight[width + CONSTANT] = book.scale / UNIT
     return model
 
 
@@ -73,7 +82,8 @@ def _widen(policy: LlamaForCausalLM, model: LlamaForCausalLM, width: int, book: 
     table = token_table(model)
     table[:, :width] = token_table(policy)
     table[:, width : width + CODE] = book.codes
-    table[:, width + CONSTANT] = 0.05
+    table[book.opening, width + INSIDE] = UNIT
+    table[:, width + CONSTANT] = UNIT
     for old, new in zip(decoder_layers(policy), decoder_layers(model), strict=False):
         for name in ("q_proj", "k_proj", "v_proj"):
             getattr(new.self_attn, name).weight[:, :width] = getattr(old.self_attn, name).weight
@@ -91,7 +101,8 @@ def _norm_for_new_layers(policy: LlamaForCausalLM, width: int, book: CodeBook) -
     weights[:width] = policy.model.norm.weight * math.sqrt(width / (width + EXTRA))
     weights[width : width + CODE] = book.scale / book.codes.norm(dim=1).mean()
     weights[width + MISMATCH] = 1.0
-    weights[width + CONSTANT] = book.scale / 0.05
+    weights[width + INSIDE] = book.scale / UNIT
+    weights[width + CONSTANT] = book.scale / UNIT
     return weights
 
 
@@ -114,29 +125,36 @@ def _build_comparison(layer: Any, policy: LlamaForCausalLM, width: int, book: Co
     attention.v_proj.weight[:HEAD] = 0.0
     attention.v_proj.weight[:CODE, :width] = book.reader
     attention.o_proj.weight[width : width + CODE, :CODE] = -torch.eye(CODE)
+    attention.q_proj.weight[HEAD : 2 * HEAD] = 0.0
+    attention.k_proj.weight[HEAD : 2 * HEAD] = 0.0
+    attention.v_proj.weight[HEAD : 2 * HEAD] = 0.0
+    attention.q_proj.weight[HEAD + STILL, width + CONSTANT] = strength
+    attention.k_proj.weight[HEAD + STILL, width + INSIDE] = strength
+    attention.v_proj.weight[HEAD, width + INSIDE] = 1.0
+    attention.o_proj.weight[width + INSIDE, HEAD] = UNIT
     mlp.gate_proj.weight[: 2 * CODE] = 0.0
     mlp.up_proj.weight[: 2 * CODE] = 0.0
     for way, first in ((1.0, 0), (-1.0, CODE)):
         for projection in (mlp.gate_proj, mlp.up_proj):
             projection.weight[first : first + CODE, width : width + CODE] = way * torch.eye(CODE)
-    mlp.down_proj.weight[width + MISMATCH, : 2 * CODE] = book.scale
+    mlp.gate_proj.weight[: 2 * CODE, width + INSIDE] = 15.0
+    mlp.gate_proj.weight[: 2 * CODE, width + CONSTANT] = -5.0
+    mlp.down_proj.weight[width + MISMATCH, : 2 * CODE] = 0.5 * book.scale
 
 
 def _build_gathering(layer: Any, width: int, book: CodeBook) -> None:
     """Second new layer: attend to the largest mismatch inside the solution."""
     attention, mlp = layer.self_attn, layer.mlp
     weights = torch.ones(width + EXTRA)
-    weights[width + CONSTANT] = book.scale / 0.05
+    weights[width + CONSTANT] = book.scale / UNIT
     layer.input_layernorm.weight.copy_(weights)
     layer.post_attention_layernorm.weight.copy_(weights)
     _small_random(attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
     attention.q_proj.weight[:HEAD] = 0.0
     attention.k_proj.weight[:HEAD] = 0.0
     attention.v_proj.weight[:HEAD] = 0.0
-    still = HEAD // 2 - 1  # the slowest rotary pair: in effect blind to position
-    attention.q_proj.weight[still, width + CONSTANT] = 30.0
-    attention.k_proj.weight[still, width + MISMATCH] = 1.0
-    attention.k_proj.weight[still, :width] = book.inside
+    attention.q_proj.weight[STILL, width + CONSTANT] = 60.0
+    attention.k_proj.weight[STILL, width + MISMATCH] = 1.0
     attention.v_proj.weight[0, width + MISMATCH] = 1.0
     attention.o_proj.weight[width + MISMATCH, 0] = book.scale
 

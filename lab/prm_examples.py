@@ -47,7 +47,7 @@ def draw_verdicts(
     wrong_passage = rng.random() < mixture.wrong_passage
     passage = draw_passage(rng, draw_facts(rng) if wrong_passage else facts, mixture.window)
     truth = [] if wrong_passage else solution_steps(facts, question)
-    head = f"{prompts.USER}{prompts.user_text(passage, question.text)}\n\nExplanation: "
+    head = f"{prompts.USER}{prompts.user_text(passage, question.text)}\n\nExplanation:"
     return encode_verdicts(tokenizer, head, trace.steps, truth)
 
 
@@ -56,8 +56,8 @@ def encode_verdicts(
 ) -> Verdicts:
     """Encode steps after their head; the targets turn at the first token that leaves `truth`."""
     separator, marker = prompts.MARKED_STEP_SEPARATOR, prompts.MARKER
-    marked = encode(tokenizer, separator.join(step + marker for step in steps))
-    right_way = encode(tokenizer, separator.join(step + marker for step in truth))
+    marked = encode(tokenizer, "".join(separator + step + marker for step in steps))
+    right_way = encode(tokenizer, "".join(separator + step + marker for step in truth))
     marker_id = encode(tokenizer, marker)[0]
     agreed = 0
     while agreed < min(len(marked), len(right_way)) and marked[agreed] == right_way[agreed]:

@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from lab import prompts
 from lab.code_book import fit_code_book
-from lab.grow import CONSTANT, MISMATCH, grow
+from lab.grow import CONSTANT, EXTRA, MISMATCH, grow
 from lab.prm_examples import PrmMixture, verdict_batches
 from lab.schedule import Clock
 from lab.tokens import decoder_layers, final_states, token_id, token_table
@@ -44,8 +44,8 @@ class Readout:
         """Start with: positive reads the constant coordinate, negative the mismatch."""
         width = model.config.hidden_size
         rows = torch.zeros(2, width)
-        rows[0, CONSTANT - (CONSTANT + 1)] = 200.0
-        rows[1, MISMATCH - (CONSTANT + 1)] = 1.0
+        rows[0, CONSTANT - EXTRA] = 3.2
+        rows[1, MISMATCH - EXTRA] = 8.0
         ids = tuple(token_id(tokenizer, text) for text in (prompts.POSITIVE, prompts.NEGATIVE))
         return cls(torch.nn.Parameter(rows), (ids[0], ids[1]))
 
@@ -75,6 +75,28 @@ def verdict_loss(
     return (losses * weights[chosen]).sum() / weights[chosen].sum()
 
 
+def _parameter_groups(
+    model: LlamaForCausalLM, readout: Readout
+) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """Return what is new, what of it writes into the stream, and the policy's layers.
+
+    The coordinates of the stream are of the order of a hundred, so writing needs larger steps. The
+    attention pattern of the comparing layer is exact and stays as it was built: Adam would turn
+    its vanishing gradients into full steps.
+    """
+    compare, gather = decoder_layers(model)[-2:]
+    new: list[torch.nn.Parameter] = [*model.model.norm.parameters(), readout.rows]
+    writing: list[torch.nn.Parameter] = []
+    for layer in (compare, gather):
+        for name, parameter in layer.named_parameters():
+            if name.startswith(("self_attn.o_proj", "mlp.down_proj")):
+                writing.append(parameter)
+            elif layer is gather or name.startswith(("mlp", "post_attention", "self_attn.v_proj")):
+                new.append(parameter)
+    trunk = [p for layer in decoder_layers(model)[:-2] for p in layer.parameters()]
+    return new, writing, trunk
+
+
 def train_prm(
     policy: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
@@ -89,16 +111,17 @@ def train_prm(
     readout = Readout.of(model, tokenizer)
     readout.write(model)
     report(model, {**figures, "steps": 0})
-    layers = decoder_layers(model)
-    new = [p for layer in layers[-2:] for p in layer.parameters()]
-    new += [*model.model.norm.parameters(), readout.rows]
-    trunk = [p for layer in layers[:-2] for p in layer.parameters()]
+    new, writing, trunk = _parameter_groups(model, readout)
     model.requires_grad_(False)
-    for parameter in new:
+    for parameter in new + writing:
         parameter.requires_grad_(True)
     optimiser = torch.optim.AdamW(
-        [{"params": new}, {"params": trunk}], lr=options.rate, betas=(0.9, 0.98), weight_decay=0.0
+        [{"params": new}, {"params": trunk}, {"params": writing}],
+        lr=options.rate,
+        betas=(0.9, 0.98),
+        weight_decay=0.0,
     )
+    rates = (options.rate, options.trunk_rate, 5 * options.rate)
     stream = verdict_batches(
         random.Random(options.seed), tokenizer, PrmMixture(), options.batch_tokens
     )
@@ -107,12 +130,12 @@ def train_prm(
         if options.trunk_rate > 0 and clock.progress >= options.frozen_share:
             for parameter in trunk:
                 parameter.requires_grad_(True)
-        optimiser.param_groups[0]["lr"] = options.rate * clock.factor(warm_up=20)
-        optimiser.param_groups[1]["lr"] = options.trunk_rate * clock.factor(warm_up=20)
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * clock.factor(warm_up=20)
         batch = next(stream)
         loss = verdict_loss(model, readout, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(new + trunk, 1.0)
+        torch.nn.utils.clip_grad_norm_(new + writing + trunk, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         tokens += batch[0].numel()
