@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from inference.prefix_sharing_choice import SamplingRule
 from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
 from inference.prefix_sharing_wave import Row
 from inference.protocol import GenerationRequest
+from inference.replies import over_length_reply
 from traces.errors import ModelRefused
 from traces.records import ModelReply, Usage
 
@@ -206,17 +207,10 @@ class LocalTextModel:
     def _answer(self, request: GenerationRequest) -> ModelReply:
         tokenizer = self._local.tokenizer
         ids = conversation_ids(tokenizer, [request.messages])[0]
-        reply = ModelReply(
-            text=None,
-            finish_reason="over_length",
-            model=self._spec,
-            resolved_model=self._local.fingerprint,
-            usage=Usage(input_tokens=len(ids)),
-            usd=0.0,
-        )
         room = self._local.window - len(ids)
         if room < 1:
-            return reply
+            window = self._local.window
+            return over_length_reply(self._spec, f"{len(ids)} tokens do not fit into {window}.")
         rule = SamplingRule(request.temperature or 0.0, top_p=request.top_p)
         words = json.dumps([[m.role, m.text] for m in request.messages])
         row = Row(
@@ -230,11 +224,12 @@ class LocalTextModel:
                 stop=request.stop,
                 tokenizer=tokenizer,
             )
-        usage = replace(reply.usage, output_tokens=written.tokens)
-        return replace(
-            reply,
+        return ModelReply(
             text=written.text,
             finish_reason=written.finish_reason,
-            usage=usage,
+            model=self._spec,
+            resolved_model=self._local.fingerprint,
+            usage=Usage(input_tokens=len(ids), output_tokens=written.tokens),
+            usd=0.0,
             raw=written.text,
         )

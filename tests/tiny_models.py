@@ -33,16 +33,16 @@ LLAMA3_SPLIT = (
 _CORPUS = (
     "Step 1: the dose is 6 mg per kg, so 6 x 30 = 180 mg. " * 4,
     "Question: which single dose? Explanation: the answer is 300 mg.\n\nDocument 1: cap is 300 mg.",
-    "A + B + C - D - E + 1 - 2, кислота и киста, the patient has gout and needs it daily.\n" * 4,
+    "A + B + C - D - E + 1 - 2, the patient has gout and needs it daily.\n" * 4,
 )
 
 
-def tiny_tokenizer(*, extra: Sequence[str] = (), vocabulary: int = 420) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(*, extra: Sequence[str] = (), begin: bool = True) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with Llama 3's splitting, a chat template and one BOS.
 
     Args:
         extra: further special tokens, such as a step marker.
-        vocabulary: size at most, special tokens apart.
+        begin: whether it puts a BOS before every text by itself.
     """
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
@@ -53,17 +53,18 @@ def tiny_tokenizer(*, extra: Sequence[str] = (), vocabulary: int = 420) -> PreTr
     )
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=420,
         special_tokens=list(CONTROL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     core.train_from_iterator(_CORPUS, trainer)
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in extra])
-    begin = (CONTROL[1], core.token_to_id(CONTROL[1]))
-    core.post_processor = processors.TemplateProcessing(
-        single=f"{begin[0]} $A", special_tokens=[begin]
-    )
+    if begin:
+        first = (CONTROL[1], core.token_to_id(CONTROL[1]))
+        core.post_processor = processors.TemplateProcessing(
+            single=f"{first[0]} $A", special_tokens=[first]
+        )
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token=CONTROL[0],
