@@ -10,6 +10,7 @@ that governs it, does not stand there.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -28,8 +29,12 @@ NEAR_RATIO = 90.0
 """Least similarity (0-100) of a near match."""
 MAX_PARTS = 8
 """A quote with more ellipses than this is a collage, not a quote."""
+MAX_TRIES = 2000
+"""Places looked at for the parts of one quote: a hostile collage costs milliseconds."""
 SHORT_PART_WORDS = 3
 """A part with fewer words than this can be found anywhere ..."""
+LONG_WORD = 5
+"""A misspelt comparator with this many letters is still itself (`beloww`)."""
 SHORT_GAP = 120
 """... so it must stand within this many folded characters of its neighbour."""
 
@@ -105,16 +110,24 @@ def _trim(text: str) -> str:
 
 def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
     """Spans of all parts in order; the first way that fits, None if there is none."""
+    gaps = _Gaps(passage)
     hopeless: set[tuple[int, int]] = set()
+    tries = 0
 
     def find_from(index: int, after: int) -> list[tuple[int, int]] | None:
+        nonlocal tries
         if index == len(parts):
             return []
         if (index, after) in hopeless:
             return None
-        for start, end in _occurrences(parts[index], passage, after):
-            neighbours = parts[index - 1 : index + 1] if index else []
-            if neighbours and not _gap_allowed(neighbours, passage[after:start]):
+        shortest = min(len(part.split()) for part in parts[max(index - 1, 0) : index + 1])
+        for start, end in _occurrences(parts[index], passage, after, inner=index > 0):
+            tries += 1
+            if tries > MAX_TRIES:
+                return None
+            if index and shortest < SHORT_PART_WORDS and start - after > SHORT_GAP:
+                break
+            if index and not gaps.may_be_left_out(after, start):
                 continue
             rest = find_from(index + 1, end)
             if rest is not None:
@@ -125,33 +138,37 @@ def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
     return find_from(0, 0)
 
 
-def _gap_allowed(neighbours: list[str], gap: str) -> bool:
-    """Whether the text an ellipsis stands for may be left out between two parts.
+class _Gaps:
+    """What an ellipsis may stand for: a negation left out within a sentence turns it round."""
 
-    A negation left out of the middle of a sentence turns the quote round.
-    """
-    shortest = min(len(part.split()) for part in neighbours)
-    if shortest < SHORT_PART_WORDS and len(gap) > SHORT_GAP:
-        return False
-    sentence_goes_on = not _SENTENCE_END.search(gap)
-    return not (sentence_goes_on and any(t.kind == "negation" for t in decisive_tokens(gap)))
+    def __init__(self, passage: str) -> None:
+        self._negations = [t.start for t in decisive_tokens(passage) if t.kind == "negation"]
+        self._sentence_ends = [found.start() for found in _SENTENCE_END.finditer(passage)]
+
+    def may_be_left_out(self, start: int, end: int) -> bool:
+        return not _any_within(self._negations, start, end) or _any_within(
+            self._sentence_ends, start, end
+        )
 
 
-def _occurrences(part: str, passage: str, after: int) -> Iterator[tuple[int, int]]:
+def _any_within(places: list[int], start: int, end: int) -> bool:
+    return bisect_left(places, start) < bisect_left(places, end)
+
+
+def _occurrences(part: str, passage: str, after: int, *, inner: bool) -> Iterator[tuple[int, int]]:
     start = passage.find(part, after)
     while start >= 0:
         end = start + len(part)
-        if _stands_alone(passage, start, end):
+        if _starts_clean(passage, start, inner=inner) and _ends_clean(passage, end):
             yield start, end
         start = passage.find(part, start + 1)
 
 
-def _stands_alone(passage: str, start: int, end: int) -> bool:
-    """Whether the span cuts no word, number or comparison, and leaves no negation before it."""
-    return _starts_clean(passage, start) and _ends_clean(passage, end)
+def _starts_clean(passage: str, start: int, *, inner: bool = False) -> bool:
+    """Whether a span may begin here: no word or number cut, no negation or comparator before it.
 
-
-def _starts_clean(passage: str, start: int) -> bool:
+    Behind an ellipsis (`inner`) a comparator in words may be among what is left out, and says so.
+    """
     if start == 0:
         return True
     before = passage[start - 1]
@@ -163,12 +180,20 @@ def _starts_clean(passage: str, start: int) -> bool:
     lead = passage[max(0, start - _LEAD) : start].rstrip()
     return not any(
         token.end == len(lead)
-        and (token.kind == "negation" or (token.kind == "comparator" and starts_number))
+        and (
+            token.kind == "negation"
+            or (
+                token.kind == "comparator"
+                and starts_number
+                and not (inner and token.value.islower())
+            )
+        )
         for token in decisive_tokens(lead)
     )
 
 
 def _ends_clean(passage: str, end: int) -> bool:
+    """Whether a span may end here: no word, number or unit cut."""
     if end == len(passage) or passage[end] == " ":
         return True
     after, following = passage[end], passage[end + 1 : end + 2]
@@ -193,8 +218,8 @@ def _find_near(quote: str, passage: str) -> tuple[int, int] | None:
         span = passage[start:end]
         if (
             fuzz.ratio(quote, span) >= NEAR_RATIO
-            and same_decisive_tokens(quote, span)
-            and _only_slips(quote.split(), span.split())
+            and (corrected := _without_slips(quote.split(), span.split())) is not None
+            and same_decisive_tokens(corrected, span)
             and _starts_clean(passage, start)
         ):
             return start, end
@@ -214,17 +239,29 @@ def _whole_word_spans(passage: str, start: int, end: int) -> Iterator[tuple[int,
                 yield offset, offset + len(_trim(text))
 
 
-def _only_slips(quote: list[str], span: list[str]) -> bool:
-    """Whether the words differ by slips only: one edit a word, a space, an article.
+def _without_slips(quote: list[str], span: list[str]) -> str | None:
+    """The quote with its slips corrected; None if it differs by more than slips.
 
-    `hypotension` for `hypertension`, `before` for `after` and `asymptomatic` for `symptomatic`
-    score above 90 in a long quote and are no slips.
+    A slip is one edit in a word, a space, an article. `hypotension` for `hypertension`, `before`
+    for `after` and `asymptomatic` for `symptomatic` score above 90 in a long quote and are none.
+    Numbers, units and negations are left as they are: for them `now` is no slip of `not`.
     """
+    corrected: list[str] = []
     matcher = SequenceMatcher(None, quote, span, autojunk=False)
     for operation, i1, i2, j1, j2 in matcher.get_opcodes():
         if operation != "equal" and not _is_slip(quote[i1:i2], span[j1:j2]):
-            return False
-    return True
+            return None
+        same_count = i2 - i1 == j2 - j1
+        for place, word in enumerate(quote[i1:i2]):
+            meant = span[j1 + place] if same_count else word
+            corrected.append(meant if _may_be_corrected(word, meant) else word)
+    return " ".join(corrected)
+
+
+def _may_be_corrected(word: str, meant: str) -> bool:
+    """Whether a misspelt word may be read as the word that stands there."""
+    changes_nothing = all(token.kind == "comparator" for token in decisive_tokens(meant))
+    return len(meant) >= LONG_WORD and changes_nothing and not decisive_tokens(word)
 
 
 def _is_slip(quote: list[str], span: list[str]) -> bool:

@@ -143,7 +143,7 @@ def _number(value: object) -> int | None:
         return int(found[1]) if found else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if value == int(value) else None
+    return int(value) if value % 1 == 0 else None  # infinity has no remainder
 
 
 def _step_label(entry: Mapping[str, Any], shown: Sequence[Evidence]) -> StepLabel:
@@ -163,7 +163,8 @@ def _quote(entry: Mapping[str, Any], shown: Sequence[Evidence]) -> Quote | None:
         return None
     document = _number(entry.get("document"))
     if document is None or not 1 <= document <= len(shown):
-        return Quote(text, document, verified=False)
+        known = document if document is not None and 0 < document < 10_000 else None
+        return Quote(text, known, verified=False)
     passage = shown[document - 1].passage.text
     match = verify_quote(text, passage) or verify_quote(unescape_markers(text), passage)
     if match is None:
