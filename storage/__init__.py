@@ -8,10 +8,9 @@ from storage.outcomes import (
     ImportOutcome,
     ImportSummary,
     LabelerSummary,
-    SourceFile,
-    StoredDocument,
 )
 from storage.store import Store
+from traces.records import SourceFile, StoredDocument
 
 __all__ = [
     "CallTotals",

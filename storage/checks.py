@@ -144,7 +144,7 @@ def known(kind: str, wanted: str, names: Iterable[str], *, make: str) -> InputEr
     """
     have = sorted(names)
     close = get_close_matches(wanted, have, n=1)
-    listed = ", ".join(have[:_LISTED]) + (", ..." if len(have) > _LISTED else "")
+    listed = ", ".join(have[:_LISTED]) + (" and more" if len(have) > _LISTED else "")
     if not have:
         remedy = f"There is none yet: {make}"
     elif close:

@@ -12,10 +12,11 @@ from storage import checks
 from storage.bulk import chunks, insert_rows, now
 from storage.codecs.evidence import passage_columns, passage_from
 from storage.connection import Connections
-from storage.outcomes import CorpusOutcome, CorpusSummary, DocumentLike
+from storage.outcomes import CorpusOutcome, CorpusSummary
 from storage.tables import CORPORA, DOCUMENTS, PASSAGES
 from traces.errors import CorpusError
 from traces.evidence import Passage
+from traces.records import StoredDocument
 
 _PAGE = 1000
 
@@ -23,7 +24,7 @@ _PAGE = 1000
 def add_documents(
     connection: Connection,
     corpus: str,
-    documents: Iterable[tuple[DocumentLike, Sequence[Passage]]],
+    documents: Iterable[tuple[StoredDocument, Sequence[Passage]]],
     *,
     licence: str | None,
 ) -> CorpusOutcome:
@@ -143,7 +144,7 @@ def _ensure_corpus(connection: Connection, name: str, licence: str | None) -> in
     return int(pk or 0)
 
 
-def _document_columns(document: DocumentLike) -> dict[str, Any]:
+def _document_columns(document: StoredDocument) -> dict[str, Any]:
     where = f"document {document.name!r}"
     return {
         "name": checks.name(document.name, "The document name"),
@@ -154,7 +155,7 @@ def _document_columns(document: DocumentLike) -> dict[str, Any]:
     }
 
 
-def _own_passage(corpus: str, document: DocumentLike, passage: Passage) -> dict[str, Any]:
+def _own_passage(corpus: str, document: StoredDocument, passage: Passage) -> dict[str, Any]:
     if (passage.corpus, passage.document) != (corpus, document.name):
         raise CorpusError(
             f"A passage of document {passage.document!r} of corpus {passage.corpus!r} was given"

@@ -12,12 +12,12 @@ from storage.bulk import chunks, insert_rows, now
 from storage.datasets import dataset_pk
 from storage.import_run import ImportRun
 from storage.labels import load
-from storage.outcomes import ImportOutcome, ImportSummary, SourceFile
+from storage.outcomes import ImportOutcome, ImportSummary
 from storage.tables import DATASETS, LABELERS, REJECTED_ROWS, SOURCE_FILES, TRACES
 from traces.errors import InputError
 from traces.first_error import MISSING, first_error
 from traces.labels import LabelerKind
-from traces.records import ImportedTrace, RejectedRow
+from traces.records import ImportedTrace, RejectedRow, SourceFile
 
 _CHUNK = 500
 

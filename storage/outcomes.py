@@ -1,27 +1,11 @@
-"""What the store takes and gives back beside the words of `traces/`: plain dataclasses."""
+"""What the store gives back beside the words of `traces/`: plain dataclasses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 from traces.labels import Labeler
 from traces.records import RejectedRow
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file to import, with everything its rows depend on."""
-
-    name: str
-    """The file as the dataset knows it; the same name with other content is a changed file."""
-    sha256: str
-    """Hash of its bytes."""
-    format: str
-    """The format it is read in."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the reader that change its rows (strict JSON)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,46 +62,6 @@ class LabelerSummary:
     """Steps with a verdict or a score."""
     abstained: int
     """Traces on which it abstained as a whole."""
-
-
-class DocumentLike(Protocol):
-    """A document as any reader of corpora may hand it over."""
-
-    @property
-    def name(self) -> str:
-        """Unique within its corpus."""
-
-    @property
-    def title(self) -> str:
-        """Title; may be empty."""
-
-    @property
-    def text(self) -> str:
-        """The full text that the passages' offsets point into."""
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the text or of the file it came from: another one means a changed document."""
-
-    @property
-    def source(self) -> str:
-        """Where it came from, for a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDocument:
-    """A document of a corpus."""
-
-    name: str
-    """Unique within its corpus."""
-    title: str
-    """Title; may be empty."""
-    text: str
-    """The full text that the passages' offsets point into."""
-    sha256: str
-    """Hash of the text or of the file it came from."""
-    source: str
-    """Where it came from, for a person."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 from storage import contexts, corpora, datasets, evidence, imports, labelers
@@ -18,18 +17,23 @@ from storage.outcomes import (
     CorpusOutcome,
     CorpusSummary,
     DatasetCounts,
-    DocumentLike,
     ImportOutcome,
     ImportSummary,
     LabelerSummary,
-    SourceFile,
 )
 from traces.context import TraceInContext
 from traces.errors import InputError
 from traces.evidence import Evidence, Passage
 from traces.labels import Labeler, TraceLabel
 from traces.problem import Problem
-from traces.records import Continuation, Failure, ImportedTrace, RejectedRow
+from traces.records import (
+    Continuation,
+    Failure,
+    ImportedTrace,
+    RejectedRow,
+    SourceFile,
+    StoredDocument,
+)
 
 
 class Store:
@@ -66,12 +70,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextmanager
@@ -227,7 +226,7 @@ class Store:
     def add_documents(
         self,
         corpus: str,
-        documents: Iterable[tuple[DocumentLike, Sequence[Passage]]],
+        documents: Iterable[tuple[StoredDocument, Sequence[Passage]]],
         *,
         licence: str | None = None,
     ) -> CorpusOutcome:
