@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from labeling.choices import NoOption, option_letter, plain, read_letter, read_word
 from labeling.math_process import MathProcess, shared_math_process
 from labeling.mentions import Mention, find_mentions, last_line
-from labeling.quantities import read_quantity, same_quantity
+from labeling.quantities import read_quantity, same_quantity, without_latex
 from traces.errors import InputError
 from traces.problem import Problem
 
@@ -153,7 +153,7 @@ def _is_number(gold: str) -> bool:
 
 def _rest_is_words(text: str, number: str, *, most: int) -> bool:
     """Whether nothing but a few words stands behind the number that begins a text."""
-    rest = text.rpartition("=")[2].replace(number, "", 1)
+    rest = without_latex(text).rpartition("=")[2].replace(number, "", 1)
     words = re.findall(r"[^\W\d_]+", rest)
     return len(words) <= most and not re.search(r"[\d\\^(){}<>|]", rest)
 

@@ -1,0 +1,288 @@
+"""Strict and hybrid agreement, quality filters, and the table of what labelers cover."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import labeling.analysis
+from labeling.analysis import labeler_table, retention_table
+from labeling.consensus import ConsensusConfig, agree, require_rule
+from labeling.filters import QualityFilters
+from traces.abstention import Abstention, AbstentionReason
+from traces.context import TraceInContext
+from traces.errors import InputError
+from traces.evidence import Quote
+from traces.first_error import first_error
+from traces.labels import StepLabel, TraceLabel, Verdict, abstained
+from traces.problem import Problem, Trace
+
+C, I, N = Verdict.CORRECT, Verdict.INCORRECT, Verdict.NEUTRAL  # noqa: E741
+SILENT = Abstention(AbstentionReason.UNPARSED, "nothing read")
+
+
+def context(steps: int = 3, right: bool | None = None) -> TraceInContext:
+    names = tuple(f"s{n}" for n in range(steps))
+    trace = Trace("t", "p", names, final_answer_correct=right)
+    return TraceInContext(Problem("p", "q"), trace)
+
+
+def judged(*verdicts: Verdict | None, quoted: tuple[int, ...] = ()) -> TraceLabel:
+    steps = tuple(
+        StepLabel(
+            verdict,
+            abstention=SILENT if verdict is None else None,
+            quote=Quote("q", 1, True, 0, 1, "exact") if n in quoted else None,
+        )
+        for n, verdict in enumerate(verdicts)
+    )
+    return TraceLabel("t", steps)
+
+
+def measured(*scores: float | None) -> TraceLabel:
+    steps = tuple(
+        StepLabel(abstention=SILENT) if s is None else StepLabel(C if s > 0 else I, score=s)
+        for s in scores
+    )
+    return TraceLabel("t", steps)
+
+
+def reason_of(label: TraceLabel) -> AbstentionReason | None:
+    return label.abstention.reason if label.abstention else None
+
+
+# strict ------------------------------------------------------------------------------------------
+
+
+def test_same_first_error_is_kept_and_later_steps_stay_open() -> None:
+    label = agree(context(4), judged(C, I, C, I), measured(0.5, 0.0, 0.0, 0.9))
+    assert label.abstention is None
+    assert label.first_error_given
+    assert label.first_error_index == 1
+    assert [step.verdict for step in label.step_labels] == [C, I, None, None]
+    assert [step.abstention and step.abstention.reason for step in label.step_labels] == [
+        None, None, AbstentionReason.NOT_MEASURED, AbstentionReason.NOT_MEASURED,
+    ]  # fmt: skip
+    assert first_error(label).index == 1
+
+
+def test_no_error_on_both_sides_is_kept() -> None:
+    label = agree(context(), judged(C, N, C), measured(0.1, 0.2, 1.0))
+    assert label.first_error_given
+    assert label.first_error_index is None
+    assert [step.verdict for step in label.step_labels] == [C, C, C]
+
+
+@pytest.mark.parametrize(
+    ("judge", "scores"),
+    [((C, I, C), (1, 1, 0)), ((C, C, C), (1, 1, 0)), ((I, C, C), (1, 1, 1))],
+)
+def test_different_first_errors_are_a_disagreement(
+    judge: tuple[Verdict, ...], scores: tuple[float, ...]
+) -> None:
+    label = agree(context(), judged(*judge), measured(*scores))
+    assert reason_of(label) is AbstentionReason.DISAGREEMENT
+    assert label.abstention is not None
+    assert "judge: " in label.abstention.detail
+    assert label.step_labels == ()
+
+
+def test_the_missing_labeler_gives_its_reason() -> None:
+    fine = judged(C, C, C)
+    blocked = abstained("t", AbstentionReason.BLOCKED, "safety")
+    assert reason_of(agree(context(), blocked, measured(1, 1, 1))) is AbstentionReason.BLOCKED
+    assert reason_of(agree(context(), fine, measured(1, None, 1))) is AbstentionReason.UNPARSED
+    assert (
+        reason_of(agree(context(), judged(C, None, I), measured(1, 1, 0)))
+        is AbstentionReason.UNPARSED
+    )
+    assert reason_of(agree(context(), None, fine)) is AbstentionReason.NOT_MEASURED
+    assert reason_of(agree(context(), fine, None)) is AbstentionReason.NOT_MEASURED
+    assert reason_of(agree(context(), fine, TraceLabel("t"))) is AbstentionReason.NOT_MEASURED
+    said = agree(context(), fine, abstained("t", AbstentionReason.NO_ANSWER, "no gold answer"))
+    assert said.abstention == Abstention(AbstentionReason.NO_ANSWER, "mc: no gold answer")
+
+
+def test_an_open_step_behind_the_first_error_does_not_matter() -> None:
+    label = agree(context(), judged(C, I, None), measured(1, 0, None))
+    assert label.first_error_index == 1
+
+
+WORDS = st.lists(st.sampled_from([C, I, N, None]), min_size=3, max_size=3)
+
+
+@given(WORDS, WORDS)
+def test_strict_keeps_exactly_what_both_name(
+    one: list[Verdict | None], other: list[Verdict | None]
+) -> None:
+    judge, mc = judged(*one), judged(*other)
+    label = agree(context(), judge, mc)
+    named = first_error(judge), first_error(mc)
+    agreed = not any(error.missing for error in named) and named[0] == named[1]
+    assert (label.abstention is None) is agreed
+    if agreed:
+        assert first_error(label) == named[0]
+
+
+# hybrid ------------------------------------------------------------------------------------------
+
+HYBRID = ConsensusConfig(rule="hybrid")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "score", "expected", "confidence"),
+    [
+        (C, 0.71, C, 0.71),
+        (C, 1.0, C, 0.95),
+        (C, 0.7, None, 0.5),
+        (C, 0.2, None, 0.5),
+        (I, 0.29, I, 0.71),
+        (I, 0.0, I, 0.95),
+        (I, 0.3, None, 0.5),
+        (I, 0.9, None, 0.5),
+        (N, 0.9, None, 0.5),
+        (N, 0.1, None, 0.5),
+    ],
+)
+def test_hybrid_rule_of_the_design(
+    verdict: Verdict, score: float, expected: Verdict | None, confidence: float
+) -> None:
+    label = agree(context(1), judged(verdict), measured(score), HYBRID)
+    (step,) = label.step_labels
+    assert step.verdict is expected
+    assert label.meta["confidence"] == [pytest.approx(confidence)]
+    if expected is None:
+        assert step.score is None
+        assert step.abstention is not None
+        assert step.abstention.reason is AbstentionReason.UNCERTAIN
+    else:
+        assert step.score is not None
+        assert step.score == pytest.approx(confidence if expected is C else 1 - confidence)
+        assert (step.score >= 0.5) is (expected is C)
+
+
+def test_hybrid_passes_a_silent_labeler_on() -> None:
+    label = agree(context(2), judged(C, None), measured(None, 0.9), HYBRID)
+    assert [step.abstention and step.abstention.detail for step in label.step_labels] == [
+        "mc: nothing read",
+        "judge: nothing read",
+    ]
+    assert label.meta["confidence"] == [None, None]
+
+
+def test_hybrid_needs_step_labels() -> None:
+    bare = TraceLabel("t", first_error_given=True, first_error_index=1)
+    assert (
+        reason_of(agree(context(), bare, measured(1, 1, 1), HYBRID))
+        is AbstentionReason.NOT_MEASURED
+    )
+
+
+def test_rules_by_name() -> None:
+    assert require_rule("strict") == "strict"
+    assert require_rule("hybrid") == "hybrid"
+    with pytest.raises(InputError, match="'bayes'"):
+        require_rule("bayes")
+    assert ConsensusConfig().as_dict() == {"rule": "strict"}
+    assert HYBRID.as_dict() == {"rule": "hybrid", "high": 0.7, "low": 0.3, "most_confident": 0.95}
+    filters = QualityFilters(min_steps=3, require_verified_quote=True)
+    assert ConsensusConfig(filters=filters).as_dict() == {
+        "rule": "strict", "min_steps": 3, "require_verified_quote": True,
+    }  # fmt: skip
+
+
+# filters -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("filters", "steps", "right", "error_at", "quoted", "said"),
+    [
+        (QualityFilters(), 2, True, 0, (), None),
+        (QualityFilters(min_steps=3), 2, None, None, (), "2 steps, fewer than 3"),
+        (QualityFilters(min_steps=3), 3, None, None, (), None),
+        (QualityFilters(max_steps=9), 10, None, None, (), "10 steps, more than 9"),
+        (QualityFilters(max_steps=9), 9, None, None, (), None),
+        (QualityFilters(no_error_before_right_answer=True), 3, True, 1, (), "answer is right"),
+        (QualityFilters(no_error_before_right_answer=True), 3, True, None, (), None),
+        (QualityFilters(no_error_before_right_answer=True), 3, None, 1, (), None),
+        (QualityFilters(error_before_wrong_answer=True), 3, False, None, (), "answer is wrong"),
+        (QualityFilters(error_before_wrong_answer=True), 3, False, 2, (), None),
+        (QualityFilters(error_before_wrong_answer=True), 3, None, None, (), None),
+        (QualityFilters(require_verified_quote=True), 3, None, 1, (0, 2), "no verified quote"),
+        (QualityFilters(require_verified_quote=True), 3, None, 1, (1,), None),
+        (QualityFilters(require_verified_quote=True), 3, None, None, (2,), None),
+        (QualityFilters(require_verified_quote=True), 3, None, None, (), "no verified quote"),
+    ],
+)
+@pytest.mark.parametrize("rule", ["strict", "hybrid"])
+def test_filters_say_what_they_take_out(
+    rule: str,
+    filters: QualityFilters,
+    steps: int,
+    right: bool | None,
+    error_at: int | None,
+    quoted: tuple[int, ...],
+    said: str | None,
+) -> None:
+    verdicts = [I if n == error_at else C for n in range(steps)]
+    scores = [0.0 if n == error_at else 1.0 for n in range(steps)]
+    label = agree(
+        context(steps, right),
+        judged(*verdicts, quoted=quoted),
+        measured(*scores),
+        ConsensusConfig(rule=require_rule(rule), filters=filters),
+    )
+    if said is None:
+        assert label.abstention is None
+    else:
+        assert reason_of(label) is AbstentionReason.FILTERED
+        assert label.abstention is not None
+        assert said in label.abstention.detail
+
+
+def test_disagreement_is_not_renamed_by_a_filter() -> None:
+    config = ConsensusConfig(filters=QualityFilters(min_steps=9))
+    label = agree(context(), judged(C, I, C), measured(1, 1, 1), config)
+    assert reason_of(label) is AbstentionReason.DISAGREEMENT
+
+
+def test_filter_sees_an_error_behind_an_uncertain_step() -> None:
+    filters = QualityFilters(no_error_before_right_answer=True)
+    config = ConsensusConfig(rule="hybrid", filters=filters)
+    label = agree(context(2, right=True), judged(C, I), measured(0.5, 0.0), config)
+    assert reason_of(label) is AbstentionReason.FILTERED
+
+
+# the table ---------------------------------------------------------------------------------------
+
+
+def says(trace_id: str, index: int | None) -> TraceLabel:
+    return TraceLabel(trace_id, first_error_given=True, first_error_index=index)
+
+
+def test_documented_example_runs() -> None:
+    assert doctest.testmod(labeling.analysis) == (0, 7)
+
+
+def test_labeler_table_counts_classes_and_reasons() -> None:
+    judge = {"a": says("a", 0), "b": says("b", None), "c": abstained("c", AbstentionReason.BLOCKED)}
+    (row,) = labeler_table({"judge": judge}, ["a", "b", "c", "d"])
+    assert (row.with_error, row.without_error, row.traces) == (1, 1, 4)
+    assert row.coverage == 0.5
+    assert row.overlap == row.conflict == 0
+    assert row.abstained == {"blocked": 1}
+    (empty,) = labeler_table({"judge": {}}, [])
+    assert empty.coverage is None
+
+
+def test_retention_is_told_apart_by_class() -> None:
+    judge = {"a": says("a", 0), "b": says("b", 1), "c": says("c", None), "d": abstained("d", AbstentionReason.BLOCKED)}  # fmt: skip
+    consensus = {"a": says("a", 0), "b": abstained("b", AbstentionReason.DISAGREEMENT), "c": says("c", None)}  # fmt: skip
+    rows = {(r.labeler, r.named): r for r in retention_table(consensus, {"judge": judge, "mc": {}})}
+    assert (rows["judge", "error"].traces, rows["judge", "error"].kept) == (2, 1)
+    assert rows["judge", "error"].share == 0.5
+    assert rows["judge", "no error"].share == 1.0
+    assert rows["mc", "error"].share is None

@@ -1,0 +1,259 @@
+"""The page end to end, on traces whose first errors are known by construction.
+
+Judge and policy are simulated with known error rates and independent noise; everything between
+them, from the text of a continuation to the consensus, is the real thing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from labeling.analysis import retention_table
+from labeling.answers import AnswerChecker
+from labeling.consensus import ConsensusConfig
+from labeling.monte_carlo import MonteCarloConfig
+from labeling.pipeline import (
+    agree_on,
+    continue_traces,
+    judge_traces,
+    keep,
+    label_traces,
+    retrieve_evidence,
+)
+from labeling.stages import Judge, Policy, Retriever
+from traces.abstention import AbstentionReason
+from traces.context import TraceInContext
+from traces.continuation import PolicyText, TraceContinuations
+from traces.evidence import Evidence, Passage
+from traces.first_error import FirstError, first_error
+from traces.labels import StepLabel, TraceLabel, Verdict, abstained
+from traces.problem import Problem, Trace
+
+Truth = Mapping[str, int | None]
+
+
+def planted(count: int, seed: int) -> tuple[list[TraceInContext], Truth]:
+    """Traces with a first error at a known step, or none."""
+    chance = random.Random(seed)
+    contexts, truth = [], {}
+    for number in range(count):
+        steps = chance.randrange(3, 9)
+        error = chance.randrange(steps) if chance.random() < 0.6 else None
+        problem = Problem(f"p{number}", "Which dose?", answer=f"{number + 10} mg")
+        trace = Trace(f"t{number}", problem.id, tuple(f"Step {n}." for n in range(steps)))
+        contexts.append(TraceInContext(problem, trace))
+        truth[trace.id] = error
+    return contexts, truth
+
+
+@dataclass
+class NoisyJudge:
+    """Names the true first error, but at random another one with a known probability."""
+
+    truth: Truth
+    error_rate: float
+    chance: random.Random
+
+    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[TraceLabel]:
+        """A label a trace, in the order given."""
+        for context in contexts:
+            steps = len(context.trace.steps)
+            named = self.truth[context.trace.id]
+            if self.chance.random() < self.error_rate:
+                named = self.chance.choice([n for n in (None, *range(steps)) if n != named])
+            verdicts = (Verdict.INCORRECT if n == named else Verdict.CORRECT for n in range(steps))
+            yield TraceLabel(context.trace.id, tuple(StepLabel(v) for v in verdicts))
+
+
+@dataclass
+class NoisyPolicy:
+    """Reaches the answer from right prefixes often, from wrong ones in some lucky traces."""
+
+    truth: Truth
+    chance: random.Random
+    from_right: float = 0.6
+    lucky_traces: float = 0.25
+    from_wrong_if_lucky: float = 0.5
+    spec: str = "simulated"
+    sent: list[str] = field(default_factory=list)
+
+    def continue_traces(
+        self, contexts: Iterable[TraceInContext], *, k: int, seed: int
+    ) -> Iterator[TraceContinuations]:
+        """Texts that end in the gold answer, another one, or none."""
+        for context in contexts:
+            self.sent.append(context.trace.id)
+            error = self.truth[context.trace.id]
+            lucky = self.chance.random() < self.lucky_traces
+            texts = []
+            for step in range(len(context.trace.steps)):
+                right_so_far = error is None or step < error
+                rate = self.from_right if right_so_far else self.from_wrong_if_lucky * lucky
+                for index in range(k):
+                    texts.append(PolicyText(step, index, self._text(context, rate), "stop"))
+            yield TraceContinuations(context.trace.id, tuple(texts), "simulated-1")
+
+    def _text(self, context: TraceInContext, rate: float) -> str:
+        if self.chance.random() < rate:
+            return f"Hence.\nThe answer is {context.problem.answer}."
+        return self.chance.choice(["The answer is 5 mg.", "It depends.", "The answer is 9,999 mg."])
+
+
+@dataclass
+class OnePassage:
+    """A retriever that finds the same passage for every problem."""
+
+    passage: Passage = field(default_factory=lambda: Passage("g", "d", 0, 0, 4, "Dose"))
+
+    def retrieve(self, problems: Iterable[Problem]) -> Iterator[tuple[str, tuple[Evidence, ...]]]:
+        """One hit a problem."""
+        for problem in problems:
+            yield problem.id, (Evidence(self.passage, 0.5, 0),)
+
+
+def precision(labels: Iterable[TraceLabel], truth: Truth) -> tuple[float, int]:
+    """Share of exact first errors among the traces with a word, and their number."""
+    hits = [
+        first_error(label) == FirstError(False, truth[label.trace_id])
+        for label in labels
+        if not first_error(label).missing
+    ]
+    return sum(hits) / len(hits), len(hits)
+
+
+@pytest.mark.slow
+def test_consensus_is_more_precise_than_either_labeler() -> None:
+    contexts, truth = planted(600, seed=1)
+    judge: Judge = NoisyJudge(truth, 0.25, random.Random(2))
+    policy: Policy = NoisyPolicy(truth, random.Random(3))
+    judged = {label.trace_id: label for label in judge_traces(contexts, judge)}
+    config = MonteCarloConfig(k=6)
+    measured = {
+        word.label.trace_id: word.label
+        for word in continue_traces(contexts, policy, AnswerChecker.for_problem, config)
+    }
+    agreed = list(agree_on(contexts, judged, measured, ConsensusConfig()))
+    kept = list(keep(agreed))
+    by_judge, n_judge = precision(judged.values(), truth)
+    by_mc, n_mc = precision(measured.values(), truth)
+    by_both, n_both = precision(agreed, truth)
+    assert n_judge == 600
+    assert n_mc > 590
+    assert n_both == len(kept)
+    assert 0.70 < by_judge < 0.80
+    assert 0.70 < by_mc < 0.90
+    assert by_both > 0.95
+    assert by_both > max(by_judge, by_mc) + 0.1
+    assert len(kept) / len(contexts) > 0.5
+    gold = {t: TraceLabel(t, first_error_given=True, first_error_index=e) for t, e in truth.items()}
+    consensus = {label.trace_id: label for label in agreed}
+    rows = {row.named: row for row in retention_table(consensus, {"gold": gold})}
+    assert rows["error"].share is not None
+    assert rows["no error"].share is not None
+    assert rows["error"].share < rows["no error"].share  # lucky traces hide errors from MC
+
+
+def test_whole_flow_from_bare_traces() -> None:
+    contexts, truth = planted(30, seed=4)
+    retriever: Retriever = OnePassage()
+    flow = list(
+        label_traces(
+            [context.problem for context in contexts],
+            [context.trace for context in contexts],
+            retriever,
+            NoisyJudge(truth, 0.0, random.Random(5)),
+            NoisyPolicy(truth, random.Random(6), from_right=1.0, lucky_traces=0.0),
+            MonteCarloConfig(k=8),
+            ConsensusConfig(),
+        )
+    )
+    assert [one.context.trace for one in flow] == [context.trace for context in contexts]
+    for one in flow:
+        assert one.context.evidence[0].passage.text == "Dose"
+        assert one.consensus.first_error_given
+        assert one.consensus.first_error_index == truth[one.context.trace.id]
+        assert one.judged is not None
+        assert one.measured is not None
+        assert one.measured.resolved_model == "simulated-1"
+        assert len(one.measured.continuations) == 8 * len(one.context.trace.steps)
+    found = dict(retrieve_evidence([contexts[0].problem], retriever))
+    assert list(found) == ["p0"]
+
+
+def test_traces_without_a_checkable_answer_are_never_sent() -> None:
+    (good, *_), truth = planted(1, seed=7)
+    steps = ("Step.",)
+    problems = [
+        Problem("none", "q"),
+        Problem("blank", "q", answer=" "),
+        Problem("beyond", "q", ("x", "y"), "C"),
+    ]
+    others = [TraceInContext(p, Trace(p.id, p.id, steps)) for p in problems]
+    policy = NoisyPolicy(truth, random.Random(0))
+    words = list(
+        continue_traces(
+            [others[0], good, *others[1:]], policy, AnswerChecker.for_problem, MonteCarloConfig(k=1)
+        )
+    )
+    assert policy.sent == ["t0"]
+    assert {word.label.trace_id for word in words} == {"none", "blank", "beyond", "t0"}
+    for word in words:
+        if word.label.trace_id != "t0":
+            assert word.label.abstention is not None
+            assert word.label.abstention.reason is AbstentionReason.NO_ANSWER
+            assert word.continuations == []
+    details = {w.label.trace_id: w.label.abstention.detail for w in words if w.label.abstention}
+    assert "none of the 2 options" in details["beyond"]
+
+
+def test_marked_problems_are_not_sent_to_a_hosted_policy() -> None:
+    problem = Problem("p", "q", answer="1", meta={"phi_removed": False})
+    context = TraceInContext(problem, Trace("t", "p", ("Step.",)))
+    policy = NoisyPolicy({"t": None}, random.Random(0))
+    config = MonteCarloConfig(k=1)
+    (word,) = continue_traces([context], policy, AnswerChecker.for_problem, config, hosted=True)
+    assert policy.sent == []
+    assert word.label.abstention is not None
+    assert word.label.abstention.reason is AbstentionReason.FILTERED
+    list(
+        continue_traces(
+            [context], policy, AnswerChecker.for_problem, config, hosted=True, allow_phi=True
+        )
+    )
+    list(continue_traces([context], policy, AnswerChecker.for_problem, config))
+    assert policy.sent == ["t", "t"]
+
+
+def test_agreeing_asks_for_every_trace_and_keeping_only_drops_the_silent() -> None:
+    contexts, _ = planted(3, seed=8)
+    clean = {
+        c.trace.id: TraceLabel(c.trace.id, tuple(StepLabel(Verdict.CORRECT) for _ in c.trace.steps))
+        for c in contexts
+    }
+    mc = {**clean, "t1": abstained("t1", AbstentionReason.NO_ANSWER)}
+    del mc["t2"]
+    agreed = list(agree_on(contexts, clean, mc, ConsensusConfig()))
+    assert [label.trace_id for label in agreed] == ["t0", "t1", "t2"]
+    assert [label.abstention and label.abstention.reason for label in agreed] == [
+        None, AbstentionReason.NO_ANSWER, AbstentionReason.NOT_MEASURED,
+    ]  # fmt: skip
+    assert [label.trace_id for label in keep(agreed)] == ["t0"]
+
+
+def test_stages_are_lazy() -> None:
+    contexts, truth = planted(50, seed=9)
+    drawn: list[str] = []
+
+    def watched() -> Iterator[TraceInContext]:
+        for context in contexts:
+            drawn.append(context.trace.id)
+            yield context
+
+    policy = NoisyPolicy(truth, random.Random(0))
+    stage = continue_traces(watched(), policy, AnswerChecker.for_problem, MonteCarloConfig(k=1))
+    next(stage)
+    assert len(drawn) == 1
