@@ -32,7 +32,9 @@ class AnswerChecker:
     gold: str
     """The gold answer in the form that `extract` returns."""
     _read: Callable[[Mention], str | None]
+    """Reads one mention; None where it names nothing readable."""
     _equal: Callable[[str], bool | None]
+    """Compares a read answer with the gold one; None where that is undecided."""
 
     @classmethod
     def for_problem(cls, problem: Problem, math: MathProcess | None = None) -> AnswerChecker:

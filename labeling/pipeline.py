@@ -31,17 +31,24 @@ class Measured(NamedTuple):
     """What the Monte-Carlo stage says about one trace."""
 
     label: TraceLabel
+    """Soft labels, hard labels and counts, or an abstention."""
     continuations: list[Continuation]
+    """What the policy wrote, with the answers read from it; empty if it was not asked."""
     resolved_model: str | None
+    """The policy version that really answered; None if unknown."""
 
 
 class Labelled(NamedTuple):
     """A trace with every word that was said about it."""
 
     context: TraceInContext
+    """The trace, its problem and its evidence."""
     judged: TraceLabel | None
+    """The judge's word; None if it said none."""
     measured: Measured | None
+    """The Monte-Carlo stage's word; None if it said none."""
     consensus: TraceLabel
+    """What both say, or why there is nothing that both say."""
 
 
 def label_traces(
