@@ -18,6 +18,7 @@ from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
 from traces.continuation import TraceContinuations
 from traces.errors import InputError, ModelRefused
+from traces.problem import Problem, Trace
 
 
 def policy(folder: Path, **changes: Any) -> LocalPolicy:
@@ -123,6 +124,28 @@ def test_prefix_ids_are_those_of_the_text_though_tokens_join(
     shared = policy(tiny_folder, prompt=ContinuationPrompt(separator=" "))._tokenise(contexts[3])
     for row in shared.shared(k=1, seed=0).rows:
         assert (*shared.prefixes[-1][: row.cut], *row.tail) == shared.prefixes[row.counter[0]]
+
+
+def test_tokens_that_join_over_steps_are_not_shared(tiny_folder: Path) -> None:
+    """A prefix that breaks off within a word has other tokens than the whole trace has there."""
+    steps = ("The Questio", "n is the dos", "e, an", "d no more.")
+    context = TraceInContext(Problem("p", "Why?"), Trace("t", "p", steps))
+    joined = policy(tiny_folder, prompt=ContinuationPrompt(separator=""), temperature=0.0)
+    rows = joined._tokenise(context).shared(k=1, seed=0).rows
+    assert max(len(row.tail) for row in rows) > 1
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    for text in run(joined, [context], k=1)["t"].texts:
+        conversation = continuation_messages(
+            context.problem, (), context.trace.prefix(text.step_index), system=None, separator=""
+        )
+        ids = tokenizer(
+            conversation_text(tokenizer, conversation),
+            add_special_tokens=False,
+            return_tensors="pt",
+        )["input_ids"]
+        output = model.generate(ids, max_new_tokens=10, do_sample=False, pad_token_id=0)
+        assert text.text == tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
 
 
 def test_evidence_is_shown_only_if_asked_for(

@@ -150,7 +150,7 @@ def test_marker_words_in_documents_questions_and_steps_shift_nothing(
     without: Any = tiny_tokenizer()
     parts = reference_text(without, context).split(" ки")
     ends = [" ки".join(parts[:-2]), parts[-2], parts[-1]]
-    ids: list[int] = []
+    ids: list[Any] = []
     for number, end in enumerate(ends):
         ids += without(end, add_special_tokens=False)["input_ids"]
         ids += [marker] * (number < 2)
