@@ -1,5 +1,7 @@
 """A whole lab workspace from one seed: guideline documents, problems and traces of known truth."""
 
+from __future__ import annotations
+
 import json
 import random
 from collections.abc import Sequence

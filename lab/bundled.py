@@ -1,5 +1,7 @@
 """The models shipped with the lab, loaded through plain transformers."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Literal
 

@@ -1,5 +1,7 @@
 """Traces that the lab's policy writes by itself, with the exact truth of every step."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 from lab import prompts

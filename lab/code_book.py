@@ -4,12 +4,15 @@ A softmax over the squared distances between `reader @ hidden` and the codes is 
 the next token of right solutions: the policy's output layer, squeezed into a few dimensions.
 """
 
+from __future__ import annotations
+
 import random
 from typing import Final
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from lab import prompts
 from lab.examples import CONTEXT_WEIGHT, Mixture, batches
 from lab.grow import CODE, CodeBook
 from lab.names import DRUG_NAMES
@@ -86,6 +89,7 @@ def fit_code_book(
     book = CodeBook(
         (codes * width).detach()[shared],
         (reader * width).detach(),
+        token_id(tokenizer, prompts.USER),
         token_id(tokenizer, OPENING),
         scale,
     )

@@ -1,5 +1,7 @@
 """Traces that leave the right solution at a known step, with the mistakes a careless reader makes."""
 
+from __future__ import annotations
+
 import random
 from dataclasses import dataclass, replace
 

@@ -7,6 +7,8 @@ Facts are drawn afresh for every example, so a model can only answer by reading 
 'Zentide dose is 6 mg per kg. Zentide cap is 300 mg. Zentide is halved below eGFR 40. Zentide daily count is 3.'
 """
 
+from __future__ import annotations
+
 import random
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """Measure the shipped models on fresh draws: `python -m lab.evaluate_models [-n 500] [--only NAME]`."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import random

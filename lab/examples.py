@@ -1,5 +1,7 @@
 """Training examples for the language models: token ids with a loss weight for each token."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -7,7 +7,9 @@ that prediction. The grown model starts with this comparison built in:
   for the mismatch, one for being inside the explanation and one that is constant. The policy's
   layers neither read nor write them;
 - in the first new layer one head attends to the token before and takes the code predicted there
-  away from the code of the token that came; another looks for the word that opens the explanation.
+  away from the code of the token that came; a second looks for the word that opens the
+  explanation; a third copies a loud constant from the first token, so that from here on the
+  norms divide every token by the same number and mismatches can be compared.
   The feed-forward part squares the difference of the codes inside the explanation: a pair of
   SwiGLU units computes silu(g + d)d + silu(g - d)(-d), which is 2dd for a large g and nearly
   nothing for a large negative one;
@@ -15,6 +17,8 @@ that prediction. The grown model starts with this comparison built in:
 
 What is left to training is how large a mismatch makes a step wrong (`lab.train_prm`).
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -32,6 +36,8 @@ INSIDE: Final = CODE + 1
 CONSTANT: Final = CODE + 2
 UNIT: Final = 0.05
 """Size of the constant coordinate: small beside the policy's own."""
+LOUD: Final = 8.0
+"""Root mean square of the stream after the loud constant came in, in units of `CodeBook.scale`."""
 HEAD: Final = 32
 STILL: Final = HEAD // 2 - 1
 """The slowest rotary coordinate of a head: in effect blind to position."""
@@ -45,6 +51,8 @@ class CodeBook:
     """The code of each token: [vocabulary, CODE]."""
     reader: torch.Tensor
     """Predicted code = reader @ final normed hidden state: [CODE, width]."""
+    first: int
+    """The token every prompt begins with."""
     opening: int
     """The token that opens the explanation."""
     scale: float
@@ -71,8 +79,7 @@ def grow(policy: LlamaForCausalLM, book: CodeBook) -> LlamaForCausalLM:
         compare, gather = decoder_layers(model)[-2:]
         _build_comparison(compare, policy, width, book)
         _build_gathering(gather, width, book)
-        model.model.norm.weight.fill_(1.0)
-        model.model.norm.weight[width + CONSTANT] = book.scale / UNIT
+        model.model.norm.weight.copy_(_loud_norm(width))
     return model
 
 
@@ -82,6 +89,7 @@ def _widen(policy: LlamaForCausalLM, model: LlamaForCausalLM, width: int, book: 
     table = token_table(model)
     table[:, :width] = token_table(policy)
     table[:, width : width + CODE] = book.codes
+    table[book.first, width + INSIDE] = -UNIT
     table[book.opening, width + INSIDE] = UNIT
     table[:, width + CONSTANT] = UNIT
     for old, new in zip(decoder_layers(policy), decoder_layers(model), strict=False):
@@ -95,68 +103,78 @@ def _widen(policy: LlamaForCausalLM, model: LlamaForCausalLM, width: int, book: 
         new.post_attention_layernorm.weight[:width] = old.post_attention_layernorm.weight * shrink
 
 
-def _norm_for_new_layers(policy: LlamaForCausalLM, width: int, book: CodeBook) -> torch.Tensor:
+def _quiet_norm(policy: LlamaForCausalLM, width: int, book: CodeBook) -> torch.Tensor:
     """Return norm weights that give the policy's final normed state and extras of order one."""
-    weights = torch.empty(width + EXTRA)
+    weights = torch.ones(width + EXTRA)
     weights[:width] = policy.model.norm.weight * math.sqrt(width / (width + EXTRA))
-    weights[width : width + CODE] = book.scale / book.codes.norm(dim=1).mean()
-    weights[width + MISMATCH] = 1.0
-    weights[width + INSIDE] = book.scale / UNIT
-    weights[width + CONSTANT] = book.scale / UNIT
+    weights[width + INSIDE] = weights[width + CONSTANT] = book.scale / UNIT
+    return weights
+
+
+def _loud_norm(width: int) -> torch.Tensor:
+    """Return norm weights for the stream that holds the loud constant, which becomes one."""
+    weights = torch.ones(width + EXTRA)
+    weights[:width] = LOUD
+    weights[width + CONSTANT] = 1 / math.sqrt(width + EXTRA)
     return weights
 
 
 def _build_comparison(layer: Any, policy: LlamaForCausalLM, width: int, book: CodeBook) -> None:
     """First new layer: code of the token minus the code predicted one token earlier, squared."""
     attention, mlp = layer.self_attn, layer.mlp
-    layer.input_layernorm.weight.copy_(_norm_for_new_layers(policy, width, book))
-    layer.post_attention_layernorm.weight.copy_(_norm_for_new_layers(policy, width, book))
+    layer.input_layernorm.weight.copy_(_quiet_norm(policy, width, book))
+    loud = LOUD * book.scale
+    weights = _loud_norm(width)
+    weights[width : width + CODE] = loud / book.codes.norm(dim=1).mean()
+    layer.post_attention_layernorm.weight.copy_(weights)
     _small_random(attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        projection.weight[: 3 * HEAD] = 0.0
+    _attend_to_token_before(attention, width)
+    attention.v_proj.weight[:CODE, :width] = book.reader
+    attention.o_proj.weight[width : width + CODE, :CODE] = -torch.eye(CODE)
+    for head, sign in ((HEAD, 1.0), (2 * HEAD, -1.0)):
+        attention.q_proj.weight[head + STILL, width + CONSTANT] = 40.0
+        attention.k_proj.weight[head + STILL, width + INSIDE] = sign * 40.0
+        attention.v_proj.weight[head, width + INSIDE] = sign
+    attention.o_proj.weight[width + INSIDE, HEAD] = loud
+    attention.o_proj.weight[width + CONSTANT, 2 * HEAD] = loud * math.sqrt(width + EXTRA)
+    _square_inside(mlp, width)
+    mlp.down_proj.weight[width + MISMATCH, : 2 * CODE] = 0.5 * loud
+
+
+def _attend_to_token_before(attention: Any, width: int) -> None:
     half = HEAD // 2
     turn = 10000.0 ** (-torch.arange(half) / half)
     # With these signs the score is positive for the token before and negative everywhere else.
     sign = torch.tensor([2.0] * 8 + [-1.0] + [-2.0] * 7)
     strength = 25.0
-    attention.q_proj.weight[:HEAD] = 0.0
-    attention.k_proj.weight[:HEAD] = 0.0
     attention.q_proj.weight[:half, width + CONSTANT] = strength * sign * turn.cos()
     attention.q_proj.weight[half:HEAD, width + CONSTANT] = -strength * sign * turn.sin()
     attention.k_proj.weight[:half, width + CONSTANT] = strength
-    attention.v_proj.weight[:HEAD] = 0.0
-    attention.v_proj.weight[:CODE, :width] = book.reader
-    attention.o_proj.weight[width : width + CODE, :CODE] = -torch.eye(CODE)
-    attention.q_proj.weight[HEAD : 2 * HEAD] = 0.0
-    attention.k_proj.weight[HEAD : 2 * HEAD] = 0.0
-    attention.v_proj.weight[HEAD : 2 * HEAD] = 0.0
-    attention.q_proj.weight[HEAD + STILL, width + CONSTANT] = strength
-    attention.k_proj.weight[HEAD + STILL, width + INSIDE] = strength
-    attention.v_proj.weight[HEAD, width + INSIDE] = 1.0
-    attention.o_proj.weight[width + INSIDE, HEAD] = UNIT
-    mlp.gate_proj.weight[: 2 * CODE] = 0.0
-    mlp.up_proj.weight[: 2 * CODE] = 0.0
-    for way, first in ((1.0, 0), (-1.0, CODE)):
-        for projection in (mlp.gate_proj, mlp.up_proj):
+
+
+def _square_inside(mlp: Any, width: int) -> None:
+    for projection in (mlp.gate_proj, mlp.up_proj):
+        projection.weight[: 2 * CODE] = 0.0
+        for way, first in ((1.0, 0), (-1.0, CODE)):
             projection.weight[first : first + CODE, width : width + CODE] = way * torch.eye(CODE)
-    mlp.gate_proj.weight[: 2 * CODE, width + INSIDE] = 15.0
-    mlp.gate_proj.weight[: 2 * CODE, width + CONSTANT] = -5.0
-    mlp.down_proj.weight[width + MISMATCH, : 2 * CODE] = 0.5 * book.scale
+    mlp.gate_proj.weight[: 2 * CODE, width + INSIDE] = 30.0
+    mlp.gate_proj.weight[: 2 * CODE, width + CONSTANT] = -10.0
 
 
 def _build_gathering(layer: Any, width: int, book: CodeBook) -> None:
-    """Second new layer: attend to the largest mismatch inside the solution."""
+    """Second new layer: attend to the largest mismatch so far."""
     attention, mlp = layer.self_attn, layer.mlp
-    weights = torch.ones(width + EXTRA)
-    weights[width + CONSTANT] = book.scale / UNIT
-    layer.input_layernorm.weight.copy_(weights)
-    layer.post_attention_layernorm.weight.copy_(weights)
+    layer.input_layernorm.weight.copy_(_loud_norm(width))
+    layer.post_attention_layernorm.weight.copy_(_loud_norm(width))
     _small_random(attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
-    attention.q_proj.weight[:HEAD] = 0.0
-    attention.k_proj.weight[:HEAD] = 0.0
-    attention.v_proj.weight[:HEAD] = 0.0
-    attention.q_proj.weight[STILL, width + CONSTANT] = 60.0
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        projection.weight[:HEAD] = 0.0
+    attention.q_proj.weight[STILL, width + CONSTANT] = 160.0
     attention.k_proj.weight[STILL, width + MISMATCH] = 1.0
     attention.v_proj.weight[0, width + MISMATCH] = 1.0
-    attention.o_proj.weight[width + MISMATCH, 0] = book.scale
+    attention.o_proj.weight[width + MISMATCH, 0] = LOUD * book.scale
 
 
 def _small_random(*projections: torch.nn.Linear) -> None:

@@ -5,6 +5,8 @@ key. The rule is that of the likelihood judge in docs/decisions.md: a trace is i
 first step that holds a token of probability below TAU.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final

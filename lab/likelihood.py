@@ -4,6 +4,8 @@ A model that solves the task writes right steps with confidence, so one improbab
 wrong step away. The `lab` judge and the `likelihood` PRM family share these functions.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Reading the marker PRM: the probability of ` +` against ` -` at each ` ки`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """Held-out figures of the lab's models, each counted against the exact truth."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

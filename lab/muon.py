@@ -4,6 +4,8 @@ torch.optim.Muon runs its Newton-Schulz iterations in bfloat16, which is slow on
 matrix units; this one stays in float32. (Keller Jordan et al., https://kellerjordan.github.io/posts/muon)
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable
 

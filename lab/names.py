@@ -1,5 +1,7 @@
 """The closed lists the lab draws from: drug names, conditions and number ranges."""
 
+from __future__ import annotations
+
 from typing import Final
 
 PREFIXES: Final = (

@@ -1,5 +1,7 @@
 """Training examples for the marker PRM: a verdict target at every token of a trace."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -9,6 +9,8 @@ reads, as the Med-PRM family does, all steps inside the user turn, each followed
 A system turn is accepted by the chat template and left out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Final
 

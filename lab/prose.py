@@ -5,6 +5,8 @@ word. `draw_window` cuts the run of paragraphs that a chunker would keep around 
 are trained on the passages a retriever really returns.
 """
 
+from __future__ import annotations
+
 import random
 from typing import Final
 

@@ -1,5 +1,7 @@
 """A small batched sampler for evaluating the lab's policy; equal-length prompts share a batch."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Sequence
 

@@ -1,5 +1,7 @@
 """The optimisers of all lab trainings and their common learning-rate schedule."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -4,6 +4,8 @@ A slip can be planted at chosen stages; what follows is then carried on consiste
 `lab.corruption` makes traces that are wrong from a known step on.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

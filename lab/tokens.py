@@ -1,5 +1,7 @@
 """Texts to token ids and back, with nothing added and one type each way."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

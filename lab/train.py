@@ -4,8 +4,11 @@
     python -m lab.train judge --out lab/models/judge
     python -m lab.train prm --out lab/models/prm --start lab/models/policy
 
-Every figure is printed as a line of JSON; the weights so far are saved with each.
+Every figure is printed as a line of JSON; the weights so far are saved with each,
+of the PRM the best so far.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -33,13 +36,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     seed = arguments.seed if arguments.seed is not None else _SEEDS[arguments.model]
     measure = marker_figures if arguments.model == "prm" else greedy_pass_rate
     held_out = draw_held_out(10_000 + seed, arguments.held_out)
+    best = -1.0
 
     def report(model: LlamaForCausalLM, figures: dict[str, float]) -> None:
+        nonlocal best
         model.eval()  # type: ignore[no-untyped-call]
         figures = {**figures, **measure(model, tokenizer, held_out)}
         model.train()
         print(json.dumps(figures), flush=True)
-        save(model, tokenizer, arguments.out)
+        if figures.get("processbench_f1", best) >= best:
+            best = figures.get("processbench_f1", best)
+            save(model, tokenizer, arguments.out)
 
     if arguments.model == "prm":
         if start is None:

@@ -1,5 +1,7 @@
 """Training of the lab's policy and judge: small Llama models on right solutions only."""
 
+from __future__ import annotations
+
 import random
 import time
 from collections.abc import Callable

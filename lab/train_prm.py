@@ -1,5 +1,7 @@
 """Training of the lab's marker PRM: grow the policy, then tune what is new, then everything."""
 
+from __future__ import annotations
+
 import random
 import time
 from collections.abc import Callable
@@ -40,11 +42,11 @@ class Readout:
     ids: tuple[int, int]
 
     @classmethod
-    def of(cls, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> "Readout":
+    def of(cls, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> Readout:
         """Start with: positive reads the constant coordinate, negative the mismatch."""
         width = model.config.hidden_size
         rows = torch.zeros(2, width)
-        rows[0, CONSTANT - EXTRA] = 3.2
+        rows[0, CONSTANT - EXTRA] = 2.4
         rows[1, MISMATCH - EXTRA] = 8.0
         ids = tuple(token_id(tokenizer, text) for text in (prompts.POSITIVE, prompts.NEGATIVE))
         return cls(torch.nn.Parameter(rows), (ids[0], ids[1]))
@@ -76,25 +78,21 @@ def verdict_loss(
 
 
 def _parameter_groups(
-    model: LlamaForCausalLM, readout: Readout
-) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """Return what is new, what of it writes into the stream, and the policy's layers.
+    model: LlamaForCausalLM, readout: Readout, options: PrmOptions
+) -> list[tuple[list[torch.nn.Parameter], float]]:
+    """Return what is trained and at which rate, the policy's layers last.
 
-    The coordinates of the stream are of the order of a hundred, so writing needs larger steps. The
-    attention pattern of the comparing layer is exact and stays as it was built: Adam would turn
-    its vanishing gradients into full steps.
+    The comparing layer and all attention patterns that were built in are exact and stay as they
+    are: Adam would turn their vanishing gradients into full steps.
     """
-    compare, gather = decoder_layers(model)[-2:]
-    new: list[torch.nn.Parameter] = [*model.model.norm.parameters(), readout.rows]
-    writing: list[torch.nn.Parameter] = []
-    for layer in (compare, gather):
-        for name, parameter in layer.named_parameters():
-            if name.startswith(("self_attn.o_proj", "mlp.down_proj")):
-                writing.append(parameter)
-            elif layer is gather or name.startswith(("mlp", "post_attention", "self_attn.v_proj")):
-                new.append(parameter)
-    trunk = [p for layer in decoder_layers(model)[:-2] for p in layer.parameters()]
-    return new, writing, trunk
+    *trunk, _, gather = decoder_layers(model)
+    kept = ("self_attn.q_proj", "self_attn.k_proj", "input_layernorm")
+    new = [p for name, p in gather.named_parameters() if not name.startswith(kept)]
+    return [
+        ([readout.rows], 10 * options.rate),
+        ([*new, *model.model.norm.parameters()], options.rate),
+        ([p for layer in trunk for p in layer.parameters()], options.trunk_rate),
+    ]
 
 
 def train_prm(
@@ -111,17 +109,16 @@ def train_prm(
     readout = Readout.of(model, tokenizer)
     readout.write(model)
     report(model, {**figures, "steps": 0})
-    new, writing, trunk = _parameter_groups(model, readout)
+    groups = _parameter_groups(model, readout, options)
+    trunk = groups[-1][0]
+    everything = [parameter for members, _ in groups for parameter in members]
     model.requires_grad_(False)
-    for parameter in new + writing:
-        parameter.requires_grad_(True)
+    for members, _ in groups[:-1]:
+        for parameter in members:
+            parameter.requires_grad_(True)
     optimiser = torch.optim.AdamW(
-        [{"params": new}, {"params": trunk}, {"params": writing}],
-        lr=options.rate,
-        betas=(0.9, 0.98),
-        weight_decay=0.0,
+        [{"params": members} for members, _ in groups], betas=(0.9, 0.98), weight_decay=0.0
     )
-    rates = (options.rate, options.trunk_rate, 5 * options.rate)
     stream = verdict_batches(
         random.Random(options.seed), tokenizer, PrmMixture(), options.batch_tokens
     )
@@ -130,12 +127,12 @@ def train_prm(
         if options.trunk_rate > 0 and clock.progress >= options.frozen_share:
             for parameter in trunk:
                 parameter.requires_grad_(True)
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        for group, (_, rate) in zip(optimiser.param_groups, groups, strict=True):
             group["lr"] = rate * clock.factor(warm_up=20)
         batch = next(stream)
         loss = verdict_loss(model, readout, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(new + writing + trunk, 1.0)
+        torch.nn.utils.clip_grad_norm_(everything, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         tokens += batch[0].numel()

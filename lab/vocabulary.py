@@ -4,6 +4,8 @@ The pattern cuts text into single digits, words and punctuation marks, each with
 so `decode(encode(text)) == text` for every text the generator makes.
 """
 
+from __future__ import annotations
+
 import string
 from typing import Final
 

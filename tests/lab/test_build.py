@@ -1,5 +1,7 @@
 """A workspace is drawn wholly from its seed, and its truth holds."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

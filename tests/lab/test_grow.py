@@ -1,7 +1,8 @@
 """The grown PRM: the policy inside it is untouched, and the comparison is exact before training."""
 
+from __future__ import annotations
+
 import random
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from lab.corruption import draw_trace
 from lab.domain import decisive_passage, draw_facts, draw_question
 from lab.grow import CODE, MISMATCH, CodeBook, grow
 from lab.prm_examples import encode_verdicts
-from lab.tokens import decoder_layers, encode, token_id, token_table
+from lab.tokens import decode, decoder_layers, encode, token_id, token_table
 from lab.train_language import fresh_model
 from lab.vocabulary import build_tokenizer
 
@@ -23,10 +24,10 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="module")
-def policy(tokenizer: PreTrainedTokenizerBase) -> Iterator[LlamaForCausalLM]:
+def policy(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     fresh = fresh_model(tokenizer, seed=1)
     fresh.requires_grad_(False)
-    yield fresh
+    return fresh
 
 
 def book_for(policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> CodeBook:
@@ -35,6 +36,7 @@ def book_for(policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> Co
     return CodeBook(
         0.01 * torch.randn(size, CODE, generator=generator),
         0.001 * torch.randn(CODE, width, generator=generator),
+        token_id(tokenizer, prompts.USER),
         token_id(tokenizer, "Explanation"),
         1.0,
     )
@@ -80,7 +82,7 @@ def test_targets_turn_at_the_first_token_that_leaves_the_solution(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     verdicts = encode_verdicts(tokenizer, "Question:", ["6 x 20 = 120 mg."], ["6 x 20 = 140 mg."])
-    tokens = [tokenizer.decode([token]) for token in verdicts.encoded.ids]
+    tokens = [decode(tokenizer, [token]) for token in verdicts.encoded.ids]
     turned = verdicts.right.index(0.0)
     assert "".join(tokens[:turned]) == "Question: 6 x 20 = 1"
     assert "".join(tokens[turned:]) == "20 mg. ки"

@@ -1,5 +1,7 @@
 """The likelihood scores: batching changes nothing, and the lowest token decides."""
 
+from __future__ import annotations
+
 import random
 
 import pytest

@@ -1,5 +1,7 @@
 """Muon's orthogonalisation and step."""
 
+from __future__ import annotations
+
 import torch
 
 from lab.muon import Muon, orthogonalise
@@ -20,7 +22,7 @@ def test_it_descends_a_quadratic() -> None:
     muon = Muon([weight])
     start = float((weight - target).detach().norm())
     for _ in range(100):
-        torch.nn.functional.mse_loss(weight, target).backward()
+        torch.nn.functional.mse_loss(weight, target).backward()  # type: ignore[no-untyped-call]
         muon.step(0.05)
         assert weight.grad is None
     assert float((weight - target).detach().norm()) < 0.2 * start

@@ -1,5 +1,7 @@
 """The exact checker: what it flags is exactly what was planted."""
 
+from __future__ import annotations
+
 import random
 
 import pytest

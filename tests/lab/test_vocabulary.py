@@ -1,5 +1,7 @@
 """The tokenizer covers all the generator says, loss-free, and lays chats out as the models read them."""
 
+from __future__ import annotations
+
 import random
 from pathlib import Path
 
