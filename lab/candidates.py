@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from inference.noise import noise_key
+from inference.prefix_sharing_choice import SamplingRule
+from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
+from inference.prefix_sharing_wave import Row
+from inference.transformers_local import load_local_model
 from lab import prompts
 from lab.build import LabProblem, LabTrace
-from lab.bundled import load_bundled
-from lab.sampling import complete
+from lab.bundled import model_folder
 from lab.solution import final_answer
-from lab.tokens import decode, token_id
+
+MAX_NEW_TOKENS = 130
+"""The longest right solution has about 110 tokens."""
 
 
 def sample_traces(
@@ -32,30 +38,32 @@ def sample_traces(
     Returns:
         One trace per completion that holds at least one step, ids `<problem id>-s<number>`.
     """
-    model, tokenizer = load_bundled("policy")
-    asked = [(problem, number) for problem in problems for number in range(per_problem)]
-    encoded = [
-        tokenizer.encode(
-            prompts.generation_prompt(
-                prompts.user_text(passages.get(problem.id), problem.question)
-            ),
-            add_special_tokens=False,
+    local = load_local_model(str(model_folder("policy")))
+    engine = PrefixEngine(local.model, local.end_ids)
+    asked = []
+    for problem in problems:
+        user = prompts.user_text(passages.get(problem.id), problem.question)
+        ids = tuple(
+            local.tokenizer.encode(prompts.generation_prompt(user), add_special_tokens=False)
         )
-        for problem, _ in asked
-    ]
-    end_id = token_id(tokenizer, prompts.END)
-    completions = complete(model, encoded, end_id=end_id, temperature=temperature, seed=seed)
+        key = noise_key(seed, problem.id)
+        # The last token of the prompt is fed to each row: its output is the first choice.
+        rows = [Row(len(ids) - 1, ids[-1:], key, (0, number)) for number in range(per_problem)]
+        asked.append((problem, SharedTrace(ids, tuple(rows))))
+    asked.sort(key=lambda pair: len(pair[1].ids))
+    written = engine.continue_all(
+        [shared for _, shared in asked],
+        SamplingRule(temperature),
+        max_new_tokens=MAX_NEW_TOKENS,
+        stop=(),
+        tokenizer=local.tokenizer,
+    )
     traces = []
-    for (problem, number), ids in zip(asked, completions, strict=True):
-        steps = tuple(prompts.split_steps(decode(tokenizer, ids)))
-        if steps:
-            traces.append(
-                LabTrace(
-                    f"{problem.id}-s{number}",
-                    problem.id,
-                    steps,
-                    final_answer(steps),
-                    problem.first_error_index(steps),
-                )
-            )
-    return traces
+    for (problem, _), rows_written in zip(asked, written, strict=True):
+        for number, row in enumerate(rows_written):
+            steps = tuple(prompts.split_steps(row.text))
+            if steps:
+                wrong = problem.first_error_index(steps)
+                name = f"{problem.id}-s{number}"
+                traces.append(LabTrace(name, problem.id, steps, final_answer(steps), wrong))
+    return sorted(traces, key=lambda trace: trace.id)

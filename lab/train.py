@@ -53,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit("The PRM grows out of a trained policy: name its folder with --start.")
         prm_options = PrmOptions(
             seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
-            arguments.rate, arguments.trunk_rate, arguments.frozen_share,
+            arguments.rate,
         )  # fmt: skip
         trained, figures = train_prm(start, tokenizer, prm_options, report)
     else:
         options = LanguageOptions(
             seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
-            arguments.bare_share, arguments.marked, arguments.drill, start,
+            arguments.bare_share, arguments.marked, arguments.drill, arguments.decay, start,
         )  # fmt: skip
         trained, figures = train_language(tokenizer, options, report)
     report(trained, figures)
@@ -83,10 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     language.add_argument("--marked", type=float, default=0.0, help="share in the PRM's layout")
     language.add_argument("--drill", type=float, default=0.3, help="share of bare calculations")
+    language.add_argument("--decay", type=float, default=0.35, help="share of falling rate")
     prm = parser.add_argument_group("prm")
-    prm.add_argument("--rate", type=float, default=1e-3, help="learning rate of the new layers")
-    prm.add_argument("--trunk-rate", type=float, default=1e-4, help="of the policy's layers")
-    prm.add_argument("--frozen-share", type=float, default=0.4, help="leading share without these")
+    prm.add_argument("--rate", type=float, default=1e-3, help="learning rate of the last layer")
     return parser
 
 

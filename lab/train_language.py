@@ -29,6 +29,8 @@ class LanguageOptions:
     marked: float
     """Share of examples laid out as the marker PRM reads them."""
     drill: float
+    decay: float
+    """Trailing share of the training over which the learning rate falls to zero."""
     start: LlamaForCausalLM | None = None
     """A model to train further instead of a fresh one."""
 
@@ -94,7 +96,7 @@ def train_language(
         ids, weights = next(streams[clock.progress >= options.bare_share])
         loss = language_loss(model, ids, weights)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimisers.step(clock.factor())
+        optimisers.step(clock.factor(decay=options.decay))
         tokens += ids.numel()
         clock.step += 1
         if clock.step % 20 == 0:

@@ -1,4 +1,8 @@
-"""Training of the lab's marker PRM: grow the policy, then tune what is new, then everything."""
+"""Training of the lab's marker PRM: grow the policy, then tune what is new.
+
+The policy's layers stay frozen: released, even at a rate of 3e-5, they wrote into the coordinates
+of the comparison and first-error F1 fell from .90 to 0 within two minutes.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +31,7 @@ class PrmOptions:
     minutes: float
     batch_tokens: int
     rate: float
-    """AdamW learning rate of the new layers."""
-    trunk_rate: float
-    """AdamW learning rate of the policy's layers once they are released; 0 keeps them frozen."""
-    frozen_share: float
-    """Leading share of the training in which the policy's layers are frozen."""
+    """AdamW learning rate of the last layer; the read-out learns ten times as fast."""
 
 
 @dataclass
@@ -80,18 +80,17 @@ def verdict_loss(
 def _parameter_groups(
     model: LlamaForCausalLM, readout: Readout, options: PrmOptions
 ) -> list[tuple[list[torch.nn.Parameter], float]]:
-    """Return what is trained and at which rate, the policy's layers last.
+    """Return what is trained and at which rate.
 
     The comparing layer and all attention patterns that were built in are exact and stay as they
     are: Adam would turn their vanishing gradients into full steps.
     """
-    *trunk, _, gather = decoder_layers(model)
+    gather = decoder_layers(model)[-1]
     kept = ("self_attn.q_proj", "self_attn.k_proj", "input_layernorm")
     new = [p for name, p in gather.named_parameters() if not name.startswith(kept)]
     return [
         ([readout.rows], 10 * options.rate),
         ([*new, *model.model.norm.parameters()], options.rate),
-        ([p for layer in trunk for p in layer.parameters()], options.trunk_rate),
     ]
 
 
@@ -110,12 +109,10 @@ def train_prm(
     readout.write(model)
     report(model, {**figures, "steps": 0})
     groups = _parameter_groups(model, readout, options)
-    trunk = groups[-1][0]
-    everything = [parameter for members, _ in groups for parameter in members]
+    trained = [parameter for members, _ in groups for parameter in members]
     model.requires_grad_(False)
-    for members, _ in groups[:-1]:
-        for parameter in members:
-            parameter.requires_grad_(True)
+    for parameter in trained:
+        parameter.requires_grad_(True)
     optimiser = torch.optim.AdamW(
         [{"params": members} for members, _ in groups], betas=(0.9, 0.98), weight_decay=0.0
     )
@@ -124,15 +121,12 @@ def train_prm(
     )
     spoken, tokens, average = time.monotonic(), 0, 0.0
     while clock.progress < 1:
-        if options.trunk_rate > 0 and clock.progress >= options.frozen_share:
-            for parameter in trunk:
-                parameter.requires_grad_(True)
         for group, (_, rate) in zip(optimiser.param_groups, groups, strict=True):
             group["lr"] = rate * clock.factor(warm_up=20)
         batch = next(stream)
         loss = verdict_loss(model, readout, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(everything, 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         tokens += batch[0].numel()
