@@ -24,7 +24,9 @@ LABELERS = ("judge", "mc", "consensus", "prm", "likelihood")
 MARK = "demo.json"
 """Says by which seed a demo folder was made."""
 
-PROBLEMS = 40
+PROBLEMS = 28
+DISTRACTORS = 12
+"""Further documents, about drugs that no problem asks for."""
 TRACES_PER_PROBLEM = 2
 CONTINUATIONS = 4
 PASSAGE_TOKENS = 160
@@ -112,7 +114,9 @@ def _stages(out: Path, seed: int, workspace: Workspace) -> Iterator[list[str]]:
     """The verbs of the contract, in order, on the lab's files."""
     from lab.build import build_workspace, write_workspace_files
 
-    lab = build_workspace(seed, PROBLEMS, traces_per_problem=TRACES_PER_PROBLEM)
+    lab = build_workspace(
+        seed, PROBLEMS, traces_per_problem=TRACES_PER_PROBLEM, n_distractors=DISTRACTORS
+    )
     write_workspace_files(lab, out)
     on = ["--dataset", DATASET]
     yield [
@@ -170,6 +174,14 @@ def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: Workspac
         for problem in lab.problems
         if problem.question in passages
     }
+    right = sum(
+        problem.decisive_passage.split(". ")[0] in shown.get(problem.id, "")
+        for problem in lab.problems
+    )
+    note(
+        f"the top passage is the right guideline for {right} of {len(by_id)} problems; "
+        "a wrong one misleads judge and policy alike"
+    )
     note(f"sampling {TRACES_PER_PROBLEM} traces for each of {len(by_id)} problems from the policy")
     sampled = sample_traces(lab.problems, shown, per_problem=TRACES_PER_PROBLEM, seed=seed)
     rows = [

@@ -9,11 +9,34 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "transformers", "faiss", "sentence_transformers", "google.genai", "openai", "sqlmodel")
+HEAVY = (
+    "torch",
+    "transformers",
+    "faiss",
+    "sentence_transformers",
+    "google.genai",
+    "openai",
+    "sqlmodel",
+)
 COMMANDS = (
-    ["demo"], ["run"], ["import"], ["export"], ["corpus", "add"], ["corpus", "list"], ["corpus", "remove"],
-    ["index"], ["search"], ["retrieve"], ["judge"], ["continue"], ["consensus"], ["score"], ["evaluate"],
-    ["status"], ["remove", "dataset"], ["remove", "labeler"],
+    ["demo"],
+    ["run"],
+    ["import"],
+    ["export"],
+    ["corpus", "add"],
+    ["corpus", "list"],
+    ["corpus", "remove"],
+    ["index"],
+    ["search"],
+    ["retrieve"],
+    ["judge"],
+    ["continue"],
+    ["consensus"],
+    ["score"],
+    ["evaluate"],
+    ["status"],
+    ["remove", "dataset"],
+    ["remove", "labeler"],
 )
 
 
@@ -39,7 +62,9 @@ def test_every_command_has_help_and_stands_in_the_readme(
     shown = capsys.readouterr().out
     assert "Usage: stepgold" in shown
     undocumented = [
-        line for line in shown.splitlines() if line.strip().startswith("--") and len(line.split()) < 2
+        line
+        for line in shown.splitlines()
+        if line.strip().startswith("--") and len(line.split()) < 2
     ]
     assert not undocumented
     assert f"`stepgold {' '.join(command)}" in (ROOT / "README.md").read_text()
