@@ -78,6 +78,8 @@ def _encode_drill(tokenizer: PreTrainedTokenizerBase, steps: list[str]) -> Encod
             known = (
                 0 if known < len(line) and " count is " in decode(tokenizer, ids[-8:]) else known
             )
+        elif ", so " in step and " contraindicated " in step:
+            known = len(encode(tokenizer, step[: step.index(", so ") + 4]))
         elif " above " in step or step.startswith("The answer"):
             known = 0
         elif " below " in step and step[0].isdigit():
