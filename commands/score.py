@@ -63,4 +63,4 @@ def score(
 
 def _stage(contexts: Iterable[TraceInContext], scorer: Scorer) -> Iterator[Labelled]:
     for label in scorer.score(contexts):
-        yield Labelled(label)
+        yield Labelled(label, resolved_model=scorer.resolved_model)

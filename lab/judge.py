@@ -45,4 +45,5 @@ class LikelihoodJudge:
                 continue
             wrong = wrong or step.score < self._tau
             steps.append(StepLabel(Verdict.INCORRECT if wrong else Verdict.CORRECT))
-        return replace(label, step_labels=tuple(steps))
+        resolved = {"resolved_model": self._scorer.resolved_model}
+        return replace(label, step_labels=tuple(steps), meta={**label.meta, **resolved})
