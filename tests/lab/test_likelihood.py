@@ -60,7 +60,8 @@ def test_a_batch_gives_what_single_traces_give(
 def test_scores_equal_a_plain_token_by_token_computation(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    (request,) = requests(tokenizer, 1)
+    (whole,) = requests(tokenizer, 1)
+    request = StepRequest(whole.prompt_ids, whole.steps[:2])
     expected = []
     ids = list(request.prompt_ids)
     for index, step in enumerate(request.steps):
