@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -109,6 +110,20 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
             print(f"  {name}: {value}", file=sys.stderr)
 
 
+def _misused(error: TyperException, *, as_json: bool) -> int:
+    """Tell what was wrong with the command line; one without a command gets the help itself."""
+    message = error.format_message()
+    called: Any = getattr(error, "ctx", None)
+    path = called.command_path if called is not None else "stepgold"
+    if not message.startswith("Usage:"):
+        _fail(message, None, f"{path} --help", as_json=as_json)
+    elif as_json:
+        _fail("Missing command.", None, f"{path} --help", as_json=True)
+    else:
+        print(message, file=sys.stderr)
+    return BAD_INPUT
+
+
 def execute(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code (design.md section 3)."""
     as_json, debug = "--json" in argv, "--debug" in argv
@@ -122,10 +137,7 @@ def execute(argv: Sequence[str]) -> int:
         _fail(error.what, error.where, error.remedy, as_json=as_json)
         return BAD_INPUT
     except TyperException as error:
-        message = error.format_message()
-        if message:
-            _fail(message, None, "stepgold --help, or stepgold COMMAND --help", as_json=as_json)
-        return BAD_INPUT
+        return _misused(error, as_json=as_json)
     except Exit as wish:
         return wish.exit_code
     except (KeyboardInterrupt, Abort):
@@ -155,6 +167,10 @@ def execute(argv: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the `stepgold` command."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Libraries draw bars of their own while they load weights; ours say what a person waits for.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    # A model that is not there is told by us in one line, not by the hub in one for each try.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     sys.exit(execute(sys.argv[1:]))
 
 

@@ -7,13 +7,14 @@ the next token of right solutions: the policy's output layer, squeezed into a fe
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Final
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from lab import prompts
-from lab.examples import CONTEXT_WEIGHT, Mixture, batches
+from lab.examples import CONTEXT_WEIGHT, Mixture, batches, draw_example
 from lab.grow import CODE, CodeBook
 from lab.names import DRUG_NAMES
 from lab.tokens import decoder_layers, final_states, token_id, token_table
@@ -28,7 +29,8 @@ def prediction_states(
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Return final states before solution tokens, these tokens and the state scale."""
     opening = token_id(tokenizer, OPENING)
-    stream = batches(rng, tokenizer, Mixture(drill=0.0, marked=1.0, window=0.6), tokens=4000)
+    draw = partial(draw_example, rng, tokenizer, Mixture(drill=0.0, marked=1.0, window=0.6))
+    stream = batches(rng, draw, 4000, token_id(tokenizer, prompts.PAD))
     states, targets, squares = [], [], []
     last_layer = decoder_layers(policy)[-1]
     hook = last_layer.register_forward_hook(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from lab import prompts
 from lab.domain import DrugFacts, decisive_passage, draw_facts, draw_question
 from lab.prose import draw_window
 from lab.solution import solution_steps
-from lab.tokens import decode, encode, token_id
+from lab.tokens import decode, encode
 
 CONTEXT_WEIGHT = 0.05
 
@@ -90,13 +90,11 @@ def _encode_drill(tokenizer: PreTrainedTokenizerBase, steps: list[str]) -> Encod
 
 
 def batches(
-    rng: random.Random, tokenizer: PreTrainedTokenizerBase, mixture: Mixture, tokens: int
+    rng: random.Random, draw: Callable[[], Encoded], tokens: int, pad_id: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield (ids, weights) for ever: right-padded, sorted by length, about `tokens` tokens each."""
+    """Yield (ids, weights) for ever: right-padded, of like length, about `tokens` tokens each."""
     while True:
-        pool = sorted(
-            (draw_example(rng, tokenizer, mixture) for _ in range(256)), key=lambda e: len(e.ids)
-        )
+        pool = sorted((draw() for _ in range(256)), key=lambda example: len(example.ids))
         groups: list[list[Encoded]] = [[]]
         for example in pool:
             if len(example.ids) * (len(groups[-1]) + 1) > tokens:
@@ -104,7 +102,7 @@ def batches(
             groups[-1].append(example)
         rng.shuffle(groups)
         for group in groups:
-            yield pad(group, token_id(tokenizer, prompts.PAD))
+            yield pad(group, pad_id)
 
 
 def pad(group: list[Encoded], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

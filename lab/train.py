@@ -1,7 +1,8 @@
-"""Train one of the lab's models: `python -m lab.train {policy,judge,prm} --out DIR`.
+"""Train one of the lab's models: `python -m lab.train {policy,judge,conditions,prm} --out DIR`.
 
     python -m lab.train policy --out lab/models/policy --marked 0.3
     python -m lab.train judge --out lab/models/judge
+    python -m lab.train conditions --out DIR --start FOLDER   # a language model, on contraindications
     python -m lab.train prm --out lab/models/prm --start lab/models/policy
 
 Every figure is printed as a line of JSON; the weights so far are saved with each,
@@ -21,11 +22,12 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedToken
 from lab import prompts
 from lab.measures import draw_held_out, greedy_pass_rate, marker_figures
 from lab.tokens import token_id
+from lab.train_conditions import train_conditions
 from lab.train_language import LanguageOptions, train_language
 from lab.train_prm import PrmOptions, train_prm
 from lab.vocabulary import build_tokenizer
 
-_SEEDS = {"policy": 1, "judge": 2, "prm": 3}
+_SEEDS = {"policy": 1, "judge": 2, "prm": 3, "conditions": 4}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
             arguments.bare_share, arguments.marked, arguments.drill, arguments.decay, start,
         )  # fmt: skip
-        trained, figures = train_language(tokenizer, options, report)
+        if arguments.model == "conditions":
+            if start is None:
+                raise SystemExit("Name the model to train further with --start.")
+            trained, figures = train_conditions(start, tokenizer, options, report)
+        else:
+            trained, figures = train_language(tokenizer, options, report)
     report(trained, figures)
 
 

@@ -6,12 +6,13 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from lab import prompts
-from lab.examples import Mixture, batches
+from lab.examples import Mixture, batches, draw_example
 from lab.schedule import Clock, Optimisers
 from lab.tokens import final_states, token_id, token_table
 
@@ -89,7 +90,11 @@ def train_language(
     optimisers = Optimisers(model.named_parameters())
     clock = Clock(options.steps, options.minutes)
     mixtures = [Mixture(options.drill, options.marked, window) for window in (0.0, 0.75)]
-    streams = [batches(rng, tokenizer, mixture, options.batch_tokens) for mixture in mixtures]
+    pad_id = token_id(tokenizer, prompts.PAD)
+    streams = [
+        batches(rng, partial(draw_example, rng, tokenizer, mixture), options.batch_tokens, pad_id)
+        for mixture in mixtures
+    ]
     tokens, spoken = 0, time.monotonic()
     figures: dict[str, float] = {}
     while clock.progress < 1:
