@@ -28,13 +28,13 @@ def plain_text(value: str, what: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{what} is not a text but {type(value).__name__}.")
     if "\0" in value:
-        raise InputError(f"{what} contains a NUL byte.", remedy="Remove it from the source.")
+        raise InputError(f"{what} contains a NUL byte.", remedy="remove it from the source")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise InputError(
             f"{what} contains half of a surrogate pair, which no UTF-8 text can hold.",
-            remedy="Write the source as UTF-8.",
+            remedy="write the source as UTF-8",
         ) from None
     return value
 
@@ -146,11 +146,11 @@ def known(kind: str, wanted: str, names: Iterable[str], *, make: str) -> InputEr
     close = get_close_matches(wanted, have, n=1)
     listed = ", ".join(have[:_LISTED]) + (" and more" if len(have) > _LISTED else "")
     if not have:
-        remedy = f"There is none yet: {make}"
+        remedy = f"there is none yet: {make}"
     elif close:
-        remedy = f"Did you mean {close[0]!r}? Known: {listed}."
+        remedy = f"did you mean {close[0]!r}? Known: {listed}"
     else:
-        remedy = f"Known: {listed}."
+        remedy = f"known: {listed}"
     return InputError(f"There is no {kind} {wanted!r}.", remedy=remedy)
 
 

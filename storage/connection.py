@@ -100,7 +100,7 @@ class Connections:
             raise StoreError(
                 "The database is in use: another thread has been writing for too long.",
                 where=self.where,
-                remedy="Run the command again.",
+                remedy="run the command again",
             )
         try:
             yield

@@ -44,7 +44,7 @@ def add_documents(
             raise CorpusError(
                 f"The document {document.name!r} comes twice.",
                 where=document.source,
-                remedy="Give the documents different names, or leave one out.",
+                remedy="give the documents different names, or leave one out",
             )
         seen.add(document.name)
         row = _document_columns(document)
@@ -92,7 +92,7 @@ def corpus_pk(connection: Connection, corpus: str) -> int:
     if pk is None:
         names = connection.scalars(select(CORPORA.c.name))
         raise checks.known(
-            "corpus", corpus, names, make="add one with `stepgold corpus add PATH --corpus NAME`."
+            "corpus", corpus, names, make="add one with `stepgold corpus add PATH --corpus NAME`"
         )
     return int(pk)
 

@@ -38,7 +38,7 @@ def dataset_pk(connection: Connection, dataset: str) -> int:
     if pk is None:
         names = connection.scalars(select(DATASETS.c.name))
         raise checks.known(
-            "dataset", dataset, names, make="import one with `stepgold import FORMAT FILE`."
+            "dataset", dataset, names, make="import one with `stepgold import FORMAT FILE`"
         )
     return int(pk)
 

@@ -39,7 +39,7 @@ def declare_retrieval(
             raise InputError(
                 f"The evidence of dataset {dataset!r} was retrieved with another configuration:"
                 f" {checks.differences(stored, wanted)}.",
-                remedy="Retrieve it anew with --replace.",
+                remedy="retrieve it anew with --replace",
             )
         connection.execute(
             update(PROBLEMS).where(PROBLEMS.c.dataset_pk == pk).values(evidence_set_pk=None)

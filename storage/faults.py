@@ -13,39 +13,39 @@ from traces.errors import StoreError
 _FAULTS = {
     "SQLITE_FULL": (
         "The disk is full: the database could not be written.",
-        "Free some space and run the command again: what was finished before is kept.",
+        "free some space and run the command again: what was finished before is kept",
     ),
     "SQLITE_READONLY": (
         "The database is read-only.",
-        "Give yourself write access to the file and its directory, or name another one with --db.",
+        "give yourself write access to the file and its directory, or name another one with --db",
     ),
     "SQLITE_CANTOPEN": (
         "The database cannot be opened.",
-        "Check that the directory exists and that you may write there, or use --workspace.",
+        "check that the directory exists and that you may write there, or use --workspace",
     ),
     "SQLITE_PERM": (
         "The database may not be accessed.",
-        "Give yourself write access to the file and its directory, or name another one with --db.",
+        "give yourself write access to the file and its directory, or name another one with --db",
     ),
     "SQLITE_BUSY": (
         "The database is in use: another process has been writing to it for too long.",
-        "Wait until the other stepgold command has ended, then run this one again.",
+        "wait until the other stepgold command has ended, then run this one again",
     ),
     "SQLITE_LOCKED": (
         "The database is in use by another part of this program.",
-        "Run the command again.",
+        "run the command again",
     ),
     "SQLITE_NOTADB": (
         "The file is not a SQLite database.",
-        "Name another file with --db, or another directory with --workspace.",
+        "name another file with --db, or another directory with --workspace",
     ),
     "SQLITE_CORRUPT": (
         "The database is damaged.",
-        "Restore a copy; `sqlite3 FILE .recover` may save a part of it.",
+        "restore a copy; `sqlite3 FILE .recover` may save a part of it",
     ),
     "SQLITE_IOERR": (
         "The operating system reported an error while the database was read or written.",
-        "Check the disk and its free space, then run the command again.",
+        "check the disk and its free space, then run the command again",
     ),
 }
 

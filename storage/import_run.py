@@ -112,7 +112,7 @@ class ImportRun:
     def _declare(self, labeler: Labeler) -> None:
         known = self._labelers.get(labeler.name)
         if known is None or known[0] != labeler:
-            remedy = "Remove it with `stepgold remove labeler`, or import into another --dataset."
+            remedy = "remove it with `stepgold remove labeler`, or import into another --dataset"
             pk = declare(self._connection, self._dataset, labeler, remedy=remedy)
             self._labelers[labeler.name] = (labeler, pk)
 

@@ -25,11 +25,11 @@ def labeler_row(connection: Connection, dataset: int, name: str) -> Row[Any]:
     found = _find(connection, dataset, name)
     if found is None:
         names = connection.scalars(select(LABELERS.c.name).where(LABELERS.c.dataset_pk == dataset))
-        raise checks.known("labeler", name, names, make="run a labelling command first.")
+        raise checks.known("labeler", name, names, make="run a labelling command first")
     return found
 
 
-DECLARE_REMEDY = "Give this one another --name, or drop the old labels with --replace."
+DECLARE_REMEDY = "give this one another --name, or drop the old labels with --replace"
 
 
 def declare(

@@ -56,13 +56,13 @@ def _parse(url: str) -> URL:
     except ArgumentError:
         raise InputError(
             "The value of --db is not a database URL.",
-            remedy="Write it as sqlite:///DIR/stepgold.db.",
+            remedy="write it as sqlite:///DIR/stepgold.db",
         ) from None
     if parsed.get_backend_name() != "sqlite" or parsed.query or parsed.host:
         raise InputError(
             f"The database {parsed.render_as_string(hide_password=True)!r} cannot be used:"
             " only plain SQLite files are supported.",
-            remedy="Write it as sqlite:///DIR/stepgold.db.",
+            remedy="write it as sqlite:///DIR/stepgold.db",
         )
     return parsed
 
@@ -76,14 +76,14 @@ def _look(path: Path, *, create: bool) -> str | None:
         raise StoreError(
             f"The database cannot be opened: {fault.strerror}.",
             where=where,
-            remedy="Name another file with --db, or another directory with --workspace.",
+            remedy="name another file with --db, or another directory with --workspace",
         ) from fault
     revision = None if not size else _read_revision(path)
     if revision is None and not create:
         raise StoreError(
             "There is no database here.",
             where=where,
-            remedy="Make one with `stepgold import`, or name its directory with --workspace.",
+            remedy="make one with `stepgold import`, or name its directory with --workspace",
         )
     return revision
 
@@ -96,13 +96,13 @@ def _check_place(path: Path) -> int | None:
         raise StoreError(
             "A directory stands where the database should be.",
             where=where,
-            remedy="Name a file with --db, or use --workspace for a directory.",
+            remedy="name a file with --db, or use --workspace for a directory",
         )
     if not folder.is_dir():
         raise StoreError(
             "The directory of the database does not exist.",
             where=str(folder),
-            remedy="Make it, or name another one with --workspace.",
+            remedy="make it, or name another one with --workspace",
         )
     size = path.stat().st_size if path.exists() else None
     # Not by opening the file for a try: closing it would drop the locks of another Store in this process.
@@ -111,7 +111,7 @@ def _check_place(path: Path) -> int | None:
             raise StoreError(
                 f"The {'directory' if place is folder else 'file'} of the database is read-only.",
                 where=str(place),
-                remedy="Give yourself write access, or name another directory with --workspace.",
+                remedy="give yourself write access, or name another directory with --workspace",
             )
     return size
 
@@ -133,7 +133,7 @@ def _read_revision(path: Path) -> str | None:
             raise StoreError(
                 "The file is a SQLite database of another program.",
                 where=where,
-                remedy="Name another file with --db, or another directory with --workspace.",
+                remedy="name another file with --db, or another directory with --workspace",
             )
         named = raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
         row = named and raw.execute("SELECT version_num FROM alembic_version").fetchone()
@@ -141,7 +141,7 @@ def _read_revision(path: Path) -> str | None:
         raise StoreError(
             "The database is damaged: it does not say which schema it has.",
             where=where,
-            remedy="Restore a copy, or name another directory with --workspace.",
+            remedy="restore a copy, or name another directory with --workspace",
         )
     revision = str(row[0])
     if revision not in migrations.REVISIONS:
@@ -149,6 +149,6 @@ def _read_revision(path: Path) -> str | None:
             f"The database was written by a newer StepGold (schema {revision!r};"
             f" this one knows up to {migrations.HEAD!r}).",
             where=where,
-            remedy="Update StepGold, or name another directory with --workspace.",
+            remedy="update StepGold, or name another directory with --workspace",
         )
     return revision

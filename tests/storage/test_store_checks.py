@@ -105,11 +105,11 @@ def test_differences_name_what_changed_and_count_the_rest() -> None:
 
 
 def test_an_unknown_name_is_answered_with_at_most_twenty_known_ones() -> None:
-    error = checks.known("dataset", "zzz", (f"d{n:02}" for n in range(25)), make="import one.")
-    assert str(error.remedy).endswith("d18, d19 and more.")
+    error = checks.known("dataset", "zzz", (f"d{n:02}" for n in range(25)), make="import one")
+    assert str(error.remedy).endswith("d18, d19 and more")
     assert "d20" not in str(error.remedy)
-    assert checks.known("dataset", "x", [], make="import one.").remedy == (
-        "There is none yet: import one."
+    assert checks.known("dataset", "x", [], make="import one").remedy == (
+        "there is none yet: import one"
     )
 
 

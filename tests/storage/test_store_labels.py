@@ -168,7 +168,7 @@ def test_every_name_that_can_be_mistyped_is_answered_with_the_known_ones(store: 
     ):
         with pytest.raises(InputError) as caught:
             ask("gms8k")
-        assert caught.value.remedy == "Did you mean 'gsm8k'? Known: gsm8k."
+        assert caught.value.remedy == "did you mean 'gsm8k'? Known: gsm8k"
     for ask_labeler in (
         store.labeler,
         store.labels,
@@ -177,7 +177,7 @@ def test_every_name_that_can_be_mistyped_is_answered_with_the_known_ones(store: 
     ):
         with pytest.raises(InputError, match="no labeler 'mc'") as caught:
             ask_labeler("gsm8k", "mc")
-        assert caught.value.remedy == "Known: judge."
+        assert caught.value.remedy == "known: judge"
     with pytest.raises(InputError, match="no trace 'x'"):
         store.contexts("gsm8k", trace_ids=["x"])
     with pytest.raises(InputError, match="no trace 'x'"):

@@ -152,7 +152,7 @@ def test_a_newer_schema_is_refused_and_left_alone(path: Path, url: str) -> None:
     before = path.read_bytes()
     with pytest.raises(StoreError, match=r"newer StepGold.*'m0099'") as caught:
         Store.open(url)
-    assert "Update StepGold" in str(caught.value.remedy)
+    assert "update StepGold" in str(caught.value.remedy)
     assert path.read_bytes() == before
 
 
@@ -287,7 +287,7 @@ def test_a_full_disk_is_a_store_error_and_what_was_there_stays(path: Path, url: 
     )
     with Store(limited) as store, pytest.raises(StoreError, match="disk is full") as caught:
         store.import_traces("big", source(), (row(f"b{n}", steps=("x" * 5000,)) for n in range(90)))
-    assert "Free some space" in str(caught.value.remedy)
+    assert "free some space" in str(caught.value.remedy)
     assert caught.value.where == str(path)
     with Store.open(url) as store:
         assert list(store.datasets()) == ["d"]
