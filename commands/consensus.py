@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from labeling.consensus import ConsensusConfig
     from storage import Store
     from traces.context import TraceInContext
+    from traces.labels import TraceLabel
 
 
 def consensus(
@@ -38,43 +42,52 @@ def consensus(
     workspace: Workspace = ctx.obj
     tally = Tally("consensus", dataset, name)
     with workspace.open_store() as store:
-        _require_same_coverage(store, dataset, judge, mc)
-        labeler = Labeler(
-            name, LabelerKind.CONSENSUS, config.as_dict() | {"judge": judge, "mc": mc}
-        )
+        judge_labels = _labels(store, dataset, judge, "judge")
+        mc_labels = _labels(store, dataset, mc, "continue")
+        sources = {"judge": _source(store, dataset, judge), "mc": _source(store, dataset, mc)}
+        labeler = Labeler(name, LabelerKind.CONSENSUS, config.as_dict() | sources)
         label_missing(
             store,
             tally,
             labeler,
-            lambda contexts: _stage(store, dataset, contexts, judge, mc, config),
+            partial(_stage, judge_labels=judge_labels, mc_labels=mc_labels, config=config),
             limit=limit,
             replace=replace,
+            # A trace that one labeler has not reached yet must not be stored as a disagreement.
+            within=judge_labels.keys() & mc_labels.keys(),
         )
-    return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
+    words = tally.sentence()
+    if tally.failed:
+        words += f"\nnot labelled by both '{judge}' and '{mc}' yet: {tally.failed} traces"
+    return Outcome(tally.document(), words, tally.exit_code, json_output)
 
 
-def _require_same_coverage(store: Store, dataset: str, judge: str, mc: str) -> None:
-    """A trace that one labeler has not reached yet must not be stored as a disagreement."""
-    for role, name in (("judge", judge), ("mc", mc)):
-        store.labeler(dataset, name)
-        if len(store.unlabeled_trace_ids(dataset, name)) == store.datasets()[dataset].traces:
-            raise InputError(
-                f"Labeler '{name}' has no labels in dataset '{dataset}' yet.",
-                remedy=f"run stepgold {'judge' if role == 'judge' else 'continue'} first",
-            )
+def _labels(store: Store, dataset: str, name: str, command: str) -> dict[str, TraceLabel]:
+    """What a labeler says; one that has said nothing yet is refused."""
+    store.labeler(dataset, name)
+    labels = store.labels(dataset, name)
+    if not labels:
+        raise InputError(
+            f"Labeler '{name}' has no labels in dataset '{dataset}' yet.",
+            remedy=f"run stepgold {command} first",
+        )
+    return labels
+
+
+def _source(store: Store, dataset: str, name: str) -> dict[str, Any]:
+    """Who is agreed with: a judge replaced under the same name is another one."""
+    who = store.labeler(dataset, name)
+    made = json.dumps([who.kind, who.model, dict(who.config)], sort_keys=True)
+    return {"labeler": name, "sha256": hashlib.sha256(made.encode()).hexdigest()[:16]}
 
 
 def _stage(
-    store: Store,
-    dataset: str,
     contexts: Iterable[TraceInContext],
-    judge: str,
-    mc: str,
+    judge_labels: Mapping[str, TraceLabel],
+    mc_labels: Mapping[str, TraceLabel],
     config: ConsensusConfig,
 ) -> Iterator[Labelled]:
     from labeling.pipeline import agree_on
 
-    judge_labels, mc_labels = store.labels(dataset, judge), store.labels(dataset, mc)
-    both = (c for c in contexts if c.trace.id in judge_labels and c.trace.id in mc_labels)
-    for label in agree_on(both, judge_labels, mc_labels, config):
+    for label in agree_on(contexts, judge_labels, mc_labels, config):
         yield Labelled(label)

@@ -43,10 +43,15 @@ def export(
             if context.trace.id in labels
         )
         outcome = write_file(format, out, rows)
+        tally.failed = len(store.unlabeled_trace_ids(dataset, labeler))
     tally.done = outcome.written
     for skipped in outcome.skipped:
         tally.abstained[skipped.reason.value] += 1
-    words = f"export {format}: {outcome.written} traces written to {out}, {len(outcome.skipped)} without a word left out"
+    left_out = len(outcome.skipped) + tally.failed
+    words = (
+        f"export {format}: {outcome.written} traces written to {out}, "
+        f"{left_out} without a word left out"
+    )
     if outcome.shortened:
         words += f", {outcome.shortened} cut after the first error (nobody labelled what follows)"
     # A trace without a word has nothing to export: that is no failure of the export.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,12 +41,14 @@ def label_missing(
     *,
     limit: int | None,
     replace: bool,
+    within: Collection[str] | None = None,
 ) -> Tally:
     """Let `labeler` label the traces of the dataset that it has no stored word on.
 
     Every trace is committed as it is done, so that a kill loses nothing that was finished.
     A stop by budget, quota or a refused key keeps what is done; before the first commit a
     refusal or an exhausted quota is raised instead, because then nothing was kept.
+    Traces outside `within` (None: all are inside) cannot be labelled yet: they stay missing.
     """
     dataset = str(tally.dataset)
     asked = [
@@ -56,6 +58,10 @@ def label_missing(
     unlabelled = set(store.unlabeled_trace_ids(dataset, labeler.name)) if declared else set(asked)
     missing: Sequence[str] = [trace_id for trace_id in asked if trace_id in unlabelled]
     tally.unchanged = len(asked) - len(missing)
+    if within is not None:
+        inside = [trace_id for trace_id in missing if trace_id in within]
+        tally.failed = len(missing) - len(inside)
+        missing = inside
     if not missing:
         return tally
     contexts = store.contexts(dataset, trace_ids=missing)
@@ -80,7 +86,7 @@ def label_missing(
         if not stored and not isinstance(stop, BudgetExhausted):
             raise
         tally.stopped = stop
-        tally.failed = len(missing) - stored
+        tally.failed += len(missing) - stored
         note(str(stop))
     return tally
 

@@ -1,0 +1,63 @@
+"""`consensus` where its two labelers differ in what they cover, or were replaced since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Cli = Callable[..., Any]
+ON = ("--dataset", "d")
+
+
+def says(cli: Cli, path: Path, name: str, kind: str, words: dict[str, int | None]) -> None:
+    """Let a labeler name first errors."""
+    rows = (json.dumps({"id": key, "first_error": index}) for key, index in words.items())
+    path.write_text("".join(f"{row}\n" for row in rows))
+    labeler = ("--labeler", name, "--kind", kind)
+    assert cli("import", "scores", path, *ON, *labeler, "--replace").code in (0, 1)
+
+
+def agree(cli: Cli, *more: str) -> Any:
+    return cli("consensus", *ON, "--judge", "judge", "--mc", "mc", "--json", *more)
+
+
+def test_traces_that_one_labeler_has_not_reached_stay_missing(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
+    assert cli("import", "traces", traces_file, *ON).code == 0
+    says(cli, tmp_path / "j.jsonl", "judge", "judge", {"a": None, "b": 0, "c": 1})
+    says(cli, tmp_path / "m.jsonl", "mc", "mc", {"a": None})
+    pilot = agree(cli)
+    counts = {key: pilot.document[key] for key in ("done", "unchanged", "failed", "abstained")}
+    assert (pilot.code, counts) == (1, {"done": 1, "unchanged": 0, "failed": 2, "abstained": {}})
+    assert agree(cli, "--limit", "1").code == 0
+    again = agree(cli)
+    assert (again.code, again.document["unchanged"], again.document["failed"]) == (1, 1, 2)
+    assert "consensus" not in again.err, "no progress bar where there is nothing to do"
+
+
+def test_a_replaced_judge_is_another_one_for_its_consensus(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
+    assert cli("import", "traces", traces_file, *ON).code == 0
+    says(cli, tmp_path / "j.jsonl", "judge", "judge", {"a": 0, "b": 1, "c": 0})
+    says(cli, tmp_path / "m.jsonl", "mc", "mc", {"a": None, "b": 0, "c": 1})
+    assert agree(cli).document["abstained"] == {"disagreement": 3}
+    says(cli, tmp_path / "j.jsonl", "judge", "judge", {"a": None, "b": 0, "c": 1})
+    stale = agree(cli)
+    assert stale.code == 2
+    assert "--replace" in stale.document["error"]["remedy"]
+    assert agree(cli, "--replace").document["done"] == 3
+
+
+def test_an_export_counts_what_its_labeler_has_not_reached(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
+    assert cli("import", "traces", traces_file, *ON).code == 0
+    says(cli, tmp_path / "m.jsonl", "mc", "mc", {"a": None})
+    export = ("export", "traces", tmp_path / "out.jsonl", *ON, "--labeler", "mc")
+    assert "1 traces written" in (said := cli(*export)).out
+    assert "2 without a word" in said.out
+    assert cli(*export, "--json").document["failed"] == 2
