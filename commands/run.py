@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from commands.console import note
 from commands.options import Json
-from commands.outcome import INCOMPLETE, OK, Outcome
+from commands.outcome import INCOMPLETE, INTERRUPTED, OK, Outcome
 from commands.toml_tables import Table, check_table, default_values
 from commands.workspace import DEFAULTS_NAME, Workspace, read_defaults, read_toml
 from traces.errors import InputError, ToolkitError
@@ -45,6 +46,8 @@ def run(
         raise InputError(
             f"'{config}' has no table.", where=str(config), remedy=f"write one of {_names()}"
         )
+    for table in tables:
+        _check_values(ctx.find_root(), table, config)
     documents: list[dict[str, Any]] = []
     words: list[str] = []
     code = OK
@@ -78,9 +81,30 @@ def invoke(root: Any, workspace: Workspace, argv: list[str]) -> Outcome:
     top += ["--db", workspace.db] if workspace.db else []
     top += ["--debug"] if workspace.debug else []
     outcome = root.main([*top, *argv], prog_name="stepgold", standalone_mode=False)
+    if outcome == INTERRUPTED:  # typer turns a KeyboardInterrupt into this number
+        raise KeyboardInterrupt
     if not isinstance(outcome, Outcome):
         raise TypeError(f"command {argv[0]!r} returned {type(outcome).__name__}, not an Outcome")
     return outcome
+
+
+def _check_values(root: Any, table: Table, file: Path) -> None:
+    """Parse a table as the command will, so that a wrong value is found before anything runs.
+
+    Raises:
+        InputError: a value is wrong, or one that the command needs is missing.
+    """
+    context, argv = root, table.argv()
+    try:
+        for word in table.words:
+            argv = argv[1:]
+            context = context.command.commands[word].make_context(word, [*argv], parent=context)
+    except TyperException as fault:
+        raise InputError(
+            f"Table [{table.words[0]}]: {fault.format_message()}",
+            where=str(file),
+            remedy=f"stepgold {' '.join(table.words)} --help",
+        ) from fault
 
 
 def checked_tables(root: Any, content: dict[str, Any], file: Path) -> list[Table]:

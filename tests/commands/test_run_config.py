@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Cli = Callable[..., Any]
 
 
@@ -80,3 +82,42 @@ def test_stepgold_toml_gives_defaults_and_the_command_line_wins(
     assert set(cli("status", "--json").document["datasets"]) == {"from-file", "argv"}
     (folder / "stepgold.toml").write_text("[evaluate]\nnope = 1\n")
     assert cli("status").code == 2
+
+
+def test_a_wrong_value_in_a_later_table_stops_before_anything_runs(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    good = f'[import]\nformat = "traces"\nfiles = ["{traces_file.name}"]\ndataset = "d"\n'
+    for bad, told in (
+        ('[judge]\ndataset = "d"\njudge = "lab"\nlimit = "x"\n', "--limit"),
+        ('[judge]\ndataset = "d"\n', "--judge"),
+        ('[corpus]\npaths = ["."]\n', "--corpus"),
+    ):
+        config.write_text(good + bad)
+        called = cli("run", config, "--json")
+        assert called.code == 2
+        assert told in called.document["error"]["what"]
+        assert called.document["error"]["where"] == str(config)
+    assert not (tmp_path / "w").exists()
+
+
+def test_an_interrupt_inside_a_stage_ends_the_run_as_one(
+    cli: Cli, traces_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from storage import Store
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[import]\nformat = "traces"\nfiles = ["{traces_file.name}"]\ndataset = "d"\n'
+        '[evaluate]\ndataset = "d"\nlabeler = "gold"\n'
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "labels", interrupted)
+        called = cli("run", config)
+    assert called.code == 130
+    assert "Interrupted" in called.err
+    assert cli("run", config).code == 0
