@@ -71,6 +71,7 @@ def add(
                     else ": the paths hold no .txt, .md, .html, .pdf or .jsonl file."
                 ),
                 where=str(first.path if first else paths[0]),
+                remedy="give text documents, or a folder that holds some",
             )
     tally.done, tally.unchanged, tally.failed = outcome.done, outcome.unchanged, len(problems)
     document = tally.document(

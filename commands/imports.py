@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +15,8 @@ from commands.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from storage import Store
     from traces.labels import LabelerKind
-    from traces.records import ImportedTrace, RejectedRow
+    from traces.records import RejectedRow
 
 
 def import_(
@@ -57,10 +55,9 @@ def import_(
                 "Scores belong to traces that have a subset already.", remedy="leave --subset out"
             )
         return import_scores(workspace, files, dataset, labeler, _kind(kind), replace, json_output)
-    with workspace.open_store(create=True) as store:
-        return _import_traces(
-            store, format, files, dataset, subset, labeler, _kind(kind), replace, json_output
-        )
+    return _import_traces(
+        workspace, format, files, dataset, subset, labeler, _kind(kind), replace, json_output
+    )
 
 
 def _kind(kind: str | None) -> LabelerKind | None:
@@ -76,7 +73,7 @@ def _kind(kind: str | None) -> LabelerKind | None:
 
 
 def _import_traces(
-    store: Store,
+    workspace: Workspace,
     format: str,
     files: list[Path],
     dataset: str,
@@ -95,22 +92,29 @@ def _import_traces(
         for name, value in (("subset", subset), ("labeler", labeler), ("kind", kind))
         if value
     }
-    # One transaction for all files of the call: a file unreadable to its end leaves nothing behind.
-    with store.transaction():
-        for path in files:
-            rows: Iterator[ImportedTrace | RejectedRow] = read_file(
-                format, path, subset=subset, labeler=labeler, kind=kind
-            )
-            outcome = store.import_traces(
-                dataset,
-                source_file(path, format, options),
-                progress(rows, total=None, label=f"import {path.name}"[:22]),
-                replace=replace,
-            )
-            tally.done += outcome.done
-            tally.unchanged += outcome.unchanged
-            rejected.extend(outcome.rejected)
-    summary = store.import_summary(dataset)
+    # Before the store: a slip of the pen must not leave a workspace behind.
+    sources = [
+        (
+            path,
+            source_file(path, format, options),
+            read_file(format, path, subset=subset, labeler=labeler, kind=kind),
+        )
+        for path in files
+    ]
+    with workspace.open_store(create=True) as store:
+        # One transaction for all files: one that is unreadable to its end leaves nothing behind.
+        with store.transaction():
+            for path, source, rows in sources:
+                outcome = store.import_traces(
+                    dataset,
+                    source,
+                    progress(rows, total=None, label=f"import {path.name}"[:22]),
+                    replace=replace,
+                )
+                tally.done += outcome.done
+                tally.unchanged += outcome.unchanged
+                rejected.extend(outcome.rejected)
+        summary = store.import_summary(dataset)
     tally.failed = sum(not row.imported for row in rejected)
     document = tally.document(
         traces=summary.traces,

@@ -66,7 +66,7 @@ def judge(
     tally = Tally("judge", dataset, name)
     with workspace.open_store() as store, ExitStack() as closing:
         store.require_dataset(dataset)
-        _say_if_ungrounded(store, dataset)
+        _say_if_ungrounded(store, dataset, limit)
         if spec.kind == "lab":
             chosen, settings = _lab_judge()
         else:
@@ -86,9 +86,10 @@ def _stage(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[Labelle
         yield Labelled(label, resolved_model=label.meta.get("resolved_model"))
 
 
-def _say_if_ungrounded(store: Store, dataset: str) -> None:
-    if len(store.problems_without_evidence(dataset)) == store.datasets()[dataset].problems:
-        note("No evidence was retrieved for this dataset: the verdicts will be ungrounded.")
+def _say_if_ungrounded(store: Store, dataset: str, limit: int | None) -> None:
+    # Asked of what the judge is shown: evidence may also have come with the rows of an import.
+    if not any(context.evidence for context in store.contexts(dataset, limit=limit)):
+        note("There is no evidence for these traces: the verdicts will be ungrounded.")
 
 
 def _lab_judge() -> tuple[Judge, dict[str, Any]]:

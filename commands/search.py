@@ -10,6 +10,7 @@ from commands.options import Encoder, Json
 from commands.outcome import Outcome
 from commands.retrieval_setup import open_retriever
 from commands.workspace import Workspace
+from traces.errors import InputError
 
 
 def search(
@@ -20,6 +21,8 @@ def search(
     json_output: Json = False,
 ) -> Outcome:
     """Show the passages nearest to a text, with similarity and source offsets."""
+    if not text.strip():
+        raise InputError("There is no text to look for.", remedy="stepgold search 'SOME WORDS'")
     workspace: Workspace = ctx.obj
     with workspace.open_store() as store:
         found = open_retriever(workspace, store, encoder, k).search(text)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import typer
 
 from commands.options import Json
 from commands.outcome import Outcome
 from commands.workspace import Workspace
+
+if TYPE_CHECKING:
+    from storage import Store
+    from storage.outcomes import LabelerSummary
+    from traces.records import RejectedRow
 
 SHOWN_FAILURES = 20
 
@@ -16,29 +23,14 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     workspace: Workspace = ctx.obj
     with workspace.open_store() as store:
         datasets, labelers = store.datasets(), store.labelers()
-        failures, calls = store.failures(), store.call_totals()
+        failures, calls = _failures(store), store.call_totals()
     document = {
         "datasets": {
             name: {"problems": n.problems, "traces": n.traces, "steps": n.steps}
             for name, n in datasets.items()
         },
-        "labelers": [
-            {
-                "dataset": row.dataset,
-                "name": row.labeler.name,
-                "kind": row.labeler.kind.value,
-                "model": row.labeler.model,
-                "resolved_model": row.labeler.resolved_model,
-                "traces": row.traces,
-                "steps": row.steps,
-                "abstained": row.abstained,
-            }
-            for row in labelers
-        ],
-        "failures": [
-            {"id": f.id, "stage": f.stage, "reason": f.reason.value, "retryable": f.retryable}
-            for _, f in failures
-        ],
+        "labelers": [_labeler_document(row) for row in labelers],
+        "failures": failures,
         "calls": {"sent": calls.sent, "cached": calls.cached, "usd": calls.usd},
     }
     words = [
@@ -48,14 +40,15 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     words += [
         f"  {row.dataset}/{row.labeler.name} ({row.labeler.kind.value}"
         + (f", {row.labeler.resolved_model or row.labeler.model}" if row.labeler.model else "")
-        + f"): {row.traces} traces, {row.steps} steps, {row.abstained} abstained"
+        + f"): {row.traces} of {datasets[row.dataset].traces} traces, {row.steps} steps, "
+        + f"{row.abstained} abstained"
         for row in labelers
     ]
     words += [
-        f"  missing: {dataset}/{f.id}: {f.stage}: {f.reason.value}"
-        + (" (retryable)" if f.retryable else "")
-        + (f": {f.detail}" if f.detail else "")
-        for dataset, f in failures[:SHOWN_FAILURES]
+        f"  missing: {f['dataset']}/{f['id']}: {f['stage']}: {f['reason']}"
+        + (" (retryable)" if f["retryable"] else "")
+        + (f": {f['detail']}" if f["detail"] else "")
+        for f in failures[:SHOWN_FAILURES]
     ]
     if len(failures) > SHOWN_FAILURES:
         words.append(f"  ... and {len(failures) - SHOWN_FAILURES} more: --json lists them all")
@@ -63,3 +56,46 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
         f"calls: {calls.sent} sent, {calls.cached} answered from the store, {calls.usd:.4f} USD"
     )
     return Outcome(document, "\n".join(words), as_json=json_output)
+
+
+def _labeler_document(row: LabelerSummary) -> dict[str, Any]:
+    return {
+        "dataset": row.dataset,
+        "name": row.labeler.name,
+        "kind": row.labeler.kind.value,
+        "model": row.labeler.model,
+        "resolved_model": row.labeler.resolved_model,
+        "traces": row.traces,
+        "steps": row.steps,
+        "abstained": row.abstained,
+    }
+
+
+def _failures(store: Store) -> list[dict[str, Any]]:
+    """Rejected rows, and what could not be labelled; ids are unique within a dataset only."""
+    rejected = [
+        {
+            "id": row.id or _place(row),
+            "stage": "import",
+            "reason": "rejected",
+            "retryable": False,
+            "dataset": dataset,
+            "detail": f"{_place(row)}: {row.reason}",
+        }
+        for dataset, row in store.rejected_rows()
+    ]
+    return rejected + [
+        {
+            "id": f.id,
+            "stage": f.stage,
+            "reason": f.reason.value,
+            "retryable": f.retryable,
+            "dataset": dataset,
+            "detail": f.detail,
+        }
+        for dataset, f in store.failures()
+    ]
+
+
+def _place(row: RejectedRow) -> str:
+    return row.file if row.line is None else f"{row.file}:{row.line}"

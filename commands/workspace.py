@@ -71,10 +71,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:
-        raise InputError(f"Cannot read '{path}': {fault.strerror}.", where=str(path)) from fault
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise InputError(
-            f"'{path}' is not a TOML file: {fault}.", where=str(path), remedy="correct that line"
+            f"The TOML file cannot be read: {fault.strerror}.",
+            where=str(path),
+            remedy="check the path",
+        ) from fault
+    except UnicodeDecodeError as fault:
+        raise InputError(
+            "The TOML file is no UTF-8 text.", where=str(path), remedy="save it as UTF-8"
+        ) from fault
+    except tomllib.TOMLDecodeError as fault:
+        raise InputError(
+            f"The file is no TOML: {fault}.", where=str(path), remedy="correct that line"
         ) from fault
 
 

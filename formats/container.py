@@ -78,13 +78,21 @@ def _named_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise TraceFormatError(f"There is no file {name}.", remedy="check the path") from error
+        raise TraceFormatError(
+            f"There is no file {name}.", where=str(path), remedy="check the path"
+        ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise TraceFormatError(
-            f"The gzip file {name} is cut off or damaged.", remedy="get the file again"
+            f"The gzip file {name} is cut off or damaged.",
+            where=str(path),
+            remedy="get the file again",
         ) from error
     except OSError as error:
-        raise TraceFormatError(f"Cannot read {name}: {error.strerror or error}.") from error
+        raise TraceFormatError(
+            f"Cannot read {name}: {error.strerror or error}.",
+            where=str(path),
+            remedy="name a file that you may read",
+        ) from error
 
 
 @contextmanager
@@ -105,27 +113,36 @@ def _kind(path: Path) -> str:
         head = stream.read(HEAD)
     name = f"'{path}'"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head[:4].count(b"\x00") in (2, 3):
-        raise TraceFormatError(f"{name} is UTF-16 or UTF-32 text.", remedy="save it as UTF-8")
+        raise TraceFormatError(
+            f"{name} is UTF-16 or UTF-32 text.", where=str(path), remedy="save it as UTF-8"
+        )
     if head.startswith(b"PAR1"):
         raise TraceFormatError(
-            f"{name} is a Parquet file, which is not read yet.", remedy="convert it to JSONL"
+            f"{name} is a Parquet file, which is not read yet.",
+            where=str(path),
+            remedy="convert it to JSONL",
         )
     text = head.removeprefix(_BOM).lstrip()
     if not text and len(head) < HEAD:
-        raise TraceFormatError(f"{name} is empty.", remedy="give a file with at least one row")
+        raise TraceFormatError(
+            f"{name} is empty.", where=str(path), remedy="give a file with at least one row"
+        )
     if text.startswith(b"["):
         return "list"
     lines = text.splitlines()
     if not any(line.lstrip().startswith(b"{") for line in lines):
         what = "a binary file" if b"\x00" in head else "neither a JSON list nor JSON lines"
         raise TraceFormatError(
-            f"{name} is {what}.", remedy="give a .json list or a .jsonl file, plain or gzipped"
+            f"{name} is {what}.",
+            where=str(path),
+            remedy="give a .json list or a .jsonl file, plain or gzipped",
         )
     if _is_spread(lines):
         looks = bool(_OBJECT_OF_LISTS.match(text))
         raise TraceFormatError(
             f"{name} is one JSON object spread over several lines"
             + ("; it looks like mr-ben." if looks else "."),
+            where=str(path),
             remedy="stepgold import mr-ben ..."
             if looks
             else "give a JSON list, or one row on each line",
@@ -176,7 +193,7 @@ def _line(decoder: StrictDecoder, data: bytes, index: int, line: int, path: Path
         if error.cut and not data.endswith(b"\n"):
             raise TraceFormatError(
                 f"'{path}' is cut off: its last line ends in the middle of a row.",
-                where=f"line {line}",
+                where=f"{path}, line {line}",
                 remedy="get the file again, or delete that line",
             ) from error
         return RawRow(index, line, fault=error.reason)
@@ -203,6 +220,6 @@ def _elements(stream: io.BufferedIOBase, kind: str, path: Path, row_limit: int) 
             what = f"cannot be read to its end: row {index + 1} {fault.reason}"
         raise TraceFormatError(
             f"'{path}' {what}.",
-            where=f"row {index + 1}",
+            where=f"{path}, row {index + 1}",
             remedy="get the file again, or mend that row",
         ) from fault

@@ -75,9 +75,15 @@ def source_file(path: Path, format: str, options: Mapping[str, Any]) -> SourceFi
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError as error:
-        raise TraceFormatError(f"There is no file '{path}'.", remedy="check the path") from error
+        raise TraceFormatError(
+            f"There is no file '{path}'.", where=str(path), remedy="check the path"
+        ) from error
     except OSError as error:
-        raise TraceFormatError(f"Cannot read '{path}': {error.strerror or error}.") from error
+        raise TraceFormatError(
+            f"Cannot read '{path}': {error.strerror or error}.",
+            where=str(path),
+            remedy="name a file that you may read",
+        ) from error
     return SourceFile(path.name, digest, format, dict(options))
 
 
@@ -107,7 +113,7 @@ def checked_rows(
                 if looks
                 else f"its first row has the keys {keys or 'of no format'}."
             ),
-            where=f"row {sound[0].index + 1}",
+            where=f"{path}, row {sound[0].index + 1}",
             remedy=f"stepgold import {looks} ..."
             if looks
             else "see the README for the keys of each format",

@@ -62,7 +62,7 @@ class _Tally:
 
     def rendered(self, known: FileFormat, rows: Iterable[ExportRow]) -> Iterator[dict[str, Any]]:
         if known.render is None:
-            raise InputError(f"Format '{known.name}' is only read.")
+            raise InputError(f"Format '{known.name}' is only read.", remedy="choose another format")
         for row in rows:
             try:
                 written, left_out = known.render(row)
@@ -115,6 +115,7 @@ def replaced(path: Path) -> Iterator[TextIO]:
     except OSError as error:
         raise InputError(
             f"Cannot write '{path}': {error.strerror or error}.",
+            where=str(path),
             remedy="choose a folder with room that you may write to",
         ) from error
     finally:

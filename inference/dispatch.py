@@ -248,7 +248,7 @@ class Dispatcher:
 
     def _budget_error(self) -> BudgetExhausted:
         return BudgetExhausted(
-            f"The next call could pass the budget of {self._budget:.2f} USD "
+            f"The next call could pass the budget of {self._budget:g} USD "
             f"({self._spent:.4f} USD spent).",
             remedy="run the same command again with a larger --budget: what is done is kept",
         )

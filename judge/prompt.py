@@ -145,8 +145,9 @@ class JudgeConfig:
             try:
                 prompt = JudgePrompt.parse(path.read_text(encoding="utf-8"), where=str(path))
             except (OSError, UnicodeDecodeError) as fault:
+                why = fault.strerror if isinstance(fault, OSError) else "it is no UTF-8 text"
                 raise InputError(
-                    f"The judge's prompt cannot be read: {fault}.",
+                    f"The judge's prompt cannot be read: {why}.",
                     where=str(path),
                     remedy="give a readable UTF-8 text file",
                 ) from fault

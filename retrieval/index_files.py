@@ -74,7 +74,9 @@ def read_manifest(folder: Path) -> IndexManifest:
         ) from fault
     except OSError as fault:
         raise StoreError(
-            f"The index cannot be read ({fault.strerror}).", where=str(path)
+            f"The index cannot be read ({fault.strerror}).",
+            where=str(path),
+            remedy="build it anew with `stepgold index`",
         ) from fault
     except ValueError as fault:
         raise _damaged_manifest(path) from fault

@@ -50,7 +50,7 @@ def import_file(
             raise InputError(
                 f"The file {source.name!r} of dataset {dataset!r} was imported with {changed}.",
                 where=source.name,
-                remedy="Import it with --replace, or under another --dataset.",
+                remedy="import it with --replace, or under another --dataset",
             )
     source_pk = _put_source(connection, owner, stored, columns)
     run = ImportRun(connection, owner, source_pk, source.name)
@@ -143,6 +143,21 @@ def _unchanged(connection: Connection, source_pk: int) -> ImportOutcome:
     return ImportOutcome(0, int(connection.scalar(query) or 0), rejected)
 
 
+def rejected_rows(connection: Connection) -> list[tuple[str, RejectedRow]]:
+    """Rows that were not imported, with their datasets, by file."""
+    rows = connection.execute(
+        select(REJECTED_ROWS, DATASETS.c.name.label("dataset"))
+        .join(SOURCE_FILES, REJECTED_ROWS.c.source_file_pk == SOURCE_FILES.c.pk)
+        .join(DATASETS, SOURCE_FILES.c.dataset_pk == DATASETS.c.pk)
+        .where(REJECTED_ROWS.c.imported.is_(False))
+        .order_by(DATASETS.c.pk, SOURCE_FILES.c.pk, REJECTED_ROWS.c.position)
+    )
+    return [
+        (row.dataset, RejectedRow(row.file, row.line, row.id, row.reason, row.imported))
+        for row in rows
+    ]
+
+
 def _put_rejected(
     connection: Connection, source_pk: int, rejected: tuple[RejectedRow, ...]
 ) -> None:
@@ -165,12 +180,12 @@ def _put_rejected(
 def _nothing_usable(source: SourceFile, rejected: tuple[RejectedRow, ...]) -> InputError:
     if not rejected:
         return InputError(
-            "The file has no rows.", where=source.name, remedy="Check the file and its format."
+            "The file has no rows.", where=source.name, remedy="check the file and its format"
         )
     first = rejected[0]
     line = "" if first.line is None else f", line {first.line}"
     return InputError(
         f"Not one of the {len(rejected)} rows of the file can be used; the first: {first.reason}",
         where=f"{source.name}{line}",
-        remedy="Check the file and its format.",
+        remedy="check the file and its format",
     )

@@ -58,8 +58,7 @@ class Store:
 
         Raises:
             InputError: the URL is not one of a SQLite database.
-            StoreError: there is none and `create` is False; it cannot be written; it is of another
-                program or of a newer version. The file is left as it is.
+            StoreError: none is there and `create` is False; not writable, foreign or newer: left as is.
         """
         return cls(open_connections(url, create=create))
 
@@ -106,6 +105,11 @@ class Store:
         """The dataset as its gold labels see it."""
         with self._connections.read() as connection:
             return imports.summary(connection, dataset)
+
+    def rejected_rows(self) -> list[tuple[str, RejectedRow]]:
+        """Rows of imported files that were not imported, with their datasets."""
+        with self._connections.read() as connection:
+            return imports.rejected_rows(connection)
 
     def datasets(self) -> dict[str, DatasetCounts]:
         """How large every dataset is, in the order of import."""

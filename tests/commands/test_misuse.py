@@ -1,0 +1,95 @@
+"""Slips of the pen: told in one to three lines that say what, where and what to do, leaving nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+
+
+@pytest.mark.parametrize("words", [("mr-ben", "no.json"), ("nope", "t.jsonl"), ("trl", "t.jsonl")])
+def test_a_slip_leaves_no_workspace_behind(
+    cli: Cli, tmp_path: Path, words: tuple[str, str]
+) -> None:
+    (tmp_path / "t.jsonl").write_text("{}")
+    assert cli("import", words[0], tmp_path / words[1], "--dataset", "d").code == 2
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_missing_file_is_the_place_of_its_error(cli: Cli, tmp_path: Path) -> None:
+    no, on = tmp_path / "no", ("--dataset", "d")
+    for place, argv in (
+        (no, ("import", "traces", no, *on)),
+        (tmp_path, ("import", "traces", tmp_path, *on)),
+        (no, ("run", no)),
+    ):
+        error = cli(*argv, "--json").document["error"]
+        assert error["where"] == str(place)
+        assert error["remedy"]
+
+
+def test_usage_points_to_the_help_of_its_command(cli: Cli) -> None:
+    called = cli("judge", "--dataset", "d", "--json")
+    assert called.document["error"]["remedy"] == "stepgold judge --help"
+    bare = cli("corpus")
+    assert (bare.code, bare.out) == (2, "")
+    assert bare.err.startswith("Usage: stepgold corpus"), "the help, not an error of forty lines"
+
+
+def test_nothing_is_not_looked_for(cli: Cli) -> None:
+    called = cli("search", " ")
+    assert called.code == 2
+    assert "no text to look for" in called.err
+
+
+def test_a_prompt_that_is_not_there_is_told_without_errno(tmp_path: Path) -> None:
+    from judge.prompt import JudgeConfig
+    from traces.errors import InputError
+
+    with pytest.raises(InputError, match="No such file") as caught:
+        JudgeConfig.from_prompt_file(tmp_path / "no.txt")
+    assert "Errno" not in caught.value.what
+    assert caught.value.where == str(tmp_path / "no.txt")
+
+
+def test_rejected_rows_are_listed_by_status(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    rows = [{"id": "a", "problem": "p", "steps": ["s"]}, {"id": "z", "problem": "p", "steps": []}]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"id":\n')
+    assert cli("import", "traces", path, "--dataset", "d").code == 1
+    failures = cli("status", "--json").document["failures"]
+    assert [(f["id"], f["stage"], f["reason"], f["retryable"]) for f in failures] == [
+        ("z", "import", "rejected", False),
+        (f"{failures[1]['detail'].split(': ')[0]}", "import", "rejected", False),
+    ]
+    assert failures[1]["id"].endswith("t.jsonl:3")
+    assert {f["dataset"] for f in failures} == {"d"}
+
+
+@pytest.mark.slow  # loads the openai package
+def test_evidence_that_came_with_the_rows_is_evidence(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    row = {"id": "a", "problem": "p", "steps": ["s"]}
+    bare, grounded = tmp_path / "bare.jsonl", tmp_path / "grounded.jsonl"
+    bare.write_text(json.dumps(row))
+    grounded.write_text(json.dumps(row | {"evidence": [{"source": "g", "title": "", "text": "x"}]}))
+    for path, warned in ((bare, True), (grounded, False)):
+        assert cli("import", "traces", path, "--dataset", path.stem).code == 0
+        # A prompt that is not there: what is said before is all that is looked at here.
+        judge = (
+            "judge",
+            "--dataset",
+            path.stem,
+            "--judge",
+            "openai:m",
+            "--prompt",
+            tmp_path / "no",
+        )
+        assert ("ungrounded" in cli(*judge).err) is warned
