@@ -24,8 +24,8 @@ LABELERS = ("judge", "mc", "consensus", "prm", "likelihood")
 MARK = "demo.json"
 """Says by which seed a demo folder was made."""
 
-PROBLEMS = 28
-DISTRACTORS = 12
+PROBLEMS = 20
+DISTRACTORS = 10
 """Further documents, about drugs that no problem asks for."""
 TRACES_PER_PROBLEM = 2
 CONTINUATIONS = 4

@@ -23,10 +23,10 @@ COLUMNS = (
 )
 
 CAPTION = """\
-error, correct: error and correct accuracy, exact first error; pb_f1: processbench_f1, their harmonic mean;
-kept: share of traces the labeler has a word on; prec: first-error precision on those.
-A trace without a word counts as wrong in both F1s: the consensus is there to be right on what it keeps.
-The lab is small and its retriever errs: read the intervals."""
+error, correct: error and correct accuracy, exact first error; pb_f1: processbench_f1, their harmonic
+mean; kept: share of traces the labeler has a word on; prec: first-error precision on those.
+What has no word counts as wrong in both F1s, also the steps behind a first error, which a consensus
+leaves unlabelled: it is there to be right on what it keeps. The lab is small, its retriever errs."""
 
 
 def demo_table(
