@@ -33,6 +33,7 @@ def import_scores(
             for context in store.contexts(dataset, with_evidence=False)
         }
         labels, rejected = _read(files, known)
+        unusable = len(rejected)
         if not labels:
             raise InputError(
                 f"No row of the score file fits dataset '{dataset}': {len(rejected)} rejected.",
@@ -49,11 +50,13 @@ def import_scores(
         tally.unchanged = len(before)
         summary = store.import_summary(dataset)
     missing = [trace_id for trace_id in known if trace_id not in labels]
+    with_row = {row.id for row in rejected}
     rejected += [
         RejectedRow(str(files[0]), None, trace_id, "the file has no row for this trace")
         for trace_id in missing
+        if trace_id not in with_row
     ]
-    tally.failed = len(rejected)
+    tally.failed = len(missing)
     document = tally.document(
         traces=summary.traces,
         with_error=summary.with_error,
@@ -63,7 +66,7 @@ def import_scores(
     )
     words = [
         f"import scores '{name}': {len(labels)} traces scored, {len(missing)} missing, "
-        f"{len(rejected) - len(missing)} rows rejected",
+        f"{unusable} rows rejected",
         *rejection_lines(rejected),
     ]
     return Outcome(document, "\n".join(words), INCOMPLETE if rejected else OK, json_output)
