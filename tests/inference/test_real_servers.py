@@ -135,26 +135,41 @@ def serve(tiny: Path) -> Iterator[str]:
 
 
 def continued(
-    url: str, name: str, store: Store, *, tokenizer: Path | None, concurrency: int, k: int = K
+    url: str,
+    name: str,
+    store: Store,
+    *,
+    tokenizer: Path | None,
+    concurrency: int,
+    k: int = K,
+    stop: tuple[str, ...] = ("<|end|>",),
 ) -> tuple[dict[str, TraceContinuations], int]:
     """Continue all traces; the continuations by trace, and how many requests were sent."""
     template = None if tokenizer is None else template_from_tokenizer(tokenizer)
     model = OpenAIModel(name, base_url=url, template=template, concurrency=concurrency, environ={})
     with Dispatcher(model, store.responses) as dispatcher:
         policy = ServerPolicy(
-            dispatcher, ContinuationPrompt(), max_tokens=24, temperature=0.9, stop=("<|end|>",)
+            dispatcher, ContinuationPrompt(), max_tokens=24, temperature=0.9, stop=stop
         )
         done = {each.trace_id: each for each in policy.continue_traces(CONTEXTS, k=k, seed=1)}
         return done, dispatcher.counters.sent
 
 
 def check_continuations(
-    url: str, name: str, database: Path, *, tokenizer: Path | None, concurrency: int
+    url: str,
+    name: str,
+    database: Path,
+    *,
+    tokenizer: Path | None,
+    concurrency: int,
+    stop: tuple[str, ...] = ("<|end|>",),
 ) -> dict[str, TraceContinuations]:
     """What must hold through any server: all texts there, recorded, and not asked for again."""
     address = f"sqlite:///{database}"
     with Store.open(address) as store:
-        done, sent = continued(url, name, store, tokenizer=tokenizer, concurrency=concurrency)
+        done, sent = continued(
+            url, name, store, tokenizer=tokenizer, concurrency=concurrency, stop=stop
+        )
         assert sent == 3 * K
         assert store.call_totals().sent == 3 * K
     assert {each: len(done[each].texts) for each in done} == {"long": 2 * K, "short": K}
@@ -164,9 +179,13 @@ def check_continuations(
     assert all(0 < text.tokens <= 24 for text in texts)
     assert len({text.text for text in texts}) > 1, "it samples"
     with Store.open(address) as store:
-        again, sent = continued(url, name, store, tokenizer=tokenizer, concurrency=concurrency)
+        again, sent = continued(
+            url, name, store, tokenizer=tokenizer, concurrency=concurrency, stop=stop
+        )
         assert (again, sent) == (done, 0)
-        _, sent = continued(url, name, store, tokenizer=tokenizer, concurrency=concurrency, k=K + 1)
+        _, sent = continued(
+            url, name, store, tokenizer=tokenizer, concurrency=concurrency, k=K + 1, stop=stop
+        )
         assert sent == 3, "a larger k buys only what is new"
     return done
 
@@ -263,6 +282,14 @@ def test_transformers_serve_with_the_lab_policy(tmp_path: Path) -> None:
     """The bundled policy solves its own domain: served, it does so through this client too."""
     with transformers_serve(LAB_POLICY, tmp_path / "serve.log") as url:
         done = check_continuations(
-            url, "./policy", tmp_path / "a.db", tokenizer=LAB_POLICY, concurrency=1
+            # No stop string: for a word-level vocabulary transformers fails to compile one (500).
+            url,
+            "./policy",
+            tmp_path / "a.db",
+            tokenizer=LAB_POLICY,
+            concurrency=1,
+            stop=(),
         )
-    assert any("The answer is 300 mg." in text.text for text in done["long"].texts)
+    first_lines = [text.text.split("\n")[0] for text in done["long"].texts if text.step_index == 0]
+    # The right next step; the policy samples, so that not every continuation need have it.
+    assert STEPS[1] in first_lines
