@@ -36,7 +36,11 @@ class ToolkitError(Exception):
         """What the person can do."""
 
     def __str__(self) -> str:
-        lines = [self.what, self.where and f"at: {self.where}", self.remedy and f"do: {self.remedy}"]
+        lines = [
+            self.what,
+            self.where and f"at: {self.where}",
+            self.remedy and f"do: {self.remedy}",
+        ]
         return "\n".join(line for line in lines if line)
 
 

@@ -96,7 +96,10 @@ def test_a_bad_byte_in_a_list_costs_its_row_only(tmp_path: Path) -> None:
         (b" \n\n", "empty"),
         (gzip.compress(b"", mtime=0), "empty"),
         (gzip.compress(json.dumps(ROWS).encode(), mtime=0)[:-9], "cut off or damaged"),
-        (gzip.compress(json.dumps(ROWS).encode(), mtime=0)[:40] + b"\x00" * 40, "cut off or damaged"),
+        (
+            gzip.compress(json.dumps(ROWS).encode(), mtime=0)[:40] + b"\x00" * 40,
+            "cut off or damaged",
+        ),
         (json.dumps(ROWS).encode()[:-30], "cut off"),
         (json.dumps(ROWS).encode()[:-1], "cut off"),
         (b'{"a":1}\n{"a":', "cut off"),
