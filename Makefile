@@ -5,6 +5,7 @@ TORCH_PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
+OUT ?= stepgold-demo
 WORKERS ?= 2
 SETUP := $(VENV)/.stepgold-setup
 SERVERS := $(VENV)/.stepgold-servers
@@ -27,7 +28,7 @@ $(SERVERS): $(SETUP)
 	touch $@
 
 demo: $(SETUP)
-	$(BIN)/stepgold demo --seed $(SEED)
+	$(BIN)/stepgold demo --seed $(SEED) --out $(OUT)
 
 test: $(SETUP)
 	$(PYTEST) -n $(WORKERS)

@@ -32,6 +32,7 @@ from inference.protocol import GenerationRequest
 from inference.replies import over_length_reply
 from inference.retry import Retrier, RetryPolicy, Sleep
 from inference.specs import checked_base_url
+from inference.wire_reply import WireReply
 from traces.errors import InputError, ModelRefused
 from traces.records import ModelReply
 
@@ -139,7 +140,7 @@ class GeminiModel:
                 remedy="put the prefix into a user turn",
             )
 
-        async def attempt() -> tuple[str, gemini_wire.WireReply]:
+        async def attempt() -> tuple[str, WireReply]:
             body = await self._send(request)
             return body, gemini_wire.read_body(body)
 

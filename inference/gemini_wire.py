@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from inference.faults import TransientFault
+from inference.wire_reply import WireReply
 from traces.records import Usage
 
 BLOCKED = frozenset(
@@ -47,20 +47,6 @@ ADJUSTABLE_HARMS = (
     "HARM_CATEGORY_SEXUALLY_EXPLICIT",
     "HARM_CATEGORY_DANGEROUS_CONTENT",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class WireReply:
-    """What a reply body says."""
-
-    text: str | None
-    """The answer without thoughts; None if there is none."""
-    finish_reason: str
-    """`stop`, `length`, `blocked`, `empty` (no candidate at all), or Gemini's word in lower case."""
-    resolved_model: str | None
-    """`modelVersion`; None if missing."""
-    usage: Usage
-    """Tokens as billed."""
 
 
 def read_body(body: str) -> WireReply:

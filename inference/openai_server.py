@@ -32,6 +32,7 @@ from inference.protocol import GenerationRequest, Message
 from inference.replies import over_length_reply
 from inference.retry import Retrier, RetryPolicy, Sleep
 from inference.specs import checked_base_url, is_loopback
+from inference.wire_reply import WireReply
 from traces.errors import InputError, ModelRefused
 from traces.records import ModelReply
 
@@ -118,7 +119,7 @@ class OpenAIModel:
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Answer one request, after bounded retries; see `TextModel.generate`."""
 
-        async def attempt() -> tuple[str, openai_wire.WireReply]:
+        async def attempt() -> tuple[str, WireReply]:
             body = await self._exchange(request)
             return body, openai_wire.read_body(body)
 

@@ -12,27 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from inference.faults import TransientFault
+from inference.wire_reply import WireReply
 from traces.records import Usage
 
 _FINISH = {"stop": "stop", "eos": "stop", "length": "length", "content_filter": "blocked"}
-
-
-@dataclass(frozen=True, slots=True)
-class WireReply:
-    """What a reply body says."""
-
-    text: str | None
-    """The first choice's text; None if there is none."""
-    finish_reason: str
-    """`stop`, `length`, `blocked`, `empty` (no choice at all), or the server's word."""
-    resolved_model: str | None
-    """`model` as the server names it; None if missing."""
-    usage: Usage
-    """Tokens."""
 
 
 def read_body(body: str) -> WireReply:
