@@ -187,6 +187,15 @@ def test_an_interrupt_or_a_bad_feed_loses_nothing_that_was_sent(error: BaseExcep
     assert len(store.kept) == len(model.calls) == 2
 
 
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_while_waiting_loses_nothing_that_was_sent() -> None:
     gate = threading.Event()
     store, model = MemoryResponses(), ScriptedModel(gate=gate)
