@@ -3,7 +3,9 @@
     python -m lab.train policy --out lab/models/policy --marked 0.3
     python -m lab.train judge --out lab/models/judge
     python -m lab.train conditions --out DIR --start FOLDER   # a language model, on contraindications
-    python -m lab.train prm --out lab/models/prm --start lab/models/policy
+    python -m lab.train prm --out lab/models/prm --start FOLDER
+
+The card beside the models says which folder each was started from.
 
 Every figure is printed as a line of JSON; the weights so far are saved with each,
 of the PRM the best so far.
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if arguments.model == "prm":
         if start is None:
-            raise SystemExit("The PRM grows out of a trained policy: name its folder with --start.")
+            raise SystemExit("The PRM grows out of a trained language model: name its folder with --start.")
         prm_options = PrmOptions(
             seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
             arguments.rate,
