@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if arguments.model == "prm":
         if start is None:
-            raise SystemExit("The PRM grows out of a trained language model: name its folder with --start.")
+            raise SystemExit(
+                "The PRM grows out of a trained language model: name its folder with --start."
+            )
         prm_options = PrmOptions(
             seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
             arguments.rate,
