@@ -115,9 +115,14 @@ class Dispatcher:
         self.close()
 
     def close(self) -> None:
-        """Release the model's connections and the background thread."""
+        """Wait for calls on the wire, release the model's connections and the background thread.
+
+        Calls are still on the wire when an error, or Ctrl-C, met the caller between two replies:
+        they are paid for, so they get their time to arrive and to be recorded.
+        """
         thread, self._thread = self._thread or LoopThread(), None
         try:
+            thread.drain(self._drain_s)
             thread.submit(self._model.aclose()).result()
         finally:
             thread.close()

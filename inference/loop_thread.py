@@ -30,12 +30,21 @@ class LoopThread:
         """Start a coroutine; its future can be waited for, or cancelled, from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
+    def drain(self, seconds: float) -> None:
+        """Wait at most `seconds` for what runs now."""
+        self.submit(self._settled(seconds)).result()
+
     def close(self) -> None:
         """Cancel what still runs, wait for its end, and stop the thread."""
         self.submit(self._wind_down()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _settled(self, seconds: float) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=seconds)
 
     async def _wind_down(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}

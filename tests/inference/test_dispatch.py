@@ -211,6 +211,29 @@ def test_ctrl_c_while_waiting_loses_nothing_that_was_sent() -> None:
     assert len(store.kept) == len(model.calls) == 2
 
 
+class FirstAtOnce(ScriptedModel):
+    """Answers "a" at once; the others stay on the wire until the gate opens."""
+
+    async def generate(self, request: GenerationRequest) -> ModelReply:
+        """Answer one request."""
+        if request.messages[-1].text == "a":
+            self.calls.append("a")
+            return reply_to(request)
+        return await super().generate(request)
+
+
+def test_an_interrupt_between_two_replies_loses_nothing_that_was_sent() -> None:
+    gate = threading.Event()
+    store, model = MemoryResponses(), FirstAtOnce(gate=gate)
+    with Dispatcher(model, store) as dispatcher:
+        # The reference keeps the generator suspended, as the frames of a real traceback do.
+        running = dispatcher.run([request("a"), request("b"), request("c")])
+        next(running)
+        threading.Timer(0.05, gate.set).start()
+    assert len(store.kept) == len(model.calls) == 3
+    del running
+
+
 def test_what_hangs_when_the_run_has_to_stop_is_cancelled_in_time() -> None:
     never = threading.Event()
     model = ScriptedModel(gate=never)
