@@ -24,7 +24,7 @@ LABELERS = ("judge", "mc", "consensus", "prm", "likelihood")
 MARK = "demo.json"
 """Says by which seed a demo folder was made."""
 
-PROBLEMS = 20
+PROBLEMS = 16
 DISTRACTORS = 10
 """Further documents, about drugs that no problem asks for."""
 TRACES_PER_PROBLEM = 2

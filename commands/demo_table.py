@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 COLUMNS = (
     "labeler",
     "subset",
-    "error",
-    "correct",
+    "err",
+    "corr",
     "pb_f1 [95%]",
     "macro_f1 [95%]",
     "kept",
@@ -23,7 +23,7 @@ COLUMNS = (
 )
 
 CAPTION = """\
-error, correct: error and correct accuracy, exact first error; pb_f1: processbench_f1, their harmonic
+err, corr: error and correct accuracy, exact first error; pb_f1: processbench_f1, their harmonic
 mean; kept: share of traces the labeler has a word on; prec: first-error precision on those.
 What has no word counts as wrong in both F1s, also the steps behind a first error, which a consensus
 leaves unlabelled: it is there to be right on what it keeps. The lab is small, its retriever errs."""
