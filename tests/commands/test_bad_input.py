@@ -50,9 +50,7 @@ UNREADABLE: dict[str, Callable[[Path], Path]] = {
     "wrong keys": lambda d: lines(d / "k.jsonl", {"foo": 1}),
     "only zero steps": lambda d: lines(d / "z.jsonl", {"id": "a", "problem": "p", "steps": []}),
     "truncated gzip": lambda d: _cut_gzip(d / "g.jsonl.gz"),
-    "not a gzip": lambda d: (
-        lines(d / "n.jsonl.gz", ROW) if False else _text_as_gzip(d / "n.jsonl.gz")
-    ),
+    "not a gzip": lambda d: _text_as_gzip(d / "n.jsonl.gz"),
 }
 
 

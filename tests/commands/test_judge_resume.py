@@ -113,10 +113,12 @@ def test_judge_end_to_end(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
         other = cli(*JUDGE, "--evidence-tokens", "100")
         assert (other.code, "--replace" in other.document["error"]["remedy"]) == (2, True)
-        # The replies are the same requests: replacing the labeler buys nothing.
-        replaced = cli(*JUDGE, "--max-tokens", "8192", "--replace")
-        assert replaced.code == 0
+        # The labels are gone, the replies are not: labelling again asks the same and buys nothing.
+        assert cli("remove", "labeler", "judge", "--dataset", "d").code == 0
+        relabelled = cli(*JUDGE)
+        assert (relabelled.code, relabelled.document["done"]) == (0, 6)
         assert sum(server.billed.values()) == 6
+        assert cli("status", "--json").document["calls"]["cached"] == 6
     for file in (tmp_path / "w").rglob("*"):
         assert b"a-key-that-must-not-be-kept" not in file.read_bytes(), file
 
