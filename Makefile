@@ -13,7 +13,7 @@ SERVERS := $(VENV)/.stepgold-servers
 export OMP_WAIT_POLICY ?= PASSIVE
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-slow check format bench-lab clean
+.PHONY: setup demo test test-slow check format bench-lab bench-judge bench-continue bench-retrieve bench-score bench-evaluate clean
 
 setup: $(SETUP)
 
@@ -49,6 +49,12 @@ format: $(SETUP)
 
 bench-lab: $(SETUP)
 	$(BIN)/python -m benchmarks.lab
+
+bench-judge bench-retrieve bench-score bench-evaluate: bench-%: $(SETUP)
+	$(BIN)/python -m benchmarks.$*
+
+bench-continue: $(SETUP)
+	$(BIN)/python -m benchmarks.continuation
 
 clean:
 	rm -rf $(VENV) stepgold-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
