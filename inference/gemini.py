@@ -1,7 +1,6 @@
-"""Gemini through google-genai: the only file that imports it, and the one that maps its errors.
+"""Gemini through google-genai: what is asked of a model and what comes back.
 
-The SDK's own retries stay off: `retry.Retrier` is the one retry layer, because only it waits as
-long as Retry-After and RetryInfo ask. The raw body is read by `gemini_wire`.
+The connection and its errors are `gemini_client`'s; the raw body is read by `gemini_wire`.
 
 The four adjustable safety filters are switched off: clinical text (doses, self-harm, abuse,
 anatomy) trips them, and a verdict that a filter swallowed is a hole in the data. What Gemini
@@ -15,30 +14,20 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import date
 
-import httpx2
-from google import genai
-from google.genai import errors, types
+from google.genai import types
 
 from inference import gemini_wire
-from inference.faults import (
-    HttpFault,
-    RequestTooLong,
-    Subject,
-    TransientFault,
-    exception_for,
-)
+from inference.faults import RequestTooLong
+from inference.gemini_client import GeminiClient
+from inference.pace import Pace, Sleep
 from inference.prices import PRICES_AS_OF, Service, cost
 from inference.protocol import GenerationRequest
 from inference.replies import over_length_reply
-from inference.retry import Retrier, RetryPolicy, Sleep
-from inference.specs import checked_base_url
+from inference.retry import Retrier, RetryPolicy
 from inference.wire_reply import WireReply
 from traces.errors import InputError, ModelRefused
 from traces.records import ModelReply
 
-DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
-KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
-BASE_URL_VARIABLE = "GOOGLE_GEMINI_BASE_URL"
 FLEX_ATTEMPT_S = 1200.0
 """Flex answers within 1 to 15 minutes by its description."""
 
@@ -82,29 +71,14 @@ class GeminiModel:
         self._service: Service = service
         self._concurrency = max(1, concurrency)
         self._today = today
-        variable, key = _key(environ)
-        self._subject = Subject(self.spec, variable, key)
-        named = "--base-url" if base_url else BASE_URL_VARIABLE
-        url = base_url or environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
         policy = retry or _default_policy(service)
-        self._retrier = Retrier(policy, sleep=sleep)
-        # an own httpx2 client: whether aiohttp happens to be installed must not change the errors
-        self._http = httpx2.AsyncClient(
-            timeout=policy.attempt_s,
-            limits=httpx2.Limits(
-                max_connections=self._concurrency, max_keepalive_connections=self._concurrency
-            ),
-            follow_redirects=True,
-        )
-        self._client = genai.Client(
-            api_key=key,
-            vertexai=False,
-            http_options=types.HttpOptions(
-                base_url=checked_base_url(url, named_by=named),
-                api_version="v1beta",
-                timeout=int(policy.attempt_s * 1000),
-                httpx_async_client=self._http,
-            ),
+        self._retrier = Retrier(policy, Pace(self._concurrency, sleep=sleep), sleep=sleep)
+        self._client = GeminiClient(
+            self.spec,
+            base_url=base_url,
+            attempt_s=policy.attempt_s,
+            connections=self._concurrency,
+            environ=environ,
         )
 
     @property
@@ -126,6 +100,11 @@ class GeminiModel:
     def service(self) -> Service:
         """The service tier that is asked for and paid."""
         return self._service
+
+    @property
+    def pace(self) -> Pace:
+        """How many calls it lets onto the wire now."""
+        return self._retrier.pace
 
     @property
     def retries(self) -> int:
@@ -163,22 +142,14 @@ class GeminiModel:
 
     async def aclose(self) -> None:
         """Release connections."""
-        await self._client.aio.aclose()
-        await self._http.aclose()
+        await self._client.aclose()
 
     async def _send(self, request: GenerationRequest) -> str:
-        """One HTTP exchange; every third-party error is translated here and nowhere else."""
-        try:
-            response = await self._client.aio.models.generate_content(
+        """One HTTP exchange."""
+        with self._client.translated():
+            response = await self._client.api.models.generate_content(
                 model=self.name, contents=list(_contents(request)), config=self._config(request)
             )
-        except errors.APIError as error:
-            raise exception_for(_fault(error), self._subject) from error
-        except (httpx2.TimeoutException, TimeoutError) as error:
-            raise TransientFault("time-out while waiting for the reply") from error
-        except (httpx2.HTTPError, OSError) as error:
-            what = f"{type(error).__name__} {error}".strip()
-            raise TransientFault(f"connection fault: {what}") from error
         http = response.sdk_http_response
         return (http.body if http else None) or ""
 
@@ -218,29 +189,7 @@ def _contents(request: GenerationRequest) -> list[types.Content]:
     ]
 
 
-def _key(environ: Mapping[str, str]) -> tuple[str, str]:
-    """The variable that holds the key, and the key."""
-    for variable in KEY_VARIABLES:
-        key = environ.get(variable, "").strip()
-        if key:
-            return variable, key
-    raise InputError(
-        "No Gemini key in the environment.",
-        remedy="set GEMINI_API_KEY (or GOOGLE_API_KEY); make one at https://aistudio.google.com",
-    )
-
-
 def _default_policy(service: Service) -> RetryPolicy:
     if service == "flex":  # sheddable: 503 and 429 are to be expected
         return RetryPolicy(attempts=10, total_s=3 * FLEX_ATTEMPT_S, attempt_s=FLEX_ATTEMPT_S)
     return RetryPolicy()
-
-
-def _fault(error: errors.APIError) -> HttpFault:
-    headers = getattr(error.response, "headers", None) or {}
-    return HttpFault(
-        status=error.code or 0,
-        message=error.message or error.status or "",
-        headers={name.lower(): value for name, value in headers.items()},
-        body=error.details,
-    )

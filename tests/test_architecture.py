@@ -31,7 +31,7 @@ OURS = frozenset({*MAY_IMPORT, "commands", "cli"})
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "faiss": ("retrieval/index.py",),
     "sentence_transformers": ("retrieval/encoder.py",),
-    "google": ("inference/gemini.py",),
+    "google": ("inference/gemini",),
     "openai": ("inference/openai_server.py",),
     "torch": ("inference/", "scoring/", "lab/"),
     "transformers": ("inference/", "scoring/", "lab/"),
