@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from storage import contexts, datasets, imports, labelers
 from storage import failures as failure_rows
 from storage import labels as label_rows
+from storage.batch_jobs import BatchJobs
 from storage.calls import Responses
 from storage.connection import Connections
 from storage.corpus_store import CorpusStore
@@ -45,6 +46,8 @@ class Store(CorpusStore):
         super().__init__(connections)
         self.responses = Responses(connections)
         """Replies of models under their content address."""
+        self.batch_jobs = BatchJobs(connections)
+        """Requests on their way in batch jobs."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Store:

@@ -5,6 +5,7 @@ labeler deletes what hangs on it (ON DELETE CASCADE). Evidence is the exception:
 """
 
 from storage.tables.base import METADATA
+from storage.tables.batches import BATCH_JOBS, BATCH_REQUESTS
 from storage.tables.corpora import (
     CORPORA,
     DOCUMENTS,
@@ -25,6 +26,8 @@ from storage.tables.labels import CONTINUATIONS, LABELERS, QUOTES, STEP_LABELS, 
 from storage.tables.ledger import FAILURES, MODEL_CALLS
 
 __all__ = [
+    "BATCH_JOBS",
+    "BATCH_REQUESTS",
     "CONTINUATIONS",
     "CORPORA",
     "DATASETS",
