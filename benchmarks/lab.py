@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.bootstrap import paired_difference
+from evaluation.paired import paired_difference
 from evaluation.evaluated import EvaluatedTrace
 from evaluation.macro_f1 import step_accuracy
 from evaluation.processbench import evaluate_processbench

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.measures import MEASURES, Floats, Formula, Mask, rows_of
-from traces.errors import InputError
+from evaluation.measures import Floats, Formula, Mask
 
 RESAMPLES = 2000
 """Resamples of every interval (design.md section 3)."""
@@ -18,6 +17,8 @@ TAILS = (2.5, 97.5)
 """Percentiles of a 95% interval."""
 _BLOCK = 4_000_000
 """Draws held in memory at once."""
+_FREQUENT = 24
+"""From so many equal problems on, one binomial draw is cheaper than drawing them one by one."""
 
 Interval = tuple[float, float]
 
@@ -56,19 +57,46 @@ def by_problem(problem_ids: Sequence[str], rows: Floats) -> Floats:
 
 
 def resampled_sums(counts: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
-    """Sums over problems drawn with replacement, as many as there are; shape (resamples, columns)."""
+    """Sums over problems drawn with replacement, as many as there are; shape (resamples, columns).
+
+    Problems with equal counts are exchangeable: how many of them a resample holds is drawn at once
+    (multinomial), which has the same distribution as drawing them one by one and makes a million
+    steps cheap. Problems whose counts are rare are drawn one by one.
+    """
     problems = len(counts)
     sums = np.zeros((resamples, counts.shape[1]))
     if problems == 0:
         return sums
-    block = max(1, _BLOCK // problems)
+    common, shares, rare = _by_frequency(counts)
+    block = max(1, _BLOCK // max(len(rare), len(shares)))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        drawn = rng.integers(0, problems, (size, problems))
-        # How often each problem was drawn, for all resamples of the block in one count.
-        flat = (drawn + np.arange(size)[:, None] * problems).ravel()
-        weights = np.bincount(flat, minlength=size * problems).reshape(size, problems)
-        sums[start : start + size] = weights @ counts
+        left = np.full(size, problems)
+        if len(common):
+            drawn = rng.multinomial(problems, shares, size)
+            sums[start : start + size] = drawn[:, : len(common)] @ common
+            left -= drawn[:, : len(common)].sum(axis=1)
+        if len(rare):
+            sums[start : start + size] += _drawn_one_by_one(rare, left, rng)
+    return sums
+
+
+def _by_frequency(counts: Floats) -> tuple[Floats, Floats, Floats]:
+    """Rows that many problems share, the share of each (and of all others), and the rows of the others."""
+    rows, kind, found = np.unique(counts, axis=0, return_inverse=True, return_counts=True)
+    frequent = found >= _FREQUENT
+    rare = counts[~frequent[kind.reshape(-1)]]
+    groups = [*found[frequent], len(rare)] if len(rare) else list(found[frequent])
+    return rows[frequent], np.array(groups) / len(counts), rare
+
+
+def _drawn_one_by_one(rows: Floats, draws: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+    """Sums of `draws[i]` rows drawn with replacement, for each i."""
+    drawn = rng.integers(0, len(rows), int(draws.sum()))
+    # How often each row was drawn, for all resamples of the block in one count.
+    flat = drawn + np.repeat(np.arange(len(draws)) * len(rows), draws)
+    weights = np.bincount(flat, minlength=len(draws) * len(rows)).reshape(len(draws), len(rows))
+    sums: Floats = weights @ rows
     return sums
 
 
@@ -88,65 +116,21 @@ def estimate(formula: Formula, sums: Floats, resampled: Floats) -> Estimate:
     return Estimate(float(value[0]), interval(*formula(resampled)))
 
 
-@dataclass(frozen=True, slots=True)
-class PairedDifference:
-    """How much higher one labeler stands than another on the same traces."""
-
-    first: float | None
-    """The measure of the first labeler; None where it is not defined."""
-    second: float | None
-    """The measure of the second."""
-    difference: float | None
-    """first - second; None if one is None."""
-    ci95: Interval | None
-    """95% interval of the difference, both resampled together; None if the difference is."""
-    n_traces: int
-    """Traces with usable gold that both were measured on."""
-
-
-def paired_difference(
-    first: Sequence[EvaluatedTrace],
-    second: Sequence[EvaluatedTrace],
-    measure: str,
-    *,
-    threshold: float = 0.5,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> PairedDifference:
-    """Compare two labelers on the same traces, by a bootstrap in which both see the same problems.
-
-    Args:
-        first: the traces with the first labeler's labels.
-        second: the same traces with the second's, in any order.
-        measure: a name of `measures.MEASURES`.
-        threshold: a step is correct iff its score is at least this.
-
-    Raises:
-        InputError: unknown measure, or the traces are not the same.
-    """
-    if measure not in MEASURES:
-        raise InputError(f"'{measure}' is no measure.", remedy=f"use one of {', '.join(MEASURES)}")
-    others = {trace.trace_id: trace for trace in split_by_gold(second).usable}
-    traces = split_by_gold(first).usable
-    if {trace.trace_id for trace in traces} != others.keys() or len(traces) != len(others):
-        raise InputError("The two labelers were not measured on the same traces.")
-    row, formula = MEASURES[measure].row, MEASURES[measure].formula
-    paired = [
-        rows_of(side, row, threshold)
-        for side in (traces, [others[trace.trace_id] for trace in traces])
-    ]
-    counts = by_problem([trace.problem_id for trace in traces], np.hstack(paired))
-    half = counts.shape[1] // 2
-    sums, resampled = counts.sum(axis=0), resampled_sums(counts, generator(seed), resamples)
-    one, two = (
-        estimate(formula, sums[:half], resampled[:, :half]),
-        estimate(formula, sums[half:], resampled[:, half:]),
+def mean_estimate(formula: Formula, totals: Sequence[Floats], draws: Sequence[Floats]) -> Estimate:
+    """The unweighted mean of a measure over subsets, each resampled within itself; None if one is None."""
+    if len(totals) == 1:
+        return estimate(formula, totals[0], draws[0])
+    if not totals:
+        return Estimate(None, None)
+    values, defined = formula(np.stack(totals))
+    if not defined.all():
+        return Estimate(None, None)
+    drawn, drawn_defined = formula(np.stack(draws))
+    return Estimate(
+        float(values.mean()), interval(drawn.mean(axis=0), np.asarray(drawn_defined.all(axis=0)))
     )
-    if one.value is None or two.value is None:
-        return PairedDifference(one.value, two.value, None, None, len(traces))
-    (values, defined), (other_values, other_defined) = (
-        formula(resampled[:, :half]),
-        formula(resampled[:, half:]),
-    )
-    ci95 = interval(values - other_values, defined & other_defined)
-    return PairedDifference(one.value, two.value, one.value - two.value, ci95, len(traces))
+
+
+def as_list(estimated: Estimate) -> list[float] | None:
+    """The interval as JSON has it."""
+    return None if estimated.ci95 is None else list(estimated.ci95)

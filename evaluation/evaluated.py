@@ -25,6 +25,8 @@ class EvaluatedTrace:
     """The truth; None if nobody annotated the trace."""
     predicted: TraceLabel | None
     """The label under trial; None if the labeler has none stored."""
+    final_answer_correct: bool | None = None
+    """Whether the trace ends with the gold answer; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,16 @@ def predicted_error(label: TraceLabel | None, threshold: float) -> FirstError:
 
 
 def step_calls(
-    trace: EvaluatedTrace, label: TraceLabel | None, threshold: float
+    trace: EvaluatedTrace,
+    label: TraceLabel | None,
+    threshold: float,
+    *,
+    tie_is_correct: bool = True,
 ) -> list[bool | None]:
     """Per step whether the label calls it incorrect; None where it is silent.
 
     A label that gives a first error only calls the steps before it correct and is silent behind it.
+    A score that equals the threshold is correct iff `tie_is_correct`.
 
     Raises:
         ValueError: the label has another number of steps than the trace.
@@ -76,7 +83,7 @@ def step_calls(
         if label.first_error_index is not None:
             calls[end] = True
     for index, step in enumerate(_steps(trace, label)):
-        said = is_incorrect(step, threshold)
+        said = is_incorrect(step, threshold, tie_is_correct=tie_is_correct)
         calls[index] = calls[index] if said is None else said
     return calls
 

@@ -21,7 +21,7 @@ from evaluation.bootstrap import (
     resampled_sums,
 )
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.wording import figure, plain_table, with_interval
+from evaluation.wording import figure, left_out_note, plain_table, threshold_note, with_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,11 @@ class MacroF1Report:
             "neutral",
             "missing",
         )
-        left_out = self.gold_unusable + self.gold_missing
-        note = f"\n{left_out} traces without usable gold left out" if left_out else ""
-        return f"{labeler}: macro-f1 over steps, 95% intervals by problem\n{plain_table(head, rows)}{note}"
+        return (
+            f"{labeler}: macro-f1 over steps, 95% intervals by problem\n{plain_table(head, rows)}"
+            f"{threshold_note(self.threshold, self.threshold_source)}"
+            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
+        )
 
 
 def evaluate_macro_f1(

@@ -17,15 +17,15 @@ from evaluation import measures
 from evaluation.bootstrap import (
     RESAMPLES,
     Estimate,
+    as_list,
     by_problem,
-    estimate,
     generator,
-    interval,
+    mean_estimate,
     resampled_sums,
 )
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
 from evaluation.measures import Floats, Formula
-from evaluation.wording import plain_table, with_interval
+from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Kept:
             "n": self.n,
             "share": self.share.value,
             "first_error_precision": self.first_error_precision.value,
-            "ci95": _pair(self.first_error_precision),
+            "ci95": as_list(self.first_error_precision),
         }
 
 
@@ -76,7 +76,7 @@ class FirstErrorReport:
             "error_accuracy": self.error_accuracy.value,
             "correct_accuracy": self.correct_accuracy.value,
             "processbench_f1": self.processbench_f1.value,
-            "ci95": _pair(self.processbench_f1),
+            "ci95": as_list(self.processbench_f1),
             "missing": self.missing,
             "kept": self.kept.as_json(),
         }
@@ -111,7 +111,7 @@ class ProcessBenchReport:
             "subsets": {name: report.as_json() for name, report in self.subsets.items()},
             "average": {
                 "processbench_f1": self.average.processbench_f1.value,
-                "ci95": _pair(self.average.processbench_f1),
+                "ci95": as_list(self.average.processbench_f1),
                 "kept": self.average.kept.as_json(),
             },
             "gold_unusable": self.gold_unusable,
@@ -135,9 +135,11 @@ class ProcessBenchReport:
             for name, report in named
         ]
         head = ("subset", "traces", "error accuracy", "correct accuracy", "processbench_f1", "missing", "share kept", "precision of kept")  # fmt: skip
-        left_out = self.gold_unusable + self.gold_missing
-        note = f"\n{left_out} traces without usable gold left out" if left_out else ""
-        return f"{labeler}: processbench, 95% intervals by problem\n{plain_table(head, rows)}{note}"
+        return (
+            f"{labeler}: processbench, 95% intervals by problem\n{plain_table(head, rows)}"
+            f"{threshold_note(self.threshold, self.threshold_source)}"
+            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
+        )
 
 
 def evaluate_processbench(
@@ -198,22 +200,3 @@ def _report(totals: Sequence[Floats], draws: Sequence[Floats]) -> FirstErrorRepo
         n_error + n_correct - n_kept,
         Kept(n_kept, mean(measures.kept_share), mean(measures.first_error_precision)),
     )
-
-
-def mean_estimate(formula: Formula, totals: Sequence[Floats], draws: Sequence[Floats]) -> Estimate:
-    """The unweighted mean of a measure over subsets, each resampled within itself; None if one is None."""
-    if len(totals) == 1:
-        return estimate(formula, totals[0], draws[0])
-    if not totals:
-        return Estimate(None, None)
-    values, defined = formula(np.stack(totals))
-    if not defined.all():
-        return Estimate(None, None)
-    drawn, drawn_defined = formula(np.stack(draws))
-    return Estimate(
-        float(values.mean()), interval(drawn.mean(axis=0), np.asarray(drawn_defined.all(axis=0)))
-    )
-
-
-def _pair(estimated: Estimate) -> list[float] | None:
-    return None if estimated.ci95 is None else list(estimated.ci95)

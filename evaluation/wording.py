@@ -40,3 +40,18 @@ def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join(cells))
     return "\n".join(lines)
+
+
+def threshold_note(threshold: float, source: str) -> str:
+    """A line that says where a threshold comes from; nothing for one that the user gave.
+
+    >>> print("figures" + threshold_note(0.5, "given") + threshold_note(0.25, "fit:pb/gsm8k"))
+    figures
+    threshold 0.25 from fit:pb/gsm8k
+    """
+    return "" if source == "given" else f"\nthreshold {threshold:.6g} from {source}"
+
+
+def left_out_note(traces: int) -> str:
+    """A line that says how many traces have no usable gold; nothing if all have."""
+    return f"\n{traces} traces without usable gold left out" if traces else ""

@@ -20,24 +20,30 @@ class FirstError:
 MISSING = FirstError(missing=True)
 
 
-def is_incorrect(step: StepLabel, threshold: float) -> bool | None:
+def is_incorrect(
+    step: StepLabel, threshold: float, *, tie_is_correct: bool = True
+) -> bool | None:
     """Whether one step is called incorrect; None if the labeler abstained on it.
 
-    A verdict wins over a score; a score is incorrect iff score < threshold (equal is correct);
+    A verdict wins over a score; a score is incorrect iff score < threshold (equal is correct,
+    unless `tie_is_correct` says otherwise: PRMBench's rule is correct iff score > threshold);
     neutral is no error.
     """
     if step.verdict is not None:
         return step.verdict is Verdict.INCORRECT
     if step.score is not None:
-        return step.score < threshold
+        return step.score < threshold or (step.score == threshold and not tie_is_correct)
     return None
 
 
-def first_error(label: TraceLabel, threshold: float = 0.5) -> FirstError:
+def first_error(
+    label: TraceLabel, threshold: float = 0.5, *, tie_is_correct: bool = True
+) -> FirstError:
     """The first error of one labeler on one trace.
 
     `first_error_index` if the labeler gave one; else the first incorrect verdict; else the first
     score < threshold. An abstained step before it, or anywhere if there is none, makes it missing.
+    `tie_is_correct` as in `is_incorrect`.
     """
     if label.abstention is not None:
         return MISSING
@@ -46,7 +52,7 @@ def first_error(label: TraceLabel, threshold: float = 0.5) -> FirstError:
     if not label.step_labels:
         return MISSING
     for index, step in enumerate(label.step_labels):
-        incorrect = is_incorrect(step, threshold)
+        incorrect = is_incorrect(step, threshold, tie_is_correct=tie_is_correct)
         if incorrect is None:
             return MISSING
         if incorrect:

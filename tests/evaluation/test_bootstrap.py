@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import by_problem, generator, interval, paired_difference, resampled_sums
+from evaluation.bootstrap import by_problem, generator, interval, resampled_sums
 from evaluation.evaluated import EvaluatedTrace
+from evaluation.paired import paired_difference
 from evaluation.processbench import evaluate_processbench
 from tests.evaluation.builders import first, first_errors, trace, verdicts
 from traces.errors import InputError

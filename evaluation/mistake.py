@@ -1,0 +1,153 @@
+"""Mistake location as BIG-Bench Mistake has it (arXiv 2311.08516): the exact first error, or that there is none.
+
+One accuracy over all traces: most of that benchmark's traces hold a mistake, so that the two
+accuracies of ProcessBench's protocol stand beside it. A missing prediction is wrong, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation import measures
+from evaluation.bootstrap import (
+    RESAMPLES,
+    Estimate,
+    as_list,
+    by_problem,
+    estimate,
+    generator,
+    resampled_sums,
+)
+from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
+from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
+
+
+@dataclass(frozen=True, slots=True)
+class LocationReport:
+    """Mistake location in one subset, or in all traces pooled."""
+
+    n: int
+    """Traces."""
+    n_error: int
+    """Of these, traces with a mistake."""
+    location_accuracy: Estimate
+    """Share of all traces whose first mistake, or lack of one, was named exactly."""
+    error_accuracy: Estimate
+    """The same among traces with a mistake."""
+    correct_accuracy: Estimate
+    """The same among traces without one."""
+    processbench_f1: Estimate
+    """Harmonic mean of these two; None if a group is empty."""
+    missing: int
+    """Traces without a prediction."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures by name; `ci95` belongs to location_accuracy."""
+        return {
+            "n": self.n,
+            "n_error": self.n_error,
+            "n_correct": self.n - self.n_error,
+            "location_accuracy": self.location_accuracy.value,
+            "ci95": as_list(self.location_accuracy),
+            "error_accuracy": self.error_accuracy.value,
+            "correct_accuracy": self.correct_accuracy.value,
+            "processbench_f1": self.processbench_f1.value,
+            "missing": self.missing,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MistakeReport:
+    """The protocol's result for one labeler on one dataset."""
+
+    threshold: float
+    """A step is correct iff its score is at least this."""
+    threshold_source: str
+    """`given`, or the split it was fitted on."""
+    overall: LocationReport
+    """All traces pooled."""
+    subsets: dict[str, LocationReport]
+    """By subset name, in alphabetical order."""
+    gold_unusable: int
+    """Traces left out because their gold is an abstention, or leaves the first error open."""
+    gold_missing: int
+    """Traces left out because they have no gold."""
+
+    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
+        """The document of `stepgold evaluate --protocol mistake`."""
+        return {
+            "protocol": "mistake",
+            "dataset": dataset,
+            "labeler": labeler,
+            "gold": gold,
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+            "overall": self.overall.as_json(),
+            "subsets": {name: report.as_json() for name, report in self.subsets.items()},
+            "gold_unusable": self.gold_unusable,
+            "gold_missing": self.gold_missing,
+        }
+
+    def table(self, labeler: str) -> str:
+        """The figures for a person, one line per subset."""
+        rows = [
+            (
+                name,
+                str(report.n),
+                str(report.n_error),
+                with_interval(report.location_accuracy),
+                with_interval(report.error_accuracy),
+                with_interval(report.correct_accuracy),
+                str(report.missing),
+            )
+            for name, report in [*self.subsets.items(), ("overall", self.overall)]
+        ]
+        head = ("subset", "traces", "with error", "location accuracy", "error accuracy", "correct accuracy", "missing")  # fmt: skip
+        return (
+            f"{labeler}: mistake location, 95% intervals by problem\n{plain_table(head, rows)}"
+            f"{threshold_note(self.threshold, self.threshold_source)}"
+            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
+        )
+
+
+def evaluate_mistake(
+    traces: Iterable[EvaluatedTrace],
+    threshold: float = 0.5,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    *,
+    threshold_source: str = "given",
+) -> MistakeReport:
+    """Evaluate one labeler by mistake location; arguments as `evaluate_processbench`."""
+    split = split_by_gold(traces)
+    usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
+    groups: dict[str, list[EvaluatedTrace]] = {}
+    for trace in usable:
+        groups.setdefault(trace.subset, []).append(trace)
+
+    def report(members: list[EvaluatedTrace], name: str) -> LocationReport:
+        rows = measures.rows_of(members, measures.first_error_row, threshold)
+        counts = by_problem([trace.problem_id for trace in members], rows)
+        sums = counts.sum(axis=0)
+        drawn = resampled_sums(counts, generator(seed, name), resamples)
+        n_error, _, n_correct, _, n_kept, _ = (int(count) for count in sums)
+        return LocationReport(
+            n_error + n_correct,
+            n_error,
+            estimate(measures.location_accuracy, sums, drawn),
+            estimate(measures.error_accuracy, sums, drawn),
+            estimate(measures.correct_accuracy, sums, drawn),
+            estimate(measures.processbench_f1, sums, drawn),
+            n_error + n_correct - n_kept,
+        )
+
+    return MistakeReport(
+        threshold,
+        threshold_source,
+        report(usable, ""),
+        {name: report(groups[name], name) for name in sorted(groups)},
+        split.gold_unusable + len(split.usable) - len(usable),
+        split.gold_missing,
+    )

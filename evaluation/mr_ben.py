@@ -1,0 +1,175 @@
+"""MR-Score (arXiv 2312.17080 and 2406.13975; dvlab-research/MR-GSM8K, eval_mr_gsm8k.py): is it right, where is it wrong, why.
+
+0.2 max(0, MCC) + 0.3 step accuracy + 0.5 reason accuracy. MCC is over "solution correct"; both
+accuracies are over the solutions that are incorrect: the step counts only if the solution was called
+incorrect, the reason only if the step was right. Whether a reason is right is for an expert (or
+another judge) to say: a label carries it as `reason_correct` in its meta. Without that word on every
+right step, the reason part and the total are null. A missing prediction counts as the other class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation import measures
+from evaluation.bootstrap import (
+    RESAMPLES,
+    Estimate,
+    as_list,
+    by_problem,
+    estimate,
+    generator,
+    resampled_sums,
+)
+from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
+from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
+
+
+@dataclass(frozen=True, slots=True)
+class MrScore:
+    """MR-Score and its parts in one subset, or in all solutions pooled."""
+
+    n_correct: int
+    """Solutions without an error."""
+    n_incorrect: int
+    """Solutions with one."""
+    mcc: Estimate
+    """Matthews correlation in [-1, 1], 0 where its denominator is 0; None without any solution."""
+    step_accuracy: Estimate
+    """In [0, 1]; None if no solution is incorrect."""
+    reason_accuracy: Estimate
+    """In [0, 1]; None if no solution is incorrect, or nobody looked at a reason that counts."""
+    mr_score: Estimate
+    """In [0, 1]; None if a part is."""
+    missing: int
+    """Solutions without a prediction."""
+    reason_missing: int
+    """Rightly named steps whose reason nobody looked at."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures by name; `ci95` belongs to mr_score, each part has its own."""
+        return {
+            "mr_score": self.mr_score.value,
+            "ci95": as_list(self.mr_score),
+            "mcc": self.mcc.value,
+            "mcc_ci95": as_list(self.mcc),
+            "step_accuracy": self.step_accuracy.value,
+            "step_accuracy_ci95": as_list(self.step_accuracy),
+            "reason_accuracy": self.reason_accuracy.value,
+            "reason_accuracy_ci95": as_list(self.reason_accuracy),
+            "n_correct": self.n_correct,
+            "n_incorrect": self.n_incorrect,
+            "missing": self.missing,
+            "reason_missing": self.reason_missing,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MrBenReport:
+    """The protocol's result for one labeler on one dataset."""
+
+    threshold: float
+    """A step is correct iff its score is at least this."""
+    threshold_source: str
+    """`given`, or the split it was fitted on."""
+    overall: MrScore
+    """All solutions pooled."""
+    subsets: dict[str, MrScore]
+    """By subset (subject), in alphabetical order."""
+    gold_unusable: int
+    """Traces left out because their gold is an abstention, or leaves the first error open."""
+    gold_missing: int
+    """Traces left out because they have no gold."""
+
+    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
+        """The document of `stepgold evaluate --protocol mr-ben`."""
+        return {
+            "protocol": "mr-ben",
+            "dataset": dataset,
+            "labeler": labeler,
+            "gold": gold,
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+            "overall": self.overall.as_json(),
+            "subsets": {name: report.as_json() for name, report in self.subsets.items()},
+            "gold_unusable": self.gold_unusable,
+            "gold_missing": self.gold_missing,
+        }
+
+    def table(self, labeler: str) -> str:
+        """The figures for a person, one line per subset."""
+        rows = [
+            (
+                name,
+                with_interval(report.mr_score),
+                with_interval(report.mcc),
+                with_interval(report.step_accuracy),
+                with_interval(report.reason_accuracy),
+                str(report.n_correct),
+                str(report.n_incorrect),
+                str(report.missing),
+            )
+            for name, report in [*self.subsets.items(), ("overall", self.overall)]
+        ]
+        head = ("subset", "mr_score", "mcc", "step accuracy", "reason accuracy", "correct", "incorrect", "missing")  # fmt: skip
+        reasons = self.overall.reason_missing
+        told = (
+            f"\n{reasons} rightly named steps have no word on their reason: no MR-Score"
+            if reasons
+            else ""
+        )
+        return (
+            f"{labeler}: mr-ben, 95% intervals by problem\n{plain_table(head, rows)}{told}"
+            f"{threshold_note(self.threshold, self.threshold_source)}"
+            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
+        )
+
+
+def evaluate_mr_ben(
+    traces: Iterable[EvaluatedTrace],
+    threshold: float = 0.5,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    *,
+    threshold_source: str = "given",
+) -> MrBenReport:
+    """Evaluate one labeler by MR-Score; arguments as `evaluate_processbench`."""
+    split = split_by_gold(traces)
+    usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
+    groups: dict[str, list[EvaluatedTrace]] = {}
+    for trace in usable:
+        groups.setdefault(trace.subset, []).append(trace)
+    return MrBenReport(
+        threshold,
+        threshold_source,
+        _report(usable, threshold, seed, "", resamples),
+        {name: _report(groups[name], threshold, seed, name, resamples) for name in sorted(groups)},
+        split.gold_unusable + len(split.usable) - len(usable),
+        split.gold_missing,
+    )
+
+
+def _report(
+    traces: Sequence[EvaluatedTrace], threshold: float, seed: int, name: str, resamples: int
+) -> MrScore:
+    rows = measures.rows_of(traces, measures.solution_row, threshold)
+    counts = by_problem([trace.problem_id for trace in traces], rows)
+    sums = counts.sum(axis=0)
+    drawn = resampled_sums(counts, generator(seed, name), resamples)
+    unread = sum(
+        hit > 0 and measures.stated_reason(trace) is None
+        for trace, hit in zip(traces, rows[:, 4], strict=True)
+    )
+    unknown = Estimate(None, None)
+    return MrScore(
+        int(sums[0] + sums[1]),
+        int(sums[2] + sums[3]),
+        estimate(measures.mcc, sums, drawn),
+        estimate(measures.error_step_accuracy, sums, drawn),
+        unknown if unread else estimate(measures.error_reason_accuracy, sums, drawn),
+        unknown if unread else estimate(measures.mr_score, sums, drawn),
+        sum(predicted_error(trace.predicted, threshold).missing for trace in traces),
+        unread,
+    )

@@ -1,0 +1,204 @@
+"""Two labelers on the same traces: a paired bootstrap, in which both see the same problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.bootstrap import (
+    RESAMPLES,
+    Interval,
+    by_problem,
+    generator,
+    interval,
+    resampled_sums,
+)
+from evaluation.evaluated import EvaluatedTrace, split_by_gold
+from evaluation.measures import MEASURES, Floats, Formula, Mask, Measure, rows_of
+from traces.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """How much higher one labeler stands than another on the same traces."""
+
+    first: float | None
+    """The measure of the first labeler; None where it is not defined."""
+    second: float | None
+    """The measure of the second."""
+    difference: float | None
+    """first - second; None if one is None."""
+    ci95: Interval | None
+    """95% interval of the difference, both resampled together; None if the difference is."""
+    n_traces: int
+    """Traces with usable gold that both were measured on."""
+    p_value: float | None = None
+    """Two-sided, of the paired bootstrap: twice the smaller share of resamples on one side of 0, in
+    (0, 1], one resample added to each count so that it is never 0; None if the difference is."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures by name."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "difference": self.difference,
+            "ci95": None if self.ci95 is None else list(self.ci95),
+            "p_value": self.p_value,
+            "n_traces": self.n_traces,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PairedReport:
+    """Two labelers by one measure: headline and subsets."""
+
+    measure: str
+    """A name of `measures.MEASURES`."""
+    averaged: bool
+    """True if the headline is the unweighted mean over subsets, False if it is over all traces pooled."""
+    headline: PairedDifference
+    """The dataset as a whole."""
+    subsets: Mapping[str, PairedDifference]
+    """By subset name, in alphabetical order."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The key `against` of `stepgold evaluate --against`, without the name of the other labeler."""
+        return {
+            "measure": self.measure,
+            "over": "mean of subsets" if self.averaged else "all traces pooled",
+            **self.headline.as_json(),
+            "subsets": {name: found.as_json() for name, found in self.subsets.items()},
+        }
+
+
+def paired_difference(
+    first: Sequence[EvaluatedTrace],
+    second: Sequence[EvaluatedTrace],
+    measure: str,
+    *,
+    threshold: float = 0.5,
+    second_threshold: float | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> PairedDifference:
+    """Compare two labelers on all traces pooled.
+
+    Args:
+        first: the traces with the first labeler's labels.
+        second: the same traces with the second's, in any order.
+        measure: a name of `measures.MEASURES`.
+        threshold: a step is correct iff its score is at least this.
+        second_threshold: that of the second labeler; None takes the same.
+
+    Raises:
+        InputError: unknown measure, or the traces are not the same.
+    """
+    known = _known(measure)
+    one, two = _matched(first, second)
+    thresholds = (threshold, threshold if second_threshold is None else second_threshold)
+    counts = _counts(one, two, known, thresholds)
+    drawn = resampled_sums(counts, generator(seed), resamples)
+    return _difference(known.formula, [counts.sum(axis=0)], [drawn], len(one))
+
+
+def compare_by_measure(
+    first: Sequence[EvaluatedTrace],
+    second: Sequence[EvaluatedTrace],
+    measure: str,
+    *,
+    averaged: bool,
+    threshold: float = 0.5,
+    second_threshold: float | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> PairedReport:
+    """Compare two labelers per subset and as a whole; arguments and errors as `paired_difference`.
+
+    Args:
+        averaged: whether the whole is the unweighted mean over subsets (ProcessBench) or pooled.
+    """
+    known = _known(measure)
+    one, two = _matched(first, second)
+    thresholds = (threshold, threshold if second_threshold is None else second_threshold)
+    subsets: dict[str, PairedDifference] = {}
+    totals: list[Floats] = []
+    draws: list[Floats] = []
+    for name in sorted({trace.subset for trace in one}):
+        members = [index for index, trace in enumerate(one) if trace.subset == name]
+        counts = _counts([one[i] for i in members], [two[i] for i in members], known, thresholds)
+        totals.append(counts.sum(axis=0))
+        draws.append(resampled_sums(counts, generator(seed, name), resamples))
+        subsets[name] = _difference(known.formula, [totals[-1]], [draws[-1]], len(members))
+    if averaged:
+        whole = _difference(known.formula, totals, draws, len(one))
+    else:
+        counts = _counts(one, two, known, thresholds)
+        drawn = resampled_sums(counts, generator(seed), resamples)
+        whole = _difference(known.formula, [counts.sum(axis=0)], [drawn], len(one))
+    return PairedReport(measure, averaged, whole, subsets)
+
+
+def _known(measure: str) -> Measure:
+    if measure not in MEASURES:
+        raise InputError(f"'{measure}' is no measure.", remedy=f"use one of {', '.join(MEASURES)}")
+    return MEASURES[measure]
+
+
+def _matched(
+    first: Sequence[EvaluatedTrace], second: Sequence[EvaluatedTrace]
+) -> tuple[Sequence[EvaluatedTrace], Sequence[EvaluatedTrace]]:
+    """The traces with usable gold, the second labeler's in the order of the first's."""
+    others = {trace.trace_id: trace for trace in split_by_gold(second).usable}
+    traces = split_by_gold(first).usable
+    if {trace.trace_id for trace in traces} != others.keys() or len(traces) != len(others):
+        raise InputError("The two labelers were not measured on the same traces.")
+    return traces, [others[trace.trace_id] for trace in traces]
+
+
+def _counts(
+    one: Sequence[EvaluatedTrace],
+    two: Sequence[EvaluatedTrace],
+    measure: Measure,
+    thresholds: tuple[float, float],
+) -> Floats:
+    """Counts by problem, the first labeler's columns before the second's."""
+    sides = [
+        rows_of(side, measure.row, threshold)
+        for side, threshold in zip((one, two), thresholds, strict=True)
+    ]
+    return by_problem([trace.problem_id for trace in one], np.hstack(sides))
+
+
+def _difference(
+    formula: Formula, totals: Sequence[Floats], draws: Sequence[Floats], n_traces: int
+) -> PairedDifference:
+    """The difference of the means over groups (one group: of the measure itself)."""
+    if not totals:
+        return PairedDifference(None, None, None, None, 0)
+    half = totals[0].shape[-1] // 2
+
+    def side(columns: slice) -> tuple[float | None, Floats, Mask]:
+        values, defined = formula(np.stack(totals)[:, columns])
+        drawn, drawn_defined = formula(np.stack(draws)[:, :, columns])
+        value = float(values.mean()) if defined.all() else None
+        return value, drawn.mean(axis=0), np.asarray(drawn_defined.all(axis=0))
+
+    one, values, defined = side(slice(0, half))
+    two, other_values, other_defined = side(slice(half, None))
+    if one is None or two is None:
+        return PairedDifference(one, two, None, None, n_traces)
+    both = defined & other_defined
+    differences = values - other_values
+    return PairedDifference(
+        one, two, one - two, interval(differences, both), n_traces, _p_value(differences[both])
+    )
+
+
+def _p_value(differences: Floats) -> float | None:
+    if not len(differences):
+        return None
+    below, above = int((differences <= 0).sum()), int((differences >= 0).sum())
+    return min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1))

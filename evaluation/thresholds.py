@@ -1,0 +1,179 @@
+"""The threshold that serves a measure best on a named split, found by looking at every one that differs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from evaluation.evaluated import EvaluatedTrace, split_by_gold
+from evaluation.measures import MEASURES, Floats, Measure
+from traces.errors import InputError
+
+GIVEN = "given"
+"""Source of a threshold that the user named."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdSweep:
+    """A measure at every threshold that makes a difference."""
+
+    measure: str
+    """A name of `measures.MEASURES`."""
+    thresholds: tuple[float, ...]
+    """Ascending, in (0, 1): midpoints between neighbouring scores, and one beyond each end."""
+    values: tuple[float | None, ...]
+    """The measure at each, over all traces pooled; None where it is not defined."""
+
+    def best(self) -> tuple[float, float] | None:
+        """The best threshold and the measure there; of equally good ones that nearest to 0.5.
+
+        None if the measure is defined nowhere.
+        """
+        known = [
+            (value, -abs(threshold - 0.5), -threshold)
+            for threshold, value in zip(self.thresholds, self.values, strict=True)
+            if value is not None
+        ]
+        if not known:
+            return None
+        value, _, negative = max(known)
+        return -negative, value
+
+    def thinned(self, points: int) -> list[tuple[float, float | None]]:
+        """At most `points` (>= 2) of the pairs, evenly spaced in rank, both ends among them."""
+        pairs = list(zip(self.thresholds, self.values, strict=True))
+        if len(pairs) <= points:
+            return pairs
+        chosen = np.linspace(0, len(pairs) - 1, points).round().astype(int)
+        return [pairs[index] for index in chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedThreshold:
+    """A threshold with where it comes from."""
+
+    threshold: float
+    """In (0, 1)."""
+    dataset: str
+    """The dataset it was fitted on."""
+    subset: str
+    """The subset of it."""
+    measure: str
+    """What it was fitted for."""
+    value: float
+    """That measure on the split it was fitted on: in-sample by its nature."""
+    n_traces: int
+    """Traces with usable gold in that split."""
+    in_sample: tuple[str, ...] = ()
+    """Evaluated subsets that share traces with the split; their figures are optimistic."""
+
+    @property
+    def source(self) -> str:
+        """What every output says: `fit:DATASET/SUBSET`, with a warning where it is due."""
+        told = f" (in-sample: {', '.join(self.in_sample)})" if self.in_sample else ""
+        return f"fit:{self.dataset}/{self.subset}{told}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The key `threshold_fit` of `stepgold evaluate`."""
+        return {
+            "dataset": self.dataset,
+            "subset": self.subset,
+            "measure": self.measure,
+            "value": self.value,
+            "n_traces": self.n_traces,
+            "in_sample": bool(self.in_sample),
+            "in_sample_subsets": list(self.in_sample),
+        }
+
+
+def threshold_sweep(traces: Iterable[EvaluatedTrace], measure: str) -> ThresholdSweep:
+    """The measure, pooled over traces, at every threshold that changes a call.
+
+    Between two neighbouring scores no call changes, and as the threshold passes a score only the
+    traces that hold it do: each trace is counted once per score of its own.
+
+    Raises:
+        InputError: unknown measure, or no step is decided by a score.
+    """
+    if measure not in MEASURES:
+        raise InputError(f"'{measure}' is no measure.", remedy=f"use one of {', '.join(MEASURES)}")
+    chosen = MEASURES[measure]
+    usable = split_by_gold(traces).usable
+    base = np.zeros(6)
+    at: list[float] = []
+    changes: list[Floats] = []
+    for trace in usable:
+        scores = deciding_scores(trace)
+        rows = _rows_between(trace, scores, chosen)
+        base += rows[0]
+        at += scores
+        changes += list(np.diff(rows, axis=0))
+    if not at:
+        raise InputError(
+            "No step is decided by a score, so that there is no threshold to fit.",
+            remedy="fit with a labeler that gives scores, or give a number",
+        )
+    scores_seen, where = np.unique(np.array(at), return_inverse=True)
+    steps = np.zeros((len(scores_seen), 6))
+    np.add.at(steps, where.reshape(-1), np.array(changes))
+    sums = base + np.vstack([np.zeros(6), steps.cumsum(axis=0)])
+    edges = [0.0, *map(float, scores_seen), 1.0]
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    # Neighbours without room between them (0 and 0, or the last bit) cannot be told apart by a threshold.
+    kept = [i for i, t in enumerate(middles) if edges[i] < t < edges[i + 1]]
+    values, defined = chosen.formula(sums[kept])
+    return ThresholdSweep(
+        measure,
+        tuple(middles[i] for i in kept),
+        tuple(float(v) if known else None for v, known in zip(values, defined, strict=True)),
+    )
+
+
+def fit_threshold(
+    traces: Iterable[EvaluatedTrace], measure: str, *, dataset: str, subset: str
+) -> FittedThreshold:
+    """The threshold with the highest value of a measure on a split (Skywork's rule in ProcessBench, section 4.1).
+
+    Args:
+        traces: the split; traces without usable gold are left out.
+        measure: a name of `measures.MEASURES`.
+        dataset, subset: names of the split, for the provenance.
+
+    Raises:
+        InputError: unknown measure, no scores, or the measure is defined at no threshold.
+    """
+    usable = split_by_gold(traces).usable
+    best = threshold_sweep(usable, measure).best()
+    if best is None:
+        raise InputError(
+            f"'{measure}' is not defined on the split: one of its groups is empty.",
+            where=f"{dataset}/{subset}",
+            remedy="fit on a split with traces of both kinds",
+        )
+    return FittedThreshold(best[0], dataset, subset, measure, best[1], len(usable))
+
+
+def deciding_scores(trace: EvaluatedTrace) -> list[float]:
+    """The distinct scores of a trace that decide a step (no verdict goes before them), ascending."""
+    if trace.predicted is None or trace.predicted.abstention is not None:
+        return []
+    return sorted(
+        {
+            step.score
+            for step in trace.predicted.step_labels
+            if step.verdict is None and step.score is not None
+        }
+    )
+
+
+def _rows_between(trace: EvaluatedTrace, scores: Sequence[float], measure: Measure) -> Floats:
+    """Counts of a trace below, between and above its scores; shape (scores + 1, 6)."""
+    middles = [(low + high) / 2 for low, high in pairwise(scores)]
+    # Any threshold between two scores gives the same calls; without scores every threshold does.
+    inside = [-math.inf, *middles, math.inf] if scores else [0.5]
+    return np.array([measure.row(trace, threshold) for threshold in inside], dtype=np.float64)
