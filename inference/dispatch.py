@@ -9,23 +9,23 @@ lost but what was on the wire.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Protocol, runtime_checkable
 
+from inference.budget import Budget, Purse, Reservation, input_bound
 from inference.flights import Flight, Window
 from inference.keys import request_key, request_text
 from inference.loop_thread import LoopThread
-from inference.prices import Service, cost, price_of
+from inference.pace import Pace
+from inference.prices import Service
 from inference.protocol import GenerationRequest, ResponseStore, TextModel
-from inference.specs import ModelSpec
-from traces.errors import BudgetExhausted, InputError, ModelError, ModelUnavailable
-from traces.records import ModelReply, StoredCall, Usage
+from inference.recorder import Recorder
+from traces.errors import ModelChanged, ModelError, ModelUnavailable
+from traces.records import ModelReply, StoredCall
 
 Outcome = ModelReply | ModelError
 
@@ -36,6 +36,15 @@ class CountsHits(Protocol):
 
     def count_hit(self, key: str) -> None:
         """One more use of the reply recorded under `key`."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A model that knows how many calls its service takes at the moment."""
+
+    @property
+    def pace(self) -> Pace:
+        """The bound, which falls and rises."""
 
 
 @dataclass(slots=True)
@@ -61,9 +70,10 @@ class Dispatcher:
         self,
         model: TextModel,
         responses: ResponseStore | None,
-        budget_usd: float | None = None,
+        budget_usd: float | Purse | None = None,
         *,
         service: Service = "standard",
+        inspect: Callable[[ModelReply], None] | None = None,
         drain_s: float = 15.0,
         today: Callable[[], date] = date.today,
     ) -> None:
@@ -72,8 +82,11 @@ class Dispatcher:
         Args:
             model: who answers; the dispatcher closes it.
             responses: where replies are kept; None keeps none.
-            budget_usd: most US dollars this dispatcher may spend; None for no limit.
+            budget_usd: most US dollars this dispatcher may spend, or a purse that it shares with
+                others; None for no limit.
             service: whose prices hold for the budget.
+            inspect: sees every reply, bought or stored, before the caller does; it may raise
+                ModelChanged, which ends the run.
             drain_s: seconds that calls on the wire get to arrive when the run has to stop.
             today: the day whose prices hold.
 
@@ -82,21 +95,13 @@ class Dispatcher:
         """
         self._model = model
         self._responses = responses
-        self._budget = budget_usd
-        self._service: Service = service
+        self._recorder = None if responses is None else Recorder(responses)
+        self._budget = Budget(budget_usd, model, service, today=today)
+        self._inspect = inspect
         self._drain_s = drain_s
-        self._today = today
         self._thread: LoopThread | None = None
-        self._spent = 0.0
         self.counters = DispatchCounters()
         """What was done so far, over all runs."""
-        self._priced_as = ModelSpec.parse(model.spec).name if model.hosted else None
-        unknown = self._priced_as and price_of(self._priced_as, service, on=today()) is None
-        if budget_usd is not None and unknown:
-            raise InputError(
-                f'No price is known for "{model.spec}": a budget cannot be kept.',
-                remedy="leave --budget out, or take a model of the price table",
-            )
 
     @property
     def model(self) -> TextModel:
@@ -140,78 +145,103 @@ class Dispatcher:
         Raises:
             ModelRefused: key, model or request refused.
             QuotaExhausted: the day's quota is used up.
+            ModelChanged: `inspect` says so.
             BudgetExhausted: the next call could pass the budget.
             StoreError: a reply could not be recorded.
         """
-        window = Window(max(1, self._model.concurrency))
+        window = Window(self._limit)
+        drawn, again = iter(requests), deque[GenerationRequest]()
         try:
-            for request in requests:
-                yield from self._admit(request, window)
-                if window.fatal is not None:
-                    break
-                while window.has_landed:
-                    yield from self._settle(window)
+            while window.fatal is None:
+                request = again.popleft() if again else next(drawn, None)
+                if request is not None:
+                    yield from self._admit(request, window, again)
+                elif window.size:
+                    yield from self._settle(window, again)
+                else:
+                    return
+                while window.has_landed and window.fatal is None:
+                    yield from self._settle(window, again)
             while window.size and not window.is_overdue:
-                yield from self._settle(window)
-            if window.fatal is not None:
-                raise window.fatal
+                yield from self._settle(window, again)
+            raise window.fatal
         finally:
             grace = 0.0 if window.fatal is not None else self._drain_s
             for flight in window.drain(grace):
                 self._count(flight)
 
+    def _limit(self) -> int:
+        """Requests that may wait for a reply at the moment, at least 1."""
+        most = max(1, self._model.concurrency)
+        return min(most, self._model.pace.limit) if isinstance(self._model, Paced) else most
+
     def _admit(
-        self, request: GenerationRequest, window: Window
+        self, request: GenerationRequest, window: Window, again: deque[GenerationRequest]
     ) -> Iterator[tuple[GenerationRequest, Outcome]]:
         """Answer from the store, join an equal request, or send, waiting for room before."""
         key = request_key(self._model.spec, request)
-        estimate = self._worst_case(request) if self._budget is not None else 0.0
         while window.fatal is None:
             stored = self._stored(key)
             if stored is not None:
-                yield request, stored
+                self._budget.learn(input_bound(request), stored)
+                yield from self._shown(request, stored, window)
                 return
             if window.has_room and window.join(key, request):
                 return
-            if window.has_room and self._affordable(estimate, window):
-                window.launch(key, request, estimate, self._start(key, request))
+            held = self._budget.reserve(request, window.reservations) if window.has_room else None
+            if held is not None:
+                window.launch(key, request, held, self._start(key, request, held))
                 return
             if not window.size:
-                window.fail(self._budget_error(), drain_s=0.0)
+                window.fail(self._budget.exhausted(), drain_s=0.0)
                 return
-            yield from self._settle(window)
+            yield from self._settle(window, again)
 
-    def _settle(self, window: Window) -> Iterator[tuple[GenerationRequest, Outcome]]:
+    def _settle(
+        self, window: Window, again: deque[GenerationRequest]
+    ) -> Iterator[tuple[GenerationRequest, Outcome]]:
         """Wait for one call and yield it to all who asked for it."""
         flight = window.land()
         if flight is None:  # overdue after a fatal error: drain() cancels it
             return
         outcome = self._count(flight)
-        if isinstance(outcome, ModelReply | ModelUnavailable):
+        if isinstance(outcome, ModelReply) and _is_cut_by_us(flight.reservation, outcome):
+            again.extend(flight.askers)
+        elif isinstance(outcome, ModelReply):
             for number, request in enumerate(flight.askers):
-                yield request, self._repeated(flight.key, outcome) if number else outcome
+                reply = self._saved(flight.key, outcome) if number else outcome
+                yield from self._shown(request, reply, window)
+        elif isinstance(outcome, ModelUnavailable):
+            yield from ((request, outcome) for request in flight.askers)
         else:
             window.fail(outcome, drain_s=self._drain_s)
+
+    def _shown(
+        self, request: GenerationRequest, reply: ModelReply, window: Window
+    ) -> Iterator[tuple[GenerationRequest, Outcome]]:
+        """The reply, unless inspection finds that the run must not go on."""
+        try:
+            if self._inspect is not None:
+                self._inspect(reply)
+        except ModelChanged as error:
+            window.fail(error, drain_s=self._drain_s)
+            return
+        yield request, reply
 
     def _count(self, flight: Flight) -> ModelReply | BaseException:
         """The outcome of a finished call, counted."""
         error = flight.future.exception()
         if error is not None:
+            self._budget.release(flight.reservation)
             self.counters.failed += isinstance(error, ModelUnavailable)
             return error
         reply = flight.future.result()
         if reply.usd is None:
             self.counters.unpriced += 1
-            # of unknown price (another model answered): held against the budget at its most
-            self._spent += flight.estimate_usd
         else:
             self.counters.usd += reply.usd
-            self._spent += reply.usd
+        self._budget.settle(flight.reservation, reply)
         return reply
-
-    def _repeated(self, key: str, outcome: Outcome) -> Outcome:
-        """The outcome for an equal request that was not sent."""
-        return self._saved(key, outcome) if isinstance(outcome, ModelReply) else outcome
 
     def _stored(self, key: str) -> ModelReply | None:
         reply = self._responses.get(key) if self._responses is not None else None
@@ -224,45 +254,25 @@ class Dispatcher:
         self.counters.cached += 1
         return replace(reply, cached=True)
 
-    def _start(self, key: str, request: GenerationRequest) -> Future[ModelReply]:
+    def _start(self, key: str, request: GenerationRequest, held: Reservation) -> Future[ModelReply]:
         if self._thread is None:
             self._thread = LoopThread()
         self.counters.sent += 1
-        return self._thread.submit(self._ask(key, request))
+        return self._thread.submit(self._ask(key, request, held))
 
-    async def _ask(self, key: str, request: GenerationRequest) -> ModelReply:
-        reply = await self._model.generate(request)
-        if self._responses is not None:
-            call = StoredCall(key, request_text(request), reply, request.meta)
-            # in a worker thread: a store that waits for its lock must not stop the network
-            await asyncio.to_thread(self._responses.put, call)
+    async def _ask(self, key: str, request: GenerationRequest, held: Reservation) -> ModelReply:
+        sent = replace(request, max_tokens=held.output_tokens) if held.capped else request
+        reply = await self._model.generate(sent)
+        if self._recorder is not None:
+            meta = request.meta
+            if _is_cut_by_us(held, reply):  # no answer to the request, but to what was sent
+                key, request = request_key(self._model.spec, sent), sent
+            elif held.capped:
+                meta = {**meta, "max_tokens_sent": held.output_tokens}
+            await self._recorder.record(StoredCall(key, request_text(request), reply, meta))
         return reply
 
-    def _affordable(self, estimate: float, window: Window) -> bool:
-        if self._budget is None:
-            return True
-        return self._spent + window.committed_usd + estimate <= self._budget
 
-    def _worst_case(self, request: GenerationRequest) -> float:
-        """What a request costs at most: its whole input uncached, its whole output limit used."""
-        if self._priced_as is None:
-            return 0.0
-        usage = Usage(input_tokens=_input_bound(request), output_tokens=request.max_tokens)
-        known = cost(usage, self._priced_as, self._service, on=self._today())
-        return math.inf if known is None else known
-
-    def _budget_error(self) -> BudgetExhausted:
-        return BudgetExhausted(
-            f"The next call could pass the budget of {self._budget:g} USD "
-            f"({self._spent:.4f} USD spent).",
-            remedy="run the same command again with a larger --budget: what is done is kept",
-        )
-
-
-def _input_bound(request: GenerationRequest) -> int:
-    """Tokens of the input, estimated from above: a third of its UTF-8 bytes, schema included."""
-    texts = [message.text for message in request.messages]
-    if request.response_json_schema is not None:
-        texts.append(json.dumps(request.response_json_schema))
-    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-    return math.ceil(size / 3) + 8 * len(request.messages)
+def _is_cut_by_us(held: Reservation, reply: ModelReply) -> bool:
+    """Whether the reply ended at a limit that is lower than the one asked for."""
+    return held.capped and reply.finish_reason == "length"

@@ -27,14 +27,18 @@ class TransientFault(Exception):
         what: one sentence.
         delay_s: seconds the service asks to wait before the next attempt; None if it does
             not say.
+        throttled: whether the service refused because of its rate limit, which concerns every
+            call of the project.
     """
 
-    def __init__(self, what: str, *, delay_s: float | None = None) -> None:
+    def __init__(self, what: str, *, delay_s: float | None = None, throttled: bool = False) -> None:
         super().__init__(what)
         self.what = what
         """The fact, in one sentence."""
         self.delay_s = delay_s
         """Seconds to wait; None if the service does not say."""
+        self.throttled = throttled
+        """Whether it is the rate limit that refused the call."""
 
 
 class RequestTooLong(Exception):
@@ -97,10 +101,13 @@ def exception_for(fault: HttpFault, subject: Subject, *, now: datetime | None = 
             remedy="run the same command again when the quota is renewed; what is done is kept",
         )
     if fault.status in TRANSIENT_STATUS:
-        delay = retry_after_seconds(fault.headers.get("retry-after"), now=now)
+        delay = retry_after_seconds(
+            fault.headers.get("retry-after"), now=now or _server_time(fault.headers)
+        )
         if delay is None:
             delay = retry_info_seconds(fault.body)
-        return TransientFault(f"{fault.status} {said}", delay_s=delay)
+        throttled = fault.status == 429
+        return TransientFault(f"{fault.status} {said}", delay_s=delay, throttled=throttled)
     if fault.status in (400, 413) and _TOO_LONG.search(text):
         return RequestTooLong(said)
     return ModelRefused(
@@ -147,13 +154,23 @@ def retry_after_seconds(value: str | None, *, now: datetime | None = None) -> fl
     value = value.strip()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
+    moment = _moment(value)
+    return (
+        None if moment is None else max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+    )
+
+
+def _server_time(headers: Mapping[str, str]) -> datetime | None:
+    """The service's own clock: a date it names is meant by that one, however wrong ours is."""
+    return _moment(headers.get("date", ""))
+
+
+def _moment(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def retry_info_seconds(body: Any) -> float | None:

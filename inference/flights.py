@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import time
+from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
 
+from inference.budget import Reservation
 from inference.protocol import GenerationRequest
 from traces.records import ModelReply
 
@@ -19,8 +21,8 @@ class Flight:
     """Content address of the request."""
     askers: list[GenerationRequest]
     """The request sent, and equal ones that wait for the same reply."""
-    estimate_usd: float
-    """What the call costs at most."""
+    reservation: Reservation
+    """What of the budget is held for it."""
     future: futures.Future[ModelReply]
     """Its reply, recorded, or the error it ended in."""
 
@@ -28,8 +30,8 @@ class Flight:
 class Window:
     """A bounded set of flights. Used by one thread; the flights land in another."""
 
-    def __init__(self, limit: int) -> None:
-        """An empty window for `limit` requests, waiting ones included."""
+    def __init__(self, limit: Callable[[], int]) -> None:
+        """An empty window for `limit()` requests, waiting ones included; it may change meanwhile."""
         self._limit = limit
         self._flying: dict[str, Flight] = {}
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
@@ -45,7 +47,7 @@ class Window:
     @property
     def has_room(self) -> bool:
         """Whether one more request may wait."""
-        return self.size < self._limit
+        return self.size < self._limit()
 
     @property
     def has_landed(self) -> bool:
@@ -62,9 +64,9 @@ class Window:
         )
 
     @property
-    def committed_usd(self) -> float:
-        """What all flights cost at most."""
-        return sum(flight.estimate_usd for flight in self._flying.values())
+    def reservations(self) -> list[Reservation]:
+        """What of the budget is held for the calls on the wire."""
+        return [flight.reservation for flight in self._flying.values()]
 
     def join(self, key: str, request: GenerationRequest) -> bool:
         """Let the request wait for an equal one; False if none is on the wire."""
@@ -77,11 +79,11 @@ class Window:
         self,
         key: str,
         request: GenerationRequest,
-        estimate_usd: float,
+        reservation: Reservation,
         future: futures.Future[ModelReply],
     ) -> None:
         """Watch a call that was just started."""
-        flight = Flight(key, [request], estimate_usd, future)
+        flight = Flight(key, [request], reservation, future)
         self._flying[key] = flight
         future.add_done_callback(lambda _: self._landed.put(flight))
 

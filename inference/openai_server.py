@@ -27,10 +27,11 @@ from inference.faults import (
     TransientFault,
     exception_for,
 )
+from inference.pace import Pace, Sleep
 from inference.prices import PRICES_AS_OF, cost
 from inference.protocol import GenerationRequest, Message
 from inference.replies import over_length_reply
-from inference.retry import Retrier, RetryPolicy, Sleep
+from inference.retry import Retrier, RetryPolicy
 from inference.specs import checked_base_url, is_loopback
 from inference.wire_reply import WireReply
 from traces.errors import InputError, ModelRefused
@@ -85,7 +86,7 @@ class OpenAIModel:
             )
         self._subject = Subject(self.spec, KEY_VARIABLE, key)
         policy = retry or RetryPolicy()
-        self._retrier = Retrier(policy, sleep=sleep)
+        self._retrier = Retrier(policy, Pace(self._concurrency, sleep=sleep), sleep=sleep)
         self._schema_refused = False
         self._echoes_prefix = True  # until a reply shows that this server does not
         self._client = openai.AsyncOpenAI(
@@ -110,6 +111,11 @@ class OpenAIModel:
     def concurrency(self) -> int:
         """Requests that may be in flight at once."""
         return self._concurrency
+
+    @property
+    def pace(self) -> Pace:
+        """How many calls it lets onto the wire now."""
+        return self._retrier.pace
 
     @property
     def retries(self) -> int:

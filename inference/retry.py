@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from inference.faults import TransientFault
-from traces.errors import ModelUnavailable
+from inference.pace import Pace, Sleep
+from traces.errors import ModelUnavailable, QuotaExhausted
 
 T = TypeVar("T")
-Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class Retrier:
 
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     """The bounds."""
+    pace: Pace = field(default_factory=lambda: Pace(1 << 30))
+    """How many calls may be on the wire, and from when on; without bound where none is given."""
     sleep: Sleep = asyncio.sleep
     """How to wait."""
     clock: Callable[[], float] = time.monotonic
@@ -60,36 +62,54 @@ class Retrier:
         Raises:
             ModelUnavailable: every attempt failed, or the service asks for a longer wait than
                 the time that is left.
+            QuotaExhausted: the rate limit asks for a longer wait than the time that is left: it
+                concerns every call, so going on is useless.
             Exception: whatever else the call raises, at once.
         """
-        start = self.clock()
+        start: float | None = None
         for attempt in range(1, self.policy.attempts + 1):
-            try:
-                async with asyncio.timeout(self.policy.attempt_s):
-                    return await call()
-            except TimeoutError:
-                fault = TransientFault(f"no reply within {self.policy.attempt_s:g} s")
-            except TransientFault as error:
-                fault = error
-            wait = self._wait(attempt, fault)
-            left = self.policy.total_s - (self.clock() - start)
-            if attempt == self.policy.attempts or wait > left:
-                raise _given_up(subject, fault, attempt, wait if wait > left else None) from fault
-            await self.sleep(wait)
+            async with self.pace.slot() as slot:
+                # the time spent in the queue before the first attempt is no trouble of this call
+                start = self.clock() if start is None else start
+                try:
+                    async with asyncio.timeout(self.policy.attempt_s):
+                        outcome = await call()
+                except TimeoutError:
+                    fault = TransientFault(f"no reply within {self.policy.attempt_s:g} s")
+                except TransientFault as error:
+                    fault = error
+                else:
+                    self.pace.succeeded()
+                    return outcome
+                wait = self._wait(attempt, fault)
+                left = self.policy.total_s - (self.clock() - start)
+                if attempt == self.policy.attempts or wait > left:
+                    asked = wait if wait > left else None
+                    raise _given_up(subject, fault, attempt, asked) from fault
+                named = fault.throttled and fault.delay_s is not None
+                if fault.throttled:
+                    self.pace.throttled(slot, wait if named else None)
+            if not named:  # else the gate is closed for that long, for this call as for all
+                await self.sleep(wait)
             self.retries += 1
         raise ValueError("a retry policy needs at least one attempt")
 
     def _wait(self, attempt: int, fault: TransientFault) -> float:
         """What the service asks for plus a little spread, else exponential, half of it random."""
         if fault.delay_s is not None:
-            return fault.delay_s + self.jitter() * min(1.0, fault.delay_s)
+            return fault.delay_s + self.jitter() * min(0.5, fault.delay_s)
         ceiling = min(self.policy.cap_s, self.policy.base_s * 2.0 ** (attempt - 1))
         return ceiling * (0.5 + 0.5 * self.jitter())
 
 
 def _given_up(
     subject: str, fault: TransientFault, attempts: int, asked: float | None
-) -> ModelUnavailable:
+) -> ModelUnavailable | QuotaExhausted:
+    if fault.throttled and asked is not None and fault.delay_s:
+        return QuotaExhausted(
+            f'"{subject}" asks all calls to wait {asked:.0f} s: {fault.what}',
+            remedy="run the same command again later; what is done is kept",
+        )
     tried = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     why = f" and asks to wait {asked:.0f} s" if asked is not None and fault.delay_s else ""
     return ModelUnavailable(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import func, select, update
 
@@ -36,9 +36,14 @@ class Responses:
             StoreError: it could not be written.
             InputError: a number or the meta cannot be stored.
         """
-        row = call_columns(call) | {"created_at": now()}
+        self.put_all([call])
+
+    def put_all(self, calls: Sequence[StoredCall]) -> None:
+        """Record replies in one transaction, all or none; see `put`."""
+        moment = now()
+        rows = [call_columns(call) | {"created_at": moment} for call in calls]
         with self._connections.write() as connection:
-            insert_missing(connection, MODEL_CALLS, [row], "key")
+            insert_missing(connection, MODEL_CALLS, rows, "key")
 
     def count_hit(self, key: str) -> None:
         """Note that the reply was used again instead of being bought.

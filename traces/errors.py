@@ -9,6 +9,7 @@
     - ModelUnavailable         overload, time-out, connection fault after all retries
     - ModelRefused             key, model name or request refused: retrying cannot help
     - QuotaExhausted           the day's quota is used up: stop, run again later
+    - ModelChanged             another version answers than the one that answered before: stop
   + BudgetExhausted            the next call would pass --budget: stop, resumable
   + StoreError                 the database cannot be opened, read or written
   + PrmError                   a PRM checkpoint that cannot be used
@@ -74,6 +75,10 @@ class ModelRefused(ModelError):
 
 class QuotaExhausted(ModelError):
     """The day's quota is used up: the run stops, what is done stays done."""
+
+
+class ModelChanged(ModelError):
+    """Another model version answers than the one that answered before: the run stops."""
 
 
 class BudgetExhausted(ToolkitError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from datetime import date
 
 import pytest
 from hypothesis import given, settings
@@ -14,18 +15,18 @@ from hypothesis import strategies as st
 
 from inference.dispatch import Dispatcher
 from inference.keys import request_key
-from inference.prices import cost
+from inference.pace import Pace
 from inference.protocol import GenerationRequest
 from tests.inference.scripted import MemoryResponses, ScriptedModel, reply_to, request
 from traces.errors import (
-    BudgetExhausted,
     InputError,
+    ModelChanged,
     ModelRefused,
     ModelUnavailable,
     QuotaExhausted,
     StoreError,
 )
-from traces.records import ModelReply, StoredCall, Usage
+from traces.records import ModelReply, StoredCall
 
 SPEC = "gemini:gemini-3.5-flash-lite"
 
@@ -248,90 +249,59 @@ def test_what_hangs_when_the_run_has_to_stop_is_cancelled_in_time() -> None:
     assert model.flying == 0, "the call was cancelled, not left behind"
 
 
-# budget
-
-DAY = date(2026, 11, 15)
-
-
-def worst(asked: GenerationRequest) -> float:
-    """The price of the full output alone: a lower bound of what the dispatcher reserves."""
-    known = cost(Usage(output_tokens=asked.max_tokens), "gemini-3.5-flash-lite", on=DAY)
-    assert known is not None
-    return known
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.floats(0, 1),
-    st.integers(0, 12),
-    st.lists(st.integers(1, 4000), min_size=1, max_size=15),
-)
-def test_the_budget_is_never_passed(share: float, calls_worth: int, limits: list[int]) -> None:
-    """Replies may cost anything up to the worst case, and come in any order."""
-
-    def answer(asked: GenerationRequest) -> ModelReply:
-        return reply_to(asked, usd=share * worst(asked))
-
-    budget = calls_worth * 0.005
-    store = MemoryResponses()
-    asked = [request(str(number), limit) for number, limit in enumerate(limits)]
-    got = []
-    with Dispatcher(ScriptedModel(answer), store, budget, today=lambda: DAY) as dispatcher:
-        try:
-            got = list(dispatcher.run(asked))
-        except BudgetExhausted:
-            assert len(store.kept) < len(asked)
-        else:
-            assert len(got) == len(asked)
-        assert dispatcher.counters.usd <= budget + 1e-12
-        assert len(store.kept) == dispatcher.counters.sent
-
-
-def test_the_budget_stops_after_what_was_sent_was_yielded_and_more_money_goes_on() -> None:
-    store = MemoryResponses()
-    asked = [request(str(number), 4000) for number in range(6)]
-    per_call = worst(asked[0])
-    model = ScriptedModel(lambda each: reply_to(each, usd=per_call))
-    seen: list[object] = []
-    poor = Dispatcher(model, store, 3.2 * per_call, today=lambda: DAY)
-    with poor, pytest.raises(BudgetExhausted, match="larger --budget"):
-        seen.extend(poor.run(asked))
-    assert len(seen) == len(store.kept) == 3
-    with Dispatcher(model, store, 10 * per_call, today=lambda: DAY) as rich:
-        assert len(list(rich.run(asked))) == 6
-    assert len(model.calls) == 6, "the three that were paid are not bought again"
-    assert rich.counters.usd == pytest.approx(3 * per_call)
-
-
-def test_cheap_replies_free_what_was_held_back_for_them() -> None:
-    asked = [request(str(number), 4000) for number in range(10)]
-    model = ScriptedModel(lambda each: reply_to(each, usd=worst(each) / 100))
-    with Dispatcher(model, None, 1.5 * worst(asked[0]), today=lambda: DAY) as dispatcher:
-        assert len(list(dispatcher.run(asked))) == 10
-    assert model.most_flying == 1, "two at once could pass the budget"
-
-
-def test_a_reply_of_unknown_price_is_held_against_the_budget_at_its_most() -> None:
-    model = ScriptedModel(lambda each: reply_to(each, usd=None))
-    asked = [request(str(number), 4000) for number in range(10)]
-    with Dispatcher(model, None, 2.5 * worst(asked[0]), today=lambda: DAY) as dispatcher:
-        with pytest.raises(BudgetExhausted):
-            list(dispatcher.run(asked))
-        assert dispatcher.counters.unpriced == dispatcher.counters.sent == 2
-        assert dispatcher.counters.usd == 0.0
-
-
-def test_a_budget_for_a_model_without_a_price_is_refused() -> None:
-    with pytest.raises(InputError, match="a budget cannot be kept"):
-        Dispatcher(ScriptedModel(spec="openai:gpt-x"), None, 1.0)
-    Dispatcher(ScriptedModel(spec="openai:gpt-x", hosted=False), None, 1.0).close()
-
-
-def test_cached_replies_cost_nothing() -> None:
-    store = MemoryResponses()
-    model = ScriptedModel(lambda each: reply_to(each, usd=0.001))
+def test_inspection_sees_every_reply_and_may_end_the_run() -> None:
+    store, model = MemoryResponses(), ScriptedModel()
     with Dispatcher(model, store) as first:
         list(first.run([request("a")]))
-    with Dispatcher(model, store, 0.0, today=lambda: DAY) as second:
-        assert len(list(second.run([request("a")]))) == 1
-    assert second.counters.usd == 0.0
+    seen: list[str] = []
+
+    def inspect(reply: ModelReply) -> None:
+        seen.append(str(reply.text))
+        if reply.text == "C":
+            raise ModelChanged("another version")
+
+    outcomes: list[object] = []
+    with Dispatcher(model, store, inspect=inspect) as second, pytest.raises(ModelChanged):
+        outcomes.extend(second.run(request(name) for name in "abcdefghijklmnop"))
+    assert "A" in seen, "stored ones too"
+    assert "C" not in texts(outcomes).values()  # type: ignore[arg-type]
+    assert len(store.kept) == len(model.calls) < 16, "nothing more is sent, nothing paid is lost"
+
+
+class PacedModel(ScriptedModel):
+    """A model whose service was found to take less."""
+
+    pace = Pace(4)
+
+
+def test_the_window_follows_the_pace() -> None:
+    model = PacedModel(concurrency=4)
+
+    async def refused() -> None:
+        async with model.pace.slot() as slot:
+            model.pace.throttled(slot, None)
+
+    with Dispatcher(model, None) as dispatcher:
+        for expected in (4, 2):
+            model.gate, model.most_flying = threading.Event(), 0
+            threading.Timer(0.05, model.gate.set).start()
+            list(dispatcher.run(request(str(number)) for number in range(8)))
+            assert model.most_flying == expected
+            asyncio.run(refused())
+
+
+def test_replies_that_arrive_together_are_recorded_together() -> None:
+    class ManyAtOnce(MemoryResponses):
+        writes = 0
+
+        def put_all(self, calls: Sequence[StoredCall]) -> None:
+            self.writes += 1
+            time.sleep(0.005)  # a disk
+            for call in calls:
+                self.put(call)
+
+    store = ManyAtOnce()
+    with Dispatcher(ScriptedModel(concurrency=32), store) as dispatcher:
+        got = list(dispatcher.run(request(str(number)) for number in range(32)))
+    assert len(got) == len(store.kept) == 32
+    assert store.writes < 16
