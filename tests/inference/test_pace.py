@@ -85,9 +85,11 @@ def test_no_more_than_the_bound_hold_a_place_and_all_get_one(
         async with pace.slot():
             flying += 1
             highest = max(highest, flying)
-            await asyncio.sleep(0)
-            flying -= 1
-            served.add(number)
+            try:
+                await asyncio.sleep(0)
+                served.add(number)
+            finally:
+                flying -= 1
 
     async def everyone() -> None:
         tasks = [asyncio.create_task(call(number)) for number in range(calls)]
