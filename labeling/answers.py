@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from labeling.choices import NoOption, option_letter, plain, read_letter, read_word
+from labeling.free_text import same_text
 from labeling.math_process import MathProcess, shared_math_process
 from labeling.mentions import Mention, find_mentions, last_line
 from labeling.quantities import read_quantity, same_quantity, without_latex
@@ -20,6 +21,7 @@ MAX_ANSWER_CHARACTERS = 500
 
 _MATH = re.compile(r"[\\^_{}=<>√π∞≤≥∪]|^[\d\s()\[\],.;:+*/|a-zA-Z-]*$")
 _LONG_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}")
+_EITHER = re.compile(r"\d[^.;]*\s(?:or|versus|vs\.?)\s[^.;]*\d")
 _MATH_SEGMENT = re.compile(r"\$([^$]+)\$")
 
 
@@ -59,7 +61,7 @@ class AnswerChecker:
             return cls("number", gold, _read_math, _equals_number(gold, math))
         if _is_math(gold):
             return cls("math", gold, _read_math, _equals_math(gold, math))
-        return cls("text", gold, _read_text, lambda answer: _same_text(answer, gold))
+        return cls("text", gold, _read_text, lambda answer: same_text(gold, answer))
 
     @classmethod
     def _for_options(cls, problem: Problem, gold: str) -> AnswerChecker:
@@ -171,6 +173,8 @@ def _read_math(mention: Mention) -> str | None:
     text = mention.text.strip()
     if not text or len(text) > MAX_ANSWER_CHARACTERS:
         return None
+    if _EITHER.search(text):
+        return None
     read = read_quantity(text)
     if read is not None and (not mention.boxed or _rest_is_words(text, read[1], most=6)):
         return read[1]
@@ -208,12 +212,3 @@ def _equals_math(gold: str, math: MathProcess | None) -> Callable[[str], bool | 
 def _read_text(mention: Mention) -> str | None:
     text = mention.text.strip()
     return text if 0 < len(text) <= MAX_ANSWER_CHARACTERS else None
-
-
-def _same_text(answer: str, gold: str) -> bool:
-    """Equal but for case, edges, a leading article and remarks in brackets."""
-    forms = [
-        re.sub(r"^(?:the|a|an)\s+", "", plain(re.sub(r"\s*\([^()]*\)", "", text)))
-        for text in (answer, gold)
-    ]
-    return forms[0] == forms[1] and bool(forms[0])

@@ -56,7 +56,8 @@ def read_letter(named: str, options: Sequence[str], *, boxed: bool) -> str | Non
         NoOption: a letter that is no option, or two of them.
     """
     letters = ascii_uppercase[: len(options)]
-    text = _LATEX_TEXT.sub(r"\1", named).strip(" \t*_$\"'")
+    dressed = unicodedata.normalize("NFKC", _LATEX_TEXT.sub(r"\1", named))
+    text = dressed.strip(" \t*_$\"'“”‘’`")
     by_text = _read_text(text, letters, options)
     found = _LETTER.match(text)
     if found is None or not _is_letter(found, boxed=boxed):
@@ -73,9 +74,14 @@ def read_letter(named: str, options: Sequence[str], *, boxed: bool) -> str | Non
 
 def read_word(named: str, words: Sequence[str]) -> str | None:
     """The word (`yes`, `no`, `maybe`) that a mention begins with, in lower case; else None."""
-    first = re.match(r"[\W_]*([^\W\d_]+)", _LATEX_TEXT.sub(r"\1", named))
+    first = re.match(r"[\W_]*([^\W\d_]+)(?:\s*(?:/|\bor\b)\s*([^\W\d_]+))?", _bare(named))
     word = first[1].casefold() if first else ""
-    return word if word in words else None
+    undecided = first is not None and (first[2] or "").casefold() in words
+    return word if word in words and not undecided else None
+
+
+def _bare(named: str) -> str:
+    return _LATEX_TEXT.sub(r"\1", named)
 
 
 def _is_letter(found: re.Match[str], *, boxed: bool) -> bool:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _PHRASE = re.compile(
-    r"(?:\banswer(?:\s+(?:choice|option|key))?|\bfinal\s+diagnosis)[\s*_]*"
-    r"(?:(?:is|are|=|:|(?:would|should|must|will|has\s+to)\s+be)(?![\w'’])[\s*_]*)+"
+    r"(?:\banswer(?:\s+(?:choice|option|key))?|\bdiagnosis)[\s*_]*"
+    r"(?:(?:is|are|=|:|[-–—](?=\s)|(?:would|should|must|will|has\s+to)\s+be)(?![\w'’])[\s*_]*)+"
     r"(?:(?:therefore|thus|hence|then|clearly|indeed|simply|likely|most\s+likely|probably|:|,)\s*)*",
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*", re.MULTILINE)
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _BOXED = re.compile(r"\\f?boxed\s*\{")
 _NAMED_CORRECT = re.compile(
     r"\(?\b([A-Z])\)?\s+is\s+(?:therefore\s+|thus\s+)?(?:the\s+)?(?:correct|right|best)\b"
@@ -61,6 +62,9 @@ def _boxes(text: str) -> Iterator[Mention]:
         end = _closing_brace(text, found.end())
         if end is not None:
             yield Mention(text[found.end() : end].strip(), found.start(), boxed=True, closed=True)
+    for found in _TAGGED.finditer(text):
+        if not _BOXED.search(found[1]):
+            yield Mention(found[1].strip(), found.start(), boxed=True, closed=True)
 
 
 def _closing_brace(text: str, start: int) -> int | None:

@@ -72,12 +72,17 @@ _QUANTITY = re.compile(
     r"(?:(?P<whole>\d+)\s+(?P<mixed>\d+/\d+)|(?P<fraction>\d+\s?/\s?\d+)"
     r"|(?P<decimal>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+))"
     r"(?:e(?P<exponent>[-+]?\d{1,3})|\s?[x×*]\s?10\s?\^?\s?\{?(?P<power>[-+]?\d{1,3})\}?)?"
+    r"(?:\s(?P<thousands>thousand|million|billion)\b)?"
     rf"(?:\s?-?(?P<unit>{_UNIT}(?:\s?/\s?{_UNIT}|\s+per\s+{_UNIT})*))?",
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(
-    r"[\w^°%]|[.,/:-]\d|\s?[-–]\s?\d|\s[-–]\s[a-z]\b|\s?[/\\+^<>]|\s?[*×x]\s?\d|\s+to\s+\d", re.I
+    r"[\w^°%]|[.,/:-]\d|\s?[-–]\s?\d|\s[-–]\s[a-z]\b|\s?[/\\+^<>]|\s?[*×x]\s?\d|\s+(?:to|or|and)\s+\d"
+    r"|\s\d",
+    re.I,
 )
+_THOUSANDS = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_NEGATIVE = re.compile(r"^(?:negative|minus)\s+(?=[\d.])", re.IGNORECASE)
 _NUMBER_WORD = re.compile(
     r"(zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b(?![\s-]+(?:of|hundred|"
     r"thousand|million)\b)",
@@ -122,14 +127,17 @@ def read_quantity(named: str) -> tuple[Quantity, str] | None:
     """
     text = without_latex(named).rsplit("=", 1)[-1].strip(" \t*_\"'")
     text = text.replace("−", "-").replace("µ", "μ")
-    text = _NUMBER_WORD.sub(_as_digits, _LEAD.sub("", text), count=1)
+    text = _NUMBER_WORD.sub(_as_digits, _NEGATIVE.sub("-", _LEAD.sub("", text)), count=1)
     found = _QUANTITY.match(text)
-    if found is None or _GOES_ON.match(text, found.end()):
+    read = _read(found)
+    if found is None or read is None:
         return None
-    value = _value(found)
-    if value is None:
-        return None
-    return Quantity(value, _unit(found)), found[0].strip()
+    end = found.end()
+    smaller = _QUANTITY.match(text, end) if text[end : end + 1].isspace() else None
+    together = _sum(read, _read(smaller))
+    if smaller is not None and together is not None:  # `2 h 30 min`
+        read, end = together, smaller.end()
+    return None if _GOES_ON.match(text, end) else (read, text[found.start() : end].strip())
 
 
 def whole_quantity(text: str) -> Quantity | None:
@@ -166,6 +174,23 @@ def _as_digits(found: re.Match[str]) -> str:
     return found[0] if found.start() else str(_NUMBER_WORDS.index(found[1].lower()))
 
 
+def _read(found: re.Match[str] | None) -> Quantity | None:
+    value = None if found is None else _value(found)
+    return None if found is None or value is None else Quantity(value, _unit(found))
+
+
+def _sum(larger: Quantity, smaller: Quantity | None) -> Quantity | None:
+    """Two parts of one quantity, the larger unit first, together; None if they are no such parts."""
+    if smaller is None or larger.unit is None or smaller.unit is None:
+        return None
+    alike = larger.unit.dimensions == smaller.unit.dimensions and len(larger.unit.dimensions) == 1
+    if not alike or smaller.unit.factor >= larger.unit.factor or larger.value < 0 > smaller.value:
+        return None
+    return Quantity(
+        larger.value + smaller.value * smaller.unit.factor / larger.unit.factor, larger.unit
+    )
+
+
 def _value(found: re.Match[str]) -> Fraction | None:
     try:
         if found["whole"]:
@@ -177,6 +202,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
     except ZeroDivisionError:
         return None
     value *= Fraction(10) ** int(found["exponent"] or found["power"] or 0)
+    value *= _THOUSANDS.get((found["thousands"] or "").lower(), 1)
     return -value if found["sign"] == "-" else value
 
 
