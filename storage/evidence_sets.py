@@ -11,7 +11,14 @@ from sqlalchemy import Connection, Table, delete, exists, select
 from storage import checks
 from storage.bulk import chunks, insert_keyed, insert_missing, insert_rows
 from storage.codecs.evidence import Columns, copied_passage_columns, passage_from, place_columns
-from storage.tables import EVIDENCE, EVIDENCE_PASSAGES, EVIDENCE_SETS, PROBLEMS, TRACES
+from storage.tables import (
+    EVIDENCE,
+    EVIDENCE_PASSAGES,
+    EVIDENCE_SETS,
+    PROBLEMS,
+    TRACE_EVIDENCE,
+    TRACES,
+)
 from traces.evidence import Evidence
 
 
@@ -91,6 +98,7 @@ def delete_orphans(connection: Connection) -> None:
         delete(EVIDENCE_SETS).where(
             ~exists().where(PROBLEMS.c.evidence_set_pk == EVIDENCE_SETS.c.pk),
             ~exists().where(TRACES.c.evidence_set_pk == EVIDENCE_SETS.c.pk),
+            ~exists().where(TRACE_EVIDENCE.c.evidence_set_pk == EVIDENCE_SETS.c.pk),
         )
     )
     connection.execute(

@@ -14,6 +14,7 @@ from storage.tables.corpora import (
     EVIDENCE_SETS,
     PASSAGES,
 )
+from storage.tables.corpus_files import CORPUS_FILES, CORPUS_SOURCES, DOCUMENT_ORIGINS
 from storage.tables.datasets import (
     DATASETS,
     PROBLEMS,
@@ -24,17 +25,22 @@ from storage.tables.datasets import (
 )
 from storage.tables.labels import CONTINUATIONS, LABELERS, QUOTES, STEP_LABELS, TRACE_LABELS
 from storage.tables.ledger import FAILURES, MODEL_CALLS
+from storage.tables.trace_evidence import EVIDENCE_STEPS, TRACE_EVIDENCE
 
 __all__ = [
     "BATCH_JOBS",
     "BATCH_REQUESTS",
     "CONTINUATIONS",
     "CORPORA",
+    "CORPUS_FILES",
+    "CORPUS_SOURCES",
     "DATASETS",
     "DOCUMENTS",
+    "DOCUMENT_ORIGINS",
     "EVIDENCE",
     "EVIDENCE_PASSAGES",
     "EVIDENCE_SETS",
+    "EVIDENCE_STEPS",
     "FAILURES",
     "LABELERS",
     "METADATA",
@@ -47,5 +53,6 @@ __all__ = [
     "STEPS",
     "STEP_LABELS",
     "TRACES",
+    "TRACE_EVIDENCE",
     "TRACE_LABELS",
 ]
