@@ -103,12 +103,11 @@ def _lab_judge() -> tuple[Judge, dict[str, Any]]:
 def _rag_judge(
     runner: Dispatcher, prompt: Path | None, evidence_tokens: int, max_tokens: int, allow_phi: bool
 ) -> tuple[Judge, dict[str, Any]]:
-    from judge.prompt import JudgeConfig
+    from judge.config import JudgeConfig
+    from judge.prompt_file import read_prompt
     from judge.rag_judge import RagJudge
 
-    config = JudgeConfig.from_prompt_file(
-        prompt, evidence_tokens=evidence_tokens, max_tokens=max_tokens
-    )
+    config = JudgeConfig(read_prompt(prompt), evidence_tokens, max_tokens)
     return RagJudge(runner, config, allow_phi=allow_phi), config.as_dict()
 
 

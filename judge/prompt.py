@@ -2,165 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from string import ascii_uppercase
-from typing import Any
 
 from inference.protocol import GenerationRequest, Message
+from judge.config import Granularity, JudgeConfig
 from judge.markers import escape_attribute, escape_markers
+from judge.prompt_file import JudgePrompt, packaged_prompt
+from judge.schema import REPLY_SCHEMA
 from judge.tokens import estimate_tokens
 from retrieval.packing import PackedEvidence, pack_evidence
 from traces.context import TraceInContext
-from traces.errors import InputError
 from traces.evidence import Evidence
 from traces.problem import Problem
 
-_SECTION = re.compile(r"^--- (.+) ---\n", re.MULTILINE)
-_SECTIONS = ("system", "user", "no documents")
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
-_REQUIRED = frozenset({"documents", "question", "steps"})
-_KNOWN = _REQUIRED | {"step_count"}
-
-REPLY_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {
-        "steps": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "step": {"type": "integer"},
-                    "document": {"type": ["integer", "null"]},
-                    "quote": {"type": ["string", "null"]},
-                    "reasoning": {"type": "string"},
-                    "verdict": {"type": "string", "enum": ["correct", "incorrect", "neutral"]},
-                },
-                "required": ["step", "document", "quote", "reasoning", "verdict"],
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["steps"],
-    "additionalProperties": False,
-}
-"""The judge's reply (design.md section 3). Models write in this order: the verdict comes last."""
-
-
-@dataclass(frozen=True, slots=True)
-class JudgePrompt:
-    """A judge's prompt, checked for its sections and placeholders."""
-
-    system: str
-    """The system turn."""
-    user: str
-    """The user turn, with {documents}, {question} and {steps} ({step_count} may be used)."""
-    no_documents: str
-    """What stands in place of the documents where there are none."""
-    sha256: str
-    """Hash of the file's text; part of the labeler's configuration."""
-
-    @classmethod
-    def parse(cls, text: str, *, where: str) -> JudgePrompt:
-        """Read a prompt file: three sections, each under a line `--- name ---`.
-
-        Args:
-            text: the file's text.
-            where: the file as the user named it, for messages.
-
-        Raises:
-            InputError: a section or a placeholder is missing, or one is unknown.
-        """
-        head, *rest = _SECTION.split(text)
-        sections = {name: body.strip() for name, body in zip(rest[::2], rest[1::2], strict=True)}
-        if head.strip() or sorted(sections) != sorted(_SECTIONS) or not all(sections.values()):
-            raise InputError(
-                "The judge's prompt does not consist of its sections.",
-                where=where,
-                remedy="write them under the lines "
-                + ", ".join(f"'--- {name} ---'" for name in _SECTIONS),
-            )
-        _check_placeholders(sections["user"], where)
-        digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-        return cls(sections["system"], sections["user"], sections["no documents"], digest)
-
-    def fill(self, values: Mapping[str, str]) -> str:
-        """The user turn with its placeholders filled, in one pass: values are never filled again."""
-        return _PLACEHOLDER.sub(lambda found: values[found[1]], self.user)
-
-
-def _check_placeholders(user: str, where: str) -> None:
-    found = set(_PLACEHOLDER.findall(user))
-    if missing := sorted(_REQUIRED - found):
-        raise InputError(
-            f"The judge's prompt lacks the placeholder '{{{missing[0]}}}'.",
-            where=where,
-            remedy="put it into the section '--- user ---'",
-        )
-    if unknown := sorted(found - _KNOWN):
-        raise InputError(
-            f"The judge's prompt has the unknown placeholder '{{{unknown[0]}}}'.",
-            where=where,
-            remedy="use only " + ", ".join(f"{{{name}}}" for name in sorted(_KNOWN)),
-        )
-
-
-@cache
-def packaged_prompt() -> JudgePrompt:
-    """The prompt that StepGold ships, `judge/prompt.txt`."""
-    text = files("judge").joinpath("prompt.txt").read_text(encoding="utf-8")
-    return JudgePrompt.parse(text, where="judge/prompt.txt")
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeConfig:
-    """How the judge is asked; stored with the labeler."""
-
-    prompt: JudgePrompt = field(default_factory=packaged_prompt)
-    """The prompt."""
-    evidence_tokens: int = 3072
-    """Token budget of the documents, wrappers included (estimated, see judge/tokens.py)."""
-    max_tokens: int = 8192
-    """Limit of the reply, thinking included."""
-    temperature: float | None = 0.0
-    """Sampling temperature; None leaves the service's default."""
-
-    @classmethod
-    def from_prompt_file(
-        cls, path: Path | None, *, evidence_tokens: int = 3072, max_tokens: int = 8192
-    ) -> JudgeConfig:
-        """A configuration with a user's own prompt; None takes the packaged one.
-
-        Raises:
-            InputError: the file cannot be read, or is not a judge's prompt.
-        """
-        if path is None:
-            prompt = packaged_prompt()
-        else:
-            try:
-                prompt = JudgePrompt.parse(path.read_text(encoding="utf-8"), where=str(path))
-            except (OSError, UnicodeDecodeError) as fault:
-                why = fault.strerror if isinstance(fault, OSError) else "it is no UTF-8 text"
-                raise InputError(
-                    f"The judge's prompt cannot be read: {why}.",
-                    where=str(path),
-                    remedy="give a readable UTF-8 text file",
-                ) from fault
-        return cls(prompt, evidence_tokens, max_tokens)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The configuration as the labeler stores it; the prompt stands as its hash."""
-        return {
-            "prompt_sha256": self.prompt.sha256,
-            "evidence_tokens": self.evidence_tokens,
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-        }
+__all__ = [
+    "REPLY_SCHEMA",
+    "Granularity",
+    "JudgeConfig",
+    "JudgePrompt",
+    "RenderedJudgement",
+    "packaged_prompt",
+    "render_document",
+    "render_judge_request",
+    "render_judgement",
+    "render_vote",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,63 +39,102 @@ class RenderedJudgement:
     """What is sent."""
     shown: PackedEvidence
     """The documents in the prompt's order, and what the budget left out."""
+    asked: tuple[int, ...]
+    """0-based indices of the steps that the reply has to judge, in order."""
 
 
-def render_judgement(context: TraceInContext, config: JudgeConfig) -> RenderedJudgement:
-    """The request for one trace, and the documents that it shows.
+def render_vote(
+    context: TraceInContext, config: JudgeConfig, vote: int = 0
+) -> tuple[RenderedJudgement, ...]:
+    """The calls of one vote on a trace: one for all steps, or one for every step in order.
 
-    The gold answer is not in it. Question and documents stand first, the steps last, so that
-    several traces of one problem share a prefix. Evidence that does not fit into
-    `config.evidence_tokens` is left out whole and listed in `shown.skipped`.
+    The gold answer is not in them. Question and documents stand first, the steps last, so that the
+    traces of one problem, the votes on a trace and the calls for its steps share a prefix, which
+    providers cache. A call for one step shows the steps up to it and none behind it. Evidence that
+    does not fit into `config.evidence_tokens` is left out whole and listed in `shown.skipped`.
+
+    Args:
+        context: the trace with its evidence.
+        config: how to ask.
+        vote: 0-based number of the vote; part of the request key.
     """
+    prompt = config.prompt
     shown = pack_evidence(
         context.evidence,
         budget=config.evidence_tokens,
         count_tokens=estimate_tokens,
-        render=render_document,
+        render=partial(render_document, tags=prompt.tags),
     )
-    steps = context.trace.steps
-    user = config.prompt.fill(
-        {
-            "documents": shown.text.strip() or config.prompt.no_documents,
-            "question": _render_question(context.problem),
-            "steps": "\n".join(_render_step(number, step) for number, step in enumerate(steps, 1)),
-            "step_count": str(len(steps)),
-        }
+    steps = [
+        f'<step number="{number}">{escape_markers(step, prompt.tags)}</step>'
+        for number, step in enumerate(context.trace.steps, 1)
+    ]
+    values = {
+        "documents": shown.text.strip() or prompt.no_documents,
+        "question": escape_markers(_question(context.problem), prompt.tags),
+    }
+    if config.granularity == "trace":
+        user = prompt.fill(values | {"steps": "\n".join(steps), "step_count": str(len(steps))})
+        request = _request(context, config, user, vote, {})
+        return (RenderedJudgement(request, shown, tuple(range(len(steps)))),)
+    return tuple(
+        RenderedJudgement(
+            _request(
+                context,
+                config,
+                prompt.fill_one_step(
+                    values | {"steps": "\n".join(steps[: t + 1]), "step_number": str(t + 1)}
+                ),
+                vote,
+                {"step_index": t},
+            ),
+            shown,
+            (t,),
+        )
+        for t in range(len(steps))
     )
-    request = GenerationRequest(
-        messages=(Message("system", config.prompt.system), Message("user", user)),
-        max_tokens=config.max_tokens,
-        temperature=config.temperature,
-        response_json_schema=REPLY_SCHEMA,
-        meta={"purpose": "judge", "trace_id": context.trace.id},
-    )
-    return RenderedJudgement(request, shown)
+
+
+def render_judgement(context: TraceInContext, config: JudgeConfig) -> RenderedJudgement:
+    """The first call of the first vote, and the documents that it shows."""
+    return render_vote(context, config)[0]
 
 
 def render_judge_request(context: TraceInContext, config: JudgeConfig) -> GenerationRequest:
-    """The request alone, as `render_judgement` makes it."""
+    """That call's request alone."""
     return render_judgement(context, config).request
 
 
-def render_document(number: int, evidence: Evidence) -> str:
+def _request(
+    context: TraceInContext, config: JudgeConfig, user: str, vote: int, place: dict[str, int]
+) -> GenerationRequest:
+    return GenerationRequest(
+        messages=(Message("system", config.prompt.system), Message("user", user)),
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        # a server whose seed is fixed would give every vote the same reply
+        seed=vote if config.votes > 1 else None,
+        response_json_schema=REPLY_SCHEMA,
+        sample_index=vote,
+        meta={"purpose": "judge", "trace_id": context.trace.id, "vote": vote, **place},
+    )
+
+
+def render_document(number: int, evidence: Evidence, tags: frozenset[str] | None = None) -> str:
     """One document of the prompt under its 1-based number, wrapper included."""
     passage = evidence.passage
+    names = packaged_prompt().tags if tags is None else tags
     source = escape_attribute(f"{passage.corpus}/{passage.document}".strip("/"))
     title = escape_attribute(passage.title)
     return (
         f'<document number="{number}" source="{source}" title="{title}">\n'
-        f"{escape_markers(passage.text)}\n</document>\n"
+        f"{escape_markers(passage.text, names)}\n</document>\n"
     )
 
 
-def _render_step(number: int, step: str) -> str:
-    return f'<step number="{number}">{escape_markers(step)}</step>'
-
-
-def _render_question(problem: Problem) -> str:
+def _question(problem: Problem) -> str:
     lines = [problem.question]
     for index, option in enumerate(problem.options):
         name = ascii_uppercase[index] if index < len(ascii_uppercase) else str(index + 1)
         lines.append(f"({name}) {option}")
-    return escape_markers("\n".join(lines))
+    return "\n".join(lines)

@@ -1,41 +1,42 @@
-"""The judge: one call a trace, through the dispatcher, to verdicts with verified quotes."""
+"""The judge: evidence and a trace go out, one verdict a step comes back, with its votes."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from inference.protocol import GenerationRequest, TextModel
-from judge.prompt import JudgeConfig, RenderedJudgement, render_judgement
-from judge.reply import parse_reply
-from traces.abstention import AbstentionReason
+from judge.ballot import CastVote
+from judge.config import JudgeConfig
+from judge.poll import Poll, Polled, Runner
+from judge.voting import decide, decide_escalated
 from traces.context import TraceInContext
-from traces.errors import ModelError
-from traces.labels import TraceLabel, abstained
-from traces.privacy import refuse_phi
-from traces.records import ModelReply
+from traces.labels import TraceLabel
+from traces.votes import Vote
+
+__all__ = ["JudgedTrace", "RagJudge", "Runner"]
 
 
-class Runner(Protocol):
-    """What the judge needs of `inference.dispatch.Dispatcher`."""
+@dataclass(frozen=True, slots=True)
+class JudgedTrace:
+    """A judge's word on a trace, with everything that it was made from."""
 
-    @property
-    def model(self) -> TextModel:
-        """The model that answers."""
-
-    def run(
-        self, requests: Iterable[GenerationRequest]
-    ) -> Iterator[tuple[GenerationRequest, ModelReply | ModelError]]:
-        """Answer requests in any order, each recorded before it is yielded."""
+    label: TraceLabel
+    """The word."""
+    votes: tuple[Vote, ...] = ()
+    """The votes behind it, the escalation's last; empty if the trace was not sent."""
 
 
 class RagJudge:
-    """Judges whole traces on their retrieved evidence (RAG-as-a-judge); `labeling.stages.Judge`."""
+    """Judges traces on their retrieved evidence (RAG-as-a-judge); `labeling.stages.Judge`."""
 
     def __init__(
-        self, runner: Runner, config: JudgeConfig | None = None, *, allow_phi: bool = False
+        self,
+        runner: Runner,
+        config: JudgeConfig | None = None,
+        *,
+        allow_phi: bool = False,
+        escalation: Callable[[], Runner] | None = None,
+        in_rounds: bool = False,
     ) -> None:
         """Nothing is sent yet.
 
@@ -43,10 +44,14 @@ class RagJudge:
             runner: sends and records the calls.
             config: how to ask; None takes the packaged prompt and the defaults.
             allow_phi: whether problems marked `phi_removed: false` may go to a hosted model.
+            escalation: makes the runner of `config.escalate`; called after the votes, if at all.
+            in_rounds: whether the runner answers in rounds; see `Poll`.
         """
         self._runner = runner
         self._config = config or JudgeConfig()
         self._allow_phi = allow_phi
+        self._escalation = escalation
+        self._in_rounds = in_rounds
         self.resolved_models: set[str] = set()
         """The model versions that really answered, as far as the service says."""
 
@@ -59,46 +64,64 @@ class RagJudge:
         """Yield one label per trace as replies come in, in any order.
 
         A trace that cannot be judged is an abstention; one that must not leave this machine is
-        never sent (`traces.privacy`). A label's meta names the `resolved_model` where it is known. Raises ModelRefused, QuotaExhausted and BudgetExhausted,
-        which end the run; what was yielded before stays valid.
+        never sent (`traces.privacy`). A label's meta names the `resolved_model` where it is known.
+        Raises ModelRefused, QuotaExhausted and BudgetExhausted, which end the run; what was yielded
+        before stays valid.
         """
-        waiting: dict[str, tuple[TraceInContext, RenderedJudgement]] = {}
-        refused: deque[TraceLabel] = deque()
-        for request, outcome in self._runner.run(self._requests(contexts, waiting, refused)):
-            yield from _drain(refused)
-            context, rendered = waiting.pop(request.meta["trace_id"])
-            yield self._label(context, rendered, outcome)
-        yield from _drain(refused)
+        for judged in self.judge_with_votes(contexts):
+            yield judged.label
 
-    def _requests(
-        self,
-        contexts: Iterable[TraceInContext],
-        waiting: dict[str, tuple[TraceInContext, RenderedJudgement]],
-        refused: deque[TraceLabel],
-    ) -> Iterator[GenerationRequest]:
-        """Render lazily: only what the runner's window asks for is held in memory."""
-        for context in contexts:
-            hosted = self._runner.model.hosted
-            refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
-            if refusal is not None:
-                refused.append(refusal)
+    def judge_with_votes(self, contexts: Iterable[TraceInContext]) -> Iterator[JudgedTrace]:
+        """As `judge`, with the votes behind each label.
+
+        Splits that are to be escalated come last, after all traces that agree.
+        """
+        config = self._config
+        splits: list[Polled] = []
+        for polled in self._poll(self._runner, config).run(contexts):
+            if polled.refusal is not None:
+                yield JudgedTrace(polled.refusal)
                 continue
-            rendered = render_judgement(context, self._config)
-            waiting[context.trace.id] = (context, rendered)
-            yield rendered.request
+            decision = decide(polled.context.trace.id, polled.votes, config)
+            if decision.is_split and self._escalation is not None:
+                splits.append(polled)
+            else:
+                yield self._judged(decision.label, polled.votes)
+        if splits and self._escalation is not None:
+            yield from self._escalate(splits, self._escalation())
 
-    def _label(
-        self, context: TraceInContext, rendered: RenderedJudgement, outcome: ModelReply | ModelError
-    ) -> TraceLabel:
-        if isinstance(outcome, ModelError):
-            return abstained(context.trace.id, AbstentionReason.MODEL_ERROR, outcome.what)
-        label = parse_reply(outcome.text, outcome.finish_reason, context, rendered.shown.kept)
-        if outcome.resolved_model is None:
-            return label
-        self.resolved_models.add(outcome.resolved_model)
-        return replace(label, meta={**label.meta, "resolved_model": outcome.resolved_model})
+    def _escalate(self, splits: list[Polled], runner: Runner) -> Iterator[JudgedTrace]:
+        """Put the splits to another model, one vote each."""
+        first = {polled.context.trace.id: polled for polled in splits}
+        single = replace(self._config, votes=1, temperature=0.0, escalate=None)
+        for polled in self._poll(runner, single).run(split.context for split in splits):
+            trace_id = polled.context.trace.id
+            votes = first.pop(trace_id).votes
+            if polled.refusal is None:
+                asked = polled.votes[0]
+                label = decide_escalated(trace_id, votes, asked, self._config)
+                escalated = replace(asked, vote=replace(asked.vote, escalated=True))
+                yield self._judged(label, (*votes, escalated))
+                continue
+            # a split that must not leave this machine stays one, and says so
+            label = decide(trace_id, votes, self._config).label
+            if label.abstention is not None and polled.refusal.abstention is not None:
+                detail = f"{label.abstention.detail}; {polled.refusal.abstention.detail}"
+                label = replace(label, abstention=replace(label.abstention, detail=detail))
+            yield self._judged(label, votes)
 
+    def _poll(self, runner: Runner, config: JudgeConfig) -> Poll:
+        return Poll(runner, config, allow_phi=self._allow_phi, in_rounds=self._in_rounds)
 
-def _drain(labels: deque[TraceLabel]) -> Iterator[TraceLabel]:
-    while labels:
-        yield labels.popleft()
+    def _judged(self, label: TraceLabel, votes: tuple[CastVote, ...]) -> JudgedTrace:
+        versions = {
+            version
+            for one in votes
+            if one.vote.resolved_model
+            for version in one.vote.resolved_model.split(", ")
+        }
+        self.resolved_models |= versions
+        if versions:
+            meta = {**label.meta, "resolved_model": ", ".join(sorted(versions))}
+            label = replace(label, meta=meta)
+        return JudgedTrace(label, tuple(one.vote for one in votes))

@@ -48,11 +48,11 @@ def test_nothing_is_not_looked_for(cli: Cli) -> None:
 
 
 def test_a_prompt_that_is_not_there_is_told_without_errno(tmp_path: Path) -> None:
-    from judge.prompt import JudgeConfig
+    from judge.prompt_file import read_prompt
     from traces.errors import InputError
 
     with pytest.raises(InputError, match="No such file") as caught:
-        JudgeConfig.from_prompt_file(tmp_path / "no.txt")
+        read_prompt(tmp_path / "no.txt")
     assert "Errno" not in caught.value.what
     assert caught.value.where == str(tmp_path / "no.txt")
 

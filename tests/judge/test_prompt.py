@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from judge.prompt import (
     REPLY_SCHEMA,
     JudgeConfig,
-    JudgePrompt,
     packaged_prompt,
     render_judge_request,
     render_judgement,
 )
+from judge.schema import ANSWERS
 from judge.tokens import estimate_tokens
 from tests.judge.sheets import PASSAGE, context
-from traces.errors import InputError
 
 CONFIG = JudgeConfig()
 
@@ -66,7 +64,7 @@ def test_without_evidence_the_prompt_says_so() -> None:
 
 def test_request_is_reproducible_and_carries_the_trace_id() -> None:
     one = render_judge_request(context(trace_id="a"), CONFIG)
-    assert one.meta == {"purpose": "judge", "trace_id": "a"}
+    assert one.meta == {"purpose": "judge", "trace_id": "a", "vote": 0}
     assert one.temperature == 0.0
     assert one.max_tokens == CONFIG.max_tokens
     assert one == render_judge_request(context(trace_id="a"), CONFIG)
@@ -77,7 +75,8 @@ def test_schema_is_the_contract_in_the_order_models_write() -> None:
     order = ["step", "document", "quote", "reasoning", "verdict"]
     assert list(entry["properties"]) == order
     assert entry["required"] == order
-    assert entry["properties"]["verdict"]["enum"] == ["correct", "incorrect", "neutral"]
+    assert entry["properties"]["verdict"]["enum"] == list(ANSWERS)
+    assert ANSWERS == ("correct", "incorrect", "neutral", "no_evidence")
     assert render_judge_request(context(), CONFIG).response_json_schema == REPLY_SCHEMA
 
 
@@ -124,51 +123,3 @@ def test_no_text_can_close_its_section_or_be_filled_again(where: str) -> None:
 
 def test_more_options_than_letters_are_numbered() -> None:
     assert "(Z) o25\n(27) o26" in user_turn(options=tuple(f"o{i}" for i in range(27)))
-
-
-# An own prompt ----------------------------------------------------------------------------------
-
-OWN = "--- system ---\nJudge.\n--- user ---\n{documents}|{question}|{steps}\n--- no documents ---\nNone."
-
-
-def test_own_prompt_file(tmp_path: Path) -> None:
-    path = tmp_path / "own.txt"
-    path.write_text(OWN, encoding="utf-8")
-    config = JudgeConfig.from_prompt_file(path, evidence_tokens=7, max_tokens=9)
-    assert render_judge_request(context(("s",)), config).messages[1].text == (
-        'None.|A patient of 120 kg needs Zentide. Which single dose?|<step number="1">s</step>'
-    )
-    assert config.as_dict() == {
-        "prompt_sha256": config.prompt.sha256,
-        "evidence_tokens": 7,
-        "max_tokens": 9,
-        "temperature": 0.0,
-    }
-    assert config.prompt.sha256 != packaged_prompt().sha256
-    assert JudgeConfig.from_prompt_file(None) == JudgeConfig()
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "sections"),
-        ("Hello\n" + OWN, "sections"),
-        (OWN.replace("--- no documents ---\nNone.", ""), "sections"),
-        (OWN.replace("Judge.", " "), "sections"),
-        (OWN.replace("{steps}", "steps"), "'{steps}'"),
-        (OWN.replace("{steps}", "{steps}{answer}"), "'{answer}'"),
-    ],
-)
-def test_own_prompt_is_checked(text: str, said: str) -> None:
-    with pytest.raises(InputError, match=re.escape(said)) as fault:
-        JudgePrompt.parse(text, where="own.txt")
-    assert fault.value.where == "own.txt"
-    assert fault.value.remedy
-
-
-def test_unreadable_prompt_files(tmp_path: Path) -> None:
-    binary = tmp_path / "b.txt"
-    binary.write_bytes(b"\xff\xfe\x00")
-    for path in (tmp_path / "none.txt", binary):
-        with pytest.raises(InputError, match="cannot be read"):
-            JudgeConfig.from_prompt_file(path)

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.reply import MAX_REPLY_CHARACTERS, parse_reply
+from judge.ballot import label_of
+from judge.reply import read_reply
+from judge.reply_text import MAX_REPLY_CHARACTERS
 from tests.judge.sheets import PASSAGE, context
 from traces.abstention import AbstentionReason
 from traces.labels import TraceLabel, Verdict
@@ -30,7 +32,8 @@ def entry(step: Any, verdict: Any = "correct", **more: Any) -> dict[str, Any]:
 
 def parse(text: str | None, finish: str = "stop", *passages: str) -> TraceLabel:
     asked = context(STEPS, *passages)
-    return parse_reply(text, finish, asked, asked.evidence)
+    reading = read_reply(text, finish, range(len(STEPS)), asked.evidence)
+    return label_of("t1", [reading], grounded=bool(asked.evidence))
 
 
 def reply(*entries: dict[str, Any]) -> str:
