@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from sqlalchemy import func, select, update
@@ -9,10 +10,10 @@ from sqlalchemy import func, select, update
 from storage.bulk import insert_missing, now
 from storage.codecs.ledger import call_columns, call_from, reply_from
 from storage.connection import Connections
-from storage.outcomes import CallTotals
+from storage.outcomes import CallTotals, Spending
 from storage.tables import MODEL_CALLS
 from traces.errors import InputError
-from traces.records import ModelReply, StoredCall
+from traces.records import ModelReply, StoredCall, Usage
 
 
 class Responses:
@@ -72,14 +73,61 @@ class Responses:
             if row is not None:
                 yield call_from(row)
 
+    def spending(self) -> list[Spending]:
+        """What was sent and saved, by model, purpose and version that answered."""
+        calls = MODEL_CALLS.c
+        by = (calls.model, calls.purpose, calls.resolved_model)
+        query = (
+            select(
+                *by,
+                func.count().label("sent"),
+                func.sum(calls.hits).label("cached"),
+                func.coalesce(func.sum(calls.usd), 0.0).label("usd"),
+                func.coalesce(func.sum(calls.usd * calls.hits), 0.0).label("saved"),
+                func.count(calls.usd).label("priced"),
+                func.sum(calls.input_tokens).label("input_tokens"),
+                func.sum(calls.cached_tokens).label("cached_tokens"),
+                func.sum(calls.output_tokens).label("output_tokens"),
+                func.sum(calls.thinking_tokens).label("thinking_tokens"),
+            )
+            .group_by(*by)
+            .order_by(*by)
+        )
+        with self._connections.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            Spending(
+                row.model,
+                row.purpose,
+                row.resolved_model,
+                row.sent,
+                int(row.cached),
+                row.usd,
+                row.saved,
+                row.sent - row.priced,
+                Usage(
+                    int(row.input_tokens),
+                    int(row.cached_tokens),
+                    int(row.output_tokens),
+                    int(row.thinking_tokens),
+                ),
+            )
+            for row in rows
+        ]
+
     def totals(self) -> CallTotals:
         """Calls sent and saved, and what they cost."""
-        query = select(
-            func.count().label("sent"),
-            func.coalesce(func.sum(MODEL_CALLS.c.hits), 0).label("cached"),
-            func.coalesce(func.sum(MODEL_CALLS.c.usd), 0.0).label("usd"),
-            func.count(MODEL_CALLS.c.usd).label("priced"),
-        ).select_from(MODEL_CALLS)
+        rows = self.spending()
+        return CallTotals(
+            sum(row.sent for row in rows),
+            sum(row.cached for row in rows),
+            math.fsum(row.usd for row in rows),
+            sum(row.unpriced for row in rows),
+            math.fsum(row.saved_usd for row in rows),
+        )
+
+    def versions(self, model: str) -> set[str]:
+        """The versions that answered for this model, as far as the service said."""
+        query = select(MODEL_CALLS.c.resolved_model).where(MODEL_CALLS.c.model == model).distinct()
         with self._connections.read() as connection:
-            row = connection.execute(query).one()
-        return CallTotals(row.sent, row.cached, row.usd, row.sent - row.priced)
+            return {version for version in connection.scalars(query) if version}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from traces.labels import Labeler
-from traces.records import RejectedRow
+from traces.records import RejectedRow, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +100,29 @@ class CallTotals:
     """What the sent ones cost in US dollars, as far as prices are known."""
     unpriced: int = 0
     """Sent calls whose price is not known: they are not in `usd`."""
+    saved_usd: float = 0.0
+    """What the calls answered from the store would have cost, as their first ones did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What the calls to one model for one purpose took and cost."""
+
+    model: str
+    """The model as asked for."""
+    purpose: str | None
+    """What the calls were for (`judge`, `continue`); None where the call does not say."""
+    resolved_model: str | None
+    """The version that answered; None if the service does not say."""
+    sent: int
+    """Calls that were sent."""
+    cached: int
+    """Calls that were answered from the store."""
+    usd: float
+    """What the sent ones cost in US dollars, as far as prices are known."""
+    saved_usd: float
+    """What the others would have cost."""
+    unpriced: int
+    """Sent calls whose price is not known."""
+    usage: Usage
+    """Tokens of the sent ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row
@@ -45,7 +46,13 @@ def call_columns(call: StoredCall) -> Columns:
         "prices_as_of": reply.prices_as_of,
         "meta": checks.json_value(call.meta, "The meta of a model call"),
         "hits": 0,
+        "purpose": _purpose(call.meta),
     }
+
+
+def _purpose(meta: Mapping[str, Any]) -> str | None:
+    purpose = meta.get("purpose")
+    return purpose if isinstance(purpose, str) else None
 
 
 def reply_from(row: Row[Any]) -> ModelReply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON
+from sqlalchemy import JSON, Index
 from sqlmodel import Field
 
 from storage.tables.base import Base, one_of, table_of, within
@@ -15,7 +15,22 @@ class ModelCallRow(Base, table=True):
     """A model call under its content address: a paid reply is never bought twice."""
 
     __tablename__ = "model_calls"
-    __table_args__ = (within("usd", 0),)
+    # The index holds every column that is summed up: a row is long, and its end is far from its start.
+    __table_args__ = (
+        within("usd", 0),
+        Index(
+            "ix_model_calls_spending",
+            "model",
+            "purpose",
+            "resolved_model",
+            "usd",
+            "hits",
+            "input_tokens",
+            "cached_tokens",
+            "output_tokens",
+            "thinking_tokens",
+        ),
+    )
 
     key: str = Field(primary_key=True)
     request: str
@@ -34,6 +49,8 @@ class ModelCallRow(Base, table=True):
     hits: int = 0
     """How often the reply was used again instead of being bought."""
     created_at: str
+    purpose: str | None = None
+    """What the call was for, as its meta says (`judge`, `continue`); NULL if it does not."""
 
 
 class FailureRow(Base, table=True):

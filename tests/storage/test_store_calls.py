@@ -40,9 +40,35 @@ def test_the_totals(store: Store) -> None:
     store.responses.put(replace(CALL, key="k3", reply=replace(REPLY, usd=None)))
     for key in ("k1", "k1", "k3"):
         store.responses.count_hit(key)
-    assert store.call_totals() == CallTotals(sent=3, cached=3, usd=0.75, unpriced=1)
+    assert store.call_totals() == CallTotals(sent=3, cached=3, usd=0.75, unpriced=1, saved_usd=0.5)
     with pytest.raises(InputError, match="'k9'"):
         store.responses.count_hit("k9")
+
+
+def test_spending_is_summed_by_model_purpose_and_version(store: Store) -> None:
+    other = replace(REPLY, resolved_model="v2", usd=None)
+    store.responses.put_all(
+        [
+            replace(CALL, meta={"purpose": "judge"}),
+            replace(CALL, key="k2", meta={"purpose": "judge"}),
+            replace(CALL, key="k3", reply=other, meta={"purpose": 7}),
+        ]
+    )
+    store.responses.count_hit("k2")
+    rows = {(row.purpose, row.resolved_model): row for row in store.responses.spending()}
+    judged = rows["judge", REPLY.resolved_model]
+    assert (judged.sent, judged.cached, judged.usd, judged.saved_usd) == (2, 1, 0.5, 0.25)
+    assert judged.usage.input_tokens == 2 * REPLY.usage.input_tokens
+    assert (rows[None, "v2"].sent, rows[None, "v2"].unpriced) == (1, 1)
+    assert store.responses.versions(REPLY.model) == {REPLY.resolved_model, "v2"}
+    assert store.responses.versions("nobody") == set()
+
+
+def test_replies_put_together_are_all_kept_or_none(store: Store) -> None:
+    bad = replace(CALL, key="k2", reply=replace(REPLY, usd=-1.0))
+    with pytest.raises(InputError):
+        store.responses.put_all([CALL, bad])
+    assert store.call_totals().sent == 0
 
 
 def test_paid_replies_stay_when_their_dataset_goes(store: Store) -> None:
@@ -84,7 +110,7 @@ def test_threads_share_a_store(place: str, url: str) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == [20] * 8
-        assert store.call_totals() == CallTotals(sent=80, cached=160, usd=20.0)
+        assert store.call_totals() == CallTotals(80, 160, usd=20.0, saved_usd=40.0)
 
 
 def test_the_transaction_of_a_thread_is_its_own(url: str) -> None:

@@ -32,7 +32,8 @@ def schema(connection: Connection) -> dict[str, str]:
     rows = connection.exec_driver_sql(
         "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'"
     )
-    return {row.name: row.sql for row in rows}
+    # an added column stands on a line that the original statement ended otherwise
+    return {row.name: " ".join(row.sql.replace(" ,", ",").split()) for row in rows}
 
 
 @contextmanager
