@@ -1,43 +1,40 @@
 """The engine: traces in, step scores out; all steps of a trace in one forward pass.
 
-Only the hidden states that are read go through the output head. Batches hold traces of like length,
-padded on the right: causal models never look there, so no mask is needed and no score depends on it.
+`engine_fit` lays traces out within the window, `engine_tree` finds what they begin with in common,
+`engine_batches` cuts packs within the memory, `engine_forward` and `engine_attention` run them. Only
+the hidden states that are read go through the output head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from retrieval.packing import pack_evidence
-from scoring.family import Family, LaidOutTrace
+from scoring.engine_batches import Batches
+from scoring.engine_fit import FitRules, Fitted, Overflow, fit
+from scoring.engine_forward import prepare
+from scoring.engine_memory import forward_tokens
+from scoring.engine_tree import Node, plant
+from scoring.engine_work import LayerWork
+from scoring.family import Family
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
+from traces.errors import InputError
 from traces.labels import StepLabel, TraceLabel, abstained
 
-_BATCH_TOKENS = 1 << 14
-"""Tokens of one forward pass, padding included (a longer trace goes alone)."""
 _READ_AHEAD = 256
-"""Traces sorted by length together."""
+"""Traces that go through the model together, and then to the end of the last one's problem."""
+_READ_AHEAD_MOST = 2048
+"""Traces read ahead at most, however many candidates a problem has."""
+_NAMED = 3
+"""Over-long traces named in an error."""
 _NOTHING_TO_READ = StepLabel(
     abstention=Abstention(AbstentionReason.NOT_MEASURED, "The step has no token of its own.")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Fitted:
-    """A trace that fits, with what had to be left out for it."""
-
-    laid_out: LaidOutTrace
-    """Its ids and reading positions."""
-    documents: int
-    """Documents in the prompt."""
-    dropped: int
-    """Documents that did not fit."""
 
 
 class Scorer:
@@ -49,7 +46,9 @@ class Scorer:
         *,
         max_tokens: int,
         weights: str | None = None,
-        batch_tokens: int = _BATCH_TOKENS,
+        overflow: Overflow = Overflow.DROP_DOCUMENTS,
+        reserve: int = 0,
+        batch_tokens: int | None = None,
     ) -> None:
         """Take a family that is bound to a checkpoint.
 
@@ -57,12 +56,20 @@ class Scorer:
             family: prompt, markers and read-out.
             max_tokens: the window that a trace with its documents must fit into.
             weights: fingerprint of the checkpoint's weights; None if unknown.
-            batch_tokens: tokens of one forward pass, padding included.
+            overflow: what happens to a trace that does not fit with all its documents.
+            reserve: tokens kept free for question and solution, see `FitRules`.
+            batch_tokens: tokens of one forward pass; None takes what suits the device. Halved
+                whenever the memory runs out.
+
+        Raises:
+            InputError: the reserve leaves no room.
         """
         self._family = family
-        self._max_tokens = max_tokens
         self._weights = weights
-        self._batch_tokens = batch_tokens
+        self._rules = FitRules(max_tokens, overflow, reserve)
+        self._forward = prepare(family.backbone)
+        budget = batch_tokens or forward_tokens(family.backbone)
+        self._batches = Batches(self._forward, family.backbone.device, budget)
 
     @property
     def family(self) -> Family:
@@ -70,105 +77,129 @@ class Scorer:
         return self._family
 
     @property
+    def rules(self) -> FitRules:
+        """How traces are made to fit."""
+        return self._rules
+
+    @property
     def resolved_model(self) -> str | None:
         """Fingerprint of the weights; None if it cannot be told."""
         return self._weights
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one forward pass, as far as the memory has let it."""
+        return self._batches.budget
+
+    @property
+    def not_shared(self) -> str | None:
+        """Why common beginnings are not computed once with this model; None if they are."""
+        return self._forward.why
+
+    @property
+    def work(self) -> LayerWork:
+        """What a token costs this model."""
+        return LayerWork.of(self._family.backbone)
 
     def config(self) -> dict[str, Any]:
         """The configuration that is stored with the labels (strict JSON)."""
         return {
             "family": self._family.name,
             "mode": "strict",
-            "max_tokens": self._max_tokens,
+            **self._rules.as_dict(),
+            "prefix": "shared" if self._forward.shares else "full forwards",
             "dtype": str(self._family.backbone.dtype).removeprefix("torch."),
             "weights": self._weights,
         }
 
+    def refuse_over_length(self, contexts: Iterable[TraceInContext]) -> None:
+        """With `--overflow error`: look at all traces before any is scored.
+
+        Raises:
+            InputError: some do not fit with all their documents; the first ones are named.
+        """
+        if self._rules.overflow is not Overflow.ERROR:
+            return
+        found = (fit(self._family, context, self._rules) for context in contexts)
+        over = [label.trace_id for label in found if isinstance(label, TraceLabel)]
+        if over:
+            names = ", ".join(f'"{name}"' for name in over[:_NAMED])
+            more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
+            raise InputError(
+                f"{len(over)} traces do not fit into {self._rules.max_tokens} tokens with their"
+                " documents.",
+                where=names + more,
+                remedy="raise --max-tokens, or give --overflow drop-documents or abstain",
+            )
+
     def score(self, contexts: Iterable[TraceInContext]) -> Iterator[TraceLabel]:
         """Score every step of every trace; yield traces as they are done, in any order.
 
+        Candidates of one problem should come together: what they begin with is then computed once.
         Documents that do not fit are left out and counted in `meta["documents_dropped"]`; a trace
-        that does not fit even without documents is an abstention (`over_length`). Nothing is cut.
+        that does not fit is an abstention (`over_length`), one for which the memory does not
+        suffice another (`model_error`). Nothing is cut.
         """
-        rest = iter(contexts)
-        while window := list(islice(rest, _READ_AHEAD)):
+        for window in _windows(contexts):
             fitted = []
             for context in window:
-                found = self._fit(context)
-                if isinstance(found, _Fitted):
+                found = fit(self._family, context, self._rules)
+                if isinstance(found, TraceLabel):
+                    yield found
+                elif any(found.laid_out.read_at):
                     fitted.append(found)
                 else:
-                    yield found
-            fitted.sort(key=lambda trace: len(trace.laid_out.ids))
-            for batch in _batches(fitted, self._batch_tokens):
-                scores = self._step_scores([trace.laid_out for trace in batch])
-                for trace, steps in zip(batch, scores, strict=True):
-                    yield _label(trace, steps)
+                    yield _label(found, ())
+            yield from self._score(fitted)
 
-    def _fit(self, context: TraceInContext) -> _Fitted | TraceLabel:
-        """Lay a trace out with as many of its documents as the window holds."""
-        evidence = context.evidence if self._family.takes_documents else ()
-        laid_out = self._family.lay_out(context, evidence)
-        if len(laid_out.ids) <= self._max_tokens:
-            return _Fitted(laid_out, len(evidence), 0)
-        bare = self._family.lay_out(context, ())
-        if len(bare.ids) > self._max_tokens:
-            detail = f"{len(bare.ids)} tokens do not fit into the PRM's {self._max_tokens}."
-            return abstained(context.trace.id, AbstentionReason.OVER_LENGTH, detail)
-        budget = self._max_tokens - len(bare.ids)
-        kept = list(pack_evidence(evidence, budget=budget, count_tokens=self._count).kept)
-        laid_out = self._family.lay_out(context, kept)
-        # The prompt with documents may be worded at greater length than the one without.
-        while len(laid_out.ids) > self._max_tokens:
-            kept.pop()
-            laid_out = self._family.lay_out(context, kept)
-        return _Fitted(laid_out, len(kept), len(evidence) - len(kept))
+    def _score(self, fitted: Sequence[Fitted]) -> Iterator[TraceLabel]:
+        """Run traces that fit, each with something to read."""
+        laid_out = [trace.laid_out for trace in fitted]
+        following = [
+            [trace.ids[place + 1] if place + 1 < len(trace.ids) else 0 for place in places]
+            for trace in laid_out
+            if (places := [place for positions in trace.read_at for place in positions])
+        ]
 
-    def _count(self, text: str) -> int:
-        return len(self._family.tokenizer(text, add_special_tokens=False)["input_ids"])
+        def read_out(hidden: Tensor, pack: Sequence[Node]) -> list[float]:
+            numbers = [node.trace for node in pack if node.trace is not None]
+            if not numbers:
+                return []
+            ids = [i for number in numbers for i in following[number]]
+            return self._probabilities(hidden, ids)
+
+        nodes = plant(laid_out, share=self._forward.shares)
+        for read in self._batches.run(nodes, read_out):
+            trace = fitted[read.trace]
+            if read.probabilities is None:
+                detail = f"The memory does not hold a trace of {len(trace.laid_out.ids)} tokens."
+                yield abstained(trace.laid_out.trace_id, AbstentionReason.MODEL_ERROR, detail)
+            else:
+                yield _label(trace, read.probabilities)
 
     @torch.inference_mode()
-    def _step_scores(self, batch: Sequence[LaidOutTrace]) -> list[list[float | None]]:
-        """The score of each step of each trace; None where there is nothing to read."""
-        backbone = self._family.backbone
-        ids = torch.zeros(
-            (len(batch), 1 + max(len(trace.ids) for trace in batch)), dtype=torch.int64
-        )
-        for row, trace in enumerate(batch):
-            ids[row, : len(trace.ids)] = torch.tensor(trace.ids)
-        ids = ids.to(backbone.device)
-        places = [
-            (row, position)
-            for row, trace in enumerate(batch)
-            for positions in trace.read_at
-            for position in positions
-        ]
-        if not places:
-            return [[None] * len(trace.read_at) for trace in batch]
-        rows, columns = torch.tensor(places, device=ids.device).T
-        hidden = backbone(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-        read = self._family.probabilities(hidden[rows, columns], ids[rows, columns + 1])
-        values = iter(read.tolist())
-        return [
-            [min(islice(values, len(positions)), default=None) for positions in trace.read_at]
-            for trace in batch
-        ]
+    def _probabilities(self, hidden: Tensor, next_ids: Sequence[int]) -> list[float]:
+        ids = torch.tensor(next_ids, dtype=torch.int64, device=hidden.device)
+        values: list[float] = self._family.probabilities(hidden, ids).tolist()
+        return values
 
 
-def _batches(traces: Sequence[_Fitted], budget: int) -> Iterator[list[_Fitted]]:
-    """Cut traces, sorted by length, into batches within the budget; at least one trace each."""
-    batch: list[_Fitted] = []
-    for trace in traces:
-        if batch and len(trace.laid_out.ids) * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(trace)
-    if batch:
-        yield batch
+def _windows(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext]]:
+    """Traces some hundred at a time; a problem's candidates that come together stay together."""
+    window: list[TraceInContext] = []
+    for context in contexts:
+        ends = bool(window) and window[-1].problem.id != context.problem.id
+        if len(window) >= (_READ_AHEAD if ends else _READ_AHEAD_MOST):
+            yield window
+            window = []
+        window.append(context)
+    if window:
+        yield window
 
 
-def _label(trace: _Fitted, scores: Sequence[float | None]) -> TraceLabel:
-    """The trace's label, one step label a step."""
+def _label(trace: Fitted, probabilities: Sequence[float]) -> TraceLabel:
+    """The trace's label: the least probability read for each step."""
+    values = iter(probabilities)
+    scores = [min(islice(values, len(places)), default=None) for places in trace.laid_out.read_at]
     steps = tuple(_NOTHING_TO_READ if score is None else StepLabel(score=score) for score in scores)
-    meta = {"documents": trace.documents, "documents_dropped": trace.dropped}
-    return TraceLabel(trace.laid_out.trace_id, steps, meta=meta)
+    return TraceLabel(trace.laid_out.trace_id, steps, meta=trace.meta())

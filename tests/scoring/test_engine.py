@@ -62,20 +62,24 @@ def test_each_score_goes_to_its_trace_and_step_in_any_order(
         assert scores(found[name]) == pytest.approx(scores(alone[name]), abs=1e-5)
 
 
-def test_many_traces_than_are_read_ahead(
-    family: MedPrm, contexts: list[TraceInContext], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("most", "taken_at_first"), [(2048, 7), (5, 6)])
+def test_problems_are_read_ahead_whole(
+    family: MedPrm, contexts: list[TraceInContext], monkeypatch: pytest.MonkeyPatch,
+    most: int, taken_at_first: int,
+) -> None:  # fmt: skip
+    """Problems of three candidates: the window ends behind a problem, or where it is full."""
     monkeypatch.setattr("scoring.engine._READ_AHEAD", 4)
+    monkeypatch.setattr("scoring.engine._READ_AHEAD_MOST", most)
     taken = []
 
     def stream() -> Any:
-        for context in contexts:
+        for number, context in enumerate(contexts):
             taken.append(context.trace.id)
-            yield context
+            yield replace(context, problem=contexts[number // 3].problem)
 
     labels = Scorer(family, max_tokens=1024).score(stream())
     next(labels)
-    assert len(taken) == 4
+    assert len(taken) == taken_at_first, "the first of the next window shows that this one is whole"
     assert len(list(labels)) == len(contexts) - 1
 
 
@@ -94,14 +98,17 @@ def test_one_forward_reads_all_steps_of_a_batch(
     family: MedPrm, contexts: list[TraceInContext]
 ) -> None:
     shapes: list[tuple[int, ...]] = []
+    scorer = Scorer(family, max_tokens=1024, batch_tokens=100_000)
     handle = family.backbone.register_forward_hook(
         lambda _, __, options, ___: shapes.append(tuple(options["input_ids"].shape)),
         with_kwargs=True,
     )
-    run(Scorer(family, max_tokens=1024, batch_tokens=100_000), contexts)
+    run(scorer, contexts)
     handle.remove()
-    longest = max(len(family.lay_out(one, one.evidence).ids) for one in contexts)
-    assert shapes == [(len(contexts), longest)]
+    whole = sum(len(family.lay_out(one, one.evidence).ids) for one in contexts)
+    assert len(shapes) == 1
+    assert shapes[0][0] == 1, "one row, no padding"
+    assert shapes[0][1] < whole, "what traces begin with in common is there once"
 
 
 def test_a_batch_stays_within_its_tokens(family: MedPrm, contexts: list[TraceInContext]) -> None:
@@ -131,7 +138,8 @@ def test_documents_that_do_not_fit_are_left_out_whole_and_counted(
     room = len(family.lay_out(wanted, wanted.evidence).ids) + 20
     [label] = Scorer(family, max_tokens=room).score([context])
     [expected] = Scorer(family, max_tokens=1024).score([wanted])
-    assert label.meta == {"documents": 2, "documents_dropped": 1}
+    tokens = len(family.lay_out(wanted, wanted.evidence).ids)
+    assert label.meta == {"tokens": tokens, "documents": 2, "documents_dropped": 1}
     assert scores(label) == pytest.approx(scores(expected), abs=1e-5)
 
 
@@ -199,6 +207,9 @@ def test_the_configuration_is_strict_json_without_paths(
         "family": "medprm",
         "mode": "strict",
         "max_tokens": 99,
+        "overflow": "drop-documents",
+        "reserve": 0,
+        "prefix": "shared",
         "dtype": "float32",
         "weights": "sha256:x",
     }

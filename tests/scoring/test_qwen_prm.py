@@ -77,7 +77,11 @@ def test_ids_positions_and_scores_equal_the_reference(
         wanted = torch.softmax(logits[places].float(), dim=-1)[:, 1].tolist()
         got = [step.score for step in found[context.trace.id].step_labels]
         assert got == pytest.approx(wanted, abs=1e-5)
-        assert found[context.trace.id].meta == {"documents": 0, "documents_dropped": 0}
+        assert found[context.trace.id].meta == {
+            "tokens": len(ids),
+            "documents": 0,
+            "documents_dropped": 0,
+        }
 
 
 def test_the_backslash_of_the_system_turn_is_one() -> None:

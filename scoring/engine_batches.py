@@ -1,0 +1,95 @@
+"""Packs within a token budget; a pack that runs out of memory goes again in halves."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoring.engine_forward import Forward
+from scoring.engine_memory import is_out_of_memory, let_go
+from scoring.engine_tree import Node
+
+ReadOut = Callable[[Tensor, Sequence[Node]], list[float]]
+"""Hidden states of a pack's reading places, and its nodes, to probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A trace that was run."""
+
+    trace: int
+    """Its number."""
+    probabilities: tuple[float, ...] | None
+    """One per reading place, in order; None if not even the trace alone fits into the memory."""
+
+
+class Batches:
+    """Runs trees of nodes pack by pack; remembers what the memory did not hold."""
+
+    def __init__(self, forward: Forward, device: torch.device, budget: int) -> None:
+        """Take a forward pass.
+
+        Args:
+            forward: runs packs.
+            device: where the model lies.
+            budget: tokens of one pack, padding included; a longer node goes alone.
+        """
+        self._forward, self._device = forward, device
+        self.budget = budget
+        """Tokens of one pack; halved whenever the memory runs out."""
+
+    def run(self, nodes: Sequence[Node], read_out: ReadOut) -> Iterator[Read]:
+        """Run all nodes; yield each trace once, as its pack is done."""
+        waiting = deque(nodes)
+        while waiting:
+            pack = self._take(waiting)
+            probabilities = self._probabilities(pack, waiting[0] if waiting else None, read_out)
+            if probabilities is not None:
+                yield from _by_trace(pack, probabilities)
+            elif len(pack) > 1:
+                self.budget = max(1, self._forward.tokens(pack) // 2)
+                waiting.extendleft(reversed(pack))
+            else:
+                yield from _lost(pack[0], waiting)
+
+    def _take(self, waiting: deque[Node]) -> list[Node]:
+        """The next nodes within the budget, at least one."""
+        pack = [waiting.popleft()]
+        while waiting and self._forward.tokens([*pack, waiting[0]]) <= self.budget:
+            pack.append(waiting.popleft())
+        return pack
+
+    def _probabilities(
+        self, pack: Sequence[Node], following: Node | None, read_out: ReadOut
+    ) -> list[float] | None:
+        """What is read in the pack; None if the memory ran out."""
+        try:
+            return read_out(self._forward.hidden(pack, following), pack)
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault):
+                raise
+        # Outside the handler: the fault would hold on to the tensors of the failed forward.
+        let_go(self._device)
+        return None
+
+
+def _by_trace(pack: Sequence[Node], probabilities: Sequence[float]) -> Iterator[Read]:
+    """Deal the probabilities out to the traces that end in the pack."""
+    values = iter(probabilities)
+    for node in pack:
+        if node.trace is not None:
+            yield Read(node.trace, tuple(next(values) for _ in node.read_at))
+
+
+def _lost(node: Node, waiting: deque[Node]) -> Iterator[Read]:
+    """The traces that go with a node for which alone there is no room."""
+    if node.trace is not None:
+        yield Read(node.trace, None)
+    while waiting and node in waiting[0].above():
+        below = waiting.popleft()
+        if below.trace is not None:
+            yield Read(below.trace, None)
