@@ -20,6 +20,7 @@ from storage.outcomes import (
     ImportSummary,
     LabelerSummary,
 )
+from storage.votes import Votes
 from traces.context import TraceInContext
 from traces.errors import InputError
 from traces.labels import Labeler, TraceLabel
@@ -48,6 +49,8 @@ class Store(CorpusStore):
         """Replies of models under their content address."""
         self.batch_jobs = BatchJobs(connections)
         """Requests on their way in batch jobs."""
+        self.votes = Votes(connections)
+        """What stands behind judges' labels: votes, quotes by verdict, prompts."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Store:

@@ -16,7 +16,7 @@ from storage.tables.base import NAMING
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-REVISIONS = ("m0001", "m0002", "m0003", "m0004", "m0005", "m0006", "m0007")
+REVISIONS = ("m0001", "m0002", "m0003", "m0004", "m0005", "m0006", "m0007", "m0008")
 """Every schema this program knows, oldest first. A database at another one is newer than we are."""
 
 HEAD = REVISIONS[-1]

@@ -26,6 +26,7 @@ from storage.tables.datasets import (
 from storage.tables.labels import CONTINUATIONS, LABELERS, QUOTES, STEP_LABELS, TRACE_LABELS
 from storage.tables.ledger import FAILURES, MODEL_CALLS
 from storage.tables.trace_evidence import EVIDENCE_STEPS, TRACE_EVIDENCE
+from storage.tables.votes import PROMPTS, VOTES
 
 __all__ = [
     "BATCH_JOBS",
@@ -47,6 +48,7 @@ __all__ = [
     "MODEL_CALLS",
     "PASSAGES",
     "PROBLEMS",
+    "PROMPTS",
     "QUOTES",
     "REJECTED_ROWS",
     "SOURCE_FILES",
@@ -55,4 +57,5 @@ __all__ = [
     "TRACES",
     "TRACE_EVIDENCE",
     "TRACE_LABELS",
+    "VOTES",
 ]

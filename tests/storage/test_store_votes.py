@@ -1,0 +1,125 @@
+"""Votes, quotes by verdict and prompts: kept behind the labels they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from storage import Store
+from storage.votes import VoteTotals
+from tests.storage.builders import JUDGE, fill, judged, refused
+from traces import Abstention, AbstentionReason, Quote, StepLabel, TraceLabel, Verdict
+from traces.errors import InputError
+from traces.first_error import MISSING, FirstError
+from traces.votes import Vote
+
+YES, NO = Verdict.CORRECT, Verdict.INCORRECT
+VOTE = Vote(
+    "t0",
+    0,
+    "gemini:m",
+    "m-001",
+    (YES, AbstentionReason.NO_EVIDENCE, NO),
+    MISSING,
+    ("k1",),
+)
+OTHER = replace(VOTE, index=1, words=(YES, NO, YES), first_error=FirstError(False, 1))
+ESCALATED = Vote(
+    "t0",
+    0,
+    "openai:big",
+    None,
+    (),
+    MISSING,
+    ("k2", "k3", "k4"),
+    Abstention(AbstentionReason.BLOCKED, "half \ud800"),
+    escalated=True,
+)
+
+
+def test_votes_come_back_in_order_with_the_escalation_last(store: Store) -> None:
+    fill(store)
+    store.put_labels("d", "judge", [judged("t0"), judged("t2")])
+    on_t2 = replace(VOTE, trace_id="t2")
+    assert store.votes.put("d", "judge", [ESCALATED, OTHER, VOTE, on_t2]) == 4
+    assert store.votes.load("d", "judge") == {"t0": (VOTE, OTHER, ESCALATED), "t2": (on_t2,)}
+    assert store.votes.totals("d", "judge") == VoteTotals(traces=2, cast=4, escalated=1)
+
+
+def test_a_new_label_drops_the_votes_behind_the_old_one(store: Store) -> None:
+    fill(store)
+    store.put_labels("d", "judge", [judged("t0")])
+    store.votes.put("d", "judge", [VOTE])
+    store.put_labels("d", "judge", [refused("t0")])
+    assert store.votes.load("d", "judge") == {}
+    assert store.votes.totals("d", "judge") == VoteTotals(0, 0, 0)
+    store.votes.put("d", "judge", [VOTE])
+    store.remove_labeler("d", "judge")
+    store.declare_labeler("d", JUDGE)
+    assert store.votes.load("d", "judge") == {}
+
+
+def test_votes_without_their_label_are_refused_all_together(store: Store) -> None:
+    fill(store)
+    store.put_labels("d", "judge", [judged("t0")])
+    with pytest.raises(InputError, match="'t1'"):
+        store.votes.put("d", "judge", [VOTE, replace(VOTE, trace_id="t1")])
+    assert store.votes.load("d", "judge") == {}
+
+
+@pytest.mark.parametrize(
+    ("vote", "said"),
+    [
+        (replace(VOTE, words=(YES, NO)), "2 words for 3 steps"),
+        (replace(VOTE, words=()), "0 words"),
+        (replace(VOTE, first_error=FirstError(False, 3)), "step 3"),
+        (replace(VOTE, first_error=FirstError(True, 1)), "step 1"),
+        (replace(VOTE, index=-1), "negative"),
+        (replace(VOTE, model="a\0b"), "NUL"),
+    ],
+)
+def test_a_vote_that_cannot_be_right_is_refused(store: Store, vote: Vote, said: str) -> None:
+    fill(store)
+    store.put_labels("d", "judge", [judged("t0")])
+    with pytest.raises(InputError) as caught:
+        store.votes.put("d", "judge", [vote])
+    assert said in caught.value.what
+
+
+def test_quotes_are_counted_by_what_is_said_of_the_step(store: Store) -> None:
+    fill(store)
+    found, made_up = Quote("5 mg", 1, True, 0, 4, "exact"), Quote("9 mg", 1, False)
+    silent = Abstention(AbstentionReason.NO_EVIDENCE, "")
+    store.put_labels(
+        "d",
+        "judge",
+        [
+            TraceLabel(
+                "t0",
+                (
+                    StepLabel(YES, quote=found),
+                    StepLabel(NO, quote=made_up),
+                    StepLabel(abstention=silent, quote=made_up),
+                ),
+            ),
+            TraceLabel("t1", (StepLabel(NO, quote=found), StepLabel(NO), StepLabel(NO))),
+            refused("t2"),
+        ],
+    )
+    none = {"verified": 0, "unverified": 0, "absent": 0}
+    assert store.votes.quotes("d", "judge") == {
+        "correct": none | {"verified": 1},
+        "incorrect": {"verified": 1, "unverified": 1, "absent": 2},
+        "neutral": none,
+        "no_evidence": none | {"unverified": 1},
+    }
+
+
+def test_a_prompt_is_read_back_by_its_hash(store: Store) -> None:
+    store.votes.put_prompt("abc", "Judge: {steps}\n")
+    store.votes.put_prompt("abc", "Judge: {steps}\n")
+    assert store.votes.prompt("abc") == "Judge: {steps}\n"
+    assert store.votes.prompt("abd") is None
+    with pytest.raises(InputError, match="NUL"):
+        store.votes.put_prompt("x", "a\0")
