@@ -17,6 +17,7 @@ from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
 from commands import (
+    best_of_n,
     consensus,
     continue_,
     corpus,
@@ -79,6 +80,7 @@ for name, function in (
     ("consensus", consensus.consensus),
     ("score", score.score),
     ("evaluate", evaluate.evaluate),
+    ("best-of-n", best_of_n.best_of_n),
     ("status", status.status),
 ):
     app.command(name)(function)

@@ -19,6 +19,9 @@ Limit = Annotated[
     typer.Option("--limit", min=1, help="Only the first N traces: a pilot before spending."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Resamples = Annotated[
+    int, typer.Option("--resamples", min=1, help="Bootstrap resamples of every interval.")
+]
 BaseUrl = Annotated[
     str | None, typer.Option("--base-url", help="Server address; else from the environment.")
 ]
@@ -37,4 +40,10 @@ Concurrency = Annotated[
 AllowPhi = Annotated[
     bool,
     typer.Option("--allow-phi", help="Send problems marked phi_removed: false to a hosted model."),
+]
+AllowMixed = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mixed", help="Go on when another version of the model answers than before."
+    ),
 ]

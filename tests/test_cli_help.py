@@ -34,6 +34,7 @@ COMMANDS = (
     ["consensus"],
     ["score"],
     ["evaluate"],
+    ["best-of-n"],
     ["status"],
     ["remove", "dataset"],
     ["remove", "labeler"],

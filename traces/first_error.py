@@ -20,9 +20,7 @@ class FirstError:
 MISSING = FirstError(missing=True)
 
 
-def is_incorrect(
-    step: StepLabel, threshold: float, *, tie_is_correct: bool = True
-) -> bool | None:
+def is_incorrect(step: StepLabel, threshold: float, *, tie_is_correct: bool = True) -> bool | None:
     """Whether one step is called incorrect; None if the labeler abstained on it.
 
     A verdict wins over a score; a score is incorrect iff score < threshold (equal is correct,

@@ -1,0 +1,167 @@
+"""The candidates of best-of-N, from the workspace or from a pool file with its scores."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from evaluation.pools import Candidate, Pool
+    from formats.best_of_n import PoolRow
+    from storage import Store
+    from traces.labels import TraceLabel
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedScores:
+    """A score row that fits no candidate."""
+
+    line: int
+    """1-based line in the score file."""
+    problem_id: str
+    """As the row says."""
+    candidate_index: int
+    """As the row says."""
+    reason: str
+    """One sentence without its full stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Pools, and what did not fit into them."""
+
+    pools: tuple[Pool, ...]
+    """One per problem, in order of first appearance."""
+    unknown_correctness: int
+    """Candidates of which nobody says whether they are right: left out."""
+    rejected: tuple[UnusedScores, ...] = ()
+    """Score rows that fit no candidate."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts and the list, as keys of the document."""
+        return {
+            "unknown_correctness": self.unknown_correctness,
+            "rejected": [
+                {
+                    "line": row.line,
+                    "problem_id": row.problem_id,
+                    "candidate_index": row.candidate_index,
+                    "reason": row.reason,
+                }
+                for row in self.rejected
+            ],
+        }
+
+    def words(self, listed: int) -> list[str]:
+        """The same for a person, at most `listed` rows by name."""
+        lines = []
+        if self.unknown_correctness:
+            lines.append(
+                f"{self.unknown_correctness} candidates left out: nobody says whether they are right"
+            )
+        if self.rejected:
+            lines.append(f"{len(self.rejected)} score rows not used:")
+            lines += [
+                f"  line {row.line}, {row.problem_id} candidate {row.candidate_index}: {row.reason}"
+                for row in self.rejected[:listed]
+            ]
+            if len(self.rejected) > listed:
+                lines.append(f"  and {len(self.rejected) - listed} more (--json lists all)")
+        return lines
+
+
+def from_workspace(store: Store, dataset: str, labeler: str) -> Candidates:
+    """A problem's traces as candidates in import order, with a labeler's step scores.
+
+    Raises:
+        InputError: unknown dataset or labeler, or no trace has a score on every step.
+    """
+    from evaluation.pools import Candidate, Pool
+
+    store.require_dataset(dataset)
+    store.labeler(dataset, labeler)
+    labels = store.labels(dataset, labeler)
+    groups: dict[str, list[Candidate]] = defaultdict(list)
+    unknown = 0
+    for context in store.contexts(dataset, with_evidence=False):
+        trace = context.trace
+        scores = complete_scores(labels.get(trace.id))
+        if trace.final_answer_correct is None:
+            unknown += 1
+            continue
+        groups[context.problem.id].append(
+            Candidate(trace.final_answer, trace.final_answer_correct, scores)
+        )
+    if not groups:
+        raise InputError(
+            f"No trace of dataset '{dataset}' says whether its final answer is right.",
+            remedy="import traces with final_answer_correct",
+        )
+    return Candidates(_scored(Pool(id, tuple(found)) for id, found in groups.items()), unknown)
+
+
+def complete_scores(label: TraceLabel | None) -> tuple[float, ...] | None:
+    """A label's score of every step; None if one has none."""
+    if label is None or not label.step_labels:
+        return None
+    scores = [step.score for step in label.step_labels if step.score is not None]
+    return tuple(scores) if len(scores) == len(label.step_labels) else None
+
+
+def from_files(pool: Path, scores: Path) -> Candidates:
+    """A pool file with a score file, matched by problem and candidate.
+
+    A score row of an unknown candidate, or with another number of steps than the pool says, is
+    listed and not used.
+
+    Raises:
+        InputError: a file cannot be read to its end, a row is faulty, or no row fits a candidate.
+    """
+    from evaluation.pools import Candidate, Pool
+    from formats.best_of_n import read_pool, read_pool_scores
+
+    known: dict[tuple[str, int], PoolRow] = {
+        (row.problem_id, row.candidate_index): row for row in read_pool(pool)
+    }
+    used: dict[tuple[str, int], tuple[float, ...] | None] = {}
+    rejected: list[UnusedScores] = []
+    for row in read_pool_scores(scores):
+        key = row.problem_id, row.candidate_index
+        said = None if row.step_scores is None else len(row.step_scores)
+        if key not in known:
+            rejected.append(UnusedScores(row.line, *key, "the pool has no such candidate"))
+        elif said is not None and known[key].n_steps not in (None, said):
+            reason = f"{said} scores for {known[key].n_steps} steps"
+            rejected.append(UnusedScores(row.line, *key, reason))
+        else:
+            used[key] = row.step_scores
+    groups: dict[str, list[tuple[int, Candidate]]] = defaultdict(list)
+    unknown = 0
+    for key, candidate in known.items():
+        group = groups[candidate.problem_id]
+        if candidate.is_correct is None:
+            unknown += 1
+            continue
+        one = Candidate(candidate.answer, candidate.is_correct, used.get(key))
+        group.append((candidate.candidate_index, one))
+    pools = (
+        Pool(id, tuple(one for _, one in sorted(group, key=lambda pair: pair[0])))
+        for id, group in groups.items()
+    )
+    return Candidates(_scored(pools), unknown, tuple(rejected))
+
+
+def _scored(pools: Iterable[Pool]) -> tuple[Pool, ...]:
+    """The pools, if at least one candidate is scored."""
+    found = tuple(pools)
+    if not any(one.step_scores for pool in found for one in pool.candidates):
+        raise InputError(
+            "No candidate has a score on every step, so that nothing can be chosen by score.",
+            remedy="name a labeler that gives step scores, or the score file of this pool",
+        )
+    return tuple(found)
