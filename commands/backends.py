@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from commands.console import note
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from commands.model_truth import ModelTruth
+    from inference.budget import Purse
     from inference.dispatch import Dispatcher
     from inference.protocol import Message, TextModel
     from inference.specs import ModelSpec
@@ -75,7 +78,16 @@ def text_model(
     template: Path | None = None,
     concurrency: int | None = None,
 ) -> TextModel:
-    """The text model behind a spec; the heavy library of that back end alone is loaded."""
+    """The text model behind a spec; the heavy library of that back end alone is loaded.
+
+    Raises:
+        InputError: the model was shut down, no key is set, or the spec names no text model.
+    """
+    from inference.model_registry import retirement_notice
+
+    ending = retirement_notice(spec)
+    if ending is not None:
+        note(ending)
     more: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
     if spec.kind == "gemini":
         from inference.gemini import GeminiModel
@@ -99,17 +111,25 @@ def dispatcher(
     store: Store,
     closing: ExitStack,
     *,
-    budget_usd: float | None = None,
+    budget_usd: float | Purse | None = None,
     service: Service = "standard",
+    truth: ModelTruth | None = None,
 ) -> Dispatcher:
     """A dispatcher that records every paid reply in the store before anything else happens to it.
 
-    It is closed by `closing`.
+    It is closed by `closing`. Two that share a budget are given one `Purse`; `truth` sees every
+    reply and may end the run.
     """
     from inference.dispatch import Dispatcher
 
     return closing.enter_context(
-        Dispatcher(model, store.responses, budget_usd=budget_usd, service=service)
+        Dispatcher(
+            model,
+            store.responses,
+            budget_usd=budget_usd,
+            service=service,
+            inspect=truth.see if truth is not None else None,
+        )
     )
 
 
@@ -120,6 +140,7 @@ def policy(
     options: PolicyOptions,
     *,
     allow_phi: bool = False,
+    truth: ModelTruth | None = None,
 ) -> tuple[Policy, bool]:
     """The policy behind a spec, and whether texts leave this machine for it."""
     from inference.rendering import ContinuationPrompt
@@ -146,7 +167,7 @@ def policy(
         concurrency=options.concurrency,
     )
     server = ServerPolicy(
-        dispatcher(model, store, closing),
+        dispatcher(model, store, closing, truth=truth),
         prompt=prompt,
         max_tokens=options.max_tokens,
         temperature=options.temperature,

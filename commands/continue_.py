@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.backends import PolicyOptions, parse_spec, policy
-from commands.labelling import Labelled, label_missing
+from commands.labelling import Labelled, evidence_source, label_missing
+from commands.model_truth import ModelTruth
 from commands.options import (
+    AllowMixed,
     AllowPhi,
     BaseUrl,
     Concurrency,
@@ -81,6 +83,7 @@ def continue_(
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     allow_phi: AllowPhi = False,
+    allow_mixed: AllowMixed = False,
     seed: Seed = 0,
     limit: Limit = None,
     replace: Replace = False,
@@ -107,6 +110,7 @@ def continue_(
         spec,
         options,
         (k, threshold, seed),
+        ModelTruth(allow_mixed=allow_mixed),
         allow_phi,
         limit,
         replace,
@@ -120,6 +124,7 @@ def _continue(
     spec: ModelSpec,
     options: PolicyOptions,
     counts: tuple[int, int, int],
+    truth: ModelTruth,
     allow_phi: bool,
     limit: int | None,
     replace: bool,
@@ -134,9 +139,11 @@ def _continue(
         store.require_dataset(str(tally.dataset))
         settings = config.as_dict() | {"strategy": "all"} | options.as_dict()
         labeler = Labeler(str(tally.labeler), LabelerKind.MC, settings, model=str(spec))
-        chosen, hosted = policy(spec, store, closing, options, allow_phi=allow_phi)
+        if options.with_evidence:
+            labeler = evidence_source(store, str(tally.dataset), labeler)
+        chosen, hosted = policy(spec, store, closing, options, allow_phi=allow_phi, truth=truth)
         stage = partial(_stage, policy=chosen, config=config, hosted=hosted, allow_phi=allow_phi)
-        label_missing(store, tally, labeler, stage, limit=limit, replace=replace)
+        label_missing(store, tally, labeler, stage, limit=limit, replace=replace, truth=truth)
     return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
 
 

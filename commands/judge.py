@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from commands.backends import Service, dispatcher, model_folder, parse_spec, text_model
 from commands.console import note
-from commands.labelling import Labelled, label_missing
-from commands.options import AllowPhi, BaseUrl, Concurrency, Dataset, Json, Limit, Name, Replace
-from commands.outcome import Outcome, Tally
+from commands.judge_report import judge_report, quote_table
+from commands.judge_setup import JudgeOptions, plain_stage, rag_stage, say_what_is_missing
+from commands.labelling import LabelStage, evidence_source, label_missing
+from commands.model_truth import ModelTruth
+from commands.options import (
+    AllowMixed,
+    AllowPhi,
+    BaseUrl,
+    Concurrency,
+    Dataset,
+    Json,
+    Limit,
+    Name,
+    Replace,
+)
+from commands.outcome import FAULTS, NO_FAILURE, Outcome, Tally
 from commands.workspace import Workspace
+from traces.abstention import AbstentionReason
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from inference.dispatch import Dispatcher
-    from labeling.stages import Judge
     from storage import Store
-    from traces.context import TraceInContext
 
 
 JudgeSpec = Annotated[
@@ -39,6 +50,32 @@ EvidenceTokens = Annotated[
 MaxTokens = Annotated[
     int, typer.Option("--max-tokens", min=1, help="Limit of one reply, thinking included.")
 ]
+GranularityName = Annotated[
+    str, typer.Option("--granularity", help="trace: one call a trace; step: one call a step.")
+]
+VoteCount = Annotated[int, typer.Option("--votes", min=1, help="At most N votes on a trace.")]
+Agree = Annotated[
+    int,
+    typer.Option("--agree", min=2, max=3, help="Voting ends when this many votes all agree: 2, 3."),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", min=0, max=2, help="Sampling [default: 0; with --votes 0.7]."
+    ),
+]
+RequireQuotes = Annotated[
+    bool,
+    typer.Option(
+        "--require-quotes", help="An incorrect verdict without a verified quote is no_evidence."
+    ),
+]
+Escalate = Annotated[
+    str | None, typer.Option("--escalate", help="Another model that split votes are put to.")
+]
+EscalateBaseUrl = Annotated[
+    str | None, typer.Option("--escalate-base-url", help="Its server; else from the environment.")
+]
 
 
 def judge(
@@ -46,73 +83,49 @@ def judge(
     dataset: Dataset,
     judge: JudgeSpec,
     name: Name = "judge",
+    votes: VoteCount = 1,
+    agree: Agree = 2,
+    escalate: Escalate = None,
+    escalate_base_url: EscalateBaseUrl = None,
+    granularity: GranularityName = "trace",
+    require_quotes: RequireQuotes = False,
     budget: Budget = None,
     prompt: PromptFile = None,
     service: ServiceName = "standard",
     evidence_tokens: EvidenceTokens = 3072,
     max_tokens: MaxTokens = 8192,
+    temperature: Temperature = None,
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     allow_phi: AllowPhi = False,
+    allow_mixed: AllowMixed = False,
     limit: Limit = None,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
     """Put verdicts on steps, grounded in the retrieved evidence."""
-    from traces.labels import Labeler, LabelerKind
-
+    asking = JudgeOptions(
+        prompt,
+        evidence_tokens,
+        max_tokens,
+        granularity,
+        votes,
+        agree,
+        temperature,
+        require_quotes,
+        escalate,
+    )
+    calling = Calling(
+        judge, base_url, escalate_base_url, service, concurrency, budget, allow_phi, allow_mixed
+    )
     workspace: Workspace = ctx.obj
-    spec, tier = parse_spec(judge), _service(service)
-    tally = Tally("judge", dataset, name)
-    with workspace.open_store() as store, ExitStack() as closing:
+    # A split is no purpose of a judge, and a step whose call went wrong is not done.
+    harmless = NO_FAILURE - {AbstentionReason.UNCERTAIN}
+    tally = Tally("judge", dataset, name, harmless=harmless, step_faults=FAULTS)
+    with workspace.open_store() as store:
         store.require_dataset(dataset)
-        _say_if_ungrounded(store, dataset, limit)
-        if spec.kind == "lab":
-            chosen, settings = _lab_judge()
-        else:
-            model = text_model(spec, base_url=base_url, service=tier, concurrency=concurrency)
-            runner = dispatcher(model, store, closing, budget_usd=budget, service=tier)
-            chosen, settings = _rag_judge(runner, prompt, evidence_tokens, max_tokens, allow_phi)
-        labeler = Labeler(name, LabelerKind.JUDGE, settings, model=str(spec))
-        stage = partial(_stage, judge=chosen)
-        label_missing(store, tally, labeler, stage, limit=limit, replace=replace)
-    return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
-
-
-def _stage(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[Labelled]:
-    from labeling.pipeline import judge_traces
-
-    for label in judge_traces(contexts, judge):
-        yield Labelled(label, resolved_model=label.meta.get("resolved_model"))
-
-
-def _say_if_ungrounded(store: Store, dataset: str, limit: int | None) -> None:
-    # Asked of what the judge is shown: evidence may also have come with the rows of an import.
-    if not any(context.evidence for context in store.contexts(dataset, limit=limit)):
-        note("There is no evidence for these traces: the verdicts will be ungrounded.")
-
-
-def _lab_judge() -> tuple[Judge, dict[str, Any]]:
-    from lab.judge import LikelihoodJudge
-
-    note("The lab's judge reads token likelihoods: it writes no reasoning and no quotes.")
-    bundled = LikelihoodJudge(model_folder(parse_spec("lab"), "judge"))
-    return bundled, bundled.config()
-
-
-def _rag_judge(
-    runner: Dispatcher, prompt: Path | None, evidence_tokens: int, max_tokens: int, allow_phi: bool
-) -> tuple[Judge, dict[str, Any]]:
-    from judge.config import JudgeConfig
-    from judge.prompt_file import read_prompt
-    from judge.rag_judge import RagJudge
-
-    config = JudgeConfig(read_prompt(prompt), evidence_tokens, max_tokens)
-    return RagJudge(runner, config, allow_phi=allow_phi), config.as_dict()
-
-
-def _service(name: str) -> Service:
-    for tier in get_args(Service):
-        if name == tier:
-            return cast(Service, tier)
-    raise InputError(f"'{name}' is not a service.", remedy="use standard or flex")
+        run_judge(store, tally, asking, calling, limit=limit, replace=replace)
+        report = judge_report(store, dataset, name)
+    words = [tally.sentence(), *quote_table(report.get("quotes", {}))]
+    document = tally.document(**report)
+    return Outcome(document, "\n".join(words), tally.exit_code, json_output)

@@ -1,20 +1,39 @@
-"""Run a labeler over what is still missing, committing every trace as it is done."""
+"""Run a labeler over what is still missing, committing traces as they are done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from commands.console import note, progress
+from commands.model_truth import ModelTruth
 from commands.outcome import Tally
-from traces.errors import BudgetExhausted, InputError, ModelRefused, QuotaExhausted
+from traces.errors import (
+    BudgetExhausted,
+    InputError,
+    ModelChanged,
+    ModelRefused,
+    QuotaExhausted,
+    ToolkitError,
+)
 
 if TYPE_CHECKING:
     from storage import Store
     from traces.context import TraceInContext
     from traces.labels import Labeler, TraceLabel
     from traces.records import Continuation
+    from traces.votes import Vote
+
+STOPS = (BudgetExhausted, QuotaExhausted, ModelRefused, ModelChanged)
+"""What ends a run early while everything done so far stays done."""
+EVIDENCE_KEY = "retrieval"
+"""Under which a labeler's configuration says how its evidence was found."""
+COMMIT_EVERY_S = 0.25
+"""Labels that come within this time are one transaction: a commit costs more than a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +46,80 @@ class Labelled:
     """MC: the continuations behind it."""
     resolved_model: str | None = None
     """The model version that answered; None if none did."""
+    votes: tuple[Vote, ...] = ()
+    """Judge: the votes behind it."""
+    prompt: tuple[str, str] | None = None
+    """Judge: hash and text of the prompt that was asked with."""
 
 
 LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[Labelled]]
 """A stage: contexts in, labelled traces out, in any order."""
+
+
+class LabelWriter:
+    """Stores labels in groups, at most a quarter of a second old; a context manager.
+
+    What a kill takes with it was either paid, and then stands in the ledger, or took no time.
+    """
+
+    def __init__(
+        self, store: Store, tally: Tally, labeler: Labeler, *, declared: bool, replace: bool = False
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            store: where to.
+            tally: counts what was stored.
+            labeler: who labels.
+            declared: whether the store has this very labeler.
+            replace: whether another one of its name gives way.
+        """
+        self._store, self._tally, self._labeler = store, tally, labeler
+        self._declared, self._replace = declared, replace
+        self._waiting: list[Labelled] = []
+        self._written_at = time.monotonic()
+
+    def __enter__(self) -> LabelWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def write(self, labelled: Labelled) -> None:
+        """Take a label, and store all that wait if the oldest has waited long enough."""
+        self._waiting.append(labelled)
+        if time.monotonic() - self._written_at >= COMMIT_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what waits, all or none."""
+        ready, self._waiting = self._waiting, []
+        if ready:
+            self._put(ready)
+        self._written_at = time.monotonic()
+
+    def _put(self, ready: Sequence[Labelled]) -> None:
+        dataset, labels = str(self._tally.dataset), [each.label for each in ready]
+        versions = {each.resolved_model for each in ready if each.resolved_model}
+        with self._store.transaction():
+            if not self._declared:
+                # Only now: a refused key must neither leave an empty labeler behind nor,
+                # under --replace, have dropped the labels of the old one.
+                self._store.declare_labeler(dataset, self._labeler, replace=self._replace)
+            self._store.put_labels(
+                dataset,
+                self._labeler.name,
+                labels,
+                resolved_model=", ".join(sorted(versions)) or None,
+                continuations=[one for each in ready for one in each.continuations],
+            )
+            for sha256, text in {each.prompt for each in ready if each.prompt is not None}:
+                self._store.votes.put_prompt(sha256, text)
+            votes = [vote for each in ready for vote in each.votes]
+            if votes:
+                self._store.votes.put(dataset, self._labeler.name, votes)
+        self._declared = True
+        self._tally.count(labels)
 
 
 def label_missing(
@@ -42,13 +131,15 @@ def label_missing(
     limit: int | None,
     replace: bool,
     within: Collection[str] | None = None,
+    truth: ModelTruth | None = None,
 ) -> Tally:
     """Let `labeler` label the traces of the dataset that it has no stored word on.
 
-    Every trace is committed as it is done, so that a kill loses nothing that was finished.
-    A stop by budget, quota or a refused key keeps what is done; before the first commit a
-    refusal or an exhausted quota is raised instead, because then nothing was kept.
+    Traces are committed as they are done, so that a kill loses nothing that was paid for.
+    A stop by budget, quota, a refused key or another model version keeps what is done; before the
+    first commit it is raised instead (but for the budget), because then nothing was kept.
     Traces outside `within` (None: all are inside) cannot be labelled yet: they stay missing.
+    `truth` (None: nobody asks) is told who answered in earlier runs.
     """
     dataset = str(tally.dataset)
     asked = [
@@ -64,31 +155,62 @@ def label_missing(
         missing = inside
     if not missing:
         return tally
-    contexts = store.contexts(dataset, trace_ids=missing)
-    try:
-        for labelled in progress(stage(contexts), total=len(missing), label=tally.command):
-            with store.transaction():
-                if not declared:
-                    # Only now: a refused key must neither leave an empty labeler behind nor,
-                    # under --replace, have dropped the labels of the old one.
-                    store.declare_labeler(dataset, labeler, replace=replace)
-                store.put_labels(
-                    dataset,
-                    labeler.name,
-                    [labelled.label],
-                    resolved_model=labelled.resolved_model,
-                    continuations=labelled.continuations,
-                )
-            declared = True
-            tally.count([labelled.label])
-    except (BudgetExhausted, QuotaExhausted, ModelRefused) as stop:
-        stored = tally.done + sum(tally.abstained.values())
-        if not stored and not isinstance(stop, BudgetExhausted):
-            raise
-        tally.stopped = stop
-        tally.failed += len(missing) - stored
-        note(str(stop))
+    if truth is not None and declared:
+        truth.expect(store, dataset, labeler.name)
+    writer = LabelWriter(store, tally, labeler, declared=declared, replace=replace)
+    label_traces(store, tally, labeler, stage, missing, writer, truth)
     return tally
+
+
+def label_traces(
+    store: Store,
+    tally: Tally,
+    labeler: Labeler,
+    stage: LabelStage,
+    trace_ids: Sequence[str],
+    writer: LabelWriter,
+    truth: ModelTruth | None = None,
+) -> None:
+    """Let a stage label these traces and store what it says; see `label_missing` for what ends it."""
+    contexts = store.contexts(str(tally.dataset), trace_ids=trace_ids)
+    try:
+        with writer:
+            for labelled in progress(stage(contexts), total=len(trace_ids), label=tally.command):
+                if truth is not None:
+                    truth.see_label(labeler.model, labelled.resolved_model)
+                writer.write(labelled)
+    except STOPS as stop:
+        _stopped(tally, stop, asked=len(trace_ids))
+
+
+def _stopped(tally: Tally, stop: ToolkitError, *, asked: int) -> None:
+    """Count what a stop left missing; raise it if nothing was kept."""
+    stored = tally.done + sum(tally.abstained.values())
+    if not stored and not isinstance(stop, BudgetExhausted):
+        raise stop
+    tally.stopped = stop
+    tally.failed += asked - stored
+    note(str(stop))
+
+
+def evidence_source(store: Store, dataset: str, labeler: Labeler) -> Labeler:
+    """The labeler with how its evidence was found as part of its configuration.
+
+    Evidence that was retrieved anew, or for the first time, then makes another labeler: its old
+    verdicts are not called done. A labeler stored before this was noted stays the one it is.
+    """
+    if any(
+        row.labeler.name == labeler.name and _text(row.labeler.config) == _text(labeler.config)
+        for row in store.labelers(dataset)
+    ):
+        return labeler
+    found = store.retrieval_config(dataset)
+    digest = None if found is None else hashlib.sha256(_text(found).encode()).hexdigest()[:16]
+    return replace(labeler, config={**labeler.config, EVIDENCE_KEY: digest})
+
+
+def _text(config: Mapping[str, Any]) -> str:
+    return json.dumps(dict(config), sort_keys=True)
 
 
 def _is_declared(store: Store, dataset: str, labeler: Labeler, *, replace: bool) -> bool:

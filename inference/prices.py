@@ -67,6 +67,15 @@ _SHARE: Mapping[str, float] = MappingProxyType({"standard": 1.0, "flex": 0.5, "b
 _VERSION_SUFFIX = re.compile(r"-(?:\d{3}|preview(?:-\d\d-\d{4})?|\d\d-\d{4})$")
 
 
+def plain_name(model: str) -> str:
+    """A model's name without `models/` and version suffix.
+
+    >>> plain_name("models/gemini-3.5-flash-lite-001")
+    'gemini-3.5-flash-lite'
+    """
+    return _VERSION_SUFFIX.sub("", model.removeprefix("models/"))
+
+
 def price_of(model: str, service: Service = "standard", *, on: date | None = None) -> Price | None:
     """The price of a model on a day (default: today); None if the table does not know it.
 
@@ -76,7 +85,7 @@ def price_of(model: str, service: Service = "standard", *, on: date | None = Non
         on: the day of the call.
     """
     day = on or date.today()
-    name = _VERSION_SUFFIX.sub("", model.removeprefix("models/"))
+    name = plain_name(model)
     for row in TABLE:
         started = row.valid_from is None or row.valid_from <= day
         ended = row.valid_to is not None and day > row.valid_to

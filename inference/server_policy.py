@@ -44,13 +44,14 @@ class _Open:
     trace_id: str
     missing: int
     texts: list[PolicyText] = field(default_factory=list)
-    resolved_model: str | None = None
+    versions: set[str] = field(default_factory=set)
     abstention: Abstention | None = None
 
     def closed(self) -> TraceContinuations:
         texts = sorted(self.texts, key=lambda text: (text.step_index, text.index))
         kept = () if self.abstention else tuple(texts)
-        return TraceContinuations(self.trace_id, kept, self.resolved_model, self.abstention)
+        versions = ", ".join(sorted(self.versions)) or None
+        return TraceContinuations(self.trace_id, kept, versions, self.abstention)
 
 
 class ServerPolicy:
@@ -202,7 +203,8 @@ def _note(trace: _Open, request: GenerationRequest, outcome: Outcome) -> None:
     elif outcome.finish_reason == OVER_LENGTH:
         trace.abstention = Abstention(AbstentionReason.OVER_LENGTH, outcome.raw)
     else:
-        trace.resolved_model = outcome.resolved_model or trace.resolved_model
+        if outcome.resolved_model is not None:
+            trace.versions.add(outcome.resolved_model)
         trace.texts.append(_text(request, outcome))
 
 

@@ -66,6 +66,11 @@ class CorpusStore:
         with self._connections.write() as connection:
             evidence.declare_retrieval(connection, dataset, config, replace=replace)
 
+    def retrieval_config(self, dataset: str) -> Mapping[str, Any] | None:
+        """How the evidence of the dataset was retrieved; None if it was not."""
+        with self._connections.read() as connection:
+            return evidence.retrieval_config(connection, dataset)
+
     def put_evidence(self, dataset: str, items: Iterable[tuple[str, Sequence[Evidence]]]) -> int:
         """Store (problem id, evidence best first), committed every 64 problems; return how many."""
         return evidence.put_evidence(self._connections, dataset, items)

@@ -48,6 +48,15 @@ def declare_retrieval(
     connection.execute(update(DATASETS).where(DATASETS.c.pk == pk).values(retrieval_config=wanted))
 
 
+def retrieval_config(connection: Connection, dataset: str) -> Mapping[str, Any] | None:
+    """How the evidence of the dataset was retrieved; None if it was not."""
+    pk = dataset_pk(connection, dataset)
+    stored: Mapping[str, Any] | None = connection.scalar(
+        select(DATASETS.c.retrieval_config).where(DATASETS.c.pk == pk)
+    )
+    return stored
+
+
 def put_evidence(
     connections: Connections, dataset: str, items: Iterable[tuple[str, Sequence[Evidence]]]
 ) -> int:

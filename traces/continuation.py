@@ -32,6 +32,6 @@ class TraceContinuations:
     texts: tuple[PolicyText, ...]
     """Sorted by (step_index, index)."""
     resolved_model: str | None = None
-    """The policy version that really answered."""
+    """The policy version that really answered; several are joined by commas."""
     abstention: Abstention | None = None
     """Set if the policy could not continue this trace at all."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, Literal
 
 HTML = b"<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
@@ -17,8 +19,8 @@ class Answer:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
-    ending: Literal["whole", "reset"] = "whole"
-    """`reset`: the connection is reset in the middle of the body."""
+    ending: Literal["whole", "reset", "hang"] = "whole"
+    """`reset`: the connection is reset in the middle of the body; `hang`: there is no answer."""
 
     @property
     def billed(self) -> bool:
@@ -97,6 +99,34 @@ def _with_text(change: Callable[[str], str]) -> Callable[[dict[str, Any], float]
     return make
 
 
+def _with_steps(
+    change: Callable[[list[Any]], list[Any]],
+) -> Callable[[dict[str, Any], float], Answer]:
+    """A judge's reply with other entries; a reply without entries stays."""
+
+    def changed(text: str) -> str:
+        try:
+            entries = json.loads(text)["steps"]
+        except (ValueError, KeyError, TypeError):
+            return text
+        return json.dumps({"steps": change(entries)})
+
+    return _with_text(changed)
+
+
+def _dated(wait: float) -> Answer:
+    """A 429 whose Retry-After is a date, by a clock that is a day behind ours."""
+    behind = datetime.now(UTC) - timedelta(days=1)
+    later = behind + timedelta(seconds=wait)
+    return error(
+        429,
+        "RESOURCE_EXHAUSTED",
+        "Too many requests.",
+        Retry_After=format_datetime(later, usegmt=True),
+        Date=format_datetime(behind, usegmt=True),
+    )
+
+
 def _blocked_prompt(reply: dict[str, Any], _: float) -> Answer:
     feedback = {"blockReason": "PROHIBITED_CONTENT"}
     return ok({"promptFeedback": feedback, "usageMetadata": {"promptTokenCount": 9}})
@@ -124,21 +154,29 @@ FAILURES: dict[str, Callable[[dict[str, Any], float], Answer]] = {
         _quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier"),
         _retry_info(wait),
     ),
+    "429_dated": lambda _, wait: _dated(wait),
     "408": lambda _, __: error(408, "DEADLINE_EXCEEDED", "Request time-out."),
     "500": lambda _, __: error(500, "INTERNAL", "An internal error has occurred."),
     "503": lambda _, __: error(503, "UNAVAILABLE", "The model is overloaded."),
     "reset": lambda reply, _: Answer(200, _whole(reply), ending="reset"),
+    "hang": lambda reply, _: Answer(200, _whole(reply), ending="hang"),
     "html": lambda _, __: Answer(200, HTML, {"Content-Type": "text/html"}),
     "cut_json": lambda reply, _: Answer(200, _whole(reply)[: len(_whole(reply)) // 3]),
     "empty_body": lambda _, __: Answer(200, b""),
     "no_candidates": lambda reply, _: ok(reply | {"candidates": []}),
     "safety": _finished("SAFETY"),
     "recitation": _finished("RECITATION"),
+    "prohibited": _finished("PROHIBITED_CONTENT"),
     "blocked_prompt": _blocked_prompt,
     "max_tokens": _finished("MAX_TOKENS", keep_text=True),
     "max_tokens_no_text": _finished("MAX_TOKENS"),
     "fenced": _with_text(lambda text: f"```json\n{text}\n```"),
     "wrong_schema": _with_text(lambda _: '{"verdicts": [1, 1, 0]}'),
+    "no_json": _with_text(lambda _: "I would rather not say."),
+    "too_few_steps": _with_steps(lambda entries: entries[:-1]),
+    "too_many_steps": _with_steps(lambda entries: [*entries, entries[-1] | {"step": 99}]),
+    "out_of_order": _with_steps(lambda entries: entries[::-1]),
+    "repeated_step": _with_steps(lambda entries: [*entries, entries[0]]),
     "unknown_finish": _finished("SOLAR_FLARE", keep_text=True),
     "400_bad_key": lambda _, __: bad_key(),
     "404": lambda _, __: no_such_model("gone"),
@@ -146,4 +184,7 @@ FAILURES: dict[str, Callable[[dict[str, Any], float], Answer]] = {
 """Every failure by name: takes the reply that would have been sent and the seconds to wait."""
 
 PASSING = ("429_retry_after", "429_retry_info", "500", "503", "408", "reset", "html", "cut_json")
-"""Those after which the same request succeeds."""
+"""Those after which the same request succeeds (and which take no time)."""
+
+ENDING = ("429_daily", "400_bad_key", "404")
+"""Those that end a run."""

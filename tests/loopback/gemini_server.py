@@ -20,7 +20,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.loopback import gemini_answers
+from tests.loopback.gemini_billing import bill
 from tests.loopback.gemini_failures import (
     FAILURES,
     PASSING,
@@ -59,6 +61,8 @@ class GeminiServer:
         wait_s: float = 0.0,
         key: str | None = None,
         max_input_tokens: int = 1_000_000,
+        usage: Mapping[str, Any] | None = None,
+        version: str | None = None,
         log: Path | None = None,
     ) -> None:
         """Bind the port.
@@ -73,12 +77,15 @@ class GeminiServer:
             wait_s: what Retry-After and RetryInfo ask for.
             key: the only key that is accepted; None accepts every key but an empty one.
             max_input_tokens: longer prompts are refused.
+            usage: the `usageMetadata` of every answer; None counts characters.
+            version: the `modelVersion` of every answer; None gives the model's name back.
             log: JSON lines of all requests; None keeps them in `calls` only.
         """
         self.fault_rate, self.faults, self.seed = fault_rate, tuple(faults), seed
         self.script = list(script)
         self.delay_ms, self.wait_s, self.key = delay_ms, wait_s, key
         self.max_input_tokens = max_input_tokens
+        self.usage, self.version = usage, version
         self.calls: list[dict[str, Any]] = []
         self.bodies: list[dict[str, Any]] = []
         self._attempts: Counter[str] = Counter()
@@ -97,6 +104,11 @@ class GeminiServer:
     def billed(self) -> Counter[str]:
         """How often each body was bought."""
         return Counter(call["key"] for call in self.calls if call["billed"])
+
+    @property
+    def billed_usd(self) -> Decimal:
+        """What all answered calls cost, by the server's own count."""
+        return sum((call["usd"] for call in self.calls if call["billed"]), Decimal())
 
     def start(self) -> GeminiServer:
         """Serve in the background."""
@@ -131,17 +143,19 @@ class GeminiServer:
             planned = self.script.pop(0) if self.script else self._draw(digest, attempt)
         outcome, made = self._make(path, key, raw, planned)
         call = {
+            "at": time.monotonic(),
             "key": digest,
             "attempt": attempt,
             "path": path,
             "outcome": outcome,
             "status": made.status,
             "billed": made.billed,
+            "usd": _bill(path, raw, made) if made.billed else None,
         }
         with self._lock:
             self.calls.append(call)
             if self._log:
-                self._log.write(json.dumps(call) + "\n")
+                self._log.write(json.dumps(call, default=str) + "\n")
                 self._log.flush()
         return made
 
@@ -169,7 +183,18 @@ class GeminiServer:
         if body["contents"][-1]["role"] != "user" and not model.startswith("gemini-2"):
             return "model_last", error(400, "INVALID_ARGUMENT", "The last turn must be a user's.")
         reply = gemini_answers.full_reply(body, model)
+        if self.usage is not None:
+            reply["usageMetadata"] = dict(self.usage)
+        if self.version is not None:
+            reply["modelVersion"] = self.version
         return planned, ok(reply) if planned == "ok" else FAILURES[planned](reply, self.wait_s)
+
+
+def _bill(path: str, raw: bytes, made: Answer) -> Decimal | None:
+    match = _PATH.fullmatch(path)
+    service = json.loads(raw).get("serviceTier", "standard")
+    usage = json.loads(made.body)["usageMetadata"]
+    return bill(match[1], usage, service) if match else None
 
 
 class _Http(ThreadingHTTPServer):
@@ -194,9 +219,15 @@ class _Handler(BaseHTTPRequestHandler):
         if owner.delay_ms:
             time.sleep(owner.delay_ms / 1000)
         made = owner.answer(self.path, self.headers.get("x-goog-api-key", ""), raw)
-        self.send_response(made.status)
+        if made.ending == "hang":  # until the client has had enough
+            self.connection.recv(1)
+            self.close_connection = True
+            return
+        self.send_response_only(made.status)
+        self.send_header("Date", made.headers.get("Date") or self.date_time_string())
         for name, value in made.headers.items():
-            self.send_header(name, value)
+            if name != "Date":
+                self.send_header(name, value)
         self.send_header("Content-Length", str(len(made.body)))
         self.end_headers()
         if made.ending == "whole":
