@@ -13,6 +13,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from datetime import date
+from typing import Any
 
 from google.genai import types
 
@@ -102,6 +103,11 @@ class GeminiModel:
         return self._service
 
     @property
+    def client(self) -> GeminiClient:
+        """The connection, for what is no single call."""
+        return self._client
+
+    @property
     def pace(self) -> Pace:
         """How many calls it lets onto the wire now."""
         return self._retrier.pace
@@ -113,11 +119,7 @@ class GeminiModel:
 
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Answer one request, after bounded retries; see `TextModel.generate`."""
-        if request.messages[-1].role == "assistant":
-            raise ModelRefused(
-                f'"{self.spec}" does not continue an assistant turn.',
-                remedy="put the prefix into a user turn",
-            )
+        self._refuse_prefix(request)
 
         async def attempt() -> tuple[str, WireReply]:
             body = await self._send(request)
@@ -127,8 +129,12 @@ class GeminiModel:
             body, wire = await self._retrier.run(attempt, subject=self.spec)
         except RequestTooLong as error:
             return over_length_reply(self.spec, str(error))
+        return self.reply_of(body, wire, self._service)
+
+    def reply_of(self, body: str, wire: WireReply, service: Service) -> ModelReply:
+        """The reply in a body, at today's price of the service that brought it."""
         billed = wire.resolved_model or self.name
-        usd = cost(wire.usage, billed, self._service, on=self._today())
+        usd = cost(wire.usage, billed, service, on=self._today())
         return ModelReply(
             text=wire.text,
             finish_reason=wire.finish_reason,
@@ -139,6 +145,24 @@ class GeminiModel:
             prices_as_of=None if usd is None else PRICES_AS_OF.isoformat(),
             raw=body,
         )
+
+    def rest_body(self, request: GenerationRequest) -> dict[str, Any]:
+        """The body of a generateContent call as plain JSON, for a row of a batch file.
+
+        Raises:
+            ModelRefused: it ends with an assistant turn.
+        """
+        self._refuse_prefix(request)
+        contents = [_as_json(content) for content in _contents(request)]
+        config = _as_json(self._config(request))
+        return gemini_wire.rest_body(contents, config, request.response_json_schema)
+
+    def _refuse_prefix(self, request: GenerationRequest) -> None:
+        if request.messages[-1].role == "assistant":
+            raise ModelRefused(
+                f'"{self.spec}" does not continue an assistant turn.',
+                remedy="put the prefix into a user turn",
+            )
 
     async def aclose(self) -> None:
         """Release connections."""
@@ -187,6 +211,10 @@ def _contents(request: GenerationRequest) -> list[types.Content]:
         for message in request.messages
         if message.role != "system"
     ]
+
+
+def _as_json(part: types.Content | types.GenerateContentConfig) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _default_policy(service: Service) -> RetryPolicy:

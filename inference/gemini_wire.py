@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inference.faults import TransientFault
@@ -48,6 +48,9 @@ ADJUSTABLE_HARMS = (
     "HARM_CATEGORY_DANGEROUS_CONTENT",
 )
 
+_TOP_LEVEL = ("systemInstruction", "safetySettings", "cachedContent", "tools", "toolConfig")
+_SDK_ONLY = ("automaticFunctionCalling", "shouldReturnHttpResponse", "httpOptions", "serviceTier")
+
 
 def read_body(body: str) -> WireReply:
     """Read a 200 body.
@@ -73,6 +76,31 @@ def read_body(body: str) -> WireReply:
     else:
         text, finish = None, "blocked" if block_reason else "empty"
     return WireReply(text, finish, reply.get("modelVersion"), _usage(usage))
+
+
+def rest_body(
+    contents: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """A generateContent body out of the SDK's flat configuration.
+
+    A batch file holds bodies as the service reads them, and the SDK converts those of single calls
+    only: what is flat in its configuration stands in `generationConfig` there.
+
+    Args:
+        contents: the turns, in camelCase.
+        config: the SDK's GenerateContentConfig, in camelCase.
+        schema: the response schema, passed on to the letter: the order of its fields counts.
+    """
+    own = {name: config[name] for name in _TOP_LEVEL if name in config}
+    if isinstance(system := config.get("systemInstruction"), str):
+        own["systemInstruction"] = {"parts": [{"text": system}], "role": "user"}
+    left_out = (*_TOP_LEVEL, *_SDK_ONLY, "responseJsonSchema")
+    generation = {name: value for name, value in config.items() if name not in left_out}
+    if schema is not None:
+        generation["responseJsonSchema"] = schema
+    return {"contents": list(contents), **own, "generationConfig": generation}
 
 
 def _text(candidate: Mapping[str, Any]) -> str | None:

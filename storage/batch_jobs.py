@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from storage import checks
-from storage.bulk import chunks, delete_where_in, insert_missing, now
-from storage.codecs.ledger import call_columns
+from storage.bulk import chunks, delete_where_in, insert_missing
+from storage.calls import Responses
 from storage.codecs.model_text import decode_text, encode_text
 from storage.connection import Connections
 from storage.tables import BATCH_JOBS, BATCH_REQUESTS, MODEL_CALLS
@@ -27,6 +27,7 @@ class BatchJobs:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._responses = Responses(connections)
 
     def open(self, job: BatchJob, rows: Sequence[BatchRow]) -> set[str]:
         """Write a job down before it is sent; return the keys that are in it now.
@@ -85,12 +86,15 @@ class BatchJobs:
         with self._connections.read() as connection:
             return {row.key: _row_from(row) for row in connection.execute(query)}
 
-    def job_of(self, key: str) -> str | None:
-        """The open job a request is in; None if it is in none."""
-        query = select(BATCH_REQUESTS.c.job_id).where(BATCH_REQUESTS.c.key == key)
+    def keys(self, model: str) -> set[str]:
+        """The keys of all requests of a model that are in an open job."""
+        query = (
+            select(BATCH_REQUESTS.c.key)
+            .join(BATCH_JOBS, BATCH_REQUESTS.c.job_id == BATCH_JOBS.c.id)
+            .where(BATCH_JOBS.c.model == model)
+        )
         with self._connections.read() as connection:
-            job_id: str | None = connection.scalar(query)
-        return job_id
+            return set(connection.scalars(query))
 
     def record(self, calls: Iterable[StoredCall]) -> None:
         """Record replies in the ledger and take their requests off the jobs, in one transaction.
@@ -101,11 +105,10 @@ class BatchJobs:
             StoreError: it could not be written; then nothing of it was.
             InputError: a number or a meta cannot be stored.
         """
-        moment = now()
-        rows = [call_columns(call) | {"created_at": moment} for call in calls]
+        ready = list(calls)
         with self._connections.write() as connection:
-            insert_missing(connection, MODEL_CALLS, rows, "key")
-            keys = [row["key"] for row in rows]
+            self._responses.put_all(ready)
+            keys = [call.key for call in ready]
             delete_where_in(connection, BATCH_REQUESTS, BATCH_REQUESTS.c.key, keys)
 
     def close(
