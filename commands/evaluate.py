@@ -2,76 +2,166 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.options import Dataset, Json, LabelerName, Seed
+from commands.evaluated import evaluated_traces
+from commands.options import Dataset, Json, LabelerName, Resamples, Seed
 from commands.outcome import Outcome
+from commands.thresholds import ThresholdWish
 from commands.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from evaluation.evaluated import EvaluatedTrace
-    from evaluation.macro_f1 import MacroF1Report
-    from evaluation.processbench import ProcessBenchReport
+    from evaluation.protocols import Protocol
+    from evaluation.thresholds import FittedThreshold
     from storage import Store
 
-PROTOCOLS = ("processbench", "macro-f1")
+PROTOCOLS = ("processbench", "macro-f1", "prmbench", "mr-ben", "mistake")
+"""Those of `evaluation.protocols`, here so that the help text needs no numpy."""
+
+GoldName = Annotated[str, typer.Option("--gold", help="The labeler taken as truth.")]
+ProtocolName = Annotated[str, typer.Option("--protocol", help=f"One of {', '.join(PROTOCOLS)}.")]
+Threshold = Annotated[
+    str,
+    typer.Option(
+        "--threshold",
+        help="A step is correct iff its score is at least this (prmbench: higher): "
+        "a number, or fit:DATASET/SUBSET.",
+    ),
+]
+InSample = Annotated[
+    bool,
+    typer.Option("--in-sample", help="Allow a threshold fitted on traces that are evaluated."),
+]
+Against = Annotated[
+    str | None,
+    typer.Option("--against", help="A second labeler: paired bootstrap of the difference."),
+]
+Subsets = Annotated[
+    list[str] | None, typer.Option("--subset", help="Only this subset; may be repeated.")
+]
 
 
 def evaluate(
     ctx: typer.Context,
     dataset: Dataset,
     labeler: LabelerName,
-    gold: Annotated[str, typer.Option("--gold", help="The labeler taken as truth.")] = "gold",
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="processbench or macro-f1.")
-    ] = "processbench",
-    threshold: Annotated[
-        float,
-        typer.Option(
-            "--threshold", min=0, max=1, help="A step is correct iff its score is at least this."
-        ),
-    ] = 0.5,
+    gold: GoldName = "gold",
+    protocol: ProtocolName = "processbench",
+    threshold: Threshold = "0.5",
+    in_sample: InSample = False,
+    against: Against = None,
+    subset: Subsets = None,
     seed: Seed = 0,
+    resamples: Resamples = 2000,
     json_output: Json = False,
 ) -> Outcome:
-    """First-error metrics or macro F1, with bootstrap intervals."""
+    """A labeler by one of the field's protocols, with bootstrap intervals by problem."""
     if protocol not in PROTOCOLS:
-        raise InputError(f"'{protocol}' is not a protocol.", remedy=f"use {' or '.join(PROTOCOLS)}")
+        known = f"{', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}"
+        raise InputError(f"'{protocol}' is not a protocol.", remedy=f"use {known}")
+    wish = ThresholdWish.parse(threshold, in_sample=in_sample)
+    from evaluation.protocols import PROTOCOLS as KNOWN
+
     workspace: Workspace = ctx.obj
+    trial = Trial(dataset, gold, KNOWN[protocol], wish, tuple(subset or ()), seed, resamples)
     with workspace.open_store() as store:
-        traces = evaluated_traces(store, dataset, labeler, gold)
-    report: MacroF1Report | ProcessBenchReport
-    if protocol == "macro-f1":
-        from evaluation.macro_f1 import evaluate_macro_f1
-
-        report = evaluate_macro_f1(traces, threshold=threshold, seed=seed)
-    else:
-        from evaluation.processbench import evaluate_processbench
-
-        report = evaluate_processbench(traces, threshold=threshold, seed=seed)
-    document = report.as_json(dataset=dataset, labeler=labeler, gold=gold)
-    return Outcome(document, report.table(labeler), as_json=json_output)
+        first = trial.side(store, labeler)
+        second = None if against is None else trial.side(store, against)
+    document, words = trial.judged(first)
+    if second is not None:
+        told, more = trial.compared(first, second)
+        document["against"] = told
+        words += more
+    return Outcome(document, "\n".join(words), as_json=json_output)
 
 
-def evaluated_traces(store: Store, dataset: str, labeler: str, gold: str) -> list[EvaluatedTrace]:
-    """Every trace of the dataset with the truth and the labeler's word, where they exist."""
-    from evaluation.evaluated import EvaluatedTrace
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One labeler on the traces of the trial."""
 
-    store.require_dataset(dataset)
-    for name in (labeler, gold):
-        store.labeler(dataset, name)
-    truth, predicted = store.labels(dataset, gold), store.labels(dataset, labeler)
-    return [
-        EvaluatedTrace(
-            context.trace.id,
-            context.problem.id,
-            context.trace.subset,
-            len(context.trace.steps),
-            truth.get(context.trace.id),
-            predicted.get(context.trace.id),
+    labeler: str
+    """Its name."""
+    traces: list[EvaluatedTrace]
+    """The traces with its words."""
+    threshold: float
+    """Below it a score is an error."""
+    fit: FittedThreshold | None
+    """Where the threshold comes from; None if the user gave it."""
+
+    @property
+    def source(self) -> str:
+        """`given`, or the split it was fitted on."""
+        return "given" if self.fit is None else self.fit.source
+
+    def provenance(self) -> dict[str, Any]:
+        """Keys of the document."""
+        return {
+            "threshold": self.threshold,
+            "threshold_source": self.source,
+            "threshold_fit": None if self.fit is None else self.fit.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is evaluated, and how."""
+
+    dataset: str
+    """The dataset."""
+    gold: str
+    """The labeler taken as truth."""
+    protocol: Protocol
+    """The rules."""
+    wish: ThresholdWish
+    """A threshold, or where to fit it."""
+    subsets: tuple[str, ...]
+    """Only these; empty for all."""
+    seed: int
+    """Of the bootstrap."""
+    resamples: int
+    """Of every interval."""
+
+    def side(self, store: Store, labeler: str) -> Side:
+        """A labeler's traces and its threshold."""
+        traces = evaluated_traces(store, self.dataset, labeler, self.gold, self.subsets)
+        threshold, fit = self.wish.resolve(
+            store, self.dataset, labeler, self.gold, self.protocol, traces
         )
-        for context in store.contexts(dataset, with_evidence=False)
-    ]
+        return Side(labeler, traces, threshold, fit)
+
+    def judged(self, side: Side) -> tuple[dict[str, Any], list[str]]:
+        """The document and the words about one labeler."""
+        from evaluation.diagnostics import diagnose
+
+        report = self.protocol.evaluate(
+            side.traces, side.threshold, self.seed, self.resamples, threshold_source=side.source
+        )
+        found = diagnose(side.traces, side.threshold, self.seed, self.resamples)
+        document = report.as_json(dataset=self.dataset, labeler=side.labeler, gold=self.gold)
+        document |= side.provenance()
+        document |= {"resamples": self.resamples, "seed": self.seed}
+        document["diagnostics"] = found.as_json()
+        return document, [report.table(side.labeler), *found.lines()]
+
+    def compared(self, first: Side, second: Side) -> tuple[dict[str, Any], list[str]]:
+        """The document's key `against`, and the words for it."""
+        pairs = self.protocol.compare(
+            first.traces,
+            second.traces,
+            thresholds=(first.threshold, second.threshold),
+            seed=self.seed,
+            resamples=self.resamples,
+        )
+        document = {"labeler": second.labeler, **second.provenance()}
+        document["measures"] = {measure: pair.as_json() for measure, pair in pairs.items()}
+        lines = [pair.line(first.labeler, second.labeler) for pair in pairs.values()]
+        if second.fit is not None:
+            lines.append(
+                f"threshold of {second.labeler}: {second.threshold:.6g} from {second.source}"
+            )
+        return document, lines

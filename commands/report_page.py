@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands.evaluate import evaluated_traces
+from commands.evaluated import evaluated_traces
 from commands.workspace import Workspace
 
 if TYPE_CHECKING:

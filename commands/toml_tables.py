@@ -51,7 +51,9 @@ class Table:
                     else [opt for opt in parameter.secondary_opts if opt.startswith("--")]
                 )
             else:
-                options.append(f"--{key.replace('_', '-')}={value}")
+                # A list stands for an option that may be repeated.
+                values = value if isinstance(value, list) else [value]
+                options += [f"--{key.replace('_', '-')}={part}" for part in values]
         return (
             [*self.words, *options, "--", *positionals] if positionals else [*self.words, *options]
         )

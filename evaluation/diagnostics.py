@@ -12,6 +12,7 @@ from evaluation.evaluated import EvaluatedTrace
 from evaluation.false_positives import FalsePositiveSlice, false_positive_slice
 from evaluation.positions import MinimumPosition, StepIndexRow, minimum_position, step_index_rows
 from evaluation.scored_steps import scored_steps
+from evaluation.wording import figure, with_interval
 
 ANSWERS = {True: "answer_right", False: "answer_wrong", None: "answer_unknown"}
 """Names of the groups by final answer."""
@@ -50,6 +51,27 @@ class Diagnostics:
                 }
             },
         }
+
+    def lines(self) -> list[str]:
+        """The same for a person, one line a topic."""
+        told = []
+        if self.step_scores is not None:
+            scores = self.step_scores
+            told.append(
+                f"step scores: AUROC {with_interval(scores.auroc)}, average precision of incorrect steps "
+                f"{figure(scores.average_precision_incorrect)}, Brier {figure(scores.brier.value)}"
+            )
+        if self.minimum is not None:
+            told.append(
+                f"lowest score on the last step: {with_interval(self.minimum.share_at_last)}"
+            )
+        slice_ = self.false_positives
+        if slice_.n:
+            told.append(
+                f"right answer, wrong process: {slice_.n} traces, first error named "
+                f"{with_interval(slice_.error_accuracy)}, any error seen {with_interval(slice_.detected)}"
+            )
+        return told
 
 
 def diagnose(

@@ -73,6 +73,17 @@ class PairedReport:
             "subsets": {name: found.as_json() for name, found in self.subsets.items()},
         }
 
+    def line(self, first: str, second: str) -> str:
+        """The headline for a person."""
+        head = self.headline
+        if head.difference is None or head.ci95 is None:
+            return f"{self.measure} of {first} - {second}: not defined"
+        p_value = "-" if head.p_value is None else f"{head.p_value:.4f}"
+        return (
+            f"{self.measure} of {first} - {second}: {head.difference:+.3f} "
+            f"[{head.ci95[0]:+.3f}, {head.ci95[1]:+.3f}], p = {p_value} (paired bootstrap by problem)"
+        )
+
 
 def paired_difference(
     first: Sequence[EvaluatedTrace],
