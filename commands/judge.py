@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
-from commands.backends import Service, dispatcher, model_folder, parse_spec, text_model
-from commands.console import note
 from commands.judge_report import judge_report, quote_table
-from commands.judge_setup import JudgeOptions, plain_stage, rag_stage, say_what_is_missing
-from commands.labelling import LabelStage, evidence_source, label_missing
-from commands.model_truth import ModelTruth
+from commands.judge_run import run_judge
+from commands.judge_setup import Asking, Calling
 from commands.options import (
     AllowMixed,
     AllowPhi,
@@ -29,12 +24,6 @@ from commands.options import (
 from commands.outcome import FAULTS, NO_FAILURE, Outcome, Tally
 from commands.workspace import Workspace
 from traces.abstention import AbstentionReason
-from traces.errors import InputError
-
-if TYPE_CHECKING:
-    from inference.dispatch import Dispatcher
-    from storage import Store
-
 
 JudgeSpec = Annotated[
     str, typer.Option("--judge", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")
@@ -60,9 +49,7 @@ Agree = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(
-        "--temperature", min=0, max=2, help="Sampling [default: 0; with --votes 0.7]."
-    ),
+    typer.Option("--temperature", min=0, max=2, help="Sampling [default: 0; with --votes 0.7]."),
 ]
 RequireQuotes = Annotated[
     bool,
@@ -104,7 +91,7 @@ def judge(
     json_output: Json = False,
 ) -> Outcome:
     """Put verdicts on steps, grounded in the retrieved evidence."""
-    asking = JudgeOptions(
+    asking = Asking(
         prompt,
         evidence_tokens,
         max_tokens,

@@ -28,6 +28,17 @@ NO_FAILURE = frozenset(
 )
 """Reasons that are the purpose of a consensus, not a failure of a run."""
 
+FAULTS = frozenset(
+    {
+        AbstentionReason.BLOCKED,
+        AbstentionReason.TRUNCATED,
+        AbstentionReason.UNREADABLE,
+        AbstentionReason.OVER_LENGTH,
+        AbstentionReason.MODEL_ERROR,
+    }
+)
+"""Reasons that say that a call went wrong, and nothing about the step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -65,6 +76,10 @@ class Tally:
     """Single steps without a verdict in traces that have a word, by reason."""
     stopped: ToolkitError | None = None
     """What ended the run early; None if it came to its end."""
+    harmless: frozenset[AbstentionReason] = NO_FAILURE
+    """Reasons of traces that leave the exit code at 0."""
+    step_faults: frozenset[AbstentionReason] = frozenset()
+    """Reasons of single steps that do not."""
     started: float = field(default_factory=time.monotonic)
     """Clock at the start, seconds."""
 
@@ -82,8 +97,11 @@ class Tally:
     @property
     def exit_code(self) -> int:
         """0, or 1 if something was stopped or abstained for a reason that is a failure."""
-        failures = any(AbstentionReason(reason) not in NO_FAILURE for reason in self.abstained)
-        return INCOMPLETE if failures or self.failed or self.stopped else OK
+        failures = any(AbstentionReason(reason) not in self.harmless for reason in self.abstained)
+        faults = any(
+            AbstentionReason(reason) in self.step_faults for reason in self.steps_abstained
+        )
+        return INCOMPLETE if failures or faults or self.failed or self.stopped else OK
 
     def document(self, **more: Any) -> dict[str, Any]:
         """The contract's document of a writing command."""

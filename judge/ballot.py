@@ -32,7 +32,14 @@ class CastVote:
 class Ballot:
     """Collects the replies of one vote on one trace."""
 
-    def __init__(self, context: TraceInContext, config: JudgeConfig, spec: str, vote: int) -> None:
+    def __init__(
+        self,
+        context: TraceInContext,
+        config: JudgeConfig,
+        spec: str,
+        vote: int,
+        first_sample: int = 0,
+    ) -> None:
         """Render the calls; nothing is sent.
 
         Args:
@@ -40,12 +47,13 @@ class Ballot:
             config: how to ask.
             spec: the model as the user named it.
             vote: 0-based number of the vote.
+            first_sample: as for `render_vote`.
         """
         self._context = context
         self._config = config
         self._spec = spec
         self._vote = vote
-        self._calls = render_vote(context, config, vote)
+        self._calls = render_vote(context, config, vote, first_sample=first_sample)
         self._readings: dict[int, Reading] = {}
         self._resolved: set[str] = set()
 

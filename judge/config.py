@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from judge.prompt_file import ONE_STEP, JudgePrompt, packaged_prompt
@@ -65,6 +66,22 @@ class JudgeConfig:
                 "The judge's prompt has no section for judging one step a call.",
                 remedy=f"add one under '--- {ONE_STEP} ---', or leave --granularity out",
             )
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], prompt: JudgePrompt) -> JudgeConfig:
+        """The configuration that `as_dict` wrote; other keys are the labeler's own.
+
+        Args:
+            settings: the labeler's configuration.
+            prompt: the prompt under its `prompt_sha256`.
+
+        Raises:
+            InputError: it is another prompt, or no judge's configuration.
+        """
+        if settings.get("prompt_sha256") != prompt.sha256:
+            raise InputError("The labeler was made with another prompt.")
+        known = {each.name for each in fields(cls)} - {"prompt"}
+        return cls(prompt, **{name: value for name, value in settings.items() if name in known})
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as the labeler stores it: the prompt by its hash, options where used."""

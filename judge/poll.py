@@ -56,7 +56,13 @@ class Poll:
     """The votes of one model. One caller at a time; may be run again."""
 
     def __init__(
-        self, runner: Runner, config: JudgeConfig, *, allow_phi: bool, in_rounds: bool
+        self,
+        runner: Runner,
+        config: JudgeConfig,
+        *,
+        allow_phi: bool = False,
+        in_rounds: bool = False,
+        first_sample: int = 0,
     ) -> None:
         """Nothing is sent yet.
 
@@ -68,11 +74,13 @@ class Poll:
                 needed is asked at once. Otherwise votes go out one after the other and a trace's
                 further steps behind its first, so that the provider's prefix cache is warm and
                 no vote is bought before it is known to be needed; other traces fill the window.
+            first_sample: as for `render_vote`.
         """
         self._runner = runner
         self._config = config
         self._allow_phi = allow_phi
         self._at_once = in_rounds
+        self._first_sample = first_sample
         self._votings: dict[str, _Voting] = {}
         self._queue: deque[GenerationRequest] = deque()
         self._done: deque[Polled] = deque()
@@ -120,7 +128,9 @@ class Poll:
             return
         one_first = not self._at_once and not cast  # the first vote warms the cache
         for index in range(len(cast), len(cast) + (1 if one_first else needed)):
-            ballot = Ballot(voting.context, self._config, self._runner.model.spec, index)
+            ballot = Ballot(
+                voting.context, self._config, self._runner.model.spec, index, self._first_sample
+            )
             voting.open[index] = ballot
             self._queue.extend(ballot.requests(at_once=self._at_once))
 

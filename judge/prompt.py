@@ -44,7 +44,7 @@ class RenderedJudgement:
 
 
 def render_vote(
-    context: TraceInContext, config: JudgeConfig, vote: int = 0
+    context: TraceInContext, config: JudgeConfig, vote: int = 0, *, first_sample: int = 0
 ) -> tuple[RenderedJudgement, ...]:
     """The calls of one vote on a trace: one for all steps, or one for every step in order.
 
@@ -57,6 +57,7 @@ def render_vote(
         context: the trace with its evidence.
         config: how to ask.
         vote: 0-based number of the vote; part of the request key.
+        first_sample: sample index of vote 0: above 0 where stored replies shall be asked anew.
     """
     prompt = config.prompt
     shown = pack_evidence(
@@ -75,7 +76,7 @@ def render_vote(
     }
     if config.granularity == "trace":
         user = prompt.fill(values | {"steps": "\n".join(steps), "step_count": str(len(steps))})
-        request = _request(context, config, user, vote, {})
+        request = _request(context, config, user, (vote, first_sample), {})
         return (RenderedJudgement(request, shown, tuple(range(len(steps)))),)
     return tuple(
         RenderedJudgement(
@@ -85,7 +86,7 @@ def render_vote(
                 prompt.fill_one_step(
                     values | {"steps": "\n".join(steps[: t + 1]), "step_number": str(t + 1)}
                 ),
-                vote,
+                (vote, first_sample),
                 {"step_index": t},
             ),
             shown,
@@ -106,16 +107,21 @@ def render_judge_request(context: TraceInContext, config: JudgeConfig) -> Genera
 
 
 def _request(
-    context: TraceInContext, config: JudgeConfig, user: str, vote: int, place: dict[str, int]
+    context: TraceInContext,
+    config: JudgeConfig,
+    user: str,
+    numbers: tuple[int, int],
+    place: dict[str, int],
 ) -> GenerationRequest:
+    vote, sample = numbers[0], sum(numbers)
     return GenerationRequest(
         messages=(Message("system", config.prompt.system), Message("user", user)),
         max_tokens=config.max_tokens,
         temperature=config.temperature,
         # a server whose seed is fixed would give every vote the same reply
-        seed=vote if config.votes > 1 else None,
+        seed=sample if config.votes > 1 else None,
         response_json_schema=REPLY_SCHEMA,
-        sample_index=vote,
+        sample_index=sample,
         meta={"purpose": "judge", "trace_id": context.trace.id, "vote": vote, **place},
     )
 

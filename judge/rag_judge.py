@@ -37,6 +37,7 @@ class RagJudge:
         allow_phi: bool = False,
         escalation: Callable[[], Runner] | None = None,
         in_rounds: bool = False,
+        first_sample: int = 0,
     ) -> None:
         """Nothing is sent yet.
 
@@ -46,12 +47,14 @@ class RagJudge:
             allow_phi: whether problems marked `phi_removed: false` may go to a hosted model.
             escalation: makes the runner of `config.escalate`; called after the votes, if at all.
             in_rounds: whether the runner answers in rounds; see `Poll`.
+            first_sample: sample index of the first vote: above 0 asks anew what is stored.
         """
         self._runner = runner
         self._config = config or JudgeConfig()
         self._allow_phi = allow_phi
         self._escalation = escalation
         self._in_rounds = in_rounds
+        self._first_sample = first_sample
         self.resolved_models: set[str] = set()
         """The model versions that really answered, as far as the service says."""
 
@@ -111,7 +114,13 @@ class RagJudge:
             yield self._judged(label, votes)
 
     def _poll(self, runner: Runner, config: JudgeConfig) -> Poll:
-        return Poll(runner, config, allow_phi=self._allow_phi, in_rounds=self._in_rounds)
+        return Poll(
+            runner,
+            config,
+            allow_phi=self._allow_phi,
+            in_rounds=self._in_rounds,
+            first_sample=self._first_sample,
+        )
 
     def _judged(self, label: TraceLabel, votes: tuple[CastVote, ...]) -> JudgedTrace:
         versions = {

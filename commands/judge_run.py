@@ -1,0 +1,137 @@
+"""A judge at work: models, dispatchers and labels joined together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from commands.backends import Service, dispatcher, model_folder, parse_spec, text_model
+from commands.console import note
+from commands.judge_setup import Asking, Calling
+from commands.labelling import Labelled, LabelStage, evidence_source, label_missing
+from commands.model_truth import ModelTruth
+from commands.outcome import Tally
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from judge.rag_judge import RagJudge
+    from labeling.stages import Judge
+    from storage import Store
+    from traces.context import TraceInContext
+
+
+def run_judge(
+    store: Store,
+    tally: Tally,
+    asking: Asking,
+    calling: Calling,
+    *,
+    limit: int | None,
+    replace: bool,
+) -> None:
+    """Let a judge label what is missing; the tally says what came of it.
+
+    Raises:
+        InputError: options that do not fit each other, a prompt, model or service that cannot be used.
+    """
+    from traces.labels import Labeler, LabelerKind
+
+    truth = ModelTruth(allow_mixed=calling.allow_mixed)
+    dataset, spec = str(tally.dataset), parse_spec(calling.judge)
+    with ExitStack() as closing:
+        if spec.kind == "lab":
+            asking.refuse_for_lab()
+            stage, settings = _lab_judge()
+        else:
+            settings = asking.config.as_dict()
+            rag = rag_judge(store, closing, asking, calling, truth)
+            stage = partial(rag_stage, judge=rag)
+        _say_if_ungrounded(store, dataset, limit, asking)
+        labeler = Labeler(str(tally.labeler), LabelerKind.JUDGE, settings, model=str(spec))
+        labeler = evidence_source(store, dataset, labeler)
+        label_missing(store, tally, labeler, stage, limit=limit, replace=replace, truth=truth)
+
+
+def rag_judge(
+    store: Store, closing: ExitStack, asking: Asking, calling: Calling, truth: ModelTruth
+) -> RagJudge:
+    """The judge behind a spec, and the one that its splits are put to; `closing` closes both.
+
+    Raises:
+        InputError: a model or service that cannot be used.
+    """
+    from inference.budget import Purse
+    from judge.rag_judge import RagJudge
+
+    tier, purse = _service(calling.service), Purse(calling.budget)
+    spec, config = parse_spec(calling.judge), asking.config
+    second = None if config.escalate is None else parse_spec(config.escalate)
+    if second is not None and (second == spec or second.kind == "lab"):
+        raise InputError(
+            f"Splits cannot be put to '{second}'.",
+            where="--escalate",
+            remedy="take another model than the judge's, best of another family",
+        )
+    runners = [
+        dispatcher(
+            text_model(each, base_url=url, service=tier, concurrency=calling.concurrency),
+            store,
+            closing,
+            budget_usd=purse,
+            service=tier,
+            truth=truth,
+        )
+        for each, url in ((spec, calling.base_url), (second, calling.escalate_base_url))
+        if each is not None
+    ]
+    return RagJudge(
+        runners[0],
+        config,
+        allow_phi=calling.allow_phi,
+        escalation=None if second is None else lambda: runners[1],
+    )
+
+
+def rag_stage(contexts: Iterable[TraceInContext], judge: RagJudge) -> Iterator[Labelled]:
+    """The RAG judge as a stage of `label_missing`."""
+    prompt = judge.config.prompt
+    for judged in judge.judge_with_votes(contexts):
+        yield Labelled(
+            judged.label,
+            resolved_model=judged.label.meta.get("resolved_model"),
+            votes=judged.votes,
+            prompt=(prompt.sha256, prompt.text),
+        )
+
+
+def _plain_stage(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[Labelled]:
+    from labeling.pipeline import judge_traces
+
+    for label in judge_traces(contexts, judge):
+        yield Labelled(label, resolved_model=label.meta.get("resolved_model"))
+
+
+def _lab_judge() -> tuple[LabelStage, dict[str, Any]]:
+    from lab.judge import LikelihoodJudge
+
+    note("The lab's judge reads token likelihoods: it writes no reasoning and no quotes.")
+    bundled = LikelihoodJudge(model_folder(parse_spec("lab"), "judge"))
+    return partial(_plain_stage, judge=bundled), bundled.config()
+
+
+def _say_if_ungrounded(store: Store, dataset: str, limit: int | None, asking: Asking) -> None:
+    # Asked of what the judge is shown: evidence may also have come with the rows of an import.
+    if any(context.evidence for context in store.contexts(dataset, limit=limit)):
+        return
+    note("There is no evidence for these traces: the verdicts will be ungrounded.")
+    if asking.require_quotes:
+        note("With --require-quotes every incorrect verdict will be the abstention no_evidence.")
+
+
+def _service(name: str) -> Service:
+    for tier in get_args(Service):
+        if name == tier:
+            return cast(Service, tier)
+    raise InputError(f"'{name}' is not a service.", remedy="use standard or flex")
