@@ -16,6 +16,7 @@ from commands.outcome import Tally
 from traces.errors import InputError
 
 if TYPE_CHECKING:
+    from judge.config import JudgeConfig
     from judge.rag_judge import RagJudge
     from labeling.stages import Judge
     from storage import Store
@@ -46,7 +47,7 @@ def run_judge(
             stage, settings = _lab_judge()
         else:
             settings = asking.config.as_dict()
-            rag = rag_judge(store, closing, asking, calling, truth)
+            rag = rag_judge(store, closing, asking.config, calling, truth)
             stage = partial(rag_stage, judge=rag)
         _say_if_ungrounded(store, dataset, limit, asking)
         labeler = Labeler(str(tally.labeler), LabelerKind.JUDGE, settings, model=str(spec))
@@ -55,9 +56,17 @@ def run_judge(
 
 
 def rag_judge(
-    store: Store, closing: ExitStack, asking: Asking, calling: Calling, truth: ModelTruth
+    store: Store,
+    closing: ExitStack,
+    config: JudgeConfig,
+    calling: Calling,
+    truth: ModelTruth,
+    *,
+    first_sample: int = 0,
 ) -> RagJudge:
     """The judge behind a spec, and the one that its splits are put to; `closing` closes both.
+
+    With `first_sample` above 0, what is stored is asked anew (see `judge.prompt.render_vote`).
 
     Raises:
         InputError: a model or service that cannot be used.
@@ -66,7 +75,7 @@ def rag_judge(
     from judge.rag_judge import RagJudge
 
     tier, purse = _service(calling.service), Purse(calling.budget)
-    spec, config = parse_spec(calling.judge), asking.config
+    spec = parse_spec(calling.judge)
     second = None if config.escalate is None else parse_spec(config.escalate)
     if second is not None and (second == spec or second.kind == "lab"):
         raise InputError(
@@ -91,6 +100,7 @@ def rag_judge(
         config,
         allow_phi=calling.allow_phi,
         escalation=None if second is None else lambda: runners[1],
+        first_sample=first_sample,
     )
 
 
