@@ -27,9 +27,11 @@ from commands import (
     imports,
     index,
     judge,
+    overlap,
     remove,
     retrieve,
     run,
+    sample,
     score,
     search,
     status,
@@ -80,7 +82,9 @@ for name, function in (
     ("consensus", consensus.consensus),
     ("score", score.score),
     ("evaluate", evaluate.evaluate),
+    ("sample", sample.sample),
     ("best-of-n", best_of_n.best_of_n),
+    ("overlap", overlap.overlap),
     ("status", status.status),
 ):
     app.command(name)(function)

@@ -35,6 +35,8 @@ COMMANDS = (
     ["score"],
     ["evaluate"],
     ["best-of-n"],
+    ["overlap"],
+    ["sample"],
     ["status"],
     ["remove", "dataset"],
     ["remove", "labeler"],

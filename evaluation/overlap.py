@@ -1,0 +1,278 @@
+"""Contamination: what of an evaluation set stands in a training set, by id and by word n-grams.
+
+After GPT-3's rule (arXiv 2005.14165, appendix C): an n-gram of 13 words in common. Medical and
+mathematical questions share stock phrases, so the share of a text's n-grams is told too, with the
+longest common passage. A text shorter than n words counts only if a field of a training row is it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.ngrams import Hashes, Vocabulary, Words
+from evaluation.wording import plain_table
+from traces.errors import InputError
+
+NGRAM = 13
+"""Words of an n-gram (GPT-3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """A row of a training set, whatever its format."""
+
+    source: str
+    """File or dataset."""
+    line: int | None
+    """1-based line in the file; None for a dataset's trace."""
+    ids: tuple[str, ...]
+    """Ids that it bears."""
+    texts: tuple[str, ...]
+    """Its texts in order; n-grams may span two of them (steps)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedProblem:
+    """A problem of the evaluation set with its traces."""
+
+    problem_id: str
+    """Its id."""
+    question: str
+    """Question and options as one text."""
+    trace_ids: tuple[str, ...]
+    """Ids of its traces."""
+    solutions: tuple[str, ...]
+    """The traces, each as one text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What of one problem stands in the training set."""
+
+    problem_id: str
+    """The problem."""
+    shared_ids: tuple[str, ...]
+    """Its id and its traces', as far as a training row bears them."""
+    question_share: float
+    """Share of the question's n-grams that were found, in [0, 1]."""
+    solution_share: float
+    """The same for all its traces together."""
+    passage: str
+    """The longest passage in common, as the evaluation set has it; empty if only ids are."""
+    source: str
+    """Where the passage, or else the id, was found first."""
+    line: int | None
+    """Line there."""
+    training_id: str | None
+    """Id of that row; None if it bears none."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures by name."""
+        return {
+            "problem": self.problem_id,
+            "ids": list(self.shared_ids),
+            "question_share": self.question_share,
+            "solution_share": self.solution_share,
+            "passage": self.passage,
+            "source": self.source,
+            "line": self.line,
+            "training_id": self.training_id,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapReport:
+    """An evaluation set beside a training set."""
+
+    ngram: int
+    """Words of an n-gram."""
+    problems: int
+    """Problems of the evaluation set."""
+    short_questions: int
+    """Of these, questions with fewer words than that, compared as a whole."""
+    training_rows: int
+    """Rows of the training set."""
+    matches: tuple[Match, ...]
+    """Every problem with something in common, the most of its question first."""
+
+    def counts(self) -> dict[str, int]:
+        """Problems by what was found."""
+        return {
+            "by_id": sum(bool(match.shared_ids) for match in self.matches),
+            "question_any": sum(match.question_share > 0 for match in self.matches),
+            "question_half": sum(match.question_share >= 0.5 for match in self.matches),
+            "question_whole": sum(match.question_share == 1 for match in self.matches),
+            "solution_any": sum(match.solution_share > 0 for match in self.matches),
+            "solution_half": sum(match.solution_share >= 0.5 for match in self.matches),
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of `stepgold overlap`, without its names."""
+        return {
+            "ngram": self.ngram,
+            "problems": self.problems,
+            "short_questions": self.short_questions,
+            "training_rows": self.training_rows,
+            "overlapping": len(self.matches),
+            "rate": len(self.matches) / self.problems if self.problems else None,
+            "counts": self.counts(),
+            "matches": [match.as_json() for match in self.matches],
+        }
+
+    def table(self, listed: int) -> str:
+        """The figures for a person, and the first `listed` matches."""
+        share = f" ({len(self.matches) / self.problems:.1%})" if self.problems else ""
+        named = {
+            "by_id": "an id in common",
+            "question_any": f"at least one {self.ngram}-gram of the question",
+            "question_half": "half of the question or more",
+            "question_whole": "the whole question",
+            "solution_any": f"at least one {self.ngram}-gram of a solution",
+            "solution_half": "half of the solutions or more",
+        }
+        rows = [(named[key], str(count)) for key, count in self.counts().items()]
+        lines = [
+            f"{len(self.matches)} of {self.problems} problems{share} overlap with "
+            f"{self.training_rows} training rows",
+            plain_table(("in common", "problems"), rows),
+        ]
+        for match in self.matches[:listed]:
+            place = match.source if match.line is None else f"{match.source}:{match.line}"
+            passage = " ".join(match.passage.split())
+            told = f'"{passage[:160]}"' if passage else f"id {match.shared_ids[0]}"
+            lines.append(f"  {match.problem_id}: {match.question_share:.0%} in {place}: {told}")
+        if len(self.matches) > listed:
+            lines.append(f"  and {len(self.matches) - listed} more (--json lists all)")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The texts of a problem, ready to be looked up."""
+
+    problem: EvaluatedProblem
+    question: Words
+    solutions: tuple[Words, ...]
+
+
+Row = tuple[str, int | None, str | None]
+"""Source, line and id of a training row."""
+
+
+def find_overlap(
+    problems: Sequence[EvaluatedProblem], rows: Iterable[TrainingRow], *, ngram: int = NGRAM
+) -> OverlapReport:
+    """Look the problems up in a training set, which is read once and not held.
+
+    Raises:
+        InputError: an n-gram of less than one word.
+    """
+    if ngram < 1:
+        raise InputError(f"An n-gram of {ngram} words is none.", remedy="give --ngram 1 or more")
+    vocabulary = Vocabulary()
+    held = [
+        _Texts(one, Words.of(one.question), tuple(map(Words.of, one.solutions))) for one in problems
+    ]
+    everything = [words for texts in held for words in (texts.question, *texts.solutions)]
+    for words in everything:
+        vocabulary.add(words)
+    found = _Found(vocabulary, ngram, everything, _ids(problems))
+    n_rows = 0
+    for row in rows:
+        found.look_at(row)
+        n_rows += 1
+    matches = [match for texts in held if (match := found.match(texts)) is not None]
+    matches.sort(key=lambda match: (-match.question_share, -match.solution_share))
+    short = sum(len(texts.question.folded) < ngram for texts in held)
+    return OverlapReport(ngram, len(held), short, n_rows, tuple(matches))
+
+
+def _ids(problems: Iterable[EvaluatedProblem]) -> set[str]:
+    return {id for one in problems for id in (one.problem_id, *one.trace_ids)}
+
+
+class _Found:
+    """What of the evaluation set the training rows have shown so far."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, ngram: int, texts: Iterable[Words], ids: set[str]
+    ) -> None:
+        self._vocabulary, self._ngram, self._wanted_ids = vocabulary, ngram, ids
+        hashed = [self._grams(words) for words in texts]
+        self._wanted: Hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *hashed]))
+        self._short = {words.folded for words in texts if 0 < len(words.folded) < ngram}
+        self._gram_rows: dict[int, Row] = {}
+        self._short_rows: dict[tuple[str, ...], Row] = {}
+        self._id_rows: dict[str, Row] = {}
+
+    def _grams(self, words: Words) -> Hashes:
+        return self._vocabulary.hashes(words.folded, self._ngram)
+
+    def look_at(self, row: TrainingRow) -> None:
+        """Note what a training row has in common with the evaluation set, where it is new."""
+        place = (row.source, row.line, row.ids[0] if row.ids else None)
+        for id in row.ids:
+            if id in self._wanted_ids:
+                self._id_rows.setdefault(id, place)
+        grams = self._grams(Words.of("\n".join(row.texts)))
+        if len(self._wanted) and len(grams):
+            at = np.minimum(np.searchsorted(self._wanted, grams), len(self._wanted) - 1)
+            for gram in grams[self._wanted[at] == grams]:
+                self._gram_rows.setdefault(int(gram), place)
+        if self._short:
+            for text in row.texts:
+                folded = Words.of(text).folded
+                if folded in self._short:
+                    self._short_rows.setdefault(folded, place)
+
+    def match(self, texts: _Texts) -> Match | None:
+        """What was found of one problem; None if nothing was."""
+        one = texts.problem
+        shared = tuple(id for id in (one.problem_id, *one.trace_ids) if id in self._id_rows)
+        question = self._seen(texts.question)
+        solutions = [self._seen(words) for words in texts.solutions]
+        passage, row = max(
+            (self._longest(words) for words in (texts.question, *texts.solutions)),
+            key=lambda found: len(found[0]),
+        )
+        if row is None:
+            if not shared:
+                return None
+            row = self._id_rows[shared[0]]
+        total = sum(map(len, solutions))
+        return Match(
+            one.problem_id,
+            shared,
+            sum(question) / len(question) if question else 0.0,
+            sum(map(sum, solutions)) / total if total else 0.0,
+            passage,
+            *row,
+        )
+
+    def _seen(self, words: Words) -> list[bool]:
+        """Per n-gram of a text whether it was found; a short text is one."""
+        if 0 < len(words.folded) < self._ngram:
+            return [words.folded in self._short_rows]
+        return [int(gram) in self._gram_rows for gram in self._grams(words)]
+
+    def _longest(self, words: Words) -> tuple[str, Row | None]:
+        """The longest passage whose n-grams were all found, and where its first one was."""
+        seen = self._seen(words)
+        best, start = (0, 0), None
+        for index, hit in enumerate([*seen, False]):
+            if hit and start is None:
+                start = index
+            elif not hit and start is not None:
+                best = max(best, (index - start, start), key=lambda run: run[0])
+                start = None
+        length, first = best
+        if not length:
+            return "", None
+        if len(words.folded) < self._ngram:
+            return words.text, self._short_rows[words.folded]
+        row = self._gram_rows[int(self._grams(words)[first])]
+        return words.excerpt(first, first + length + self._ngram - 2), row
