@@ -29,16 +29,24 @@ def consensus(
     judge: Annotated[str, typer.Option("--judge", help="The judge's labeler name.")],
     mc: Annotated[str, typer.Option("--mc", help="The Monte-Carlo labeler's name.")],
     rule: Annotated[str, typer.Option("--rule", help="strict or hybrid.")] = "strict",
+    after_first_error: Annotated[
+        str,
+        typer.Option(
+            "--after-first-error", help="keep, or incorrect: every later step is wrong too."
+        ),
+    ] = "keep",
     name: Name = "consensus",
     limit: Limit = None,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
     """Agree on first errors; disagreement is no failure but an abstention with its reason."""
-    from labeling.consensus import ConsensusConfig, require_rule
+    from labeling.consensus import ConsensusConfig, require_after_first_error, require_rule
     from traces.labels import Labeler, LabelerKind
 
-    config = ConsensusConfig(rule=require_rule(rule))
+    config = ConsensusConfig(
+        rule=require_rule(rule), after_first_error=require_after_first_error(after_first_error)
+    )
     workspace: Workspace = ctx.obj
     tally = Tally("consensus", dataset, name)
     with workspace.open_store() as store:

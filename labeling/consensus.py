@@ -4,11 +4,15 @@
 error" included. `hybrid` (the owner's design, design.md section 5): step by step, judge `correct`
 and soft label > 0.7 is confidently correct, judge `incorrect` and soft label < 0.3 confidently
 incorrect, anything else is for an expert.
+
+Behind the first error both rules keep what they have (`keep`: strict says nothing there, hybrid goes
+on step by step). `incorrect` is the first-zero rule of Med-PRM's training labels: behind the first
+incorrect step every step is incorrect. The labels of judge and MC labeler stay as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from labeling.filters import QualityFilters, filtered
@@ -19,6 +23,7 @@ from traces.first_error import first_error
 from traces.labels import StepLabel, TraceLabel, Verdict, abstained
 
 Rule = Literal["strict", "hybrid"]
+AfterFirstError = Literal["keep", "incorrect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class ConsensusConfig:
     """Hybrid: a soft label below it supports `incorrect`."""
     most_confident: float = 0.95
     """Hybrid: no step is more confident than this."""
+    after_first_error: AfterFirstError = "keep"
+    """keep: steps behind the first error as the rule leaves them; incorrect: Med-PRM's first-zero."""
     filters: QualityFilters = field(default_factory=QualityFilters)
     """What is taken out although both agree; nothing by default."""
 
@@ -41,6 +48,8 @@ class ConsensusConfig:
         chosen: dict[str, Any] = {"rule": self.rule}
         if self.rule == "hybrid":
             chosen |= {"high": self.high, "low": self.low, "most_confident": self.most_confident}
+        if self.after_first_error != "keep":
+            chosen["after_first_error"] = self.after_first_error
         return chosen | {name: value for name, value in asdict(self.filters).items() if value}
 
 
@@ -50,12 +59,23 @@ def require_rule(rule: str) -> Rule:
     Raises:
         InputError: there is no such rule.
     """
-    for known in get_args(Rule):
-        if rule == known:
-            return known  # type: ignore[no-any-return]  # get_args forgets the literals
-    raise InputError(
-        f"'{rule}' is not a consensus rule.", remedy=f"use one of: {', '.join(get_args(Rule))}"
-    )
+    return _one_of(rule, get_args(Rule), "a consensus rule")  # type: ignore[return-value]
+
+
+def require_after_first_error(word: str) -> AfterFirstError:
+    """What becomes of the steps behind the first error, by its name.
+
+    Raises:
+        InputError: there is no such choice.
+    """
+    choices = get_args(AfterFirstError)
+    return _one_of(word, choices, "a choice for --after-first-error")  # type: ignore[return-value]
+
+
+def _one_of(word: str, known: tuple[str, ...], what: str) -> str:
+    if word in known:
+        return word
+    raise InputError(f"'{word}' is not {what}.", remedy=f"use one of: {', '.join(known)}")
 
 
 def agree(
@@ -84,6 +104,8 @@ def agree(
         label = _same_first_error(context, judge_label, mc_label)
     else:
         label = _step_by_step(context, judge_label, mc_label, config)
+    if config.after_first_error == "incorrect":
+        label = _first_zero(label)
     return filtered(context, label, judge_label, config.filters)
 
 
@@ -97,6 +119,19 @@ def _missing_word(
     if label.abstention is None:
         return None
     return abstained(trace_id, label.abstention.reason, f"{role}: {label.abstention.detail}")
+
+
+def _first_zero(label: TraceLabel) -> TraceLabel:
+    """Every step behind the first incorrect one incorrect, whatever was said of it."""
+    steps = label.step_labels
+    first = next((t for t, step in enumerate(steps) if step.verdict is Verdict.INCORRECT), None)
+    if first is None:
+        return label
+    rest = (StepLabel(Verdict.INCORRECT),) * (len(steps) - first - 1)
+    meta = {**label.meta, "after_first_error": "incorrect"}
+    if "confidence" in meta:  # nobody measured these steps
+        meta["confidence"] = [*meta["confidence"][: first + 1], *(None for _ in rest)]
+    return replace(label, step_labels=steps[: first + 1] + rest, meta=meta)
 
 
 # strict ------------------------------------------------------------------------------------------

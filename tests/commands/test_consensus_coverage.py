@@ -61,3 +61,21 @@ def test_an_export_counts_what_its_labeler_has_not_reached(
     assert "1 traces written" in (said := cli(*export)).out
     assert "2 without a word" in said.out
     assert cli(*export, "--json").document["failed"] == 2
+
+
+def test_the_first_zero_rule_is_another_consensus(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
+    assert cli("import", "traces", traces_file, *ON).code == 0
+    for name in ("judge", "mc"):
+        says(cli, tmp_path / f"{name}.jsonl", name, name, {"a": None, "b": 0, "c": 1})
+    assert agree(cli).document["done"] == 3
+    assert agree(cli, "--after-first-error", "incorrect").code == 2
+    assert agree(cli, "--after-first-error", "zero").code == 2
+    zeroed = agree(cli, "--after-first-error", "incorrect", "--name", "zeroed")
+    assert (zeroed.code, zeroed.document["done"]) == (0, 3)
+    for labeler, verdicts in (("consensus", [1, -1, None]), ("zeroed", [1, -1, -1])):
+        out = tmp_path / f"{labeler}.jsonl"
+        assert cli("export", "traces", out, *ON, "--labeler", labeler).code == 0
+        rows = {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
+        assert rows["c"]["labels"][labeler]["verdicts"] == verdicts
