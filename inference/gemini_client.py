@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 import httpx2
+import pydantic
 from google import genai
 from google.genai import errors, types
 from google.genai.client import AsyncClient
@@ -58,6 +61,7 @@ class GeminiClient:
         """The endpoint, without a trailing slash."""
         # an own httpx2 client: whether aiohttp happens to be installed must not change the errors
         self.http = httpx2.AsyncClient(
+            verify=_tls(),
             timeout=attempt_s,
             limits=httpx2.Limits(
                 max_connections=connections, max_keepalive_connections=connections
@@ -73,6 +77,8 @@ class GeminiClient:
                 api_version="v1beta",
                 timeout=int(attempt_s * 1000),
                 httpx_async_client=self.http,
+                client_args={"verify": _tls()},
+                async_client_args={"verify": _tls(), "ssl": _tls()},
             ),
         )
 
@@ -101,11 +107,19 @@ class GeminiClient:
             raise TransientFault(f"connection fault: {what}") from error
         except json.JSONDecodeError as error:
             raise TransientFault(f"the reply is not JSON: {error.msg}") from error
+        except pydantic.ValidationError as error:
+            raise TransientFault(f"the reply is no {error.title} of the service") from error
 
     async def aclose(self) -> None:
         """Release connections."""
         await self._client.aio.aclose()
         await self.http.aclose()
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One context for all clients: reading the certificates takes longer than anything else here."""
+    return httpx2.create_ssl_context()
 
 
 def _key(environ: Mapping[str, str]) -> tuple[str, str]:
