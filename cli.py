@@ -30,6 +30,7 @@ from commands import (
     overlap,
     remove,
     retrieve,
+    retry,
     run,
     sample,
     score,
@@ -85,6 +86,7 @@ for name, function in (
     ("sample", sample.sample),
     ("best-of-n", best_of_n.best_of_n),
     ("overlap", overlap.overlap),
+    ("retry", retry.retry),
     ("status", status.status),
 ):
     app.command(name)(function)

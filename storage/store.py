@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from storage import contexts, datasets, imports, labelers
@@ -20,6 +20,8 @@ from storage.outcomes import (
     ImportSummary,
     LabelerSummary,
 )
+from storage.sampled import Sampled
+from storage.shortened import Shortened
 from storage.votes import Votes
 from traces.context import TraceInContext
 from traces.errors import InputError
@@ -49,6 +51,10 @@ class Store(CorpusStore):
         """Replies of models under their content address."""
         self.batch_jobs = BatchJobs(connections)
         """Requests on their way in batch jobs."""
+        self.sampled = Sampled(connections)
+        """Candidate traces that policies wrote."""
+        self.shortened = Shortened(connections)
+        """What labelers saw with fewer documents than it has."""
         self.votes = Votes(connections)
         """What stands behind judges' labels: votes, quotes by verdict, prompts."""
 
@@ -216,6 +222,11 @@ class Store(CorpusStore):
                 resolved_model=resolved_model,
                 continuations=drawn,
             )
+
+    def drop_labels(self, dataset: str, name: str, trace_ids: Sequence[str]) -> int:
+        """Forget what a labeler said on these traces: they are missing again. Return how many it were."""
+        with self._connections.write() as connection:
+            return label_rows.drop(connection, dataset, name, trace_ids)
 
     def labels(self, dataset: str, name: str) -> dict[str, TraceLabel]:
         """All labels of a labeler by trace id, in the order of import."""

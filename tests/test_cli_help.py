@@ -37,6 +37,7 @@ COMMANDS = (
     ["best-of-n"],
     ["overlap"],
     ["sample"],
+    ["retry"],
     ["status"],
     ["remove", "dataset"],
     ["remove", "labeler"],

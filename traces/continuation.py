@@ -35,3 +35,31 @@ class TraceContinuations:
     """The policy version that really answered; several are joined by commas."""
     abstention: Abstention | None = None
     """Set if the policy could not continue this trace at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledText:
+    """One whole solution as a policy wrote it."""
+
+    index: int
+    """0-based number of the candidate for its problem."""
+    text: str
+    """The solution."""
+    finish_reason: str
+    """`stop` or `length` (or the service's own word)."""
+    tokens: int = 0
+    """Tokens generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSamples:
+    """What was written for one problem in one round."""
+
+    problem_id: str
+    """The problem."""
+    texts: tuple[SampledText, ...]
+    """Sorted by number."""
+    resolved_model: str | None = None
+    """The policy version that really answered."""
+    abstention: Abstention | None = None
+    """Set if the policy could not write for this problem."""

@@ -1,0 +1,257 @@
+"""`stepgold sample`: candidate traces for problems."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from commands.backends import dispatcher, model_folder, parse_spec, text_model
+from commands.console import note, progress
+from commands.continue_ import SYSTEM, PolicySpec, Temperature, TemplateFolder, WithEvidence
+from commands.labelling import STOPS
+from commands.options import (
+    AllowPhi,
+    BaseUrl,
+    Concurrency,
+    Dataset,
+    Json,
+    Replace,
+    Seed,
+)
+from commands.outcome import Outcome, Tally
+from commands.workspace import Workspace
+from traces.errors import BudgetExhausted, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inference.specs import ModelSpec
+    from labeling.candidates import CandidateRule, Candidates, Sampler
+    from storage import Store
+    from traces.evidence import Evidence
+    from traces.problem import Problem
+
+Asked = tuple["Problem", "Sequence[Evidence]"]
+"""A problem with what was retrieved for it."""
+
+_AT_ONCE = 256
+"""Problems whose rounds are drawn together."""
+
+CandidateCount = Annotated[int, typer.Option("-n", "--n", min=1, help="Candidates a problem.")]
+CandidatesName = Annotated[
+    str, typer.Option("--name", help="The name of this set of candidates; part of their ids.")
+]
+MinSteps = Annotated[int, typer.Option("--min-steps", min=1, help="Fewest steps of a candidate.")]
+MaxSteps = Annotated[int, typer.Option("--max-steps", min=1, help="Most steps of a candidate.")]
+Rounds = Annotated[
+    int, typer.Option("--rounds", min=1, help="Draws; later ones replace what was turned away.")
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        help="Between two steps, \\n is a line break [default: 'Step n:' lines, or blank lines].",
+    ),
+]
+KeepAll = Annotated[
+    bool, typer.Option("--keep-all", help="Keep candidates that break the rule of steps.")
+]
+ProblemsFile = Annotated[
+    Path | None,
+    typer.Option("--problems", help="Problems as JSONL [default: those of the dataset]."),
+]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Limit of one candidate.")]
+Budget = Annotated[
+    float | None, typer.Option("--budget", min=0, help="Stop before spending more, USD.")
+]
+ProblemLimit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only the first N problems: a pilot.")
+]
+
+
+def sample(
+    ctx: typer.Context,
+    dataset: Dataset,
+    policy_spec: PolicySpec,
+    n: CandidateCount = 16,
+    name: CandidatesName = "sample",
+    problems: ProblemsFile = None,
+    min_steps: MinSteps = 3,
+    max_steps: MaxSteps = 9,
+    rounds: Rounds = 3,
+    delimiter: Delimiter = None,
+    keep_all: KeepAll = False,
+    max_tokens: MaxTokens = 1024,
+    temperature: Temperature = 0.7,
+    evidence: WithEvidence = None,
+    template: TemplateFolder = None,
+    base_url: BaseUrl = None,
+    concurrency: Concurrency = None,
+    budget: Budget = None,
+    allow_phi: AllowPhi = False,
+    seed: Seed = 0,
+    limit: ProblemLimit = None,
+    replace: Replace = False,
+    json_output: Json = False,
+) -> Outcome:
+    """Write candidate traces for every problem, split into steps, kept by a stated rule."""
+    from labeling.candidates import CandidateRule
+
+    _check(name, min_steps, max_steps)
+    spec = parse_spec(policy_spec)
+    by_line = "\\n" if spec.kind == "lab" else None  # the lab's policy writes one step a line
+    delimiter = by_line if delimiter is None else delimiter
+    rule = CandidateRule(
+        n=n,
+        seed=seed,
+        min_steps=min_steps,
+        max_steps=max_steps,
+        rounds=rounds,
+        delimiter=None if delimiter is None else delimiter.replace("\\n", "\n"),
+        keep_all=keep_all,
+    )
+    config = rule.as_dict() | {
+        "policy": str(spec),
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "evidence": spec.kind == "lab" if evidence is None else evidence,
+        "template": None if template is None else template.name,
+    }
+    tally = Tally("sample", dataset, name)
+    given = None if problems is None else _read(problems)
+    with _workspace(ctx).open_store(create=given is not None) as store, ExitStack() as closing:
+        wanted = (given if given is not None else _stored_problems(store, dataset))[:limit]
+        stored = store.sampled.declare(dataset, name, config, replace=replace)
+        tally.unchanged = stored.traces
+        missing = [pair for pair in wanted if pair[0].id not in stored.problems]
+        sampler = _sampler(
+            spec, store, closing, config, (template, base_url, concurrency), budget, allow_phi
+        )
+        turned_away = _draw(store, tally, missing, sampler, rule, str(spec))
+    return _outcome(tally, len(wanted), turned_away, json_output)
+
+
+def _workspace(ctx: typer.Context) -> Workspace:
+    workspace: Workspace = ctx.obj
+    return workspace
+
+
+def _check(name: str, min_steps: int, max_steps: int) -> None:
+    if min_steps > max_steps:
+        raise InputError(f"--min-steps {min_steps} is more than --max-steps {max_steps}.")
+    if ":" in name:
+        raise InputError(f"The name {name!r} holds a colon.", remedy="it is part of trace ids")
+
+
+def _draw(
+    store: Store,
+    tally: Tally,
+    missing: Sequence[Asked],
+    sampler: Sampler,
+    rule: CandidateRule,
+    generator: str,
+) -> Counter[str]:
+    """Sample what is missing and store every problem as it is done; count what was turned away."""
+    from labeling.candidates import sample_candidates
+
+    turned_away: Counter[str] = Counter()
+    dataset, name = str(tally.dataset), str(tally.labeler)
+    groups = [missing[start : start + _AT_ONCE] for start in range(0, len(missing), _AT_ONCE)]
+    drawn = (
+        one
+        for group in groups
+        for one in sample_candidates(group, sampler, rule, name=name, generator=generator)
+    )
+    stored = 0
+    try:
+        for one in progress(drawn, total=len(missing), label="sample"):
+            stored += 1
+            _store(store, dataset, name, one)
+            if one.abstention is not None:
+                tally.abstained[one.abstention.reason.value] += 1
+                continue
+            tally.done += len(one.kept)
+            tally.failed += rule.n - len(one.kept)
+            turned_away.update(why for _, why in one.refused)
+    except STOPS as stop:
+        if not tally.done and not isinstance(stop, BudgetExhausted):
+            raise
+        tally.stopped = stop
+        tally.failed += (len(missing) - stored) * rule.n
+        note(str(stop))
+    return turned_away
+
+
+def _store(store: Store, dataset: str, name: str, one: Candidates) -> None:
+    from traces.records import Failure
+
+    if one.abstention is None:
+        store.sampled.add(dataset, name, one.problem, one.kept, one.refused)
+        return
+    why = one.abstention
+    # Nothing is stored as sampled: the problem stays missing, and the next call asks again.
+    store.put_failures(dataset, [Failure(one.problem.id, name, why.reason, True, why.detail)])
+
+
+def _read(file: Path) -> list[Asked]:
+    from formats.problems import read_problems
+
+    return [(problem, ()) for problem in read_problems(file)]
+
+
+def _stored_problems(store: Store, dataset: str) -> list[Asked]:
+    """The problems of a dataset, with their evidence."""
+    store.require_dataset(dataset)
+    found: dict[str, Asked] = {}
+    for context in store.contexts(dataset):
+        found.setdefault(context.problem.id, (context.problem, context.evidence))
+    return list(found.values())
+
+
+def _sampler(
+    spec: ModelSpec,
+    store: Store,
+    closing: ExitStack,
+    config: dict[str, Any],
+    server: tuple[Path | None, str | None, int | None],
+    budget: float | None,
+    allow_phi: bool,
+) -> Sampler:
+    from inference.rendering import ContinuationPrompt
+
+    prompt = ContinuationPrompt(system=None if spec.kind == "lab" else SYSTEM)
+    if spec.kind in {"hf", "lab"}:
+        from inference.local_sampler import LocalSampler
+
+        return LocalSampler(
+            model_folder(spec, "policy"),
+            prompt=prompt,
+            max_new_tokens=config["max_tokens"],
+            temperature=config["temperature"],
+            with_evidence=config["evidence"],
+        )
+    from inference.server_sampler import ServerSampler
+
+    template, base_url, concurrency = server
+    model = text_model(spec, base_url=base_url, template=template, concurrency=concurrency)
+    return ServerSampler(
+        dispatcher(model, store, closing, budget_usd=budget),
+        prompt,
+        max_tokens=config["max_tokens"],
+        temperature=config["temperature"],
+        with_evidence=config["evidence"],
+        allow_phi=allow_phi,
+    )
+
+
+def _outcome(tally: Tally, problems: int, turned_away: Counter[str], json_output: bool) -> Outcome:
+    document = tally.document(problems=problems, turned_away=dict(sorted(turned_away.items())))
+    lines = [tally.sentence()]
+    if turned_away:
+        reasons = ", ".join(f"{count} with {why}" for why, count in turned_away.most_common())
+        lines.append(f"turned away and drawn again: {reasons}")
+    return Outcome(document, "\n".join(lines), tally.exit_code, json_output)
