@@ -141,6 +141,7 @@ def policy(
     *,
     allow_phi: bool = False,
     truth: ModelTruth | None = None,
+    budget_usd: float | Purse | None = None,
 ) -> tuple[Policy, bool]:
     """The policy behind a spec, and whether texts leave this machine for it."""
     from inference.rendering import ContinuationPrompt
@@ -167,7 +168,7 @@ def policy(
         concurrency=options.concurrency,
     )
     server = ServerPolicy(
-        dispatcher(model, store, closing, truth=truth),
+        dispatcher(model, store, closing, budget_usd=budget_usd, truth=truth),
         prompt=prompt,
         max_tokens=options.max_tokens,
         temperature=options.temperature,

@@ -17,6 +17,7 @@ from commands.options import (
     AllowMixed,
     AllowPhi,
     BaseUrl,
+    Budget,
     Concurrency,
     Dataset,
     Json,
@@ -80,6 +81,7 @@ def continue_(
     separator: Separator = "\\n",
     evidence: WithEvidence = None,
     template: TemplateFolder = None,
+    budget: Budget = None,
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     allow_phi: AllowPhi = False,
@@ -111,6 +113,7 @@ def continue_(
         options,
         (k, threshold, seed),
         ModelTruth(allow_mixed=allow_mixed),
+        budget,
         allow_phi,
         limit,
         replace,
@@ -125,6 +128,7 @@ def _continue(
     options: PolicyOptions,
     counts: tuple[int, int, int],
     truth: ModelTruth,
+    budget: float | None,
     allow_phi: bool,
     limit: int | None,
     replace: bool,
@@ -141,19 +145,24 @@ def _continue(
         labeler = Labeler(str(tally.labeler), LabelerKind.MC, settings, model=str(spec))
         if options.with_evidence:
             labeler = evidence_source(store, str(tally.dataset), labeler)
-        chosen, hosted = policy(spec, store, closing, options, allow_phi=allow_phi, truth=truth)
-        stage = partial(_stage, policy=chosen, config=config, hosted=hosted, allow_phi=allow_phi)
+        chosen, hosted = policy(
+            spec, store, closing, options, allow_phi=allow_phi, truth=truth, budget_usd=budget
+        )
+        stage = partial(
+            continue_stage, policy=chosen, config=config, hosted=hosted, allow_phi=allow_phi
+        )
         label_missing(store, tally, labeler, stage, limit=limit, replace=replace, truth=truth)
     return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
 
 
-def _stage(
+def continue_stage(
     contexts: Iterable[TraceInContext],
     policy: Policy,
     config: MonteCarloConfig,
     hosted: bool,
     allow_phi: bool,
 ) -> Iterator[Labelled]:
+    """The Monte-Carlo labeler as a stage of `label_missing`."""
     from labeling.answers import AnswerChecker
     from labeling.pipeline import continue_traces
 

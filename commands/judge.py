@@ -14,6 +14,7 @@ from commands.options import (
     AllowMixed,
     AllowPhi,
     BaseUrl,
+    Budget,
     Concurrency,
     Dataset,
     Json,
@@ -27,9 +28,6 @@ from traces.abstention import AbstentionReason
 
 JudgeSpec = Annotated[
     str, typer.Option("--judge", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")
-]
-Budget = Annotated[
-    float | None, typer.Option("--budget", min=0, help="Stop before spending more, USD.")
 ]
 PromptFile = Annotated[Path | None, typer.Option("--prompt", help="An own prompt file.")]
 ServiceName = Annotated[str, typer.Option("--service", help="standard or flex.")]

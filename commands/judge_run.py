@@ -44,7 +44,7 @@ def run_judge(
     with ExitStack() as closing:
         if spec.kind == "lab":
             asking.refuse_for_lab()
-            stage, settings = _lab_judge()
+            stage, settings = lab_judge()
         else:
             settings = asking.config.as_dict()
             rag = rag_judge(store, closing, asking.config, calling, truth)
@@ -74,7 +74,9 @@ def rag_judge(
     from inference.budget import Purse
     from judge.rag_judge import RagJudge
 
-    tier, purse = _service(calling.service), Purse(calling.budget)
+    tier, purse = _service(calling.service), calling.budget
+    if not isinstance(purse, Purse):
+        purse = Purse(purse)
     spec = parse_spec(calling.judge)
     second = None if config.escalate is None else parse_spec(config.escalate)
     if second is not None and (second == spec or second.kind == "lab"):
@@ -123,7 +125,8 @@ def _plain_stage(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[L
         yield Labelled(label, resolved_model=label.meta.get("resolved_model"))
 
 
-def _lab_judge() -> tuple[LabelStage, dict[str, Any]]:
+def lab_judge() -> tuple[LabelStage, dict[str, Any]]:
+    """The bundled lab's judge as a stage, and its configuration."""
     from lab.judge import LikelihoodJudge
 
     note("The lab's judge reads token likelihoods: it writes no reasoning and no quotes.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from traces.errors import InputError
 
 if TYPE_CHECKING:
+    from inference.budget import Purse
     from judge.config import JudgeConfig
 
 
@@ -97,8 +98,8 @@ class Calling:
     """Whose prices and patience hold."""
     concurrency: int | None
     """Requests in flight at once; None leaves the back end's default."""
-    budget: float | None
-    """Most US dollars for both judges together."""
+    budget: float | Purse | None
+    """Most US dollars for both judges together, or the purse they share with others."""
     allow_phi: bool
     """Whether marked problems may go to a hosted model."""
     allow_mixed: bool

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from commands.console import note, progress
 from commands.model_truth import ModelTruth
@@ -50,10 +50,22 @@ class Labelled:
     """Judge: the votes behind it."""
     prompt: tuple[str, str] | None = None
     """Judge: hash and text of the prompt that was asked with."""
+    last_of_batch: bool = False
+    """Whether long work follows before the next one: what waits is stored at once."""
 
 
 LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[Labelled]]
 """A stage: contexts in, labelled traces out, in any order."""
+
+
+class Reading(Protocol):
+    """How a stage wants its traces, where the order of import and counting them will not do."""
+
+    def contexts(self, trace_ids: Sequence[str]) -> Iterable[TraceInContext]:
+        """These traces, in the order that suits the stage."""
+
+    def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
+        """What each will take, in any unit: time left is told from it."""
 
 
 class LabelWriter:
@@ -63,7 +75,14 @@ class LabelWriter:
     """
 
     def __init__(
-        self, store: Store, tally: Tally, labeler: Labeler, *, declared: bool, replace: bool = False
+        self,
+        store: Store,
+        tally: Tally,
+        labeler: Labeler,
+        *,
+        declared: bool,
+        replace: bool = False,
+        also: Callable[[Sequence[TraceLabel]], None] | None = None,
     ) -> None:
         """Nothing is written yet.
 
@@ -73,7 +92,9 @@ class LabelWriter:
             labeler: who labels.
             declared: whether the store has this very labeler.
             replace: whether another one of its name gives way.
+            also: what else is to be done in the transaction that stores these labels.
         """
+        self._also = also
         self._store, self._tally, self._labeler = store, tally, labeler
         self._declared, self._replace = declared, replace
         self._waiting: list[Labelled] = []
@@ -88,7 +109,7 @@ class LabelWriter:
     def write(self, labelled: Labelled) -> None:
         """Take a label, and store all that wait if the oldest has waited long enough."""
         self._waiting.append(labelled)
-        if time.monotonic() - self._written_at >= COMMIT_EVERY_S:
+        if labelled.last_of_batch or time.monotonic() - self._written_at >= COMMIT_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
@@ -118,6 +139,8 @@ class LabelWriter:
             votes = [vote for each in ready for vote in each.votes]
             if votes:
                 self._store.votes.put(dataset, self._labeler.name, votes)
+            if self._also is not None:
+                self._also(labels)
         self._declared = True
         self._tally.count(labels)
 
@@ -132,6 +155,7 @@ def label_missing(
     replace: bool,
     within: Collection[str] | None = None,
     truth: ModelTruth | None = None,
+    reading: Reading | None = None,
 ) -> Tally:
     """Let `labeler` label the traces of the dataset that it has no stored word on.
 
@@ -139,7 +163,8 @@ def label_missing(
     A stop by budget, quota, a refused key or another model version keeps what is done; before the
     first commit it is raised instead (but for the budget), because then nothing was kept.
     Traces outside `within` (None: all are inside) cannot be labelled yet: they stay missing.
-    `truth` (None: nobody asks) is told who answered in earlier runs.
+    `truth` (None: nobody asks) is told who answered in earlier runs. `reading` (None: in the order
+    of import, all alike) says how the stage wants its traces.
     """
     dataset = str(tally.dataset)
     asked = [
@@ -158,7 +183,7 @@ def label_missing(
     if truth is not None and declared:
         truth.expect(store, dataset, labeler.name)
     writer = LabelWriter(store, tally, labeler, declared=declared, replace=replace)
-    label_traces(store, tally, labeler, stage, missing, writer, truth)
+    label_traces(store, tally, labeler, stage, missing, writer, truth, reading)
     return tally
 
 
@@ -170,12 +195,18 @@ def label_traces(
     trace_ids: Sequence[str],
     writer: LabelWriter,
     truth: ModelTruth | None = None,
+    reading: Reading | None = None,
 ) -> None:
     """Let a stage label these traces and store what it says; see `label_missing` for what ends it."""
-    contexts = store.contexts(str(tally.dataset), trace_ids=trace_ids)
+    how: dict[str, Any] = {"total": len(trace_ids), "label": tally.command}
+    if reading is None:
+        contexts: Iterable[TraceInContext] = store.contexts(str(tally.dataset), trace_ids=trace_ids)
+    else:
+        contexts, work = reading.contexts(trace_ids), reading.work(trace_ids)
+        how |= {"work": lambda one: work[one.label.trace_id], "total_work": sum(work.values())}
     try:
         with writer:
-            for labelled in progress(stage(contexts), total=len(trace_ids), label=tally.command):
+            for labelled in progress(stage(contexts), **how):
                 if truth is not None:
                     truth.see_label(labeler.model, labelled.resolved_model)
                 writer.write(labelled)

@@ -47,3 +47,6 @@ AllowMixed = Annotated[
         "--allow-mixed", help="Go on when another version of the model answers than before."
     ),
 ]
+Budget = Annotated[
+    float | None, typer.Option("--budget", min=0, help="Stop before spending more, USD.")
+]

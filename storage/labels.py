@@ -143,6 +143,20 @@ def put(
     return len(checked)
 
 
+def drop(connection: Connection, dataset: str, name: str, trace_ids: Sequence[str]) -> int:
+    """Delete what a labeler said on these traces; return on how many it had said something."""
+    owner = dataset_pk(connection, dataset)
+    labeler = labeler_row(connection, owner, name)
+    keys = trace_keys(connection, owner, trace_ids)
+    return delete_where_in(
+        connection,
+        TRACE_LABELS,
+        TRACE_LABELS.c.trace_pk,
+        [key.pk for key in keys.values()],
+        TRACE_LABELS.c.labeler_pk == labeler.pk,
+    )
+
+
 def load(connection: Connection, dataset: str, name: str) -> dict[str, TraceLabel]:
     """All labels of a labeler by trace id, in the order of import."""
     labeler = labeler_row(connection, dataset_pk(connection, dataset), name)

@@ -228,6 +228,11 @@ class Store(CorpusStore):
         with self._connections.write() as connection:
             return label_rows.drop(connection, dataset, name, trace_ids)
 
+    def drop_labels(self, dataset: str, name: str, trace_ids: Sequence[str]) -> int:
+        """Forget what a labeler said on these traces: they are missing again. Return how many it were."""
+        with self._connections.write() as connection:
+            return label_rows.drop(connection, dataset, name, trace_ids)
+
     def labels(self, dataset: str, name: str) -> dict[str, TraceLabel]:
         """All labels of a labeler by trace id, in the order of import."""
         with self._connections.read() as connection:
