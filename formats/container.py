@@ -6,7 +6,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ HEAD = 64 * 1024
 """Bytes looked at to tell what a file is."""
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
-_OBJECT_OF_LISTS = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*\{')
+_OBJECT_OF_LISTS = re.compile(rb'\s*\{\s*"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*\{')
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,16 @@ def read_rows(path: Path, *, row_limit: int = ROW_LIMIT) -> Iterator[RawRow]:
                 yield from _elements(stream, kind, path, row_limit)
 
 
-def is_object_of_lists(path: Path) -> bool:
-    """Whether the file is one JSON object whose values are lists of objects, as MR-Ben's files are."""
+def is_object_of_lists(path: Path, *, field_names: Collection[str] = ()) -> bool:
+    """Whether the file is one JSON object whose values are lists of objects, as MR-Ben's files are.
+
+    Args:
+        path: the file.
+        field_names: keys of rows: a file that begins with one of them is a row, not such an object.
+    """
     with _named_faults(path), _opened(path) as stream:
-        return _OBJECT_OF_LISTS.match(stream.read(HEAD).removeprefix(_BOM)) is not None
+        begins = _OBJECT_OF_LISTS.match(stream.read(HEAD).removeprefix(_BOM))
+    return begins is not None and begins[1].decode(errors="replace") not in field_names
 
 
 def read_mapped_rows(path: Path, *, row_limit: int = ROW_LIMIT) -> Iterator[RawRow]:

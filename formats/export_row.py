@@ -33,6 +33,8 @@ class ExportRow:
     """Who put it."""
     evidence: tuple[Evidence, ...] = ()
     """Evidence of the problem, best first."""
+    support: tuple[tuple[Labeler, TraceLabel], ...] = ()
+    """Labels that this one rests on (a consensus rests on a judge's and an MC labeler's)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +109,34 @@ def binary_verdicts(row: ExportRow) -> list[bool]:
             break
         known.append(step.verdict is not Verdict.INCORRECT)
     return known
+
+
+def whole_verdicts(row: ExportRow) -> list[bool]:
+    """One true (correct) or false for every step, for formats in which no step is left open.
+
+    A first error alone says nothing about the steps behind it, so such a label is refused.
+    """
+    verdicts = binary_verdicts(row)
+    if len(verdicts) < len(row.trace.steps):
+        raise CannotCarry(
+            FormatLimit.NOT_CARRIED,
+            f"step {len(verdicts) + 1} has no verdict; this format needs one for every step",
+        )
+    return verdicts
+
+
+def values_of(row: ExportRow) -> tuple[list[bool] | list[float], bool]:
+    """What a training set says about the steps: verdicts, or scores where there are no verdicts.
+
+    Returns:
+        One value per step, as far as the label goes (see `binary_verdicts`), and whether they are
+        scores in [0, 1].
+    """
+    require_word(row)
+    steps = row.label.step_labels
+    scores = [step.score for step in steps if step.score is not None]
+    # A verdict wins over a score, so where there is one, scores alone would say something else.
+    silent = not row.label.first_error_given and all(step.verdict is None for step in steps)
+    if silent and scores and len(scores) == len(steps):
+        return scores, True
+    return binary_verdicts(row), False

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from formats.container import RawRow
+from formats.neutral_policy import NeutralPolicy
 from traces.evidence import Evidence, Passage
 from traces.labels import Labeler
 from traces.records import RejectedRow
@@ -32,11 +33,13 @@ class Reading:
     file: str
     """The file as the user named it."""
     stem: str
-    """Its base name without .json, .jsonl and .gz."""
+    """Its base name without .json, .jsonl, .parquet and .gz."""
     subset: str | None = None
     """The subset the user asked for; None leaves it to the format."""
     labeler: Labeler | None = None
     """The labeler the user named, for formats that do not say who labelled."""
+    neutral: NeutralPolicy = NeutralPolicy.KEEP
+    """How a step is read that its annotator called neutral."""
 
     def rejected(
         self, row: RawRow, id: str | None, reason: str, *, imported: bool = False

@@ -5,15 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from formats import math_shepherd, medprm, mr_ben, processbench, traces_jsonl, trl
+from formats import (
+    big_bench_mistake,
+    math_shepherd,
+    medprm,
+    mr_ben,
+    mr_gsm8k,
+    openrlhf,
+    prm800k,
+    prmbench,
+    processbench,
+    qwen_prm,
+    sharegpt,
+    traces_jsonl,
+    trl,
+    visualprocessbench,
+)
 from formats.file_format import FileFormat
 from traces.errors import InputError
 
 # The most telling keys first: a processbench row has all keys of a row of ours.
 KNOWN: Mapping[str, FileFormat] = {
     known.FORMAT.name: known.FORMAT
-    for known in (mr_ben, medprm, math_shepherd, trl, processbench, traces_jsonl)
-}
+    for known in (
+        mr_ben, mr_gsm8k, prmbench, medprm, visualprocessbench, prm800k, big_bench_mistake,
+        math_shepherd, openrlhf, qwen_prm, sharegpt, trl, processbench, traces_jsonl,
+    )
+}  # fmt: skip
+FIELD_NAMES = frozenset().union(*(known.required for known in KNOWN.values()))
+"""Keys by which rows of any format are known."""
 IMPORT_FORMATS = tuple(sorted(KNOWN))
 """Formats that `read_file` takes."""
 EXPORT_FORMATS = tuple(name for name in IMPORT_FORMATS if KNOWN[name].render is not None)

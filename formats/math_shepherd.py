@@ -7,65 +7,53 @@ mark is rejected: labels are never lined up by guess.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from formats import fields
 from formats.container import RawRow
-from formats.export_row import CannotCarry, ExportRow, FormatLimit, binary_verdicts
+from formats.export_row import ExportRow, binary_verdicts
 from formats.fields import Reading, RowFault
 from formats.file_format import FileFormat, Rendered
+from formats.gold import OURS, same_reading_id, stated_id, stated_labeler
+from formats.marked_steps import MARK, marked_lines, split_marked
+from formats.parts import Part
+from formats.training import TRAINING_PARTS, training_keys
 from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
 from traces.problem import Problem, Trace
 from traces.records import ImportedTrace, RejectedRow
 
-MARK = "ки"
 LABELER = Labeler(
     "math_shepherd", LabelerKind.MC, {"imported_from": "math-shepherd", "rule": "hard"}
 )
-_FIRST = re.compile(r"step 1\s*:", re.IGNORECASE)
-_NUMBERED = re.compile(r"\s*step \d+\s*:", re.IGNORECASE)
 _SIGNS = {"+": Verdict.CORRECT, "-": Verdict.INCORRECT}
-
-
-def _name_row(row: RawRow, reading: Reading) -> str | None:
-    return reading.row_id(row)
 
 
 def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
-    pieces = fields.text_of(row, "input").split(MARK)
+    question, steps, pieces = split_marked(fields.text_of(row, "input"), "input")
     signs = _signs(pieces, fields.text_of(row, "label"))
-    question, first = _first_step(pieces[0])
     trace = Trace(
-        reading.row_id(raw),
+        stated_id(row, reading.row_id(raw)),
         fields.question_id(question),
-        tuple(step.strip() for step in (first, *pieces[1:-1])),
+        steps,
         subset=reading.subset or fields.optional_text_of(row, "task") or "default",
-        meta=fields.rest_of(row, "input", "label", "task"),
+        meta=fields.rest_of(row, "input", "label", "task", *OURS),
     )
-    if not all(trace.steps):
-        raise RowFault("a step between two marks is blank")
     label = TraceLabel(trace.id, tuple(StepLabel(_SIGNS[sign]) for sign in signs))
+    labeler = stated_labeler(row, LABELER)
     yield ImportedTrace(
-        Problem(trace.problem_id, question), trace, ((LABELER, label),), line=raw.line
+        Problem(trace.problem_id, question), trace, ((labeler, label),), line=raw.line
     )
 
 
 def _signs(pieces: list[str], label: str) -> str:
     """The sign behind every step, once both texts are known to match."""
-    if len(pieces) == 1:
-        raise RowFault(f"'input' has no step mark '{MARK}'")
-    if pieces[-1].strip():
-        raise RowFault("'input' has text behind its last step mark")
     signs, position = "", 0
-    for number, piece in enumerate(pieces[:-1], 1):
+    for number, piece in enumerate(pieces, 1):
         position += len(piece)
         sign = label[position : position + 1]
         if sign not in _SIGNS or label[position - len(piece) : position] != piece:
-            raise RowFault(
-                f"'label' does not match 'input' at step mark {number} of {len(pieces) - 1}"
-            )
+            raise RowFault(f"'label' does not match 'input' at step mark {number} of {len(pieces)}")
         signs += sign
         position += 1
     if label[position:].strip():
@@ -73,42 +61,24 @@ def _signs(pieces: list[str], label: str) -> str:
     return signs
 
 
-def _first_step(text: str) -> tuple[str, str]:
-    """Question and first step, which stand in one text: the step begins at "Step 1:", else behind the last "?"."""
-    begins = [found.start() for found in _FIRST.finditer(text)]
-    cut = begins[-1] if begins else text.rfind("?") + 1
-    question, step = text[:cut].strip(), text[cut:]
-    if not question:
-        raise RowFault("the question cannot be told from the first step: there is no 'Step 1:'")
-    return question, step
-
-
 def _render(row: ExportRow) -> Rendered:
     verdicts = binary_verdicts(row)
-    steps = row.trace.steps[: len(verdicts)]
-    texts = (row.problem.question, *steps)
-    if any(MARK in text or not text.strip() for text in texts):
-        raise CannotCarry(
-            FormatLimit.NOT_CARRIED, f"a step is blank, or a text holds the step mark '{MARK}'"
-        )
-    if any(_FIRST.search(step) for step in (_unnumbered(steps[0]),)):
-        raise CannotCarry(FormatLimit.NOT_CARRIED, "the first step speaks of 'Step 1:' itself")
-    lines = [
-        f"{step.strip() if _NUMBERED.match(step) else f'Step {number}: {step.strip()}'} "
-        for number, step in enumerate(steps, 1)
-    ]
-    question = f"{row.problem.question.strip()} "
+    question, lines, lost = marked_lines(row, len(verdicts))
+    signed = zip(lines, verdicts, strict=True)
     written = {
         "input": question + "\n".join(line + MARK for line in lines),
-        "label": question
-        + "\n".join(line + "-+"[good] for line, good in zip(lines, verdicts, strict=True)),
+        "label": question + "\n".join(line + "-+"[good] for line, good in signed),
         "task": row.trace.subset,
+        **training_keys(row),
     }
-    return written, len(row.trace.steps) - len(steps)
+    return Rendered(written, len(row.trace.steps) - len(lines), lost)
 
 
-def _unnumbered(step: str) -> str:
-    return _NUMBERED.sub("", step, count=1) if _NUMBERED.match(step) else step
-
-
-FORMAT = FileFormat("math-shepherd", frozenset({"input", "label"}), _parse, _name_row, _render)
+FORMAT = FileFormat(
+    "math-shepherd",
+    frozenset({"input", "label"}),
+    _parse,
+    same_reading_id,
+    _render,
+    TRAINING_PARTS | {Part.SUBSET},
+)

@@ -18,6 +18,7 @@ from formats.container import RawRow
 from formats.export_row import CannotCarry, ExportRow, FormatLimit, binary_verdicts, require_word
 from formats.fields import Misfit, Reading, RowFault
 from formats.file_format import FileFormat, Rendered
+from formats.parts import Part, parts_of
 from traces.abstention import AbstentionReason
 from traces.evidence import Evidence
 from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict, abstained
@@ -164,8 +165,14 @@ def _render(row: ExportRow) -> Rendered:
         "related_docs": [found.passage.text for found in row.evidence],
         "solutions": [{key: value for key, value in solution.items() if value is not None}],
     }
+    lost = set()
+    if tuple(steps) != row.trace.steps[:length]:
+        lost.add(Part.TEXT)
+    if SOFT.name not in labels:
+        lost.add(Part.SCORES)
     kept = {key: value for key, value in question.items() if value is not None}
-    return kept, len(row.trace.steps) - length
+    left_out = len(row.trace.steps) - length
+    return Rendered(kept, left_out, frozenset(lost) & (parts_of(row) | {Part.TEXT}))
 
 
 def _label_keys(row: ExportRow) -> tuple[dict[str, list[float] | list[int]], int]:
@@ -202,6 +209,10 @@ FORMAT = FileFormat(
     _parse,
     _name_row,
     _render,
+    frozenset(
+        {Part.OPTIONS, Part.ANSWER, Part.SUBSET, Part.FINAL_ANSWER, Part.OUTCOME,
+         Part.EVIDENCE, Part.SCORES, Part.LATER_VERDICTS}
+    ),
     gather=_gather,
     always_list=True,
-)
+)  # fmt: skip

@@ -14,13 +14,15 @@ from formats.container import RawRow
 from formats.export_row import ExportRow, stated_first_error
 from formats.fields import Reading, RowFault
 from formats.file_format import FileFormat, Rendered
-from traces.abstention import AbstentionReason
-from traces.labels import Labeler, LabelerKind, TraceLabel, abstained
+from formats.gold import human_gold, imported, placed, stated_labeler, who_labelled, with_meta
+from formats.parts import Part
+from traces.labels import Labeler, TraceLabel
 from traces.problem import Problem, Trace
 from traces.records import ImportedTrace, RejectedRow
 
 NO_ERROR = -1
-GOLD = Labeler("gold", LabelerKind.GOLD, {"imported_from": "processbench"})
+GOLD = human_gold("processbench")
+_KEYS = ("id", "generator", "problem", "steps", "final_answer_correct", "label", "labeler")
 
 
 def _name_row(row: RawRow, _: Reading) -> str | None:
@@ -39,25 +41,18 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
         subset=reading.subset or "default",
         generator=fields.optional_text_of(row, "generator"),
         final_answer_correct=fields.optional_bool_of(row, "final_answer_correct"),
-        meta=fields.rest_of(
-            row, "id", "generator", "problem", "steps", "final_answer_correct", "label"
-        ),
+        meta=fields.rest_of(row, *_KEYS),
     )
-    gold = _gold(row.get("label"), trace)
-    yield ImportedTrace(Problem(trace.problem_id, question), trace, ((GOLD, gold),), line=raw.line)
-    if gold.abstention is not None:
-        yield reading.rejected(raw, trace_id, gold.abstention.detail, imported=True)
+    labeler = stated_labeler(row, GOLD)
+    label = _label(row.get("label"), labeler, trace)
+    yield from imported(raw, reading, Problem(trace.problem_id, question), trace, labeler, label)
 
 
-def _gold(label: Any, trace: Trace) -> TraceLabel:
+def _label(label: Any, labeler: Labeler, trace: Trace) -> TraceLabel:
     if isinstance(label, bool) or not isinstance(label, int):
-        raise RowFault(f"'label' is {label!r}, not a whole number")
-    if label == NO_ERROR:
-        return TraceLabel(trace.id, first_error_given=True)
-    if not 0 <= label < len(trace.steps):
-        detail = f"gold names step {label} (0-based) as the first error, the trace has {len(trace.steps)} steps"
-        return abstained(trace.id, AbstentionReason.GOLD_UNUSABLE, detail)
-    return TraceLabel(trace.id, first_error_given=True, first_error_index=label)
+        raise RowFault(f"'label' is {label!r:.40}, not a whole number")
+    index = None if label == NO_ERROR else label
+    return placed(labeler, trace, index, f"step {label} (0-based)")
 
 
 def _render(row: ExportRow) -> Rendered:
@@ -69,10 +64,16 @@ def _render(row: ExportRow) -> Rendered:
         "steps": list(row.trace.steps),
         "final_answer_correct": row.trace.final_answer_correct,
         "label": NO_ERROR if error is None else error,
+        **who_labelled(row),
     }
-    return {key: value for key, value in given.items() if value is not None}, 0
+    return with_meta(row, given, _KEYS, frozenset())
 
 
 FORMAT = FileFormat(
-    "processbench", frozenset({"id", "problem", "steps", "label"}), _parse, _name_row, _render
+    "processbench",
+    frozenset({"id", "problem", "steps", "label"}),
+    _parse,
+    _name_row,
+    _render,
+    frozenset({Part.GENERATOR, Part.OUTCOME, Part.TRACE_META}),
 )

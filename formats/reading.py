@@ -11,7 +11,8 @@ from typing import Any
 from formats.container import RawRow, is_object_of_lists, read_mapped_rows, read_rows
 from formats.fields import Reading, RowFault
 from formats.file_format import FileFormat
-from formats.known import IMPORT_FORMATS, format_named, guess_format
+from formats.known import FIELD_NAMES, IMPORT_FORMATS, KNOWN, format_named, guess_format
+from formats.neutral_policy import NeutralPolicy
 from traces.errors import InputError, TraceFormatError
 from traces.labels import Labeler, LabelerKind
 from traces.records import ImportedTrace, RejectedRow, SourceFile
@@ -27,18 +28,20 @@ def read_file(
     subset: str | None = None,
     labeler: str | None = None,
     kind: LabelerKind | None = None,
+    neutral: NeutralPolicy = NeutralPolicy.KEEP,
 ) -> Iterator[ImportedTrace | RejectedRow]:
     """Yield the traces of a file and the rows that cannot be used, in bounded memory.
 
     Args:
         format: one of `IMPORT_FORMATS`.
-        path: .json, .jsonl, either gzipped; told apart by content.
+        path: .json, .jsonl, either gzipped, or Parquet; told apart by content.
         subset: the subset of all traces; None takes the format's own field, else `default`.
-        labeler: who labelled, for formats that do not say (trl).
+        labeler: who labelled, for formats that do not say (trl, openrlhf, qwen-prm, sharegpt).
         kind: that labeler's kind.
+        neutral: how a step is read that its annotator called neutral (prm800k, visualprocessbench).
 
     Raises:
-        InputError: unknown format, or labeler and kind missing or out of place.
+        InputError: unknown format, or labeler, kind or neutral missing or out of place.
         TraceFormatError: the file cannot be read to its end, or is of another format; raised
             while iterating, so a caller rolls back what it took before.
     """
@@ -52,17 +55,24 @@ def read_file(
         raise InputError(
             f"A {format} file names its labelers itself.", remedy="leave --labeler and --kind out"
         )
+    if neutral is not NeutralPolicy.KEEP and not known.has_neutral:
+        having = ", ".join(name for name in IMPORT_FORMATS if KNOWN[name].has_neutral)
+        raise InputError(
+            f"A {format} file has no neutral steps of its annotators.",
+            remedy=f"leave --neutral out; it is for {having}",
+        )
     who = Labeler(labeler, kind, {"imported_from": format}) if labeler and kind else None
-    return _traces(known, path, Reading(str(path), file_stem(path), subset, who))
+    return _traces(known, path, Reading(str(path), file_stem(path), subset, who, neutral))
 
 
 def file_stem(path: Path) -> str:
-    """The base name without .gz and without .json or .jsonl.
+    """The base name without .gz and without .json, .jsonl or .parquet.
 
     >>> file_stem(Path("a/train.jsonl.gz")), file_stem(Path("v1.2.json"))
     ('train', 'v1.2')
     """
-    return path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+    stem = path.name.removesuffix(".gz").removesuffix(".parquet")
+    return stem.removesuffix(".jsonl").removesuffix(".json")
 
 
 def source_file(path: Path, format: str, options: Mapping[str, Any]) -> SourceFile:
@@ -124,7 +134,7 @@ def checked_rows(
 def _traces(
     known: FileFormat, path: Path, reading: Reading
 ) -> Iterator[ImportedTrace | RejectedRow]:
-    mapped = known.maps_lists and is_object_of_lists(path)
+    mapped = known.maps_lists and is_object_of_lists(path, field_names=FIELD_NAMES)
     rows = read_mapped_rows(path) if mapped else read_rows(path)
     seen: set[str] = set()
     labelers: dict[str, Labeler] = {}

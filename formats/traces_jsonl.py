@@ -4,11 +4,13 @@
 "final_answer"?, "final_answer_correct"?, "labels": {LABELER: {"kind", "verdicts"?, "scores"?,
 "first_error"?}}?, "evidence": [{"source", "title", "text"}]?, "meta"?}` (design.md section 3).
 Written labels may carry two keys more: `details` (per step: MC counts, reasoning, quote, the
-abstention's reason) and `meta`. Unknown keys of a row are kept in the trace's meta.
+abstention's reason) and `meta`, a written row one more: `problem_meta`, what the source said about the
+problem. Unknown keys of a row are kept in the trace's meta.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ from formats.container import RawRow
 from formats.export_row import ExportRow, require_word
 from formats.fields import IMPORTED_CORPUS, Misfit, Reading, RowFault, object_of
 from formats.file_format import FileFormat, Rendered
+from formats.parts import Part
 from formats.step_lists import read_label, write_label
 from traces.abstention import AbstentionReason
 from traces.evidence import Evidence
@@ -26,7 +29,7 @@ from traces.records import ImportedTrace, RejectedRow
 
 _KEYS = (
     "id", "problem", "options", "answer", "images", "subset", "generator", "steps",
-    "final_answer", "final_answer_correct", "labels", "evidence", "meta",
+    "final_answer", "final_answer_correct", "labels", "evidence", "meta", "problem_meta",
 )  # fmt: skip
 _LABEL_KEYS = {"kind", "verdicts", "scores", "first_error", "details", "meta"}
 
@@ -59,11 +62,11 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
 def _problem(row: dict[str, Any]) -> Problem:
     question = fields.text_of(row, "problem")
     options, images = fields.texts_of(row, "options"), fields.texts_of(row, "images")
-    answer = fields.optional_text_of(row, "answer")
-    # The answer is part of the id: rows that contradict each other on it are two problems.
-    return Problem(
-        fields.question_id(question, options, answer, *images), question, options, answer, images
-    )
+    answer, meta = fields.optional_text_of(row, "answer"), object_of(row, "problem_meta")
+    # The answer and the meta are part of the id: rows that contradict each other are two problems.
+    stated = [json.dumps(meta, sort_keys=True)] if meta else []
+    problem_id = fields.question_id(question, options, answer, *images, *stated)
+    return Problem(problem_id, question, options, answer, images, meta)
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:
@@ -132,9 +135,10 @@ def _render(row: ExportRow) -> Rendered:
         "labels": {row.labeler.name: {"kind": row.labeler.kind.value, **write_label(row.label)}},
         "evidence": [_written_evidence(found) for found in row.evidence],
         "meta": dict(trace.meta),
+        "problem_meta": dict(problem.meta),
     }
     # An absent key means the same as null, or an empty list, and reads more easily.
-    return {key: value for key, value in given.items() if value not in (None, [], {})}, 0
+    return Rendered({key: value for key, value in given.items() if value not in (None, [], {})})
 
 
 def _written_evidence(found: Evidence) -> dict[str, str]:
@@ -147,4 +151,11 @@ def _written_evidence(found: Evidence) -> dict[str, str]:
     return {"source": source, "title": passage.title, "text": passage.text}
 
 
-FORMAT = FileFormat("traces", frozenset({"id", "problem", "steps"}), _parse, _name_row, _render)
+FORMAT = FileFormat(
+    "traces",
+    frozenset({"id", "problem", "steps"}),
+    _parse,
+    _name_row,
+    _render,
+    frozenset(Part),
+)

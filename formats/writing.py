@@ -6,15 +6,17 @@ import gzip
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from formats.export_row import CannotCarry, ExportRow, SkippedTrace
-from formats.file_format import FileFormat
+from formats.file_format import FileFormat, Rendered
 from formats.known import EXPORT_FORMATS, format_named
+from formats.parts import Part, parts_of
 from traces.errors import InputError
 
 
@@ -28,6 +30,8 @@ class WriteOutcome:
     """Traces left out, each with its reason."""
     shortened: int = 0
     """Of the written ones, those without their last steps, on which the labeler is silent."""
+    not_carried: Mapping[str, int] = field(default_factory=dict)
+    """Of the written ones, how many have a part that the format has no place for, by part (`Part`)."""
 
 
 def write_file(format: str, path: Path, rows: Iterable[ExportRow]) -> WriteOutcome:
@@ -50,7 +54,7 @@ def write_file(format: str, path: Path, rows: Iterable[ExportRow]) -> WriteOutco
         else:
             for row in rendered:
                 out.write(f"{_dumped(row)}\n")
-    return WriteOutcome(tally.written, tuple(tally.skipped), tally.shortened)
+    return tally.outcome()
 
 
 class _Tally:
@@ -59,19 +63,32 @@ class _Tally:
     def __init__(self) -> None:
         self.written = self.shortened = 0
         self.skipped: list[SkippedTrace] = []
+        self.lost: Counter[str] = Counter()
 
     def rendered(self, known: FileFormat, rows: Iterable[ExportRow]) -> Iterator[dict[str, Any]]:
         if known.render is None:
             raise InputError(f"Format '{known.name}' is only read.", remedy="choose another format")
         for row in rows:
             try:
-                written, left_out = known.render(row)
+                rendered = known.render(row)
             except CannotCarry as limit:
                 self.skipped.append(SkippedTrace(row.trace.id, limit.reason, limit.detail))
                 continue
             self.written += 1
-            self.shortened += left_out > 0
-            yield written
+            self.shortened += rendered.steps_left_out > 0
+            self.lost.update(part.value for part in _lost(row, known, rendered))
+            yield rendered.row
+
+    def outcome(self) -> WriteOutcome:
+        """The counts, once all rows have streamed by."""
+        lost = dict(sorted(self.lost.items()))
+        return WriteOutcome(self.written, tuple(self.skipped), self.shortened, lost)
+
+
+def _lost(row: ExportRow, known: FileFormat, rendered: Rendered) -> frozenset[Part]:
+    cut = row.label.step_labels[len(row.trace.steps) - rendered.steps_left_out :]
+    later = {Part.LATER_VERDICTS} if any(step.abstention is None for step in cut) else set()
+    return (parts_of(row) - known.carries) | rendered.lost | later
 
 
 def _dumped(row: Mapping[str, Any]) -> str:

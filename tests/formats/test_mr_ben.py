@@ -43,7 +43,11 @@ def test_reads_a_row_to_the_letter(tmp_path: Path) -> None:
     assert item.trace.final_answer == "Choice_A"
     assert item.trace.final_answer_correct is True
     assert item.trace.subset == "college_biology"
-    assert item.trace.meta["Model_Solution_Error_Reason"] == ["because"]
+    # The annotators' reason is a word about the error: it goes with their label, not with the trace.
+    assert labels_by_name(item)["gold"].meta == {
+        "reason": ["because"],
+        "rectified": ["Step 2: Better."],
+    }
     assert labels_by_name(item)["gold"].first_error_index == 1
 
 
@@ -89,7 +93,7 @@ def test_a_number_that_stands_twice_means_the_first_and_says_so(tmp_path: Path) 
     item = one(tmp_path, Model_Solution_Steps=["Step 1: a", "Step 2: b", "Step 1: c", "Step 2: d"])
     gold = labels_by_name(item)["gold"]
     assert gold.first_error_index == 1
-    assert gold.meta == {"step_number_repeated": 2}
+    assert gold.meta["step_number_repeated"] == 2
 
 
 @pytest.mark.parametrize(

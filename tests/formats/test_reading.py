@@ -11,8 +11,7 @@ import pytest
 
 from formats import EXPORT_FORMATS, IMPORT_FORMATS, read_file, source_file
 from tests.formats.builders import jsonl, read
-from tests.formats.test_math_shepherd import INPUT, LABEL
-from tests.formats.test_medprm import QUESTION, SOLUTION
+from tests.formats.samples import SAMPLES, WANT_LABELER
 from tests.formats.test_mr_ben import ROW as MR_BEN
 from tests.formats.test_processbench import ROW as PROCESSBENCH
 from tests.formats.test_traces_jsonl import ROW as TRACES
@@ -20,19 +19,15 @@ from tests.formats.test_trl import ROW as TRL
 from traces.errors import InputError, TraceFormatError
 from traces.labels import LabelerKind
 
-SAMPLES = {
-    "mr-ben": MR_BEN,
-    "medprm": QUESTION | {"solutions": [SOLUTION]},
-    "math-shepherd": {"input": INPUT, "label": LABEL},
-    "trl": TRL,
-    "processbench": PROCESSBENCH,
-    "traces": TRACES,
-}
-
 
 def test_the_formats_are_the_ones_of_the_contract() -> None:
-    assert set(IMPORT_FORMATS) == set(SAMPLES)
-    assert set(EXPORT_FORMATS) == set(SAMPLES) - {"mr-ben"}
+    contract = {
+        "traces", "processbench", "mr-ben", "mr-gsm8k", "big-bench-mistake", "prmbench", "prm800k",
+        "math-shepherd", "medprm", "visualprocessbench", "trl",
+    }  # fmt: skip
+    training = {"openrlhf", "qwen-prm", "sharegpt"}
+    assert set(IMPORT_FORMATS) == set(SAMPLES) == contract | training
+    assert set(EXPORT_FORMATS) == contract | training
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
@@ -44,7 +39,7 @@ def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", sorted(SAMPLES))
 def test_a_file_of_another_format_is_named(tmp_path: Path, asked: str, given: str) -> None:
     path = jsonl(tmp_path / "a.jsonl", [SAMPLES[given]])
-    who = {"labeler": "x", "kind": LabelerKind.MC} if asked == "trl" else {}
+    who = {"labeler": "x", "kind": LabelerKind.MC} if asked in WANT_LABELER else {}
     if asked == given:
         assert len(list(read_file(asked, path, **who))) == 1  # type: ignore[arg-type]
         return

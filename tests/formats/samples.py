@@ -1,0 +1,132 @@
+"""One sound row of every format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.formats.test_math_shepherd import INPUT, LABEL
+from tests.formats.test_medprm import QUESTION, SOLUTION
+from tests.formats.test_mr_ben import ROW as MR_BEN
+from tests.formats.test_processbench import ROW as PROCESSBENCH
+from tests.formats.test_traces_jsonl import ROW as TRACES
+from tests.formats.test_trl import ROW as TRL
+
+MR_GSM8K: dict[str, Any] = {
+    "uuid": "u-1",
+    "question": "How far?",
+    "ground_truth_solution": "5 * 2 = 10\n#### 10",
+    "ground_truth_answer": 10,
+    "model_output_steps": ["Step 1: 5 + 2 = 7", "Step 2: #### 7"],
+    "model_output_answer_correctness": "wrong",
+    "model_output_solution_correctness": "wrong",
+    "model_output_solution_first_error_step": 1,
+    "model_output_solution_first_error_reason": "Adds where it has to multiply.",
+    "question_type": "original",
+}
+BIG_BENCH_MISTAKE: dict[str, Any] = {
+    "input": "((2 + 3)) =",
+    "steps": ["2 + 3 = 6.", "So the answer is 6."],
+    "answer": "6",
+    "target": "5",
+    "mistake_index": 0,
+}
+PRMBENCH: dict[str, Any] = {
+    "original_question": "What is 2 + 3?",
+    "modified_question": "What is 2 + 3?",
+    "original_process": ["2 + 3 = 5", "So 5"],
+    "modified_process": ["Assume 6", "6 = 6", "So 6"],
+    "modified_steps": [1, 2],
+    "error_steps": [1, 3],
+    "reason": "Circular.",
+    "idx": "prm_test_p1_0",
+    "question": "What is 2 + 3?",
+    "classification": "circular",
+}
+PRM800K: dict[str, Any] = {
+    "labeler": "340d89bc",
+    "timestamp": "2023-01-22T04:34:27.052924",
+    "generation": 9,
+    "is_quality_control_question": False,
+    "is_initial_screening_question": False,
+    "question": {
+        "problem": "What is 2 * 3?",
+        "ground_truth_solution": "6",
+        "ground_truth_answer": "6",
+        "pre_generated_steps": ["Let us see.", "2 * 3 = 6.", "So 7.", "# Answer\n\n7"],
+        "pre_generated_answer": "7",
+        "pre_generated_verifier_score": 0.01,
+    },
+    "label": {
+        "steps": [
+            {
+                "completions": [{"text": "Let us see.", "rating": 0, "flagged": None}],
+                "human_completion": None,
+                "chosen_completion": 0,
+            },
+            {
+                "completions": [{"text": "2 * 3 = 6.", "rating": 1, "flagged": None}],
+                "human_completion": None,
+                "chosen_completion": 0,
+            },
+            {
+                "completions": [
+                    {"text": "So 7.", "rating": -1, "flagged": None},
+                    {"text": "So 6.", "rating": 1, "flagged": False},
+                ],
+                "human_completion": None,
+                "chosen_completion": None,
+            },
+        ],
+        "total_time": 278270,
+        "finish_reason": "found_error",
+    },
+}
+VISUALPROCESSBENCH: dict[str, Any] = {
+    "image": ["images/1.png", "images/2.png"],
+    "question": "Which shape?",
+    "answer": "B",
+    "response": {
+        "steps": ["I see a circle.", "Hm.", "So A."],
+        "process_correctness": [1, 0, -1],
+    },
+    "policy_model": "InternVL2.5-8B",
+    "data_source": "MMMU",
+}
+OPENRLHF: dict[str, Any] = {"input": INPUT, "value": ["+", "-"]}
+QWEN_PRM: dict[str, Any] = {
+    "messages": [
+        {"role": "system", "content": "Think."},
+        {"role": "user", "content": "What is 2 + 3?"},
+        {"role": "assistant", "content": "2 + 3 = 5.<extra_0>So 6.<extra_0>"},
+    ],
+    "labels": [True, False],
+}
+SHAREGPT: dict[str, Any] = {
+    "image": "a.png",
+    "conversations": [
+        {
+            "from": "human",
+            "value": "### Question:\n<image>\nHow many?\n\n### Solution Process:\nI see 2.",
+        },
+        {"from": "gpt", "value": "+"},
+        {"from": "human", "value": "So 3."},
+        {"from": "gpt", "value": "-"},
+    ],
+}
+SAMPLES: dict[str, dict[str, Any]] = {
+    "mr-ben": MR_BEN,
+    "mr-gsm8k": MR_GSM8K,
+    "big-bench-mistake": BIG_BENCH_MISTAKE,
+    "prmbench": PRMBENCH,
+    "prm800k": PRM800K,
+    "visualprocessbench": VISUALPROCESSBENCH,
+    "medprm": QUESTION | {"solutions": [SOLUTION]},
+    "math-shepherd": {"input": INPUT, "label": LABEL},
+    "openrlhf": OPENRLHF,
+    "qwen-prm": QWEN_PRM,
+    "sharegpt": SHAREGPT,
+    "trl": TRL,
+    "processbench": PROCESSBENCH,
+    "traces": TRACES,
+}
+WANT_LABELER = {"trl", "openrlhf", "qwen-prm", "sharegpt"}
