@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from commands.backends import model_folder, parse_spec
-from commands.labelling import Labelled, label_missing
+from commands.backends import parse_spec
+from commands.console import note
+from commands.labelling import evidence_source, label_missing
 from commands.options import Dataset, Json, Limit, Name, Replace
 from commands.outcome import Outcome, Tally
+from commands.score_run import (
+    DtypeChoice,
+    OverflowChoice,
+    ProblemByProblem,
+    ScoreStage,
+    open_scorer,
+)
 from commands.workspace import Workspace
-
-if TYPE_CHECKING:
-    from scoring import Scorer
-    from traces.context import TraceInContext
 
 
 def score(
@@ -33,34 +36,59 @@ def score(
             "--max-tokens", min=1, help="Window in tokens [default: the model's, at most 4096]."
         ),
     ] = None,
+    overflow: Annotated[
+        OverflowChoice,
+        typer.Option("--overflow", help="A trace too long with all its documents: what then."),
+    ] = "drop-documents",
+    reserve: Annotated[
+        int,
+        typer.Option(
+            "--reserve",
+            min=0,
+            help="Tokens kept free for question and solution: traces up to this length see the "
+            "same documents.",
+        ),
+    ] = 0,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="cpu, cuda, cuda:N or mps [default: the fastest there is]."),
+    ] = None,
+    dtype: Annotated[
+        DtypeChoice,
+        typer.Option(
+            "--dtype", help="Of the weights; auto: float32 on a processor, else bfloat16."
+        ),
+    ] = "auto",
     limit: Limit = None,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
     """Score every step with a process reward model; what does not fit is named, never cut."""
-    from scoring import load_scorer
     from traces.labels import Labeler, LabelerKind
 
     spec = parse_spec(prm)
-    # The likelihood family reads a language model: in the lab that is the policy, never the judge.
-    folder = model_folder(spec, "policy" if family == "likelihood" else "prm")
     workspace: Workspace = ctx.obj
     tally = Tally("score", dataset, name)
     with workspace.open_store() as store:
         store.require_dataset(dataset)
-        scorer = load_scorer(folder, family=family, max_tokens=max_tokens)
+        scorer = open_scorer(prm, family, max_tokens, overflow, reserve, device, dtype)
+        scorer.refuse_over_length(store.contexts(dataset, limit=limit))
+        if scorer.not_shared is not None:
+            note(f"candidates are scored one by one: {scorer.not_shared}")
         labeler = Labeler(name, LabelerKind.PRM, scorer.config(), model=str(spec))
+        if scorer.family.takes_documents:
+            labeler = evidence_source(store, dataset, labeler)
+        stage = ScoreStage(scorer)
         label_missing(
             store,
             tally,
             labeler,
-            lambda contexts: _stage(contexts, scorer),
+            stage,
             limit=limit,
             replace=replace,
+            reading=ProblemByProblem(store, dataset, scorer.expected_work),
         )
-    return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
-
-
-def _stage(contexts: Iterable[TraceInContext], scorer: Scorer) -> Iterator[Labelled]:
-    for label in scorer.score(contexts):
-        yield Labelled(label, resolved_model=scorer.resolved_model)
+    words = tally.sentence()
+    if stage.shortened:
+        words += f"\n{stage.shortened} of them with fewer documents: stepgold status names them"
+    return Outcome(tally.document(shortened=stage.shortened), words, tally.exit_code, json_output)

@@ -13,6 +13,7 @@ from commands.workspace import Workspace
 if TYPE_CHECKING:
     from storage import Store
     from storage.outcomes import LabelerSummary
+    from storage.shortened import ShortenedTrace
     from traces.records import RejectedRow
 
 SHOWN_FAILURES = 20
@@ -24,6 +25,7 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     with workspace.open_store() as store:
         datasets, labelers = store.datasets(), store.labelers()
         failures, calls = _failures(store), store.call_totals()
+        shortened = [_shortened_document(trace) for trace in store.shortened.load()]
     document = {
         "datasets": {
             name: {"problems": n.problems, "traces": n.traces, "steps": n.steps}
@@ -31,6 +33,7 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
         },
         "labelers": [_labeler_document(row) for row in labelers],
         "failures": failures,
+        "shortened": shortened,
         "calls": {"sent": calls.sent, "cached": calls.cached, "usd": calls.usd},
     }
     words = [
@@ -52,6 +55,12 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     ]
     if len(failures) > SHOWN_FAILURES:
         words.append(f"  ... and {len(failures) - SHOWN_FAILURES} more: --json lists them all")
+    words += [
+        f"  shortened: {s['dataset']}/{s['id']}: {s['labeler']}: {s['detail']}"
+        for s in shortened[:SHOWN_FAILURES]
+    ]
+    if len(shortened) > SHOWN_FAILURES:
+        words.append(f"  ... and {len(shortened) - SHOWN_FAILURES} more: --json lists them all")
     words.append(
         f"calls: {calls.sent} sent, {calls.cached} answered from the store, {calls.usd:.4f} USD"
     )
@@ -68,6 +77,18 @@ def _labeler_document(row: LabelerSummary) -> dict[str, Any]:
         "traces": row.traces,
         "steps": row.steps,
         "abstained": row.abstained,
+    }
+
+
+def _shortened_document(trace: ShortenedTrace) -> dict[str, Any]:
+    size = "" if trace.tokens is None else f" in {trace.tokens} tokens"
+    return {
+        "id": trace.id,
+        "dataset": trace.dataset,
+        "labeler": trace.labeler,
+        "documents": trace.kept,
+        "documents_dropped": trace.dropped,
+        "detail": f"{trace.kept} of {trace.kept + trace.dropped} documents fit{size}",
     }
 
 

@@ -7,20 +7,20 @@ the hidden states that are read go through the output head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoring.engine_batches import Batches
+from scoring.engine_batches import Batches, Read
 from scoring.engine_fit import FitRules, Fitted, Overflow, fit
 from scoring.engine_forward import prepare
 from scoring.engine_memory import forward_tokens
 from scoring.engine_tree import Node, plant
-from scoring.engine_work import LayerWork
-from scoring.family import Family
+from scoring.engine_work import LayerWork, expected_work
+from scoring.family import Family, LaidOutTrace
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.errors import InputError
@@ -112,6 +112,10 @@ class Scorer:
             "weights": self._weights,
         }
 
+    def expected_work(self, contexts: Iterable[TraceInContext]) -> Mapping[str, float]:
+        """Operations that each trace will take, by its id, told from the length of its texts."""
+        return expected_work(contexts, self.work)
+
     def refuse_over_length(self, contexts: Iterable[TraceInContext]) -> None:
         """With `--overflow error`: look at all traces before any is scored.
 
@@ -140,42 +144,43 @@ class Scorer:
         that does not fit is an abstention (`over_length`), one for which the memory does not
         suffice another (`model_error`). Nothing is cut.
         """
+        for batch in self.score_batches(contexts):
+            yield from batch
+
+    def score_batches(self, contexts: Iterable[TraceInContext]) -> Iterator[list[TraceLabel]]:
+        """As `score`; the traces of each forward pass together, none empty."""
         for window in _windows(contexts):
-            fitted = []
+            fitted, done = [], []
             for context in window:
                 found = fit(self._family, context, self._rules)
                 if isinstance(found, TraceLabel):
-                    yield found
+                    done.append(found)
                 elif any(found.laid_out.read_at):
                     fitted.append(found)
                 else:
-                    yield _label(found, ())
-            yield from self._score(fitted)
+                    done.append(_label(found, ()))
+            if done:
+                yield done
+            yield from filter(None, self._score(fitted))
 
-    def _score(self, fitted: Sequence[Fitted]) -> Iterator[TraceLabel]:
+    def _score(self, fitted: Sequence[Fitted]) -> Iterator[list[TraceLabel]]:
         """Run traces that fit, each with something to read."""
-        laid_out = [trace.laid_out for trace in fitted]
-        following = [
-            [trace.ids[place + 1] if place + 1 < len(trace.ids) else 0 for place in places]
-            for trace in laid_out
-            if (places := [place for positions in trace.read_at for place in positions])
-        ]
+        following = [_following(trace.laid_out) for trace in fitted]
 
         def read_out(hidden: Tensor, pack: Sequence[Node]) -> list[float]:
-            numbers = [node.trace for node in pack if node.trace is not None]
-            if not numbers:
-                return []
-            ids = [i for number in numbers for i in following[number]]
-            return self._probabilities(hidden, ids)
+            ids = [i for node in pack if node.trace is not None for i in following[node.trace]]
+            return self._probabilities(hidden, ids) if ids else []
 
-        nodes = plant(laid_out, share=self._forward.shares)
-        for read in self._batches.run(nodes, read_out):
-            trace = fitted[read.trace]
-            if read.probabilities is None:
-                detail = f"The memory does not hold a trace of {len(trace.laid_out.ids)} tokens."
-                yield abstained(trace.laid_out.trace_id, AbstentionReason.MODEL_ERROR, detail)
-            else:
-                yield _label(trace, read.probabilities)
+        nodes = plant([trace.laid_out for trace in fitted], share=self._forward.shares)
+        for batch in self._batches.run(nodes, read_out):
+            yield [self._word(fitted[read.trace], read) for read in batch]
+
+    def _word(self, trace: Fitted, read: Read) -> TraceLabel:
+        """The label of a trace that was run."""
+        if read.probabilities is not None:
+            return _label(trace, read.probabilities)
+        detail = f"The memory does not hold a trace of {len(trace.laid_out.ids)} tokens."
+        return abstained(trace.laid_out.trace_id, AbstentionReason.MODEL_ERROR, detail)
 
     @torch.inference_mode()
     def _probabilities(self, hidden: Tensor, next_ids: Sequence[int]) -> list[float]:
@@ -195,6 +200,12 @@ def _windows(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext
         window.append(context)
     if window:
         yield window
+
+
+def _following(trace: LaidOutTrace) -> list[int]:
+    """The id behind each reading position, 0 at the end of the sequence."""
+    places = (place for positions in trace.read_at for place in positions)
+    return [trace.ids[place + 1] if place + 1 < len(trace.ids) else 0 for place in places]
 
 
 def _label(trace: Fitted, probabilities: Sequence[float]) -> TraceLabel:

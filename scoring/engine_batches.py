@@ -42,19 +42,19 @@ class Batches:
         self.budget = budget
         """Tokens of one pack; halved whenever the memory runs out."""
 
-    def run(self, nodes: Sequence[Node], read_out: ReadOut) -> Iterator[Read]:
-        """Run all nodes; yield each trace once, as its pack is done."""
+    def run(self, nodes: Sequence[Node], read_out: ReadOut) -> Iterator[list[Read]]:
+        """Run all nodes; yield the traces of each pack as it is done, every trace once."""
         waiting = deque(nodes)
         while waiting:
             pack = self._take(waiting)
             probabilities = self._probabilities(pack, waiting[0] if waiting else None, read_out)
             if probabilities is not None:
-                yield from _by_trace(pack, probabilities)
+                yield list(_by_trace(pack, probabilities))
             elif len(pack) > 1:
                 self.budget = max(1, self._forward.tokens(pack) // 2)
                 waiting.extendleft(reversed(pack))
             else:
-                yield from _lost(pack[0], waiting)
+                yield list(_lost(pack[0], waiting))
 
     def _take(self, waiting: deque[Node]) -> list[Node]:
         """The next nodes within the budget, at least one."""

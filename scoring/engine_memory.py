@@ -1,4 +1,4 @@
-"""Memory: how many tokens one forward may take, and how running out of it is told."""
+"""Devices and their memory: how many tokens one forward may take, how running out of it is told."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from traces.errors import InputError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LEAST, _MOST = 1 << 10, 1 << 16
 """Bounds of the tokens of one forward."""
 _PROCESSOR_BYTES = 24 << 20
@@ -25,6 +28,46 @@ _FULL = (
     "Invalid buffer size",
 )
 """How torch's allocators without an exception of their own say that memory ran out."""
+
+
+def best_device(name: str | None) -> torch.device:
+    """The device asked for; else CUDA, else Apple's, else the processor.
+
+    Raises:
+        InputError: torch knows no such device, or this machine has none.
+    """
+    if name is None:
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as fault:
+        raise InputError(
+            f'There is no device "{name}" here: {str(fault).splitlines()[0]}',
+            remedy="take cpu, cuda, cuda:N or mps",
+        ) from fault
+    return device
+
+
+def best_dtype(device: torch.device, name: torch.dtype | str | None) -> torch.dtype:
+    """Of the weights: what was asked for; else float32 on a processor, bfloat16 on an accelerator.
+
+    Raises:
+        InputError: not one of float32, bfloat16, float16.
+    """
+    if name is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in _DTYPES:
+        raise InputError(f'There is no dtype "{name}" here.', remedy=f"take {', '.join(_DTYPES)}")
+    return _DTYPES[name]
 
 
 def is_out_of_memory(fault: BaseException) -> bool:

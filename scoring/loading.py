@@ -12,7 +12,6 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference.transformers_local import (
-    best_device,
     checkpoint_folder,
     load_pretrained,
     model_window,
@@ -20,6 +19,8 @@ from inference.transformers_local import (
 )
 from scoring.chat_layout import single_token
 from scoring.engine import Scorer
+from scoring.engine_fit import Overflow
+from scoring.engine_memory import best_device, best_dtype
 from scoring.families import likelihood, medprm, qwen_prm
 from scoring.family import Family
 from traces.errors import InputError, ModelRefused, PrmError
@@ -67,8 +68,11 @@ def load_scorer(
     *,
     family: str | None = None,
     max_tokens: int | None = None,
+    overflow: Overflow = Overflow.DROP_DOCUMENTS,
+    reserve: int = 0,
+    batch_tokens: int | None = None,
     device: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str | None = None,
 ) -> Scorer:
     """Load a PRM.
 
@@ -76,11 +80,16 @@ def load_scorer(
         spec: `hf:PATH_OR_ID`, or the bare path or id.
         family: one of medprm, qwen-prm, likelihood; None recognises a PRM by its tokens.
         max_tokens: the window a trace must fit into; None takes the model's, at most 4,096.
-        device: a torch device; None takes CUDA where there is one, else the processor.
-        dtype: of the weights; probabilities are computed in float32 whatever it is.
+        overflow: what happens to a trace that does not fit with all its documents.
+        reserve: tokens kept free for question and solution, see `scoring.engine_fit.FitRules`.
+        batch_tokens: tokens of one forward pass; None takes what suits the device.
+        device: a torch device; None takes CUDA or Apple's where there is one, else the processor.
+        dtype: of the weights: float32, bfloat16 or float16; None takes float32 on a processor,
+            bfloat16 elsewhere. Probabilities are computed in float32 whatever it is.
 
     Raises:
-        InputError: an unknown family, or a window that the model does not have.
+        InputError: an unknown family, a window that the model does not have, no room beside the
+            reserve.
         PrmError: the checkpoint cannot be loaded, is not recognised or is of another family.
     """
     if family is not None and family not in _LOADERS:
@@ -88,7 +97,8 @@ def load_scorer(
     try:
         folder = checkpoint_folder(spec.removeprefix("hf:"))
         tokenizer = load_pretrained(AutoTokenizer, folder)
-        checkpoint = _Checkpoint(folder, tokenizer, best_device(device), dtype)
+        place = best_device(device)
+        checkpoint = _Checkpoint(folder, tokenizer, place, best_dtype(place, dtype))
         bound = _LOADERS[family or _recognise(tokenizer, spec)](checkpoint)
     except ModelRefused as refusal:
         raise PrmError(refusal.what, where=refusal.where, remedy=refusal.remedy) from refusal
@@ -99,7 +109,14 @@ def load_scorer(
             remedy=f"give --max-tokens from 1 to {window}",
         )
     limit = max_tokens or min(window, _DEFAULT_WINDOW)
-    return Scorer(bound, max_tokens=limit, weights=weights_fingerprint(folder))
+    return Scorer(
+        bound,
+        max_tokens=limit,
+        weights=weights_fingerprint(folder),
+        overflow=overflow,
+        reserve=reserve,
+        batch_tokens=batch_tokens,
+    )
 
 
 def _recognise(tokenizer: PreTrainedTokenizerBase, spec: str) -> str:

@@ -22,6 +22,7 @@ from storage.outcomes import (
 )
 from storage.sampled import Sampled
 from storage.shortened import Shortened
+from storage.shortened import Shortened
 from storage.votes import Votes
 from traces.context import TraceInContext
 from traces.errors import InputError
@@ -53,6 +54,8 @@ class Store(CorpusStore):
         """Requests on their way in batch jobs."""
         self.sampled = Sampled(connections)
         """Candidate traces that policies wrote."""
+        self.shortened = Shortened(connections)
+        """What labelers saw with fewer documents than it has."""
         self.shortened = Shortened(connections)
         """What labelers saw with fewer documents than it has."""
         self.votes = Votes(connections)

@@ -1,0 +1,149 @@
+"""PRM scoring as a labelling stage: candidates of a problem together, time left told in work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from commands.backends import model_folder, parse_spec
+from commands.labelling import EVIDENCE_KEY, Labelled
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from scoring import Scorer
+    from storage import Store
+    from traces.context import TraceInContext
+    from traces.labels import Labeler
+
+OverflowChoice = Literal["drop-documents", "error", "abstain"]
+DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
+_TOGETHER = 500
+"""Traces asked for in one query, whole problems."""
+
+
+def open_scorer(
+    prm: str,
+    family: str | None,
+    max_tokens: int | None,
+    overflow: OverflowChoice = "drop-documents",
+    reserve: int = 0,
+    device: str | None = None,
+    dtype: DtypeChoice = "auto",
+) -> Scorer:
+    """The scorer behind the options of the command line.
+
+    Raises:
+        InputError: an option that does not fit.
+        PrmError: the checkpoint cannot be used.
+    """
+    from scoring import load_scorer
+    from scoring.engine_fit import Overflow
+
+    # The likelihood family reads a language model: in the lab that is the policy, never the judge.
+    folder = model_folder(parse_spec(prm), "policy" if family == "likelihood" else "prm")
+    return load_scorer(
+        folder,
+        family=family,
+        max_tokens=max_tokens,
+        overflow=Overflow(overflow),
+        reserve=reserve,
+        device=device,
+        dtype=None if dtype == "auto" else dtype,
+    )
+
+
+def score_again(labeler: Labeler, max_tokens: int | None) -> ScoreStage:
+    """The stage of a stored PRM labeler, for traces that were shortened or abstained from.
+
+    Args:
+        labeler: as stored, with the version that answered.
+        max_tokens: another window; None keeps the stored one.
+
+    Raises:
+        InputError: the checkpoint or its family is not what it was.
+        PrmError: the checkpoint cannot be used.
+    """
+    stored = {key: value for key, value in labeler.config.items() if key != EVIDENCE_KEY}
+    scorer = open_scorer(
+        str(labeler.model),
+        stored["family"],
+        max_tokens or stored["max_tokens"],
+        stored["overflow"],
+        stored["reserve"],
+        dtype=stored["dtype"],
+    )
+    now = {**scorer.config(), "max_tokens": stored["max_tokens"]}
+    if changed := sorted(
+        key for key in now.keys() | stored.keys() if now.get(key) != stored.get(key)
+    ):
+        raise InputError(
+            f"Labeler '{labeler.name}' was made with another {' and '.join(changed)} than"
+            f" '{labeler.model}' has now.",
+            remedy="score under another --name",
+        )
+    return ScoreStage(scorer)
+
+
+@dataclass(slots=True)
+class ScoreStage:
+    """A scorer as `label_missing` takes it."""
+
+    scorer: Scorer
+    """Scores."""
+    shortened: int = 0
+    """Traces that were scored with fewer documents than they have."""
+
+    def __call__(self, contexts: Iterable[TraceInContext]) -> Iterator[Labelled]:
+        """Score; after each forward pass what is done is stored at once."""
+        for batch in self.scorer.score_batches(contexts):
+            for number, label in enumerate(batch, 1):
+                self.shortened += bool(label.meta.get("documents_dropped"))
+                yield Labelled(
+                    label,
+                    resolved_model=self.scorer.resolved_model,
+                    last_of_batch=number == len(batch),
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemByProblem:
+    """Traces problem by problem, wherever in the dataset a problem's candidates stand."""
+
+    store: Store
+    """Where they are."""
+    dataset: str
+    """Theirs."""
+    measure: Callable[[Iterable[TraceInContext]], Mapping[str, float]]
+    """What each trace will take, from its texts."""
+
+    def contexts(self, trace_ids: Sequence[str]) -> Iterator[TraceInContext]:
+        """Problems in the order of their first trace here, candidates in the order of import."""
+        wanted = set(trace_ids)
+        problems: dict[str, list[str]] = {}
+        for context in self.store.contexts(self.dataset, with_evidence=False):
+            if context.trace.id in wanted:
+                problems.setdefault(context.problem.id, []).append(context.trace.id)
+        if [each for ids in problems.values() for each in ids] == list(trace_ids):
+            # As most files are: no need to ask problem by problem.
+            yield from self.store.contexts(self.dataset, trace_ids=trace_ids)
+            return
+        for ids in _chunks(problems.values()):
+            found = {c.trace.id: c for c in self.store.contexts(self.dataset, trace_ids=ids)}
+            yield from (found[each] for each in ids if each in found)
+
+    def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
+        """Operations, from the lengths of texts."""
+        return self.measure(self.contexts(trace_ids))
+
+
+def _chunks(problems: Iterable[list[str]]) -> Iterator[list[str]]:
+    """Whole problems until there are some hundred traces."""
+    chunk: list[str] = []
+    for ids in problems:
+        chunk += ids
+        if len(chunk) >= _TOGETHER:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
