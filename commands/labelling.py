@@ -68,16 +68,6 @@ class Reading(Protocol):
         """What each will take, in any unit: time left is told from it."""
 
 
-class Reading(Protocol):
-    """How a stage wants its traces, where the order of import and counting them will not do."""
-
-    def contexts(self, trace_ids: Sequence[str]) -> Iterable[TraceInContext]:
-        """These traces, in the order that suits the stage."""
-
-    def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
-        """What each will take, in any unit: time left is told from it."""
-
-
 class LabelWriter:
     """Stores labels in groups, at most a quarter of a second old; a context manager.
 

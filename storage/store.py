@@ -22,7 +22,6 @@ from storage.outcomes import (
 )
 from storage.sampled import Sampled
 from storage.shortened import Shortened
-from storage.shortened import Shortened
 from storage.votes import Votes
 from traces.context import TraceInContext
 from traces.errors import InputError
@@ -54,8 +53,6 @@ class Store(CorpusStore):
         """Requests on their way in batch jobs."""
         self.sampled = Sampled(connections)
         """Candidate traces that policies wrote."""
-        self.shortened = Shortened(connections)
-        """What labelers saw with fewer documents than it has."""
         self.shortened = Shortened(connections)
         """What labelers saw with fewer documents than it has."""
         self.votes = Votes(connections)
@@ -225,11 +222,6 @@ class Store(CorpusStore):
                 resolved_model=resolved_model,
                 continuations=drawn,
             )
-
-    def drop_labels(self, dataset: str, name: str, trace_ids: Sequence[str]) -> int:
-        """Forget what a labeler said on these traces: they are missing again. Return how many it were."""
-        with self._connections.write() as connection:
-            return label_rows.drop(connection, dataset, name, trace_ids)
 
     def drop_labels(self, dataset: str, name: str, trace_ids: Sequence[str]) -> int:
         """Forget what a labeler said on these traces: they are missing again. Return how many it were."""
