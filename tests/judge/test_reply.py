@@ -15,6 +15,7 @@ from judge.reply import read_reply
 from judge.reply_text import MAX_REPLY_CHARACTERS
 from tests.judge.sheets import PASSAGE, context
 from traces.abstention import AbstentionReason
+from traces.first_error import first_error
 from traces.labels import TraceLabel, Verdict
 
 STEPS = ("Zentide dose is 6 mg per kg.", "6 x 120 = 720 mg.", "720 is above 300, so 300 mg.")
@@ -71,10 +72,30 @@ def test_plain_reply() -> None:
         json.dumps(json.loads(GOOD)["steps"]),
         GOOD.replace("}]", "},]").replace('"correct"}', '"correct",}'),
         GOOD.replace('"r"', '"two\nlines"'),
+        f"<think>Perhaps {{1, 2}}? {reply(entry(1), entry(2), entry(3))}</think>\n{GOOD}",
+        f"The set {{a, b}} is meant. {GOOD} That {{is}} all.",
+        f"I say ```\nno\n``` and then\n```json\n{GOOD}\n```",
+        f"```json\n{GOOD}\n```\nAgain:\n```json\n{GOOD}\n```",
+        f"Here: {GOOD.replace('}]', '},]')} Bye.",
         reply(entry("1"), entry("Step 2", "INCORRECT"), entry(3.0, " Neutral ")),
         reply(entry(3, "neutral"), entry(1), entry(2, "incorrect")),
     ],
-    ids=["fenced", "prose+fence", "bom", "prose", "list", "commas", "newline", "strings", "order"],
+    ids=[
+        "fenced",
+        "prose+fence",
+        "bom",
+        "prose",
+        "list",
+        "commas",
+        "newline",
+        "thoughts",
+        "braces",
+        "second-fence",
+        "same-twice",
+        "prose+comma",
+        "strings",
+        "order",
+    ],
 )
 def test_tolerated_forms(text: str) -> None:
     assert verdicts(parse(text)) == VERDICTS
@@ -113,6 +134,11 @@ def test_tolerated_forms(text: str) -> None:
             "twice",
         ),
         ("[" * 100_000, "nested|not JSON"),
+        ('{"steps": ' + "[" * 100_000, "nested|not JSON"),
+        (f"{GOOD} or rather {reply(entry(1), entry(2), entry(3))}", "two different answers"),
+        (f"```\n{GOOD}\n```\n```\n{reply(entry(1), entry(2), entry(3))}\n```", "two different"),
+        (GOOD.replace('"', "'"), "not JSON"),  # repair stops where it would be a guess
+        (GOOD.replace("correct", "correct|incorrect"), "verdict"),
         ("x" * (MAX_REPLY_CHARACTERS + 1), "characters"),
     ],
 )
@@ -155,6 +181,24 @@ def test_damaged_replies_are_whole_or_nothing(seed: int) -> None:
     start = chance.randrange(len(GOOD))
     label = parse(GOOD[:start] + GOOD[start + chance.randrange(1, 30) :])
     assert label.abstention is not None or len(label.step_labels) == len(STEPS)
+
+
+def test_repair_leaves_commas_inside_strings_alone() -> None:
+    text = GOOD.replace('"r"', '"(a, ] b, } c"').replace("}]", "},]")
+    label = parse(text)
+    assert [step.reasoning for step in label.step_labels] == ["(a, ] b, } c"] * 3
+
+
+def test_no_evidence_is_an_answer_and_no_verdict() -> None:
+    label = parse(reply(entry(1), entry(2, " No_Evidence "), entry(3)), "stop", PASSAGE)
+    step = label.step_labels[1]
+    assert step.verdict is None
+    assert step.abstention is not None
+    assert step.abstention.reason is AbstentionReason.NO_EVIDENCE
+    assert step.reasoning == "r"
+    assert first_error(label).missing, "nobody knows whether step 2 is the first error"
+    behind = parse(reply(entry(1, "incorrect"), entry(2, "no_evidence"), entry(3)))
+    assert first_error(behind).index == 0
 
 
 # Quotes ------------------------------------------------------------------------------------------
@@ -209,6 +253,40 @@ def test_no_quote_is_absent(quote: Any) -> None:
     label = quoted(quote, 1, PASSAGE)
     assert label.step_labels[0].quote is None
     assert label.meta["quotes"]["absent"] == 3
+
+
+@pytest.mark.parametrize(
+    ("quote", "verdict", "kept"),
+    [
+        ("cap is 300 mg", "incorrect", True),
+        ("cap is 400 mg", "incorrect", False),
+        (None, "incorrect", False),
+        ("cap is 400 mg", "correct", True),
+        (None, "neutral", True),
+    ],
+)
+def test_required_quotes_take_out_incorrect_verdicts_without_them(
+    quote: str | None, verdict: str, kept: bool
+) -> None:
+    text = reply(entry(1, verdict, quote=quote, document=quote and 1), entry(2), entry(3))
+    asked = context(STEPS, PASSAGE)
+    for required in (False, True):
+        steps = read_reply(text, "stop", range(3), asked.evidence, require_quotes=required)
+        assert isinstance(steps, tuple)
+        if kept or not required:
+            assert steps[0].verdict == Verdict(verdict)
+            continue
+        assert steps[0].verdict is None
+        assert steps[0].abstention is not None
+        assert steps[0].abstention.reason is AbstentionReason.NO_EVIDENCE
+        assert (steps[0].quote is None) == (quote is None), "what it wrote is kept"
+
+
+def test_only_the_steps_that_were_asked_for_are_taken() -> None:
+    asked = context(STEPS)
+    for text, readable in ((reply(entry(2)), True), (GOOD, False), (reply(entry(1)), False)):
+        steps = read_reply(text, "stop", [1], asked.evidence)
+        assert isinstance(steps, tuple) is readable
 
 
 def test_ungrounded_quote_is_never_verified() -> None:
