@@ -36,19 +36,35 @@ class ModelTruth:
         self._stored, self._store = frozenset(filter(None, answered.split(", "))), store
 
     def see(self, reply: ModelReply) -> None:
-        """Note the version of a reply, bought or stored; see `see_version`."""
-        if reply.resolved_model is not None:
-            self.see_version(reply.model, reply.resolved_model)
-
-    def see_version(self, model: str, version: str) -> None:
-        """Note that `version` answers where `model` is asked.
+        """Note who wrote a reply, bought or stored.
 
         Raises:
-            ModelChanged: another one answered before, and mixing is not allowed.
+            ModelChanged: another version answered before, and mixing is not allowed.
         """
+        if reply.resolved_model is None:
+            return
+        earlier: frozenset[str] = frozenset()
+        if self._store is not None and not self._known[reply.model]:
+            # a labeler may ask two models (a second judge): this one's versions are in the ledger
+            earlier = self._stored & self._store.responses.versions(reply.model)
+        self._note(reply.model, reply.resolved_model, earlier)
+
+    def see_label(self, model: str | None, versions: str | None) -> None:
+        """Note who made a label, where no dispatcher has shown the replies; raises as `see` does.
+
+        Args:
+            model: the labeler's model; None where none is involved.
+            versions: what answered, joined by commas; None if unknown.
+        """
+        seen = {each for known in self._known.values() for each in known}
+        for version in (versions or "").split(", "):
+            if model and version and version not in seen:
+                self._note(model, version, self._stored)
+
+    def _note(self, model: str, version: str, earlier: frozenset[str]) -> None:
         known = self._known[model]
         if not known:
-            known |= self._earlier(model)
+            known |= earlier
         if version in known:
             return
         if known and not self._allow_mixed:
@@ -59,23 +75,3 @@ class ModelTruth:
                 "or mix both in one labeler with --allow-mixed",
             )
         known.add(version)
-
-    def see_label(self, model: str | None, versions: str | None) -> None:
-        """Note who made a label, where no dispatcher has shown the replies; see `see_version`.
-
-        Args:
-            model: the labeler's model; None where none is involved.
-            versions: what answered, joined by commas; None if unknown.
-        """
-        seen = {each for known in self._known.values() for each in known}
-        for version in (versions or "").split(", "):
-            if model and version and version not in seen:
-                self.see_version(model, version)
-
-    def _earlier(self, model: str) -> frozenset[str]:
-        """What answered for this model in earlier runs: a labeler may ask two (a second judge)."""
-        if not self._stored or self._store is None:
-            return frozenset()
-        answered = self._store.responses.versions(model)
-        # a local model's continuations and scores are in no ledger: its labeler has no other model
-        return self._stored & answered if answered else self._stored

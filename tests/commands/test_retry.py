@@ -79,9 +79,7 @@ def test_what_was_cut_is_asked_again_with_a_wider_limit(
     assert (resumed.code, resumed.document["unchanged"]) == (0, 4), "it is the same labeler still"
 
 
-def test_a_retry_that_was_stopped_goes_on_where_it_was(
-    imported: Cli, server: GeminiServer
-) -> None:
+def test_a_retry_that_was_stopped_goes_on_where_it_was(imported: Cli, server: GeminiServer) -> None:
     server.script[:] = ["no_json", "no_json", "ok", "ok"]
     imported(*JUDGE)
     server.script[:] = ["ok", "429_daily"]
@@ -132,6 +130,7 @@ def test_the_continuations_of_a_failed_trace_that_were_paid_are_used(
 ) -> None:
     with OpenAIServer("The answer is 1.") as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        refusal: tuple[int, Any, dict[str, str]]
         refusal = (400, {"error": {"message": "maximum context length is 9 tokens"}}, {})
         server.script[:] = [refusal]
         options = ("--dataset", "d", "--policy", "openai:m", "-k", "2", "--concurrency", "1")
