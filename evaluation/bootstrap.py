@@ -15,8 +15,8 @@ RESAMPLES = 2000
 """Resamples of every interval (design.md section 3)."""
 TAILS = (2.5, 97.5)
 """Percentiles of a 95% interval."""
-_BLOCK = 4_000_000
-"""Draws held in memory at once."""
+_BLOCK = 250_000
+"""Draws held in memory at once: few enough to stay in the cache."""
 _FREQUENT = 24
 """From so many equal problems on, one binomial draw is cheaper than drawing them one by one."""
 

@@ -7,20 +7,14 @@ Where gold is a first error only, the steps behind it are not scored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from evaluation import measures
-from evaluation.bootstrap import (
-    RESAMPLES,
-    Estimate,
-    by_problem,
-    estimate,
-    generator,
-    resampled_sums,
-)
+from evaluation.bootstrap import RESAMPLES, Estimate, estimate
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
+from evaluation.groups import Group, whole_and_subsets
 from evaluation.wording import figure, left_out_note, plain_table, threshold_note, with_interval
 
 
@@ -133,26 +127,19 @@ def evaluate_macro_f1(
 ) -> MacroF1Report:
     """Evaluate one labeler on all scored steps; arguments as `evaluate_processbench`."""
     split = split_by_gold(traces)
-    groups: dict[str, list[EvaluatedTrace]] = {}
-    for trace in split.usable:
-        groups.setdefault(trace.subset, []).append(trace)
+    whole, groups = whole_and_subsets(split.usable, measures.step_row, threshold)
     return MacroF1Report(
         threshold,
         threshold_source,
-        _report(split.usable, threshold, seed, "", resamples),
-        {name: _report(groups[name], threshold, seed, name, resamples) for name in sorted(groups)},
+        _report(whole, seed, resamples),
+        {name: _report(group, seed, resamples) for name, group in groups.items()},
         split.gold_unusable,
         split.gold_missing,
     )
 
 
-def _report(
-    traces: Sequence[EvaluatedTrace], threshold: float, seed: int, name: str, resamples: int
-) -> StepReport:
-    rows = measures.rows_of(traces, measures.step_row, threshold)
-    counts = by_problem([trace.problem_id for trace in traces], rows)
-    sums = counts.sum(axis=0)
-    drawn = resampled_sums(counts, generator(seed, name), resamples)
+def _report(group: Group, seed: int, resamples: int) -> StepReport:
+    sums, drawn = group.resampled(seed, resamples)
     right, over, under, found, neutral, missing = (int(count) for count in sums)
     return StepReport(
         estimate(measures.macro_f1, sums, drawn),

@@ -11,16 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation import measures
-from evaluation.bootstrap import (
-    RESAMPLES,
-    Estimate,
-    as_list,
-    by_problem,
-    estimate,
-    generator,
-    resampled_sums,
-)
+from evaluation.bootstrap import RESAMPLES, Estimate, as_list, estimate
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
+from evaluation.groups import Group, whole_and_subsets
 from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
 
 
@@ -123,31 +116,26 @@ def evaluate_mistake(
     """Evaluate one labeler by mistake location; arguments as `evaluate_processbench`."""
     split = split_by_gold(traces)
     usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
-    groups: dict[str, list[EvaluatedTrace]] = {}
-    for trace in usable:
-        groups.setdefault(trace.subset, []).append(trace)
-
-    def report(members: list[EvaluatedTrace], name: str) -> LocationReport:
-        rows = measures.rows_of(members, measures.first_error_row, threshold)
-        counts = by_problem([trace.problem_id for trace in members], rows)
-        sums = counts.sum(axis=0)
-        drawn = resampled_sums(counts, generator(seed, name), resamples)
-        n_error, _, n_correct, _, n_kept, _ = (int(count) for count in sums)
-        return LocationReport(
-            n_error + n_correct,
-            n_error,
-            estimate(measures.location_accuracy, sums, drawn),
-            estimate(measures.error_accuracy, sums, drawn),
-            estimate(measures.correct_accuracy, sums, drawn),
-            estimate(measures.processbench_f1, sums, drawn),
-            n_error + n_correct - n_kept,
-        )
-
+    whole, groups = whole_and_subsets(usable, measures.first_error_row, threshold)
     return MistakeReport(
         threshold,
         threshold_source,
-        report(usable, ""),
-        {name: report(groups[name], name) for name in sorted(groups)},
+        _report(whole, seed, resamples),
+        {name: _report(group, seed, resamples) for name, group in groups.items()},
         split.gold_unusable + len(split.usable) - len(usable),
         split.gold_missing,
+    )
+
+
+def _report(group: Group, seed: int, resamples: int) -> LocationReport:
+    sums, drawn = group.resampled(seed, resamples)
+    n_error, _, n_correct, _, n_kept, _ = (int(count) for count in sums)
+    return LocationReport(
+        n_error + n_correct,
+        n_error,
+        estimate(measures.location_accuracy, sums, drawn),
+        estimate(measures.error_accuracy, sums, drawn),
+        estimate(measures.correct_accuracy, sums, drawn),
+        estimate(measures.processbench_f1, sums, drawn),
+        n_error + n_correct - n_kept,
     )

@@ -9,21 +9,14 @@ right step, the reason part and the total are null. A missing prediction counts 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from evaluation import measures
-from evaluation.bootstrap import (
-    RESAMPLES,
-    Estimate,
-    as_list,
-    by_problem,
-    estimate,
-    generator,
-    resampled_sums,
-)
+from evaluation.bootstrap import RESAMPLES, Estimate, as_list, estimate
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
+from evaluation.groups import Group, whole_and_subsets
 from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
 
 
@@ -138,29 +131,22 @@ def evaluate_mr_ben(
     """Evaluate one labeler by MR-Score; arguments as `evaluate_processbench`."""
     split = split_by_gold(traces)
     usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
-    groups: dict[str, list[EvaluatedTrace]] = {}
-    for trace in usable:
-        groups.setdefault(trace.subset, []).append(trace)
+    whole, groups = whole_and_subsets(usable, measures.solution_row, threshold)
     return MrBenReport(
         threshold,
         threshold_source,
-        _report(usable, threshold, seed, "", resamples),
-        {name: _report(groups[name], threshold, seed, name, resamples) for name in sorted(groups)},
+        _report(whole, threshold, seed, resamples),
+        {name: _report(group, threshold, seed, resamples) for name, group in groups.items()},
         split.gold_unusable + len(split.usable) - len(usable),
         split.gold_missing,
     )
 
 
-def _report(
-    traces: Sequence[EvaluatedTrace], threshold: float, seed: int, name: str, resamples: int
-) -> MrScore:
-    rows = measures.rows_of(traces, measures.solution_row, threshold)
-    counts = by_problem([trace.problem_id for trace in traces], rows)
-    sums = counts.sum(axis=0)
-    drawn = resampled_sums(counts, generator(seed, name), resamples)
+def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScore:
+    sums, drawn = group.resampled(seed, resamples)
     unread = sum(
         hit > 0 and measures.stated_reason(trace) is None
-        for trace, hit in zip(traces, rows[:, 4], strict=True)
+        for trace, hit in zip(group.traces, group.rows[:, 4], strict=True)
     )
     unknown = Estimate(None, None)
     return MrScore(
@@ -170,6 +156,6 @@ def _report(
         estimate(measures.error_step_accuracy, sums, drawn),
         unknown if unread else estimate(measures.error_reason_accuracy, sums, drawn),
         unknown if unread else estimate(measures.mr_score, sums, drawn),
-        sum(predicted_error(trace.predicted, threshold).missing for trace in traces),
+        sum(predicted_error(trace.predicted, threshold).missing for trace in group.traces),
         unread,
     )

@@ -9,21 +9,14 @@ redundancy scores that the official code reads for two classes are not read: our
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from evaluation import measures
-from evaluation.bootstrap import (
-    RESAMPLES,
-    Estimate,
-    as_list,
-    by_problem,
-    estimate,
-    generator,
-    resampled_sums,
-)
+from evaluation.bootstrap import RESAMPLES, Estimate, as_list, estimate
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
+from evaluation.groups import Group, whole_and_subsets
 from evaluation.wording import figure, left_out_note, plain_table, threshold_note, with_interval
 
 GOOD_STEPS_ONLY = "multi_solutions"
@@ -142,41 +135,35 @@ def evaluate_prmbench(
         resamples: draws of problems.
     """
     split = split_by_gold(traces)
-    groups: dict[str, list[EvaluatedTrace]] = {}
-    for trace in split.usable:
-        groups.setdefault(trace.subset, []).append(trace)
-    pooled = [trace for trace in split.usable if trace.subset != ORIGINALS]
+    whole, groups = whole_and_subsets(
+        split.usable, measures.kept_step_row, threshold, not_pooled=ORIGINALS
+    )
     return PrmBenchReport(
         threshold,
         threshold_source,
-        {name: _report(groups[name], threshold, seed, name, resamples) for name in sorted(groups)},
-        _report(pooled, threshold, seed, "", resamples),
+        {name: _report(group, seed, resamples) for name, group in groups.items()},
+        _report(whole, seed, resamples),
         split.gold_unusable,
         split.gold_missing,
     )
 
 
-def _report(
-    traces: Sequence[EvaluatedTrace], threshold: float, seed: int, name: str, resamples: int
-) -> ClassReport:
-    rows = measures.rows_of(traces, measures.kept_step_row, threshold)
-    counts = by_problem([trace.problem_id for trace in traces], rows)
-    sums = counts.sum(axis=0)
-    drawn = resampled_sums(counts, generator(seed, name), resamples)
+def _report(group: Group, seed: int, resamples: int) -> ClassReport:
+    sums, drawn = group.resampled(seed, resamples)
     good = estimate(measures.good_step_f1, sums, drawn)
-    if name == GOOD_STEPS_ONLY:
+    if group.name == GOOD_STEPS_ONLY:
         prmscore, bad = good, Estimate(None, None)
     else:
         prmscore = estimate(measures.prmscore, sums, drawn)
         bad = estimate(measures.bad_step_f1, sums, drawn)
-    scored = rows[:, :4].sum(axis=1)
-    silent = (scored == 0) & (rows[:, 5] > 0)
+    scored = group.rows[:, :4].sum(axis=1)
+    unsaid = group.rows[:, 5]
     return ClassReport(
         prmscore,
         good,
         bad,
-        len(traces),
-        int(silent.sum()),
-        int(scored.sum() + rows[:, 5].sum()),
-        int(rows[:, 5].sum()),
+        len(group.traces),
+        int(((scored == 0) & (unsaid > 0)).sum()),
+        int(scored.sum() + unsaid.sum()),
+        int(unsaid.sum()),
     )

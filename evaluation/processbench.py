@@ -14,16 +14,9 @@ from typing import Any
 import numpy as np
 
 from evaluation import measures
-from evaluation.bootstrap import (
-    RESAMPLES,
-    Estimate,
-    as_list,
-    by_problem,
-    generator,
-    mean_estimate,
-    resampled_sums,
-)
+from evaluation.bootstrap import RESAMPLES, Estimate, as_list, mean_estimate
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
+from evaluation.groups import whole_and_subsets
 from evaluation.measures import Floats, Formula
 from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
 
@@ -159,28 +152,16 @@ def evaluate_processbench(
         resamples: draws of problems per subset.
     """
     split = split_by_gold(traces)
-    groups: dict[str, list[EvaluatedTrace]] = {}
-    for trace in split.usable:
-        if not predicted_error(trace.gold, threshold).missing:
-            groups.setdefault(trace.subset, []).append(trace)
-    # Gold that leaves the first error open (a step before it is not annotated) cannot be used here.
-    unusable = split.gold_unusable + len(split.usable) - sum(map(len, groups.values()))
-    subsets: dict[str, FirstErrorReport] = {}
-    draws: list[Floats] = []
-    totals: list[Floats] = []
-    for name in sorted(groups):
-        members = groups[name]
-        rows = measures.rows_of(members, measures.first_error_row, threshold)
-        counts = by_problem([trace.problem_id for trace in members], rows)
-        totals.append(counts.sum(axis=0))
-        draws.append(resampled_sums(counts, generator(seed, name), resamples))
-        subsets[name] = _report([totals[-1]], [draws[-1]])
+    usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
+    _, groups = whole_and_subsets(usable, measures.first_error_row, threshold)
+    drawn = {name: group.resampled(seed, resamples) for name, group in groups.items()}
     return ProcessBenchReport(
         threshold,
         threshold_source,
-        subsets,
-        _report(totals, draws),
-        unusable,
+        {name: _report([sums], [draws]) for name, (sums, draws) in drawn.items()},
+        _report([sums for sums, _ in drawn.values()], [draws for _, draws in drawn.values()]),
+        # Gold that leaves the first error open (a step before it is not annotated) cannot be used.
+        split.gold_unusable + len(split.usable) - len(usable),
         split.gold_missing,
     )
 
