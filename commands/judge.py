@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from commands.batch_setup import BatchOptions, EnqueuedTokens, PollSeconds, StuckHours
 from commands.judge_report import judge_report, quote_table
 from commands.judge_run import run_judge
 from commands.judge_setup import Asking, Calling
@@ -30,7 +32,9 @@ JudgeSpec = Annotated[
     str, typer.Option("--judge", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")
 ]
 PromptFile = Annotated[Path | None, typer.Option("--prompt", help="An own prompt file.")]
-ServiceName = Annotated[str, typer.Option("--service", help="standard or flex.")]
+ServiceName = Annotated[
+    str, typer.Option("--service", help="standard, flex or batch (half the price).")
+]
 EvidenceTokens = Annotated[
     int, typer.Option("--evidence-tokens", min=0, help="Token budget of the evidence.")
 ]
@@ -77,6 +81,9 @@ def judge(
     budget: Budget = None,
     prompt: PromptFile = None,
     service: ServiceName = "standard",
+    enqueued_tokens: EnqueuedTokens = None,
+    poll_seconds: PollSeconds = 30.0,
+    stuck_hours: StuckHours = 24.0,
     evidence_tokens: EvidenceTokens = 3072,
     max_tokens: MaxTokens = 8192,
     temperature: Temperature = None,
@@ -103,6 +110,8 @@ def judge(
     calling = Calling(
         judge, base_url, escalate_base_url, service, concurrency, budget, allow_phi, allow_mixed
     )
+    jobs = BatchOptions(enqueued_tokens, poll_seconds, stuck_hours)
+    calling = dataclasses.replace(calling, batch=jobs)
     workspace: Workspace = ctx.obj
     # A split is no purpose of a judge, and a step whose call went wrong is not done.
     harmless = NO_FAILURE - {AbstentionReason.UNCERTAIN}

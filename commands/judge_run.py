@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from commands.backends import Service, dispatcher, model_folder, parse_spec, text_model
+from commands.batch_setup import BATCH, batch_runner, refuse_batch
 from commands.console import note
 from commands.judge_setup import Asking, Calling
 from commands.labelling import Labelled, LabelStage, evidence_source, label_missing
@@ -16,8 +17,10 @@ from commands.outcome import Tally
 from traces.errors import InputError
 
 if TYPE_CHECKING:
+    from inference.budget import Purse
+    from inference.specs import ModelSpec
     from judge.config import JudgeConfig
-    from judge.rag_judge import RagJudge
+    from judge.rag_judge import RagJudge, Runner
     from labeling.stages import Judge
     from storage import Store
     from traces.context import TraceInContext
@@ -41,6 +44,8 @@ def run_judge(
 
     truth = ModelTruth(allow_mixed=calling.allow_mixed)
     dataset, spec = str(tally.dataset), parse_spec(calling.judge)
+    if calling.service == BATCH:
+        refuse_batch(spec)
     with ExitStack() as closing:
         if spec.kind == "lab":
             asking.refuse_for_lab()
@@ -74,7 +79,7 @@ def rag_judge(
     from inference.budget import Purse
     from judge.rag_judge import RagJudge
 
-    tier, purse = _service(calling.service), calling.budget
+    purse = calling.budget
     if not isinstance(purse, Purse):
         purse = Purse(purse)
     spec = parse_spec(calling.judge)
@@ -86,14 +91,7 @@ def rag_judge(
             remedy="take another model than the judge's, best of another family",
         )
     runners = [
-        dispatcher(
-            text_model(each, base_url=url, service=tier, concurrency=calling.concurrency),
-            store,
-            closing,
-            budget_usd=purse,
-            service=tier,
-            truth=truth,
-        )
+        _runner(each, url, store, closing, calling, purse, truth)
         for each, url in ((spec, calling.base_url), (second, calling.escalate_base_url))
         if each is not None
     ]
@@ -102,8 +100,29 @@ def rag_judge(
         config,
         allow_phi=calling.allow_phi,
         escalation=None if second is None else lambda: runners[1],
+        in_rounds=calling.service == BATCH,
         first_sample=first_sample,
     )
+
+
+def _runner(
+    spec: ModelSpec,
+    base_url: str | None,
+    store: Store,
+    closing: ExitStack,
+    calling: Calling,
+    purse: Purse,
+    truth: ModelTruth,
+) -> Runner:
+    """Who sends the calls of one model; a second judge without a batch service is asked call by call."""
+    batch = calling.service == BATCH
+    if batch and (spec.kind == "gemini" or str(spec) == calling.judge):
+        return batch_runner(
+            spec, store, closing, calling.batch, base_url=base_url, budget_usd=purse, truth=truth
+        )
+    tier: Service = "standard" if batch else _service(calling.service)
+    model = text_model(spec, base_url=base_url, service=tier, concurrency=calling.concurrency)
+    return dispatcher(model, store, closing, budget_usd=purse, service=tier, truth=truth)
 
 
 def rag_stage(contexts: Iterable[TraceInContext], judge: RagJudge) -> Iterator[Labelled]:
@@ -147,4 +166,4 @@ def _service(name: str) -> Service:
     for tier in get_args(Service):
         if name == tier:
             return cast(Service, tier)
-    raise InputError(f"'{name}' is not a service.", remedy="use standard or flex")
+    raise InputError(f"'{name}' is not a service.", remedy="use standard, flex or batch")

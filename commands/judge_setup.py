@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commands.batch_setup import BatchOptions
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,3 +105,5 @@ class Calling:
     """Whether marked problems may go to a hosted model."""
     allow_mixed: bool
     """Whether further versions of the model are welcome."""
+    batch: BatchOptions = field(default_factory=BatchOptions)
+    """How jobs are packed and watched where the service is `batch`."""

@@ -17,6 +17,7 @@ from traces.errors import (
     InputError,
     ModelChanged,
     ModelRefused,
+    ModelUnavailable,
     QuotaExhausted,
     ToolkitError,
 )
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from traces.records import Continuation
     from traces.votes import Vote
 
-STOPS = (BudgetExhausted, QuotaExhausted, ModelRefused, ModelChanged)
+STOPS = (BudgetExhausted, QuotaExhausted, ModelRefused, ModelChanged, ModelUnavailable)
 """What ends a run early while everything done so far stays done."""
 EVIDENCE_KEY = "retrieval"
 """Under which a labeler's configuration says how its evidence was found."""

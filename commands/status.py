@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from commands.batch_setup import job_words, open_jobs
 from commands.options import Json
 from commands.outcome import Outcome
 from commands.workspace import Workspace
@@ -26,6 +27,7 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
         datasets, labelers = store.datasets(), store.labelers()
         failures, calls = _failures(store), store.call_totals()
         shortened = [_shortened_document(trace) for trace in store.shortened.load()]
+        jobs = open_jobs(store)
     document = {
         "datasets": {
             name: {"problems": n.problems, "traces": n.traces, "steps": n.steps}
@@ -35,7 +37,7 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
         "failures": failures,
         "shortened": shortened,
         "calls": {"sent": calls.sent, "cached": calls.cached, "usd": calls.usd},
-    }
+    } | ({"batch_jobs": jobs} if jobs else {})
     words = [
         f"{name}: {n.problems} problems, {n.traces} traces, {n.steps} steps"
         for name, n in datasets.items()
@@ -61,6 +63,7 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     ]
     if len(shortened) > SHOWN_FAILURES:
         words.append(f"  ... and {len(shortened) - SHOWN_FAILURES} more: --json lists them all")
+    words += job_words(jobs)
     words.append(
         f"calls: {calls.sent} sent, {calls.cached} answered from the store, {calls.usd:.4f} USD"
     )

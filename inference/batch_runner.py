@@ -24,6 +24,7 @@ from inference.batch_messages import left_unanswered, no_room, too_large
 from inference.batch_queue import BatchQueue
 from inference.batch_service import BatchService, BatchStore, NotTaken
 from inference.batch_waves import BatchBudget, PendingRequest, Room, next_wave
+from inference.budget import Purse
 from inference.dispatch import CountsHits, DispatchCounters, Outcome
 from inference.keys import request_key
 from inference.protocol import GenerationRequest, ResponseStore, TextModel
@@ -43,7 +44,7 @@ class BatchRunner:
         store: BatchStore,
         responses: ResponseStore,
         limits: BatchLimits,
-        budget_usd: float | None = None,
+        budget_usd: float | Purse | None = None,
         *,
         inspect: Callable[[ModelReply], None] | None = None,
         report: Callable[[str], None] = lambda _: None,
@@ -59,7 +60,8 @@ class BatchRunner:
             store: where jobs are written down; its `record` writes to `responses`.
             responses: where replies are kept, under the same keys as those of single calls.
             limits: how jobs are packed, watched and given up.
-            budget_usd: most US dollars, counting what is on its way at its most; None for no limit.
+            budget_usd: most US dollars, counting what is on its way at its most, or a purse that is
+                shared; None for no limit.
             inspect: sees every reply before the caller does; may raise ModelChanged.
             report: is told what a person may want to know, a line at a time.
             clock: Unix seconds.

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 
-from inference.budget import input_bound
+from inference.budget import Purse, input_bound
 from inference.keys import request_text
-from inference.prices import cost, price_of
+from inference.prices import cost
 from inference.protocol import GenerationRequest, TextModel
 from inference.specs import ModelSpec
 from traces.batches import BatchRow
@@ -65,7 +65,7 @@ class BatchBudget:
 
     def __init__(
         self,
-        limit_usd: float | None,
+        limit_usd: float | Purse | None,
         model: TextModel,
         *,
         today: Callable[[], date] = date.today,
@@ -73,19 +73,18 @@ class BatchBudget:
         """Nothing is spent yet.
 
         Args:
-            limit_usd: most US dollars; None for no limit.
+            limit_usd: most US dollars, or a purse that is shared; None for no limit.
             model: who answers.
             today: the day whose prices hold.
 
         Raises:
             InputError: a limit for a model without a known price: it could not be kept.
         """
-        self._limit = limit_usd
+        self._purse = limit_usd if isinstance(limit_usd, Purse) else Purse(limit_usd)
         self._name = ModelSpec.parse(model.spec).name
         self._today = today
-        self.spent = 0.0
-        """US dollars so far; a reply of unknown price counts at its most."""
-        if limit_usd is not None and price_of(self._name, "batch", on=today()) is None:
+        self._input_factor = 1.0
+        if self._purse.limit_usd is not None and self._most(Usage()) is None:
             raise InputError(
                 f'No price is known for "{model.spec}": a budget cannot be kept.',
                 remedy="leave --budget out, or take a model of the price table",
@@ -93,23 +92,31 @@ class BatchBudget:
 
     def row(self, key: str, request: GenerationRequest) -> BatchRow:
         """The row of a request: its tokens from above, its whole output limit used."""
-        tokens = input_bound(request)
-        usage = Usage(input_tokens=tokens, output_tokens=request.max_tokens)
-        usd = cost(usage, self._name, "batch", on=self._today())
+        tokens = math.ceil(input_bound(request) * self._input_factor)
+        usd = self._most(Usage(input_tokens=tokens, output_tokens=request.max_tokens))
         return BatchRow(key, request_text(request), tokens, usd, request.meta)
 
     def settle(self, row: BatchRow, reply: ModelReply) -> None:
-        """Count a reply that was bought."""
-        self.spent += (row.usd or 0.0) if reply.usd is None else reply.usd
+        """Count a reply that was bought, and take from it how the service counts the input."""
+        self._purse.spent_usd += (row.usd or 0.0) if reply.usd is None else reply.usd
+        counted = reply.usage.input_tokens / max(1, row.tokens)
+        self._input_factor = max(self._input_factor, self._input_factor * counted)
 
     def left(self, committed_usd: float) -> float:
         """What is left beside the requests on their way; infinite without a limit."""
-        return math.inf if self._limit is None else self._limit - self.spent - committed_usd
+        purse = self._purse
+        purse.held_usd[id(self)] = committed_usd
+        if purse.limit_usd is None:
+            return math.inf
+        return purse.limit_usd - purse.spent_usd - sum(purse.held_usd.values())
 
     def exhausted(self) -> BudgetExhausted:
         """The error that ends the run."""
         return BudgetExhausted(
-            f"The next batch job could pass the budget of {self._limit:g} USD "
-            f"({self.spent:.4f} USD spent).",
+            f"The next batch job could pass the budget of {self._purse.limit_usd:g} USD "
+            f"({self._purse.spent_usd:.4f} USD spent).",
             remedy="run the same command again with a larger --budget: what is done is kept",
         )
+
+    def _most(self, usage: Usage) -> float | None:
+        return cost(usage, self._name, "batch", on=self._today())
