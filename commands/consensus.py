@@ -52,7 +52,7 @@ def consensus(
     with workspace.open_store() as store:
         judge_labels = _labels(store, dataset, judge, "judge")
         mc_labels = _labels(store, dataset, mc, "continue")
-        sources = {"judge": _source(store, dataset, judge), "mc": _source(store, dataset, mc)}
+        sources = {"judge": source_of(store, dataset, judge), "mc": source_of(store, dataset, mc)}
         labeler = Labeler(name, LabelerKind.CONSENSUS, config.as_dict() | sources)
         label_missing(
             store,
@@ -82,7 +82,7 @@ def _labels(store: Store, dataset: str, name: str, command: str) -> dict[str, Tr
     return labels
 
 
-def _source(store: Store, dataset: str, name: str) -> dict[str, Any]:
+def source_of(store: Store, dataset: str, name: str) -> dict[str, Any]:
     """Who is agreed with: a judge replaced under the same name is another one."""
     who = store.labeler(dataset, name)
     made = json.dumps([who.kind, who.model, dict(who.config)], sort_keys=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,13 +11,18 @@ from commands.options import Dataset, Json, LabelerName, OutFile
 from commands.outcome import Outcome, Tally
 from commands.workspace import Workspace
 
+if TYPE_CHECKING:
+    from storage import Store
+    from traces.labels import Labeler, TraceLabel
+
 
 def export(
     ctx: typer.Context,
     format: Annotated[
         str,
         typer.Argument(
-            metavar="FORMAT", help="traces, processbench, medprm, math-shepherd or trl."
+            metavar="FORMAT",
+            help="A format of `import` (not scores), or parquet (of traces), or case.",
         ),
     ],
     out: OutFile,
@@ -33,9 +38,15 @@ def export(
     with workspace.open_store() as store:
         who = store.labeler(dataset, labeler)
         labels = store.labels(dataset, labeler)
+        support = _support(store, dataset, who) if format == "case" else {}
         rows = (
             ExportRow(
-                context.problem, context.trace, labels[context.trace.id], who, context.evidence
+                context.problem,
+                context.trace,
+                labels[context.trace.id],
+                who,
+                context.evidence,
+                support.get(context.trace.id, ()),
             )
             for context in progress(
                 store.contexts(dataset), total=None, label=f"export {format}"[:22]
@@ -54,7 +65,35 @@ def export(
     )
     if outcome.shortened:
         words += f", {outcome.shortened} cut after the first error (nobody labelled what follows)"
+    if outcome.not_carried:
+        lost = ", ".join(f"{part} ({count})" for part, count in outcome.not_carried.items())
+        words += f"\nnot carried by {format} (traces): {lost}"
     # A trace without a word has nothing to export: that is no failure of the export.
     return Outcome(
-        tally.document(out=str(out), shortened=outcome.shortened), words, as_json=json_output
+        tally.document(
+            out=str(out), shortened=outcome.shortened, not_carried=dict(outcome.not_carried)
+        ),
+        words,
+        as_json=json_output,
     )
+
+
+def _support(
+    store: Store, dataset: str, who: Labeler
+) -> dict[str, tuple[tuple[Labeler, TraceLabel], ...]]:
+    """By trace id, the labels of the judge and the MC labeler that a consensus rests on.
+
+    One that was removed or replaced since is left out: its words are not those agreed with.
+    """
+    from commands.consensus import source_of
+
+    known = {summary.labeler.name for summary in store.labelers(dataset)}
+    found: dict[str, tuple[tuple[Labeler, TraceLabel], ...]] = {}
+    for source in (who.config.get(role) for role in ("judge", "mc")):
+        name = source.get("labeler") if isinstance(source, dict) else None
+        if name not in known or source_of(store, dataset, name) != source:
+            continue
+        labeler = store.labeler(dataset, name)
+        for trace_id, label in store.labels(dataset, name).items():
+            found[trace_id] = (*found.get(trace_id, ()), (labeler, label))
+    return found

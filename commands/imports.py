@@ -15,6 +15,7 @@ from commands.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
+    from formats import NeutralPolicy
     from traces.labels import LabelerKind
     from traces.records import RejectedRow
 
@@ -25,23 +26,35 @@ def import_(
         str,
         typer.Argument(
             metavar="FORMAT",
-            help="traces, processbench, mr-ben, medprm, math-shepherd, trl, or scores.",
+            help="traces, processbench, mr-ben, mr-gsm8k, big-bench-mistake, prmbench, prm800k, "
+            "visualprocessbench, medprm, math-shepherd, trl, openrlhf, qwen-prm, sharegpt, or scores.",
         ),
     ],
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help=".json or .jsonl, also .gz.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help=".json or .jsonl, also .gz, or .parquet."),
     ],
     dataset: Dataset,
     subset: Annotated[
         str | None, typer.Option("--subset", help="Report these traces under this name.")
     ] = None,
     labeler: Annotated[
-        str | None, typer.Option("--labeler", help="Name of the labeler (scores, trl).")
+        str | None,
+        typer.Option(
+            "--labeler", help="Name of the labeler, where files do not say it (scores, trl)."
+        ),
     ] = None,
     kind: Annotated[
         str | None,
         typer.Option("--kind", help="Its kind: gold, judge, mc, consensus, prm or expert."),
     ] = None,
+    neutral: Annotated[
+        str,
+        typer.Option(
+            "--neutral",
+            help="Neutral steps of prm800k and visualprocessbench: keep, positive, negative or ignore.",
+        ),
+    ] = "keep",
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
@@ -50,14 +63,14 @@ def import_(
     if format == "scores":
         from commands.import_scores import import_scores
 
-        if subset is not None:
+        if subset is not None or neutral != "keep":
             raise InputError(
-                "Scores belong to traces that have a subset already.", remedy="leave --subset out"
+                "Scores belong to traces that have a subset and gold already.",
+                remedy="leave --subset and --neutral out",
             )
         return import_scores(workspace, files, dataset, labeler, _kind(kind), replace, json_output)
-    return _import_traces(
-        workspace, format, files, dataset, subset, labeler, _kind(kind), replace, json_output
-    )
+    given = {"subset": subset, "labeler": labeler, "kind": _kind(kind), "neutral": _policy(neutral)}
+    return _import_traces(workspace, format, files, dataset, given, replace, json_output)
 
 
 def _kind(kind: str | None) -> LabelerKind | None:
@@ -72,14 +85,23 @@ def _kind(kind: str | None) -> LabelerKind | None:
     return LabelerKind(kind)
 
 
+def _policy(neutral: str) -> NeutralPolicy:
+    from formats import NeutralPolicy
+
+    if neutral not in set(NeutralPolicy):
+        raise InputError(
+            f"'{neutral}' is no policy for neutral steps.",
+            remedy=f"one of {', '.join(NeutralPolicy)}",
+        )
+    return NeutralPolicy(neutral)
+
+
 def _import_traces(
     workspace: Workspace,
     format: str,
     files: list[Path],
     dataset: str,
-    subset: str | None,
-    labeler: str | None,
-    kind: LabelerKind | None,
+    given: dict[str, Any],
     replace: bool,
     json_output: bool,
 ) -> Outcome:
@@ -87,18 +109,11 @@ def _import_traces(
 
     tally = Tally("import", dataset)
     rejected: list[RejectedRow] = []
-    options: dict[str, Any] = {
-        name: value
-        for name, value in (("subset", subset), ("labeler", labeler), ("kind", kind))
-        if value
-    }
+    # The same file under another policy is another source; the default stands for no option.
+    options = {name: value for name, value in given.items() if value and value != "keep"}
     # Before the store: a slip of the pen must not leave a workspace behind.
     sources = [
-        (
-            path,
-            source_file(path, format, options),
-            read_file(format, path, subset=subset, labeler=labeler, kind=kind),
-        )
+        (path, source_file(path, format, options), read_file(format, path, **given))
         for path in files
     ]
     with workspace.open_store(create=True) as store:

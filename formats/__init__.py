@@ -2,6 +2,7 @@
 
 from formats.export_row import ExportRow, SkippedTrace
 from formats.known import EXPORT_FORMATS, IMPORT_FORMATS
+from formats.neutral_policy import NeutralPolicy
 from formats.reading import read_file, source_file
 from formats.scores import read_scores
 from formats.writing import WriteOutcome, write_file
@@ -10,6 +11,7 @@ __all__ = [
     "EXPORT_FORMATS",
     "IMPORT_FORMATS",
     "ExportRow",
+    "NeutralPolicy",
     "SkippedTrace",
     "WriteOutcome",
     "read_file",

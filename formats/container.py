@@ -1,4 +1,4 @@
-"""Turns a file into rows: JSON list, JSON object of lists or JSONL, each plain or gzipped, told apart by content."""
+"""Turns a file into rows: Parquet, or JSON list, JSON object of lists or JSONL, plain or gzipped, by content."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.json_values import ROW_LIMIT, JsonFault, StrictDecoder
+from formats.parquet import parquet_rows
 from formats.streaming import JsonStream, list_elements, mapped_lists
 from traces.errors import TraceFormatError
 
@@ -30,7 +31,7 @@ class RawRow:
     index: int
     """0-based number of the row; blank lines do not count."""
     line: int
-    """1-based line; in a JSON list or object the 1-based position of the row."""
+    """1-based line; in a JSON list, an object or a table the 1-based position of the row."""
     value: dict[str, Any] = field(default_factory=dict)
     """The row; empty if it has a fault."""
     fault: str | None = None
@@ -38,17 +39,22 @@ class RawRow:
 
 
 def read_rows(path: Path, *, row_limit: int = ROW_LIMIT) -> Iterator[RawRow]:
-    """Yield the rows of a .json, .jsonl or gzipped file in bounded memory.
+    """Yield the rows of a .json, .jsonl, gzipped or Parquet file in bounded memory.
 
     Args:
         path: the file; its suffix is not looked at.
         row_limit: longest row, in bytes of a line or characters of an element.
 
     Raises:
-        TraceFormatError: the file cannot be read, not to its end, or holds no JSON rows.
+        TraceFormatError: the file cannot be read, not to its end, or holds no rows.
+        InputError: it is Parquet, and the extra that reads it is missing.
     """
     with _named_faults(path):
         kind = _kind(path)
+        if kind == "parquet":
+            for index, (value, fault) in enumerate(parquet_rows(path)):
+                yield _row(value, fault, index, index + 1)
+            return
         with _opened(path) as stream:
             if kind == "lines":
                 yield from _lines(stream, path, row_limit)
@@ -114,7 +120,7 @@ def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
 
 
 def _kind(path: Path) -> str:
-    """`list`, or `lines`; anything else is an error with a remedy."""
+    """`parquet`, `list` or `lines`; anything else is an error with a remedy."""
     with _opened(path) as stream:
         head = stream.read(HEAD)
     name = f"'{path}'"
@@ -123,11 +129,7 @@ def _kind(path: Path) -> str:
             f"{name} is UTF-16 or UTF-32 text.", where=str(path), remedy="save it as UTF-8"
         )
     if head.startswith(b"PAR1"):
-        raise TraceFormatError(
-            f"{name} is a Parquet file, which is not read yet.",
-            where=str(path),
-            remedy="convert it to JSONL",
-        )
+        return "parquet"
     text = head.removeprefix(_BOM).lstrip()
     if not text and len(head) < HEAD:
         raise TraceFormatError(
@@ -141,7 +143,7 @@ def _kind(path: Path) -> str:
         raise TraceFormatError(
             f"{name} is {what}.",
             where=str(path),
-            remedy="give a .json list or a .jsonl file, plain or gzipped",
+            remedy="give a .json list or a .jsonl file, plain or gzipped, or Parquet",
         )
     if _is_spread(lines):
         looks = bool(_OBJECT_OF_LISTS.match(text))

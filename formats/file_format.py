@@ -33,8 +33,8 @@ class FileFormat:
     """Its name on the command line."""
     required: frozenset[str]
     """Keys that every row has."""
-    parse: Callable[[RawRow, Reading], Iterator[ImportedTrace | RejectedRow]]
-    """Yields the traces of a row; raises RowFault for a row that cannot be used."""
+    parse: Callable[[RawRow, Reading], Iterator[ImportedTrace | RejectedRow]] | None
+    """Yields the traces of a row; raises RowFault for a row that cannot be used. None if only written."""
     name_row: Callable[[RawRow, Reading], str | None]
     """The id of a row, whatever else is wrong with it; None if it has none."""
     render: Callable[[ExportRow], Rendered] | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from formats import (
     big_bench_mistake,
+    case,
     math_shepherd,
     medprm,
     mr_ben,
@@ -36,7 +38,12 @@ FIELD_NAMES = frozenset().union(*(known.required for known in KNOWN.values()))
 """Keys by which rows of any format are known."""
 IMPORT_FORMATS = tuple(sorted(KNOWN))
 """Formats that `read_file` takes."""
-EXPORT_FORMATS = tuple(name for name in IMPORT_FORMATS if KNOWN[name].render is not None)
+WRITTEN: Mapping[str, FileFormat] = {
+    **{name: known for name, known in KNOWN.items() if known.render is not None},
+    "parquet": replace(traces_jsonl.FORMAT, name="parquet"),
+    "case": case.FORMAT,
+}
+EXPORT_FORMATS = tuple(sorted(WRITTEN))
 """Formats that `write_file` takes."""
 
 
@@ -46,7 +53,7 @@ def format_named(name: str, among: tuple[str, ...]) -> FileFormat:
         raise InputError(
             f"There is no format '{name}' here.", remedy=f"use one of {', '.join(among)}"
         )
-    return KNOWN[name]
+    return KNOWN[name] if name in KNOWN else WRITTEN[name]
 
 
 def guess_format(row: Mapping[str, Any]) -> str | None:

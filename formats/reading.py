@@ -134,6 +134,9 @@ def checked_rows(
 def _traces(
     known: FileFormat, path: Path, reading: Reading
 ) -> Iterator[ImportedTrace | RejectedRow]:
+    parse = known.parse
+    if parse is None:
+        raise InputError(f"Format '{known.name}' is only written.", remedy="choose another format")
     mapped = known.maps_lists and is_object_of_lists(path, field_names=FIELD_NAMES)
     rows = read_mapped_rows(path) if mapped else read_rows(path)
     seen: set[str] = set()
@@ -144,7 +147,7 @@ def _traces(
             yield reading.rejected(row, None, f"the row {row.fault}")
             continue
         try:
-            found = list(known.parse(row, reading))
+            found = list(parse(row, reading))
         except RowFault as fault:
             yield reading.rejected(row, known.name_row(row, reading), str(fault))
             continue

@@ -44,9 +44,11 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
 
 
 def image_paths(row: dict[str, Any]) -> tuple[str, ...]:
-    """The paths of a row's `image`: one text, or a list of them."""
-    single = row.get("image")
-    return (single,) if isinstance(single, str) and single else fields.texts_of(row, "image")
+    """The paths of a row's `image`: one, or a list of them; a path may stand in `{"path": ..}`, as in tables."""
+    stated = row.get("image")
+    listed = stated if isinstance(stated, list) else [] if stated is None else [stated]
+    paths = [one.get("path") if isinstance(one, dict) else one for one in listed]
+    return fields.texts_of({"image": paths}, "image")
 
 
 def _turns(conversations: Any) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TextIO
 from formats.export_row import CannotCarry, ExportRow, SkippedTrace
 from formats.file_format import FileFormat, Rendered
 from formats.known import EXPORT_FORMATS, format_named
+from formats.parquet import require_pyarrow, write_parquet
 from formats.parts import Part, parts_of
 from traces.errors import InputError
 
@@ -37,24 +38,41 @@ class WriteOutcome:
 def write_file(format: str, path: Path, rows: Iterable[ExportRow]) -> WriteOutcome:
     """Write the rows; `path` is replaced at the end, or left as it was.
 
-    A path that ends in .json (or format medprm) becomes one JSON list, anything else JSONL;
-    .gz behind it compresses.
+    A path that ends in .json (or format medprm) becomes one JSON list, anything else JSONL; .gz
+    behind it compresses. Format `parquet` writes our own rows as a table.
 
     Raises:
-        InputError: unknown format, or the file cannot be written.
+        InputError: unknown format, a Parquet path for a format of JSON rows or the other way round,
+            pyarrow missing, or the file cannot be written.
     """
     known = format_named(format, EXPORT_FORMATS)
     tally = _Tally()
+    rendered: Iterable[Mapping[str, Any]] = tally.rendered(known, rows)
+    if known.gather is not None:
+        rendered = known.gather(dict(row) for row in rendered)
+    if _is_table(format, path):
+        require_pyarrow(path)
+        with replaced_bytes(path) as stream:
+            write_parquet(stream, rendered)
+        return tally.outcome()
     with replaced(path) as out:
-        rendered: Iterable[Mapping[str, Any]] = tally.rendered(known, rows)
-        if known.gather is not None:
-            rendered = known.gather(dict(row) for row in rendered)
         if known.always_list or path.name.removesuffix(".gz").endswith(".json"):
             _write_list(out, rendered)
         else:
             for row in rendered:
                 out.write(f"{_dumped(row)}\n")
     return tally.outcome()
+
+
+def _is_table(format: str, path: Path) -> bool:
+    wanted = format == "parquet"
+    if wanted != path.name.endswith(".parquet"):
+        raise InputError(
+            f"'{path}' does not fit format '{format}'.",
+            where=str(path),
+            remedy="end the path in .parquet" if wanted else "use format parquet, or end in .jsonl",
+        )
+    return wanted
 
 
 class _Tally:
@@ -110,7 +128,20 @@ def _text(packed: BinaryIO | gzip.GzipFile) -> TextIO:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[TextIO]:
-    """A text file beside `path` that takes its place when all went well, and vanishes otherwise.
+    """A text file that takes the place of `path` when all went well; see `replaced_bytes`."""
+    with replaced_bytes(path) as plain:
+        if not path.name.endswith(".gz"):
+            with _text(plain) as out:
+                yield out
+            return
+        # No name and no time inside, so that equal content gives equal bytes.
+        with gzip.GzipFile("", "wb", fileobj=plain, mtime=0) as packed, _text(packed) as out:
+            yield out
+
+
+@contextmanager
+def replaced_bytes(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place when all went well, and vanishes otherwise.
 
     Raises:
         InputError: folder missing or read-only, disk full.
@@ -118,16 +149,7 @@ def replaced(path: Path) -> Iterator[TextIO]:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as plain:
-            if path.name.endswith(".gz"):
-                # No name and no time inside, so that equal content gives equal bytes.
-                with (
-                    gzip.GzipFile("", "wb", fileobj=plain, mtime=0) as packed,
-                    _text(packed) as out,
-                ):
-                    yield out
-            else:
-                with _text(plain) as out:
-                    yield out
+            yield plain
         os.replace(beside, path)
     except OSError as error:
         raise InputError(

@@ -107,7 +107,7 @@ def test_a_bad_byte_in_a_list_costs_its_row_only(tmp_path: Path) -> None:
         (b'[{"a":1}] [', "behind the end"),
         (b"[{}" + b",,", "cannot be read to its end"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "binary"),
-        (b"PAR1\x15\x04", "Parquet"),
+        (b"PAR1\x15\x04", "damaged or cut off"),
         ('{"a":1}'.encode("utf-16"), "UTF-16"),
         ('{"a":1}'.encode("utf-16-le"), "UTF-16"),
         (b"id,steps\n1,2\n", "neither a JSON list nor JSON lines"),

@@ -27,7 +27,7 @@ def test_the_formats_are_the_ones_of_the_contract() -> None:
     }  # fmt: skip
     training = {"openrlhf", "qwen-prm", "sharegpt"}
     assert set(IMPORT_FORMATS) == set(SAMPLES) == contract | training
-    assert set(EXPORT_FORMATS) == contract | training
+    assert set(EXPORT_FORMATS) == contract | training | {"parquet", "case"}
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:

@@ -154,9 +154,11 @@ def test_math_shepherd_numbers_only_what_has_no_number(tmp_path: Path) -> None:
     write_file("math-shepherd", tmp_path / "o.jsonl", [row([C, I], steps=("one", "Step 2: two"))])
     assert lines(tmp_path / "o.jsonl") == [
         {
-            "input": "What? Step 1: one ки\nStep 2: two ки",
-            "label": "What? Step 1: one +\nStep 2: two -",
+            "input": "What?\n(A) x\n(B) y Step 1: one ки\nStep 2: two ки",
+            "label": "What?\n(A) x\n(B) y Step 1: one +\nStep 2: two -",
             "task": "s",
+            "trace_id": "t1",
+            "labeler": {"name": "consensus", "kind": "consensus"},
         }
     ]
 
@@ -221,7 +223,7 @@ def test_a_full_disk_is_an_input_error(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("format", ["mr-ben", "scores", "csv"])
+@pytest.mark.parametrize("format", ["scores", "csv"])
 def test_a_format_that_is_only_read_is_refused(tmp_path: Path, format: str) -> None:
     with pytest.raises(InputError, match="processbench"):
         write_file(format, tmp_path / "o", [])
