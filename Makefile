@@ -13,7 +13,7 @@ SERVERS := $(VENV)/.stepgold-servers
 export OMP_WAIT_POLICY ?= PASSIVE
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-slow check format bench-lab bench-judge bench-continue bench-retrieve bench-score bench-evaluate clean
+.PHONY: setup demo test test-slow check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate clean
 
 setup: $(SETUP)
 
@@ -50,7 +50,7 @@ format: $(SETUP)
 bench-lab: $(SETUP)
 	$(BIN)/python -m benchmarks.lab
 
-bench-judge bench-retrieve bench-score bench-evaluate: bench-%: $(SETUP)
+bench-judge bench-retrieve bench-score bench-evaluate bench-quotes: bench-%: $(SETUP)
 	$(BIN)/python -m benchmarks.$*
 
 bench-continue: $(SETUP)

@@ -146,9 +146,13 @@ class _Gaps:
         self._sentence_ends = [found.start() for found in _SENTENCE_END.finditer(passage)]
 
     def may_be_left_out(self, start: int, end: int) -> bool:
-        return not _any_within(self._negations, start, end) or _any_within(
-            self._sentence_ends, start, end
-        )
+        """Whole sentences may go with their negations; the halves beside the quote may not."""
+        first = bisect_left(self._sentence_ends, start)
+        behind = bisect_left(self._sentence_ends, end)
+        if first == behind:
+            return not _any_within(self._negations, start, end)
+        halves = (start, self._sentence_ends[first]), (self._sentence_ends[behind - 1], end)
+        return not any(_any_within(self._negations, *half) for half in halves)
 
 
 def _any_within(places: list[int], start: int, end: int) -> bool:

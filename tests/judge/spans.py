@@ -53,16 +53,29 @@ def medquad_passages(folder: Path) -> list[str]:
     return [text for text in texts if len(text.split()) > 3 * SPAN_WORDS]
 
 
-def draw_span(
-    passages: list[str], chance: random.Random, *, with_number: bool = False
-) -> tuple[str, list[str]]:
-    """A passage and the words of a span of it."""
+def pubmedqa_passages(folder: Path) -> list[str]:
+    """Abstracts of PubMedQA."""
+    rows = json.loads((folder / "pubmedqa" / "ori_pqal.json").read_text(encoding="utf-8"))
+    texts = [" ".join(row["CONTEXTS"]) for row in rows.values()]
+    return [text for text in texts if len(text.split()) > 3 * SPAN_WORDS]
+
+
+def lab_passages(seed: int) -> list[str]:
+    """Guideline documents of the bundled lab."""
+    from lab.build import build_workspace
+
+    made = build_workspace(seed, 40, traces_per_problem=1, n_distractors=40)
+    return [document.text for document in made.documents]
+
+
+def draw_span(passages: list[str], chance: random.Random, holds: str = "") -> tuple[str, list[str]]:
+    """A passage and the words of a span of it that holds a match of the pattern `holds`."""
     while True:
         passage = chance.choice(passages)
         words = passage.split()
         start = chance.randrange(len(words) - SPAN_WORDS)
         span = words[start : start + SPAN_WORDS]
-        if not with_number or re.search(r"\d", " ".join(span)):
+        if re.search(holds, " ".join(span)):
             return passage, span
 
 
@@ -104,6 +117,30 @@ def elided(span: list[str], chance: random.Random) -> str:
     return " ".join(span[:at]) + dots + " ".join(span[at + 3 :])
 
 
+NEGATION = r"\b(?:not|no|never|without|nor|neither|none|cannot|nothing|except|unless)\b"
+
+
+def elided_harmlessly(span: list[str], chance: random.Random) -> str:
+    """Three words replaced by an ellipsis, none of them a negation."""
+    places = [
+        at
+        for at in range(2, SPAN_WORDS - 5)
+        if not re.search(NEGATION, " ".join(span[at : at + 3]), re.IGNORECASE)
+    ]
+    at = chance.choice(places or [2])
+    return " ".join(span[:at]) + " ... " + " ".join(span[at + 3 :])
+
+
+def elided_negation(span: list[str], chance: random.Random) -> str:
+    """A negation in the middle of a sentence replaced by an ellipsis."""
+    text = " ".join(span)
+    found = chance.choice(list(re.finditer(_INNER_NEGATION, text)))
+    return text[: found.start(1)] + "..." + text[found.end(1) :]
+
+
+_INNER_NEGATION = r"[a-z]{2,} (not|cannot|without) [a-z]{2,}"
+
+
 def changed_number(span: list[str], chance: random.Random) -> str:
     """One digit replaced by another, with all else as it stands."""
     text = " ".join(span)
@@ -116,3 +153,79 @@ def added_negation(span: list[str], chance: random.Random) -> str:
     """A negation between two words."""
     at = chance.randrange(1, len(span))
     return " ".join([*span[:at], chance.choice(("not", "no", "never", "without")), *span[at:]])
+
+
+UNIT = r"\b\d[\d.]* ?(mg|kg|g|ml|mL|mm|cm|%)(?![\w/%])"
+_UNITS = ("mg", "kg", "g", "ml", "mm", "cm", "%")
+COMPARATOR = r"(?<![\w-])(below|above|less than|more than|at least|at most|greater than|[<>])(?!\w)"
+_OPPOSITES = {
+    "below": "above", "above": "below", "less than": "more than", "more than": "less than",
+    "at least": "at most", "at most": "at least", "greater than": "less than", "<": ">", ">": "<",
+}  # fmt: skip
+
+
+def changed_unit(span: list[str], chance: random.Random) -> str:
+    """The unit of one number replaced by another."""
+    text = " ".join(span)
+    found = chance.choice(list(re.finditer(UNIT, text)))
+    other = chance.choice([unit for unit in _UNITS if unit.lower() != found[1].lower()])
+    return text[: found.start(1)] + other + text[found.end(1) :]
+
+
+def changed_comparator(span: list[str], chance: random.Random) -> str:
+    """One comparator replaced by its opposite."""
+    text = " ".join(span)
+    found = chance.choice(list(re.finditer(COMPARATOR, text)))
+    return text[: found.start(1)] + _OPPOSITES[found[1]] + text[found.end(1) :]
+
+
+TRUE: tuple[Tampering, ...] = (verbatim, recased, one_typo, elided, elided_harmlessly)
+"""What an honest judge's quote may look like."""
+FALSE: tuple[tuple[Tampering, str], ...] = (
+    (changed_number, r"\d"),
+    (changed_unit, UNIT),
+    (changed_comparator, COMPARATOR),
+    (added_negation, ""),
+    (elided_negation, _INNER_NEGATION),
+)
+"""What no quote may be, with the pattern that a span must hold for it."""
+Verifier = Callable[[str, str], object]
+"""Quote and passage in; None or False if the quote does not stand there."""
+
+
+def accepted(
+    passages: list[str],
+    tamper: Tampering,
+    verify: Verifier,
+    seed: int,
+    *,
+    holds: str = "",
+    n: int = 300,
+) -> list[str]:
+    """Of `n` quotes made from spans, those that are accepted, with the span as it stands behind.
+
+    Left out are tampered ones that happen to stand in the passage as they are.
+    """
+    chance = random.Random(seed)
+    taken: list[str] = []
+    for _ in range(n):
+        passage, span = draw_span(passages, chance, holds)
+        quote = tamper(span, chance)
+        plain = " ".join(passage.lower().split())
+        if holds and " ".join(quote.lower().split()) in plain:
+            continue
+        if verify(quote, passage):
+            taken.append(f"{quote} | {' '.join(span)}")
+    return taken
+
+
+def accepted_elsewhere(passages: list[str], verify: Verifier, seed: int, n: int = 300) -> list[str]:
+    """Of `n` spans, those accepted in a passage that they were not taken from and do not share."""
+    chance = random.Random(seed)
+    taken: list[str] = []
+    for _ in range(n):
+        (_, span), (other, _) = draw_span(passages, chance), draw_span(passages, chance)
+        shared = " ".join(span[1:-1]).lower() in " ".join(other.lower().split())
+        if not shared and verify(" ".join(span), other):
+            taken.append(" ".join(span))
+    return taken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -88,7 +89,8 @@ def attacked(slot: str, text: str) -> TraceInContext:
 def skeleton(user: str) -> list[str]:
     """The tags of a prompt in order, in whatever letters that read the same, attributes left out."""
     names = "|".join(TAGS)
-    found = re.finditer(rf"[{OPENERS}]\s*([/\\\\]?)\s*({names})\b", user, re.IGNORECASE)
+    plain = unicodedata.normalize("NFKC", user)
+    found = re.finditer(rf"[{OPENERS}]\s*([/\\\\]?)\s*({names})\b", plain, re.IGNORECASE)
     return [mark[1] + mark[2].lower() for mark in found]
 
 

@@ -1,18 +1,14 @@
-"""Which quotes stand in a passage. The rates are those that the judge's users rely on."""
+"""Which quotes stand in a passage, one by one; the rates are in `test_quote_rates.py`."""
 
 from __future__ import annotations
 
-import random
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from judge.quotes import verify_quote
-from tests.judge import spans
-from tests.judge.spans import Tampering, draw_span, generated_passages, medquad_passages
 
 PASSAGE = (
     "Zentide dose is 15 mg/kg. Do not give Zentide in epilepsy. Cap is 1,500 mg, halved below "
@@ -107,83 +103,3 @@ def test_hostile_collage_ends_soon() -> None:
     began = time.perf_counter()
     assert verify_quote("the ... " * 7 + "end", "the " * 2000) is None
     assert time.perf_counter() - began < 10
-
-
-# Rates -------------------------------------------------------------------------------------------
-
-TRUE_QUOTES = (spans.verbatim, spans.recased, spans.one_typo, spans.elided)
-SAMPLE = 300
-
-
-def accepted(
-    passages: list[str], tamper: Tampering, seed: int, *, with_number: bool = False
-) -> int:
-    chance = random.Random(seed)
-    count = 0
-    for _ in range(SAMPLE):
-        passage, span = draw_span(passages, chance, with_number=with_number)
-        count += verify_quote(tamper(span, chance), passage) is not None
-    return count
-
-
-def accepted_tampered(passages: list[str], tamper: Tampering, *, with_number: bool) -> list[str]:
-    """Tampered quotes that were accepted, but for those that happen to stand there verbatim."""
-    chance = random.Random(7)
-    wrong: list[str] = []
-    for _ in range(SAMPLE):
-        passage, span = draw_span(passages, chance, with_number=with_number)
-        quote = tamper(span, chance)
-        stands_there = " ".join(quote.lower().split()) in " ".join(passage.lower().split())
-        if not stands_there and verify_quote(quote, passage) is not None:
-            wrong.append(quote)
-    return wrong
-
-
-def accepted_elsewhere(passages: list[str]) -> list[str]:
-    """Quotes accepted in a passage they were not taken from (and do not share)."""
-    chance = random.Random(8)
-    wrong: list[str] = []
-    for _ in range(SAMPLE):
-        (_, span), (other, _) = draw_span(passages, chance), draw_span(passages, chance)
-        shared = " ".join(span[1:]).lower() in " ".join(other.lower().split())
-        if not shared and verify_quote(" ".join(span), other) is not None:
-            wrong.append(" ".join(span))
-    return wrong
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("tamper", TRUE_QUOTES)
-def test_true_quotes_from_generated_guidelines_are_accepted(tamper: Tampering) -> None:
-    assert accepted(generated_passages(1), tamper, seed=2) >= 0.95 * SAMPLE
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("tamper", "with_number"), [(spans.changed_number, True), (spans.added_negation, False)]
-)
-def test_tampered_quotes_from_generated_guidelines_are_not(
-    tamper: Tampering, with_number: bool
-) -> None:
-    assert accepted_tampered(generated_passages(1), tamper, with_number=with_number) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("tamper", TRUE_QUOTES)
-def test_true_quotes_from_medquad_are_accepted(tamper: Tampering, real_data: Path) -> None:
-    assert accepted(medquad_passages(real_data), tamper, seed=3) >= 0.95 * SAMPLE
-
-
-@pytest.mark.slow
-def test_tampered_and_foreign_quotes_from_medquad_are_not(real_data: Path) -> None:
-    passages = medquad_passages(real_data)
-    assert accepted_tampered(passages, spans.changed_number, with_number=True) == []
-    assert accepted_tampered(passages, spans.added_negation, with_number=False) == []
-    assert accepted_elsewhere(passages) == []
-
-
-@pytest.mark.slow
-def test_typo_does_not_hide_a_changed_number() -> None:
-    def both(span: list[str], chance: random.Random) -> str:
-        return spans.one_typo(spans.changed_number(span, chance).split(), chance)
-
-    assert accepted_tampered(generated_passages(4), both, with_number=True) == []
