@@ -11,81 +11,152 @@ from commands.console import progress
 from commands.options import Json
 from commands.outcome import INCOMPLETE, OK, Outcome, Tally
 from commands.workspace import Workspace
-from traces.errors import CorpusError
+from traces.errors import CorpusError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from retrieval.documents import DocumentProblem
-    from traces.evidence import Passage
-    from traces.records import StoredDocument
+    from commands.corpus_adding import Added, AddOptions
+    from retrieval.documents import DocumentProblem, Listing
+    from storage import Store
 
 app = typer.Typer(help="Guideline documents: add, list, remove.", no_args_is_help=True)
 
 CorpusName = Annotated[str, typer.Option("--corpus", help="Name of the corpus.")]
 
 
+Paths = Annotated[
+    list[Path],
+    typer.Argument(metavar="PATH...", help=".txt .md .html .pdf .jsonl(.gz), or folders of them."),
+]
+Licence = Annotated[str | None, typer.Option("--licence", help="Licence of the texts.")]
+Source = Annotated[
+    str | None, typer.Option("--source", help="Where the corpus comes from, e.g. a URL.")
+]
+PassageTokens = Annotated[
+    int, typer.Option("--passage-tokens", min=16, help="Target length of a passage.")
+]
+Overlap = Annotated[
+    int, typer.Option("--overlap", min=0, help="Tokens repeated from the passage before.")
+]
+MaxFileMb = Annotated[
+    int, typer.Option("--max-file-mb", min=1, help="Largest file (JSONL: line) that is read.")
+]
+KeepMissing = Annotated[
+    bool,
+    typer.Option(
+        "--keep-missing", help="Keep documents whose files are gone from a folder added again."
+    ),
+]
+ReplaceOthers = Annotated[
+    bool, typer.Option("--replace", help="Replace documents of the same name from other folders.")
+]
+
+
 @app.command("add")
 def add(
     ctx: typer.Context,
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH...", help=".txt .md .html .pdf .jsonl(.gz), or folders of them."
-        ),
-    ],
+    paths: Paths,
     corpus: CorpusName,
-    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the texts.")] = None,
-    passage_tokens: Annotated[
-        int, typer.Option("--passage-tokens", min=16, help="Target length of a passage.")
-    ] = 200,
+    licence: Licence = None,
+    source: Source = None,
+    passage_tokens: PassageTokens = 200,
+    overlap: Overlap = 0,
+    max_file_mb: MaxFileMb = 50,
+    keep_missing: KeepMissing = False,
+    replace: ReplaceOthers = False,
     json_output: Json = False,
 ) -> Outcome:
-    """Split documents into passages; an unchanged document costs nothing."""
-    from retrieval.documents import DocumentProblem, read_documents
-    from retrieval.passages import split_document
+    """Split documents into passages; an unchanged file costs nothing, one that is gone is removed."""
+    from commands.corpus_adding import AddOptions
+    from retrieval.documents import list_files
 
+    _check_split(passage_tokens, overlap)
     workspace: Workspace = ctx.obj
     tally = Tally("corpus add", None)
-    problems: list[DocumentProblem] = []
-
-    def split() -> Iterator[tuple[StoredDocument, Sequence[Passage]]]:
-        for document in progress(read_documents(paths), total=None, label=f"corpus {corpus}"[:22]):
-            if isinstance(document, DocumentProblem):
-                problems.append(document)
-            else:
-                yield (
-                    document,
-                    split_document(document, corpus=corpus, target_tokens=passage_tokens),
-                )
-
-    with workspace.open_store(create=True) as store, store.transaction():
-        outcome = store.add_documents(corpus, split(), licence=licence)
-        if outcome.done + outcome.unchanged == 0:
-            first = problems[0] if problems else None
-            raise CorpusError(
-                f"No document could be read for corpus '{corpus}'"
-                + (
-                    f": {first.reason}."
-                    if first
-                    else ": the paths hold no .txt, .md, .html, .pdf or .jsonl file."
-                ),
-                where=str(first.path if first else paths[0]),
-                remedy="give text documents, or a folder that holds some",
-            )
-    tally.done, tally.unchanged, tally.failed = outcome.done, outcome.unchanged, len(problems)
+    options = AddOptions(
+        corpus, passage_tokens, overlap, max_file_mb * 1_000_000, replace, keep_missing
+    )
+    listing = list_files(paths)
+    with workspace.open_store(create=True) as store:
+        added = _add_all(store, listing, options)
+        if added.done + added.unchanged == 0:
+            raise _nothing_read(corpus, paths, added.problems)
+        store.corpus_files.describe(corpus, licence=licence, source=source)
+    tally.done, tally.unchanged, tally.failed = added.done, added.unchanged, len(added.problems)
     document = tally.document(
         corpus=corpus,
+        removed=len(added.removed),
+        removed_documents=added.removed,
         rejected=[
-            {"file": str(p.path), "line": p.line, "id": p.id, "reason": p.reason} for p in problems
+            {"file": str(p.path), "line": p.line, "id": p.id, "reason": p.reason}
+            for p in added.problems
         ],
     )
-    words = [
-        f"corpus '{corpus}': {outcome.done} documents read, {outcome.unchanged} unchanged, {len(problems)} unusable"
-    ]
-    words += [f"unusable: {p.path}: {p.reason}" for p in problems[:10]]
-    words += ["next: stepgold index"] if outcome.done else []
-    return Outcome(document, "\n".join(words), INCOMPLETE if problems else OK, json_output)
+    code = INCOMPLETE if added.problems else OK
+    return Outcome(document, _words(corpus, added), code, json_output)
+
+
+def _add_all(store: Store, listing: Listing, options: AddOptions) -> Added:
+    from commands.corpus_adding import Added, add_file, remove_missing
+
+    total = Added(problems=list(listing.problems))
+    known = {
+        root: store.corpus_files.known(options.corpus, str(root))
+        for root in {file.root for file in listing.files}
+    }
+    label = f"corpus {options.corpus}"[:22]
+    for file in progress(listing.files, total=len(listing.files), label=label):
+        added = add_file(store, file, options, known[file.root].get(file.name))
+        total.done += added.done
+        total.unchanged += added.unchanged
+        total.removed += added.removed
+        total.problems += added.problems
+    # Where nothing at all could be read the folder is not what it was: nothing is removed.
+    if not options.keep_missing and total.done + total.unchanged:
+        total.removed += remove_missing(store, listing, options)
+    return total
+
+
+def _check_split(passage_tokens: int, overlap: int) -> None:
+    if overlap >= passage_tokens:
+        raise InputError(
+            f"Passages of {passage_tokens} tokens cannot overlap by {overlap}.",
+            remedy="choose an overlap below --passage-tokens",
+        )
+
+
+def _nothing_read(
+    corpus: str, paths: Sequence[Path], problems: Sequence[DocumentProblem]
+) -> CorpusError:
+    first = problems[0] if problems else None
+    why = (
+        f": {first.reason}."
+        if first
+        else ": the paths hold no .txt, .md, .html, .pdf or .jsonl file."
+    )
+    return CorpusError(
+        f"No document could be read for corpus '{corpus}'{why}",
+        where=str(first.path if first else paths[0]),
+        remedy="give text documents, or a folder that holds some",
+    )
+
+
+def _words(corpus: str, added: Added) -> str:
+    counts = f"{added.done} documents read, {added.unchanged} unchanged"
+    if added.removed:
+        counts += f", {len(added.removed)} removed"
+    lines = [f"corpus '{corpus}': {counts}, {len(added.problems)} unusable"]
+    lines += [f"unusable: {p.path}{_place(p)}: {p.reason}" for p in added.problems[:10]]
+    if len(added.problems) > 10:
+        lines.append(f"and {len(added.problems) - 10} more: --json lists all")
+    lines += [f"removed: {name}" for name in added.removed[:10]]
+    lines += ["next: stepgold index"] if added.done or added.removed else []
+    return "\n".join(lines)
+
+
+def _place(problem: DocumentProblem) -> str:
+    return f", line {problem.line}" if problem.line is not None else ""
 
 
 @app.command("list")
@@ -95,11 +166,18 @@ def list_(ctx: typer.Context, json_output: Json = False) -> Outcome:
     with workspace.open_store() as store:
         found = store.corpora()
     rows = [
-        {"corpus": c.name, "documents": c.documents, "passages": c.passages, "licence": c.licence}
+        {
+            "corpus": c.name,
+            "documents": c.documents,
+            "passages": c.passages,
+            "licence": c.licence,
+            "source": c.source,
+        }
         for c in found
     ]
     words = "\n".join(
         f"{c.name}: {c.documents} documents, {c.passages} passages, licence {c.licence or 'not given'}"
+        + (f", from {c.source}" if c.source else "")
         for c in found
     )
     return Outcome(
@@ -113,16 +191,23 @@ def list_(ctx: typer.Context, json_output: Json = False) -> Outcome:
 def remove(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the corpus.")],
+    document: Annotated[
+        str | None, typer.Option("--document", help="Only this document of it.")
+    ] = None,
     json_output: Json = False,
 ) -> Outcome:
-    """Remove a corpus; evidence already attached to problems stays readable."""
+    """Remove a corpus or one document; evidence already attached to problems stays readable."""
     workspace: Workspace = ctx.obj
     tally = Tally("corpus remove", None)
     with workspace.open_store() as store:
-        store.remove_corpus(name)
+        if document is None:
+            store.remove_corpus(name)
+        else:
+            store.corpus_files.remove_document(name, document)
     tally.done = 1
+    what = f"corpus '{name}'" if document is None else f"document '{document}' of corpus '{name}'"
     return Outcome(
-        tally.document(corpus=name),
-        f"corpus '{name}' removed; next: stepgold index",
+        tally.document(corpus=name, document=document),
+        f"{what} removed; next: stepgold index",
         as_json=json_output,
     )

@@ -9,10 +9,10 @@ from typing import Any
 
 from traces.errors import InputError
 
-PATH_KEYS = frozenset({"files", "paths", "out", "prompt", "template"})
+PATH_KEYS = frozenset({"files", "paths", "out", "prompt", "template", "evaluate"})
 """Keys whose relative paths start from the folder of the TOML file."""
 
-SPEC_KEYS = frozenset({"judge", "policy", "prm"})
+SPEC_KEYS = frozenset({"judge", "policy", "prm", "rewriter"})
 """Keys that hold a model spec, of which `hf:` may name a relative path."""
 
 HIDDEN_KEYS = frozenset({"json", "help"})
@@ -111,7 +111,7 @@ def _absolute(key: str, value: Any, folder: Path) -> Any:
         return str(folder / value)
     if key in SPEC_KEYS and value.startswith("hf:") and (folder / value[3:]).exists():
         return f"hf:{folder / value[3:]}"
-    if key == "encoder" and (folder / value).exists():
+    if key in {"encoder", "rerank"} and (folder / value).exists():
         return str(folder / value)
     return value
 

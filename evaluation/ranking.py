@@ -78,7 +78,7 @@ def evaluate_rankings(
 
 
 def _discounted(grades: Sequence[int]) -> float:
-    return sum((2**grade - 1) / log2(rank + 1) for rank, grade in enumerate(grades, start=1))
+    return sum((2.0**grade - 1) / log2(rank + 1) for rank, grade in enumerate(grades, start=1))
 
 
 def _mean(values: Sequence[float]) -> float | None:

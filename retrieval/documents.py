@@ -11,8 +11,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from retrieval.encodings import read_text
 from retrieval.html_text import html_to_text
 from retrieval.jsonl_rows import read_rows
 from retrieval.pdf_text import pdf_to_text
@@ -20,7 +22,9 @@ from traces.errors import CorpusError
 from traces.records import StoredDocument
 
 MAX_TEXT_BYTES = 50_000_000
-"""Largest text or HTML file, and longest JSONL line: beyond it a file is a dump, not a document."""
+"""Largest text, HTML or PDF file, and longest JSONL line: beyond it a file is a dump, no document."""
+READER_VERSION = 2
+"""Version of what is made of a file; files read by another one are read again."""
 
 _OFFICE = {".doc", ".docx", ".rtf", ".odt", ".ppt", ".pptx", ".xls", ".xlsx", ".epub"}
 _EXPECTED = frozenset(_OFFICE | {".xml", ".xhtml", ".tex", ".csv", ".tsv", ".json", ".gz", ".zip"})
@@ -45,7 +49,68 @@ class DocumentProblem:
     """True if the document itself was yielded and only a part of it is missing."""
 
 
-def read_documents(paths: Iterable[Path | str]) -> Iterator[StoredDocument | DocumentProblem]:
+@dataclass(frozen=True, slots=True)
+class DocumentFile:
+    """A file to read documents from."""
+
+    path: Path
+    """The file, as the user named it or its folder."""
+    name: str
+    """Path below its root, with `/`: the name of its document, or the beginning of their names."""
+    root: Path
+    """The folder the user named; for a file the user named, its parent folder. Absolute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files behind what a user named."""
+
+    files: tuple[DocumentFile, ...]
+    """Files of types that are read or that a person may believe to be read, in order."""
+    problems: tuple[DocumentProblem, ...]
+    """Folders that could not be listed."""
+    folders: tuple[Path, ...]
+    """Absolute paths of the named folders that could be listed as a whole."""
+
+
+def list_files(paths: Iterable[Path | str]) -> Listing:
+    """The files of files and folders, in the order given, folders sorted by path.
+
+    Hidden files are passed over; nothing is opened.
+
+    Raises:
+        CorpusError: a path does not exist.
+    """
+    named = [Path(path) for path in paths]
+    for path in named:
+        if not path.exists():
+            raise CorpusError(
+                f"There is no file or folder '{path}'.", remedy="check the path of the corpus"
+            )
+    files: list[DocumentFile] = []
+    problems: list[DocumentProblem] = []
+    folders: list[Path] = []
+    for path in named:
+        if not path.is_dir():
+            files.append(DocumentFile(path, path.name, path.resolve().parent))
+            continue
+        root = path.resolve()
+        faults: list[OSError] = []
+        for file in _files_below(path, faults):
+            if _reader(file) is not None or file.suffix.lower() in _EXPECTED:
+                files.append(DocumentFile(file, file.relative_to(path).as_posix(), root))
+        problems += [
+            DocumentProblem(Path(fault.filename), f"cannot be listed ({fault.strerror})")
+            for fault in faults
+        ]
+        if not faults:
+            folders.append(root)
+    return Listing(tuple(files), tuple(problems), tuple(folders))
+
+
+def read_documents(
+    paths: Iterable[Path | str], *, max_bytes: int = MAX_TEXT_BYTES
+) -> Iterator[StoredDocument | DocumentProblem]:
     """Yield the documents of files and folders, in the order given, folders sorted by path.
 
     A document's name is its path relative to the folder given (the file name for a file given),
@@ -55,86 +120,108 @@ def read_documents(paths: Iterable[Path | str]) -> Iterator[StoredDocument | Doc
     Raises:
         CorpusError: a path does not exist (raised before the first document).
     """
-    named = [Path(path) for path in paths]
-    for path in named:
-        if not path.exists():
-            raise CorpusError(
-                f"There is no file or folder '{path}'.", remedy="check the path of the corpus"
-            )
-    return _refuse_same_names(entry for path in named for entry in _read_path(path))
+    listing = list_files(paths)
+    return chain(
+        listing.problems,
+        _refuse_same_names(
+            (file.path, entry)
+            for file in listing.files
+            for entry in read_file(file, max_bytes=max_bytes)
+        ),
+    )
 
 
-Entry = tuple[Path, StoredDocument | DocumentProblem]
-
-
-def _refuse_same_names(entries: Iterable[Entry]) -> Iterator[StoredDocument | DocumentProblem]:
+def _refuse_same_names(
+    entries: Iterable[tuple[Path, StoredDocument | DocumentProblem]],
+) -> Iterator[StoredDocument | DocumentProblem]:
     read_from: dict[str, Path] = {}
     for path, entry in entries:
         if isinstance(entry, StoredDocument):
             before = read_from.setdefault(entry.name, path)
             if before is not path:
-                reason = f"has the same name as '{before}': add its parent folder instead"
-                yield DocumentProblem(path, reason, id=entry.name)
+                yield DocumentProblem(path, same_name(str(before)), id=entry.name)
                 continue
         yield entry
 
 
-def _read_path(path: Path) -> Iterator[Entry]:
-    if not path.is_dir():
-        yield from _read_file(path, path.name)
-        return
-    for file in _files_below(path):
-        if _reader(file) is not None or file.suffix.lower() in _EXPECTED:
-            yield from _read_file(file, file.relative_to(path).as_posix())
+def same_name(other: str) -> str:
+    """The reason why a document is not taken whose name another one has."""
+    return f"has the same name as '{other}': add its parent folder instead"
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path, faults: list[OSError]) -> list[Path]:
     found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=faults.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in files if not name.startswith(".")]
     return sorted(found, key=lambda file: file.relative_to(folder).parts)
 
 
-def _read_file(path: Path, name: str) -> Iterator[Entry]:
-    reader = _reader(path)
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes, read in pieces.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_file(
+    file: DocumentFile, *, max_bytes: int = MAX_TEXT_BYTES
+) -> Iterator[StoredDocument | DocumentProblem]:
+    """Yield the documents of one file; what cannot be read is a problem, and the rest goes on.
+
+    Args:
+        file: the file.
+        max_bytes: largest text, HTML or PDF file; for JSONL the longest line.
+    """
+    reader = _reader(file.path)
     if reader is None:
-        reason = f"is of a type that is not read ('{path.suffix}'): convert it to .txt, .md, .html or .pdf"
-        yield path, DocumentProblem(path, reason)
+        reason = f"is of a type that is not read ('{file.path.suffix}'): convert it to .txt, .md, .html or .pdf"
+        yield DocumentProblem(file.path, reason)
         return
     try:
-        if path.stat().st_size == 0:
+        if file.path.stat().st_size == 0:
             raise ValueError("is empty (0 bytes)")
-        for entry in reader(path, name):
-            yield path, entry
+        yield from reader(file.path, file.name, max_bytes)
     except ValueError as fault:
-        yield path, DocumentProblem(path, str(fault))
+        yield DocumentProblem(file.path, str(fault))
     except OSError as fault:
-        yield path, DocumentProblem(path, f"cannot be read ({fault.strerror or fault})")
+        yield DocumentProblem(file.path, f"cannot be read ({fault.strerror or fault})")
 
 
-def _reader(path: Path) -> Callable[[Path, str], Iterator[StoredDocument | DocumentProblem]] | None:
+Reader = Callable[[Path, str, int], Iterator[StoredDocument | DocumentProblem]]
+"""Takes the file, the name of its document and the most bytes."""
+
+
+def _reader(path: Path) -> Reader | None:
     if path.name.lower().endswith(".jsonl.gz"):
         return _read_jsonl
     return _READERS.get(path.suffix.lower())
 
 
-def _read_text(path: Path, name: str) -> Iterator[StoredDocument]:
-    yield make_document(name, path.stem, _decoded(path), str(path))
+def _read_text(path: Path, name: str, max_bytes: int) -> Iterator[StoredDocument]:
+    yield make_document(name, path.stem, read_text(path, max_bytes=max_bytes), str(path))
 
 
-def _read_markdown(path: Path, name: str) -> Iterator[StoredDocument]:
-    text = _decoded(path)
+def _read_markdown(path: Path, name: str, max_bytes: int) -> Iterator[StoredDocument]:
+    text = read_text(path, max_bytes=max_bytes)
     heading = _HEADING.search(text)
     yield make_document(name, heading.group(1) if heading else path.stem, text, str(path))
 
 
-def _read_html(path: Path, name: str) -> Iterator[StoredDocument]:
-    title, text = html_to_text(_decoded(path))
+def _read_html(path: Path, name: str, max_bytes: int) -> Iterator[StoredDocument]:
+    title, text = html_to_text(read_text(path, max_bytes=max_bytes, html=True))
     yield make_document(name, title or path.stem, text, str(path))
 
 
-def _read_pdf(path: Path, name: str) -> Iterator[StoredDocument | DocumentProblem]:
+def _read_pdf(path: Path, name: str, max_bytes: int) -> Iterator[StoredDocument | DocumentProblem]:
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ValueError(
+            f"has {size:,} bytes, more than {max_bytes:,}: split it, or raise --max-file-mb"
+        )
     pdf = pdf_to_text(path)
     yield make_document(name, pdf.title or path.stem, pdf.text, str(path))
     if pdf.image_pages:
@@ -144,8 +231,10 @@ def _read_pdf(path: Path, name: str) -> Iterator[StoredDocument | DocumentProble
         yield DocumentProblem(path, reason, partial=True)
 
 
-def _read_jsonl(path: Path, name: str) -> Iterator[StoredDocument | DocumentProblem]:
-    for row in read_rows(path, max_bytes=MAX_TEXT_BYTES):
+def _read_jsonl(
+    path: Path, name: str, max_bytes: int
+) -> Iterator[StoredDocument | DocumentProblem]:
+    for row in read_rows(path, max_bytes=max_bytes):
         if row.problem is not None:
             yield DocumentProblem(path, row.problem, line=row.line, id=row.id)
             continue
@@ -155,7 +244,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[StoredDocument | DocumentProb
             yield DocumentProblem(path, str(fault), line=row.line, id=row.id)
 
 
-_READERS: dict[str, Callable[[Path, str], Iterator[StoredDocument | DocumentProblem]]] = {
+_READERS: dict[str, Reader] = {
     ".txt": _read_text,
     ".md": _read_markdown,
     ".markdown": _read_markdown,
@@ -164,23 +253,6 @@ _READERS: dict[str, Callable[[Path, str], Iterator[StoredDocument | DocumentProb
     ".pdf": _read_pdf,
     ".jsonl": _read_jsonl,
 }
-
-
-def _decoded(path: Path) -> str:
-    """The file as text, without byte-order mark."""
-    size = path.stat().st_size
-    if size > MAX_TEXT_BYTES:
-        raise ValueError(f"has {size:,} bytes, more than {MAX_TEXT_BYTES:,}: split it")
-    content = path.read_bytes()
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError("is UTF-16: convert it to UTF-8")
-    if b"\x00" in content:
-        raise ValueError("is a binary file (NUL bytes)")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as fault:
-        byte = f"byte 0x{content[fault.start]:02x} at offset {fault.start}"
-        raise ValueError(f"is not UTF-8 ({byte}): convert it to UTF-8") from fault
 
 
 def make_document(name: str, title: str, text: str, source: str) -> StoredDocument:

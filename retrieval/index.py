@@ -1,76 +1,77 @@
-"""The FAISS index over passages: build, search, save, load. The only file that imports faiss."""
+"""The index over passages: build, change, search, save, load.
+
+The vectors lie in FAISS under the store's passage ids. A flat index is searched exactly, in FAISS's
+own memory, by `retrieval.exact_search`; hnsw and ivf are searched by FAISS, as far as was measured
+to be enough (`retrieval.index_tuning`).
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from math import sqrt
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.embedding import Vectors, encode_in_batches
+from retrieval.exact_search import nearest_rows
+from retrieval.faiss_rows import VERSION, FaissRows, Ids, RowsAt
+from retrieval.index_checks import check_new, check_queries, check_rows, require_match
 from retrieval.index_files import (
+    VECTORS,
     IndexManifest,
+    checked_file,
     created_by,
+    damaged,
     read_manifest,
-    read_payload,
+    read_whole,
     write_index,
 )
+from retrieval.index_kinds import KINDS, is_fitting, require_kind, resolve_kind
+from retrieval.index_tuning import RECALL_TARGET, SAMPLE, K, SearchQuality, sample_queries, tune
+from retrieval.machine import available_memory
 from traces.errors import IndexMismatch, InputError, StoreError
 
 __all__ = ["KINDS", "PassageIndex", "encode_in_batches", "require_kind", "resolve_kind"]
 
-KINDS = ("auto", "flat", "hnsw", "ivf")
-"""What `--kind` takes."""
-FLAT_LIMIT = 500_000
-"""`auto` is exact up to so many passages: batched exact search is as fast as a matrix product."""
+_ROWS_AT_ONCE = 4096
 
-_UNIT_TOLERANCE = 1e-3
-
-if sys.platform == "darwin":
-    # torch and faiss each bring an OpenMP runtime there, and two that run threads crash.
-    faiss.omp_set_num_threads(1)
-
-
-def require_kind(kind: str) -> None:
-    """Refuse a kind of index that there is none of.
-
-    Raises:
-        InputError: naming the kinds there are.
-    """
-    if kind not in KINDS:
-        raise InputError(f"There is no index kind '{kind}'.", remedy=f"choose {', '.join(KINDS)}")
-
-
-def resolve_kind(kind: str, count: int) -> str:
-    """What `auto` means for `count` passages: flat up to 500,000, else hnsw."""
-    if kind != "auto":
-        return kind
-    return "flat" if count <= FLAT_LIMIT else "hnsw"
+Found = tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]
+"""Ids and similarities, one array a query."""
 
 
 class PassageIndex:
     """Passage ids by vector. Made by `build` or `load`."""
 
-    def __init__(self, index: faiss.IndexIDMap2, kind: str) -> None:
-        self._index = index
-        self._ids = set(faiss.vector_to_array(index.id_map).tolist())
-        self.kind = kind
-        """flat, hnsw or ivf."""
+    def __init__(self, rows: FaissRows, quality: SearchQuality | None = None) -> None:
+        self._rows = rows
+        self.quality = quality
+        """How well it searches; None for flat, which is exact, and before `tune`."""
 
     @property
-    def count(self) -> int:
-        """Passages in the index."""
-        return int(self._index.ntotal)
+    def kind(self) -> str:
+        """flat, hnsw or ivf."""
+        return self._rows.kind
 
     @property
     def dimension(self) -> int:
         """Length of the vectors."""
-        return int(self._index.d)
+        return self._rows.dimension
+
+    @property
+    def ids(self) -> Ids:
+        """The passages' ids, in no particular order."""
+        return self._rows.ids[self._rows.ids >= 0]
+
+    @property
+    def count(self) -> int:
+        """Passages in the index."""
+        return len(self.ids)
+
+    @property
+    def removed_share(self) -> float:
+        """Share of rows in [0, 1] of removed passages; in hnsw and ivf they still cost time."""
+        return 1 - self.count / len(self._rows.ids) if len(self._rows.ids) else 0.0
 
     @classmethod
     def build(cls, ids: Sequence[int], vectors: Vectors, *, kind: str = "auto") -> PassageIndex:
@@ -80,36 +81,70 @@ class PassageIndex:
             InputError: nothing to index, an unknown kind, a repeated or negative id, numbers of
                 ids and rows that differ, or a row that is not a finite unit vector.
         """
-        require_kind(kind)
-        if len(ids) == 0:
-            raise InputError("There is no passage to index.", remedy="stepgold corpus add")
-        kind = resolve_kind(kind, len(ids))
         rows = np.ascontiguousarray(vectors, dtype=np.float32)
-        _check_rows(ids, rows, rows.shape[-1])
-        built = cls(faiss.IndexIDMap2(_new_index(kind, rows)), kind)
-        built.add(ids, rows)
-        return built
+        if len(rows) != len(ids):
+            check_rows(np.asarray(ids, dtype=np.int64), rows, rows.shape[-1])
+        return cls.build_from(ids, rows.shape[-1], lambda places: rows[places], kind=kind)
 
-    def add(self, ids: Sequence[int], vectors: Vectors) -> None:
-        """Add passages; FAISS itself would take a second vector under the same id without a word.
+    @classmethod
+    def build_from(
+        cls,
+        ids: Sequence[int] | Ids,
+        dimension: int,
+        vectors_at: RowsAt,
+        *,
+        kind: str = "auto",
+        progress: Callable[[Iterable[Ids], int], Iterable[Ids]] | None = None,
+    ) -> PassageIndex:
+        """`build` for vectors that need not all lie in memory: `vectors_at` gives those at places.
 
         Raises:
             InputError: as for `build`.
         """
-        rows = np.ascontiguousarray(vectors, dtype=np.float32)
-        _check_rows(ids, rows, self.dimension)
-        given = {int(passage_id) for passage_id in ids}
-        repeated = given & self._ids
-        if repeated or len(given) < len(ids):
-            which = f" (for example {min(repeated)})" if repeated else ""
-            raise InputError(f"A passage id is there twice{which}.", remedy="stepgold index")
-        self._index.add_with_ids(rows, np.asarray(ids, dtype=np.int64))
-        self._ids |= given
+        require_kind(kind)
+        given = np.asarray(ids, dtype=np.int64)
+        if not len(given):
+            raise InputError("There is no passage to index.", remedy="stepgold corpus add")
+        check_new(given, np.zeros(0, dtype=np.int64))
+        kind = resolve_kind(kind, len(given), dimension, available_memory())
+        built = cls(FaissRows.empty(kind, dimension, len(given), vectors_at))
+        built.add_from(given, vectors_at, progress)
+        return built
 
-    def search(
-        self, vectors: Vectors, k: int
-    ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
-        """The nearest passages of each query vector, best first.
+    def add(self, ids: Sequence[int] | Ids, vectors: Vectors) -> None:
+        """Add passages; FAISS itself would take a second vector under the same id without a word.
+
+        Raises:
+            InputError: as for `build`; nothing was added.
+        """
+        given = np.asarray(ids, dtype=np.int64)
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        check_rows(given, rows, self.dimension)
+        check_new(given, self._rows.ids)
+        self._rows.add(given, rows)
+
+    def add_from(
+        self,
+        ids: Ids,
+        vectors_at: RowsAt,
+        progress: Callable[[Iterable[Ids], int], Iterable[Ids]] | None = None,
+    ) -> None:
+        """`add` part by part, for vectors that need not all lie in memory."""
+        places = np.arange(len(ids))
+        parts = [places[at : at + _ROWS_AT_ONCE] for at in range(0, len(ids), _ROWS_AT_ONCE)]
+        for part in parts if progress is None else progress(parts, len(parts)):
+            self.add(ids[part], vectors_at(part))
+
+    def remove(self, ids: Sequence[int] | Ids) -> None:
+        """Take passages out.
+
+        Raises:
+            IndexMismatch: one of them is not in the index; nothing was removed.
+        """
+        self._rows.remove(np.unique(self._rows.places_of(ids)))
+
+    def search(self, vectors: Vectors, k: int) -> Found:
+        """The nearest passages of each query vector, best first, equally near ones by id.
 
         Args:
             vectors: m unit rows.
@@ -117,38 +152,77 @@ class PassageIndex:
 
         Returns:
             Ids and cosine similarities in [-1, 1], one array a query: shorter than `k` where
-            FAISS found fewer (its padding, id -1, is taken out).
+            there are fewer passages, or FAISS found fewer (its padding, id -1, is taken out).
 
         Raises:
             InputError: k below 1, or vectors of another dimension.
         """
         queries = np.ascontiguousarray(vectors, dtype=np.float32)
-        if k < 1:
-            raise InputError(f"Cannot look for {k} passages.", remedy="choose k of at least 1")
-        if queries.ndim != 2 or queries.shape[1] != self.dimension:
-            raise InputError(
-                f"Query vectors of shape {queries.shape} do not fit an index of dimension {self.dimension}."
-            )
-        # FAISS >= 1.15 goes over to BLAS only above 128,000 / d queries, about 150 times too late
-        # (measured: its own kernels take 20 times the bare matrix product at 256 queries).
-        faiss.cvar.distance_compute_blas_threshold = 16 * self.dimension
-        similarities, ids = self._index.search(queries, min(k, self.count))
+        check_queries(queries, k, self.dimension)
+        if self.kind == "flat":
+            ids, similarities = nearest_rows(self._rows.matrix(), queries, k, ids=self._rows.ids)
+            return list(ids), list(np.clip(similarities, -1, 1))
+        return self._search_within(self._reach(), queries, k)
+
+    def _search_within(self, reach: int, queries: Vectors, k: int) -> Found:
+        ids, similarities = self._rows.search(queries, min(k, max(1, self.count)), reach)
         found = [row >= 0 for row in ids]
         return (
             [row[hit] for row, hit in zip(ids, found, strict=True)],
             [np.clip(row[hit], -1, 1) for row, hit in zip(similarities, found, strict=True)],
         )
 
+    def _reach(self) -> int:
+        if self.quality is not None:
+            return self.quality.value
+        return min(self._rows.largest_reach, 128)
+
+    def tune(self, *, target: float = RECALL_TARGET, seed: int = 0) -> None:
+        """Measure how far hnsw or ivf must look to reach recall@10 of `target`; kept in `quality`."""
+        if self.kind == "flat" or not self.count:
+            return
+        chosen = np.random.default_rng(seed).permutation(self.ids)[:SAMPLE]
+        queries = sample_queries(self.vectors(chosen), seed)
+        ids, largest = self._rows.ids, self._rows.largest_reach
+        if self.kind == "hnsw":
+            matrix = self._rows.matrix()
+            exact = list(nearest_rows(matrix, queries, K, ids=ids, allowed=ids >= 0)[0])
+        else:
+            exact = self._search_within(largest, queries, K)[0]
+        self.quality = tune(
+            lambda reach: self._search_within(reach, queries, K)[0],
+            exact,
+            parameter=self._rows.knob,
+            largest=largest,
+            target=target,
+            seed=seed,
+        )
+
+    def vectors(self, ids: Sequence[int] | Ids) -> Vectors:
+        """The vectors of these passages in this order, shape (n, dimension).
+
+        Raises:
+            IndexMismatch: a passage is not in the index.
+        """
+        return self._rows.at(self._rows.places_of(ids))
+
     def save(
-        self, folder: Path, *, encoder: str, encoder_spec: str | None, corpus_fingerprint: str
+        self,
+        folder: Path,
+        *,
+        encoder: str,
+        encoder_spec: str | None,
+        corpus_fingerprint: str,
+        others: Mapping[str, Callable[[Path], None]] | None = None,
     ) -> None:
-        """Write index and manifest so that a kill at any moment leaves the old or the new pair.
+        """Write index and manifest so that a kill at any moment leaves the old or the new index.
 
         Args:
             folder: made if it is not there; one writer at a time.
             encoder: name of the encoder, with the hash of its weights.
             encoder_spec: how the user named it; None for the default.
             corpus_fingerprint: of the corpora the passages come from.
+            others: by suffix, writers of further files that belong to this state of the index.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -160,30 +234,35 @@ class PassageIndex:
             count=self.count,
             kind=self.kind,
             corpus_fingerprint=corpus_fingerprint,
-            created_by=f"{created_by()}, faiss {faiss.__version__}",
+            created_by=f"{created_by()}, faiss {VERSION}",
+            quality=self.quality,
         )
-        write_index(folder, manifest, lambda path: _write(self._index, path))
+        write_index(folder, manifest, {VECTORS: self._rows.write, **(others or {})})
 
     @classmethod
-    def load(cls, folder: Path, *, encoder: str, corpus_fingerprint: str) -> PassageIndex:
+    def load(
+        cls, folder: Path, *, encoder: str, corpus_fingerprint: str | None, writable: bool = False
+    ) -> PassageIndex:
         """Open the index, if it belongs to this encoder and to this state of the corpora.
 
+        Args:
+            folder: where it lies.
+            encoder: name of the encoder in use.
+            corpus_fingerprint: of the corpora now; None takes an index of any state.
+            writable: read it into memory, so that passages can be added and removed; otherwise
+                its file is mapped, and takes memory only as it is searched.
+
         Raises:
-            IndexMismatch: there is none, or it was built with another encoder or corpus.
+            IndexMismatch: there is none, or it was built with another encoder or corpus, or
+                written by another version of this program.
             StoreError: its files are damaged.
         """
-        manifest = read_manifest(folder)
-        _require_match(manifest, folder, encoder, corpus_fingerprint)
-        path = read_payload(folder, manifest)
-        try:
-            index = faiss.read_index(str(path))
-        except RuntimeError as fault:
-            raise _damaged(path) from fault
-        if not isinstance(index, faiss.IndexIDMap2):
-            raise _damaged(path)
-        if (index.ntotal, index.d) != (manifest.count, manifest.dimension):
-            raise _damaged(path)
-        return cls(index, manifest.kind)
+
+        def read(manifest: IndexManifest) -> PassageIndex:
+            require_match(manifest, folder, encoder, corpus_fingerprint)
+            return _opened(folder, manifest, writable)
+
+        return read_whole(folder, read)
 
     @staticmethod
     def encoder_spec(folder: Path) -> str | None:
@@ -200,70 +279,21 @@ class PassageIndex:
         """Whether `folder` holds an undamaged index of this encoder, corpus state and kind."""
         try:
             manifest = read_manifest(folder)
-            _require_match(manifest, folder, encoder, corpus_fingerprint)
-            read_payload(folder, manifest)
+            require_match(manifest, folder, encoder, corpus_fingerprint)
+            for suffix in manifest.files:
+                checked_file(folder, manifest, suffix)
         except (IndexMismatch, StoreError):
             return False
-        return manifest.kind == resolve_kind(kind, manifest.count)
+        return is_fitting(manifest.kind, kind, manifest.count)
 
 
-def _new_index(kind: str, rows: Vectors) -> faiss.Index:
-    dimension = rows.shape[1]
-    metric = faiss.METRIC_INNER_PRODUCT
-    if kind == "flat":
-        return faiss.IndexFlat(dimension, metric)
-    if kind == "hnsw":
-        graph = faiss.IndexHNSWFlat(dimension, 32, metric)
-        graph.hnsw.efConstruction = 80
-        graph.hnsw.efSearch = 128  # recall@10 .993 on 20,482 real embeddings
-        return graph
-    # FAISS wants 39 training vectors a list; recall@10 .970 at an eighth of the lists on the same.
-    lists = max(1, min(int(4 * sqrt(len(rows))), len(rows) // 39))
-    inverted = faiss.IndexIVFFlat(faiss.IndexFlat(dimension, metric), dimension, lists, metric)
-    inverted.nprobe = -(-lists // 8)
-    inverted.train(rows)
-    return inverted
-
-
-def _check_rows(ids: Sequence[int], rows: Vectors, dimension: int) -> None:
-    if rows.shape != (len(ids), dimension):
-        raise InputError(
-            f"{len(ids)} ids and vectors of shape {rows.shape} do not belong together."
-        )
-    if min(ids, default=0) < 0:
-        raise InputError(f"A passage id is below 0: {min(ids)}.")
-    norms = np.linalg.norm(rows, axis=1)
-    wrong = np.flatnonzero(~(np.abs(norms - 1) <= _UNIT_TOLERANCE))
-    if wrong.size:
-        raise InputError(
-            f"The vector of passage {ids[wrong[0]]} has length {norms[wrong[0]]:.4g}, not 1.",
-            remedy="use an encoder that gives finite vectors",
-        )
-
-
-def _write(index: Any, path: Path) -> None:
+def _opened(folder: Path, manifest: IndexManifest, writable: bool) -> PassageIndex:
+    path = checked_file(folder, manifest, VECTORS)
     try:
-        faiss.write_index(index, str(path))
-    except RuntimeError as fault:  # FAISS reports a full disk and a missing right so
-        raise OSError(str(fault)) from fault
-
-
-def _require_match(manifest: IndexManifest, folder: Path, encoder: str, fingerprint: str) -> None:
-    if manifest.encoder != encoder:
-        raise IndexMismatch(
-            f"The index was built with encoder '{manifest.encoder}', but '{encoder}' is in use.",
-            where=str(folder),
-            remedy="build it anew with `stepgold index`, or name the same encoder",
-        )
-    if manifest.corpus_fingerprint != fingerprint:
-        raise IndexMismatch(
-            "The corpora have changed since the index was built.",
-            where=str(folder),
-            remedy="bring it up to date with `stepgold index`",
-        )
-
-
-def _damaged(path: Path) -> StoreError:
-    return StoreError(
-        "The index file is damaged.", where=str(path), remedy="build it anew with `stepgold index`"
-    )
+        opened = PassageIndex(FaissRows.read(path, mapped=not writable), manifest.quality)
+    except ValueError as fault:
+        raise damaged(path) from fault
+    stated = (manifest.kind, manifest.dimension, manifest.count)
+    if (opened.kind, opened.dimension, opened.count) != stated:
+        raise damaged(path)
+    return opened

@@ -1,13 +1,20 @@
-"""Evidence for problems: encode the queries, search the index, look the passages up."""
+"""Evidence for problems and traces: find candidates, choose among them, look the passages up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from string import ascii_uppercase
+from typing import Any
 
-from retrieval.encoder import Encoder
-from retrieval.index import PassageIndex
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.bm25 import LexicalIndex
+from retrieval.candidates import CandidateSearch, Dense, QueryCandidates
+from retrieval.choice import Candidate, Chooser
+from retrieval.config import RetrievalConfig
+from retrieval.fusion import Ranking, reciprocal_rank_fusion
+from retrieval.queries import Query, query_of
+from retrieval.rerank import Reranker
 from traces.errors import IndexMismatch, InputError
 from traces.evidence import Evidence, Passage
 from traces.problem import Problem
@@ -15,87 +22,177 @@ from traces.problem import Problem
 _QUERY_BATCH = 256
 """Queries searched at once: exact search in batches costs a small part of one by one."""
 
-
-def query_of(problem: Problem) -> str:
-    """What is looked for: the question, with its lettered options below."""
-    options = [
-        f"({ascii_uppercase[index]}) {option}" if index < len(ascii_uppercase) else option
-        for index, option in enumerate(problem.options)
-    ]
-    return "\n".join([problem.question, *options])
+PassageLookup = Callable[[Collection[int]], Mapping[int, Passage]]
+"""Passages by id, as `Store.passages_by_id` gives them."""
 
 
-class DenseRetriever:
-    """Finds the passages nearest to each problem by the cosine of their vectors.
+class PassageRetriever:
+    """Finds evidence; `labeling.stages.Retriever`.
 
     Args:
-        index: the index.
-        encoder: the encoder the index was built with.
-        passages_by_id: looks passages up (`Store.passages_by_id`).
-        k: passages a query, at least 1.
+        config: how.
+        passages_by_id: looks passages up.
+        dense: vectors, for the modes dense and hybrid.
+        lexical: words, for the modes bm25 and hybrid.
+        reranker: for `config.rerank`.
+        ids_of_corpus: ids of a corpus's passages, for `config.quotas`.
 
     Raises:
-        InputError: k is below 1.
+        InputError: the configuration needs a part that is not given.
     """
 
     def __init__(
         self,
-        index: PassageIndex,
-        encoder: Encoder,
-        passages_by_id: Callable[[Collection[int]], Mapping[int, Passage]],
-        k: int = 5,
+        config: RetrievalConfig,
+        passages_by_id: PassageLookup,
+        *,
+        dense: Dense | None = None,
+        lexical: LexicalIndex | None = None,
+        reranker: Reranker | None = None,
+        ids_of_corpus: Callable[[str], Sequence[int]] | None = None,
     ) -> None:
-        if k < 1:
-            raise InputError(f"Cannot look for {k} passages.", remedy="choose k of at least 1")
-        self._index = index
-        self._encoder = encoder
+        self._config = config
+        self._dense = dense
+        self._reranker = reranker
+        self._search = CandidateSearch(config, dense, lexical)
+        if config.mmr is not None and config.mode == "bm25":
+            raise InputError("MMR needs vectors.", remedy="use --mode hybrid or --mode dense")
+        self._choose = Chooser(config, reranker, None if dense is None else dense.index.vectors)
         self._passages_by_id = passages_by_id
-        self._k = k
+        self._parts: dict[str, NDArray[np.int64]] = {}
+        for corpus in config.quotas:
+            if ids_of_corpus is None:
+                raise InputError("Quotas need the corpora's passages.")
+            self._parts[corpus] = np.asarray(ids_of_corpus(corpus), dtype=np.int64)
 
-    def config(self) -> dict[str, str | int]:
+    def config(self) -> dict[str, Any]:
         """What decides the evidence besides the corpora, as strict JSON."""
-        return {
-            "retriever": "dense",
-            "encoder": self._encoder.name,
-            "index": self._index.kind,
-            "query": "question+options",
-            "k": self._k,
-        }
+        stored = self._config.as_dict()
+        if self._dense is not None and self._config.mode != "bm25":
+            stored |= {"encoder": self._dense.encoder.name, "index": self._dense.index.kind}
+        if self._reranker is not None:
+            stored["rerank"] = self._reranker.name
+        return stored
 
     def retrieve(self, problems: Iterable[Problem]) -> Iterator[tuple[str, tuple[Evidence, ...]]]:
         """Yield (problem id, evidence best first) for every problem, in order, batch by batch.
 
         Raises:
-            IndexMismatch: the index names a passage that the store does not have.
+            IndexMismatch: an index names a passage that the store does not have.
         """
-        remaining = iter(problems)
-        while batch := list(islice(remaining, _QUERY_BATCH)):
-            found = self.search_many([query_of(problem) for problem in batch])
-            for problem, evidence in zip(batch, found, strict=True):
-                yield problem.id, evidence
+        asked = ((problem.id, (Query(query_of(problem)),)) for problem in problems)
+        return self.retrieve_for(asked)
+
+    def retrieve_for(
+        self, asked: Iterable[tuple[str, Sequence[Query]]]
+    ) -> Iterator[tuple[str, tuple[Evidence, ...]]]:
+        """Yield (key, evidence best first) for keys with one query or several, whose finds are fused.
+
+        Evidence says by `step` which query put it highest.
+
+        Raises:
+            IndexMismatch: an index names a passage that the store does not have.
+        """
+        batch: list[tuple[str, Sequence[Query]]] = []
+        waiting = 0
+        for key, queries in asked:
+            batch.append((key, queries))
+            waiting += len(queries)
+            if waiting >= _QUERY_BATCH:
+                yield from self._answer(batch)
+                batch, waiting = [], 0
+        yield from self._answer(batch)
 
     def search(self, text: str) -> tuple[Evidence, ...]:
-        """The passages nearest to one text, best first."""
+        """The passages for one text, best first."""
         return self.search_many([text])[0]
 
     def search_many(self, texts: Sequence[str]) -> list[tuple[Evidence, ...]]:
-        """The passages nearest to each text, best first.
+        """The passages for each text, best first.
 
         Raises:
-            IndexMismatch: the index names a passage that the store does not have.
+            IndexMismatch: an index names a passage that the store does not have.
         """
-        ids, similarities = self._index.search(self._encoder.encode(texts, query=True), self._k)
-        wanted = {int(passage_id) for row in ids for passage_id in row}
-        passages = self._passages_by_id(wanted)
-        if missing := wanted - passages.keys():
+        asked = [(str(number), (Query(text),)) for number, text in enumerate(texts)]
+        return [evidence for _, evidence in self.retrieve_for(asked)]
+
+    def _answer(
+        self, batch: Sequence[tuple[str, Sequence[Query]]]
+    ) -> Iterator[tuple[str, tuple[Evidence, ...]]]:
+        texts = [query.text for _, queries in batch for query in queries]
+        everywhere = iter(self._search.search(texts))
+        parts = {
+            corpus: iter(self._search.search(texts, within=ids))
+            for corpus, ids in self._parts.items()
+        }
+        known: dict[int, Passage] = {}
+        for key, queries in batch:
+            found = [next(everywhere) for _ in queries]
+            candidates = self._fused(queries, found)
+            for rest in parts.values():
+                # Behind what was found everywhere: they are there for their quota alone.
+                for passage_id, candidate in self._fused(
+                    queries, [next(rest) for _ in queries]
+                ).items():
+                    candidates.setdefault(passage_id, candidate)
+            ordered = [*candidates.values()]
+            chosen = self._choose(ordered, lambda ids: self._look_up(ids, known))
+            yield (
+                key,
+                tuple(
+                    Evidence(
+                        known[candidate.id], self._cosine(candidate), rank, candidate.query.step
+                    )
+                    for rank, candidate in enumerate(chosen)
+                ),
+            )
+
+    def _fused(
+        self, queries: Sequence[Query], found: Sequence[QueryCandidates]
+    ) -> dict[int, Candidate]:
+        """Candidates of one key by id, best first, each with the query that put it highest."""
+        if len(found) == 1:
+            fused = found[0].ranking
+        else:
+            fused = reciprocal_rank_fusion(
+                [each.ranking for each in found], constant=self._config.constant
+            )
+        best = _best_query([each.ranking for each in found])
+        pairs = list(zip(fused.ids.tolist(), fused.scores.tolist(), strict=True))
+        return {
+            passage_id: Candidate(
+                passage_id, score, queries[best[passage_id]], found[best[passage_id]]
+            )
+            for passage_id, score in pairs[: self._config.pool]
+        }
+
+    def _cosine(self, candidate: Candidate) -> float | None:
+        """The cosine of passage and query; None where vectors play no part."""
+        found = candidate.found
+        if self._dense is None or found.vector is None:
+            return None
+        if (known := found.cosines.get(candidate.id)) is not None:
+            return known
+        [vector] = self._dense.index.vectors([candidate.id])
+        return float(np.clip(vector @ found.vector, -1, 1))
+
+    def _look_up(self, ids: Sequence[int], known: dict[int, Passage]) -> list[Passage]:
+        wanted = [passage_id for passage_id in ids if passage_id not in known]
+        if wanted:
+            known.update(self._passages_by_id(wanted))
+        if missing := [passage_id for passage_id in wanted if passage_id not in known]:
             raise IndexMismatch(
                 f"The index names passage {min(missing)}, which the store does not have.",
                 remedy="build the index anew with `stepgold index`",
             )
-        return [
-            tuple(
-                Evidence(passages[int(passage_id)], float(similarity), rank)
-                for rank, (passage_id, similarity) in enumerate(zip(row, values, strict=True))
-            )
-            for row, values in zip(ids, similarities, strict=True)
-        ]
+        return [known[passage_id] for passage_id in ids]
+
+
+def _best_query(rankings: Sequence[Ranking]) -> dict[int, int]:
+    """By passage, the number of the query that ranks it highest; the first of equals."""
+    best: dict[int, tuple[int, int]] = {}
+    for number, ranking in enumerate(rankings):
+        for passage_id, rank in zip(ranking.ids.tolist(), ranking.ranks().tolist(), strict=True):
+            if passage_id not in best or rank < best[passage_id][0]:
+                best[passage_id] = (rank, number)
+    return {passage_id: number for passage_id, (_, number) in best.items()}

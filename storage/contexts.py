@@ -13,7 +13,7 @@ from storage.codecs.problems import problem_from, trace_from
 from storage.connection import Connections
 from storage.datasets import IMPORT_ORDER, dataset_pk, trace_keys
 from storage.evidence_sets import load_sets
-from storage.tables import PROBLEMS, STEPS, TRACES
+from storage.tables import PROBLEMS, STEPS, TRACE_EVIDENCE, TRACES
 from traces.context import TraceInContext
 from traces.problem import Problem
 
@@ -75,13 +75,7 @@ def _context_page(
     problem_rows = _by_pk(connection, {row.problem_pk for row in rows})
     found = {pk: problem_from(row) for pk, row in problem_rows.items()}
     steps = load_steps(connection, pks)
-    # What was retrieved for the problem goes before what came with the row.
-    chosen = {
-        row.pk: row.evidence_set_pk
-        if problem_rows[row.problem_pk].evidence_set_pk is None
-        else problem_rows[row.problem_pk].evidence_set_pk
-        for row in rows
-    }
+    chosen = _chosen_sets(connection, rows, problem_rows)
     sets = load_sets(connection, filter(None, chosen.values())) if with_evidence else {}
     return [
         TraceInContext(
@@ -91,6 +85,24 @@ def _context_page(
         )
         for row in rows
     ]
+
+
+def _chosen_sets(
+    connection: Connection, rows: Sequence[Row[Any]], problem_rows: dict[int, Row[Any]]
+) -> dict[int, int | None]:
+    """By trace: what was retrieved for it, else for its problem, else what came with the row."""
+    query = select(TRACE_EVIDENCE.c.trace_pk, TRACE_EVIDENCE.c.evidence_set_pk)
+    own = connection.execute(query.where(TRACE_EVIDENCE.c.trace_pk.in_([row.pk for row in rows])))
+    by_trace = {found.trace_pk: found.evidence_set_pk for found in own}
+    chosen: dict[int, int | None] = {}
+    for row in rows:
+        ways = (
+            by_trace.get(row.pk),
+            problem_rows[row.problem_pk].evidence_set_pk,
+            row.evidence_set_pk,
+        )
+        chosen[row.pk] = next((pk for pk in ways if pk is not None), None)
+    return chosen
 
 
 def _by_pk(connection: Connection, pks: Collection[int]) -> dict[int, Row[Any]]:

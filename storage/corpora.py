@@ -12,8 +12,8 @@ from storage import checks
 from storage.bulk import chunks, insert_rows, now
 from storage.codecs.evidence import passage_columns, passage_from
 from storage.connection import Connections
-from storage.outcomes import CorpusOutcome, CorpusSummary
-from storage.tables import CORPORA, DOCUMENTS, PASSAGES
+from storage.outcomes import CorpusOutcome, CorpusSummary, DocumentSource
+from storage.tables import CORPORA, CORPUS_SOURCES, DOCUMENTS, PASSAGES
 from traces.errors import CorpusError
 from traces.evidence import Passage
 from traces.records import StoredDocument
@@ -36,7 +36,7 @@ def add_documents(
         CorpusError: a name comes twice in the call, or a passage is not a part of its document's text.
         InputError: a text cannot be stored.
     """
-    pk = _ensure_corpus(connection, checks.name(corpus, "The corpus name"), licence)
+    pk = ensure_corpus(connection, checks.name(corpus, "The corpus name"), licence)
     seen: set[str] = set()
     done = unchanged = 0
     for document, passages in documents:
@@ -70,9 +70,11 @@ def summaries(connection: Connection) -> list[CorpusSummary]:
         documents.correlate(CORPORA).scalar_subquery().label("documents"),
         passages.correlate(CORPORA).scalar_subquery().label("passages"),
         CORPORA.c.licence,
-    ).order_by(CORPORA.c.name)
+        CORPUS_SOURCES.c.source,
+    ).outerjoin(CORPUS_SOURCES, CORPUS_SOURCES.c.corpus_pk == CORPORA.c.pk)
+    query = query.order_by(CORPORA.c.name)
     return [
-        CorpusSummary(row.name, row.documents, row.passages, row.licence)
+        CorpusSummary(row.name, row.documents, row.passages, row.licence, row.source)
         for row in connection.execute(query)
     ]
 
@@ -106,6 +108,51 @@ def passages(connections: Connections, corpus: str | None) -> Iterator[tuple[int
     return _pages(connections, query)
 
 
+def passage_ids(connection: Connection, corpus: str) -> list[int]:
+    """Ids of the passages of a corpus, ascending.
+
+    Raises:
+        InputError: there is no such corpus.
+    """
+    query = (
+        select(PASSAGES.c.id)
+        .join(DOCUMENTS, PASSAGES.c.document_pk == DOCUMENTS.c.pk)
+        .where(DOCUMENTS.c.corpus_pk == corpus_pk(connection, corpus))
+    )
+    return list(connection.scalars(query.order_by(PASSAGES.c.id)))
+
+
+def document_sources(
+    connection: Connection, named: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], DocumentSource]:
+    """Where documents came from, by (corpus, document); one that is not there is left out."""
+    found: dict[tuple[str, str], DocumentSource] = {}
+    query = select(
+        CORPORA.c.name.label("corpus"),
+        DOCUMENTS.c.name,
+        DOCUMENTS.c.source,
+        CORPORA.c.licence,
+        CORPUS_SOURCES.c.source.label("origin"),
+    ).join(CORPORA, DOCUMENTS.c.corpus_pk == CORPORA.c.pk)
+    query = query.outerjoin(CORPUS_SOURCES, CORPUS_SOURCES.c.corpus_pk == CORPORA.c.pk)
+    for corpus in {corpus for corpus, _ in named}:
+        for chunk in chunks(name for other, name in named if other == corpus):
+            here = (CORPORA.c.name == corpus, DOCUMENTS.c.name.in_(chunk))
+            for row in connection.execute(query.where(*here)):
+                place = DocumentSource(row.source, row.licence, row.origin)
+                found[row.corpus, row.name] = place
+    return found
+
+
+def document_names(connection: Connection) -> list[tuple[str, str]]:
+    """(corpus, document) of every document, in the order they were stored."""
+    query = select(CORPORA.c.name.label("corpus"), DOCUMENTS.c.name).join(
+        CORPORA, DOCUMENTS.c.corpus_pk == CORPORA.c.pk
+    )
+    rows = connection.execute(query.order_by(DOCUMENTS.c.pk))
+    return [(row.corpus, row.name) for row in rows]
+
+
 def passages_by_id(connection: Connection, ids: Collection[int]) -> dict[int, Passage]:
     """The passages with these ids; one that is not there (any more) is left out."""
     found: dict[int, Passage] = {}
@@ -133,7 +180,8 @@ def fingerprint(connections: Connections) -> str:
     return state.hexdigest()
 
 
-def _ensure_corpus(connection: Connection, name: str, licence: str | None) -> int:
+def ensure_corpus(connection: Connection, name: str, licence: str | None) -> int:
+    """The key of a corpus, which is made if it is new; a licence takes the place of the old one."""
     checks.optional_text(licence, "The licence")
     pk = connection.scalar(select(CORPORA.c.pk).where(CORPORA.c.name == name))
     if pk is None:
@@ -177,13 +225,28 @@ def _is_stored(
             DOCUMENTS.c.corpus_pk == corpus, DOCUMENTS.c.name == document["name"]
         )
     ).one_or_none()
-    if stored is None or any(getattr(stored, key) != value for key, value in document.items()):
+    # The same text from another place is the same document: its passages keep their vectors.
+    content = {key: value for key, value in document.items() if key != "source"}
+    if stored is None or any(getattr(stored, key) != value for key, value in content.items()):
         return False
     columns = [column for column in PASSAGES.c if column.name not in ("id", "document_pk")]
     query = select(*columns).where(PASSAGES.c.document_pk == stored.pk)
     rows = connection.execute(query.order_by(PASSAGES.c.passage_index)).mappings()
     wanted = sorted(passages, key=lambda passage: int(passage["passage_index"]))
-    return [dict(row) for row in rows] == wanted
+    if [dict(row) for row in rows] != wanted:
+        return False
+    connection.execute(
+        update(DOCUMENTS).where(DOCUMENTS.c.pk == stored.pk).values(source=document["source"])
+    )
+    return True
+
+
+def set_source(connection: Connection, corpus: int, document: StoredDocument) -> None:
+    """Say where a stored document was read from now."""
+    here = (DOCUMENTS.c.corpus_pk == corpus, DOCUMENTS.c.name == document.name)
+    source = checks.plain_text(document.source, f"The source of document {document.name!r}")
+    other = DOCUMENTS.c.source != source
+    connection.execute(update(DOCUMENTS).where(*here, other).values(source=source))
 
 
 def _put(

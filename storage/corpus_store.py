@@ -7,7 +7,9 @@ from typing import Any
 
 from storage import corpora, evidence
 from storage.connection import Connections
-from storage.outcomes import CorpusOutcome, CorpusSummary
+from storage.corpus_files import CorpusFiles
+from storage.outcomes import CorpusOutcome, CorpusSummary, DocumentSource
+from storage.trace_evidence import TraceEvidence
 from traces.evidence import Evidence, Passage
 from traces.problem import Problem
 from traces.records import StoredDocument
@@ -18,6 +20,10 @@ class CorpusStore:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self.trace_evidence = TraceEvidence(connections)
+        """What was retrieved for single traces."""
+        self.corpus_files = CorpusFiles(connections)
+        """The files that documents came from."""
 
     def add_documents(
         self,
@@ -54,6 +60,23 @@ class CorpusStore:
         """The passages with these ids; one that is not there (any more) is left out."""
         with self._connections.read() as connection:
             return corpora.passages_by_id(connection, ids)
+
+    def passage_ids(self, corpus: str) -> list[int]:
+        """Ids of the passages of a corpus, ascending."""
+        with self._connections.read() as connection:
+            return corpora.passage_ids(connection, corpus)
+
+    def document_sources(
+        self, named: Collection[tuple[str, str]]
+    ) -> dict[tuple[str, str], DocumentSource]:
+        """Where documents came from, by (corpus, document); one that is not there is left out."""
+        with self._connections.read() as connection:
+            return corpora.document_sources(connection, named)
+
+    def document_names(self) -> list[tuple[str, str]]:
+        """(corpus, document) of every document, in the order they were stored."""
+        with self._connections.read() as connection:
+            return corpora.document_names(connection)
 
     def corpus_fingerprint(self) -> str:
         """sha256 over the ids and contents of all passages, for the manifest of an index."""

@@ -13,7 +13,7 @@ from storage.codecs.problems import problem_from
 from storage.connection import Connections
 from storage.datasets import dataset_pk
 from storage.evidence_sets import check_set, delete_orphans, store_sets
-from storage.tables import DATASETS, FAILURES, PROBLEMS
+from storage.tables import DATASETS, FAILURES, PROBLEMS, TRACE_EVIDENCE, TRACES
 from traces.errors import InputError
 from traces.evidence import Evidence
 from traces.problem import Problem
@@ -21,6 +21,7 @@ from traces.problem import Problem
 RETRIEVE_STAGE = "retrieve"
 """The stage under which failures of retrieval are kept; evidence for the problem clears them."""
 _BATCH = 64
+_DENSE_OF_OLD = ": --mode dense --keep-duplicates"
 
 
 def declare_retrieval(
@@ -39,11 +40,14 @@ def declare_retrieval(
             raise InputError(
                 f"The evidence of dataset {dataset!r} was retrieved with another configuration:"
                 f" {checks.differences(stored, wanted)}.",
-                remedy="retrieve it anew with --replace",
+                remedy="retrieve it anew with --replace, or give the options it was retrieved with"
+                + _DENSE_OF_OLD * _is_old_dense(stored),
             )
         connection.execute(
             update(PROBLEMS).where(PROBLEMS.c.dataset_pk == pk).values(evidence_set_pk=None)
         )
+        of_dataset = select(TRACES.c.pk).where(TRACES.c.dataset_pk == pk)
+        connection.execute(delete(TRACE_EVIDENCE).where(TRACE_EVIDENCE.c.trace_pk.in_(of_dataset)))
         delete_orphans(connection)
     connection.execute(update(DATASETS).where(DATASETS.c.pk == pk).values(retrieval_config=wanted))
 
@@ -55,6 +59,15 @@ def retrieval_config(connection: Connection, dataset: str) -> Mapping[str, Any] 
         select(DATASETS.c.retrieval_config).where(DATASETS.c.pk == pk)
     )
     return stored
+
+
+def _is_old_dense(stored: Any) -> bool:
+    """Whether it was retrieved when there was one way only, the vectors alone."""
+    return (
+        isinstance(stored, dict)
+        and stored.get("retriever") == "dense"
+        and "duplicates" not in stored
+    )
 
 
 def put_evidence(

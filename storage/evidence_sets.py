@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, delete, exists, select
+from sqlalchemy import Connection, Table, and_, delete, exists, select
 
 from storage import checks
 from storage.bulk import chunks, insert_keyed, insert_missing, insert_rows
@@ -15,6 +15,7 @@ from storage.tables import (
     EVIDENCE,
     EVIDENCE_PASSAGES,
     EVIDENCE_SETS,
+    EVIDENCE_STEPS,
     PROBLEMS,
     TRACE_EVIDENCE,
     TRACES,
@@ -72,6 +73,17 @@ def store_sets(connection: Connection, sets: Iterable[SetColumns]) -> dict[str, 
         for place in listed.places
     ]
     insert_rows(connection, EVIDENCE, places)
+    steps = [
+        {
+            "evidence_set_pk": keys[listed.digest],
+            "position": place["position"],
+            "step_index": place["step"],
+        }
+        for listed in new
+        for place in listed.places
+        if "step" in place
+    ]
+    insert_rows(connection, EVIDENCE_STEPS, steps)
     return keys
 
 
@@ -81,13 +93,26 @@ def load_sets(connection: Connection, pks: Iterable[int]) -> dict[int, tuple[Evi
     columns = [column for column in EVIDENCE_PASSAGES.c if column.name not in ("pk", "digest")]
     for chunk in chunks(sorted(set(pks))):
         query = (
-            select(EVIDENCE.c.evidence_set_pk, EVIDENCE.c.rank, EVIDENCE.c.similarity, *columns)
+            select(
+                EVIDENCE.c.evidence_set_pk,
+                EVIDENCE.c.rank,
+                EVIDENCE.c.similarity,
+                EVIDENCE_STEPS.c.step_index,
+                *columns,
+            )
             .join(EVIDENCE_PASSAGES, EVIDENCE.c.evidence_passage_pk == EVIDENCE_PASSAGES.c.pk)
+            .outerjoin(
+                EVIDENCE_STEPS,
+                and_(
+                    EVIDENCE_STEPS.c.evidence_set_pk == EVIDENCE.c.evidence_set_pk,
+                    EVIDENCE_STEPS.c.position == EVIDENCE.c.position,
+                ),
+            )
             .where(EVIDENCE.c.evidence_set_pk.in_(chunk))
             .order_by(EVIDENCE.c.evidence_set_pk, EVIDENCE.c.position)
         )
         for row in connection.execute(query):
-            evidence = Evidence(passage_from(row), row.similarity, row.rank)
+            evidence = Evidence(passage_from(row), row.similarity, row.rank, row.step_index)
             found[row.evidence_set_pk].append(evidence)
     return {pk: tuple(listed) for pk, listed in found.items()}
 

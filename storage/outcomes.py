@@ -86,6 +86,20 @@ class CorpusSummary:
     """Passages."""
     licence: str | None
     """Its licence as the user stated it; None if not stated."""
+    source: str | None = None
+    """Where it comes from as the user stated it; None if not stated."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSource:
+    """Where a document came from, and under which licence its corpus is."""
+
+    source: str
+    """The document's own URL or path."""
+    licence: str | None
+    """Licence of the corpus; None if not stated."""
+    origin: str | None
+    """Source of the corpus as a whole; None if not stated."""
 
 
 @dataclass(frozen=True, slots=True)

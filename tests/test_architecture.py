@@ -29,11 +29,12 @@ OURS = frozenset({*MAY_IMPORT, "commands", "cli"})
 """commands and cli may import everything; nobody imports those two."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "faiss": ("retrieval/index.py",),
-    "sentence_transformers": ("retrieval/encoder.py",),
+    "faiss": ("retrieval/faiss_rows.py",),
+    "sentence_transformers": ("retrieval/encoder.py", "retrieval/rerank.py"),
+    "bm25s": ("retrieval/bm25.py",),
     "google": ("inference/gemini",),
     "openai": ("inference/openai_server.py",),
-    "torch": ("inference/", "scoring/", "lab/"),
+    "torch": ("inference/", "scoring/", "lab/", "retrieval/exact_search.py"),
     "transformers": ("inference/", "scoring/", "lab/"),
     "sqlmodel": ("storage/",),
     "sqlalchemy": ("storage/",),

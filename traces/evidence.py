@@ -32,9 +32,14 @@ class Evidence:
     passage: Passage
     """The passage."""
     similarity: float | None
-    """Cosine similarity of query and passage in [-1, 1]; None for evidence that came with a dataset."""
+    """Cosine similarity of query and passage in [-1, 1]; None for evidence that came with a dataset
+    and for passages found by words alone."""
     rank: int
-    """0-based rank among the evidence of the problem."""
+    """0-based rank among the evidence of the problem or trace."""
+    step: int | None = None
+    """0-based index of the step whose query put the passage highest; None if the problem's own did."""
+    cut: bool = False
+    """Whether `passage` is the beginning of a longer one, cut at a sentence to fit a token budget."""
 
 
 @dataclass(frozen=True, slots=True)

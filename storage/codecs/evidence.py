@@ -46,13 +46,24 @@ def copied_passage_columns(passage: Passage) -> Columns:
 
 
 def place_columns(evidence: Evidence, position: int) -> Columns:
-    """The columns of one place in a list of evidence, without the keys."""
+    """The columns of one place in a list of evidence, without the keys.
+
+    The step stands in them only where there is one: lists without steps keep their address.
+
+    Raises:
+        InputError: a value cannot be stored, or the passage was cut (what is stored is what was found).
+    """
     where = f"evidence {position}"
-    return {
+    if evidence.cut:
+        raise InputError(f"The {where} was cut for a prompt; only whole passages are stored.")
+    columns: Columns = {
         "position": position,
         "rank": checks.count(evidence.rank, f"The rank of {where}"),
         "similarity": checks.similarity(evidence.similarity, f"The similarity of {where}"),
     }
+    if evidence.step is not None:
+        columns["step"] = checks.count(evidence.step, f"The step of {where}")
+    return columns
 
 
 def passage_from(row: Row[Any]) -> Passage:

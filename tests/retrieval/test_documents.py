@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
-from retrieval import documents
-from retrieval.documents import DocumentProblem, make_document, read_documents
+from retrieval.documents import (
+    MAX_TEXT_BYTES,
+    DocumentProblem,
+    list_files,
+    make_document,
+    read_documents,
+)
 from traces.errors import CorpusError
 from traces.records import StoredDocument
 
 
-def read(*paths: Path) -> tuple[dict[str, StoredDocument], list[DocumentProblem]]:
+def read(
+    *paths: Path, max_bytes: int = MAX_TEXT_BYTES
+) -> tuple[dict[str, StoredDocument], list[DocumentProblem]]:
     found, problems = {}, []
-    for entry in read_documents(paths):
+    for entry in read_documents(paths, max_bytes=max_bytes):
         if isinstance(entry, DocumentProblem):
             problems.append(entry)
         else:
@@ -56,6 +66,23 @@ def pdf_bytes(pages: list[str | None], title: str = "", password: str | None = N
     if password is not None:
         writer.encrypt(password, owner_password="owner", algorithm="RC4-128")
     return writer
+
+
+@contextmanager
+def unlisted(folder: Path) -> Iterator[None]:
+    """A folder that may not be listed, seen by a user who is not root."""
+    root = os.geteuid() == 0
+    for parent in [folder, *folder.parents][:4] if root else []:
+        parent.chmod(0o755)
+    folder.chmod(0)
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
 
 
 def test_plain_text_is_kept_to_the_letter_but_for_line_ends(tmp_path: Path) -> None:
@@ -114,10 +141,7 @@ def test_medrag_rows_become_documents_of_their_own(tmp_path: Path) -> None:
     ]
 
 
-def test_bad_rows_are_named_and_the_rest_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(documents, "MAX_TEXT_BYTES", 200)
+def test_bad_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     lines = [
         b'{"id": "1", "content": "good"}',
         b"not json",
@@ -136,7 +160,7 @@ def test_bad_rows_are_named_and_the_rest_is_read(
         b'{"id": "last", "content": "good too"}',
     ]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join(lines))
-    found, problems = read(tmp_path / "rows.jsonl")
+    found, problems = read(tmp_path / "rows.jsonl", max_bytes=200)
     assert list(found) == ["rows.jsonl#1", "rows.jsonl#last"]
     assert [(problem.line, problem.id) for problem in problems] == [
         *[(2, None), (3, None), (4, "4"), (5, "5"), (6, "1"), (7, "7"), (8, "8"), (9, "9")],
@@ -170,7 +194,16 @@ BAD: dict[str, tuple[Write, str]] = {
         lambda path: path.write_bytes("café".encode("latin-1")),
         "byte 0xe9 at offset 3",
     ),
-    "utf16.html": (lambda path: path.write_bytes("<p>x</p>".encode("utf-16")), "UTF-16"),
+    "utf16.txt": (lambda path: path.write_bytes("no mark".encode("utf-16-le")), "binary"),
+    "cut16.txt": (lambda path: path.write_bytes(b"\xff\xfea\x00b"), "'utf-16' and is not"),
+    "odd.html": (
+        lambda path: path.write_bytes(b'<meta charset="klingon"><p>caf\xe9</p>'),
+        "no encoding",
+    ),
+    "liar.html": (
+        lambda path: path.write_bytes(b'<meta charset="ascii"><p>caf\xe9</p>'),
+        "'ascii' and is not",
+    ),
     "scripts.html": (lambda path: path.write_text("<script>run()</script>"), "no text"),
     "garbage.pdf": (lambda path: path.write_bytes(b"\x89PNG no pdf at all"), "not a readable PDF"),
     "locked.pdf": (lambda path: pdf_bytes(["Text"], password="secret").write(path), "encrypted"),
@@ -190,13 +223,62 @@ def test_a_bad_document_is_named_and_the_rest_is_read(tmp_path: Path, name: str)
     assert words in problems[0].reason
 
 
-def test_a_file_beyond_the_limit_is_not_even_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(documents, "MAX_TEXT_BYTES", 10)
-    (tmp_path / "dump.txt").write_text("eleven char")
-    _, problems = read(tmp_path)
+@pytest.mark.parametrize("name", ["dump.txt", "dump.md", "dump.html", "dump.pdf"])
+def test_a_file_beyond_the_limit_is_named_with_the_option(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("eleven char")
+    (tmp_path / "small.txt").write_text("ten chars.")
+    found, problems = read(tmp_path, max_bytes=10)
+    assert list(found) == ["small.txt"]
+    assert [problem.path.name for problem in problems] == [name]
     assert "more than 10" in problems[0].reason
+    assert "--max-file-mb" in problems[0].reason
+
+
+def test_a_file_of_500_mb_is_not_read_to_its_end(tmp_path: Path) -> None:
+    for name, start in (("text.txt", b"words "), ("binary.md", b"\x7fELF\x00")):
+        with (tmp_path / name).open("wb") as file:
+            file.write(start)
+            if name == "text.txt":
+                file.write(b"x" * (1 << 16))
+            file.truncate(500_000_000)  # sparse: the disk holds next to nothing
+    started = time.process_time()
+    found, problems = read(tmp_path)
+    assert time.process_time() - started < 0.2, "half a gigabyte of zeros takes longer to read"
+    assert not found
+    reasons = {problem.path.name: problem.reason for problem in problems}
+    assert "500,000,000 bytes" in reasons["text.txt"]
+    assert "binary" in reasons["binary.md"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks_name_the_encoding(tmp_path: Path, encoding: str) -> None:
+    text = "Maß ≥ 5 µg, naïve."
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    found, problems = read(tmp_path)
+    assert not problems
+    assert found["a.txt"].text == text
+
+
+def test_a_page_may_name_its_charset_and_utf8_goes_before_it(tmp_path: Path) -> None:
+    page = '<html><head><META http-equiv="x" content="text/html; charset={}"></head><p>25 µg – café</p>'
+    (tmp_path / "old.html").write_bytes(page.format("windows-1252").encode("windows-1252"))
+    (tmp_path / "new.html").write_bytes(page.format("windows-1252").encode())
+    found, problems = read(tmp_path)
+    assert not problems
+    assert [document.text for document in found.values()] == ["25 µg – café"] * 2
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "a.txt").write_text("a")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    with unlisted(closed):
+        listing = list_files([tmp_path])
+    assert [file.name for file in listing.files] == ["open/a.txt"]
+    assert [problem.path for problem in listing.problems] == [closed]
+    assert listing.folders == (), "a folder that was not seen as a whole is not compared"
+    assert list_files([tmp_path / "open"]).folders == ((tmp_path / "open").resolve(),)
 
 
 def test_pdf_text_page_by_page(tmp_path: Path) -> None:

@@ -3,65 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from labeling.stages import Retriever
-from retrieval.documents import make_document
+from retrieval.candidates import Dense
+from retrieval.config import RetrievalConfig
 from retrieval.embedding import encode_in_batches
 from retrieval.encoder import load_encoder, packaged_model
 from retrieval.index import PassageIndex
-from retrieval.passages import split_document
-from retrieval.retriever import DenseRetriever, query_of
+from retrieval.queries import query_of
+from retrieval.retriever import PassageRetriever
+from tests.retrieval.guidelines import DRUGS, passages, retriever
 from traces.errors import IndexMismatch, InputError
 from traces.evidence import Passage
 from traces.problem import Problem
 
-DRUGS = {
-    "warfarin": "Warfarin is started at five milligrams. Check the INR.",
-    "metformin": "Metformin is started at half a gram. Stop below an eGFR of thirty.",
-    "isoniazid": "Isoniazid harms the liver. Check the transaminases.",
-}
-
-
-class WordHashEncoder:
-    """Hashed word counts: a real encoder in every respect but its quality."""
-
-    name, dimension, max_tokens = "words@1", 512, 10_000
-
-    def encode(self, texts: Sequence[str], *, query: bool = False) -> NDArray[np.float32]:
-        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        for row, text in enumerate(texts):
-            for word in re.findall(r"\w+", text.lower()):
-                vectors[row, crc32(word.encode()) % self.dimension] += 1
-        normed: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return normed
-
-    def count_tokens(self, text: str) -> int:
-        return len(text.split())
-
-
-def passages() -> dict[int, Passage]:
-    documents = [make_document(name, name, text, "") for name, text in DRUGS.items()]
-    found = [p for d in documents for p in split_document(d, corpus="drugs", target_tokens=100)]
-    return {100 + 7 * number: passage for number, passage in enumerate(found)}
-
-
-def retriever(stored: dict[int, Passage], k: int = 2) -> DenseRetriever:
-    encoder = WordHashEncoder()
-    vectors = encode_in_batches(encoder, [passage.text for passage in stored.values()])
-    index = PassageIndex.build(list(stored), vectors)
-
-    def by_id(ids: Collection[int]) -> dict[int, Passage]:
-        return {each: stored[each] for each in ids if each in stored}
-
-    return DenseRetriever(index, encoder, by_id, k)
+ONE = RetrievalConfig(k=1, mode="dense")
 
 
 def problem(name: str, options: tuple[str, ...] = ()) -> Problem:
@@ -84,7 +46,7 @@ def test_every_problem_gets_its_evidence_best_first() -> None:
 
 def test_options_are_part_of_the_query() -> None:
     (asked,) = dict(
-        retriever(passages(), k=1).retrieve([problem("it", ("isoniazid", "liver"))])
+        retriever(passages(), ONE).retrieve([problem("it", ("isoniazid", "liver"))])
     ).values()
     assert asked[0].passage.document == "isoniazid"
     assert query_of(problem("it", ("a", "b"))) == "What about it?\n(A) a\n(B) b"
@@ -99,7 +61,7 @@ def test_problems_are_taken_and_answered_in_batches() -> None:
             taken.append(number)
             yield Problem(id=str(number), question=list(DRUGS)[number % 3])
 
-    answers = retriever(passages(), k=1).retrieve(stream())
+    answers = retriever(passages(), ONE).retrieve(stream())
     assert next(answers)[0] == "0"
     assert len(taken) < 1000
     rest = list(answers)
@@ -109,14 +71,14 @@ def test_problems_are_taken_and_answered_in_batches() -> None:
 
 
 def test_search_answers_one_text() -> None:
-    hits = retriever(passages(), k=50).search("INR milligrams")
+    hits = retriever(passages(), replace(ONE, k=50)).search("INR milligrams")
     assert hits[0].passage.document == "warfarin"
     assert len(hits) == 3
 
 
 def test_a_passage_the_store_lacks_is_a_mismatch() -> None:
     stored = passages()
-    searching = retriever(stored, k=3)
+    searching = retriever(stored, replace(ONE, k=3))
     del stored[107]
     with pytest.raises(IndexMismatch, match="107") as caught:
         searching.search("metformin")
@@ -124,11 +86,11 @@ def test_a_passage_the_store_lacks_is_a_mismatch() -> None:
 
 
 def test_the_configuration_names_what_decides_the_evidence() -> None:
-    config = retriever(passages(), k=2).config()
+    config = retriever(passages()).config()
     assert json.loads(json.dumps(config)) == config
     assert (config["encoder"], config["k"], config["index"]) == ("words@1", 2, "flat")
     with pytest.raises(InputError, match="0 passages"):
-        retriever(passages(), k=0)
+        RetrievalConfig(k=0)
 
 
 @pytest.mark.slow
@@ -147,7 +109,9 @@ def test_pubmedqa_questions_find_their_own_abstracts(real_data: Path) -> None:
     encoder = load_encoder()
     vectors = encode_in_batches(encoder, [text for _, text in paragraphs])
     index = PassageIndex.build(list(stored), vectors)
-    searching = DenseRetriever(index, encoder, lambda ids: {i: stored[i] for i in ids}, k=10)
+    searching = PassageRetriever(
+        replace(ONE, k=10), lambda ids: {i: stored[i] for i in ids}, dense=Dense(index, encoder)
+    )
     gains = []
     problems = [Problem(id=key, question=row["QUESTION"]) for key, row in some.items()]
     for key, evidence in searching.retrieve(problems):
