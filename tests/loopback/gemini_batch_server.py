@@ -52,7 +52,7 @@ class GeminiBatchServer(GeminiServer):
         Args:
             world: files and jobs; one that is given outlives this server.
             create_script: what the first attempts to make a job get: "ok", "429" (not made),
-                "503" (not made), "503 made" (made, but the reply says 503).
+                "503" or "lost" (not made), "503 made" (made, but the reply says 503).
             page: jobs on a page of the list.
             options: of `GeminiServer`.
         """
@@ -154,7 +154,7 @@ class GeminiBatchServer(GeminiServer):
         planned = self.create_script.pop(0) if self.create_script else "ok"
         if planned == "429":
             return error(429, "RESOURCE_EXHAUSTED", "Enqueued tokens limit exceeded.")
-        if planned == "503":
+        if planned in ("503", "lost"):
             return error(503, "UNAVAILABLE", "The service is overloaded.")
         batch = json.loads(raw)["batch"]
         job = self.world.create(match[1], batch["displayName"], batch["inputConfig"]["fileName"])
