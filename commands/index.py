@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from commands.console import progress
+from commands.console import note, progress
 from commands.options import Encoder, Json
 from commands.outcome import Outcome, Tally
 from commands.workspace import Workspace
 from traces.errors import CorpusError
+
+if TYPE_CHECKING:
+    from retrieval.index_update import IndexUpdate
+
+Thing = TypeVar("Thing")
 
 
 def index(
@@ -19,44 +25,63 @@ def index(
     kind: Annotated[str, typer.Option("--kind", help="auto, flat, hnsw or ivf.")] = "auto",
     json_output: Json = False,
 ) -> Outcome:
-    """Build the index over all corpora; an index that is up to date is left alone."""
-    from retrieval.embedding import encode_in_batches, text_to_embed
+    """Bring the index over all corpora up to date: only passages without a vector are encoded."""
     from retrieval.encoder import load_encoder
-    from retrieval.index import PassageIndex, require_kind
+    from retrieval.encoding_run import Corpora
+    from retrieval.index_kinds import require_kind
+    from retrieval.index_update import update_index
 
     workspace: Workspace = ctx.obj
     require_kind(kind)
     tally = Tally("index", None)
     with workspace.open_store() as store:
-        fingerprint = store.corpus_fingerprint()
-        passages = list(store.passages())
-    if not passages:
-        raise CorpusError(
-            "There is no passage to index.",
-            where=workspace.url,
-            remedy="stepgold corpus add PATH --corpus NAME",
-        )
-    loaded = load_encoder(encoder)
-    if PassageIndex.is_current(
-        workspace.index_folder, encoder=loaded.name, corpus_fingerprint=fingerprint, kind=kind
-    ):
-        tally.unchanged = len(passages)
-    else:
-        texts = [text_to_embed(passage) for _, passage in passages]
-        vectors = encode_in_batches(
-            loaded, texts, lambda batches, n: progress(batches, total=n, label="encode passages")
-        )
-        built = PassageIndex.build([passage_id for passage_id, _ in passages], vectors, kind=kind)
-        built.save(
+        if not any(corpus.passages for corpus in store.corpora()):
+            raise CorpusError(
+                "There is no passage to index.",
+                where=workspace.url,
+                remedy="stepgold corpus add PATH --corpus NAME",
+            )
+        corpora = Corpora(store.passages, store.passages_by_id, store.corpus_fingerprint())
+        loaded = load_encoder(encoder)
+        update = update_index(
             workspace.index_folder,
-            encoder=loaded.name,
+            corpora,
+            loaded,
             encoder_spec=encoder,
-            corpus_fingerprint=fingerprint,
+            kind=kind,
+            progress=_shown,
         )
-        tally.done = len(passages)
-    words = f"index: {len(passages)} passages, encoder {loaded.name}" + (
-        ", up to date" if tally.unchanged else ""
+    if update.rebuilt:
+        note(f"the index was built anew: {update.rebuilt}")
+    tally.done, tally.unchanged = update.added, update.kept
+    document = tally.document(
+        encoder=loaded.name,
+        passages=update.added + update.kept,
+        removed=update.removed,
+        encoded=update.encoded,
+        kind=update.kind,
+        recall_at_10=update.quality.recall_at_10 if update.quality else None,
     )
-    return Outcome(
-        tally.document(encoder=loaded.name, passages=len(passages)), words, as_json=json_output
+    return Outcome(document, _words(update, loaded.name), as_json=json_output)
+
+
+def _shown(things: Iterable[Thing], total: int, label: str) -> Iterable[Thing]:
+    return progress(things, total=total, label=label)
+
+
+def _words(update: IndexUpdate, encoder: str) -> str:
+    found = f"{update.kind}, exact" if update.quality is None else _quality_words(update)
+    count = update.added + update.kept
+    changes = f"{update.added} added, {update.removed} removed, {update.encoded} texts encoded"
+    return f"index: {count} passages ({changes}), encoder {encoder}, {found}" + (
+        "" if update.added or update.removed else ", up to date"
     )
+
+
+def _quality_words(update: IndexUpdate) -> str:
+    quality = update.quality
+    if quality is None:
+        return update.kind
+    reached = f"recall@10 {quality.recall_at_10:.3f} of exact search on {quality.queries} queries"
+    short = "" if quality.recall_at_10 >= quality.target else f", short of {quality.target}"
+    return f"{update.kind} with {quality.parameter} {quality.value}: {reached}{short}"
