@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference.transformers_local import model_window
 from scoring.engine_batches import Batches, Read
 from scoring.engine_fit import FitRules, Fitted, Overflow, fit
 from scoring.engine_forward import prepare
@@ -69,7 +70,8 @@ class Scorer:
         self._rules = FitRules(max_tokens, overflow, reserve)
         self._forward = prepare(family.backbone)
         budget = batch_tokens or forward_tokens(family.backbone)
-        self._batches = Batches(self._forward, family.backbone.device, budget)
+        self._work = LayerWork.of(family.backbone)
+        self._batches = Batches(self._forward, family.backbone.device, budget, self._work)
 
     @property
     def family(self) -> Family:
@@ -92,6 +94,11 @@ class Scorer:
         return self._batches.budget
 
     @property
+    def shares(self) -> bool:
+        """Whether common beginnings are computed once."""
+        return self._forward.shares
+
+    @property
     def not_shared(self) -> str | None:
         """Why common beginnings are not computed once with this model; None if they are."""
         return self._forward.why
@@ -99,7 +106,17 @@ class Scorer:
     @property
     def work(self) -> LayerWork:
         """What a token costs this model."""
-        return LayerWork.of(self._family.backbone)
+        return self._work
+
+    @property
+    def window(self) -> int:
+        """Most tokens that the model can look at."""
+        return model_window(self._family.backbone.config, self._family.tokenizer)
+
+    @property
+    def passes(self) -> list[tuple[float, float]]:
+        """Operations and seconds of the last forward passes; may be cleared."""
+        return self._batches.passes
 
     def config(self) -> dict[str, Any]:
         """The configuration that is stored with the labels (strict JSON)."""

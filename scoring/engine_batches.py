@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from torch import Tensor
 from scoring.engine_forward import Forward
 from scoring.engine_memory import is_out_of_memory, let_go
 from scoring.engine_tree import Node
+from scoring.engine_work import LayerWork
+
+_NOTED = 1_000
+"""Packs whose operations and time are kept."""
 
 ReadOut = Callable[[Tensor, Sequence[Node]], list[float]]
 """Hidden states of a pack's reading places, and its nodes, to probabilities."""
@@ -30,15 +35,20 @@ class Read:
 class Batches:
     """Runs trees of nodes pack by pack; remembers what the memory did not hold."""
 
-    def __init__(self, forward: Forward, device: torch.device, budget: int) -> None:
+    def __init__(
+        self, forward: Forward, device: torch.device, budget: int, work: LayerWork
+    ) -> None:
         """Take a forward pass.
 
         Args:
             forward: runs packs.
             device: where the model lies.
             budget: tokens of one pack, padding included; a longer node goes alone.
+            work: what a token costs the model.
         """
-        self._forward, self._device = forward, device
+        self._forward, self._device, self._work = forward, device, work
+        self.passes: list[tuple[float, float]] = []
+        """Operations and seconds of each pack that was run, the last thousand."""
         self.budget = budget
         """Tokens of one pack; halved whenever the memory runs out."""
 
@@ -47,8 +57,10 @@ class Batches:
         waiting = deque(nodes)
         while waiting:
             pack = self._take(waiting)
+            started = time.perf_counter()
             probabilities = self._probabilities(pack, waiting[0] if waiting else None, read_out)
             if probabilities is not None:
+                self._note(pack, time.perf_counter() - started)
                 yield list(_by_trace(pack, probabilities))
             elif len(pack) > 1:
                 self.budget = max(1, self._forward.tokens(pack) // 2)
@@ -62,6 +74,11 @@ class Batches:
         while waiting and self._forward.tokens([*pack, waiting[0]]) <= self.budget:
             pack.append(waiting.popleft())
         return pack
+
+    def _note(self, pack: Sequence[Node], seconds: float) -> None:
+        done = sum(self._work.tokens(len(node.ids), node.start) for node in pack)
+        self.passes.append((done, seconds))
+        del self.passes[:-_NOTED]
 
     def _probabilities(
         self, pack: Sequence[Node], following: Node | None, read_out: ReadOut

@@ -65,7 +65,7 @@ def _grow(traces: Sequence[LaidOutTrace]) -> Iterator[Node]:
     # Hidden states are read in a trace's own tokens only: no node is read for two traces.
     heads = [trace.ids[: min(min(read) for read in trace.read_at if read)] for trace in traces]
     whole = sorted(range(len(traces)), key=heads.__getitem__)
-    waiting: list[tuple[list[int], Node | None]] = [(whole, None)]
+    waiting: list[tuple[list[int], Node | None]] = [(whole, None)] if whole else []
     while waiting:
         numbers, parent = waiting.pop()
         if len(numbers) == 1:
