@@ -145,7 +145,7 @@ def evaluate_mr_ben(
 def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScore:
     sums, drawn = group.resampled(seed, resamples)
     unread = sum(
-        hit > 0 and measures.stated_reason(trace) is None
+        bool(hit) and measures.stated_reason(trace) is None
         for trace, hit in zip(group.traces, group.rows[:, 4], strict=True)
     )
     unknown = Estimate(None, None)

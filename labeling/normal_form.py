@@ -23,7 +23,7 @@ def normal_answer(answer: str) -> str:
     """
     quantity = whole_quantity(answer)
     if quantity is None:
-        return plain(answer.strip().strip("()[]{}"))
+        return plain(answer.strip().strip("()[]"))
     unit = quantity.unit
     if unit is None or not set(unit.dimensions) <= CONVERTED:
         return str(quantity.value)
