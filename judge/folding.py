@@ -7,8 +7,8 @@ invisible characters. Kept apart although NFKC would merge them: a superscript i
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TYPOGRAPHY = str.maketrans(
@@ -22,6 +22,9 @@ _TYPOGRAPHY = str.maketrans(
 )  # fmt: skip
 _SUPERSCRIPT = "<super>"
 _FRACTION = "<fraction>"
+_PLAIN = re.compile(r"[ -~\t\n\r]+")
+_WORDS = re.compile(r"[^ \t\n\r]+(?:[ \t\n\r][^ \t\n\r]+)*")
+_PLAIN_FOLDS = str.maketrans("`\t\n\r", "'   ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +45,80 @@ class FoldedText:
 
 def fold(text: str) -> FoldedText:
     """The text folded for comparison; offsets count characters of `text`."""
-    folded: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    for start, end in _clusters(text):
-        if text[start:end].isascii() and text[start:end].isprintable():
-            character = text[start].lower()
-            if character != " " or (folded and folded[-1] != " "):
-                folded.append("'" if character == "`" else character)
-                starts.append(start)
-                ends.append(end)
-            continue
+    folding = _Folding()
+    position = 0
+    while position < len(text):
+        end = _plain_end(text, position)
+        if end > position:
+            folding.add_plain(text[position:end], position)
+        else:
+            end = _cluster_end(text, position)
+            folding.add_cluster(text, position, end)
+        position = end
+    return folding.folded()
+
+
+class _Folding:
+    """A folded text in the making."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._last = " "
+        """The last folded character; a blank before the first one, so that none leads."""
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add_plain(self, text: str, offset: int) -> None:
+        """Add ASCII text: nearly all of a guideline, so that it is folded line by line."""
+        behind = 0
+        for words in _WORDS.finditer(text):
+            start, end = words.span()
+            if start > behind:
+                self._add(" ", offset + behind, offset + behind + 1)
+            self._parts.append(words[0].lower().translate(_PLAIN_FOLDS))
+            self._last = self._parts[-1][-1]
+            self._starts.extend(range(offset + start, offset + end))
+            self._ends.extend(range(offset + start + 1, offset + end + 1))
+            behind = end
+        if behind < len(text):
+            self._add(" ", offset + behind, offset + behind + 1)
+
+    def add_cluster(self, text: str, start: int, end: int) -> None:
+        """Add any character with its combining marks."""
         raised = start > 0 and _compatibility(text[start - 1]) == _SUPERSCRIPT
-        before = "^" if raised else folded[-1] if folded else " "
-        for character in _fold_cluster(text[start:end], before):
-            if character.isspace():
-                if not folded or folded[-1] == " ":
-                    continue
-                character = " "
-            folded.append(character)
-            starts.append(start)
-            ends.append(end)
-    if folded and folded[-1] == " ":
-        folded.pop(), starts.pop(), ends.pop()
-    return FoldedText("".join(folded), tuple(starts), tuple(ends))
+        for character in _fold_cluster(text[start:end], "^" if raised else self._last):
+            self._add(" " if character.isspace() else character, start, end)
+
+    def _add(self, character: str, start: int, end: int) -> None:
+        if character == " " and self._last == " ":
+            return
+        self._parts.append(character)
+        self._last = character
+        self._starts.append(start)
+        self._ends.append(end)
+
+    def folded(self) -> FoldedText:
+        """What was added, without a trailing blank."""
+        text = "".join(self._parts)
+        length = len(text) - text.endswith(" ")
+        return FoldedText(text[:length], tuple(self._starts[:length]), tuple(self._ends[:length]))
 
 
-def _clusters(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of a character with the combining marks that follow it: NFKC may compose those."""
-    start = 0
-    for position in range(1, len(text) + 1):
-        if position == len(text) or not unicodedata.combining(text[position]):
-            yield start, position
-            start = position
+def _plain_end(text: str, start: int) -> int:
+    """Where the printable ASCII that begins at `start` ends, without a character that marks follow."""
+    found = _PLAIN.match(text, start)
+    if found is None:
+        return start
+    end = found.end()
+    return end - (end < len(text) and unicodedata.combining(text[end]) != 0)
+
+
+def _cluster_end(text: str, start: int) -> int:
+    """Behind a character and the combining marks that follow it: NFKC may compose those."""
+    end = start + 1
+    while end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    return end
 
 
 def _compatibility(character: str) -> str:

@@ -110,7 +110,7 @@ def _trim(text: str) -> str:
 
 def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
     """Spans of all parts in order; the first way that fits, None if there is none."""
-    gaps = _Gaps(passage)
+    gaps = _Gaps(passage) if len(parts) > 1 else None
     hopeless: set[tuple[int, int]] = set()
     tries = 0
 
@@ -127,7 +127,7 @@ def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
                 return None
             if index and shortest < SHORT_PART_WORDS and start - after > SHORT_GAP:
                 break
-            if index and not gaps.may_be_left_out(after, start):
+            if gaps is not None and index and not gaps.may_be_left_out(after, start):
                 continue
             rest = find_from(index + 1, end)
             if rest is not None:

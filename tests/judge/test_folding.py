@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judge.decisive import decisive_tokens, same_decisive_tokens
-from judge.folding import fold
+from judge.folding import _compatibility, _fold_cluster, fold
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,33 @@ def test_tokens_have_kinds_and_offsets() -> None:
         ("negation", "never", "never"),
         ("unit", "mg", "mg"),
     ]
+
+
+def folded_slowly(text: str) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """Every character by itself, as the rule is written; `fold` takes ASCII in long pieces."""
+    folded: list[tuple[str, int, int]] = []
+    start = 0
+    for end in range(1, len(text) + 1):
+        if end < len(text) and unicodedata.combining(text[end]):
+            continue
+        before = "^" if start and _compatibility(text[start - 1]) == "<super>" else ""
+        before = before or (folded[-1][0] if folded else " ")
+        for character in _fold_cluster(text[start:end], before):
+            blank = character.isspace()
+            if not (blank and (not folded or folded[-1][0] == " ")):
+                folded.append((" " if blank else character, start, end))
+        start = end
+    if folded and folded[-1][0] == " ":
+        folded.pop()
+    text = "".join(character for character, _, _ in folded)
+    return text, tuple(one for _, one, _ in folded), tuple(one for _, _, one in folded)
+
+
+@given(
+    st.text(
+        st.sampled_from("abXY01 .,`'\"\n\t\x00\x1c\x7f-²½é\u0301\u200b–—“µ×⩾ﬁ…①㎎😀İß"), max_size=20
+    )
+)
+def test_folding_in_pieces_is_folding_character_by_character(text: str) -> None:
+    folded = fold(text)
+    assert (folded.text, folded.starts, folded.ends) == folded_slowly(text)
