@@ -18,6 +18,10 @@ IMPORTED_CORPUS = "imported"
 """Corpus name of evidence that came with a dataset and stands in no corpus of ours."""
 
 
+REASON_LIMIT = 300
+"""Longest reason of a rejected row in characters: a value of a corrupted row may be a page of digits."""
+
+
 class RowFault(ValueError):
     """Why a row cannot be used, as one sentence without its full stop."""
 
@@ -44,8 +48,10 @@ class Reading:
     def rejected(
         self, row: RawRow, id: str | None, reason: str, *, imported: bool = False
     ) -> RejectedRow:
-        """The row as an entry of the list of rejected rows."""
-        return RejectedRow(self.file, row.line, id, reason, imported)
+        """The row as an entry of the list of rejected rows; its reason is one short line."""
+        words = " ".join(reason.split())
+        short = words if len(words) <= REASON_LIMIT else f"{words[: REASON_LIMIT - 1]}…"
+        return RejectedRow(self.file, row.line, id, short, imported)
 
     def row_id(self, row: RawRow) -> str:
         """The id of a row whose format has none: `<file stem>:i`, i 0-based."""

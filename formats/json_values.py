@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any
 
 ROW_LIMIT = 64 * 1024 * 1024
 """Longest row that is read: bytes of a JSONL line, characters of an element of a JSON list."""
 
+DEPTH_LIMIT = 100
+"""Deepest nesting of a row that is read: what stores and writes it later recurses."""
 LONGEST_ESCAPE = len(r"\ud83d\ude00")
 """A shorter rest behind a bad escape may be the beginning of a good one."""
 _BEGUN = re.compile(
@@ -35,19 +38,31 @@ class JsonFault(ValueError):
 
 
 class StrictDecoder:
-    """Decodes JSON values and remembers numbers that JSON does not know."""
+    """Decodes JSON values and remembers what strict JSON does not know: NaN, 1e999, a key twice."""
 
     def __init__(self) -> None:
         self._odd: list[str] = []
-        self._decoder = json.JSONDecoder(parse_constant=self._constant, parse_float=self._float)
+        self._decoder = json.JSONDecoder(
+            parse_constant=self._constant,
+            parse_float=self._float,
+            object_pairs_hook=self._object,
+        )
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The object; of a key that stands twice Python would keep the last value without a word."""
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+            self._odd.append(f"the key '{twice:.40}' twice")
+        return value
 
     def _constant(self, word: str) -> None:
-        self._odd.append(word)
+        self._odd.append(f"{word}, which is no JSON number: write null")
 
     def _float(self, digits: str) -> float | None:
         number = float(digits)
         if math.isinf(number):
-            self._odd.append(digits[:20])
+            self._odd.append(f"{digits[:20]}, which is no JSON number: write null")
             return None
         return number
 
@@ -70,7 +85,7 @@ class StrictDecoder:
         except ValueError as error:  # an integer of more digits than Python converts
             raise JsonFault(f"holds a number that cannot be read ({error})") from error
         if self._odd:
-            return value, end, f"holds {self._odd[0]}, which is no JSON number: write null"
+            return value, end, f"holds {self._odd[0]}"
         return value, end, text_fault(value)
 
     def decode(self, text: str) -> tuple[Any, str | None]:
@@ -91,14 +106,14 @@ class StrictDecoder:
 
 def text_fault(value: Any) -> str | None:
     """Why the texts inside a JSON value cannot be stored; None if they can."""
-    pending = [value]
+    pending = [(value, 0)]
     while pending:
-        part = pending.pop()
-        if isinstance(part, dict):
-            pending.extend(part.keys())
-            pending.extend(part.values())
-        elif isinstance(part, list):
-            pending.extend(part)
+        part, depth = pending.pop()
+        if isinstance(part, dict | list):
+            if depth > DEPTH_LIMIT:
+                return f"is nested deeper than {DEPTH_LIMIT} levels"
+            inner = [*part.keys(), *part.values()] if isinstance(part, dict) else part
+            pending.extend((one, depth + 1) for one in inner)
         elif isinstance(part, str):
             if "\x00" in part:
                 return "holds a NUL character"

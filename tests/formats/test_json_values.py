@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.json_values import JsonFault, StrictDecoder, text_fault
+from formats.json_values import DEPTH_LIMIT, JsonFault, StrictDecoder, text_fault
 
 json_values = st.recursive(
     st.none()
@@ -92,3 +92,17 @@ def test_depth_and_digits_have_ends() -> None:
         StrictDecoder().decode("[" * 200_000)
     with pytest.raises(JsonFault, match="number"):
         StrictDecoder().decode("1" * 5000)
+
+
+def test_a_key_that_stands_twice_makes_the_row_unusable() -> None:
+    assert StrictDecoder().decode('{"id": "a", "steps": [], "id": "b"}')[1] == (
+        "holds the key 'id' twice"
+    )
+    assert StrictDecoder().decode('[{"a": {"b": 1, "b": 1}}]')[1] == "holds the key 'b' twice"
+    assert StrictDecoder().decode('[{"a": 1}, {"a": 2}]')[1] is None
+
+
+def test_nesting_has_an_end_below_what_the_interpreter_can_do() -> None:
+    deep = "[" * DEPTH_LIMIT + "]" * DEPTH_LIMIT
+    assert StrictDecoder().decode(deep)[1] is None
+    assert "nested deeper than" in str(StrictDecoder().decode(f"[[{deep}]]")[1])
