@@ -1,7 +1,8 @@
 """A third party's outputs, matched to traces by id: JSONL rows of scores, verdicts or a first error.
 
 `{"id": <trace id>, "scores": [0.9, null, ..]}`, `{"id", "verdicts": [1, 0, -1, null]}` or
-`{"id", "first_error": 2 or null}`.
+`{"id", "first_error": 2 or null}`. Any of them may say whether the reason given for the first error is
+right (`"reason_correct": true, false or null`): MR-Score's third part, which only a reader can judge.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from formats.container import read_rows
-from formats.fields import Reading, RowFault, text_of
+from formats.fields import Reading, RowFault, optional_bool_of, text_of
 from formats.reading import checked_rows, file_stem
 from formats.step_lists import read_label
 from traces.labels import TraceLabel
 from traces.records import RejectedRow
 
 _SAID = {"scores", "verdicts", "first_error"}
+_REASON = "reason_correct"
 
 
 def read_scores(path: Path, known: Mapping[str, int]) -> Iterator[TraceLabel | RejectedRow]:
@@ -57,4 +59,7 @@ def _label(row: Mapping[str, Any], known: Mapping[str, int]) -> TraceLabel:
     trace_id = text_of(row, "id")
     if trace_id not in known:
         raise RowFault("the dataset has no trace of this id")
-    return read_label(trace_id, {key: row[key] for key in _SAID & row.keys()}, known[trace_id])
+    entry = {key: row[key] for key in _SAID & row.keys()}
+    reason = optional_bool_of(row, _REASON)
+    meta = {} if reason is None else {_REASON: reason}
+    return read_label(trace_id, entry | {"meta": meta}, known[trace_id])

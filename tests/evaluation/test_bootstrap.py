@@ -10,7 +10,7 @@ import pytest
 
 from evaluation.bootstrap import by_problem, generator, interval, resampled_sums
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.paired import paired_difference
+from evaluation.paired import compare_by_measure, paired_difference
 from evaluation.processbench import evaluate_processbench
 from tests.evaluation.builders import first, first_errors, trace, verdicts
 from traces.errors import InputError
@@ -37,6 +37,25 @@ def test_blocks_do_not_lose_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.ones((50, 1))
     monkeypatch.setattr("evaluation.bootstrap._BLOCK", 120)
     np.testing.assert_allclose(resampled_sums(counts, generator(0), 101), np.full((101, 1), 50.0))
+
+
+def test_drawing_equal_problems_at_once_has_the_same_distribution() -> None:
+    # 60 equal problems, 30 equal ones, 10 that are like no other.
+    counts = np.array(
+        [[1.0, 0.0, 1.0]] * 60 + [[0.0, 2.0, 1.0]] * 30 + [[n, 3.0, 1.0] for n in range(10)]
+    )
+    fast = resampled_sums(counts, generator(1), 20_000)
+    rng = np.random.default_rng(2)
+    slow = np.array([counts[rng.integers(0, 100, 100)].sum(axis=0) for _ in range(4000)])
+    # Every resample holds as many problems as there are.
+    assert (fast[:, 2] == 100).all()
+    for column in (0, 1):
+        spread = counts[:, column].std() * 10
+        assert fast[:, column].mean() == pytest.approx(counts[:, column].sum(), abs=spread / 30)
+        assert fast[:, column].std() == pytest.approx(spread, rel=0.03)
+        low, high = np.percentile(slow[:, column], (2.5, 97.5))
+        assert np.percentile(fast[:, column], 2.5) == pytest.approx(low, abs=0.15 * spread)
+        assert np.percentile(fast[:, column], 97.5) == pytest.approx(high, abs=0.15 * spread)
 
 
 def test_rows_of_a_problem_are_added_up() -> None:
@@ -141,6 +160,51 @@ def test_a_paired_difference_is_tighter_than_its_parts() -> None:
     assert found.n_traces == 300
     same = paired_difference(traces, traces, "processbench_f1")
     assert (same.difference, same.ci95) == (0.0, (0.0, 0.0))
+
+
+def test_the_p_value_is_small_where_the_interval_leaves_zero_out_and_only_there() -> None:
+    traces = random_traces(300, 0.7)
+    worse = [
+        trace(t.gold, first(6), id=t.trace_id, problem=t.problem_id) if n < 10 else t
+        for n, t in enumerate(traces)
+    ]
+    found = paired_difference(traces, worse, "location_accuracy")
+    assert found.p_value == pytest.approx(2 / 2001)
+    assert paired_difference(traces, traces, "location_accuracy").p_value == 1.0
+    turned = paired_difference(worse, traces, "location_accuracy")
+    assert turned.p_value == found.p_value
+    assert turned.as_json()["difference"] == -(found.difference or 0)
+
+
+@pytest.mark.slow
+def test_equal_labelers_differ_as_rarely_as_the_test_says() -> None:
+    rejected = 0
+    for seed in range(200):
+        one, two = random_traces(150, 0.6, seed=seed), random_traces(150, 0.6, seed=seed)
+        draw = random.Random(seed)
+        # Both are right with the same chance, independently: a difference is chance.
+        said = [
+            trace(t.gold, t.gold if draw.random() < 0.6 else first(6), id=t.trace_id) for t in two
+        ]
+        found = paired_difference(one, said, "location_accuracy", seed=seed, resamples=500)
+        rejected += (found.p_value or 0) < 0.05
+    assert 2 <= rejected <= 22
+
+
+def test_the_whole_is_averaged_or_pooled_as_the_protocol_has_it() -> None:
+    first_side = first_errors([0] * 10, [0] * 10, subset="a") + first_errors(
+        [0] * 90, [1] * 90, subset="b"
+    )
+    second_side = [trace(t.gold, first(1), id=t.trace_id, subset=t.subset) for t in first_side]
+    pooled = compare_by_measure(first_side, second_side, "error_accuracy", averaged=False)
+    averaged = compare_by_measure(first_side, second_side, "error_accuracy", averaged=True)
+    assert pooled.headline.difference == pytest.approx(0.1)
+    assert averaged.headline.difference == pytest.approx(0.5)
+    assert pooled.subsets["a"].difference == averaged.subsets["a"].difference == 1.0
+    assert "error_accuracy of x - y: +0.500" in averaged.line("x", "y")
+    nothing = compare_by_measure([], [], "error_accuracy", averaged=True)
+    assert nothing.headline.difference is None
+    assert nothing.line("x", "y") == "error_accuracy of x - y: not defined"
 
 
 def test_a_difference_without_a_value_is_null() -> None:

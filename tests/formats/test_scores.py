@@ -42,6 +42,19 @@ def test_reads_the_three_kinds_of_rows(tmp_path: Path) -> None:
     assert (labels["c"].first_error_given, labels["c"].first_error_index) == (True, None)
 
 
+def test_a_row_may_say_whether_its_reason_is_right(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "first_error": 1, "reason_correct": True},
+        {"id": "b", "first_error": 0, "reason_correct": None},
+        {"id": "c", "first_error": 0, "reason_correct": 1},
+    ]
+    labels, rejected = scored(tmp_path, rows)
+    assert labels["a"].meta == {"reason_correct": True}
+    assert labels["b"].meta == {}
+    assert [row.id for row in rejected] == ["c"]
+    assert "'reason_correct' is the number 1" in rejected[0].reason
+
+
 @pytest.mark.parametrize(
     ("row", "word"),
     [
