@@ -63,9 +63,9 @@ class JudgePrompt:
                 misplaced; the message names all of them, `where` the line of the first.
         """
         sections = _sections(text, where)
-        faults = [
+        faults = sorted(
             fault for name, (body, line) in sections.items() for fault in _faults(name, body, line)
-        ]
+        )
         if faults:
             raise InputError(
                 "The judge's prompt has wrong placeholders: " + "; ".join(why for _, why in faults),
