@@ -25,7 +25,14 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["DEFAULT_MODEL", "Encoder", "SentenceEncoder", "load_encoder", "packaged_model"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Encoder",
+    "SentenceEncoder",
+    "batches_by_tokens",
+    "load_encoder",
+    "packaged_model",
+]
 
 _TOKENS_A_BATCH = {"cpu": 1024}
 """Measured: a CPU's caches hold the activations of so many tokens. Batches of 32 texts, whatever

