@@ -23,6 +23,7 @@ from commands.retry_stages import (
     counted,
     faults_of,
     next_retry,
+    was_shortened,
 )
 from commands.workspace import Workspace
 from traces.abstention import AbstentionReason
@@ -57,7 +58,9 @@ def retry(
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option("--max-tokens", min=1, help="Another limit of one reply, in tokens."),
+        typer.Option(
+            "--max-tokens", min=1, help="Another limit of one reply; for a PRM, another window."
+        ),
     ] = None,
     budget: Budget = None,
     service: Annotated[str, typer.Option("--service", help="Whose prices hold.")] = "standard",
@@ -106,7 +109,10 @@ def _work(
         if row.labeler.kind not in REVIVERS or name not in (None, row.labeler.name):
             continue
         labels = store.labels(row.dataset, row.labeler.name).values()
-        failed = [label for label in labels if faults_of(label)][:limit]
+        # another limit may also give back the documents that a PRM had no room for
+        failed = [
+            label for label in labels if faults_of(label) or (changed and was_shortened(label))
+        ][:limit]
         groups: dict[int, list[str]] = defaultdict(list)
         for label in failed:
             # the same prompt is as long as it was: only another limit can make it fit

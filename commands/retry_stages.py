@@ -80,6 +80,11 @@ def faults_of(label: TraceLabel) -> frozenset[AbstentionReason]:
     return frozenset(each.reason for each in told if each is not None and each.retryable)
 
 
+def was_shortened(label: TraceLabel) -> bool:
+    """Whether a PRM scored the trace with fewer documents than it has."""
+    return bool(label.meta.get("documents_dropped"))
+
+
 def next_retry(label: TraceLabel) -> int:
     """The number of the retry that a label needs.
 
@@ -172,9 +177,22 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
     )
 
 
+def score_anew(revived: Revived, _retry: int) -> LabelStage:
+    """The stage of a PRM: its window is what `--max-tokens` changes.
+
+    Raises:
+        InputError: the checkpoint or its family is not what it was.
+        PrmError: the checkpoint cannot be used.
+    """
+    from commands.score_run import score_again
+
+    return score_again(revived.labeler, revived.terms.max_tokens)
+
+
 REVIVERS: Mapping[LabelerKind, Revive] = {
     LabelerKind.JUDGE: judge_again,
     LabelerKind.MC: continue_again,
+    LabelerKind.PRM: score_anew,
 }
 """Kinds of labelers that can be asked again, and how; a further kind is a further line."""
 
