@@ -24,6 +24,9 @@ T = TypeVar("T")
 RETENTION_S = 72 * 3600.0
 """The service ends jobs after 48 hours: what is older than this is not on its way any more."""
 
+OUT_OF_REACH = (ModelUnavailable, QuotaExhausted)
+"""What may pass while jobs run on: no answer, or looks that come too fast for the service."""
+
 
 @dataclass(slots=True)
 class BatchDesk:
@@ -108,14 +111,14 @@ class BatchDesk:
                 detail = refusal.what
                 self.store.close(job.id, BatchEnding.REFUSED, at=self.clock(), detail=detail)
                 raise
-        self._enter(job, remote)
-        self.report(f"{remote.name}: {len(wave)} requests sent.")
+        if self._enter(job, remote):
+            self.report(f"{remote.name}: {len(wave)} requests sent.")
 
     def ended(self) -> Iterator[tuple[BatchJob, RemoteJob | None]]:
         """Look at every job once; yield those that have ended, with None if none knows them.
 
         Raises:
-            ModelUnavailable: the service has not answered for too many looks in a row.
+            ModelUnavailable, QuotaExhausted: no answer in too many looks in a row.
         """
         for job in self.alive():
             try:
@@ -125,7 +128,7 @@ class BatchDesk:
                     continue
                 remote = self.call(self.service.job(job.name))
                 given_up = remote is not None and remote.ending is None and self._watch(job, remote)
-            except ModelUnavailable as error:
+            except OUT_OF_REACH as error:
                 self.missed(error)
                 return
             self._missed = 0
@@ -134,11 +137,11 @@ class BatchDesk:
             elif given_up:
                 yield job, replace(remote, ending=BatchEnding.STUCK)
 
-    def missed(self, error: ModelUnavailable) -> None:
+    def missed(self, error: ModelUnavailable | QuotaExhausted) -> None:
         """Note that the service did not answer; jobs run on without us, so this may pass.
 
         Raises:
-            ModelUnavailable: it has not answered for too many looks in a row.
+            ModelUnavailable, QuotaExhausted: it has not answered for too many looks in a row.
         """
         self._missed += 1
         if self._missed == 1:
@@ -178,10 +181,12 @@ class BatchDesk:
             for surplus in ours[1:]:  # made twice by a service that answered too late
                 self.call(self.service.cancel(surplus.name))
 
-    def _enter(self, job: BatchJob, remote: RemoteJob) -> None:
-        """Write down the service's name; a job that was closed meanwhile must not run."""
-        if not self.store.submitted(job.id, remote.name, progress="", at=self.clock()):
+    def _enter(self, job: BatchJob, remote: RemoteJob) -> bool:
+        """Write down the service's name; a job that another process closed meanwhile must not run."""
+        entered = self.store.submitted(job.id, remote.name, progress="", at=self.clock())
+        if not entered:
             self.call(self.service.cancel(remote.name))
+        return entered
 
     def still_running(self) -> str | None:
         """What a person has to know who leaves now; None if nothing is on its way."""

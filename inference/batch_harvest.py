@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from inference.batch_desk import BatchDesk
+from inference.batch_desk import OUT_OF_REACH, BatchDesk
 from inference.batch_service import RemoteJob, RowOutcome
 from traces.batches import BatchEnding, BatchJob, BatchRow
 from traces.errors import ModelRefused, ModelUnavailable
@@ -52,7 +52,7 @@ class Harvest:
             file = Path(folder) / "replies.jsonl"
             try:
                 fetched = self._desk.call(self._desk.service.fetch(self._remote.results, file))
-            except ModelUnavailable as error:
+            except OUT_OF_REACH as error:
                 self.is_out_of_reach = True
                 self._desk.missed(error)
                 return
@@ -77,7 +77,8 @@ class Harvest:
         for key in self.errors:
             left.pop(key, None)
         self._desk.report(self._summary(len(left)))
-        if self._remote is not None and self._remote.hopeless and not self._recorded:
+        untouched = not self._recorded and self._job.outstanding == self._job.requests
+        if self._remote is not None and self._remote.hopeless and untouched:
             raise ModelRefused(
                 f'"{self._desk.spec}" gave up the batch job {self._job.name}: {self._detail}',
                 remedy="check the model's limits and the options given; "

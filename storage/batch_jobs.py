@@ -8,6 +8,7 @@ job lives, and nothing that was paid for is forgotten, whenever the process dies
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
@@ -99,17 +100,32 @@ class BatchJobs:
     def record(self, calls: Iterable[StoredCall]) -> None:
         """Record replies in the ledger and take their requests off the jobs, in one transaction.
 
-        A reply that is recorded already stays as it is.
+        A reply to a request that is in no job was recorded before: it is passed over. One to a request
+        that was bought elsewhere meanwhile is paid all the same: it is recorded under a key of its own.
 
         Raises:
             StoreError: it could not be written; then nothing of it was.
             InputError: a number or a meta cannot be stored.
         """
-        ready = list(calls)
+        ready = {call.key: call for call in calls}
         with self._connections.write() as connection:
-            self._responses.put_all(ready)
-            keys = [call.key for call in ready]
-            delete_where_in(connection, BATCH_REQUESTS, BATCH_REQUESTS.c.key, keys)
+            jobs = {
+                row.key: row.job_id
+                for chunk in chunks(ready)
+                for row in connection.execute(
+                    select(BATCH_REQUESTS.c.key, BATCH_REQUESTS.c.job_id).where(
+                        BATCH_REQUESTS.c.key.in_(chunk)
+                    )
+                )
+            }
+            twice = {key for chunk in chunks(jobs) for key in _recorded(connection, chunk)}
+            self._responses.put_all(
+                [
+                    replace(ready[key], key=f"{key}+{job}") if key in twice else ready[key]
+                    for key, job in jobs.items()
+                ]
+            )
+            delete_where_in(connection, BATCH_REQUESTS, BATCH_REQUESTS.c.key, jobs)
 
     def close(
         self, job_id: str, ending: BatchEnding, *, at: float, detail: str | None = None
@@ -169,8 +185,13 @@ def _free(connection: Connection, keys: Sequence[str]) -> list[str]:
             )
         )
     )
-    taken |= set(connection.scalars(select(MODEL_CALLS.c.key).where(MODEL_CALLS.c.key.in_(keys))))
+    taken |= _recorded(connection, keys)
     return [key for key in keys if key not in taken]
+
+
+def _recorded(connection: Connection, keys: Sequence[str]) -> set[str]:
+    """Of `keys`, those whose replies are in the ledger."""
+    return set(connection.scalars(select(MODEL_CALLS.c.key).where(MODEL_CALLS.c.key.in_(keys))))
 
 
 def _alive(model: str | None) -> Select[Any]:

@@ -59,6 +59,21 @@ def test_a_reply_takes_its_request_off_the_job_in_one_transaction(store: Store) 
     assert store.call_totals().sent == 1
 
 
+def test_a_request_that_was_bought_elsewhere_meanwhile_is_paid_twice_in_the_ledger(
+    store: Store,
+) -> None:
+    store.batch_jobs.open(JOB, [row("a")])
+    store.responses.put(call("a"))
+    store.batch_jobs.record([replace(call("a"), reply=replace(REPLY, text="No."))])
+    assert store.call_totals().usd == 0.5
+    kept = store.responses.get("a")
+    assert kept is not None
+    assert kept.text == "Yes."
+    # the results are read once more after a kill: nothing new was paid
+    store.batch_jobs.record([call("a"), call("unknown")])
+    assert store.call_totals().sent == 2
+
+
 def test_a_request_is_in_one_job_at_a_time(store: Store) -> None:
     jobs = store.batch_jobs
     store.responses.put(call("c"))
