@@ -197,6 +197,11 @@ class LocalTextModel:
         """One: the device is busy with one request at a time."""
         return 1
 
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text by the model's own tokenizer, special tokens not counted."""
+        tokenizer = self._local.tokenizer
+        return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Answer one request; the event loop stays free meanwhile."""
         return await asyncio.to_thread(self._answer, request)

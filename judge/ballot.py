@@ -10,6 +10,8 @@ from inference.protocol import GenerationRequest
 from judge.config import JudgeConfig
 from judge.prompt import render_vote
 from judge.reply import Reading, count_quotes, read_reply
+from judge.tokens import estimate_tokens
+from retrieval.tokens import TokenCounter
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.errors import ModelError
@@ -39,6 +41,7 @@ class Ballot:
         spec: str,
         vote: int,
         first_sample: int = 0,
+        count_tokens: TokenCounter = estimate_tokens,
     ) -> None:
         """Render the calls; nothing is sent.
 
@@ -48,12 +51,15 @@ class Ballot:
             spec: the model as the user named it.
             vote: 0-based number of the vote.
             first_sample: as for `render_vote`.
+            count_tokens: as for `render_vote`.
         """
         self._context = context
         self._config = config
         self._spec = spec
         self._vote = vote
-        self._calls = render_vote(context, config, vote, first_sample=first_sample)
+        self._calls = render_vote(
+            context, config, vote, first_sample=first_sample, count_tokens=count_tokens
+        )
         self._readings: dict[int, Reading] = {}
         self._resolved: set[str] = set()
 

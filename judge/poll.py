@@ -10,6 +10,7 @@ from typing import Protocol
 from inference.protocol import GenerationRequest, TextModel
 from judge.ballot import Ballot, CastVote
 from judge.config import JudgeConfig
+from judge.tokens import counter_of
 from judge.voting import votes_needed
 from traces.context import TraceInContext
 from traces.errors import ModelError
@@ -129,7 +130,12 @@ class Poll:
         one_first = not self._at_once and not cast  # the first vote warms the cache
         for index in range(len(cast), len(cast) + (1 if one_first else needed)):
             ballot = Ballot(
-                voting.context, self._config, self._runner.model.spec, index, self._first_sample
+                voting.context,
+                self._config,
+                self._runner.model.spec,
+                index,
+                self._first_sample,
+                counter_of(self._runner.model),
             )
             voting.open[index] = ballot
             self._queue.extend(ballot.requests(at_once=self._at_once))

@@ -13,6 +13,7 @@ from judge.prompt_file import JudgePrompt, packaged_prompt
 from judge.schema import REPLY_SCHEMA
 from judge.tokens import estimate_tokens
 from retrieval.packing import PackedEvidence, pack_evidence
+from retrieval.tokens import TokenCounter
 from traces.context import TraceInContext
 from traces.evidence import Evidence
 from traces.problem import Problem
@@ -44,26 +45,33 @@ class RenderedJudgement:
 
 
 def render_vote(
-    context: TraceInContext, config: JudgeConfig, vote: int = 0, *, first_sample: int = 0
+    context: TraceInContext,
+    config: JudgeConfig,
+    vote: int = 0,
+    *,
+    first_sample: int = 0,
+    count_tokens: TokenCounter = estimate_tokens,
 ) -> tuple[RenderedJudgement, ...]:
     """The calls of one vote on a trace: one for all steps, or one for every step in order.
 
     The gold answer is not in them. Question and documents stand first, the steps last, so that the
     traces of one problem, the votes on a trace and the calls for its steps share a prefix, which
     providers cache. A call for one step shows the steps up to it and none behind it. Evidence that
-    does not fit into `config.evidence_tokens` is left out whole and listed in `shown.skipped`.
+    does not fit into `config.evidence_tokens` is cut at a sentence, and says so, or is left out and
+    listed in `shown.skipped`; quotes are looked up in what is shown.
 
     Args:
         context: the trace with its evidence.
         config: how to ask.
         vote: 0-based number of the vote; part of the request key.
         first_sample: sample index of vote 0: above 0 where stored replies shall be asked anew.
+        count_tokens: counts the documents; the judge's own tokenizer where it is at hand.
     """
     prompt = config.prompt
     shown = pack_evidence(
         context.evidence,
         budget=config.evidence_tokens,
-        count_tokens=estimate_tokens,
+        count_tokens=count_tokens,
         render=partial(render_document, tags=prompt.tags),
     )
     steps = [
@@ -132,8 +140,9 @@ def render_document(number: int, evidence: Evidence, tags: frozenset[str] | None
     names = packaged_prompt().tags if tags is None else tags
     source = escape_attribute(f"{passage.corpus}/{passage.document}".strip("/"))
     title = escape_attribute(passage.title)
+    cut = ' cut="end"' if evidence.cut else ""
     return (
-        f'<document number="{number}" source="{source}" title="{title}">\n'
+        f'<document number="{number}" source="{source}" title="{title}"{cut}>\n'
         f"{escape_markers(passage.text, names)}\n</document>\n"
     )
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
+
+from retrieval.tokens import TokenCounter
 
 _PIECE = re.compile(r"[A-Za-z]{1,4}|\d|\n|[^\sA-Za-z\d]")
 _WIDE = re.compile(r"[^\s\u0000-\u07ff\ud800-\udfff]")
@@ -26,3 +29,16 @@ def estimate_tokens(text: str) -> int:
     pieces = len(_PIECE.findall(text))
     # characters of three or four bytes, each one piece so far, cost two
     return pieces if text.isascii() else pieces + len(_WIDE.findall(text))
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A model whose own tokenizer is at hand."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, special tokens not counted."""
+
+
+def counter_of(model: object) -> TokenCounter:
+    """The model's own count where it has one, else the estimate."""
+    return model.count_tokens if isinstance(model, CountsTokens) else estimate_tokens

@@ -87,6 +87,11 @@ def split_document(
     ]
 
 
+def sentence_ends(text: str) -> list[int]:
+    """Character offsets behind the sentences of a text, ascending; headings and list items count."""
+    return [end for _, end in _sentences(text, 0, len(text))]
+
+
 def _sections(document: StoredDocument) -> Iterator[_Section]:
     text = document.text
     headings = [match for match in _HEADING_OR_CODE.finditer(text) if match["level"]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from retrieval.packing import pack_evidence, render_document
+from retrieval.packing import PACKINGS, pack_evidence, pack_like_medprm, render_document
 from scoring.family import Family, LaidOutTrace
 from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
@@ -38,8 +38,14 @@ class FitRules:
     reserve: int = 0
     """Tokens kept free for question and solution even where they need fewer: all traces up to this
     length see the same documents of their problem. 0: every trace sees as many as fit."""
+    packing: str = "fit"
+    """fit, or medprm-compat: the documents of Med-PRM's released code, whatever the trace's length."""
 
     def __post_init__(self) -> None:
+        if self.packing not in PACKINGS:
+            raise InputError(
+                f"There is no packing '{self.packing}'.", remedy=f"choose {', '.join(PACKINGS)}"
+            )
         if not 0 <= self.reserve < self.max_tokens:
             raise InputError(
                 f"A reserve of {self.reserve} tokens leaves no room in a window of"
@@ -53,6 +59,8 @@ class FitRules:
             "max_tokens": self.max_tokens,
             "overflow": self.overflow.value,
             "reserve": self.reserve,
+            # Said where it is used: labels made before there was a choice keep their labeler.
+            **({} if self.packing == "fit" else {"packing": self.packing}),
         }
 
 
@@ -65,9 +73,11 @@ class Fitted:
     documents: int
     """Documents in the prompt."""
     dropped: int
-    """Documents that did not fit."""
+    """Documents of which nothing is in the prompt."""
     whole: int
     """Tokens it has with all its documents."""
+    cut: int = 0
+    """Documents of which only the beginning is in the prompt."""
 
     def meta(self) -> dict[str, Any]:
         """What is stored with the label."""
@@ -75,6 +85,7 @@ class Fitted:
             "tokens": len(self.laid_out.ids),
             "documents": self.documents,
             "documents_dropped": self.dropped,
+            **({"documents_cut": self.cut} if self.cut else {}),
         }
 
 
@@ -88,6 +99,8 @@ def fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | Tr
         the trace that fits, or the abstention (`over_length`).
     """
     evidence = context.evidence if family.takes_documents else ()
+    if rules.packing == "medprm-compat" and evidence:
+        return _like_medprm(family, context, rules)
     whole = family.lay_out(context, evidence)
     size, limit = len(whole.ids), rules.max_tokens
     if size <= limit and not (rules.reserve and evidence):
@@ -107,7 +120,19 @@ def fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | Tr
     while len(fitted.ids) > limit:
         kept.pop()
         fitted = family.lay_out(context, kept)
-    return Fitted(fitted, len(kept), len(evidence) - len(kept), size)
+    cut = sum(document.cut for document in kept)
+    return Fitted(fitted, len(kept), len(evidence) - len(kept), size, cut)
+
+
+def _like_medprm(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | TraceLabel:
+    """The documents that Med-PRM's code takes; where it would cut steps off, an abstention."""
+    evidence = context.evidence
+    packed = pack_like_medprm(evidence, count_tokens=lambda text: _count(family, text))
+    fitted = family.lay_out(context, packed.kept)
+    size = len(fitted.ids)
+    if size > rules.max_tokens:
+        return _over_length(context, size, rules.max_tokens, len(packed.kept))
+    return Fitted(fitted, len(packed.kept), len(packed.skipped), size)
 
 
 def _wording(
