@@ -50,9 +50,9 @@ def first_n(pool: Pool, n: int) -> Chances:
 
 def best_index(figures: Sequence[float | None]) -> int | None:
     """Index of the highest figure, of equal ones the first; None if there is none."""
-    known = [index for index, figure in enumerate(figures) if figure is not None]
-    # A missing figure never stands in `known`; 0.0 only satisfies the type.
-    return max(known, key=lambda index: figures[index] or 0.0) if known else None
+    known = [(figure, index) for index, figure in enumerate(figures) if figure is not None]
+    # max keeps the first of equals.
+    return max(known, key=lambda pair: pair[0])[1] if known else None
 
 
 def expected(pool: Pool, n: int, seed: int = 0, subsets: int = SUBSETS) -> Chances:

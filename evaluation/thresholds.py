@@ -35,14 +35,12 @@ class ThresholdSweep:
         None if the measure is defined nowhere.
         """
         known = [
-            (value, -abs(threshold - 0.5), -threshold)
+            (threshold, value)
             for threshold, value in zip(self.thresholds, self.values, strict=True)
             if value is not None
         ]
-        if not known:
-            return None
-        value, _, negative = max(known)
-        return -negative, value
+        # Ascending, and max keeps the first of equals: the lower of two that are equally near.
+        return max(known, key=lambda pair: (pair[1], -abs(pair[0] - 0.5))) if known else None
 
     def thinned(self, points: int) -> list[tuple[float, float | None]]:
         """At most `points` (>= 2) of the pairs, evenly spaced in rank, both ends among them."""
