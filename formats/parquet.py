@@ -103,17 +103,18 @@ def _usable(
 ) -> tuple[dict[str, Any], str | None]:
     if isinstance(row, str):
         return {}, row
-    decoder = StrictDecoder()
+    decoder, decoded = StrictDecoder(), {}
     try:
-        for name in encoded:
-            if isinstance(row.get(name), str):
-                row[name], fault = decoder.decode(row[name])
+        for name in encoded & row.keys():
+            if row[name] is not None:
+                # Taken as it is: in JSON text a null is there because somebody wrote it.
+                decoded[name], fault = decoder.decode(row.pop(name))
                 if fault is not None:
-                    return row, fault
+                    return {}, fault
         plain = _plain(row)
     except (_Unknown, JsonFault) as error:
         return {}, str(error)
-    return plain, text_fault(plain)
+    return plain | decoded, text_fault(plain)
 
 
 def _plain(value: Any) -> Any:
