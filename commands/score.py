@@ -20,45 +20,58 @@ from commands.score_run import (
 )
 from commands.workspace import Workspace
 
+Prm = Annotated[str, typer.Option("--prm", help="hf:PATH or lab.")]
+FamilyName = Annotated[
+    str | None,
+    typer.Option("--family", help="medprm, qwen-prm or likelihood [default: recognised]."),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", min=1, help="Window in tokens [default: the model's, at most 4096]."
+    ),
+]
+WhenTooLong = Annotated[
+    OverflowChoice,
+    typer.Option("--overflow", help="A trace too long with all its documents: what then."),
+]
+Reserve = Annotated[
+    int,
+    typer.Option(
+        "--reserve",
+        min=0,
+        help="Tokens kept free for question and solution: traces up to this length see the "
+        "same documents.",
+    ),
+]
+Packing = Annotated[
+    str,
+    typer.Option(
+        "--packing", help="Documents in the prompt: fit, or medprm-compat (its published rule)."
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:N or mps [default: the fastest there is]."),
+]
+WeightsDtype = Annotated[
+    DtypeChoice,
+    typer.Option("--dtype", help="Of the weights; auto: float32 on a processor, else bfloat16."),
+]
+
 
 def score(
     ctx: typer.Context,
     dataset: Dataset,
-    prm: Annotated[str, typer.Option("--prm", help="hf:PATH or lab.")],
-    family: Annotated[
-        str | None,
-        typer.Option("--family", help="medprm, qwen-prm or likelihood [default: recognised]."),
-    ] = None,
+    prm: Prm,
+    family: FamilyName = None,
     name: Name = "prm",
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens", min=1, help="Window in tokens [default: the model's, at most 4096]."
-        ),
-    ] = None,
-    overflow: Annotated[
-        OverflowChoice,
-        typer.Option("--overflow", help="A trace too long with all its documents: what then."),
-    ] = "drop-documents",
-    reserve: Annotated[
-        int,
-        typer.Option(
-            "--reserve",
-            min=0,
-            help="Tokens kept free for question and solution: traces up to this length see the "
-            "same documents.",
-        ),
-    ] = 0,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", help="cpu, cuda, cuda:N or mps [default: the fastest there is]."),
-    ] = None,
-    dtype: Annotated[
-        DtypeChoice,
-        typer.Option(
-            "--dtype", help="Of the weights; auto: float32 on a processor, else bfloat16."
-        ),
-    ] = "auto",
+    max_tokens: Window = None,
+    overflow: WhenTooLong = "drop-documents",
+    reserve: Reserve = 0,
+    packing: Packing = "fit",
+    device: Device = None,
+    dtype: WeightsDtype = "auto",
     limit: Limit = None,
     replace: Replace = False,
     json_output: Json = False,
@@ -71,7 +84,7 @@ def score(
     tally = Tally("score", dataset, name)
     with workspace.open_store() as store:
         store.require_dataset(dataset)
-        scorer = open_scorer(prm, family, max_tokens, overflow, reserve, device, dtype)
+        scorer = open_scorer(prm, family, max_tokens, overflow, reserve, packing, device, dtype)
         scorer.refuse_over_length(store.contexts(dataset, limit=limit))
         if scorer.not_shared is not None:
             note(f"candidates are scored one by one: {scorer.not_shared}")

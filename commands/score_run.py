@@ -28,6 +28,7 @@ def open_scorer(
     max_tokens: int | None,
     overflow: OverflowChoice = "drop-documents",
     reserve: int = 0,
+    packing: str = "fit",
     device: str | None = None,
     dtype: DtypeChoice = "auto",
 ) -> Scorer:
@@ -48,6 +49,7 @@ def open_scorer(
         max_tokens=max_tokens,
         overflow=Overflow(overflow),
         reserve=reserve,
+        packing=packing,
         device=device,
         dtype=None if dtype == "auto" else dtype,
     )
@@ -71,6 +73,7 @@ def score_again(labeler: Labeler, max_tokens: int | None) -> ScoreStage:
         max_tokens or stored["max_tokens"],
         stored["overflow"],
         stored["reserve"],
+        stored.get("packing", "fit"),
         dtype=stored["dtype"],
     )
     now = {**scorer.config(), "max_tokens": stored["max_tokens"]}

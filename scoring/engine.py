@@ -49,6 +49,7 @@ class Scorer:
         weights: str | None = None,
         overflow: Overflow = Overflow.DROP_DOCUMENTS,
         reserve: int = 0,
+        packing: str = "fit",
         batch_tokens: int | None = None,
     ) -> None:
         """Take a family that is bound to a checkpoint.
@@ -59,6 +60,7 @@ class Scorer:
             weights: fingerprint of the checkpoint's weights; None if unknown.
             overflow: what happens to a trace that does not fit with all its documents.
             reserve: tokens kept free for question and solution, see `FitRules`.
+            packing: which documents a prompt shows, see `FitRules`.
             batch_tokens: tokens of one forward pass; None takes what suits the device. Halved
                 whenever the memory runs out.
 
@@ -67,7 +69,7 @@ class Scorer:
         """
         self._family = family
         self._weights = weights
-        self._rules = FitRules(max_tokens, overflow, reserve)
+        self._rules = FitRules(max_tokens, overflow, reserve, packing)
         self._forward = prepare(family.backbone)
         budget = batch_tokens or forward_tokens(family.backbone)
         self._work = LayerWork.of(family.backbone)

@@ -70,6 +70,7 @@ def load_scorer(
     max_tokens: int | None = None,
     overflow: Overflow = Overflow.DROP_DOCUMENTS,
     reserve: int = 0,
+    packing: str = "fit",
     batch_tokens: int | None = None,
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
@@ -82,6 +83,7 @@ def load_scorer(
         max_tokens: the window a trace must fit into; None takes the model's, at most 4,096.
         overflow: what happens to a trace that does not fit with all its documents.
         reserve: tokens kept free for question and solution, see `scoring.engine_fit.FitRules`.
+        packing: fit or medprm-compat, see there.
         batch_tokens: tokens of one forward pass; None takes what suits the device.
         device: a torch device; None takes CUDA or Apple's where there is one, else the processor.
         dtype: of the weights: float32, bfloat16 or float16; None takes float32 on a processor,
@@ -115,6 +117,7 @@ def load_scorer(
         weights=weights_fingerprint(folder),
         overflow=overflow,
         reserve=reserve,
+        packing=packing,
         batch_tokens=batch_tokens,
     )
 
