@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
 from traces.labels import TraceLabel, abstained
@@ -12,11 +15,20 @@ def refuse_phi(context: TraceInContext, *, hosted: bool, allow_phi: bool) -> Tra
 
     A problem whose metadata says `phi_removed: false` may hold protected health information: it
     goes to no model that is hosted elsewhere, unless the user allows it. The rest of the run goes
-    on; the trace is listed as `filtered` with this sentence.
+    on; the trace is listed as `filtered` with this sentence. The trace's own metadata counts too: a
+    row of our format has one `meta` for both.
     """
-    if not hosted or allow_phi or context.problem.meta.get("phi_removed") is not False:
+    held = _may_hold_phi(context.problem.meta) or _may_hold_phi(context.trace.meta)
+    if not hosted or allow_phi or not held:
         return None
     detail = (
         "the problem says phi_removed: false; it is sent to no hosted model without --allow-phi"
     )
     return abstained(context.trace.id, AbstentionReason.FILTERED, detail)
+
+
+def _may_hold_phi(meta: Mapping[str, Any]) -> bool:
+    """Whether it says `phi_removed: false`, at its top or in the `metadata` of a case (design.md section 5)."""
+    inner = meta.get("metadata")
+    stated = (meta, inner) if isinstance(inner, Mapping) else (meta,)
+    return any(said.get("phi_removed") is False for said in stated)

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from formats import ExportRow, write_file
 from tests.formats.builders import jsonl, labels_by_name, read
 from traces.abstention import AbstentionReason
-from traces.labels import Verdict
+from traces.context import TraceInContext
+from traces.evidence import Quote
+from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
+from traces.privacy import refuse_phi
 
 ROW: dict[str, Any] = {"id": "t1", "problem": "Q?", "steps": ["a", "b", "c"]}
 FULL: dict[str, Any] = ROW | {
@@ -170,3 +174,41 @@ def test_rows_that_contradict_each_other_on_the_answer_are_two_problems(tmp_path
     ]
     ids = [item.problem.id for item in read("traces", jsonl(tmp_path / "a.jsonl", rows))[0]]
     assert ids[0] == ids[2] != ids[1]
+
+
+@pytest.mark.parametrize(
+    ("meta", "held"),
+    [
+        ({"phi_removed": False}, True),
+        ({"metadata": {"phi_removed": False}}, True),
+        ({"phi_removed": True}, False),
+        ({"phi_removed": "false"}, False),
+        ({"metadata": "phi_removed: false"}, False),
+        ({}, False),
+    ],
+)
+@pytest.mark.parametrize("key", ["meta", "problem_meta"])
+def test_a_row_that_says_phi_was_not_removed_goes_to_no_hosted_model(
+    tmp_path: Path, key: str, meta: dict[str, Any], held: bool
+) -> None:
+    ((item,), _) = read("traces", jsonl(tmp_path / "a.jsonl", [ROW | {key: meta}]))
+    context = TraceInContext(item.problem, item.trace)
+    assert (refuse_phi(context, hosted=True, allow_phi=False) is not None) is held
+    assert refuse_phi(context, hosted=False, allow_phi=False) is None
+    assert refuse_phi(context, hosted=True, allow_phi=True) is None
+
+
+def test_a_quote_that_does_not_stand_in_its_document_stays_unverified(tmp_path: Path) -> None:
+    label = TraceLabel(
+        "t1",
+        (
+            StepLabel(Verdict.INCORRECT, quote=Quote("made up", 2, False)),
+            StepLabel(Verdict.CORRECT, quote=Quote("Passage", 1, True, 0, 7, "exact")),
+            StepLabel(Verdict.CORRECT),
+        ),
+    )
+    (item,), _ = read("traces", jsonl(tmp_path / "a.jsonl", [ROW]))
+    judge = Labeler("judge", LabelerKind.JUDGE, {"imported_from": "traces"})
+    write_file("traces", tmp_path / "o.jsonl", [ExportRow(item.problem, item.trace, label, judge)])
+    (again,), _ = read("traces", tmp_path / "o.jsonl")
+    assert labels_by_name(again)["judge"] == label
