@@ -32,6 +32,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "faiss": ("retrieval/faiss_rows.py",),
     "sentence_transformers": ("retrieval/encoder.py", "retrieval/rerank.py"),
     "bm25s": ("retrieval/bm25.py",),
+    "pyarrow": ("formats/parquet.py",),
     "google": ("inference/gemini",),
     "openai": ("inference/openai_server.py",),
     "torch": ("inference/", "scoring/", "lab/", "retrieval/exact_search.py"),

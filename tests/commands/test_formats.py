@@ -1,0 +1,97 @@
+"""Formats at the command line: neutral steps by policy, tables, what an export does not carry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.formats.fuzz import ROWS, corrupted_file
+from tests.formats.samples import SAMPLES
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def prm800k(tmp_path: Path) -> Path:
+    path = tmp_path / "phase2.jsonl"
+    path.write_text(json.dumps(SAMPLES["prm800k"]) + "\n")
+    return path
+
+
+def test_another_policy_for_neutral_steps_is_another_source(cli: Cli, prm800k: Path) -> None:
+    assert cli("import", "prm800k", prm800k, "--dataset", "d").code == 0
+    again = cli("import", "prm800k", prm800k, "--dataset", "d", "--neutral", "keep", "--json")
+    assert (again.code, again.document["unchanged"]) == (0, 1)
+    other = cli("import", "prm800k", prm800k, "--dataset", "d", "--neutral", "positive")
+    assert other.code == 2
+    assert "--replace" in other.err
+    assert cli("import", "prm800k", prm800k, "--dataset", "e", "--neutral", "positive").code == 0
+
+
+@pytest.mark.parametrize(
+    ("format", "policy", "word"),
+    [("prm800k", "maybe", "no policy"), ("trl", "ignore", "no neutral"), ("scores", "ignore", "leave")],
+)  # fmt: skip
+def test_a_policy_that_means_nothing_is_refused(
+    cli: Cli, prm800k: Path, format: str, policy: str, word: str
+) -> None:
+    who = ["--labeler", "x", "--kind", "mc"] if format == "trl" else []
+    called = cli("import", format, prm800k, "--dataset", "d", "--neutral", policy, *who)
+    assert called.code == 2
+    assert word in called.err
+
+
+def test_an_export_says_what_it_does_not_carry(cli: Cli, prm800k: Path, tmp_path: Path) -> None:
+    cli("import", "prm800k", prm800k, "--dataset", "d")
+    out = tmp_path / "o.jsonl"
+    done = cli("export", "trl", out, "--dataset", "d", "--labeler", "gold", "--json")
+    assert (done.code, done.document["done"]) == (0, 1)
+    assert done.document["not_carried"] == {"answer": 1, "neutral": 1, "trace_meta": 1}
+    words = cli("export", "trl", out, "--dataset", "d", "--labeler", "gold").out
+    assert "not carried by trl (traces): answer (1), neutral (1), trace_meta (1)" in words
+    assert (
+        cli("export", "prm800k", out, "--dataset", "d", "--labeler", "gold", "--json").document[
+            "not_carried"
+        ]
+        == {}
+    )
+
+
+def test_a_table_goes_out_and_comes_in(cli: Cli, prm800k: Path, tmp_path: Path) -> None:
+    cli("import", "prm800k", prm800k, "--dataset", "d")
+    out = tmp_path / "o.parquet"
+    assert cli("export", "parquet", out, "--dataset", "d", "--labeler", "gold").code == 0
+    assert cli("import", "traces", out, "--dataset", "e", "--json").document["with_error"] == 1
+
+
+def test_an_unusable_error_step_of_prmbench_is_listed_and_exits_1(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(SAMPLES["prmbench"] | {"error_steps": [1, 9]}) + "\n")
+    called = cli("import", "prmbench", path, "--dataset", "d", "--json")
+    assert (called.code, called.document["done"]) == (1, 1)
+    (listed,) = called.document["rejected"]
+    assert (listed["file"], listed["line"], listed["id"]) == (
+        str(path),
+        1,
+        "circular_prm_test_p1_0",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["traces", "prm800k", "visualprocessbench", "mr-ben"])
+def test_a_corrupted_file_is_counted_row_by_row(cli: Cli, tmp_path: Path, format: str) -> None:
+    path = tmp_path / "f.jsonl"
+    lines = corrupted_file(format, SAMPLES[format])
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    called = cli("import", format, path, "--dataset", "d", "--json")
+    document = called.document
+    assert called.code == 1
+    assert document["done"] + document["failed"] == len(lines) == ROWS + 3
+    assert len(document["rejected"]) >= document["failed"] > ROWS / 4
+    assert all(row["file"] and row["line"] and row["reason"] for row in document["rejected"])
+    again = cli("import", format, path, "--dataset", "d", "--json").document
+    assert (again["unchanged"], again["rejected"]) == (document["done"], document["rejected"])
