@@ -13,6 +13,8 @@ from traces.errors import InputError
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LEAST, _MOST = 1 << 10, 1 << 16
 """Bounds of the tokens of one forward."""
+_PROCESSOR_MOST = 1 << 13
+"""On a processor larger products are no faster, and what is done is stored after each forward."""
 _PROCESSOR_BYTES = 24 << 20
 """Largest activation on a processor: below the size from which the C library gives memory back to
 the system at once, and every forward would fault it in anew."""
@@ -81,7 +83,7 @@ def forward_tokens(model: PreTrainedModel) -> int:
     """How many tokens one forward of this model should take on its device."""
     widest = _widest(model) * model.dtype.itemsize
     if model.device.type == "cpu":
-        room = _PROCESSOR_BYTES // widest
+        room = min(_PROCESSOR_BYTES // widest, _PROCESSOR_MOST)
     else:
         room = int(_free_bytes(model.device) * _GPU_SHARE) // (widest * _COPIES)
     return min(max(room, _LEAST), _MOST)
