@@ -71,7 +71,7 @@ def evaluate(
     trial = Trial(dataset, gold, KNOWN[protocol], wish, tuple(subset or ()), seed, resamples)
     with workspace.open_store() as store:
         first = trial.side(store, labeler)
-        second = None if against is None else trial.side(store, against)
+        second = None if against is None else trial.side(store, against, may_lack_scores=True)
     document, words = trial.judged(first)
     if second is not None:
         told, more = trial.compared(first, second)
@@ -90,18 +90,22 @@ class Side:
     """The traces with its words."""
     threshold: float
     """Below it a score is an error."""
-    fit: FittedThreshold | None
+    fit: FittedThreshold | None = None
     """Where the threshold comes from; None if the user gave it."""
+    needs_none: bool = False
+    """True for a labeler of verdicts, which no threshold changes, where one was to be fitted."""
 
     @property
     def source(self) -> str:
-        """`given`, or the split it was fitted on."""
+        """`given`, the split it was fitted on, or that there is nothing to fit."""
+        if self.needs_none:
+            return "none needed: verdicts"
         return "given" if self.fit is None else self.fit.source
 
     def provenance(self) -> dict[str, Any]:
         """Keys of the document."""
         return {
-            "threshold": self.threshold,
+            "threshold": None if self.needs_none else self.threshold,
             "threshold_source": self.source,
             "threshold_fit": None if self.fit is None else self.fit.as_json(),
         }
@@ -126,9 +130,18 @@ class Trial:
     resamples: int
     """Of every interval."""
 
-    def side(self, store: Store, labeler: str) -> Side:
-        """A labeler's traces and its threshold."""
+    def side(self, store: Store, labeler: str, *, may_lack_scores: bool = False) -> Side:
+        """A labeler's traces and its threshold.
+
+        Args:
+            may_lack_scores: whether a labeler of verdicts is let through where a threshold is to
+                be fitted, so that a PRM can be held beside a judge.
+        """
+        from evaluation.thresholds import decided_by_scores
+
         traces = evaluated_traces(store, self.dataset, labeler, self.gold, self.subsets)
+        if may_lack_scores and self.wish.number is None and not decided_by_scores(traces):
+            return Side(labeler, traces, 0.5, needs_none=True)
         threshold, fit = self.wish.resolve(
             store, self.dataset, labeler, self.gold, self.protocol, traces
         )

@@ -112,10 +112,7 @@ def threshold_sweep(traces: Iterable[EvaluatedTrace], measure: str) -> Threshold
         at += scores
         changes += list(np.diff(rows, axis=0))
     if not at:
-        raise InputError(
-            "No step is decided by a score, so that there is no threshold to fit.",
-            remedy="fit with a labeler that gives scores, or give a number",
-        )
+        raise _no_scores()
     scores_seen, where = np.unique(np.array(at), return_inverse=True)
     steps = np.zeros((len(scores_seen), 6))
     np.add.at(steps, where.reshape(-1), np.array(changes))
@@ -146,6 +143,8 @@ def fit_threshold(
         InputError: unknown measure, no scores, or the measure is defined at no threshold.
     """
     usable = split_by_gold(traces).usable
+    if not decided_by_scores(usable):
+        raise _no_scores(f"{dataset}/{subset}")
     best = threshold_sweep(usable, measure).best()
     if best is None:
         raise InputError(
@@ -166,6 +165,19 @@ def deciding_scores(trace: EvaluatedTrace) -> list[float]:
             for step in trace.predicted.step_labels
             if step.verdict is None and step.score is not None
         }
+    )
+
+
+def decided_by_scores(traces: Iterable[EvaluatedTrace]) -> bool:
+    """Whether any step is: a labeler that gives verdicts needs no threshold."""
+    return any(deciding_scores(trace) for trace in traces)
+
+
+def _no_scores(where: str | None = None) -> InputError:
+    return InputError(
+        "No step is decided by a score, so that there is no threshold to fit.",
+        where=where,
+        remedy="fit with a labeler that gives scores, or give a number",
     )
 
 

@@ -166,6 +166,18 @@ def test_every_protocol_runs_from_the_command_line(
     assert scored(*on).code == 0
 
 
+def test_a_labeler_of_verdicts_needs_no_threshold_beside_a_fitted_one(scored: Cli) -> None:
+    fit = ["--threshold", "fit:d/dev", "--subset", "test", "--json"]
+    document = scored(*ON, *fit, "--against", "gold").document
+    assert document["threshold"] == pytest.approx(0.7)
+    assert document["against"]["threshold"] is None
+    assert document["against"]["threshold_source"] == "none needed: verdicts"
+    assert document["against"]["measures"]["processbench_f1"]["difference"] == 0.0
+    alone = scored("evaluate", "--dataset", "d", "--labeler", "gold", *fit)
+    assert alone.code == 2
+    assert alone.document["error"]["where"] == "d/dev"
+
+
 def test_subsets_may_be_listed_in_a_run_file(scored: Cli, tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     config.write_text(

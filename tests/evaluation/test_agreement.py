@@ -15,7 +15,7 @@ from evaluation.agreement import cohen_kappa, krippendorff_alpha, pearson
 word = st.sampled_from([1, 0, -1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(word, word), max_size=20))
 def test_kappa_is_scikit_learns_where_that_is_defined(rows: list[tuple[int, int]]) -> None:
     first, second = [a for a, _ in rows], [b for _, b in rows]
@@ -26,7 +26,7 @@ def test_kappa_is_scikit_learns_where_that_is_defined(rows: list[tuple[int, int]
         assert found == pytest.approx(float(cohen_kappa_score(first, second)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=20))
 def test_pearson_is_scipys_where_that_is_defined(rows: list[tuple[int, int]]) -> None:
     first, second = [a / 20 for a, _ in rows], [b / 20 for _, b in rows]
@@ -37,7 +37,7 @@ def test_pearson_is_scipys_where_that_is_defined(rows: list[tuple[int, int]]) ->
         assert found == pytest.approx(float(pearsonr(first, second)[0]), abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 12).flatmap(lambda n: st.lists(st.lists(st.none() | word, min_size=n, max_size=n), min_size=2, max_size=4)))  # fmt: skip
 def test_alpha_is_that_of_the_package_where_that_is_defined(rows: list[list[int | None]]) -> None:
     found = krippendorff_alpha(rows)

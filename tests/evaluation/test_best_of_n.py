@@ -61,7 +61,7 @@ def by_hand(one: Pool, subset: tuple[int, ...], name: str) -> float | None:
     return sum(answer == "A" for answer in winners) / len(winners)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(pools, st.integers(1, 6))
 def test_the_expectation_is_the_mean_over_all_subsets(one: Pool, n: int) -> None:
     n = min(n, len(one.candidates))
@@ -86,7 +86,7 @@ def test_the_expectation_is_the_mean_over_all_subsets(one: Pool, n: int) -> None
             assert value is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(pools, st.integers(1, 6))
 def test_the_first_n_and_the_first_winner_count(one: Pool, n: int) -> None:
     found = first_n(one, n)

@@ -31,7 +31,7 @@ pairs = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(pairs)
 def test_agrees_with_scikit_learn(rows: list[tuple[float, bool]]) -> None:
     said = np.array([score for score, _ in rows])
@@ -54,7 +54,7 @@ def test_agrees_with_scikit_learn(rows: list[tuple[float, bool]]) -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(pairs)
 def test_the_calibration_curve_holds_every_step_once(rows: list[tuple[float, bool]]) -> None:
     said = np.array([score for score, _ in rows])

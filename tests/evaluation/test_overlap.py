@@ -29,7 +29,7 @@ def grams(words: list[str], n: int) -> list[tuple[str, ...]]:
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(text, min_size=1, max_size=4), st.lists(text, max_size=4), st.integers(1, 5))
 def test_shares_are_those_of_sets_of_tuples(
     questions: list[str], training: list[str], n: int

@@ -26,7 +26,7 @@ def scored(draw: st.DrawFn) -> list[EvaluatedTrace]:
     return made
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     scored(),
     st.sampled_from(["processbench_f1", "macro_f1", "prmscore", "mcc", "location_accuracy"]),
