@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.container import is_object_of_lists, read_mapped_rows, read_rows
+from formats.known import FIELD_NAMES
 from traces.records import RejectedRow
 
 ID_KEYS = frozenset(
@@ -36,7 +37,8 @@ def read_row_texts(path: Path) -> Iterator[RowTexts | RejectedRow]:
     Raises:
         TraceFormatError: the file cannot be read to its end.
     """
-    rows = read_mapped_rows(path) if is_object_of_lists(path) else read_rows(path)
+    mapped = is_object_of_lists(path, field_names=FIELD_NAMES)
+    rows = read_mapped_rows(path) if mapped else read_rows(path)
     for row in rows:
         if row.fault is not None:
             yield RejectedRow(str(path), row.line, None, f"the row {row.fault}")

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from formats import write_file
 from formats.row_texts import RowTexts, read_row_texts
+from tests.formats.samples import SAMPLES
+from tests.formats.test_writing import row
+from traces.labels import Verdict
 from traces.records import RejectedRow
 
 
@@ -34,3 +41,16 @@ def test_an_object_of_lists_is_read_too(real_data: Path) -> None:
     found = list(read_row_texts(real_data / "mr_ben" / "biology.json"))
     assert len(found) == 1035
     assert all(isinstance(row, RowTexts) and row.ids for row in found)
+
+
+@pytest.mark.parametrize("format", [*sorted(SAMPLES), "parquet"])
+def test_rows_of_every_format_keep_their_ids_and_texts(tmp_path: Path, format: str) -> None:
+    path = tmp_path / ("o.parquet" if format == "parquet" else "o.jsonl")
+    rows = [row([Verdict.CORRECT, Verdict.INCORRECT], id=f"t{number}") for number in range(3)]
+    steps = ("Step 1: a", "Step 2: b")
+    rows = [replace(each, trace=replace(each.trace, steps=steps, generator="m")) for each in rows]
+    assert write_file(format, path, rows).written == 3
+    found = [each for each in read_row_texts(path) if isinstance(each, RowTexts)]
+    ids = [each_id for each in found for each_id in each.ids]
+    assert {"t0", "t1", "t2"} <= {*ids} | {text for each in found for text in each.texts}
+    assert any("Step 1: a" in text for each in found for text in each.texts)
