@@ -95,7 +95,9 @@ class Poll:
                 yield from self._finished()
             yield from self._finished()
             if not self._queue:  # no trace is left and nothing was asked for by the last replies
-                return
+                break
+        if self._votings:  # a trace must never get lost in silence
+            raise RuntimeError(f"the runner left {len(self._votings)} traces without their replies")
 
     def _draw(self, source: Iterator[TraceInContext]) -> Iterator[GenerationRequest]:
         """What to send: what open traces need first, then new traces, as the runner has room.
