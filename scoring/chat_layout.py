@@ -15,8 +15,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from inference.chat_tokens import first_ids
 from traces.errors import PrmError
 
-_PLACEHOLDERS = "\ue000\ue001"
-"""Private-use characters that stand for texts while the template is rendered."""
+_FIRST, _PLACES = 0xE000, 0xF8FF - 0xE000 + 1
+"""Private-use characters stand for texts while the template is rendered."""
+_PLACE = re.compile("[\ue000-\uf8ff]")
 
 Turn = tuple[str, str | None]
 """Role and content; None where a text is to be filled in."""
@@ -36,7 +37,7 @@ class ChatLayout:
 
         Args:
             tokenizer: the checkpoint's, with a chat template.
-            turns: the conversation; at most two contents are None.
+            turns: the conversation; at most 6,400 contents are None.
             add_generation_prompt: whether the assistant's turn is opened at the end.
 
         Raises:
@@ -90,12 +91,14 @@ def _pieces(
             "The checkpoint's tokenizer has no chat template, which this family needs.",
             remedy="take the tokenizer files that were published with the PRM",
         )
-    names = iter(_PLACEHOLDERS)
+    places = [chr(_FIRST + number) for number in range(sum(text is None for _, text in turns))]
+    if len(places) > _PLACES:
+        raise PrmError(f"The conversation has {len(places)} turns to fill, at most {_PLACES} fit.")
+    names = iter(places)
     filled = [
         {"role": role, "content": next(names) if content is None else content}
         for role, content in turns
     ]
-    places = sum(content is None for _, content in turns)
     try:
         rendered = tokenizer.apply_chat_template(
             filled, tokenize=False, add_generation_prompt=add_generation_prompt
@@ -103,7 +106,6 @@ def _pieces(
     except TemplateError as fault:
         raise PrmError(f"The checkpoint's chat template refuses the prompt: {fault}") from fault
     text = str(rendered)
-    found = re.findall(f"[{_PLACEHOLDERS}]", text)
-    if found != list(_PLACEHOLDERS[:places]):
+    if _PLACE.findall(text) != places:
         raise PrmError("The checkpoint's chat template drops or repeats a turn of the prompt.")
-    return re.split(f"[{_PLACEHOLDERS}]", text)
+    return _PLACE.split(text)

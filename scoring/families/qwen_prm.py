@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.chat_layout import ChatLayout, single_token
 from scoring.family import Aggregation, LaidOutTrace
+from scoring.heads import head_of
 from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence
@@ -88,26 +88,4 @@ def load_head(folder: Path) -> nn.Module:
     Raises:
         PrmError: the safetensors files hold no head, or one with other than two classes.
     """
-    weights: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            names = [name for name in tensors.keys() if name.startswith("score.")]  # noqa: SIM118
-            weights |= {name: tensors.get_tensor(name).float() for name in names}
-    for layers in _HEADS:
-        if all(f"{layer}.weight" in weights for layer in layers):
-            linear = [_linear(weights, layer) for layer in layers]
-            if linear[-1].out_features == 2:
-                between = [part for layer in linear[:-1] for part in (layer, nn.ReLU())]
-                return nn.Sequential(*between, linear[-1]).eval()
-    raise PrmError(
-        f'The checkpoint in "{folder}" has no head of two classes ("score") in its safetensors files.',
-        remedy="name the right family with --family, or take the whole PRM checkpoint",
-    )
-
-
-def _linear(weights: dict[str, Tensor], name: str) -> nn.Linear:
-    """One linear layer with the checkpoint's weights; without a bias where there is none."""
-    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
-    return layer.requires_grad_(False)
+    return head_of(folder, _HEADS, 2)

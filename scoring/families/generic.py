@@ -1,0 +1,212 @@
+"""A PRM that we do not know: prompt, marker and the two tokens to compare come from a TOML file.
+
+name = "my-prm"
+prompt = "Question: {question}\\n\\nExplanation: "   # {documents} may stand in it, {question} must
+step = "Step {number}: {step}"                     # default "{step}"
+separator = " "                                    # before each step but the first
+marker = " ки"                                     # one token, behind each step
+positive = " +"                                    # one token
+negative = " -"                                    # one token
+read = "at"                                        # "at" the marker, or "before" it
+chat = "user"                                      # steps in the "user" or "assistant" turn, or "none"
+system = "You are ..."                             # optional
+aggregation = "min"                                # min, product, last, mean
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from retrieval.packing import render_document
+from scoring.chat_layout import ChatLayout, Turn, single_token
+from scoring.families.math_shepherd import question_inline
+from scoring.family import Aggregation, LaidOutTrace
+from scoring.plain_layout import Marked, joint_ids
+from traces.context import TraceInContext
+from traces.errors import InputError, PrmError
+from traces.evidence import Evidence
+
+_CHAT = ("user", "assistant", "none")
+_READ = ("at", "before")
+
+
+@dataclass(frozen=True, slots=True)
+class GenericLayout:
+    """What the TOML file says."""
+
+    name: str
+    """Stored as the family."""
+    prompt: str
+    """Before the first step."""
+    marker: str
+    """Behind each step."""
+    positive: str
+    """Right."""
+    negative: str
+    """Wrong."""
+    step: str = "{step}"
+    """How a step is written; `{number}` is 1-based."""
+    separator: str = " "
+    """Before each step but the first."""
+    read: str = "at"
+    """`at` the marker, or `before` it (where the marker is what the model answers)."""
+    chat: str = "user"
+    """The turn that holds the steps, or `none` for no chat template."""
+    system: str = ""
+    """System turn; empty for none."""
+    aggregation: str = "min"
+    """How step scores become one."""
+
+    @classmethod
+    def from_file(cls, path: Path) -> GenericLayout:
+        """Read and check the file.
+
+        Raises:
+            InputError: unreadable, an unknown or missing key, a text of another type, a prompt
+                without `{question}`, a step without `{step}`, a choice that is none.
+        """
+        try:
+            table = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+            raise InputError(
+                f"The family file cannot be read: {fault}.", where=str(path)
+            ) from fault
+        known = {field.name for field in fields(cls)}
+        needed = {"name", "prompt", "marker", "positive", "negative"}
+        for what, keys in (("an unknown", set(table) - known), ("no", needed - set(table))):
+            if keys:
+                raise InputError(
+                    f'The family file has {what} key "{min(keys)}".',
+                    where=str(path),
+                    remedy=f"the keys are {', '.join(sorted(known))}",
+                )
+        texts = [key for key, value in table.items() if not isinstance(value, str)]
+        if texts:
+            raise InputError(f'"{texts[0]}" is no text in the family file.', where=str(path))
+        layout = cls(**table)
+        layout._check(str(path))
+        return layout
+
+    def _check(self, where: str) -> None:
+        choices = {
+            "read": (self.read, _READ),
+            "chat": (self.chat, _CHAT),
+            "aggregation": (self.aggregation, get_args(Aggregation)),
+        }
+        for key, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise InputError(
+                    f'"{key}" is "{value}" in the family file.',
+                    where=where,
+                    remedy=f"take one of {', '.join(allowed)}",
+                )
+        for key, text, place in (("prompt", self.prompt, "question"), ("step", self.step, "step")):
+            if f"{{{place}}}" not in text:
+                raise InputError(f'"{key}" lacks {{{place}}} in the family file.', where=where)
+        empty = [
+            key for key in ("name", "marker", "positive", "negative") if not getattr(self, key)
+        ]
+        if empty:
+            raise InputError(f'"{empty[0]}" is empty in the family file.', where=where)
+
+
+class Generic:
+    """A read-out that a file describes, on one checkpoint."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, layout: GenericLayout
+    ) -> None:
+        """Bind the layout to a checkpoint.
+
+        Raises:
+            PrmError: marker or signs are no single tokens; no chat template where one is needed.
+        """
+        texts = (layout.marker, layout.positive, layout.negative)
+        ids = [single_token(tokenizer, text) for text in texts]
+        if None in ids:
+            raise PrmError(
+                f'"{texts[ids.index(None)]}" is not one token of the checkpoint.',
+                remedy="correct the family file: markers and signs are single tokens",
+            )
+        self.tokenizer = tokenizer
+        self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
+        self._layout = layout
+        self._marker, *signs = (int(i) for i in ids if i is not None)
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._rows = head.weight[signs].detach().float()
+        self._chat = None if layout.chat == "none" else self._turns()
+
+    @property
+    def name(self) -> str:
+        """The name that the file gives."""
+        return self._layout.name
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """What the file says."""
+        return cast(Aggregation, self._layout.aggregation)
+
+    @property
+    def takes_documents(self) -> bool:
+        """Whether the prompt has a place for documents."""
+        return "{documents}" in self._layout.prompt
+
+    def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
+        """Prompt and steps as the file says, each step with its marker."""
+        documents = "".join(render_document(i, item) for i, item in enumerate(evidence, 1))
+        # One pass over the template: a question that says "{documents}" stays as it is.
+        values = {"documents": documents, "question": question_inline(context.problem)}
+        prompt = _fill(self._layout.prompt, values)
+        written = [
+            _fill(self._layout.step, {"step": step.strip(), "number": str(number)})
+            for number, step in enumerate(context.trace.steps, 1)
+        ]
+        gaps = ["", *[self._layout.separator] * (len(written) - 1)]
+        ids, markers = self._ids(prompt, [a + b for a, b in zip(gaps, written, strict=True)])
+        shift = self._layout.read == "before"
+        return LaidOutTrace(context.trace.id, ids, tuple((marker - shift,) for marker in markers))
+
+    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
+        """P(positive) of the two tokens."""
+        return torch.softmax(hidden.float() @ self._rows.T, dim=-1)[:, 0]
+
+    def _ids(self, prompt: str, steps: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        if self._chat is None:
+            pieces = [Marked(step, self._layout.marker) for step in steps]
+            return joint_ids(self.tokenizer, prompt, pieces, self._marker)
+        marked: list[str | int] = []
+        for step in steps:
+            marked += [step, self._marker]
+        if self._layout.chat == "assistant":
+            return self._chat.fill([[prompt], marked])
+        return self._chat.fill([[f"{prompt}{marked[0]}", *marked[1:]]])
+
+    def _turns(self) -> ChatLayout:
+        turns: list[Turn] = [("system", self._layout.system)] if self._layout.system else []
+        turns.append(("user", None))
+        if self._layout.chat == "assistant":
+            turns.append(("assistant", None))
+        opened = self._layout.chat == "user"
+        return ChatLayout(self.tokenizer, turns, add_generation_prompt=opened)
+
+
+def _fill(template: str, values: dict[str, Any]) -> str:
+    """The template with its places filled, each text exactly once and never looked into again."""
+    out, rest = "", template
+    while rest:
+        found = [(rest.find(f"{{{name}}}"), name) for name in values if f"{{{name}}}" in rest]
+        if not found:
+            return out + rest
+        place, name = min(found)
+        out += rest[:place] + values[name]
+        rest = rest[place + len(name) + 2 :]
+    return out

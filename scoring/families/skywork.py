@@ -1,0 +1,77 @@
+"""Skywork-o1-Open-PRM: question and steps as plain lines, a value head at each line break.
+
+Skywork-o1-Open-PRM-Qwen-2.5-1.5B and -7B; read-out as in
+https://github.com/SkyworkAI/skywork-o1-prm-inference (model_utils): ids of BOS, problem and a line
+break, then of each step alone with the line break's token; score = sigmoid of the value there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from scoring.families.math_shepherd import question_inline
+from scoring.family import Aggregation, LaidOutTrace
+from traces.context import TraceInContext
+from traces.errors import PrmError
+from traces.evidence import Evidence
+
+HEADS: Final = (("v_head.summary",), ("v_head",))
+"""Where the value head lies."""
+
+
+class Skywork:
+    """The Skywork read-out on one checkpoint."""
+
+    name = "skywork-o1"
+    aggregation: Aggregation = "mean"
+    takes_documents = False
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel, head: nn.Module
+    ) -> None:
+        """Bind the family to a checkpoint.
+
+        Args:
+            tokenizer: encodes a line break as one last token.
+            backbone: gives hidden states.
+            head: hidden states to one value.
+
+        Raises:
+            PrmError: a line break has no token.
+        """
+        line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
+        if not line_break or line_break[-1] == tokenizer.unk_token_id:
+            raise PrmError(
+                "The checkpoint has no token for a line break, which the family skywork-o1 reads.",
+                remedy="name the right family with --family",
+            )
+        self.tokenizer, self.backbone = tokenizer, backbone
+        self._marker, self._head = int(line_break[-1]), head
+
+    def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
+        """BOS, question, line break; then each step on one line. There is no place for evidence."""
+        bos = self.tokenizer.bos_token_id
+        ids = [] if bos is None else [int(bos)]
+        ids += self._encode(f"{question_inline(context.problem)}\n")
+        read_at = []
+        for step in context.trace.steps:
+            # A line break inside a step would be scored as a step of its own.
+            ids += [*self._encode(" ".join(step.split())), self._marker]
+            read_at.append((len(ids) - 1,))
+        return LaidOutTrace(context.trace.id, tuple(ids), tuple(read_at))
+
+    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
+        """The sigmoid of the value at each line break."""
+        value: Tensor = self._head(hidden.float())
+        return torch.sigmoid(value.squeeze(-1))
+
+    def _encode(self, text: str) -> list[int]:
+        return list(
+            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        )
