@@ -126,6 +126,38 @@ def test_a_job_whose_create_reply_was_lost_is_not_made_twice(database: Path) -> 
     assert "list" in server.requests
 
 
+def test_a_job_of_which_nobody_knows_whether_it_was_made_is_looked_for_later(
+    database: Path,
+) -> None:
+    with GeminiBatchServer(create_script=["503 made"]) as server:
+        server.failing = {"list"}
+        with running(server, database) as (runner, store):
+            with pytest.raises(ModelUnavailable):
+                answered(runner, requests(5))
+            [job] = store.batch_jobs.alive()
+            assert (job.name, job.outstanding) == (None, 5)
+        server.failing = set()
+        # meanwhile the service made it once more: the younger one must not run
+        [made] = server.world.jobs.values()
+        server.world.create(made.model, made.display_name, "files/in0")
+        with running(server, database) as (runner, store):
+            assert len(answered(runner, requests(5))) == 5
+            assert store.call_totals().sent == 5
+    assert [each.state for each in server.world.jobs.values()] == ["SUCCEEDED", "CANCELLED"]
+
+
+def test_a_job_that_was_never_made_is_sent_by_the_next_run(database: Path) -> None:
+    with GeminiBatchServer(create_script=["503"] * 5) as server:
+        with running(server, database) as (runner, store):
+            with pytest.raises(ModelUnavailable):
+                answered(runner, requests(5))
+            assert len(store.batch_jobs.alive()) == 1
+        with running(server, database) as (runner, store):
+            assert len(answered(runner, requests(5))) == 5
+            assert store.batch_jobs.alive() == []
+    assert set(server.world.sent.values()) == {1}
+
+
 def test_who_stops_early_leaves_jobs_that_the_next_run_adopts(database: Path) -> None:
     said: list[str] = []
     world = BatchWorld([Plan(looks=3)])
@@ -215,6 +247,22 @@ def test_a_service_that_stays_away_ends_the_run_and_the_job_goes_on(database: Pa
             with pytest.raises(ModelUnavailable, match="gave no reply"):
                 answered(runner, requests(5))
             assert [job.outstanding for job in store.batch_jobs.alive()] == [5]
+
+
+def test_a_service_that_fails_every_other_look_is_no_service_that_stays_away(
+    database: Path,
+) -> None:
+    clock = Clock()
+    with GeminiBatchServer(BatchWorld([Plan(looks=4)])) as server:
+
+        def flicker(seconds: float) -> None:
+            clock.sleep(seconds)
+            server.failing = set() if server.failing else {"look"}
+
+        bounds = {"silent_polls": 2}
+        with running(server, database, clock=clock, sleep=flicker, limits=bounds) as (runner, _):
+            assert len(answered(runner, requests(5))) == 5
+    assert len(server.world.jobs) == 1
 
 
 def test_jobs_at_another_endpoint_are_not_forgotten(database: Path) -> None:

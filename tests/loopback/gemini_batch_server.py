@@ -61,6 +61,7 @@ class GeminiBatchServer(GeminiServer):
         self.create_script = list(create_script)
         self.page = page
         self.requests: list[str] = []
+        self.failing: set[str] = set()
         self._uploads: dict[str, bytearray] = {}
         self._holds: dict[str, Hold] = {}
         self._http.RequestHandlerClass = _Handler
@@ -117,6 +118,8 @@ class GeminiBatchServer(GeminiServer):
         key = headers.get("x-goog-api-key", "")
         if not key or (self.key is not None and key != self.key):
             return bad_key()
+        if verb in self.failing:
+            return error(503, "UNAVAILABLE", "The service is overloaded.")
         self.pause(f"{verb} before")
         with self.world.lock:
             answer: Answer = getattr(self, f"_{verb}")(match, query, raw)
