@@ -97,10 +97,10 @@ class Budget:
 
         Until a first reply has shown what the service counts, one call is on the wire at a time.
         """
-        full = Reservation(input_bound(request), request.max_tokens)
         price, purse = self._price(), self._purse
         if purse.limit_usd is None or price is None:
-            return full
+            return Reservation(0, request.max_tokens)  # nothing is counted against it
+        full = Reservation(input_bound(request), request.max_tokens)
         held = list(flying)
         if held and not self._has_seen:
             return None
@@ -121,7 +121,12 @@ class Budget:
         elif price is not None:  # another model answered: held at its most
             self._purse.spent_usd += self._most(reservation, price)
         self.release(reservation)
-        self.learn(reservation.input_tokens, reply)
+        self._learn(reservation.input_tokens, reply)
+
+    def seen(self, request: GenerationRequest, reply: ModelReply) -> None:
+        """Learn from a reply that was found in the store."""
+        if self._purse.limit_usd is not None:
+            self._learn(input_bound(request), reply)
 
     def release(self, reservation: Reservation) -> None:
         """Hold no more for a call that is not on the wire any more."""
@@ -129,13 +134,8 @@ class Budget:
         if price is not None and id(self) in held:
             held[id(self)] = max(0.0, held[id(self)] - self._most(reservation, price))
 
-    def learn(self, input_tokens: int, reply: ModelReply) -> None:
-        """Take from a reply how long replies are and how the service counts the input.
-
-        Args:
-            input_tokens: what `input_bound` said of its request.
-            reply: the reply, bought now or found in the store.
-        """
+    def _learn(self, input_tokens: int, reply: ModelReply) -> None:
+        """Take from a reply how long replies are and how the service counts the input."""
         usage = reply.usage
         self._has_seen = True
         self._longest_output = max(

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from typing import Protocol, runtime_checkable
 
-from inference.budget import Budget, Purse, Reservation, input_bound
+from inference.budget import Budget, Purse, Reservation
 from inference.flights import Flight, Window
 from inference.keys import request_key, request_text
 from inference.loop_thread import LoopThread
-from inference.pace import Pace
+from inference.pace import Pace, Unsent
 from inference.prices import Service
 from inference.protocol import GenerationRequest, ResponseStore, TextModel
 from inference.recorder import Recorder
@@ -28,6 +29,10 @@ from traces.errors import ModelChanged, ModelError, ModelUnavailable
 from traces.records import ModelReply, StoredCall
 
 Outcome = ModelReply | ModelError
+
+AHEAD = 2
+"""Requests drawn for each one on the wire: a place that becomes free is taken at once, and replies
+are read while others are on their way."""
 
 
 @runtime_checkable
@@ -99,6 +104,7 @@ class Dispatcher:
         self._budget = Budget(budget_usd, model, service, today=today)
         self._inspect = inspect
         self._drain_s = drain_s
+        self._places = Pace(model.concurrency)
         self._thread: LoopThread | None = None
         self.counters = DispatchCounters()
         """What was done so far, over all runs."""
@@ -125,6 +131,7 @@ class Dispatcher:
         Calls are still on the wire when an error, or Ctrl-C, met the caller between two replies:
         they are paid for, so they get their time to arrive and to be recorded.
         """
+        self._tell_paces(Pace.shut)
         thread, self._thread = self._thread or LoopThread(), None
         try:
             thread.drain(self._drain_s)
@@ -137,8 +144,8 @@ class Dispatcher:
     ) -> Iterator[tuple[GenerationRequest, Outcome]]:
         """Yield each request with its reply, or with the ModelUnavailable it ended in.
 
-        Requests are drawn lazily, no more than the model's concurrency ahead, and answered in
-        any order. When a call proves that going on is useless, or the next one would pass the
+        Requests are drawn lazily, as many again as the model takes at once, and answered in any
+        order. When a call proves that going on is useless, or the next one would pass the
         budget, what is on the wire is still waited for, recorded and yielded; then the error is
         raised. The same holds, without the yielding, when the caller stops early.
 
@@ -150,6 +157,7 @@ class Dispatcher:
             StoreError: a reply could not be recorded.
         """
         window = Window(self._limit)
+        self._tell_paces(Pace.reopen)
         drawn, again = iter(requests), deque[GenerationRequest]()
         try:
             while window.fatal is None:
@@ -162,18 +170,35 @@ class Dispatcher:
                     return
                 while window.has_landed and window.fatal is None:
                     yield from self._settle(window, again)
+            self._tell_paces(Pace.shut)
             while window.size and not window.is_overdue:
                 yield from self._settle(window, again)
             raise window.fatal
         finally:
+            if window.size:
+                self._tell_paces(Pace.shut)
             grace = 0.0 if window.fatal is not None else self._drain_s
             for flight in window.drain(grace):
                 self._count(flight)
 
     def _limit(self) -> int:
-        """Requests that may wait for a reply at the moment, at least 1."""
-        most = max(1, self._model.concurrency)
-        return min(most, self._model.pace.limit) if isinstance(self._model, Paced) else most
+        """Requests that may wait for a reply at the moment, those not yet sent included."""
+        return AHEAD * min(pace.limit for pace in self._paces())
+
+    def _paces(self) -> list[Pace]:
+        """What bounds the calls at once: our places, and what the service was found to take."""
+        model = self._model
+        return [self._places, model.pace] if isinstance(model, Paced) else [self._places]
+
+    def _tell_paces(self, what: Callable[[Pace], None]) -> None:
+        """Shut the paces, so that what waits for a place stays unsent, or open them again.
+
+        On the loop, like the calls themselves: the order in which this is said is the order in
+        which it happens.
+        """
+        if self._thread is not None:
+            for pace in self._paces():
+                self._thread.call_soon(partial(what, pace))
 
     def _admit(
         self, request: GenerationRequest, window: Window, again: deque[GenerationRequest]
@@ -183,7 +208,7 @@ class Dispatcher:
         while window.fatal is None:
             stored = self._stored(key)
             if stored is not None:
-                self._budget.learn(input_bound(request), stored)
+                self._budget.seen(request, stored)
                 yield from self._shown(request, stored, window)
                 return
             if window.has_room and window.join(key, request):
@@ -205,6 +230,8 @@ class Dispatcher:
         if flight is None:  # overdue after a fatal error: drain() cancels it
             return
         outcome = self._count(flight)
+        if isinstance(outcome, Unsent):
+            return
         if isinstance(outcome, ModelReply) and _is_cut_by_us(flight.reservation, outcome):
             again.extend(flight.askers)
         elif isinstance(outcome, ModelReply):
@@ -257,12 +284,13 @@ class Dispatcher:
     def _start(self, key: str, request: GenerationRequest, held: Reservation) -> Future[ModelReply]:
         if self._thread is None:
             self._thread = LoopThread()
-        self.counters.sent += 1
         return self._thread.submit(self._ask(key, request, held))
 
     async def _ask(self, key: str, request: GenerationRequest, held: Reservation) -> ModelReply:
         sent = replace(request, max_tokens=held.output_tokens) if held.capped else request
-        reply = await self._model.generate(sent)
+        async with self._places.slot():
+            self.counters.sent += 1
+            reply = await self._model.generate(sent)
         if self._recorder is not None:
             meta = request.meta
             if _is_cut_by_us(held, reply):  # no answer to the request, but to what was sent

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from urllib.request import getproxies
 
 import httpx2
 import pydantic
@@ -21,6 +22,7 @@ from google.genai.client import AsyncClient
 
 from inference.faults import HttpFault, Subject, TransientFault, exception_for
 from inference.specs import checked_base_url
+from inference.spread_transport import SpreadTransport
 from traces.errors import InputError
 
 DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
@@ -66,6 +68,8 @@ class GeminiClient:
             limits=httpx2.Limits(
                 max_connections=connections, max_keepalive_connections=connections
             ),
+            # a transport of our own would pass by the proxies of the environment
+            transport=None if getproxies() else SpreadTransport(connections, _tls()),
             follow_redirects=True,
         )
         """The HTTP client underneath."""

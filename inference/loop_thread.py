@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -29,6 +29,10 @@ class LoopThread:
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine; its future can be waited for, or cancelled, from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run a function on the loop, soon."""
+        self._loop.call_soon_threadsafe(callback)
 
     def drain(self, seconds: float) -> None:
         """Wait at most `seconds` for what runs now."""

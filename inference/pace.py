@@ -19,6 +19,10 @@ from dataclasses import dataclass
 Sleep = Callable[[float], Awaitable[None]]
 
 
+class Unsent(Exception):
+    """A call that was still waiting for its place when the run had to stop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """The right to have one call on the wire."""
@@ -53,6 +57,7 @@ class Pace:
         self._sleep = sleep
         self._opens_at = clock()
         self._flying = 0
+        self._is_shut = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.cuts = 0
         """How often the bound was halved."""
@@ -64,13 +69,29 @@ class Pace:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Slot]:
-        """Wait until the gate is open and there is room, then hold a place."""
+        """Wait until the gate is open and there is room, then hold a place.
+
+        Raises:
+            Unsent: `shut` was called.
+        """
         await self._enter()
         try:
             yield Slot(self.cuts)
         finally:
             self._flying -= 1
             self._wake()
+
+    def shut(self) -> None:
+        """Let nobody in any more, those who wait included. To be called on the loop."""
+        self._is_shut = True
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def reopen(self) -> None:
+        """Take calls again."""
+        self._is_shut = False
 
     def succeeded(self) -> None:
         """A call was answered: the bound grows by one for every window full of these."""
@@ -91,6 +112,8 @@ class Pace:
     async def _enter(self) -> None:
         waited_for = -math.inf
         while True:
+            if self._is_shut:
+                raise Unsent
             opens_at = self._opens_at
             closed_for = opens_at - self._clock()
             if closed_for > 0 and opens_at > waited_for:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from storage.bulk import insert_missing, now
 from storage.codecs.ledger import call_columns, call_from, reply_from
@@ -14,6 +14,10 @@ from storage.outcomes import CallTotals, Spending
 from storage.tables import MODEL_CALLS
 from traces.errors import InputError
 from traces.records import ModelReply, StoredCall, Usage
+
+
+_BY_KEY = select(MODEL_CALLS).where(MODEL_CALLS.c.key == bindparam("wanted"))
+"""Built once: it is asked for every request."""
 
 
 class Responses:
@@ -25,9 +29,7 @@ class Responses:
     def get(self, key: str) -> ModelReply | None:
         """The reply recorded under `key`, marked as cached; None if there is none."""
         with self._connections.read() as connection:
-            row = connection.execute(
-                select(MODEL_CALLS).where(MODEL_CALLS.c.key == key)
-            ).one_or_none()
+            row = connection.execute(_BY_KEY, {"wanted": key}).one_or_none()
         return None if row is None else reply_from(row)
 
     def put(self, call: StoredCall) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.dispatch import Dispatcher
+from inference.dispatch import AHEAD, Dispatcher
 from inference.keys import request_key
 from inference.pace import Pace
 from inference.protocol import GenerationRequest
@@ -105,8 +105,7 @@ def test_the_window_is_kept_and_requests_are_drawn_lazily(limit: int, names: lis
     def feed() -> Iterator[GenerationRequest]:
         nonlocal drawn
         for name in names:
-            # one more than the window: the one that is drawn while all places are taken
-            assert drawn - seen <= limit
+            assert drawn - seen <= AHEAD * limit
             drawn += 1
             yield request(str(name))
 
@@ -177,15 +176,29 @@ def test_a_caller_that_stops_early_loses_nothing_that_was_sent() -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, InputError("bad row")])
 def test_an_interrupt_or_a_bad_feed_loses_nothing_that_was_sent(error: BaseException) -> None:
-    store, model = MemoryResponses(), ScriptedModel()
+    gate = threading.Event()
+    store, model = MemoryResponses(), ScriptedModel(gate=gate, concurrency=2)
 
     def feed() -> Iterator[GenerationRequest]:
-        yield from [request("a"), request("b")]
+        yield from map(request, "abc")
+        while len(model.calls) < 2:
+            time.sleep(0.001)
+        threading.Timer(0.02, gate.set).start()
         raise error
 
     with Dispatcher(model, store) as dispatcher, pytest.raises((KeyboardInterrupt, InputError)):
         list(dispatcher.run(feed()))
-    assert len(store.kept) == len(model.calls) == 2
+    assert model.calls == ["a", "b"], "what still waited for a place is not sent any more"
+    assert len(store.kept) == dispatcher.counters.sent == 2
+
+
+def test_a_dispatcher_that_was_stopped_can_run_again() -> None:
+    store, model = MemoryResponses(), fails("b", ModelRefused("no"))
+    with Dispatcher(model, store) as dispatcher:
+        for _ in range(3):
+            with pytest.raises(ModelRefused):
+                list(dispatcher.run(map(request, "abcdefgh")))
+        assert len(list(dispatcher.run(map(request, "cdefgh")))) == 6
 
 
 @pytest.fixture
@@ -272,6 +285,11 @@ class PacedModel(ScriptedModel):
     """A model whose service was found to take less."""
 
     pace = Pace(4)
+
+    async def generate(self, request: GenerationRequest) -> ModelReply:
+        """Answer one request when there is a place."""
+        async with self.pace.slot():
+            return await super().generate(request)
 
 
 def test_the_window_follows_the_pace() -> None:
