@@ -86,7 +86,7 @@ class StrictDecoder:
             raise JsonFault(f"holds a number that cannot be read ({error})") from error
         if self._odd:
             return value, end, f"holds {self._odd[0]}"
-        return value, end, text_fault(value)
+        return value, end, None if _is_plain(text[start:end]) else text_fault(value)
 
     def decode(self, text: str) -> tuple[Any, str | None]:
         """Decode a text that is one JSON value and nothing else.
@@ -120,6 +120,12 @@ def text_fault(value: Any) -> str | None:
             if not part.isascii() and not _encodes(part):
                 return "holds text that is not UTF-8 (a bad byte or half a character)"
     return None
+
+
+def _is_plain(text: str) -> bool:
+    """Whether JSON text cannot hold what `text_fault` looks for, which saves the walk through the value."""
+    flat = text.count("[") + text.count("{") <= DEPTH_LIMIT
+    return flat and "\\u" not in text and "\x00" not in text and _encodes(text)
 
 
 def _encodes(text: str) -> bool:

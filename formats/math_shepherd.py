@@ -25,7 +25,7 @@ from traces.records import ImportedTrace, RejectedRow
 LABELER = Labeler(
     "math_shepherd", LabelerKind.MC, {"imported_from": "math-shepherd", "rule": "hard"}
 )
-_SIGNS = {"+": Verdict.CORRECT, "-": Verdict.INCORRECT}
+_SIGNS = {"+": StepLabel(Verdict.CORRECT), "-": StepLabel(Verdict.INCORRECT)}
 
 
 def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
@@ -39,7 +39,7 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
         subset=reading.subset or fields.optional_text_of(row, "task") or "default",
         meta=fields.rest_of(row, "input", "label", "task", *OURS),
     )
-    label = TraceLabel(trace.id, tuple(StepLabel(_SIGNS[sign]) for sign in signs))
+    label = TraceLabel(trace.id, tuple(_SIGNS[sign] for sign in signs))
     labeler = stated_labeler(row, LABELER)
     yield ImportedTrace(
         Problem(trace.problem_id, question), trace, ((labeler, label),), line=raw.line
