@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, or_, select
+from sqlalchemy import Connection, Row, Select, and_, or_, select
 
 from storage.bulk import delete_where_in, insert_rows, now
 from storage.codecs.ledger import failure_columns, failure_from
 from storage.codecs.model_text import decode_optional
 from storage.datasets import IMPORT_ORDER, dataset_pk
-from storage.tables import DATASETS, FAILURES, LABELERS, TRACE_LABELS, TRACES
+from storage.tables import DATASETS, FAILURES, LABELERS, STEP_LABELS, TRACE_LABELS, TRACES
 from traces.abstention import Abstention, AbstentionReason
 from traces.labels import LabelerKind
 from traces.records import Failure
 
 _WORKING_KINDS = (LabelerKind.JUDGE.value, LabelerKind.MC.value, LabelerKind.PRM.value)
 """Kinds that were asked for a word: their abstention is a failure, a consensus rule's is a finding."""
+_CALL_FAULTS = tuple(
+    reason.value
+    for reason in (
+        AbstentionReason.BLOCKED,
+        AbstentionReason.TRUNCATED,
+        AbstentionReason.UNREADABLE,
+        AbstentionReason.OVER_LENGTH,
+        AbstentionReason.MODEL_ERROR,
+    )
+)
+"""Reasons of a single step that say that a judge's call for it went wrong."""
 
 
 def put(connection: Connection, dataset: str, failures: Iterable[Failure]) -> int:
@@ -40,8 +51,8 @@ def put(connection: Connection, dataset: str, failures: Iterable[Failure]) -> in
 def load(connection: Connection, dataset: str | None) -> list[tuple[str, Failure]]:
     """Failures with their datasets, each item once per stage.
 
-    Those that were put; traces on which a judge, MC or PRM labeler abstained; traces whose gold
-    cannot be used.
+    Those that were put; traces on which a judge, MC or PRM labeler abstained; traces of which a
+    judge's call for a single step went wrong; traces whose gold cannot be used.
     """
     gold = and_(
         LABELERS.c.kind == LabelerKind.GOLD.value,
@@ -64,6 +75,7 @@ def load(connection: Connection, dataset: str | None) -> list[tuple[str, Failure
         )
         .order_by(DATASETS.c.pk, LABELERS.c.pk, *IMPORT_ORDER)
     )
+    torn = _torn_traces()
     explicit: Select[Any] = (
         select(FAILURES, DATASETS.c.name.label("dataset"))
         .join(DATASETS, FAILURES.c.dataset_pk == DATASETS.c.pk)
@@ -72,15 +84,43 @@ def load(connection: Connection, dataset: str | None) -> list[tuple[str, Failure
     if dataset is not None:
         owner = dataset_pk(connection, dataset)
         abstained = abstained.where(DATASETS.c.pk == owner)
+        torn = torn.where(DATASETS.c.pk == owner)
         explicit = explicit.where(DATASETS.c.pk == owner)
     found: dict[tuple[str, str, str], Failure] = {}
     for row in connection.execute(abstained):
-        word = Abstention(
-            AbstentionReason(row.abstention), decode_optional(row.abstention_detail) or ""
-        )
-        found[row.dataset, row.stage, row.id] = Failure(
-            row.id, row.stage, word.reason, word.retryable, word.detail
-        )
+        found[row.dataset, row.stage, row.id] = _failure(row)
+    for row in connection.execute(torn):  # its first step; the label itself tells the others
+        failure = _failure(row, f"step {row.step_index + 1}: ")
+        found.setdefault((row.dataset, row.stage, row.id), failure)
     for put_row in connection.execute(explicit):
         found.setdefault((put_row.dataset, put_row.stage, put_row.id), failure_from(put_row))
     return [(name, failure) for (name, _, _), failure in found.items()]
+
+
+def _torn_traces() -> Select[Any]:
+    """Steps for which a judge's call went wrong, in traces that have a word."""
+    return (
+        select(
+            DATASETS.c.name.label("dataset"),
+            TRACES.c.id,
+            LABELERS.c.name.label("stage"),
+            STEP_LABELS.c.step_index,
+            STEP_LABELS.c.abstention,
+            STEP_LABELS.c.abstention_detail,
+        )
+        .join(TRACE_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
+        .join(TRACES, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
+        .join(LABELERS, TRACE_LABELS.c.labeler_pk == LABELERS.c.pk)
+        .join(DATASETS, LABELERS.c.dataset_pk == DATASETS.c.pk)
+        .where(
+            LABELERS.c.kind == LabelerKind.JUDGE.value, STEP_LABELS.c.abstention.in_(_CALL_FAULTS)
+        )
+        .order_by(DATASETS.c.pk, LABELERS.c.pk, *IMPORT_ORDER, STEP_LABELS.c.step_index)
+    )
+
+
+def _failure(row: Row[*tuple[Any, ...]], where: str = "") -> Failure:
+    word = Abstention(
+        AbstentionReason(row.abstention), where + (decode_optional(row.abstention_detail) or "")
+    )
+    return Failure(row.id, row.stage, word.reason, word.retryable, word.detail)

@@ -123,3 +123,20 @@ def test_a_prompt_is_read_back_by_its_hash(store: Store) -> None:
     assert store.votes.prompt("abd") is None
     with pytest.raises(InputError, match="NUL"):
         store.votes.put_prompt("x", "a\0")
+
+
+def test_a_step_whose_call_went_wrong_is_a_failure_of_its_trace(store: Store) -> None:
+    fill(store)
+    torn = StepLabel(abstention=Abstention(AbstentionReason.TRUNCATED, "cut"))
+    open_step = StepLabel(abstention=Abstention(AbstentionReason.NO_EVIDENCE, "nothing"))
+    labels = [
+        TraceLabel("t0", (StepLabel(YES), torn, torn)),
+        TraceLabel("t1", (StepLabel(YES), open_step, open_step)),
+        refused("t2"),
+    ]
+    store.put_labels("d", "judge", labels)
+    assert [(failure.id, failure.reason, failure.detail) for _, failure in store.failures("d")] == [
+        ("t2", AbstentionReason.BLOCKED, "no"),
+        ("t0", AbstentionReason.TRUNCATED, "step 2: cut"),
+    ]
+    assert store.failures() == store.failures("d")
