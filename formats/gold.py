@@ -17,8 +17,6 @@ from traces.records import ImportedTrace, RejectedRow
 
 OURS = ("trace_id", "labeler")
 """Keys that our exports add where the format has no place for the trace's id or for who labelled."""
-BENCHMARK_PARTS = frozenset({Part.TRACE_META, Part.LATER_VERDICTS})
-"""What every benchmark format carries that has a word for each step."""
 
 
 def human_gold(format: str, **config: str) -> Labeler:
