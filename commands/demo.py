@@ -179,8 +179,8 @@ def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: Workspac
         for problem in lab.problems
     )
     note(
-        f"the top passage is the right guideline for {right} of {len(by_id)} problems; "
-        "a wrong one misleads judge and policy alike"
+        f"hybrid search puts the deciding passage first for {right} of {len(by_id)} problems"
+        " (retrieve --evaluate qrels.jsonl measures it); a wrong one misleads judge and policy alike"
     )
     note(f"sampling {TRACES_PER_PROBLEM} traces for each of {len(by_id)} problems from the policy")
     sampled = sample_traces(lab.problems, shown, per_problem=TRACES_PER_PROBLEM, seed=seed)

@@ -10,6 +10,7 @@ import typer
 from commands.console import note, progress
 from commands.options import Encoder, Json
 from commands.outcome import Outcome, Tally
+from commands.retrieval_setup import lexical_index
 from commands.workspace import Workspace
 from traces.errors import CorpusError
 
@@ -51,6 +52,8 @@ def index(
             kind=kind,
             progress=_shown,
         )
+        # Words beside vectors, so that no later command waits for them.
+        lexical_index(workspace, store, corpora.fingerprint)
     if update.rebuilt:
         note(f"the index was built anew: {update.rebuilt}")
     tally.done, tally.unchanged = update.added, update.kept
@@ -74,7 +77,7 @@ def _words(update: IndexUpdate, encoder: str) -> str:
     count = update.added + update.kept
     changes = f"{update.added} added, {update.removed} removed, {update.encoded} texts encoded"
     return f"index: {count} passages ({changes}), encoder {encoder}, {found}" + (
-        "" if update.added or update.removed else ", up to date"
+        "" if update.added or update.removed or update.rebuilt else ", up to date"
     )
 
 

@@ -150,7 +150,7 @@ def trace_row(problem: LabProblem, trace: LabTrace, subset: str = "corrupted") -
 
 
 def write_workspace_files(workspace: LabWorkspace, out_dir: Path) -> None:
-    """Write `guidelines/*.md` and `traces.jsonl` below `out_dir`."""
+    """Write `guidelines/*.md`, `traces.jsonl` and `qrels.jsonl` below `out_dir`."""
     folder = out_dir / "guidelines"
     folder.mkdir(parents=True, exist_ok=True)
     for document in workspace.documents:
@@ -158,3 +158,15 @@ def write_workspace_files(workspace: LabWorkspace, out_dir: Path) -> None:
     problems = {problem.id: problem for problem in workspace.problems}
     rows = (json.dumps(trace_row(problems[t.problem_id], t)) for t in workspace.traces)
     (out_dir / "traces.jsonl").write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    judged = (json.dumps(relevance_row(problem)) for problem in workspace.problems)
+    (out_dir / "qrels.jsonl").write_text("".join(row + "\n" for row in judged), encoding="utf-8")
+
+
+def relevance_row(problem: LabProblem) -> dict[str, object]:
+    """Return which document decides a problem, and by which words, as a row of JSONL qrels."""
+    return {
+        "problem": problem.question,
+        "document": f"{problem.drug.lower()}.md",
+        "relevance": 1,
+        "decisive": problem.decisive_passage.split(". ")[0].rstrip(".") + ".",
+    }

@@ -63,3 +63,6 @@ def test_files_hold_the_workspace(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "traces.jsonl").read_text().splitlines()]
     assert rows[0] == trace_row(workspace.problems[0], workspace.traces[0])
     assert {row["subset"] for row in rows} == {"corrupted"}
+    judged = [json.loads(line) for line in (tmp_path / "qrels.jsonl").read_text().splitlines()]
+    assert [row["problem"] for row in judged] == [each.question for each in workspace.problems]
+    assert all(written[row["document"]].count(row["decisive"]) == 1 for row in judged)
