@@ -192,6 +192,7 @@ def _new_index(kind: str, dimension: int, count: int, rows: RowsAt) -> faiss.Ind
         return graph
     lists = max(1, min(int(4 * sqrt(count)), count // _TRAINING_ROWS))
     inverted = faiss.IndexIVFFlat(faiss.IndexFlat(dimension, metric), dimension, lists, metric)
+    inverted.cp.min_points_per_centroid = 1  # it writes a warning about small corpora
     sample = np.random.default_rng(0).permutation(count)[: lists * _TRAINING_ROWS]
     inverted.train(rows(np.sort(sample)))
     return inverted

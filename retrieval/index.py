@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.embedding import Vectors, encode_in_batches
+from retrieval.embedding import Vectors
 from retrieval.exact_search import nearest_rows
 from retrieval.faiss_rows import VERSION, FaissRows, Ids, RowsAt
 from retrieval.index_checks import check_new, check_queries, check_rows, require_match
@@ -27,12 +27,10 @@ from retrieval.index_files import (
     read_whole,
     write_index,
 )
-from retrieval.index_kinds import KINDS, is_fitting, require_kind, resolve_kind
+from retrieval.index_kinds import is_fitting, require_kind, resolve_kind
 from retrieval.index_tuning import RECALL_TARGET, SAMPLE, K, SearchQuality, sample_queries, tune
 from retrieval.machine import available_memory
 from traces.errors import IndexMismatch, InputError, StoreError
-
-__all__ = ["KINDS", "PassageIndex", "encode_in_batches", "require_kind", "resolve_kind"]
 
 _ROWS_AT_ONCE = 4096
 
@@ -151,8 +149,8 @@ class PassageIndex:
             k: most hits a query, at least 1.
 
         Returns:
-            Ids and cosine similarities in [-1, 1], one array a query: shorter than `k` where
-            there are fewer passages, or FAISS found fewer (its padding, id -1, is taken out).
+            Ids and cosine similarities in [-1, 1], one array a query; shorter than `k` where no
+            more were found (FAISS's padding, id -1, is taken out).
 
         Raises:
             InputError: k below 1, or vectors of another dimension.
@@ -177,12 +175,18 @@ class PassageIndex:
             return self.quality.value
         return min(self._rows.largest_reach, 128)
 
-    def tune(self, *, target: float = RECALL_TARGET, seed: int = 0) -> None:
-        """Measure how far hnsw or ivf must look to reach recall@10 of `target`; kept in `quality`."""
+    def tune(
+        self, *, target: float = RECALL_TARGET, seed: int = 0, queries: Vectors | None = None
+    ) -> None:
+        """Measure how far hnsw or ivf must look to reach recall@10 of `target`; kept in `quality`.
+
+        Measured on `queries`, where real ones are at hand, else on a sample (`sample_queries`).
+        """
         if self.kind == "flat" or not self.count:
             return
-        chosen = np.random.default_rng(seed).permutation(self.ids)[:SAMPLE]
-        queries = sample_queries(self.vectors(chosen), seed)
+        if queries is None:
+            chosen = np.random.default_rng(seed).permutation(self.ids)[:SAMPLE]
+            queries = sample_queries(self.vectors(chosen), seed)
         ids, largest = self._rows.ids, self._rows.largest_reach
         if self.kind == "hnsw":
             matrix = self._rows.matrix()
@@ -249,8 +253,8 @@ class PassageIndex:
             folder: where it lies.
             encoder: name of the encoder in use.
             corpus_fingerprint: of the corpora now; None takes an index of any state.
-            writable: read it into memory, so that passages can be added and removed; otherwise
-                its file is mapped, and takes memory only as it is searched.
+            writable: read it into memory, to be changed; otherwise its file is mapped, and takes
+                memory only as it is searched.
 
         Raises:
             IndexMismatch: there is none, or it was built with another encoder or corpus, or
@@ -276,7 +280,7 @@ class PassageIndex:
 
     @staticmethod
     def is_current(folder: Path, *, encoder: str, corpus_fingerprint: str, kind: str) -> bool:
-        """Whether `folder` holds an undamaged index of this encoder, corpus state and kind."""
+        """Whether `folder` holds a whole index of this encoder, corpus state and kind."""
         try:
             manifest = read_manifest(folder)
             require_match(manifest, folder, encoder, corpus_fingerprint)

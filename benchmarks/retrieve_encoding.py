@@ -1,0 +1,57 @@
+"""Encoding against `SentenceTransformer.encode` at its defaults, on the same texts."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from benchmarks.retrieve_vectors import Vectors
+from retrieval.embedding import encode_in_batches
+from retrieval.encoder import load_encoder, packaged_model
+from retrieval.encoder_spec import DEFAULT_MODEL
+from retrieval.machine import has_bfloat16_units
+
+
+def encoding_rate(texts: list[str]) -> tuple[Vectors, float]:
+    """Vectors of many passages, and how many of them were encoded a second."""
+    encoder = load_encoder()
+    began = time.perf_counter()
+    vectors = encode_in_batches(encoder, texts)
+    rate = len(texts) / (time.perf_counter() - began)
+    print(f"{len(texts):,} passages encoded, {encoder.precision}: {rate:.1f} a second", flush=True)
+    return vectors, rate
+
+
+def against_the_library(texts: list[str]) -> float:
+    """Print rates and cosines on texts that fit the window; return our speed-up in float32."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        str(packaged_model() or DEFAULT_MODEL), model_kwargs={"dtype": "float32"}
+    )
+    seconds: dict[str, list[float]] = {"library": [], "float32": [], "bfloat16": []}
+    encoders = {name: load_encoder(precision=name) for name in ("float32", "bfloat16")}
+    found: dict[str, Vectors] = {}
+    half = len(texts) // 2
+    for part in (texts[:half], texts[half:]):  # in turns, so that a busy moment meets all
+        for name, took in seconds.items():
+            began = time.perf_counter()
+            if name == "library":
+                rows = np.asarray(model.encode(part, normalize_embeddings=True))
+            else:
+                rows = encode_in_batches(encoders[name], part)
+            took.append(time.perf_counter() - began)
+            found[name] = np.concatenate([found[name], rows]) if name in found else rows
+    print("\n| encoder | passages a second | times the library's | least cosine to float32 |")
+    print("|---|---|---|---|")
+    for name, took in seconds.items():
+        cosine = float(np.sum(found[name] * found["library"], axis=1).min())
+        print(
+            f"| {name} | {len(texts) / sum(took):.1f} | {sum(seconds['library']) / sum(took):.2f}"
+            f" | {cosine:.6f} |",
+            flush=True,
+        )
+    units = "has" if has_bfloat16_units() else "has no"
+    print(f"\nThis processor {units} matrix units for bfloat16 (AMX): the default follows that.")
+    return sum(seconds["library"]) / sum(seconds["float32"])

@@ -1,0 +1,144 @@
+"""A corpus of many passages through the real command: its peak memory, adding 1%, kills of updates.
+
+Encoding all of them takes an hour here, so that most vectors are brought: they lie in the journal of
+a run that was killed, where `stepgold index` takes them up. What is added is encoded for real.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.retrieve_vectors import Vectors
+from retrieval.encoder import load_encoder
+from retrieval.index import PassageIndex
+from retrieval.vector_journal import VectorJournal, digest_of
+from storage import Store
+from traces.evidence import Passage
+from traces.records import StoredDocument
+
+_A_DOCUMENT = 20
+
+
+def texts_of(real: Sequence[str], count: int) -> list[str]:
+    """`count` different texts: the real ones, again and again with another number at the end."""
+    return [f"{real[n % len(real)]} ({n // len(real)})" for n in range(count)]
+
+
+def add_passages(store: Store, texts: Sequence[str], first: int) -> None:
+    """Put passages into the store as documents of twenty."""
+
+    def documents() -> Iterator[tuple[StoredDocument, list[Passage]]]:
+        for at in range(0, len(texts), _A_DOCUMENT):
+            some = texts[at : at + _A_DOCUMENT]
+            whole, spans, start = "\n".join(some), [], 0
+            for text in some:
+                spans.append((start, start + len(text)))
+                start += len(text) + 1
+            name = f"d{first + at}"
+            passages = [
+                Passage("bench", name, n, begin, end, whole[begin:end])
+                for n, (begin, end) in enumerate(spans)
+            ]
+            yield StoredDocument(name, "", whole, str(hash(whole)), "bench"), passages
+
+    store.add_documents("bench", documents())
+
+
+def command(workspace: Path) -> list[str]:
+    """`stepgold index` in this workspace."""
+    return [sys.executable, "-m", "cli", "--workspace", str(workspace), "index", "--json"]
+
+
+def measured(workspace: Path) -> tuple[float, int]:
+    """Wall seconds and peak resident bytes of `stepgold index`."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command(workspace), stdout=subprocess.DEVNULL, stderr=sys.stderr)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"stepgold index ended with {process.returncode}")
+    return time.perf_counter() - began, usage.ru_maxrss * 1024
+
+
+def prepare(workspace: Path, real: Sequence[str], vectors: Vectors, really: int) -> list[str]:
+    """A workspace of as many passages as vectors, all but `really` of them encoded already."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    texts = texts_of(real, len(vectors))
+    with Store.open(f"sqlite:///{workspace / 'stepgold.db'}") as store:
+        add_passages(store, texts, 0)
+    encoder = load_encoder()
+    with VectorJournal(workspace / "index", encoder.name, encoder.dimension) as journal:
+        for at in range(0, len(texts) - really, 4096):
+            some = slice(at, min(at + 4096, len(texts) - really))
+            journal.append([digest_of(text) for text in texts[some]], vectors[some])
+    return texts
+
+
+def build_and_add(
+    workspace: Path, real: Sequence[str], vectors: Vectors, rate: float, really: int
+) -> None:
+    """Print peak memory of building, and what adding 1% costs as a share of building."""
+    texts = prepare(workspace, real, vectors, really)
+    seconds, peak = measured(workspace)
+    count = len(texts)
+    rest = max(0.0, seconds - really / rate)
+    build = count / rate + rest
+    print(f"\n{count:,} passages, {really:,} of them encoded in this run:", flush=True)
+    print(f"- `stepgold index`: {seconds:.0f} s, peak resident memory {peak / 2**30:.2f} GiB")
+    print(
+        f"- building with all encoding ({rate:.1f} a second measured): {build:.0f} s,"
+        f" of which all but encoding {rest:.0f} s"
+    )
+    more = count // 100
+    with Store.open(f"sqlite:///{workspace / 'stepgold.db'}") as store:
+        add_passages(store, texts_of(real, count + more)[count:], count)
+    added, peak = measured(workspace)
+    print(
+        f"- adding {more:,} passages, encoding, start of the program and all: {added:.1f} s ="
+        f" {added / build:.2%} of building; peak {peak / 2**30:.2f} GiB"
+    )
+    again, _ = measured(workspace)
+    print(f"- `stepgold index` again, nothing to do: {again:.1f} s", flush=True)
+
+
+def kills(workspace: Path, real: Sequence[str], queries: Vectors, *, times: int) -> None:
+    """Kill updates of 1% at random moments and print what the index answered afterwards."""
+    folder, kept = workspace / "index", workspace / "kept"
+    shutil.copytree(folder, kept)
+    encoder = load_encoder().name
+    before = _answers(folder, encoder, queries)
+    with Store.open(f"sqlite:///{workspace / 'stepgold.db'}") as store:
+        count = sum(corpus.passages for corpus in store.corpora())
+        add_passages(store, texts_of(real, count + 100)[count:], count)
+    takes, _ = measured(workspace)
+    after = _answers(folder, encoder, queries)
+    seen = {"before": 0, "after": 0, "a mixture": 0}
+    for moment in np.random.default_rng(0).uniform(0.1, 1, size=times):
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder)
+        with subprocess.Popen(
+            command(workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                process.wait(timeout=takes * moment)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        found = _answers(folder, encoder, queries)
+        states = {"before": before, "after": after}
+        which = [name for name, state in states.items() if found == state]
+        seen[which[0] if len(which) == 1 else "a mixture"] += 1
+    print(f"- {times} kills -9 of an update of {takes:.0f} s; it answered as {seen}", flush=True)
+
+
+def _answers(folder: Path, encoder: str, queries: Vectors) -> list[list[int]]:
+    index = PassageIndex.load(folder, encoder=encoder, corpus_fingerprint=None)
+    return [[index.count], *(ids.tolist() for ids in index.search(queries, 10)[0])]
