@@ -183,18 +183,15 @@ def test_the_real_files_survive(
     ]
     to = "traces" if through == "traces" else format
     outcome = write_file(to, tmp_path / "all.jsonl", exported)
-    skipped = {trace.trace_id for trace in outcome.skipped}
-    # MR-Ben's own files hold traces whose numbers stand twice: those it cannot name.
-    assert len(skipped) <= (40 if to == "mr-ben" else 0)
+    assert outcome.skipped == ()
     assert outcome.not_carried == {}
     again, _ = read(to, tmp_path / "all.jsonl")
-    kept = [item for item in usable if item.trace.id not in skipped]
     assert [item.trace for item in again] == [
         item.trace if to == format else _with_problem(item, found)
-        for item, found in zip(kept, again, strict=True)
+        for item, found in zip(usable, again, strict=True)
     ]
-    assert [item.labels[0][1] for item in again] == [item.labels[0][1] for item in kept]
-    assert [item.problem.question for item in again] == [item.problem.question for item in kept]
+    assert [item.labels[0][1] for item in again] == [item.labels[0][1] for item in usable]
+    assert [item.problem.question for item in again] == [item.problem.question for item in usable]
 
 
 def _with_problem(item: ImportedTrace, found: ImportedTrace) -> object:
