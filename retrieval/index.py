@@ -1,8 +1,7 @@
 """The index over passages: build, change, search, save, load.
 
-The vectors lie in FAISS under the store's passage ids. A flat index is searched exactly, in FAISS's
-own memory, by `retrieval.exact_search`; hnsw and ivf are searched by FAISS, as far as was measured
-to be enough (`retrieval.index_tuning`).
+The vectors lie in FAISS under the store's passage ids. `retrieval.exact_search` searches a flat index
+in FAISS's own memory; FAISS searches hnsw and ivf, as far as was measured to be enough.
 """
 
 from __future__ import annotations
@@ -171,16 +170,14 @@ class PassageIndex:
         )
 
     def _reach(self) -> int:
-        if self.quality is not None:
-            return self.quality.value
-        return min(self._rows.largest_reach, 128)
+        return self.quality.value if self.quality else min(self._rows.largest_reach, 128)
 
     def tune(
         self, *, target: float = RECALL_TARGET, seed: int = 0, queries: Vectors | None = None
     ) -> None:
         """Measure how far hnsw or ivf must look to reach recall@10 of `target`; kept in `quality`.
 
-        Measured on `queries`, where real ones are at hand, else on a sample (`sample_queries`).
+        Measured on `queries` where there are real ones, else on a sample (`sample_queries`).
         """
         if self.kind == "flat" or not self.count:
             return
@@ -247,11 +244,11 @@ class PassageIndex:
     def load(
         cls, folder: Path, *, encoder: str, corpus_fingerprint: str | None, writable: bool = False
     ) -> PassageIndex:
-        """Open the index, if it belongs to this encoder and to this state of the corpora.
+        """Open the index in `folder`, if it belongs to this encoder and state of the corpora.
 
         Args:
             folder: where it lies.
-            encoder: name of the encoder in use.
+            encoder: name of the one in use.
             corpus_fingerprint: of the corpora now; None takes an index of any state.
             writable: read it into memory, to be changed; otherwise its file is mapped, and takes
                 memory only as it is searched.
