@@ -11,6 +11,7 @@ in: ai.google.dev/gemini-api/docs/batch-api and the reports python-genai#1482, #
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -151,7 +152,8 @@ class BatchRunner:
             harvest = Harvest(self._desk, job, remote)
             for row, reply in harvest.replies():
                 self._budget.settle(row, reply)
-                self._count(reply)
+                self.counters.unpriced += reply.usd is None
+                self.counters.usd += reply.usd or 0.0
                 yield from self._answer(queue, row.key, reply)
             if harvest.is_out_of_reach:
                 return
@@ -182,7 +184,7 @@ class BatchRunner:
         """Draw what one job can hold; yield what needs no job."""
         flying = self._desk.store.keys(self._desk.spec)
         limits = self._limits
-        while not queue.is_full(self._cap, limits.file_bytes, limits.requests_per_job):
+        while not queue.is_full(self._tokens_at_once(), limits.file_bytes, limits.requests_per_job):
             request = queue.draw()
             if request is None:
                 return
@@ -211,7 +213,8 @@ class BatchRunner:
             return False
         tokens, usd = sum(job.tokens for job in alive), sum(job.usd for job in alive)
         # a single request is always tried: the cap that refusals taught may be below it
-        free = self._cap - tokens if alive else max(self._cap, first.row.tokens)
+        free = self._tokens_at_once() - tokens
+        free = free if alive else max(free, first.row.tokens)
         left = self._budget.left(usd)
         limits = self._limits
         wave = next_wave(
@@ -222,6 +225,10 @@ class BatchRunner:
         if not alive and (first.row.usd or 0.0) > left:
             queue.stop(self._budget.exhausted())
         return False
+
+    def _tokens_at_once(self) -> int:
+        """The cap in tokens as we estimate them, which the service may count as more."""
+        return int(self._cap / self._budget.input_factor)
 
     def _submit(self, queue: BatchQueue, wave: list[PendingRequest], tokens_alive: int) -> bool:
         desk = self._desk
@@ -257,7 +264,8 @@ class BatchRunner:
         self._refusals += 1
         self._not_before = self._desk.clock() + (refusal.delay_s or 0.0)
         half = sum(each.row.tokens for each in wave) // 2
-        self._cap = tokens_alive or max(half, wave[0].row.tokens)
+        estimate = tokens_alive or max(half, wave[0].row.tokens)
+        self._cap = math.ceil(estimate * self._budget.input_factor)
         if not tokens_alive and self._refusals >= self._limits.refusals:
             queue.stop(no_room(self._desk.spec, refusal.what))
 
@@ -278,12 +286,6 @@ class BatchRunner:
     def _pending(self, key: str, request: GenerationRequest) -> PendingRequest:
         size = len(self._desk.service.line(key, request))
         return PendingRequest(request, self._budget.row(key, request), size)
-
-    def _count(self, reply: ModelReply) -> None:
-        if reply.usd is None:
-            self.counters.unpriced += 1
-        else:
-            self.counters.usd += reply.usd
 
     def _stored(self, key: str) -> ModelReply | None:
         reply = self._responses.get(key)

@@ -83,7 +83,8 @@ class BatchBudget:
         self._purse = limit_usd if isinstance(limit_usd, Purse) else Purse(limit_usd)
         self._name = ModelSpec.parse(model.spec).name
         self._today = today
-        self._input_factor = 1.0
+        self.input_factor = 1.0
+        """How many tokens the service has counted for one of our estimate, at most; at least 1."""
         if self._purse.limit_usd is not None and self._most(Usage()) is None:
             raise InputError(
                 f'No price is known for "{model.spec}": a budget cannot be kept.',
@@ -92,15 +93,16 @@ class BatchBudget:
 
     def row(self, key: str, request: GenerationRequest) -> BatchRow:
         """The row of a request: its tokens from above, its whole output limit used."""
-        tokens = math.ceil(input_bound(request) * self._input_factor)
-        usd = self._most(Usage(input_tokens=tokens, output_tokens=request.max_tokens))
+        tokens = input_bound(request)
+        counted = math.ceil(tokens * self.input_factor)
+        usd = self._most(Usage(input_tokens=counted, output_tokens=request.max_tokens))
         return BatchRow(key, request_text(request), tokens, usd, request.meta)
 
     def settle(self, row: BatchRow, reply: ModelReply) -> None:
         """Count a reply that was bought, and take from it how the service counts the input."""
         self._purse.spent_usd += (row.usd or 0.0) if reply.usd is None else reply.usd
         counted = reply.usage.input_tokens / max(1, row.tokens)
-        self._input_factor = max(self._input_factor, self._input_factor * counted)
+        self.input_factor = max(self.input_factor, counted)
 
     def left(self, committed_usd: float) -> float:
         """What is left beside the requests on their way; infinite without a limit."""

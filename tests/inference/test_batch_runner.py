@@ -16,6 +16,7 @@ from tests.inference.batches import NAME, SPEC, answered, interrupted_at, reques
 from tests.loopback import gemini_answers
 from tests.loopback.gemini_batch_jobs import BatchWorld, Plan
 from tests.loopback.gemini_batch_server import GeminiBatchServer
+from traces.batches import BatchEnding, BatchJob, BatchRow
 from traces.errors import ModelChanged, ModelUnavailable
 from traces.records import ModelReply, Usage
 
@@ -107,12 +108,23 @@ def test_the_number_of_jobs_is_counted_over_processes(database: Path) -> None:
 
 
 def test_errors_of_rows_are_outcomes_and_not_sent_again(database: Path) -> None:
-    world = BatchWorld([Plan(errors=3)])
-    with GeminiBatchServer(world) as server, running(server, database) as (runner, store):
+    world, said = BatchWorld([Plan(errors=3)]), list[str]()
+    with (
+        GeminiBatchServer(world) as server,
+        running(server, database, said=said) as (runner, store),
+    ):
         outcomes = answered(runner, requests(10))
         failed = [each for each in outcomes.values() if isinstance(each, ModelUnavailable)]
         assert (len(failed), store.call_totals().sent) == (3, 7)
         assert "13 Internal." in str(failed[0])
+        assert said[-1] == "batches/b0: succeeded, 7 replies, 3 errors."
+        # what is decided counts no jobs any more
+        keys = {request_key(SPEC, request) for request in requests(10)}
+        again = BatchJob("again", SPEC, server.url, 0.0)
+        store.batch_jobs.open(again, [BatchRow(key, "", 1, 0.0) for key in keys])
+        closed = store.batch_jobs.close("again", BatchEnding.LOST, at=0.0)
+        assert list(closed.values()) == [1, 1, 1]
+        store.batch_jobs.forget(closed)
         assert len(world.jobs) == 1
         # asked again, it is only these three that are bought
         assert all(isinstance(each, ModelReply) for each in answered(runner, requests(10)).values())

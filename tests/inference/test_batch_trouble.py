@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.budget import input_bound
 from tests.inference.batches import SPEC, Clock, answered, interrupted_at, requests, running
 from tests.loopback.gemini_batch_jobs import BatchWorld, Plan
 from tests.loopback.gemini_batch_server import GeminiBatchServer
@@ -102,6 +103,20 @@ def test_a_full_queue_is_met_with_smaller_jobs(database: Path) -> None:
     assert sizes[0] == 4
     assert sum(sizes) == 16
     assert set(server.world.sent.values()) == {1}
+
+
+def test_an_estimate_that_was_too_low_makes_smaller_jobs(database: Path) -> None:
+    estimate = input_bound(requests(1)[0])
+    world = BatchWorld(usage={"promptTokenCount": 5 * estimate, "candidatesTokenCount": 1})
+    bounds = {"enqueued_tokens": 25 * estimate}
+    with (
+        GeminiBatchServer(world) as server,
+        running(server, database, limits=bounds) as (runner, _),
+    ):
+        assert len(answered(runner, requests(40))) == 40
+    first, *others = [len(job.rows) for job in world.jobs.values()]
+    assert 23 <= first <= 25
+    assert set(others[:-1]) <= {4, 5}
 
 
 def test_a_queue_that_stays_full_ends_the_run_resumably(database: Path) -> None:
