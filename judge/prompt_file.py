@@ -112,7 +112,7 @@ def read_prompt(path: Path | None) -> JudgePrompt:
     if path is None:
         return packaged_prompt()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as fault:
         why = fault.strerror if isinstance(fault, OSError) else "it is no UTF-8 text"
         raise InputError(

@@ -32,6 +32,8 @@ def test_own_prompt_file(tmp_path: Path) -> None:
         "temperature": 0.0,
     }
     assert config.prompt.text == OWN
+    path.write_text("\ufeff" + OWN.replace("\n", "\r\n"), encoding="utf-8", newline="")
+    assert read_prompt(path) == config.prompt, "an editor's marks make no other prompt"
     assert config.prompt.sha256 != packaged_prompt().sha256
     assert read_prompt(None) is packaged_prompt()
 
