@@ -68,6 +68,7 @@ def pack_evidence(
     count_tokens: TokenCounter,
     render: Render = render_document,
     cap: int | None = CAP,
+    whole: bool = False,
 ) -> PackedEvidence:
     """Pack as many passages as fit, best first, whole ones where there is room.
 
@@ -85,6 +86,7 @@ def pack_evidence(
         count_tokens: counts as the reader of the text will (the judge's or the PRM's tokenizer).
         render: makes passage number i (1-based) into text, wrapper included.
         cap: see above, at least 1; None for none.
+        whole: nothing is cut: a passage goes in as it is or not at all.
 
     Raises:
         InputError: the budget is below 0, or the cap below 1.
@@ -98,9 +100,11 @@ def pack_evidence(
         shelf.kept = dict(enumerate(evidence))
         return shelf.packed()
     for place, item in enumerate(evidence):
-        short = _capped(item, cap, count_tokens)
+        short = item if whole else _capped(item, cap, count_tokens)
         if short is not None:
             shelf.put(place, short)
+    if whole:
+        return shelf.packed()
     for place in sorted(shelf.kept):
         if shelf.kept[place].cut and not shelf.put(place, evidence[place]):
             shelf.put_beginning(place)

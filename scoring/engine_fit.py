@@ -73,11 +73,9 @@ class Fitted:
     documents: int
     """Documents in the prompt."""
     dropped: int
-    """Documents of which nothing is in the prompt."""
+    """Documents that did not fit."""
     whole: int
     """Tokens it has with all its documents."""
-    cut: int = 0
-    """Documents of which only the beginning is in the prompt."""
 
     def meta(self) -> dict[str, Any]:
         """What is stored with the label."""
@@ -85,7 +83,6 @@ class Fitted:
             "tokens": len(self.laid_out.ids),
             "documents": self.documents,
             "documents_dropped": self.dropped,
-            **({"documents_cut": self.cut} if self.cut else {}),
         }
 
 
@@ -111,8 +108,9 @@ def fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | Tr
     if len(bare.ids) > limit:
         return _over_length(context, len(bare.ids), limit, 0)
     budget = limit - max(len(bare.ids), rules.reserve) - _wording(family, context, evidence, bare)
+    # Whole ones: a passage cut to what a trace leaves would be another one for each candidate.
     packed = pack_evidence(
-        evidence, budget=max(budget, 0), count_tokens=lambda text: _count(family, text)
+        evidence, budget=max(budget, 0), count_tokens=lambda text: _count(family, text), whole=True
     )
     kept = list(packed.kept)
     fitted = family.lay_out(context, kept) if kept else bare
@@ -120,8 +118,7 @@ def fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | Tr
     while len(fitted.ids) > limit:
         kept.pop()
         fitted = family.lay_out(context, kept)
-    cut = sum(document.cut for document in kept)
-    return Fitted(fitted, len(kept), len(evidence) - len(kept), size, cut)
+    return Fitted(fitted, len(kept), len(evidence) - len(kept), size)
 
 
 def _like_medprm(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | TraceLabel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -137,6 +138,16 @@ def test_as_many_documents_as_fit(family: MedPrm, pool: list[TraceInContext], ro
     if found.dropped:
         kept = max(n for n in range(7) if n == 0 or size(family, one, n) <= limit)
         assert found.documents >= kept - 1, "a document's place in the text may cost a token"
+
+
+def test_documents_go_in_whole_or_not_at_all(family: MedPrm, pool: list[TraceInContext]) -> None:
+    one = pool[1]
+    subsets = (s for n in range(7) for s in combinations(one.evidence, n))
+    whole = {family.lay_out(one, subset).ids for subset in subsets}
+    for room in (30, 90, 150):
+        found = fit(family, one, FitRules(size(family, one, 0) + room))
+        assert isinstance(found, Fitted)
+        assert found.laid_out.ids in whole
 
 
 def test_abstain(family: MedPrm, pool: list[TraceInContext]) -> None:
