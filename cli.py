@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from commands import (
     best_of_n,
+    compare,
     consensus,
     continue_,
     corpus,
@@ -83,6 +84,7 @@ for name, function in (
     ("consensus", consensus.consensus),
     ("score", score.score),
     ("evaluate", evaluate.evaluate),
+    ("compare", compare.compare),
     ("sample", sample.sample),
     ("best-of-n", best_of_n.best_of_n),
     ("overlap", overlap.overlap),

@@ -1,4 +1,8 @@
-"""Agreement coefficients between labelers: Cohen's kappa, Krippendorff's alpha, Pearson's r. Undefined is None."""
+"""Agreement coefficients between labelers: Cohen's kappa, Krippendorff's alpha, Pearson's r. Undefined is None.
+
+The formulas work on counts that add up over steps, so that a resampling of problems gives their
+intervals; the functions on words count first.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +11,56 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from evaluation.measures import Floats, Mask
+
+
+def kappa_of_tables(tables: Floats) -> tuple[Floats, Mask]:
+    """Cohen's kappa of cross tables, shape (..., words, words), with a mask of where it is defined.
+
+    Not defined without steps, and where chance alone explains everything (both always say one word).
+    """
+    n = tables.sum(axis=(-2, -1))
+    agreed = np.trace(tables, axis1=-2, axis2=-1)
+    by_chance = (tables.sum(axis=-1) * tables.sum(axis=-2)).sum(axis=-1)
+    # Counts are whole numbers below 2**53, so that "exactly one" is exact.
+    defined = np.asarray(by_chance != n * n)
+    room = np.where(defined, n * n - by_chance, 1.0)
+    return np.where(defined, n * agreed - by_chance, 0.0) / room, defined
+
+
+def alpha_of_counts(totals: Floats, observed: Floats) -> tuple[Floats, Mask]:
+    """Krippendorff's nominal alpha, with a mask of where it is defined.
+
+    Args:
+        totals: how often each word was said on steps with two words or more, shape (..., words).
+        observed: sum over those steps of (m² - sum of squared counts) / (m - 1), m words on a step; shape (...).
+    """
+    n = totals.sum(axis=-1)
+    expected = n * n - (totals * totals).sum(axis=-1)
+    defined = np.asarray(expected > 0)
+    return 1 - np.where(defined, (n - 1) * observed, 0.0) / np.where(
+        defined, expected, 1.0
+    ), defined
+
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Agreement beyond chance of two labelers on the same steps, in [-1, 1].
-
-    None without steps, and where chance alone explains everything (both always say the same one word).
+    """Agreement beyond chance of two labelers on the same steps, in [-1, 1]; None where not defined.
 
     Raises:
         ValueError: they do not have the same number of words.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} words against {len(second)}")
-    n = len(first)
-    if not n:
-        return None
-    agreed = sum(one == two for one, two in zip(first, second, strict=True))
-    said, also_said = Counter(first), Counter(second)
-    # In whole numbers, so that "exactly one" is exact.
-    by_chance = sum(count * also_said[word] for word, count in said.items())
-    if by_chance == n * n:
-        return None
-    return (n * agreed - by_chance) / (n * n - by_chance)
+    numbers: dict[Hashable, int] = {}
+    for word in (*first, *second):
+        numbers.setdefault(word, len(numbers))
+    table = np.zeros((len(numbers), len(numbers)))
+    np.add.at(table, ([numbers[word] for word in first], [numbers[word] for word in second]), 1)
+    value, defined = kappa_of_tables(table)
+    return float(value) if defined else None
 
 
-def pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
+def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
     """Correlation of two labelers' scores in [-1, 1]; None below two steps or where one is constant.
 
     Raises:
@@ -66,12 +96,11 @@ def krippendorff_alpha(words: Sequence[Sequence[Hashable | None]]) -> float | No
     ]
     counts = [said for said in counts if said.total() > 1]
     totals = sum(counts, Counter[Hashable]())
-    n = totals.total()
-    expected = n * n - sum(count * count for count in totals.values())
-    if not expected:
-        return None
     observed = sum(
         (said.total() ** 2 - sum(count * count for count in said.values())) / (said.total() - 1)
         for said in counts
     )
-    return 1 - (n - 1) * observed / expected
+    value, defined = alpha_of_counts(
+        np.array(list(totals.values()), dtype=np.float64), np.array(observed, dtype=np.float64)
+    )
+    return float(value) if defined else None

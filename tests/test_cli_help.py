@@ -34,6 +34,7 @@ COMMANDS = (
     ["consensus"],
     ["score"],
     ["evaluate"],
+    ["compare"],
     ["best-of-n"],
     ["overlap"],
     ["sample"],

@@ -1,0 +1,127 @@
+"""`stepgold compare`: the contract's document, thresholds, disagreements with evidence, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import Cli
+
+PAIR = {"a", "b", "n_steps", "agreement", "cohen_kappa", "pearson", "first_error_agreement"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dataset `d` (subsets dev, test) with gold, evidence, and the labelers prm, judge and blank."""
+    from cli import execute
+
+    place = tmp_path_factory.mktemp("compare")
+    rows, prm, judge = [], [], []
+    for number in range(12):
+        id, wrong = f"t{number}", number % 2 == 0
+        rows.append(
+            {
+                "id": id,
+                "problem": f"Question {number}?",
+                "subset": "dev" if number < 6 else "test",
+                "steps": ["one", f"two <{number}>", "three"],
+                "evidence": [{"source": "g.md", "title": "G", "text": f"passage {number}"}],
+                "labels": {"gold": {"kind": "gold", "first_error": 1 if wrong else None}},
+            }
+        )
+        prm.append({"id": id, "scores": [0.9, 0.6 if wrong else 0.8, 0.85]})
+        judge.append({"id": id, "verdicts": [1, -1 if wrong and number else 1, None]})
+    blank = [{"id": f"t{number}", "verdicts": [None] * 3} for number in range(12)]
+    for name, part in (("d", rows), ("prm", prm), ("judge", judge), ("blank", blank)):
+        text = "".join(json.dumps(row) + "\n" for row in part)
+        (place / f"{name}.jsonl").write_text(text)
+    on = ["--workspace", str(place / "w"), "import"]
+    assert execute([*on, "traces", str(place / "d.jsonl"), "--dataset", "d"]) == 0
+    for name in ("prm", "judge", "blank"):
+        file = str(place / f"{name}.jsonl")
+        execute([*on, "scores", file, "--dataset", "d", "--labeler", name])
+    return place / "w"
+
+
+ON = ("compare", "--dataset", "d", "--resamples", "50")
+
+
+def test_the_document_is_the_contracts(cli: Cli, folder: Path) -> None:
+    done = cli(*ON, "prm", "judge", "gold", "--json", workspace=folder)
+    assert done.code == 0
+    document = done.document
+    assert [(pair["a"], pair["b"]) for pair in document["pairs"]] == [
+        ("prm", "judge"), ("prm", "gold"), ("judge", "gold"),
+    ]  # fmt: skip
+    assert all(pair.keys() >= PAIR for pair in document["pairs"])
+    assert document["krippendorff_alpha"] is not None
+    # At .5 the PRM sees no error: it parts from the judge on the five that the judge sees.
+    first, second, third = document["pairs"]
+    assert (first["n_steps"], first["agreement"]) == (24, pytest.approx(19 / 24))
+    assert second["first_errors"]["missed"] == 6
+    assert (third["first_errors"]["of"], third["first_errors"]["missing"]) == ("judge", 7)
+    assert first["paired"]["processbench_f1"]["n_traces"] == 12
+    assert second["paired"] is None
+    assert (first["pearson"], first["cohen_kappa"]) == (None, 0.0)
+
+
+def test_disagreements_are_bounded_and_counted(cli: Cli, folder: Path) -> None:
+    on = (*ON, "prm", "judge", "--disagreements", "2")
+    document = cli(*on, "--json", workspace=folder).document
+    assert document["disagreements_total"] == {"traces": 5, "steps": 5}
+    assert len(document["disagreements"]) == 2
+    entry = document["disagreements"][0]
+    assert entry["steps"][0]["text"] == "two <2>"
+    assert entry["steps"][0]["words"]["judge"]["verdict"] == "incorrect"
+    assert entry["evidence"][0]["text"] == "passage 2"
+    words = cli(*on, workspace=folder).out
+    assert "They part on 5 steps of 5 traces; 2 traces follow" in words
+    assert "passage 2" in words
+    none = cli(*ON, "prm", "judge", "--disagreements", "0", "--json", workspace=folder).document
+    assert none["disagreements"] == []
+
+
+def test_a_fitted_threshold_is_said_and_verdicts_need_none(cli: Cli, folder: Path) -> None:
+    on = (*ON, "prm", "judge", "--threshold", "fit:d/dev", "--subset", "test")
+    document = cli(*on, "--json", workspace=folder).document
+    assert document["thresholds"]["prm"]["threshold"] == pytest.approx(0.7)
+    assert document["thresholds"]["prm"]["threshold_source"] == "fit:d/dev"
+    assert document["thresholds"]["judge"]["threshold_source"] == "none needed: verdicts"
+    assert document["pairs"][0]["agreement"] == 1.0
+    assert "threshold of prm: 0.7 from fit:d/dev" in cli(*on, workspace=folder).out
+    refused = cli(*ON, "prm", "judge", "--threshold", "fit:d/dev", workspace=folder)
+    assert refused.code == 2
+    assert "--in-sample" in refused.err
+
+
+def test_a_labeler_without_a_word_leaves_its_pairs_undefined(cli: Cli, folder: Path) -> None:
+    document = cli(*ON, "prm", "blank", "--json", workspace=folder).document
+    (pair,) = document["pairs"]
+    assert (pair["n_steps"], pair["agreement"], pair["cohen_kappa"]) == (0, None, None)
+    assert document["krippendorff_alpha"] is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["prm"], "cannot be compared with itself"),
+        (["prm", "prm"], "named twice"),
+        (["prm", "nobody"], "nobody"),
+        (["prm", "judge", "--gold", "nobody"], "nobody"),
+        (["prm", "judge", "--subset", "train"], "no subset 'train'"),
+        (["prm", "judge", "--disagreements", "-1"], "disagreements"),
+        (["prm", "judge", "--threshold", "2"], "no threshold"),
+    ],
+)
+def test_bad_input(cli: Cli, folder: Path, argv: list[str], told: str) -> None:
+    done = cli(*ON, *argv, workspace=folder)
+    assert done.code == 2
+    assert told in done.err
+
+
+def test_an_unknown_dataset_is_named(cli: Cli, folder: Path) -> None:
+    done = cli("compare", "--dataset", "x", "a", "b", "--json", workspace=folder)
+    assert done.code == 2
+    assert "'x'" in done.document["error"]["what"]
