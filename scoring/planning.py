@@ -82,7 +82,7 @@ class _Lengths:
     """Tokens of one trace."""
 
     whole: int
-    """With all its documents."""
+    """With all its documents, and with the reserve that the rules keep free."""
     bare: int
     """Without any; as `whole` if it has none."""
 
@@ -106,7 +106,7 @@ def plan_scoring(
     """
     started = time.perf_counter()
     chosen = list(_spread(contexts, max(1, -(-traces // looked_at))))
-    laid_out, lengths = _lay_out(scorer, chosen)
+    laid_out, lengths, longest = _lay_out(scorer, chosen)
     laying_out = time.perf_counter() - started
     scale = traces / max(1, len(chosen))
     work = scorer.work
@@ -117,7 +117,7 @@ def plan_scoring(
     return ScoringPlan(
         traces=traces,
         looked_at=len(chosen),
-        longest=max((each.whole for each in lengths), default=0),
+        longest=longest,
         limits=tuple(_at(limit, lengths, scale) for limit in _limits(scorer)),
         operations=operations,
         sampled=sampled,
@@ -148,19 +148,21 @@ def _spread(contexts: Iterable[TraceInContext], every: int) -> Iterator[TraceInC
 
 def _lay_out(
     scorer: Scorer, contexts: Sequence[TraceInContext]
-) -> tuple[list[LaidOutTrace], list[_Lengths]]:
-    """The traces as they would be scored, and the lengths of all with and without documents."""
+) -> tuple[list[LaidOutTrace], list[_Lengths], int]:
+    """The traces as they would be scored; of all, the lengths, and that of the longest."""
     family = scorer.family
-    laid_out, lengths = [], []
+    laid_out, lengths, longest = [], [], 0
     for context in contexts:
         evidence = context.evidence if family.takes_documents else ()
         whole = family.lay_out(context, evidence)
         bare = family.lay_out(context, ()) if evidence else whole
+        longest = max(longest, len(whole.ids))
         found = fit(family, context, scorer.rules)
         if isinstance(found, Fitted) and any(found.laid_out.read_at):
             laid_out.append(found.laid_out)
-        lengths.append(_Lengths(len(whole.ids), len(bare.ids)))
-    return laid_out, lengths
+        kept_free = max(0, scorer.rules.reserve - len(bare.ids)) if evidence else 0
+        lengths.append(_Lengths(len(whole.ids) + kept_free, len(bare.ids)))
+    return laid_out, lengths, longest
 
 
 def _limits(scorer: Scorer) -> list[int]:
@@ -172,7 +174,7 @@ def _limits(scorer: Scorer) -> list[int]:
 
 def _at(limit: int, lengths: Sequence[_Lengths], scale: float) -> AtLimit:
     whole = sum(each.whole <= limit for each in lengths)
-    fitting = sum(min(each.whole, each.bare) <= limit for each in lengths)
+    fitting = sum(each.bare <= limit for each in lengths)
     return AtLimit(
         limit,
         round(whole * scale),
