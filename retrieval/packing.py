@@ -109,7 +109,7 @@ def pack_evidence(
         if shelf.kept[place].cut and not shelf.put(place, evidence[place]):
             shelf.put_beginning(place)
     for place in range(len(evidence)):
-        if place not in shelf.kept:
+        if place not in shelf.kept and not shelf.put(place, evidence[place]):
             shelf.put_beginning(place)
     return shelf.packed()
 

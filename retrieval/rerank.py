@@ -66,7 +66,7 @@ class CrossEncoderReranker:
     def __init__(self, label: str, model: CrossEncoder) -> None:
         self._model = model
         self._name = f"{label}@{_weights_hash(model)}"
-        widest = int(model.max_length or _WIDEST_WINDOW)
+        widest = int(model.max_seq_length or _WIDEST_WINDOW)
         special = int(model.tokenizer.num_special_tokens_to_add(pair=True))
         self._window = min(widest, _WIDEST_WINDOW) - special
 
@@ -89,7 +89,13 @@ class CrossEncoderReranker:
                 owners.append(owner)
         best = np.full(len(pairs), -np.inf, dtype=np.float32)
         if pieces:
-            scores = self._model.predict(pieces, batch_size=_BATCH, show_progress_bar=False)
+            scores = self._model.predict(
+                pieces,
+                batch_size=_BATCH,
+                show_progress_bar=False,
+                # Bare logits: behind a sigmoid all that is clearly relevant is 1.
+                activation_fn=lambda logits: logits,
+            )
             np.maximum.at(best, owners, np.asarray(scores, dtype=np.float32))
         return best
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from labeling.stages import Retriever
 from retrieval.candidates import Dense
@@ -16,7 +18,7 @@ from retrieval.config import RetrievalConfig
 from retrieval.embedding import encode_in_batches
 from retrieval.encoder import load_encoder, packaged_model
 from retrieval.index import PassageIndex
-from retrieval.queries import query_of
+from retrieval.queries import parse_rewritten, query_of, step_queries
 from retrieval.retriever import PassageRetriever
 from tests.retrieval.guidelines import DRUGS, passages, retriever
 from traces.errors import IndexMismatch, InputError
@@ -120,3 +122,173 @@ def test_pubmedqa_questions_find_their_own_abstracts(real_data: Path) -> None:
         gain = sum(hit / np.log2(rank + 2) for rank, hit in enumerate(hits))
         gains.append(gain / sum(1 / np.log2(rank + 2) for rank in range(min(relevant, 10))))
     assert np.mean(gains) >= 0.9
+
+
+LOOKALIKES = {
+    "falmycin": "# Falmycin\n\nFalmycin dose is two per kg.",
+    "faltide": "# Faltide\n\nFaltide dose is nine per kg.",
+    "notes": "# Notes\n\nFalmycin and epilepsy, epilepsy, epilepsy: see elsewhere. Which dose per kg?",
+}
+
+
+def test_hybrid_fuses_vectors_texts_and_titles() -> None:
+    searching = retriever(passages(LOOKALIKES), RetrievalConfig(k=3))
+    hits = searching.search("A patient with epilepsy needs Falmycin. Which dose per kg?")
+    assert hits[0].passage.document == "falmycin", "the title's vote decides"
+    alone = retriever(passages(LOOKALIKES), RetrievalConfig(k=3, mode="dense"))
+    assert (
+        alone.search("A patient with epilepsy needs Falmycin. Which dose per kg?")[
+            0
+        ].passage.document
+        == "notes"
+    )
+    for hit in hits:
+        assert hit.similarity is not None
+        assert -1 <= hit.similarity <= 1
+    by_document = {hit.passage.document: hit.similarity for hit in hits}
+    dense = {hit.passage.document: hit.similarity for hit in alone.search("Falmycin epilepsy")}
+    assert by_document.keys() == dense.keys()
+
+
+def test_a_passage_found_by_words_alone_has_its_cosine_all_the_same() -> None:
+    stored = passages()
+    config = RetrievalConfig(k=3, depth=1)  # the pool is 2k: words reach what vectors did not
+    both = retriever(stored, replace(config, k=1)).search("liver INR eGFR")
+    [near] = retriever(stored, replace(config, mode="dense", k=1)).search("liver INR eGFR")
+    assert both[0].similarity == pytest.approx(near.similarity, abs=1e-6)
+    words = retriever(stored, replace(config, mode="bm25"))
+    assert {hit.similarity for hit in words.search("liver INR eGFR")} == {None}
+    assert words.search("zebra") == ()
+    assert "encoder" not in words.config()
+
+
+def test_near_duplicates_make_room_for_others_unless_kept() -> None:
+    texts = dict(DRUGS) | {"copy": DRUGS["warfarin"].upper()}
+    query = "Warfarin is started at five milligrams. Check the INR."
+    for config, expected in (
+        (RetrievalConfig(k=2), {"warfarin"}),
+        (RetrievalConfig(k=2, unique=False), {"warfarin", "copy"}),
+    ):
+        hits = retriever(passages(texts), config).search(query)
+        assert len(hits) == 2, "another passage takes the place"
+        assert {"warfarin", "copy"} & {hit.passage.document for hit in hits} == expected
+        assert [hit.rank for hit in hits] == [0, 1]
+
+
+def test_a_quota_brings_in_a_corpus_that_would_not_be_found() -> None:
+    stored = passages() | {
+        7: Passage("rare", "zebra", 0, 0, 14, "Zebras rarely."),
+        8: Passage("rare", "okapi", 0, 0, 13, "Okapi warfar."),
+    }
+    query = "warfarin, warfarin and INR, metformin, isoniazid"
+    config = RetrievalConfig(k=3, mode="dense")
+    assert {hit.passage.corpus for hit in retriever(stored, config).search(query)} == {"drugs"}
+    asked = retriever(stored, replace(config, depth=1, quotas={"rare": 2}))
+    hits = asked.search(query)
+    assert [hit.passage.corpus for hit in hits].count("rare") == 2
+    assert hits[0].passage.document == "warfarin"
+    assert asked.config()["quotas"] == {"rare": 2}
+    with pytest.raises(InputError, match="do not fit"):
+        RetrievalConfig(k=2, quotas={"rare": 3})
+
+
+def test_mmr_prefers_what_is_new() -> None:
+    texts = {
+        "a": "Warfarin is started at five milligrams in the morning.",
+        "b": "Warfarin is begun at six milligrams in the morning.",
+        "c": "Isoniazid harms the liver of some who take warfarin.",
+    }
+    query = "warfarin at five milligrams in the morning"
+    plain = retriever(passages(texts), RetrievalConfig(k=2)).search(query)
+    assert [hit.passage.document for hit in plain] == ["a", "b"]
+    diverse = retriever(passages(texts), RetrievalConfig(k=2, mmr=0.3)).search(query)
+    assert [hit.passage.document for hit in diverse] == ["a", "c"]
+    with pytest.raises(InputError, match="vectors"):
+        retriever(passages(texts), RetrievalConfig(mode="bm25", mmr=0.3))
+    with pytest.raises(InputError, match=r"not in \[0, 1\]"):
+        RetrievalConfig(mmr=1.5)
+
+
+class Backwards:
+    """Prefers what the query shares fewest words with."""
+
+    name = "backwards@1"
+
+    def relevance(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        shared = [len(set(q.lower().split()) & set(t.lower().split())) for q, t in pairs]
+        return -np.array(shared, dtype=np.float32)
+
+
+def test_a_reranker_has_the_last_word_on_what_it_reads() -> None:
+    query = "Warfarin is started at half a gram"
+    config = RetrievalConfig(k=3, rerank="backwards")
+    hits = retriever(passages(), config, Backwards()).search(query)
+    assert hits[0].passage.document == "isoniazid"
+    few = replace(config, rerank_depth=1, k=1)
+    first = retriever(passages(), replace(few, rerank=None)).search(query)
+    assert retriever(passages(), few, Backwards()).search(query) == first
+    assert retriever(passages(), config, Backwards()).config()["rerank"] == "backwards@1"
+
+
+def test_several_queries_are_fused_and_say_which_found_what() -> None:
+    problem = Problem(id="p", question="What about warfarin and the INR?")
+    asked = step_queries(
+        problem, ["The liver and isoniazid.", " ", "An eGFR of thirty, metformin."]
+    )
+    assert [query.step for query in asked] == [None, 0, 2]
+    [(key, hits)] = retriever(passages(), RetrievalConfig(k=3)).retrieve_for([("t", asked)])
+    assert key == "t"
+    assert {hit.passage.document: hit.step for hit in hits} == {
+        "warfarin": None,
+        "isoniazid": 0,
+        "metformin": 2,
+    }
+    [one] = retriever(passages(), RetrievalConfig(k=1)).search_many(["liver"])
+    assert one[0].step is None
+
+
+def test_dense_search_as_it_was_reads_as_it_did() -> None:
+    # What session 1 stored; databases with it are resumed by --mode dense --keep-duplicates.
+    old = RetrievalConfig(k=5, mode="dense", unique=False)
+    assert retriever(passages(), old).config() == {
+        "retriever": "dense",
+        "encoder": "words@1",
+        "index": "flat",
+        "query": "question+options",
+        "k": 5,
+    }
+    assert retriever(passages(), RetrievalConfig()).config() != retriever(passages(), old).config()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mode": "magic"}, "hybrid"),
+        ({"query": "trace"}, "rewrite"),
+        ({"constant": 0}, "60"),
+        ({"quotas": {"a": 0}}, "leave"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        RetrievalConfig(**changes)
+    assert words in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("reply", "queries"),
+    [
+        ('{"queries": ["warfarin dose", " ", "warfarin dose", "INR"]}', ("warfarin dose", "INR")),
+        ('```json\n{"queries": ["a"]}\n```', ("a",)),
+        ('{"queries": ["a", "b", "c", "d"]}', ("a", "b", "c")),
+        ('{"queries": []}', None),
+        ('{"queries": ["a", 1]}', None),
+        ("[1]", None),
+        ("no JSON", None),
+        (None, None),
+    ],
+)
+def test_rewritten_queries_are_read_or_refused(
+    reply: str | None, queries: tuple[str, ...] | None
+) -> None:
+    assert parse_rewritten(reply) == queries
