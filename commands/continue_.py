@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -28,11 +28,10 @@ from commands.options import (
 )
 from commands.outcome import Outcome, Tally
 from commands.workspace import Workspace
-from traces.errors import InputError
 
 if TYPE_CHECKING:
     from inference.specs import ModelSpec
-    from labeling.monte_carlo import MonteCarloConfig
+    from labeling.mc_config import MonteCarloConfig
     from labeling.stages import Policy
     from traces.context import TraceInContext
 
@@ -47,7 +46,19 @@ PolicySpec = Annotated[
     str, typer.Option("--policy", help="openai:MODEL, gemini:MODEL, hf:PATH or lab.")
 ]
 Continuations = Annotated[int, typer.Option("--k", "-k", min=1, help="Continuations a prefix.")]
-Strategy = Annotated[str, typer.Option("--strategy", help="all: every prefix k times.")]
+Strategy = Annotated[
+    str, typer.Option("--strategy", help="all, early-stop, binary or adaptive: which prefixes.")
+]
+LabelOption = Annotated[
+    str, typer.Option("--label", help="hard, soft or advantage: what a step's label is.")
+]
+LastStepOption = Annotated[
+    str, typer.Option("--last-step", help="rollout, or outcome: what the final answer says.")
+]
+AfterFirstErrorOption = Annotated[
+    str,
+    typer.Option("--after-first-error", help="keep, incorrect or not-measured: steps behind it."),
+]
 HardThreshold = Annotated[
     int, typer.Option("--threshold", min=0, help="Hard label: correct iff successes > threshold.")
 ]
@@ -76,6 +87,9 @@ def continue_(
     name: Name = "mc",
     strategy: Strategy = "all",
     threshold: HardThreshold = 0,
+    label: LabelOption = "hard",
+    last_step: LastStepOption = "rollout",
+    after_first_error: AfterFirstErrorOption = "keep",
     max_tokens: MaxTokens = 1024,
     temperature: Temperature = 0.7,
     separator: Separator = "\\n",
@@ -92,8 +106,19 @@ def continue_(
     json_output: Json = False,
 ) -> Outcome:
     """Label steps by how often a policy reaches the gold answer from them."""
-    if strategy != "all":
-        raise InputError(f"'{strategy}' is not a strategy.", remedy="use --strategy all")
+    from labeling.mc_config import MonteCarloConfig
+    from labeling.strategies import strategy as by_name
+
+    by_name(strategy)
+    config = MonteCarloConfig(
+        k,
+        threshold,
+        seed,
+        strategy,
+        cast(Any, label),
+        cast(Any, last_step),
+        cast(Any, after_first_error),
+    )
     spec = parse_spec(policy_spec)
     lab = spec.kind == "lab"
     options = PolicyOptions(
@@ -111,7 +136,7 @@ def continue_(
         Tally("continue", dataset, name),
         spec,
         options,
-        (k, threshold, seed),
+        config,
         ModelTruth(allow_mixed=allow_mixed),
         budget,
         allow_phi,
@@ -126,7 +151,7 @@ def _continue(
     tally: Tally,
     spec: ModelSpec,
     options: PolicyOptions,
-    counts: tuple[int, int, int],
+    config: MonteCarloConfig,
     truth: ModelTruth,
     budget: float | None,
     allow_phi: bool,
@@ -134,14 +159,11 @@ def _continue(
     replace: bool,
     json_output: bool,
 ) -> Outcome:
-    from labeling.monte_carlo import MonteCarloConfig
     from traces.labels import Labeler, LabelerKind
 
-    k, threshold, seed = counts
-    config = MonteCarloConfig(k=k, threshold=threshold, seed=seed)
     with workspace.open_store() as store, ExitStack() as closing:
         store.require_dataset(str(tally.dataset))
-        settings = config.as_dict() | {"strategy": "all"} | options.as_dict()
+        settings = {"strategy": "all"} | config.as_dict() | options.as_dict()
         labeler = Labeler(str(tally.labeler), LabelerKind.MC, settings, model=str(spec))
         if options.with_evidence:
             labeler = evidence_source(store, str(tally.dataset), labeler)

@@ -21,7 +21,7 @@ from inference.rendering import ContinuationPrompt, continuation_messages
 from inference.transformers_local import load_local_model
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
-from traces.continuation import PolicyText, TraceContinuations
+from traces.continuation import PolicyText, TraceContinuations, Wanted
 from traces.errors import InputError
 
 _SORTED_TOGETHER = 256
@@ -41,15 +41,19 @@ class _Tokenised:
         """Tokens of the longest prefix."""
         return max(map(len, self.prefixes))
 
-    def shared(self, *, k: int, seed: int) -> SharedTrace:
-        """What the engine writes: `k` rows a prefix, each behind its cut of the whole trace."""
-        whole = self.prefixes[-1]
+    def shared(self, wanted: Sequence[Wanted], *, seed: int) -> SharedTrace:
+        """What the engine writes: a row a continuation, each behind its cut of the longest prefix."""
+        whole = self.prefixes[max(one.step_index for one in wanted)]
         key = noise_key(seed, self.trace_id)
         rows = []
-        for step_index, ids in enumerate(self.prefixes):
+        for one in wanted:
+            ids = self.prefixes[one.step_index]
             # At least the last token is fed to each row: its output is the first choice.
             cut = min(_common(ids, whole), len(ids) - 1)
-            rows += [Row(cut, ids[cut:], key, (step_index, index)) for index in range(k)]
+            rows += [
+                Row(cut, ids[cut:], key, (one.step_index, index))
+                for index in range(one.first, one.first + one.count)
+            ]
         return SharedTrace(whole, tuple(rows))
 
 
@@ -134,22 +138,43 @@ class LocalPolicy:
             raise InputError(f'The number of continuations "{k}" must be at least 1.')
         rest = iter(contexts)
         while window := list(islice(rest, _SORTED_TOGETHER)):
-            fitting = []
-            for trace in map(self._tokenise, window):
-                if trace.longest + self._max_new_tokens > self._local.window:
-                    yield self._over_length(trace)
-                else:
-                    fitting.append(trace)
-            fitting.sort(key=lambda trace: trace.longest)
-            written = self._engine.continue_all(
-                [trace.shared(k=k, seed=seed) for trace in fitting],
-                self._rule,
-                max_new_tokens=self._max_new_tokens,
-                stop=self._stop,
-                tokenizer=self._local.tokenizer,
+            yield from self.continue_wanted(
+                [
+                    (one, [Wanted(step, 0, k) for step in range(len(one.trace.steps))])
+                    for one in window
+                ],
+                seed=seed,
             )
-            for trace, rows in zip(fitting, written, strict=True):
-                yield self._continuations(trace, rows, k)
+
+    def continue_wanted(
+        self, asked: Sequence[tuple[TraceInContext, Sequence[Wanted]]], *, seed: int
+    ) -> Iterator[TraceContinuations]:
+        """Draw just these continuations, all traces together; yield every trace once.
+
+        Continuation `i` of a step is the one that `continue_traces` draws. A trace that does not fit
+        is `over_length`, by its whole length: so a trace abstains under every strategy or under none.
+        """
+        fitting: list[tuple[_Tokenised, Sequence[Wanted]]] = []
+        for context, wanted in asked:
+            trace = self._tokenise(context)
+            if trace.longest + self._max_new_tokens > self._local.window:
+                yield self._over_length(trace)
+            else:
+                fitting.append((trace, wanted))
+        fitting.sort(key=lambda pair: pair[0].longest)
+        shared = [trace.shared(wanted, seed=seed) for trace, wanted in fitting]
+        written = self._engine.continue_all(
+            shared,
+            self._rule,
+            max_new_tokens=self._max_new_tokens,
+            stop=self._stop,
+            tokenizer=self._local.tokenizer,
+        )
+        for (trace, _), one, rows in zip(fitting, shared, written, strict=True):
+            yield self._continuations(trace, one, rows)
+
+    def release(self, trace_ids: Sequence[str]) -> None:
+        """Nothing is kept between rounds."""
 
     def _tokenise(self, context: TraceInContext) -> _Tokenised:
         evidence = context.evidence if self._with_evidence else ()
@@ -179,13 +204,16 @@ class LocalPolicy:
         )
 
     def _continuations(
-        self, trace: _Tokenised, rows: Sequence[Written], k: int
+        self, trace: _Tokenised, shared: SharedTrace, rows: Sequence[Written]
     ) -> TraceContinuations:
         texts = tuple(
-            PolicyText(number // k, number % k, row.text, row.finish_reason, row.tokens)
-            for number, row in enumerate(rows)
+            PolicyText(*asked.counter, row.text, row.finish_reason, row.tokens)
+            for asked, row in zip(shared.rows, rows, strict=True)
         )
-        return TraceContinuations(trace.trace_id, texts, self._local.fingerprint)
+        prefilled = max((row.cut for row in shared.rows), default=0)
+        return TraceContinuations(
+            trace.trace_id, texts, self._local.fingerprint, prefilled_tokens=prefilled
+        )
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -23,7 +23,7 @@ from inference.rendering import (
 from inference.replies import OVER_LENGTH
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
-from traces.continuation import PolicyText, TraceContinuations
+from traces.continuation import PolicyText, TraceContinuations, Wanted
 from traces.errors import ModelError
 from traces.privacy import refuse_phi
 from traces.records import ModelReply
@@ -35,6 +35,9 @@ CONTINUE_IN_USER_TURN = (
     "\n\n<solution>\n{prefix}</solution>"
 )
 """For models that refuse to continue an assistant turn (Gemini 3 and later)."""
+
+
+_Asked = tuple[TraceInContext, Sequence[Wanted]]
 
 
 @dataclass(slots=True)
@@ -109,9 +112,30 @@ class ServerPolicy:
             ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; traces yielded before
                 stay valid.
         """
+        yield from self._continue(
+            (
+                (one, [Wanted(step, 0, k) for step in range(len(one.trace.steps))])
+                for one in contexts
+            ),
+            seed,
+        )
+
+    def continue_wanted(
+        self, asked: Sequence[tuple[TraceInContext, Sequence[Wanted]]], *, seed: int
+    ) -> Iterator[TraceContinuations]:
+        """Draw just these continuations, all traces together; yield every trace once.
+
+        Continuation `i` of a step is the request that `continue_traces` sends; raises as that does.
+        """
+        yield from self._continue(asked, seed)
+
+    def release(self, trace_ids: Sequence[str]) -> None:
+        """Nothing is kept here between rounds; the response store keeps the replies."""
+
+    def _continue(self, asked: Iterable[_Asked], seed: int) -> Iterator[TraceContinuations]:
         opened: dict[int, _Open] = {}
         refused: deque[TraceContinuations] = deque()
-        requests = self._requests(self._sendable(contexts, refused), opened, k=k, seed=seed)
+        requests = self._requests(self._sendable(asked, refused), opened, seed)
         for request, outcome in self._dispatcher.run(requests):
             yield from _drain(refused)
             number = request.meta["trace_number"]
@@ -123,26 +147,27 @@ class ServerPolicy:
         yield from _drain(refused)
 
     def _sendable(
-        self, contexts: Iterable[TraceInContext], refused: deque[TraceContinuations]
-    ) -> Iterator[TraceInContext]:
+        self, asked: Iterable[_Asked], refused: deque[TraceContinuations]
+    ) -> Iterator[_Asked]:
         hosted = self._dispatcher.model.hosted
-        for context in contexts:
+        for context, wanted in asked:
             refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
             if refusal is None:
-                yield context
+                yield context, wanted
             else:
                 abstention = refusal.abstention
                 refused.append(TraceContinuations(refusal.trace_id, (), abstention=abstention))
 
     def _requests(
-        self, contexts: Iterable[TraceInContext], opened: dict[int, _Open], *, k: int, seed: int
+        self, asked: Iterable[_Asked], opened: dict[int, _Open], seed: int
     ) -> Iterator[GenerationRequest]:
-        for number, context in enumerate(contexts):
-            steps = context.trace.steps
-            opened[number] = _Open(context.trace.id, missing=len(steps) * k)
-            for step_index in range(len(steps)):
+        for number, (context, wanted) in enumerate(asked):
+            missing = sum(one.count for one in wanted)
+            opened[number] = _Open(context.trace.id, missing=missing)
+            for one in wanted:
+                step_index = one.step_index
                 messages = self._messages(context, step_index)
-                for index in range(k):
+                for index in range(one.first, one.first + one.count):
                     yield GenerationRequest(
                         messages,
                         self._max_tokens,

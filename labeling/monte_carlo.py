@@ -8,32 +8,24 @@ good, which is what the consensus with a judge is for (arXiv 2501.07301).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from labeling.answers import AnswerChecker
+from labeling.drawn import Drawn
+from labeling.mc_config import MonteCarloConfig
+from labeling.strategies.adaptive import given_up
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.continuation import PolicyText, TraceContinuations
 from traces.labels import StepLabel, TraceLabel, Verdict, abstained
 from traces.records import Continuation
 
+__all__ = ["MonteCarloConfig", "checked", "label_of", "mc_label", "started"]
 
-@dataclass(frozen=True, slots=True)
-class MonteCarloConfig:
-    """How prefixes are continued and counted; stored with the labeler."""
-
-    k: int = 16
-    """Continuations a prefix, at least 1."""
-    threshold: int = 0
-    """Hard label: a step is correct iff successes > threshold (0: any success)."""
-    seed: int = 0
-    """Seed of the policy's sampling."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The configuration as the labeler stores it."""
-        return asdict(self)
+INFERRED = "inferred_steps"
+"""Under which a label's meta lists steps whose verdict follows from other steps' continuations."""
 
 
 def mc_label(
@@ -42,30 +34,59 @@ def mc_label(
     checker: AnswerChecker,
     config: MonteCarloConfig,
 ) -> tuple[TraceLabel, list[Continuation]]:
-    """The label of one trace and its continuations with their answers.
+    """The label of one trace and its continuations with their answers, drawn in one go."""
+    if continuations.abstention is not None:
+        return TraceLabel(context.trace.id, abstention=continuations.abstention), []
+    drawn = started(context, checker, config)
+    drawn.add(checked(context, continuations.texts, checker))
+    return label_of(context, drawn, config), [one for step in drawn.by_step for one in step]
 
-    Every step gets its soft label as score, its hard label as verdict and its counts. A step whose
-    continuations named no readable answer abstains (`unparsed`); one that was not continued
-    abstains (`not_measured`), which is not 0 of k. Where that holds for every step, or the policy
-    could not continue the trace at all, the whole label is an abstention.
+
+def started(context: TraceInContext, checker: AnswerChecker, config: MonteCarloConfig) -> Drawn:
+    """A trace of which nothing was drawn yet, with what its outcome says about its last step."""
+    steps = len(context.trace.steps)
+    outcome = _outcome(context, checker) if config.last_step == "outcome" else None
+    return Drawn(steps, {} if outcome is None else {steps - 1: outcome})
+
+
+def checked(
+    context: TraceInContext, texts: Iterable[PolicyText], checker: AnswerChecker
+) -> list[Continuation]:
+    """Continuations with the answers they end with.
 
     The answer of a continuation is the last one in prefix and continuation together: a trace that
     has named its answer may be continued by nothing.
     """
+    return [_checked(context, text, checker) for text in texts]
+
+
+def label_of(context: TraceInContext, drawn: Drawn, config: MonteCarloConfig) -> TraceLabel:
+    """The label that all continuations of a trace give.
+
+    Every step gets its MC estimate as score, its verdict and its counts. A step whose continuations
+    named no readable answer abstains (`unparsed`); one that was not continued abstains
+    (`not_measured`), which is not 0 of k, unless its verdict follows from other steps: then it has a
+    verdict and no counts, and stands in `meta["inferred_steps"]`. Where no step has a word the whole
+    label is an abstention.
+    """
     trace_id = context.trace.id
-    if continuations.abstention is not None:
-        return TraceLabel(trace_id, abstention=continuations.abstention), []
-    if not continuations.texts:
-        return abstained(trace_id, AbstentionReason.NOT_MEASURED, "no continuations"), []
-    by_step: list[list[Continuation]] = [[] for _ in context.trace.steps]
-    for text in continuations.texts:
-        by_step[text.step_index].append(_checked(context, text, checker))
-    drawn = [one for of_step in by_step for one in of_step]
-    if all(one.correct is None for one in drawn):
-        return TraceLabel(trace_id, abstention=_unparsed(drawn)), drawn
-    steps = tuple(_step_label(of_step, config) for of_step in by_step)
-    meta = {"rule": f"successes > {config.threshold}", "k": config.k}
-    return TraceLabel(trace_id, steps, meta=meta), drawn
+    everything = [one for of_step in drawn.by_step for one in of_step]
+    if not everything and not drawn.known:
+        return abstained(trace_id, AbstentionReason.NOT_MEASURED, "no continuations")
+    if not drawn.known and all(one.correct is None for one in everything):
+        return TraceLabel(trace_id, abstention=_unparsed(everything))
+    steps = [_step_label(drawn, step, config) for step in range(drawn.steps)]
+    if config.label == "advantage":
+        steps = _by_advantage(steps)
+    inferred = _infer(steps, config)
+    meta: dict[str, Any] = {"rule": config.rule(), "k": config.k}
+    if config.strategy != "all":
+        meta["strategy"] = config.strategy
+    if drawn.known:
+        meta["last_step"] = "outcome"
+    if inferred:
+        meta[INFERRED] = inferred
+    return TraceLabel(trace_id, tuple(steps), meta=meta)
 
 
 def _checked(context: TraceInContext, text: PolicyText, checker: AnswerChecker) -> Continuation:
@@ -87,21 +108,99 @@ def _checked(context: TraceInContext, text: PolicyText, checker: AnswerChecker) 
     )
 
 
-def _step_label(drawn: Sequence[Continuation], config: MonteCarloConfig) -> StepLabel:
+def _outcome(context: TraceInContext, checker: AnswerChecker) -> bool | None:
+    """Whether the trace ends right, by its own word or by its text; None if that cannot be told."""
+    if context.trace.final_answer_correct is not None:
+        return context.trace.final_answer_correct
+    answer = checker.extract("\n".join(context.trace.steps))
+    return None if answer is None else checker.is_correct(answer)
+
+
+def _step_label(drawn: Drawn, step: int, config: MonteCarloConfig) -> StepLabel:
     """Soft label, hard label and counts of one step."""
-    if not drawn:
+    if step in drawn.known:
+        verdict = Verdict.CORRECT if drawn.known[step] else Verdict.INCORRECT
+        score = float(drawn.known[step])
+        return StepLabel(verdict if config.label == "hard" else None, score)
+    mine = drawn.by_step[step]
+    if not mine:
         return StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED, "no continuations"))
-    successes = sum(one.correct is True for one in drawn)
+    successes = drawn.successes(step)
     counted = StepLabel(
         successes=successes,
-        continuations=len(drawn),
-        unparsed=sum(one.correct is None for one in drawn),
-        unfinished=_unfinished(drawn),
+        continuations=len(mine),
+        unparsed=sum(one.correct is None for one in mine),
+        unfinished=_unfinished(mine),
     )
-    if counted.unparsed == len(drawn):
-        return replace(counted, abstention=_unparsed(drawn))
-    verdict = Verdict.CORRECT if successes > config.threshold else Verdict.INCORRECT
-    return replace(counted, verdict=verdict, score=successes / len(drawn))
+    if counted.unparsed == len(mine):
+        return replace(counted, abstention=_unparsed(mine))
+    scored = replace(counted, score=successes / len(mine))
+    hard = _hard(drawn, step, config)
+    if config.label == "soft":
+        return scored
+    if hard is None:
+        # The search went elsewhere before this step was decided: its counts stay, its word does not.
+        detail = f"{successes} of {len(mine)} continuations succeeded: not enough to decide"
+        return replace(counted, abstention=Abstention(AbstentionReason.NOT_MEASURED, detail))
+    return replace(scored, verdict=hard)
+
+
+def _hard(drawn: Drawn, step: int, config: MonteCarloConfig) -> Verdict | None:
+    """The hard label; None if too little was drawn for one."""
+    if config.strategy == "all":  # what there is counts, also where a server gave fewer than k
+        decided: bool | None = drawn.successes(step) > config.threshold
+    else:
+        decided = drawn.decided(step, config.bounds)
+        if decided is None and config.strategy == "adaptive":
+            decided = False if given_up(drawn, step, config.bounds) else None
+    return None if decided is None else Verdict.CORRECT if decided else Verdict.INCORRECT
+
+
+def _by_advantage(steps: Sequence[StepLabel]) -> list[StepLabel]:
+    """Verdicts by how the MC estimate moved; nothing is said where one of the two is unknown."""
+    labelled = []
+    for number, step in enumerate(steps):
+        before = steps[number - 1].score if number else 0.0
+        if step.score is None:
+            labelled.append(step)
+        elif before is None:
+            why = Abstention(AbstentionReason.NOT_MEASURED, "the step before has no estimate")
+            labelled.append(replace(step, score=None, verdict=None, abstention=why))
+        else:
+            moved = step.score - before
+            equal = Verdict.NEUTRAL if number else Verdict.INCORRECT
+            verdict = Verdict.CORRECT if moved > 0 else equal if moved == 0 else Verdict.INCORRECT
+            labelled.append(replace(step, verdict=verdict))
+    return labelled
+
+
+def _infer(steps: list[StepLabel], config: MonteCarloConfig) -> list[int]:
+    """Fill in what follows from other steps, in place; return the steps whose verdict is inferred."""
+    if config.label == "soft":
+        return []
+    wrong = [n for n, step in enumerate(steps) if step.verdict is Verdict.INCORRECT]
+    first = wrong[0] if wrong else len(steps)
+    inferred = []
+    for number, step in enumerate(steps):
+        if number < first and config.strategy in {"binary", "adaptive"}:
+            # The search took every prefix before an alive one for alive: so it is labelled.
+            if _is_unmeasured(step):
+                steps[number] = StepLabel(Verdict.CORRECT)
+                inferred.append(number)
+        elif number > first and config.after_first_error != "keep":
+            if config.after_first_error == "incorrect":
+                changed = step.verdict is not Verdict.INCORRECT
+                steps[number] = replace(step, verdict=Verdict.INCORRECT, abstention=None)
+                inferred += [number] if changed else []
+            else:
+                detail = "behind the first incorrect step"
+                why = Abstention(AbstentionReason.NOT_MEASURED, detail)
+                steps[number] = StepLabel(abstention=why)
+    return inferred
+
+
+def _is_unmeasured(step: StepLabel) -> bool:
+    return step.abstention is not None and step.abstention.reason is AbstentionReason.NOT_MEASURED
 
 
 def _unparsed(drawn: Sequence[Continuation]) -> Abstention:

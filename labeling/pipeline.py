@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from labeling.answers import AnswerChecker, unusable_gold
 from labeling.consensus import ConsensusConfig, agree
-from labeling.monte_carlo import MonteCarloConfig, mc_label
+from labeling.mc_config import MonteCarloConfig
+from labeling.rounds import continue_by_strategy
 from labeling.stages import Judge, Policy, Retriever
 from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
@@ -102,10 +103,9 @@ def continue_traces(
 ) -> Iterator[Measured]:
     """3. Continue: from every prefix, how often does the policy reach the gold answer?
 
-    Traces without a gold answer that can be checked, and those that must not leave this machine
+    Which prefixes, how often, the strategy says. Traces without a gold answer that can be checked, and those that must not leave this machine
     (`hosted` says whether the policy is elsewhere), abstain and are never sent.
     """
-    waiting: dict[str, TraceInContext] = {}
     unsent: deque[Measured] = deque()
     refusals: dict[str, str | None] = {}
 
@@ -114,17 +114,14 @@ def continue_traces(
             refusal = refuse_phi(context, hosted=hosted, allow_phi=allow_phi)
             refusal = refusal or _without_answer(context, refusals)
             if refusal is None:
-                waiting[context.trace.id] = context
                 yield context
             else:
                 unsent.append(Measured(refusal, [], None))
 
-    for continued in policy.continue_traces(sendable(), k=config.k, seed=config.seed):
+    for word in continue_by_strategy(sendable(), policy, checker_factory, config):
         while unsent:
             yield unsent.popleft()
-        context = waiting.pop(continued.trace_id)
-        word, continuations = mc_label(context, continued, checker_factory(context.problem), config)
-        yield Measured(word, continuations, continued.resolved_model)
+        yield Measured(*word)
     yield from unsent
 
 

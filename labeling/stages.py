@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from traces.context import TraceInContext
-from traces.continuation import PolicyText, TraceContinuations
+from traces.continuation import PolicyText, TraceContinuations, Wanted
 from traces.evidence import Evidence
 from traces.labels import TraceLabel
 from traces.problem import Problem
 
-__all__ = ["Judge", "Policy", "PolicyText", "Retriever", "TraceContinuations"]
+__all__ = ["Judge", "Policy", "PolicyText", "Retriever", "TraceContinuations", "Wanted"]
 
 
 class Retriever(Protocol):
@@ -43,3 +43,14 @@ class Policy(Protocol):
         self, contexts: Iterable[TraceInContext], *, k: int, seed: int
     ) -> Iterator[TraceContinuations]:
         """Continue every prefix of every trace `k` times; yield traces as they are done."""
+
+    def continue_wanted(
+        self, asked: Sequence[tuple[TraceInContext, Sequence[Wanted]]], *, seed: int
+    ) -> Iterator[TraceContinuations]:
+        """One round: draw just these continuations, of all traces together; yield every trace once.
+
+        Continuation `i` of a step is the one that `continue_traces` draws.
+        """
+
+    def release(self, trace_ids: Sequence[str]) -> None:
+        """Let go what is kept of these traces between rounds."""

@@ -24,6 +24,18 @@ class PolicyText:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Continuations to be drawn from one prefix: numbers `first` to `first + count - 1`."""
+
+    step_index: int
+    """0-based index of the last step of the prefix."""
+    first: int
+    """0-based number of the first one."""
+    count: int
+    """How many, at least 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class TraceContinuations:
     """All continuations of one trace."""
 
@@ -35,6 +47,8 @@ class TraceContinuations:
     """The policy version that really answered; several are joined by commas."""
     abstention: Abstention | None = None
     """Set if the policy could not continue this trace at all."""
+    prefilled_tokens: int = 0
+    """Tokens of prefixes that were computed for these texts; 0 where a server does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ them, from the text of a continuation to the consensus, is the real thing.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -27,7 +27,7 @@ from labeling.pipeline import (
 from labeling.stages import Judge, Policy, Retriever
 from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
-from traces.continuation import PolicyText, TraceContinuations
+from traces.continuation import PolicyText, TraceContinuations, Wanted
 from traces.evidence import Evidence, Passage
 from traces.first_error import FirstError, first_error
 from traces.labels import StepLabel, TraceLabel, Verdict, abstained
@@ -86,16 +86,30 @@ class NoisyPolicy:
     ) -> Iterator[TraceContinuations]:
         """Texts that end in the gold answer, another one, or none."""
         for context in contexts:
+            steps = range(len(context.trace.steps))
+            yield from self.continue_wanted(
+                [(context, [Wanted(step, 0, k) for step in steps])], seed=seed
+            )
+
+    def continue_wanted(
+        self, asked: Sequence[tuple[TraceInContext, Sequence[Wanted]]], *, seed: int
+    ) -> Iterator[TraceContinuations]:
+        """The same, of just these."""
+        for context, wanted in asked:
             self.sent.append(context.trace.id)
             error = self.truth[context.trace.id]
             lucky = self.chance.random() < self.lucky_traces
             texts = []
-            for step in range(len(context.trace.steps)):
-                right_so_far = error is None or step < error
+            for one in wanted:
+                right_so_far = error is None or one.step_index < error
                 rate = self.from_right if right_so_far else self.from_wrong_if_lucky * lucky
-                for index in range(k):
-                    texts.append(PolicyText(step, index, self._text(context, rate), "stop"))
+                for index in range(one.first, one.first + one.count):
+                    text = self._text(context, rate)
+                    texts.append(PolicyText(one.step_index, index, text, "stop"))
             yield TraceContinuations(context.trace.id, tuple(texts), "simulated-1")
+
+    def release(self, trace_ids: Sequence[str]) -> None:
+        """Nothing is kept."""
 
     def _text(self, context: TraceInContext, rate: float) -> str:
         if self.chance.random() < rate:
