@@ -108,6 +108,18 @@ def test_a_full_queue_is_met_with_smaller_jobs(database: Path) -> None:
     assert set(server.world.sent.values()) == {1}
 
 
+def test_a_full_queue_is_given_the_time_it_asks_for(database: Path) -> None:
+    clock = Clock()
+    with (
+        GeminiBatchServer(create_script=["429 3600"]) as server,
+        running(server, database, clock=clock) as (runner, _),
+    ):
+        start = clock.now
+        assert len(answered(runner, requests(4))) == 4
+    assert 3600 <= clock.now - start < 3600 + 60
+    assert server.requests.count("create") == 3  # refused, then in two halves
+
+
 def test_an_estimate_that_was_too_low_makes_smaller_jobs(database: Path) -> None:
     estimate = input_bound(requests(1)[0])
     world = BatchWorld(usage={"promptTokenCount": 5 * estimate, "candidatesTokenCount": 1})
@@ -116,7 +128,7 @@ def test_an_estimate_that_was_too_low_makes_smaller_jobs(database: Path) -> None
         GeminiBatchServer(world) as server,
         running(server, database, limits=bounds) as (runner, _),
     ):
-        assert len(answered(runner, requests(40))) == 40
+        assert len(answered(runner, requests(60))) == 60
     first, *others = [len(job.rows) for job in world.jobs.values()]
     assert 23 <= first <= 25
     assert set(others[:-1]) <= {4, 5}
@@ -304,19 +316,23 @@ def test_jobs_at_another_endpoint_are_not_forgotten(database: Path) -> None:
                 assert store.batch_jobs.keys(SPEC) == set()
 
 
-def test_the_budget_counts_what_is_on_its_way_at_its_most(database: Path) -> None:
+@pytest.mark.parametrize("requests_per_job", [2, 100])
+def test_the_budget_counts_what_is_on_its_way_at_its_most(
+    database: Path, requests_per_job: int
+) -> None:
+    bounds = {"requests_per_job": requests_per_job}
     usage = {"promptTokenCount": 30, "candidatesTokenCount": 190}
-    world = BatchWorld(usage=usage)
+    world = BatchWorld([Plan(looks=9)] * 50, usage=usage)
     one = 200 * 1.25e-6  # at most, without the input
     with GeminiBatchServer(world) as server:
-        with running(server, database, budget_usd=10 * one) as (runner, store):
+        with running(server, database, budget_usd=10 * one, limits=bounds) as (runner, store):
             with pytest.raises(BudgetExhausted, match="larger --budget"):
                 answered(runner, requests(40))
             spent = store.call_totals().usd
         assert 8 * one < spent <= 10 * one
         assert spent == pytest.approx(float(world.usd), abs=1e-12)
         sizes = [len(job.rows) for job in world.jobs.values()]
-        assert sizes[0] == 9
+        assert sizes[0] == min(9, requests_per_job)
         with running(server, database) as (runner, _):
             assert len(answered(runner, requests(40))) == 40
     assert set(world.sent.values()) == {1}

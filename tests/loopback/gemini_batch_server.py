@@ -51,7 +51,7 @@ class GeminiBatchServer(GeminiServer):
 
         Args:
             world: files and jobs; one that is given outlives this server.
-            create_script: what the first attempts to make a job get: "ok", "429" (not made),
+            create_script: what the first attempts to make a job get: "ok", "429" or "429 SECONDS TO WAIT" (not made),
                 "503" or "lost" (not made), "503 made" (made, but the reply says 503).
             page: jobs on a page of the list.
             options: of `GeminiServer`.
@@ -155,8 +155,9 @@ class GeminiBatchServer(GeminiServer):
 
     def _create(self, match: re.Match[str], _: object, raw: bytes) -> Answer:
         planned = self.create_script.pop(0) if self.create_script else "ok"
-        if planned == "429":
-            return error(429, "RESOURCE_EXHAUSTED", "Enqueued tokens limit exceeded.")
+        if planned.startswith("429"):
+            wait = {"Retry_After": planned[4:]} if planned[4:] else {}
+            return error(429, "RESOURCE_EXHAUSTED", "Enqueued tokens limit exceeded.", **wait)
         if planned in ("503", "lost"):
             return error(503, "UNAVAILABLE", "The service is overloaded.")
         batch = json.loads(raw)["batch"]
