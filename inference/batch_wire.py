@@ -62,8 +62,8 @@ def read_job(body: str) -> RemoteJob:
     """
     try:
         described = json.loads(body)
-    except json.JSONDecodeError as error:
-        raise TransientFault(f"the description of a batch job is not JSON: {error.msg}") from error
+    except json.JSONDecodeError as fault:
+        raise TransientFault(f"the description of a batch job is not JSON: {fault.msg}") from fault
     if not isinstance(described, dict) or not isinstance(described.get("name"), str):
         raise TransientFault("the description of a batch job has no name")
     metadata = described.get("metadata") or {}

@@ -160,7 +160,7 @@ class BatchWorld:
         }
         if job.results is not None:
             metadata["output"] = {"responsesFile": job.results}
-        described = {"name": job.name, "metadata": metadata}
+        described: dict[str, Any] = {"name": job.name, "metadata": metadata}
         if job.has_ended:
             described["done"] = True
         if job.error is not None:
