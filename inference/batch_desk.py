@@ -102,10 +102,10 @@ class BatchDesk:
         """
         with TemporaryDirectory(prefix="stepgold-") as folder:
             file = Path(folder) / "requests.jsonl"
-            with file.open("wb") as lines:
-                for each in wave:
-                    lines.write(self.service.line(each.row.key, each.request))
             try:
+                with file.open("wb") as lines:
+                    for each in wave:
+                        lines.write(self.call(self.service.line(each.row.key, each.request)))
                 remote = self.call(self.service.submit(job.display_name, file))
             except (NotTaken, ModelRefused, QuotaExhausted) as refusal:
                 detail = refusal.what

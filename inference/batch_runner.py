@@ -284,7 +284,7 @@ class BatchRunner:
         yield request, reply
 
     def _pending(self, key: str, request: GenerationRequest) -> PendingRequest:
-        size = len(self._desk.service.line(key, request))
+        size = self._desk.service.size(key, request)
         return PendingRequest(request, self._budget.row(key, request), size)
 
     def _stored(self, key: str) -> ModelReply | None:

@@ -80,8 +80,11 @@ class BatchService(Protocol):
     def retries(self) -> int:
         """Attempts after a first one, so far."""
 
-    def line(self, key: str, request: GenerationRequest) -> bytes:
-        """The row of a request in the file of a job, with its line end."""
+    def size(self, key: str, request: GenerationRequest) -> int:
+        """Bytes of the row of a request in the file of a job, from above; nothing is sent for it."""
+
+    async def line(self, key: str, request: GenerationRequest) -> bytes:
+        """That row, with its line end; what it refers to has gone up."""
 
     async def submit(self, display_name: str, file: Path) -> RemoteJob:
         """Upload the file and make a job of it; one that was made though its reply was lost is found.

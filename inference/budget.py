@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
 
+from inference.images import image_tokens
 from inference.prices import Price, Service, price_of
 from inference.protocol import GenerationRequest, TextModel
 from inference.specs import ModelSpec
@@ -179,7 +180,7 @@ _DIGITS = re.compile(rb"[0-9]")
 
 
 def input_bound(request: GenerationRequest) -> int:
-    """Tokens of the input, estimated from above, schema included.
+    """Tokens of the input, estimated from above, schema and images included.
 
     A digit is a token of its own in Gemini's vocabulary; of everything else, three UTF-8 bytes are
     one at the very most in prose, and CJK signs have three bytes.
@@ -190,4 +191,9 @@ def input_bound(request: GenerationRequest) -> int:
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     digits = sum(len(_DIGITS.findall(text)) for text in encoded)
     others = sum(map(len, encoded)) - digits
-    return digits + math.ceil(others / 3) + 8 * len(request.messages)
+    shown = sum(
+        image_tokens(image.width, image.height)
+        for message in request.messages
+        for image in message.images
+    )
+    return digits + math.ceil(others / 3) + 8 * len(request.messages) + shown

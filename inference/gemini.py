@@ -21,9 +21,11 @@ from google.genai import types
 from inference import gemini_wire
 from inference.faults import RequestTooLong
 from inference.gemini_client import GeminiClient
+from inference.gemini_images import ImageUploads, Uris, rest_parts, sdk_parts
+from inference.images import about_an_image
 from inference.pace import Pace, Sleep
 from inference.prices import PRICES_AS_OF, Service, cost
-from inference.protocol import GenerationRequest
+from inference.protocol import GenerationRequest, Message
 from inference.replies import over_length_reply
 from inference.retry import Retrier, RetryPolicy
 from inference.wire_reply import WireReply
@@ -82,6 +84,8 @@ class GeminiModel:
             connections=self._concurrency,
             environ=environ,
         )
+        self.uploads = ImageUploads(self._client)
+        """The images that are too large to travel in a request."""
 
     @property
     def spec(self) -> str:
@@ -119,7 +123,10 @@ class GeminiModel:
         return self._retrier.retries
 
     async def generate(self, request: GenerationRequest) -> ModelReply:
-        """Answer one request, after bounded retries; see `TextModel.generate`."""
+        """Answer one request, after bounded retries; see `TextModel.generate`.
+
+        An image that the service cannot read is a ModelUnavailable of this request alone.
+        """
         self._refuse_prefix(request)
 
         async def attempt() -> tuple[str, WireReply]:
@@ -130,6 +137,11 @@ class GeminiModel:
             body, wire = await self._retrier.run(attempt, subject=self.spec)
         except RequestTooLong as error:
             return over_length_reply(self.spec, str(error))
+        except ModelRefused as refusal:
+            unreadable = about_an_image(request, refusal)
+            if unreadable is None:
+                raise
+            raise unreadable from refusal
         return self.reply_of(body, wire, self._service)
 
     def reply_of(self, body: str, wire: WireReply, service: Service) -> ModelReply:
@@ -147,15 +159,23 @@ class GeminiModel:
             raw=body,
         )
 
-    def rest_body(self, request: GenerationRequest) -> dict[str, Any]:
+    def rest_body(self, request: GenerationRequest, uris: Uris) -> dict[str, Any]:
         """The body of a generateContent call as plain JSON, for a row of a batch file.
+
+        Args:
+            request: what is asked.
+            uris: of the images that were uploaded, by hash (`ImageUploads.uris`).
 
         Raises:
             ModelRefused: it ends with an assistant turn.
         """
         self._refuse_prefix(request)
-        contents = [_as_json(content) for content in _contents(request)]
-        config = _as_json(self._config(request))
+        contents = [
+            {"role": _role(message), "parts": rest_parts(message, uris)}
+            for message in request.messages
+            if message.role != "system"
+        ]
+        config = self._config(request).model_dump(mode="json", by_alias=True, exclude_none=True)
         return gemini_wire.rest_body(contents, config, request.response_json_schema)
 
     def _refuse_prefix(self, request: GenerationRequest) -> None:
@@ -170,10 +190,13 @@ class GeminiModel:
         await self._client.aclose()
 
     async def _send(self, request: GenerationRequest) -> str:
-        """One HTTP exchange."""
-        with self._client.translated():
+        """One HTTP exchange, behind the uploads that it needs."""
+        uris = await self.uploads.uris(request)
+        with self._client.translated(), self.uploads.in_use(uris):
             response = await self._client.api.models.generate_content(
-                model=self.name, contents=list(_contents(request)), config=self._config(request)
+                model=self.name,
+                contents=list(_contents(request, uris)),
+                config=self._config(request),
             )
         http = response.sdk_http_response
         return (http.body if http else None) or ""
@@ -233,19 +256,16 @@ class _Schema(dict[str, Any]):
         return self
 
 
-def _contents(request: GenerationRequest) -> list[types.Content]:
+def _contents(request: GenerationRequest, uris: Uris) -> list[types.Content]:
     return [
-        _Content(
-            role="model" if message.role == "assistant" else "user",
-            parts=[_Part(text=message.text)],
-        )
+        _Content(role=_role(message), parts=list(sdk_parts(message, uris, _Part)))
         for message in request.messages
         if message.role != "system"
     ]
 
 
-def _as_json(part: types.Content | types.GenerateContentConfig) -> dict[str, Any]:
-    return part.model_dump(mode="json", by_alias=True, exclude_none=True)
+def _role(message: Message) -> str:
+    return "model" if message.role == "assistant" else "user"
 
 
 def _default_policy(service: Service) -> RetryPolicy:

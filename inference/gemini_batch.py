@@ -78,9 +78,15 @@ class GeminiBatches:
         """Attempts after a first one, so far."""
         return self._calls.retries + self._transfers.retries
 
-    def line(self, key: str, request: GenerationRequest) -> bytes:
-        """The row of a request in the file of a job, with its line end."""
-        return batch_wire.request_line(key, self._model.rest_body(request))
+    def size(self, key: str, request: GenerationRequest) -> int:
+        """Bytes of the row of a request, from above; nothing is uploaded for it."""
+        uris = self._model.uploads.assumed(request)
+        return len(batch_wire.request_line(key, self._model.rest_body(request, uris)))
+
+    async def line(self, key: str, request: GenerationRequest) -> bytes:
+        """The row of a request, with its line end; images that are too large for it go up first."""
+        uris = await self._try(self._transfers, lambda: self._model.uploads.uris(request))
+        return batch_wire.request_line(key, self._model.rest_body(request, uris))
 
     async def submit(self, display_name: str, file: Path) -> RemoteJob:
         """Upload the file and make a job of it; see `BatchService.submit`.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from inference.protocol import GenerationRequest
+from inference.protocol import GenerationRequest, Message
+
+if TYPE_CHECKING:
+    from formats.images import EncodedImage
 
 KEY_VERSION = 1
 """Part of every key: to be raised when a change of ours makes equal requests differ in meaning."""
@@ -32,9 +36,28 @@ def request_key(spec: str, request: GenerationRequest) -> str:
 
 
 def request_content(request: GenerationRequest) -> dict[str, Any]:
-    """Everything of a request that can change its reply, as plain JSON values in a fixed order."""
+    """Everything of a request that can change its reply, as plain JSON values in a fixed order.
+
+    An image counts by its hash: not by its path, nor by how its bytes travel.
+    """
+    return _content(request, lambda image: [image.mime, image.sha256])
+
+
+def request_text(request: GenerationRequest) -> str:
+    """The request as JSON text for the ledger: the prompt really sent, readable.
+
+    Images are named by type, hash and path; their bytes are never stored.
+    """
+    content = _content(
+        request,
+        lambda image: {"mime": image.mime, "sha256": image.sha256, "path": image.path},
+    )
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def _content(request: GenerationRequest, named: Callable[[EncodedImage], Any]) -> dict[str, Any]:
     return {
-        "messages": [[message.role, message.text] for message in request.messages],
+        "messages": [_turn(message, named) for message in request.messages],
         "max_tokens": request.max_tokens,
         # 0 and 0.0 are one temperature, but two JSON texts
         "temperature": None if request.temperature is None else float(request.temperature),
@@ -46,6 +69,7 @@ def request_content(request: GenerationRequest) -> dict[str, Any]:
     }
 
 
-def request_text(request: GenerationRequest) -> str:
-    """The request as JSON text for the ledger: the prompt really sent, readable."""
-    return json.dumps(request_content(request), ensure_ascii=False, allow_nan=False)
+def _turn(message: Message, named: Callable[[EncodedImage], Any]) -> list[Any]:
+    """A turn; one without images stays the pair that it was before there were any."""
+    turn: list[Any] = [message.role, message.text]
+    return [*turn, [named(image) for image in message.images]] if message.images else turn

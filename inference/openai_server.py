@@ -27,6 +27,7 @@ from inference.faults import (
     TransientFault,
     exception_for,
 )
+from inference.images import about_an_image, has_images
 from inference.pace import Pace, Sleep
 from inference.prices import PRICES_AS_OF, cost
 from inference.protocol import GenerationRequest, Message
@@ -123,7 +124,10 @@ class OpenAIModel:
         return self._retrier.retries
 
     async def generate(self, request: GenerationRequest) -> ModelReply:
-        """Answer one request, after bounded retries; see `TextModel.generate`."""
+        """Answer one request, after bounded retries; see `TextModel.generate`.
+
+        An image that the server cannot read is a ModelUnavailable of this request alone.
+        """
 
         async def attempt() -> tuple[str, WireReply]:
             body = await self._exchange(request)
@@ -133,6 +137,11 @@ class OpenAIModel:
             body, wire = await self._retrier.run(attempt, subject=self.spec)
         except RequestTooLong as error:
             return over_length_reply(self.spec, str(error))
+        except ModelRefused as refusal:
+            unreadable = about_an_image(request, refusal)
+            if unreadable is None:
+                raise
+            raise unreadable from refusal
         fresh = self._without_prefix(request, wire.text)
         text, was_cut = openai_wire.cut_at_stop(fresh, request.stop)
         billed = wire.resolved_model or self.name
@@ -156,7 +165,7 @@ class OpenAIModel:
         """Send the request in the form that this server takes."""
         if _is_prefix(request):
             return await self._continue(request)
-        options = self._options(request, messages=_turns(request.messages))
+        options = self._options(request, messages=openai_wire.turns(request.messages))
         if request.response_json_schema is None or self._schema_refused:
             return await self._post("/chat/completions", options)
         wanted = openai_wire.response_format(request.response_json_schema)
@@ -172,10 +181,15 @@ class OpenAIModel:
     async def _continue(self, request: GenerationRequest) -> str:
         """Send a request whose last turn is a prefix."""
         if self._template is not None:
+            if has_images(request):
+                raise ModelRefused(
+                    f'"{self.spec}" is asked through /completions, which takes no images.',
+                    remedy="leave --template out",
+                )
             prompt = self._template(request.messages)
             return await self._post("/completions", self._options(request, prompt=prompt))
         flags = {"add_generation_prompt": False, "continue_final_message": True}
-        options = self._options(request, messages=_turns(request.messages)) | flags
+        options = self._options(request, messages=openai_wire.turns(request.messages)) | flags
         try:
             return await self._post("/chat/completions", options)
         except ModelRefused as refusal:
@@ -232,10 +246,6 @@ def _is_about_fields(refusal: ModelRefused) -> bool:
     """Whether a field of the request may be what was refused: a wrong key stays a wrong key."""
     cause = refusal.__cause__
     return isinstance(cause, openai.BadRequestError | openai.UnprocessableEntityError)
-
-
-def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.text} for message in messages]
 
 
 def _fault(error: openai.APIStatusError) -> HttpFault:

@@ -10,13 +10,19 @@ A completions choice holds `text` instead of `message`.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inference.faults import TransientFault
+from inference.images import message_parts
+from inference.protocol import Message
 from inference.wire_reply import WireReply
 from traces.records import Usage
+
+if TYPE_CHECKING:
+    from formats.images import EncodedImage
 
 _FINISH = {"stop": "stop", "eos": "stop", "length": "length", "content_filter": "blocked"}
 
@@ -40,6 +46,26 @@ def read_body(body: str) -> WireReply:
         raise TransientFault("the reply holds neither a choice nor a usage count")
     text, finish = _first(choices[0]) if choices else (None, "empty")
     return WireReply(text, finish, reply.get("model"), _usage(counts))
+
+
+def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """A conversation for /chat/completions; a turn with images is a list of parts, with data URIs."""
+    return [{"role": message.role, "content": _content(message)} for message in messages]
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if not message.images:
+        return message.text
+    return [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": _data_uri(part)}}
+        for part in message_parts(message)
+    ]
+
+
+def _data_uri(image: EncodedImage) -> str:
+    return f"data:{image.mime};base64,{base64.b64encode(image.data).decode('ascii')}"
 
 
 def _first(choice: Mapping[str, Any]) -> tuple[str | None, str]:

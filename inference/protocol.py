@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from traces.records import ModelReply, StoredCall
+
+if TYPE_CHECKING:
+    from formats.images import EncodedImage
 
 Role = Literal["system", "user", "assistant"]
 
@@ -19,6 +22,8 @@ class Message:
     """Who speaks."""
     text: str
     """What is said. An assistant turn that comes last is a prefix to be continued."""
+    images: tuple[EncodedImage, ...] = ()
+    """What is shown before the text, each under a line "Image 1:" and so on. Equal by their hashes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
+from typing import TYPE_CHECKING
 
 from inference.protocol import Message
 from traces.errors import InputError
 from traces.evidence import Evidence
 from traces.problem import Problem
+
+if TYPE_CHECKING:
+    from formats.images import EncodedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ def continuation_messages(
     *,
     system: str | None,
     separator: str,
+    images: tuple[EncodedImage, ...] = (),
 ) -> tuple[Message, ...]:
     """The conversation whose last turn is the prefix to be continued.
 
@@ -65,9 +70,10 @@ def continuation_messages(
             there is no assistant turn.
         system: the system turn; None for none.
         separator: what stands between two steps, and after the last one.
+        images: the images of the problem, shown before the question.
     """
     head = () if system is None else (Message("system", system),)
-    user = Message("user", render_question(problem, evidence))
+    user = Message("user", render_question(problem, evidence), images)
     if not prefix_steps:
         return (*head, user)
     return (*head, user, Message("assistant", prefix_text(prefix_steps, separator)))

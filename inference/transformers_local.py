@@ -20,6 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from inference.chat_tokens import conversation_ids
+from inference.images import has_images
 from inference.noise import noise_key
 from inference.prefix_sharing import ATTENTION
 from inference.prefix_sharing_choice import SamplingRule
@@ -210,6 +211,11 @@ class LocalTextModel:
         """Nothing to release."""
 
     def _answer(self, request: GenerationRequest) -> ModelReply:
+        if has_images(request):
+            raise ModelRefused(
+                f'"{self._spec}" is a text model: it cannot see the images of a problem.',
+                remedy="take gemini:MODEL or openai:MODEL, or add --ignore-images",
+            )
         tokenizer = self._local.tokenizer
         ids = conversation_ids(tokenizer, [request.messages])[0]
         room = self._local.window - len(ids)
