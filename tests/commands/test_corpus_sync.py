@@ -25,7 +25,7 @@ def guides(tmp_path: Path) -> Path:
 
 def counts(called: Any) -> tuple[int, int, int, int]:
     document = called.document
-    return tuple(document[key] for key in ("done", "unchanged", "removed", "failed"))  # type: ignore[return-value]
+    return tuple(document[key] for key in ("done", "unchanged", "removed", "failed"))
 
 
 class Counting:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import ndcg_score
+from sklearn.metrics import ndcg_score  # type: ignore[import-untyped]
 
 from evaluation.ranking import RankedProblem, evaluate_rankings, ndcg, recall, reciprocal_rank
 
