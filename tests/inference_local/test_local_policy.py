@@ -16,7 +16,7 @@ from labeling.stages import Policy
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
 from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
-from traces.continuation import TraceContinuations
+from traces.continuation import TraceContinuations, Wanted
 from traces.errors import InputError, ModelRefused
 from traces.problem import Problem, Trace
 
@@ -122,7 +122,7 @@ def test_prefix_ids_are_those_of_the_text_though_tokens_join(
         text = conversation_text(tokenizer, conversation)
         assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
     shared = policy(tiny_folder, prompt=ContinuationPrompt(separator=" "))._tokenise(contexts[3])
-    for row in shared.shared(k=1, seed=0).rows:
+    for row in shared.shared([Wanted(step, 0, 1) for step in range(4)], seed=0).rows:
         assert (*shared.prefixes[-1][: row.cut], *row.tail) == shared.prefixes[row.counter[0]]
 
 
@@ -131,7 +131,8 @@ def test_tokens_that_join_over_steps_are_not_shared(tiny_folder: Path) -> None:
     steps = ("The Questio", "n is the dos", "e, an", "d no more.")
     context = TraceInContext(Problem("p", "Why?"), Trace("t", "p", steps))
     joined = policy(tiny_folder, prompt=ContinuationPrompt(separator=""), temperature=0.0)
-    rows = joined._tokenise(context).shared(k=1, seed=0).rows
+    wanted = [Wanted(step, 0, 1) for step in range(4)]
+    rows = joined._tokenise(context).shared(wanted, seed=0).rows
     assert max(len(row.tail) for row in rows) > 1
     tokenizer: Any = AutoTokenizer.from_pretrained(tiny_folder)
     model: Any = AutoModelForCausalLM.from_pretrained(tiny_folder)
