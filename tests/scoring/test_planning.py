@@ -52,11 +52,12 @@ def test_counts_are_those_of_the_run(scorer: Scorer, pool: list[TraceInContext])
 
 
 def test_a_reserve_shortens_more(scorer: Scorer, pool: list[TraceInContext]) -> None:
-    with_reserve = Scorer(scorer.family, max_tokens=600, reserve=560)
+    with_reserve = Scorer(scorer.family, max_tokens=640, reserve=450)
     at = plan_scoring(with_reserve, pool, traces=len(pool), sample_seconds=0.01).limits[0]
     labels = list(with_reserve.score(pool))
     assert at.shortened == sum(bool(label.meta.get("documents_dropped")) for label in labels)
-    without = plan_scoring(scorer, pool, traces=len(pool), sample_seconds=0.01).limits[0]
+    plain = Scorer(scorer.family, max_tokens=640)
+    without = plan_scoring(plain, pool, traces=len(pool), sample_seconds=0.01).limits[0]
     assert at.shortened > without.shortened
     assert at.abstained == without.abstained
 
