@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evaluation.pools import Candidate, Pool
     from formats.best_of_n import PoolRow
     from storage import Store
-    from traces.labels import TraceLabel
+    from traces.labels import StepLabel, TraceLabel
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +106,22 @@ def from_workspace(store: Store, dataset: str, labeler: str) -> Candidates:
 
 
 def complete_scores(label: TraceLabel | None) -> tuple[float, ...] | None:
-    """A label's score of every step; None if one has none."""
+    """A label's score of every step; None if one has none.
+
+    An outcome model measures the last step alone: that one score is then the whole list.
+    """
     if label is None or not label.step_labels:
         return None
+    *earlier, last = label.step_labels
+    if earlier and last.score is not None and all(_not_measured(step) for step in earlier):
+        return (last.score,)
     scores = [step.score for step in label.step_labels if step.score is not None]
     return tuple(scores) if len(scores) == len(label.step_labels) else None
+
+
+def _not_measured(step: StepLabel) -> bool:
+    reason = step.abstention.reason if step.abstention is not None else None
+    return step.score is None and reason == "not_measured"
 
 
 def from_files(pool: Path, scores: Path) -> Candidates:

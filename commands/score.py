@@ -23,7 +23,19 @@ from commands.workspace import Workspace
 Prm = Annotated[str, typer.Option("--prm", help="hf:PATH or lab.")]
 FamilyName = Annotated[
     str | None,
-    typer.Option("--family", help="medprm, qwen-prm or likelihood [default: recognised]."),
+    typer.Option(
+        "--family",
+        help="medprm, medprm-orm, qwen-prm, qwen-prm800k, math-shepherd, rlhflow-mistral, "
+        "rlhflow-deepseek, skywork-o1, trl, pure, likelihood, or a FILE.toml that describes another "
+        "PRM [default: recognised by tokens and heads].",
+    ),
+]
+Mode = Annotated[
+    str,
+    typer.Option(
+        "--mode",
+        help="strict, or medprm-compat: as Med-PRM's released script, to compare with its numbers.",
+    ),
 ]
 Window = Annotated[
     int | None,
@@ -65,6 +77,7 @@ def score(
     dataset: Dataset,
     prm: Prm,
     family: FamilyName = None,
+    mode: Mode = "strict",
     name: Name = "prm",
     max_tokens: Window = None,
     overflow: WhenTooLong = "drop-documents",
@@ -84,7 +97,9 @@ def score(
     tally = Tally("score", dataset, name)
     with workspace.open_store() as store:
         store.require_dataset(dataset)
-        scorer = open_scorer(prm, family, max_tokens, overflow, reserve, packing, device, dtype)
+        scorer = open_scorer(
+            prm, family, max_tokens, overflow, reserve, packing, device, dtype, mode=mode
+        )
         scorer.refuse_over_length(store.contexts(dataset, limit=limit))
         if scorer.not_shared is not None:
             note(f"candidates are scored one by one: {scorer.not_shared}")

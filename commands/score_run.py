@@ -12,6 +12,7 @@ from traces.errors import InputError
 
 if TYPE_CHECKING:
     from scoring import Scorer
+    from scoring.families.generic import GenericLayout
     from storage import Store
     from traces.context import TraceInContext
     from traces.labels import Labeler
@@ -24,13 +25,15 @@ _TOGETHER = 500
 
 def open_scorer(
     prm: str,
-    family: str | None,
+    family: str | GenericLayout | None,
     max_tokens: int | None,
     overflow: OverflowChoice = "drop-documents",
     reserve: int = 0,
     packing: str = "fit",
     device: str | None = None,
     dtype: DtypeChoice = "auto",
+    *,
+    mode: str = "strict",
 ) -> Scorer:
     """The scorer behind the options of the command line.
 
@@ -46,6 +49,7 @@ def open_scorer(
     return load_scorer(
         folder,
         family=family,
+        mode=mode,
         max_tokens=max_tokens,
         overflow=Overflow(overflow),
         reserve=reserve,
@@ -66,15 +70,20 @@ def score_again(labeler: Labeler, max_tokens: int | None) -> ScoreStage:
         InputError: the checkpoint or its family is not what it was.
         PrmError: the checkpoint cannot be used.
     """
+    from scoring.families.generic import GenericLayout
+
     stored = {key: value for key, value in labeler.config.items() if key != EVIDENCE_KEY}
+    # A family from a file is stored with all that the file said.
+    layout = stored.get("layout")
     scorer = open_scorer(
         str(labeler.model),
-        stored["family"],
+        stored["family"] if layout is None else GenericLayout(**layout),
         max_tokens or stored["max_tokens"],
         stored["overflow"],
         stored["reserve"],
         stored.get("packing", "fit"),
         dtype=stored["dtype"],
+        mode=stored["mode"],
     )
     now = {**scorer.config(), "max_tokens": stored["max_tokens"]}
     if changed := sorted(

@@ -1,18 +1,21 @@
 """Texts inside a chat template, token by token: markers are always tokens of their own.
 
-The template's own pieces are encoded with their control tokens; texts of problems, documents and
-steps are encoded as plain text, so that neither a control token nor a marker can be smuggled in.
+The template's control tokens are found once; everything between two of them (or markers) is joined
+and encoded as plain text. So the ids are those of the whole rendered conversation, tokens that reach
+across the edge of a text included, yet neither a control token nor a marker can be smuggled in.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference.chat_tokens import first_ids
+from scoring.tokens import plain_ids
 from traces.errors import PrmError
 
 _FIRST, _PLACES = 0xE000, 0xF8FF - 0xE000 + 1
@@ -21,6 +24,18 @@ _PLACE = re.compile("[\ue000-\uf8ff]")
 
 Turn = tuple[str, str | None]
 """Role and content; None where a text is to be filled in."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Between:
+    """What the template puts between two places."""
+
+    before: str
+    """Text up to the first control token; all of it if there is none."""
+    ids: tuple[int, ...]
+    """From the first to the last control token."""
+    behind: str
+    """Text behind the last control token."""
 
 
 class ChatLayout:
@@ -44,59 +59,85 @@ class ChatLayout:
             PrmError: no chat template, or one that refuses, drops or repeats a place.
         """
         self._tokenizer = tokenizer
-        pieces = _pieces(tokenizer, turns, add_generation_prompt)
-        self._around = [self._encode(piece, plain=False) for piece in pieces]
-        start = list(first_ids(tokenizer))
-        if self._around[0][: len(start)] != start:
-            self._around[0] = start + self._around[0]
+        pieces = _pieces(tokenizer, turns, add_generation_prompt, margin="")
+        self._trims = pieces == _pieces(tokenizer, turns, add_generation_prompt, margin=" ")
+        self._between = [_between(tokenizer, piece) for piece in pieces]
+        start = first_ids(tokenizer)
+        self._start = () if self._between[0].ids[: len(start)] == start else start
 
     def fill(self, texts: Sequence[Sequence[str | int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Token ids of the conversation, and the positions of the ids among the given pieces.
 
         Args:
-            texts: for each place its pieces in order: texts, encoded one by one, and single token
-                ids (markers).
+            texts: for each place its pieces in order: texts, and single token ids (markers). Blanks
+                around the whole go where the template trims them.
         """
-        ids: list[int] = list(self._around[0])
+        marker_ids = {piece for pieces in texts for piece in pieces if isinstance(piece, int)}
+        ids: list[int] = list(self._start)
         markers: list[int] = []
-        for pieces, behind in zip(texts, self._around[1:], strict=True):
+        loose = ""
+        for between, pieces in zip(self._between, [*map(self._trimmed, texts), ()], strict=True):
+            loose += between.before
+            if between.ids:
+                ids += plain_ids(self._tokenizer, loose, marker_ids)
+                ids += between.ids
+                loose = between.behind
             for piece in pieces:
                 if isinstance(piece, int):
+                    ids += plain_ids(self._tokenizer, loose, marker_ids)
                     markers.append(len(ids))
                     ids.append(piece)
+                    loose = ""
                 else:
-                    ids += self._encode(piece, plain=True)
-            ids += behind
+                    loose += piece
+        ids += plain_ids(self._tokenizer, loose, marker_ids)
         return tuple(ids), tuple(markers)
 
-    def _encode(self, text: str, *, plain: bool) -> list[int]:
-        return list(
-            self._tokenizer(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"]
-        )
+    def _trimmed(self, pieces: Sequence[str | int]) -> Sequence[str | int]:
+        """The pieces as the template writes them."""
+        trimmed = list(pieces)
+        if self._trims and trimmed and isinstance(first := trimmed[0], str):
+            trimmed[0] = first.lstrip()
+        if self._trims and trimmed and isinstance(last := trimmed[-1], str):
+            trimmed[-1] = last.rstrip()
+        return trimmed
 
 
-def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
-    """The one token that is exactly this text; None if there is none."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    known = len(ids) == 1 and ids[0] != tokenizer.unk_token_id
-    return int(ids[0]) if known else None
+def _between(tokenizer: PreTrainedTokenizerBase, text: str) -> _Between:
+    """A piece of the template, split at its first and last control token."""
+    if not tokenizer.is_fast:
+        return _Between("", tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), "")
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    control = [place for place, i in enumerate(ids) if i in tokenizer.added_tokens_decoder]
+    if not control:
+        return _Between(text, (), "")
+    first, last = control[0], control[-1]
+    return _Between(
+        text[: offsets[first][0]], tuple(ids[first : last + 1]), text[offsets[last][1] :]
+    )
 
 
 def _pieces(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], add_generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    add_generation_prompt: bool,
+    *,
+    margin: str,
 ) -> list[str]:
-    """The rendered template, split at the places."""
+    """The rendered template, split at the places; each was filled in with a margin on both sides."""
     if tokenizer.chat_template is None:
         raise PrmError(
             "The checkpoint's tokenizer has no chat template, which this family needs.",
             remedy="take the tokenizer files that were published with the PRM",
         )
-    places = [chr(_FIRST + number) for number in range(sum(text is None for _, text in turns))]
-    if len(places) > _PLACES:
-        raise PrmError(f"The conversation has {len(places)} turns to fill, at most {_PLACES} fit.")
+    number_of_places = sum(text is None for _, text in turns)
+    if number_of_places > _PLACES:
+        raise PrmError(f"The conversation has {number_of_places} texts, at most {_PLACES} fit.")
+    places = [chr(_FIRST + number) for number in range(number_of_places)]
     names = iter(places)
     filled = [
-        {"role": role, "content": next(names) if content is None else content}
+        {"role": role, "content": f"{margin}{next(names)}{margin}" if content is None else content}
         for role, content in turns
     ]
     try:

@@ -125,6 +125,7 @@ class Scorer:
         return {
             "family": self._family.name,
             "mode": "strict",
+            **self._family.settings,
             **self._rules.as_dict(),
             "prefix": "shared" if self._forward.shares else "full forwards",
             "dtype": str(self._family.backbone.dtype).removeprefix("torch."),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -15,6 +16,8 @@ from traces.evidence import Evidence
 
 Aggregation = Literal["min", "product", "last", "mean"]
 """How step scores become one score of a whole trace."""
+NO_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType({})
+"""Of families whose name says all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class Family(Protocol):
     @property
     def aggregation(self) -> Aggregation:
         """The aggregation that was published with the family."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What beyond the name makes its scores what they are: stored with the labels (strict JSON)."""
 
     @property
     def takes_documents(self) -> bool:

@@ -21,6 +21,15 @@ def read_tensors(folder: Path, prefixes: Sequence[str]) -> dict[str, Tensor]:
     return found
 
 
+def tensor_names(folder: Path) -> frozenset[str]:
+    """The names of all tensors in a checkpoint's safetensors files."""
+    names: set[str] = set()
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            names |= set(tensors.keys())
+    return frozenset(names)
+
+
 def head_of(folder: Path, layouts: Sequence[Sequence[str]], classes: int) -> nn.Module:
     """The head that lies under the first fitting layout: linear layers with ReLU between them.
 

@@ -3,7 +3,8 @@
 Published scripts tokenise the whole text at once, and sentence-piece tokenizers put a blank before
 whatever stands first: pieces encoded one by one would be other tokens. So the text is encoded whole,
 and the markers are those tokens that begin where we put a marker; the same signs inside a step are
-text. A marker that melts into its neighbours is refused, never guessed.
+text. Where a marker would melt into its neighbours (a line break behind a full stop is one token with
+many tokenizers) the text is cut there, so that each marker is a token of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference.chat_tokens import first_ids
+from scoring.wording import one_line
 from traces.errors import PrmError
 
 
@@ -24,52 +26,81 @@ class Marked:
     text: str
     """Before the marker."""
     marker: str
-    """The marker as text; it must become one token of its own."""
+    """The marker as text; it becomes one token of its own."""
 
 
 def joint_ids(
-    tokenizer: PreTrainedTokenizerBase, head: str, pieces: Sequence[Marked], marker_id: int
+    tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Marked], marker_id: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Token ids of the joined text behind the tokenizer's own first ids, and the markers' positions.
 
     Args:
         tokenizer: a fast one: tokens are found by their place in the text.
-        head: before the first piece.
         pieces: in order.
-        marker_id: the token every marker must be.
+        marker_id: the token every marker is.
 
     Raises:
-        PrmError: the tokenizer does not tell where its tokens stand, or a marker is not that token.
+        PrmError: the tokenizer does not tell where its tokens stand.
     """
-    text, ends = head, []
-    for piece in pieces:
-        text += f"{piece.text}{piece.marker}"
-        ends.append(len(text))
     if not tokenizer.is_fast:
         raise PrmError("This family needs a fast tokenizer (tokenizer.json).")
+    start = first_ids(tokenizer)
+    cut: frozenset[int] = frozenset()
+    while True:
+        ids, markers, melted = _encoded(tokenizer, pieces, marker_id, cut)
+        if not melted:
+            return (*start, *ids), tuple(len(start) + place for place in markers)
+        cut |= melted
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase,
+    pieces: Sequence[Marked],
+    marker_id: int,
+    cut: frozenset[int],
+) -> tuple[list[int], list[int], frozenset[int]]:
+    """Ids, the markers' places among them, and the numbers of pieces whose marker melted.
+
+    Behind each piece in `cut` the text is cut, and the marker stands between as its token.
+    """
+    ids: list[int] = []
+    markers: list[int] = []
+    melted: set[int] = set()
+    text, ends = "", {}
+    for number, piece in enumerate(pieces):
+        text += piece.text
+        if number not in cut:
+            text += piece.marker
+            ends[number] = len(text)
+        if number in cut or number == len(pieces) - 1:
+            found, at = _run(tokenizer, text)
+            for ended, end in ends.items():
+                place = at.get(end)
+                if place is None or found[place] != marker_id:
+                    melted.add(ended)
+                else:
+                    markers.append(len(ids) + place)
+            ids += found
+            text, ends = "", {}
+            if number in cut:
+                markers.append(len(ids))
+                ids.append(marker_id)
+    return ids, markers, frozenset(melted)
+
+
+def _run(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], dict[int, int]]:
+    """Ids of an uncut text as mere text, and for each place in it the last token that ends there."""
     encoded = tokenizer(
         text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True
     )
-    start = first_ids(tokenizer)
-    ids = tuple(encoded["input_ids"])
-    by_end = {
-        end: place for place, (begin, end) in enumerate(encoded["offset_mapping"]) if end > begin
-    }
-    markers = []
-    for end in ends:
-        place = by_end.get(end)
-        if place is None or ids[place] != marker_id:
-            raise PrmError(
-                "A step's marker is no token of its own: the step's text melts into it.",
-                remedy="name the right family with --family",
-            )
-        markers.append(len(start) + place)
-    return (*start, *ids), tuple(markers)
+    offsets = encoded["offset_mapping"]
+    at = {end: place for place, (begin, end) in enumerate(offsets) if end > begin}
+    return list(encoded["input_ids"]), at
 
 
 def numbered(steps: Sequence[str]) -> list[str]:
     """Steps as `Step i: ..` (1-based), on one line each; what is numbered already stays as it is."""
-    lines = [" ".join(step.split()) for step in steps]
+    lines = [one_line(step) for step in steps]
     return [
         line if line.lower().startswith(f"step {number}:") else f"Step {number}: {line}"
         for number, line in enumerate(lines, 1)

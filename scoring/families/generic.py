@@ -16,8 +16,8 @@ aggregation = "min"                                # min, product, last, mean
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -27,10 +27,11 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from retrieval.packing import render_document
-from scoring.chat_layout import ChatLayout, Turn, single_token
-from scoring.families.math_shepherd import question_inline
+from scoring.chat_layout import ChatLayout, Turn
 from scoring.family import Aggregation, LaidOutTrace
 from scoring.plain_layout import Marked, joint_ids
+from scoring.tokens import single_token, token_behind
+from scoring.wording import question_inline
 from traces.context import TraceInContext
 from traces.errors import InputError, PrmError
 from traces.evidence import Evidence
@@ -131,7 +132,7 @@ class Generic:
             PrmError: marker or signs are no single tokens; no chat template where one is needed.
         """
         texts = (layout.marker, layout.positive, layout.negative)
-        ids = [single_token(tokenizer, text) for text in texts]
+        ids = [_token(tokenizer, text) for text in texts]
         if None in ids:
             raise PrmError(
                 f'"{texts[ids.index(None)]}" is not one token of the checkpoint.',
@@ -154,6 +155,11 @@ class Generic:
     def aggregation(self) -> Aggregation:
         """What the file says."""
         return cast(Aggregation, self._layout.aggregation)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The whole file: another file of the same name is another configuration."""
+        return {"layout": asdict(self._layout)}
 
     @property
     def takes_documents(self) -> bool:
@@ -181,8 +187,9 @@ class Generic:
 
     def _ids(self, prompt: str, steps: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if self._chat is None:
-            pieces = [Marked(step, self._layout.marker) for step in steps]
-            return joint_ids(self.tokenizer, prompt, pieces, self._marker)
+            texts = [f"{prompt}{steps[0]}", *steps[1:]]
+            pieces = [Marked(text, self._layout.marker) for text in texts]
+            return joint_ids(self.tokenizer, pieces, self._marker)
         marked: list[str | int] = []
         for step in steps:
             marked += [step, self._marker]
@@ -197,6 +204,12 @@ class Generic:
             turns.append(("assistant", None))
         opened = self._layout.chat == "user"
         return ChatLayout(self.tokenizer, turns, add_generation_prompt=opened)
+
+
+def _token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+    """The token that the text is in the running prompt, or else by itself."""
+    behind = token_behind(tokenizer, text)
+    return single_token(tokenizer, text) if behind is None else behind
 
 
 def _fill(template: str, values: dict[str, Any]) -> str:

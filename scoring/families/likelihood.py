@@ -7,9 +7,9 @@ confidence, so one improbable token gives a wrong step away. It needs no trainin
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference.chat_tokens import conversation_text, first_ids
 from inference.rendering import ContinuationPrompt, continuation_messages
-from scoring.family import Aggregation, LaidOutTrace
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
 from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence
@@ -33,6 +33,7 @@ class Likelihood:
     name = "likelihood"
     aggregation: Aggregation = "min"
     takes_documents = True
+    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
         self,

@@ -9,9 +9,8 @@ released script puts two BOS, matches ` ки` in documents too, and takes the so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from string import ascii_uppercase
-from typing import Final, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -19,12 +18,13 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from retrieval.packing import render_document
-from scoring.chat_layout import ChatLayout, single_token
-from scoring.family import Aggregation, LaidOutTrace
+from scoring.chat_layout import ChatLayout
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
+from scoring.tokens import single_token
+from scoring.wording import one_line, question_inline
 from traces.context import TraceInContext
-from traces.errors import InputError, PrmError
+from traces.errors import PrmError
 from traces.evidence import Evidence
-from traces.problem import Problem
 
 MARKER: Final = " ки"
 """Stands behind each step."""
@@ -50,6 +50,7 @@ class MedPrm:
     name = "medprm"
     aggregation: Aggregation = "min"
     takes_documents = True
+    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
         """Bind the family to a checkpoint.
@@ -85,11 +86,11 @@ class MedPrm:
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """Documents, question with its options inline, and the steps, each with its marker."""
         documents = "".join(render_document(i, item) for i, item in enumerate(evidence, 1))
-        before = f"{documents}Question: {_question(context.problem)}\n\nExplanation: "
+        before = f"{documents}Question: {question_inline(context.problem)}\n\nExplanation: "
         pieces: list[str | int] = []
         for step in context.trace.steps:
             # Published steps stand on one line each, a blank between marker and next step.
-            pieces += [f"{before}{' '.join(step.splitlines()).strip()}", self._marker]
+            pieces += [f"{before}{one_line(step)}", self._marker]
             before = " "
         ids, markers = self._layouts[bool(evidence)].fill([pieces])
         return LaidOutTrace(context.trace.id, ids, tuple((marker,) for marker in markers))
@@ -97,14 +98,3 @@ class MedPrm:
     def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
         """P(+) of the two signs, read at the markers."""
         return torch.softmax(hidden.float() @ self._rows.T, dim=-1)[:, 0]
-
-
-def _question(problem: Problem) -> str:
-    """The question with its options inline, as in training: ` (A) first (B) second`."""
-    if len(problem.options) > len(ascii_uppercase):
-        raise InputError(
-            f"The problem has {len(problem.options)} options, at most 26 can be lettered.",
-            where=problem.id,
-        )
-    letters = zip(ascii_uppercase, problem.options, strict=False)
-    return problem.question.strip() + "".join(f" ({letter}) {text}" for letter, text in letters)

@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from retrieval.packing import render_document
-from scoring.chat_layout import ChatLayout
-from scoring.families.math_shepherd import question_inline
+from scoring.chat_layout import ChatLayout, Turn
 from scoring.families.medprm import MedPrm
 from scoring.family import Aggregation, LaidOutTrace
+from scoring.wording import one_line, question_inline
 from traces.context import TraceInContext
 from traces.evidence import Evidence
 
@@ -27,7 +27,7 @@ SYSTEM: Final = (
     "provided. If the final answer is incorrect or not well-supported, output -. If the final answer "
     "is correct and well-supported, output +."
 )
-"""The published system turn."""
+"""The published system turn where no evidence is given."""
 
 
 class MedPrmOrm(MedPrm):
@@ -39,15 +39,19 @@ class MedPrmOrm(MedPrm):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
         """Bind the family to a checkpoint; as `MedPrm`."""
         super().__init__(tokenizer, model)
-        turns = [("system", SYSTEM), ("user", None)]
-        self._outcome = ChatLayout(tokenizer, turns, add_generation_prompt=True)
+        turns: list[Turn] = [("system", SYSTEM), ("user", None)]
+        # With documents the released scripts give it the stepwise system turn.
+        self._outcome = {
+            True: self._layouts[True],
+            False: ChatLayout(tokenizer, turns, add_generation_prompt=True),
+        }
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """Documents, question and all steps, one marker at the end."""
         documents = "".join(render_document(i, item) for i, item in enumerate(evidence, 1))
-        solution = " ".join(" ".join(step.splitlines()).strip() for step in context.trace.steps)
+        solution = " ".join(one_line(step) for step in context.trace.steps)
         question = question_inline(context.problem)
         text = f"{documents}Question: {question}\n\nExplanation: {solution}"
-        ids, (marker,) = self._outcome.fill([[text, self._marker]])
+        ids, (marker,) = self._outcome[bool(evidence)].fill([[text, self._marker]])
         silent: tuple[tuple[int, ...], ...] = ((),) * (len(context.trace.steps) - 1)
         return LaidOutTrace(context.trace.id, ids, (*silent, (marker,)))

@@ -8,22 +8,25 @@ Checkpoints of `AutoModelForTokenClassification` with two labels and the same ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.chat_layout import ChatLayout, single_token
-from scoring.family import Aggregation, LaidOutTrace
+from scoring.chat_layout import ChatLayout
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
 from scoring.heads import head_of
+from scoring.tokens import single_token
 from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence
 
+NAMES: Final = ("qwen-prm", "qwen-prm800k")
+"""Qwen2.5-Math-PRM and Qwen2.5-Math-7B-PRM800K: other weights, the same read-out."""
 MARKER: Final = "<extra_0>"
 """Stands behind each step."""
 SYSTEM: Final = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -35,12 +38,16 @@ _HEADS = (("score.0", "score.2"), ("score",))
 class QwenPrm:
     """The Qwen PRM read-out on one checkpoint."""
 
-    name = "qwen-prm"
     aggregation: Aggregation = "product"
     takes_documents = False
+    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel, head: nn.Module
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        backbone: PreTrainedModel,
+        head: nn.Module,
+        name: str = NAMES[0],
     ) -> None:
         """Bind the family to a checkpoint.
 
@@ -48,6 +55,7 @@ class QwenPrm:
             tokenizer: has `<extra_0>` as a single token, and a chat template.
             backbone: gives hidden states.
             head: hidden states to two logits, wrong and right; see `load_head`.
+            name: which of the two checkpoints it is.
 
         Raises:
             PrmError: the marker is missing, or the chat template cannot hold the prompt.
@@ -58,7 +66,7 @@ class QwenPrm:
                 f'The checkpoint has no token "{MARKER}", which the family qwen-prm reads.',
                 remedy="name the right family with --family",
             )
-        self.tokenizer, self.backbone = tokenizer, backbone
+        self.name, self.tokenizer, self.backbone = name, tokenizer, backbone
         self._marker, self._head = marker, head
         self._layout = ChatLayout(
             tokenizer,

@@ -9,21 +9,24 @@ The two checkpoints differ only in how their data split steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.chat_layout import ChatLayout, single_token
-from scoring.families.math_shepherd import question_inline
-from scoring.family import Aggregation, LaidOutTrace
+from scoring.chat_layout import ChatLayout
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
+from scoring.tokens import single_token
+from scoring.wording import question_inline
 from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence
 
+NAMES: Final = ("rlhflow-mistral", "rlhflow-deepseek")
+"""The two checkpoints."""
 SIGNS: Final = ("+", "-")
 """The answers whose logits are compared: right, wrong."""
 
@@ -31,14 +34,17 @@ SIGNS: Final = ("+", "-")
 class RlhFlow:
     """The RLHFlow read-out on one checkpoint."""
 
-    name = "rlhflow"
     aggregation: Aggregation = "mean"
     takes_documents = False
+    settings: Mapping[str, Any] = NO_SETTINGS
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str = NAMES[0]
+    ) -> None:
         """Bind the family to a checkpoint.
 
         Args:
+            name: which of the two checkpoints it is.
             tokenizer: has `+` and `-` as single tokens, and a chat template.
             model: a causal language model.
 
@@ -48,10 +54,10 @@ class RlhFlow:
         signs = [single_token(tokenizer, sign) for sign in SIGNS]
         if None in signs:
             raise PrmError(
-                'The checkpoint has no single tokens "+" and "-", which the family rlhflow reads.',
+                'The checkpoint has no single tokens "+" and "-", which the RLHFlow families read.',
                 remedy="name the right family with --family",
             )
-        self.tokenizer = tokenizer
+        self.name, self.tokenizer = name, tokenizer
         self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
         self._plus, self._minus = (int(i) for i in signs if i is not None)
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]

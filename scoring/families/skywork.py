@@ -7,16 +7,19 @@ break, then of each step alone with the line break's token; score = sigmoid of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.families.math_shepherd import question_inline
-from scoring.family import Aggregation, LaidOutTrace
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
+from scoring.heads import head_of
+from scoring.tokens import plain_ids
+from scoring.wording import one_line, question_inline
 from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence
@@ -31,6 +34,7 @@ class Skywork:
     name = "skywork-o1"
     aggregation: Aggregation = "mean"
     takes_documents = False
+    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel, head: nn.Module
@@ -58,11 +62,11 @@ class Skywork:
         """BOS, question, line break; then each step on one line. There is no place for evidence."""
         bos = self.tokenizer.bos_token_id
         ids = [] if bos is None else [int(bos)]
-        ids += self._encode(f"{question_inline(context.problem)}\n")
+        ids += plain_ids(self.tokenizer, f"{question_inline(context.problem)}\n")
         read_at = []
         for step in context.trace.steps:
             # A line break inside a step would be scored as a step of its own.
-            ids += [*self._encode(" ".join(step.split())), self._marker]
+            ids += [*plain_ids(self.tokenizer, one_line(step)), self._marker]
             read_at.append((len(ids) - 1,))
         return LaidOutTrace(context.trace.id, tuple(ids), tuple(read_at))
 
@@ -71,7 +75,11 @@ class Skywork:
         value: Tensor = self._head(hidden.float())
         return torch.sigmoid(value.squeeze(-1))
 
-    def _encode(self, text: str) -> list[int]:
-        return list(
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        )
+
+def load_head(folder: Path) -> nn.Module:
+    """The value head of a checkpoint, in float32.
+
+    Raises:
+        PrmError: the safetensors files hold no such head.
+    """
+    return head_of(folder, HEADS, 1)

@@ -4,24 +4,33 @@ Rows are laid out as the trainer's `tokenize_row` did (huggingface/trl, trl/expe
 v1.9): the prompt behind a BOS if the tokenizer has one, each step encoded alone with the separator's
 ids behind it, nothing between prompt and first step; class 1 is "right". (The inference snippet of
 its cards puts a separator before the first step too: that is not what was trained.)
+
+PURE-PRM-7B (Cheng et al., https://arxiv.org/abs/2504.15275) is such a checkpoint, and its card lays
+out the same ids. Its published reward is P(right) - P(wrong), "correct" above 0; stored is P(right),
+as for every family: the reward is twice that less 1, and above 0 exactly where it is above 0.5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.families.math_shepherd import question_inline
-from scoring.family import Aggregation, LaidOutTrace
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
+from scoring.heads import head_of
+from scoring.tokens import plain_ids
+from scoring.wording import question_inline
 from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence
 
+NAMES: Final = ("trl", "pure")
+"""Any checkpoint of the trainer, and PURE-PRM-7B."""
 SEPARATOR: Final = "\n"
 """The trainer's default `step_separator`."""
 HEADS: Final = (("score",), ("classifier",))
@@ -31,12 +40,16 @@ HEADS: Final = (("score",), ("classifier",))
 class TrlTokenClassification:
     """The read-out of `AutoModelForTokenClassification` PRMs on one checkpoint."""
 
-    name = "trl"
     aggregation: Aggregation = "min"
     takes_documents = False
+    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel, head: nn.Module
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        backbone: PreTrainedModel,
+        head: nn.Module,
+        name: str = NAMES[0],
     ) -> None:
         """Bind the family to a checkpoint.
 
@@ -44,6 +57,7 @@ class TrlTokenClassification:
             tokenizer: encodes the separator.
             backbone: gives hidden states.
             head: hidden states to two logits, wrong and right.
+            name: trl or pure.
 
         Raises:
             PrmError: the separator has no token.
@@ -54,17 +68,17 @@ class TrlTokenClassification:
                 "The checkpoint has no token for a line break, which the family trl reads.",
                 remedy="name the right family with --family",
             )
-        self.tokenizer, self.backbone = tokenizer, backbone
+        self.name, self.tokenizer, self.backbone = name, tokenizer, backbone
         self._separator, self._head = [int(i) for i in separator], head
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """BOS, question, and each step with its separator; there is no place for evidence."""
         bos = self.tokenizer.bos_token_id
         ids = [] if bos is None else [int(bos)]
-        ids += self._encode(question_inline(context.problem))
+        ids += plain_ids(self.tokenizer, question_inline(context.problem))
         read_at = []
         for step in context.trace.steps:
-            ids += [*self._encode(step), *self._separator]
+            ids += [*plain_ids(self.tokenizer, step), *self._separator]
             read_at.append((len(ids) - 1,))
         return LaidOutTrace(context.trace.id, tuple(ids), tuple(read_at))
 
@@ -73,7 +87,11 @@ class TrlTokenClassification:
         logits: Tensor = self._head(hidden.float())
         return torch.softmax(logits, dim=-1)[:, 1]
 
-    def _encode(self, text: str) -> list[int]:
-        return list(
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        )
+
+def load_head(folder: Path) -> nn.Module:
+    """The two-class head of a checkpoint, in float32.
+
+    Raises:
+        PrmError: the safetensors files hold no such head.
+    """
+    return head_of(folder, HEADS, 2)

@@ -1,0 +1,112 @@
+"""The families by name, and how each is bound to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from inference.transformers_local import load_pretrained
+from scoring.families import (
+    generic,
+    likelihood,
+    math_shepherd,
+    medprm,
+    medprm_compat,
+    medprm_orm,
+    qwen_prm,
+    rlhflow,
+    skywork,
+    trl,
+)
+from scoring.family import Family
+from traces.errors import InputError
+
+Mode = Literal["strict", "medprm-compat"]
+"""strict: one BOS, markers in the solution only, float32; medprm-compat: as Med-PRM's released script."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a family is bound to."""
+
+    folder: Path
+    """With config.json, tokenizer files and safetensors files."""
+    tokenizer: PreTrainedTokenizerBase
+    """Its tokenizer."""
+    device: torch.device
+    """Where the model is to run."""
+    dtype: torch.dtype
+    """Of its weights."""
+
+    def model(self, auto_class: Any) -> Any:
+        """The model of a transformers auto class, ready to run."""
+        return load_pretrained(auto_class, self.folder, dtype=self.dtype).to(self.device).eval()
+
+
+def _causal(family: Callable[..., Family], *more: Any) -> Callable[[Checkpoint], Family]:
+    """For families that read the output head of a causal language model."""
+    return lambda it: family(it.tokenizer, it.model(AutoModelForCausalLM), *more)
+
+
+def _with_head(
+    family: Callable[..., Family],
+    load_head: Callable[[Path], nn.Module],
+    *more: Any,
+) -> Callable[[Checkpoint], Family]:
+    """For families with a head of their own on the backbone's hidden states."""
+
+    def loaded(it: Checkpoint) -> Family:
+        head = load_head(it.folder).to(it.device)
+        return family(it.tokenizer, it.model(AutoModel), head, *more)
+
+    return loaded
+
+
+FAMILIES: dict[str, Callable[[Checkpoint], Family]] = {
+    "medprm": _causal(medprm.MedPrm),
+    "medprm-orm": _causal(medprm_orm.MedPrmOrm),
+    **{n: _with_head(qwen_prm.QwenPrm, qwen_prm.load_head, n) for n in qwen_prm.NAMES},
+    "math-shepherd": _causal(math_shepherd.MathShepherd),
+    **{n: _causal(rlhflow.RlhFlow, n) for n in rlhflow.NAMES},
+    "skywork-o1": _with_head(skywork.Skywork, skywork.load_head),
+    **{n: _with_head(trl.TrlTokenClassification, trl.load_head, n) for n in trl.NAMES},
+    "likelihood": _causal(likelihood.Likelihood),
+}
+"""By the name given to `--family`."""
+
+
+def family_names() -> str:
+    """What `--family` takes, for messages."""
+    return f"{', '.join(FAMILIES)}, or a FILE.toml that describes another one"
+
+
+def bind(
+    family: str | generic.GenericLayout, checkpoint: Checkpoint, mode: str = "strict"
+) -> Family:
+    """Load the checkpoint's weights and bind the family to them.
+
+    Raises:
+        InputError: no such mode, or the family has no other than strict.
+        ModelRefused: the weights cannot be loaded.
+        PrmError: they are not of this family.
+    """
+    if mode not in get_args(Mode):
+        modes = ", ".join(get_args(Mode))
+        raise InputError(f'There is no scoring mode "{mode}".', remedy=f"take one of {modes}")
+    if mode == "medprm-compat":
+        if family != "medprm":
+            raise InputError(
+                "The mode medprm-compat repeats the released script of the family medprm.",
+                remedy="give --family medprm, or leave --mode out",
+            )
+        return _causal(medprm_compat.MedPrmCompat)(checkpoint)
+    if isinstance(family, generic.GenericLayout):
+        return _causal(generic.Generic, family)(checkpoint)
+    return FAMILIES[family](checkpoint)

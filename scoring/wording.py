@@ -1,0 +1,28 @@
+"""How families write questions and steps where a published layout wants them on one line."""
+
+from __future__ import annotations
+
+from string import ascii_uppercase
+
+from traces.errors import InputError
+from traces.problem import Problem
+
+
+def question_inline(problem: Problem) -> str:
+    """The question with its options inline, if it has any: ` (A) first (B) second`.
+
+    Raises:
+        InputError: more options than letters.
+    """
+    if len(problem.options) > len(ascii_uppercase):
+        raise InputError(
+            f"The problem has {len(problem.options)} options, at most 26 can be lettered.",
+            where=problem.id,
+        )
+    letters = zip(ascii_uppercase, problem.options, strict=False)
+    return problem.question.strip() + "".join(f" ({letter}) {text}" for letter, text in letters)
+
+
+def one_line(step: str) -> str:
+    """A step on one line: line breaks made blanks, nothing else changed within it."""
+    return " ".join(step.splitlines()).strip()
