@@ -82,7 +82,7 @@ def _hnsw(options: argparse.Namespace, vectors: Vectors, queries: Vectors) -> No
     print("| vectors | rows | efSearch | recall@10 | exact | HNSW | times | in a batch | build |")
     print("|---|---|---|---|---|---|---|---|---|")
     size = options.sizes[0]
-    name = f"PubMedQA questions over {len(vectors):,} MedQuAD passages, enlarged"
+    name = f"PubMedQA questions over {len(vectors):,} of its and MedQuAD's passages, enlarged"
     retrieve_speed.single_queries(name, enlarged(vectors, size), queries)
     few = max(1000, size // 10)
     retrieve_speed.single_queries(

@@ -1,4 +1,4 @@
-"""Vectors for the retrieval benchmarks: encoder outputs of real passages, enlarged, and random ones."""
+"""Vectors for the retrieval benchmarks: encodings of real passages, enlarged, and random ones."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ _NOISE = 0.4
 
 @dataclass(frozen=True)
 class RealTexts:
-    """Texts of public data sets: MedQuAD passages as this project cuts them, PubMedQA questions."""
+    """Texts of public data sets."""
 
     passages: list[str]
+    """As many PubMedQA paragraphs as MedQuAD passages (as this project cuts them), in random order."""
     questions: list[str]
+    """PubMedQA's: they ask for what stands in its paragraphs."""
 
 
 def real_texts(data: Path, passages: int, questions: int) -> RealTexts:
-    """Draw passages (in random order, seed 0) and questions from the folder of public data.
+    """Draw passages (seed 0) and take questions from the folder of public data.
 
     Raises:
         FileNotFoundError: the folder does not hold them.
@@ -47,9 +49,13 @@ def real_texts(data: Path, passages: int, questions: int) -> RealTexts:
         if isinstance(document, StoredDocument)
         for passage in split_document(document, corpus="medquad")
     ]
-    random.Random(0).shuffle(texts)
+    paragraphs = [text for row in rows.values() for text in row["CONTEXTS"]]
+    draw = random.Random(0)
+    draw.shuffle(texts)
+    drawn = paragraphs + texts[: len(paragraphs)]
+    draw.shuffle(drawn)
     asked = [row["QUESTION"] for row in rows.values()]
-    return RealTexts(texts[:passages], asked[:questions])
+    return RealTexts(drawn[:passages], asked[:questions])
 
 
 def fitting(texts: list[str], encoder: SentenceEncoder) -> list[str]:

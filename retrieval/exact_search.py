@@ -44,7 +44,7 @@ def nearest_rows(
 
     Args:
         vectors: n unit rows, C-contiguous; may be memory-mapped.
-        queries: m unit rows of the same length.
+        queries: m finite rows of the same length.
         k: at least 1.
         ids: n different ids of the rows; of two equal similarities the smaller id comes first.
         allowed: which rows may be found; None for all.
@@ -104,9 +104,11 @@ class _Search:
         block -= block % _GROUP_ROWS
         self._group = _group_rows(block, self._k)
         self._block = min(block, _rounded_up(len(vectors), self._group))
-        # A float32 inner product of unit vectors is off by at most d * 2^-24 (and a little for
+        # A float32 inner product of unit vectors is off by at most d * 2^-24 (a tenth more for
         # lengths that are not quite 1): nothing nearer to the k-th best than two such may be dropped.
-        self._margin = np.float32(2.2 * vectors.shape[1] * 2.0**-24 + 1e-6)
+        lengths = np.linalg.norm(self._queries, axis=1)
+        self._margin = (lengths * 2.2 * vectors.shape[1] * 2.0**-24).astype(np.float32)
+        self._apart = 4.0 * float(lengths.max(initial=1))  # no two products are so far apart
         self._floor = np.full(count, -np.inf, dtype=np.float32)
         none = np.zeros(0, dtype=np.int64)
         self._candidates = _Candidates(none, none, np.zeros(0, dtype=np.float32))
@@ -158,11 +160,11 @@ class _Search:
             query = np.repeat(np.arange(len(rows)), rows.shape[1])
             self._candidates = _Candidates(query, rows.ravel(), exact.ravel().astype(np.float32))
         candidates = self._candidates
-        # One key, by query and within it best first: products lie within [-2, 2].
-        ordered = candidates.only(np.argsort(4.0 * candidates.query - candidates.product))
+        # One key, by query and within it best first.
+        ordered = candidates.only(np.argsort(self._apart * candidates.query - candidates.product))
         place = _places(ordered.query, len(self._queries))
         kth = place == self._k - 1
-        self._floor[ordered.query[kth]] = ordered.product[kth] - self._margin
+        self._floor[ordered.query[kth]] = ordered.product[kth] - self._margin[ordered.query[kth]]
         self._candidates = ordered.only(ordered.product >= self._floor[ordered.query])
 
     def _ranked(self) -> tuple[Integers, NDArray[np.float64]]:

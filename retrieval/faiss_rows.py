@@ -50,11 +50,14 @@ class FaissRows:
         """Length of the vectors."""
         self.ids: Ids
         """The id of each row; below 0 where it was removed."""
+        self.count: int
+        """Rows that were not removed."""
         self._order: Ids
         self._ids_changed(faiss.vector_to_array(index.id_map))
 
     def _ids_changed(self, ids: Ids) -> None:
         self.ids, self._order = ids, np.argsort(ids)
+        self.count = int(np.count_nonzero(ids >= 0))
 
     @classmethod
     def empty(cls, kind: str, dimension: int, count: int, rows: RowsAt) -> FaissRows:
@@ -164,7 +167,7 @@ class FaissRows:
 
         Where fewer were found FAISS's padding is left: an id below 0.
         """
-        selector = faiss.IDSelectorRange(*_ALIVE) if (self.ids < 0).any() else None
+        selector = faiss.IDSelectorRange(*_ALIVE) if self.count < len(self.ids) else None
         if self.kind == "hnsw":
             settings = _FAISS.SearchParametersHNSW(efSearch=max(reach, k), sel=selector)
         else:

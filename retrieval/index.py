@@ -63,7 +63,7 @@ class PassageIndex:
     @property
     def count(self) -> int:
         """Passages in the index."""
-        return len(self.ids)
+        return self._rows.count
 
     @property
     def removed_share(self) -> float:

@@ -53,13 +53,17 @@ def check_queries(queries: Vectors, k: int, dimension: int) -> None:
     """Refuse queries that cannot be asked.
 
     Raises:
-        InputError: k below 1, or vectors of another dimension.
+        InputError: k below 1, vectors of another dimension, or numbers that are not finite.
     """
     if k < 1:
         raise InputError(f"Cannot look for {k} passages.", remedy="choose k of at least 1")
     if queries.ndim != 2 or queries.shape[1] != dimension:
         raise InputError(
             f"Query vectors of shape {queries.shape} do not fit an index of dimension {dimension}."
+        )
+    if not np.isfinite(queries).all():
+        raise InputError(
+            "A query vector is not finite.", remedy="use an encoder that gives finite vectors"
         )
 
 

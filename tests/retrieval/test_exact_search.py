@@ -37,15 +37,23 @@ def by_sorting(
     block=st.sampled_from([32, 64, 128]),
     repeats=st.integers(1, 40),
     removed=st.floats(0, 1),
+    length=st.sampled_from([1e-3, 1, 1e3]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_it_is_the_sorted_product(
-    count: int, queries: int, k: int, block: int, repeats: int, removed: float, seed: int
+    count: int,
+    queries: int,
+    k: int,
+    block: int,
+    repeats: int,
+    removed: float,
+    length: float,
+    seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     # Each vector up to 40 times, so that ids decide often, over blocks of a few rows.
     different, which = unit(count, 8, rng), rng.integers(0, -(-count // repeats), size=count)
-    asked = unit(queries, 8, rng)
+    asked = unit(queries, 8, rng) * np.float32(length)
     ids = rng.choice(2**40, size=count, replace=False).astype(np.int64)
     allowed = rng.random(count) >= removed
     with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +64,7 @@ def test_it_is_the_sorted_product(
     product = (asked.astype(np.float64) @ different.astype(np.float64).T)[:, which]
     expected, products = by_sorting(product, k, ids, allowed)
     assert np.array_equal(found, expected)
-    np.testing.assert_allclose(values, products, atol=1e-7)
+    np.testing.assert_allclose(values, products, atol=1e-7 * length)
 
 
 def test_equal_vectors_come_by_id() -> None:

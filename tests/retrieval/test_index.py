@@ -206,6 +206,8 @@ def test_unusable_vectors_and_ids_are_refused() -> None:
         index.search(unit(1, 8), 1)
     with pytest.raises(InputError, match="0 passages"):
         index.search(unit(1), 0)
+    with pytest.raises(InputError, match="not finite"):
+        index.search(np.full((1, 16), np.inf, np.float32), 1)
 
 
 def test_kinds() -> None:
