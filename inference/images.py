@@ -14,6 +14,15 @@ from traces.abstention import Abstention, AbstentionReason
 from traces.errors import ModelRefused, ModelUnavailable
 from traces.problem import Problem
 
+__all__ = [
+    "EncodedImage",
+    "ProblemImages",
+    "about_an_image",
+    "has_images",
+    "image_tokens",
+    "message_parts",
+]
+
 KEPT_BYTES = 64 * 1024 * 1024
 """The images of the last problems, up to this size, are kept: the traces of a problem follow each other."""
 TILE_TOKENS = 258

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inference.keys import request_key
 from inference.protocol import GenerationRequest
@@ -19,6 +20,9 @@ from traces.first_error import first_error
 from traces.labels import StepLabel, TraceLabel, Verdict
 from traces.records import ModelReply
 from traces.votes import Vote
+
+if TYPE_CHECKING:
+    from inference.images import EncodedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Ballot:
         vote: int,
         first_sample: int = 0,
         count_tokens: TokenCounter = estimate_tokens,
+        images: tuple[EncodedImage, ...] = (),
     ) -> None:
         """Render the calls; nothing is sent.
 
@@ -52,13 +57,19 @@ class Ballot:
             vote: 0-based number of the vote.
             first_sample: as for `render_vote`.
             count_tokens: as for `render_vote`.
+            images: as for `render_vote`.
         """
         self._context = context
         self._config = config
         self._spec = spec
         self._vote = vote
         self._calls = render_vote(
-            context, config, vote, first_sample=first_sample, count_tokens=count_tokens
+            context,
+            config,
+            vote,
+            first_sample=first_sample,
+            count_tokens=count_tokens,
+            images=images,
         )
         self._readings: dict[int, Reading] = {}
         self._resolved: set[str] = set()

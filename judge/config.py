@@ -38,6 +38,8 @@ class JudgeConfig:
     """Voting ends early when this many votes are in and all name the same first error."""
     escalate: str | None = None
     """The model that a split is put to; None leaves it uncertain."""
+    images: bool = True
+    """Whether the images of problems are shown; otherwise the judge is told that they are not."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.
@@ -95,6 +97,8 @@ class JudgeConfig:
             settings["granularity"] = self.granularity
         if self.require_quotes:
             settings["require_quotes"] = True
+        if not self.images:
+            settings["images"] = False
         if self.votes > 1:
             settings |= {"votes": self.votes, "agree": self.agree, "escalate": self.escalate}
         return settings

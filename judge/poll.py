@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from inference.images import EncodedImage, ProblemImages
 from inference.protocol import GenerationRequest, TextModel
 from judge.ballot import Ballot, CastVote
 from judge.config import JudgeConfig
 from judge.tokens import counter_of
 from judge.voting import votes_needed
+from traces.abstention import Abstention
 from traces.context import TraceInContext
 from traces.errors import ModelError
 from traces.labels import TraceLabel
@@ -41,7 +43,7 @@ class Polled:
     votes: tuple[CastVote, ...]
     """Its votes in order; empty if the trace must not be sent."""
     refusal: TraceLabel | None = None
-    """Why it must not be sent; None if it was."""
+    """Why it must not, or cannot, be sent; None if it was."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class _Voting:
     """A trace whose voting is not over."""
 
     context: TraceInContext
+    images: tuple[EncodedImage, ...] = ()
     open: dict[int, Ballot] = field(default_factory=dict)
     cast: dict[int, CastVote] = field(default_factory=dict)
 
@@ -64,6 +67,7 @@ class Poll:
         allow_phi: bool = False,
         in_rounds: bool = False,
         first_sample: int = 0,
+        images: ProblemImages | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -76,12 +80,14 @@ class Poll:
                 further steps behind its first, so that the provider's prefix cache is warm and
                 no vote is bought before it is known to be needed; other traces fill the window.
             first_sample: as for `render_vote`.
+            images: loads the images of problems; None starts relative paths from the current folder.
         """
         self._runner = runner
         self._config = config
         self._allow_phi = allow_phi
         self._at_once = in_rounds
         self._first_sample = first_sample
+        self._images = images or ProblemImages()
         self._votings: dict[str, _Voting] = {}
         self._queue: deque[GenerationRequest] = deque()
         self._done: deque[Polled] = deque()
@@ -111,14 +117,23 @@ class Poll:
             context = next(source, None)
             if context is None:
                 return
-            refusal = refuse_phi(
-                context, hosted=self._runner.model.hosted, allow_phi=self._allow_phi
-            )
-            if refusal is not None:
-                self._done.append(Polled(context, (), refusal))
+            voting = self._opened(context)
+            if isinstance(voting, TraceLabel):
+                self._done.append(Polled(context, (), voting))
                 continue
-            voting = self._votings[context.trace.id] = _Voting(context)
+            self._votings[context.trace.id] = voting
             self._ask_further(voting)
+
+    def _opened(self, context: TraceInContext) -> _Voting | TraceLabel:
+        """The voting on a trace, or why it must not or cannot be sent."""
+        hosted = self._runner.model.hosted
+        refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
+        if refusal is not None or not self._config.images:
+            return refusal or _Voting(context)
+        images = self._images.sendable(context.problem, hosted=hosted, allow_phi=self._allow_phi)
+        if isinstance(images, Abstention):
+            return TraceLabel(context.trace.id, abstention=images)
+        return _Voting(context, images)
 
     def _ask_further(self, voting: _Voting) -> None:
         """Queue the votes that are certainly needed, or hand the trace on."""
@@ -138,6 +153,7 @@ class Poll:
                 index,
                 self._first_sample,
                 counter_of(self._runner.model),
+                voting.images,
             )
             voting.open[index] = ballot
             self._queue.extend(ballot.requests(at_once=self._at_once))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from inference.images import ProblemImages
 from judge.ballot import CastVote
 from judge.config import JudgeConfig
 from judge.poll import Poll, Polled, Runner
@@ -38,6 +39,7 @@ class RagJudge:
         escalation: Callable[[], Runner] | None = None,
         in_rounds: bool = False,
         first_sample: int = 0,
+        images: ProblemImages | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -48,6 +50,7 @@ class RagJudge:
             escalation: makes the runner of `config.escalate`; called after the votes, if at all.
             in_rounds: whether the runner answers in rounds; see `Poll`.
             first_sample: sample index of the first vote: above 0 asks anew what is stored.
+            images: loads the images of problems; None starts relative paths from the current folder.
         """
         self._runner = runner
         self._config = config or JudgeConfig()
@@ -55,6 +58,7 @@ class RagJudge:
         self._escalation = escalation
         self._in_rounds = in_rounds
         self._first_sample = first_sample
+        self._images = images
         self.resolved_models: set[str] = set()
         """The model versions that really answered, as far as the service says."""
 
@@ -66,8 +70,8 @@ class RagJudge:
     def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[TraceLabel]:
         """Yield one label per trace as replies come in, in any order.
 
-        A trace that cannot be judged is an abstention; one that must not leave this machine is
-        never sent (`traces.privacy`). A label's meta names the `resolved_model` where it is known.
+        A trace that cannot be judged is an abstention, also where an image of its problem cannot be
+        read; one that must not leave this machine is never sent (`traces.privacy`). A label's meta names the `resolved_model` where it is known.
         Raises ModelRefused, QuotaExhausted and BudgetExhausted, which end the run; what was yielded
         before stays valid.
         """
@@ -120,6 +124,7 @@ class RagJudge:
             allow_phi=self._allow_phi,
             in_rounds=self._in_rounds,
             first_sample=self._first_sample,
+            images=self._images,
         )
 
     def _judged(self, label: TraceLabel, votes: tuple[CastVote, ...]) -> JudgedTrace:

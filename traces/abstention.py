@@ -14,7 +14,7 @@ class AbstentionReason(StrEnum):
     TRUNCATED = "truncated"
     """The reply was cut at a token limit."""
     UNREADABLE = "unreadable"
-    """The reply could not be parsed, or did not cover every step."""
+    """The reply could not be parsed, or did not cover every step; or an image could not be read."""
     NO_EVIDENCE = "no_evidence"
     """The labeler says that the evidence does not decide the step."""
     OVER_LENGTH = "over_length"
