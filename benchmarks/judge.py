@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = "gemini-3.5-flash-lite"
 FLOOR = 0.8
 """The share of the bare loop's rate that the judge has to keep."""
+TRACES_A_PROBLEM = 8
+"""As in the published sets of solutions."""
 PASSAGE = (
     "Section {n}. Start {drug} at {dose} mg once daily. The maximum is {top} mg a day. Reduce the "
     "dose by half where creatinine clearance is below 30 ml/min. Do not combine it with agents that "
@@ -41,10 +43,11 @@ PASSAGE = (
 
 
 def write_traces(path: Path, count: int) -> None:
-    """Traces of six steps with five passages of evidence each, about 4,000 characters a prompt."""
+    """Traces of six steps, eight a problem, five passages of evidence: 7,000 characters a prompt."""
     with path.open("w", encoding="utf-8") as file:
         for i in range(count):
-            values = {"drug": f"Veltorin-{i % 97}", "dose": 5 + i % 40, "top": 90 + i % 60}
+            case = i // TRACES_A_PROBLEM
+            values = {"drug": f"Veltorin-{case}", "dose": 5 + case % 40, "top": 90 + case % 60}
             evidence = [
                 {
                     "source": f"guideline-{n}",
@@ -54,10 +57,10 @@ def write_traces(path: Path, count: int) -> None:
                 for n in range(5)
             ]
             steps = [
-                f"Step {t + 1}: the dose of case {i} is {values['dose']} mg times {t + 1}."
+                f"Step {t + 1}: solution {i} takes {values['dose']} mg times {t + 1}."
                 for t in range(6)
             ]
-            row = {"id": f"t{i}", "problem": f"Case {i}: which dose?", "steps": steps}
+            row = {"id": f"t{i}", "problem": f"Case {case}: which dose?", "steps": steps}
             file.write(json.dumps(row | {"evidence": evidence}) + "\n")
 
 

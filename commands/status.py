@@ -9,6 +9,7 @@ import typer
 from commands.batch_setup import job_words, open_jobs
 from commands.options import Json
 from commands.outcome import Outcome
+from commands.spending import spending_document, spending_words
 from commands.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     workspace: Workspace = ctx.obj
     with workspace.open_store() as store:
         datasets, labelers = store.datasets(), store.labelers()
-        failures, calls = _failures(store), store.call_totals()
+        failures, calls = _failures(store), spending_document(store)
         shortened = [_shortened_document(trace) for trace in store.shortened.load()]
         jobs = open_jobs(store)
     document = {
@@ -36,7 +37,7 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
         "labelers": [_labeler_document(row) for row in labelers],
         "failures": failures,
         "shortened": shortened,
-        "calls": {"sent": calls.sent, "cached": calls.cached, "usd": calls.usd},
+        "calls": calls,
     } | ({"batch_jobs": jobs} if jobs else {})
     words = [
         f"{name}: {n.problems} problems, {n.traces} traces, {n.steps} steps"
@@ -64,9 +65,7 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     if len(shortened) > SHOWN_FAILURES:
         words.append(f"  ... and {len(shortened) - SHOWN_FAILURES} more: --json lists them all")
     words += job_words(jobs)
-    words.append(
-        f"calls: {calls.sent} sent, {calls.cached} answered from the store, {calls.usd:.4f} USD"
-    )
+    words += spending_words(calls)
     return Outcome(document, "\n".join(words), as_json=json_output)
 
 
