@@ -29,6 +29,9 @@ MEDPRM_WINDOW = 4096
 MEDPRM_RESERVE = 1024
 """What its `truncate_related_docs` leaves to question and solution."""
 
+_SHARED = 2
+"""Most tokens that a passage beside another one may save."""
+
 Render = Callable[[int, Evidence], str]
 """Makes passage number i (1-based) into text, wrapper included."""
 
@@ -164,11 +167,22 @@ class _Shelf:
         self._budget = budget
         self._count = count
         self._render = render
+        self._parts: dict[Evidence, int] = {}
         self.kept: dict[int, Evidence] = {}
 
     def holds(self, kept: dict[int, Evidence]) -> bool:
-        """Whether the budget holds these."""
-        return self._count(self._text(kept)) <= self._budget
+        """Whether the budget holds these.
+
+        The whole text is counted only where its parts leave a doubt: beside each other they may
+        share a token or two, and most candidates are far too long.
+        """
+        parts = sum(self._part(item) - _SHARED for item in kept.values())
+        return parts <= self._budget and self._count(self._text(kept)) <= self._budget
+
+    def _part(self, item: Evidence) -> int:
+        if item not in self._parts:
+            self._parts[item] = self._count(self._render(1, item))
+        return self._parts[item]
 
     def put(self, place: int, item: Evidence) -> bool:
         """Put a passage at its place, if it fits beside the others."""
