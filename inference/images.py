@@ -41,14 +41,18 @@ _TAKES_NONE = re.compile(
 class ProblemImages:
     """Loads the images of problems. Used by one thread."""
 
-    def __init__(self, root: Path = Path(), *, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self, root: Path = Path(), *, shown: bool = True, kept_bytes: int = KEPT_BYTES
+    ) -> None:
         """Nothing is read yet.
 
         Args:
             root: the folder that relative paths start from.
+            shown: False for a labeler that is not to see images: then no problem has any.
             kept_bytes: how much of what was read last is kept.
         """
         self._root = root
+        self._shown = shown
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[tuple[str, ...], tuple[EncodedImage, ...]] = OrderedDict()
         self._size = 0
@@ -59,7 +63,7 @@ class ProblemImages:
         Raises:
             ImageError: one cannot be read; its path is in `where`.
         """
-        if not problem.images:
+        if not problem.images or not self._shown:
             return ()
         if problem.images in self._kept:
             self._kept.move_to_end(problem.images)

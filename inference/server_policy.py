@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from inference.dispatch import Dispatcher, Outcome
+from inference.images import EncodedImage, ProblemImages
 from inference.protocol import GenerationRequest, Message
 from inference.rendering import (
     ContinuationPrompt,
@@ -37,7 +38,9 @@ CONTINUE_IN_USER_TURN = (
 """For models that refuse to continue an assistant turn (Gemini 3 and later)."""
 
 
+Images = tuple[EncodedImage, ...]
 _Asked = tuple[TraceInContext, Sequence[Wanted]]
+_Shown = tuple[TraceInContext, Sequence[Wanted], Images]
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class ServerPolicy:
         stop: Sequence[str] = (),
         with_evidence: bool = True,
         allow_phi: bool = False,
+        images: ProblemImages | None = None,
     ) -> None:
         """Join a model to a prompt.
 
@@ -83,6 +87,7 @@ class ServerPolicy:
             stop: stop strings.
             with_evidence: whether the documents stand before the question.
             allow_phi: whether problems marked `phi_removed: false` may go to a hosted model.
+            images: loads the images of problems; None starts relative paths from the current folder.
         """
         self._dispatcher = dispatcher
         self._prompt = prompt
@@ -92,6 +97,7 @@ class ServerPolicy:
         self._stop = tuple(stop)
         self._with_evidence = with_evidence
         self._allow_phi = allow_phi
+        self._images = images or ProblemImages()
 
     @property
     def spec(self) -> str:
@@ -105,8 +111,8 @@ class ServerPolicy:
 
         A trace with a continuation that could not be had at all (`model_error`), or whose prompt
         is too long (`over_length`), is yielded as an abstention; what was answered for it stays
-        in the response store. One that must not leave this machine is never sent
-        (`traces.privacy`).
+        in the response store. One that must not leave this machine (`traces.privacy`), or with an
+        image that cannot be read (`unreadable`), is never sent.
 
         Raises:
             ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; traces yielded before
@@ -148,25 +154,31 @@ class ServerPolicy:
 
     def _sendable(
         self, asked: Iterable[_Asked], refused: deque[TraceContinuations]
-    ) -> Iterator[_Asked]:
-        hosted = self._dispatcher.model.hosted
+    ) -> Iterator[_Shown]:
         for context, wanted in asked:
-            refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
-            if refusal is None:
-                yield context, wanted
+            found = self._images_of(context)
+            if isinstance(found, Abstention):
+                refused.append(TraceContinuations(context.trace.id, (), abstention=found))
             else:
-                abstention = refusal.abstention
-                refused.append(TraceContinuations(refusal.trace_id, (), abstention=abstention))
+                yield context, wanted, found
+
+    def _images_of(self, context: TraceInContext) -> Images | Abstention:
+        """What is shown of the problem beside its text, or why it is not sent."""
+        hosted = self._dispatcher.model.hosted
+        refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
+        if refusal is not None and refusal.abstention is not None:
+            return refusal.abstention
+        return self._images.sendable(context.problem, hosted=hosted, allow_phi=self._allow_phi)
 
     def _requests(
-        self, asked: Iterable[_Asked], opened: dict[int, _Open], seed: int
+        self, asked: Iterable[_Shown], opened: dict[int, _Open], seed: int
     ) -> Iterator[GenerationRequest]:
-        for number, (context, wanted) in enumerate(asked):
+        for number, (context, wanted, images) in enumerate(asked):
             missing = sum(one.count for one in wanted)
             opened[number] = _Open(context.trace.id, missing=missing)
             for one in wanted:
                 step_index = one.step_index
-                messages = self._messages(context, step_index)
+                messages = self._messages(context, step_index, images)
                 for index in range(one.first, one.first + one.count):
                     yield GenerationRequest(
                         messages,
@@ -185,7 +197,9 @@ class ServerPolicy:
                         },
                     )
 
-    def _messages(self, context: TraceInContext, step_index: int) -> tuple[Message, ...]:
+    def _messages(
+        self, context: TraceInContext, step_index: int, images: Images
+    ) -> tuple[Message, ...]:
         evidence = context.evidence if self._with_evidence else ()
         prefix = context.trace.prefix(step_index)
         if not self.spec.startswith("gemini:"):
@@ -195,11 +209,13 @@ class ServerPolicy:
                 prefix,
                 system=self._prompt.system,
                 separator=self._prompt.separator,
+                images=images,
             )
         answer = "the letter of the option" if context.problem.options else "the final answer"
         written = prefix_text(prefix, self._prompt.separator)
         asked = CONTINUE_IN_USER_TURN.replace("{answer}", answer).replace("{prefix}", written)
-        question = Message("user", f"{render_question(context.problem, evidence)}\n\n{asked}")
+        text = f"{render_question(context.problem, evidence)}\n\n{asked}"
+        question = Message("user", text, images)
         if self._prompt.system is None:
             return (question,)
         return (Message("system", self._prompt.system), question)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from inference.dispatch import Dispatcher
+from inference.images import EncodedImage, ProblemImages
 from inference.protocol import GenerationRequest
 from inference.rendering import ContinuationPrompt, continuation_messages
 from inference.replies import OVER_LENGTH
@@ -40,11 +41,13 @@ class ServerSampler:
         stop: Sequence[str] = (),
         with_evidence: bool = True,
         allow_phi: bool = False,
+        images: ProblemImages | None = None,
     ) -> None:
         """Join a model to a prompt; arguments as those of `inference.server_policy.ServerPolicy`."""
         self._runner, self._prompt = runner, prompt
         self._max_tokens, self._temperature, self._stop = max_tokens, temperature, tuple(stop)
         self._with_evidence, self._allow_phi = with_evidence, allow_phi
+        self._images = images or ProblemImages()
 
     def sample(
         self, asked: Iterable[tuple[Problem, Sequence[Evidence], range]], *, seed: int
@@ -53,7 +56,8 @@ class ServerSampler:
 
         A problem with a candidate that could not be had (`model_error`), or whose prompt is too long
         (`over_length`), abstains; what was answered for it stays in the response store. A problem
-        that must not leave this machine is never sent (`filtered`).
+        that must not leave this machine (`filtered`), or whose image cannot be read (`unreadable`), is
+        never sent.
 
         Raises:
             ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; what was yielded stays valid.
@@ -93,9 +97,9 @@ class ServerSampler:
         seed: int,
     ) -> Iterator[GenerationRequest]:
         for problem, evidence, wanted in asked:
-            why = self._refusal(problem)
-            if why is not None:
-                refused.append(ProblemSamples(problem.id, (), abstention=why))
+            images = self._images_of(problem)
+            if isinstance(images, Abstention):
+                refused.append(ProblemSamples(problem.id, (), abstention=images))
                 continue
             opened[problem.id] = _Open(len(wanted))
             messages = continuation_messages(
@@ -104,6 +108,7 @@ class ServerSampler:
                 (),
                 system=self._prompt.system,
                 separator=self._prompt.separator,
+                images=images,
             )
             for index in wanted:
                 yield GenerationRequest(
@@ -116,14 +121,16 @@ class ServerSampler:
                     meta={"purpose": "sample", "problem_id": problem.id, "index": index},
                 )
 
-    def _refusal(self, problem: Problem) -> Abstention | None:
-        withheld = self._runner.model.hosted and not self._allow_phi
-        if not withheld or problem.meta.get("phi_removed") is not False:
-            return None
-        detail = (
-            "the problem says phi_removed: false; it is sent to no hosted model without --allow-phi"
-        )
-        return Abstention(AbstentionReason.FILTERED, detail)
+    def _images_of(self, problem: Problem) -> tuple[EncodedImage, ...] | Abstention:
+        """What is shown of the problem beside its text, or why it is not sent."""
+        hosted = self._runner.model.hosted
+        if hosted and not self._allow_phi and problem.meta.get("phi_removed") is False:
+            return Abstention(
+                AbstentionReason.FILTERED,
+                "the problem says phi_removed: false; it is sent to no hosted model without "
+                "--allow-phi",
+            )
+        return self._images.sendable(problem, hosted=hosted, allow_phi=self._allow_phi)
 
 
 def _drained(refused: list[ProblemSamples]) -> list[ProblemSamples]:

@@ -48,6 +48,11 @@ class ModelSpec:
             name = name.removeprefix("models/")
         return cls(kind, name)  # type: ignore[arg-type]  # kind is one of get_args above
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether images can be sent to it: a text model on this machine, or the lab's, takes none."""
+        return self.kind in ("gemini", "openai")
+
     def __str__(self) -> str:
         return self.kind if self.kind == "lab" else f"{self.kind}:{self.name}"
 
