@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from commands.console import note
+from commands.image_options import ImageOptions
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class PolicyOptions:
     """Server address; None takes the environment's."""
     concurrency: int | None
     """Requests in flight at once; None leaves the back end's default."""
+    images: ImageOptions = field(default_factory=ImageOptions)
+    """Where the images of problems are, and whether they are shown."""
 
     def as_dict(self) -> dict[str, Any]:
         """What of it shapes the continuations, for the labeler's configuration."""
@@ -56,6 +59,7 @@ class PolicyOptions:
             "system": self.system,
             "evidence": self.with_evidence,
             "template": self.template.name if self.template else None,
+            **self.images.as_dict(),
         }
 
 
@@ -174,6 +178,7 @@ def policy(
         temperature=options.temperature,
         with_evidence=options.with_evidence,
         allow_phi=allow_phi,
+        images=options.images.loader(),
     )
     return server, model.hosted
 

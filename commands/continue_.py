@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace as replace_fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from commands.backends import PolicyOptions, parse_spec, policy
+from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.labelling import Labelled, evidence_source, label_missing
 from commands.model_truth import ModelTruth
 from commands.options import (
@@ -95,6 +97,8 @@ def continue_(
     separator: Separator = "\\n",
     evidence: WithEvidence = None,
     template: TemplateFolder = None,
+    images: ImagesFolder = None,
+    ignore_images: IgnoreImages = False,
     budget: Budget = None,
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
@@ -130,6 +134,7 @@ def continue_(
         template=template,
         base_url=base_url,
         concurrency=concurrency,
+        images=ImageOptions.of(ctx.obj, images, ignore_images),
     )
     return _continue(
         ctx.obj,
@@ -163,6 +168,8 @@ def _continue(
 
     with workspace.open_store() as store, ExitStack() as closing:
         store.require_dataset(str(tally.dataset))
+        shown = options.images.settled(spec, exist=store.has_images(str(tally.dataset)))
+        options = replace_fields(options, images=shown)
         settings = {"strategy": "all"} | config.as_dict() | options.as_dict()
         labeler = Labeler(str(tally.labeler), LabelerKind.MC, settings, model=str(spec))
         if options.with_evidence:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from commands.batch_setup import BatchOptions, EnqueuedTokens, PollSeconds, StuckHours
+from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.judge_report import judge_report, quote_table
 from commands.judge_run import run_judge
 from commands.judge_setup import Asking, Calling
@@ -87,6 +88,8 @@ def judge(
     evidence_tokens: EvidenceTokens = 3072,
     max_tokens: MaxTokens = 8192,
     temperature: Temperature = None,
+    images: ImagesFolder = None,
+    ignore_images: IgnoreImages = False,
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     allow_phi: AllowPhi = False,
@@ -110,9 +113,10 @@ def judge(
     calling = Calling(
         judge, base_url, escalate_base_url, service, concurrency, budget, allow_phi, allow_mixed
     )
-    jobs = BatchOptions(enqueued_tokens, poll_seconds, stuck_hours)
-    calling = dataclasses.replace(calling, batch=jobs)
     workspace: Workspace = ctx.obj
+    jobs = BatchOptions(enqueued_tokens, poll_seconds, stuck_hours)
+    shown = ImageOptions.of(workspace, images, ignore_images)
+    calling = dataclasses.replace(calling, batch=jobs, images=shown)
     # A split is no purpose of a judge, and a step whose call went wrong is not done.
     harmless = NO_FAILURE - {AbstentionReason.UNCERTAIN}
     tally = Tally("judge", dataset, name, harmless=harmless, step_faults=FAULTS)
@@ -120,6 +124,5 @@ def judge(
         store.require_dataset(dataset)
         run_judge(store, tally, asking, calling, limit=limit, replace=replace)
         report = judge_report(store, dataset, name)
-    words = [tally.sentence(), *quote_table(report.get("quotes", {}))]
-    document = tally.document(**report)
-    return Outcome(document, "\n".join(words), tally.exit_code, json_output)
+    words = "\n".join([tally.sentence(), *quote_table(report.get("quotes", {}))])
+    return Outcome(tally.document(**report), words, tally.exit_code, json_output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace as replace_fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -47,17 +48,26 @@ def run_judge(
     if calling.service == BATCH:
         refuse_batch(spec)
     with ExitStack() as closing:
+        exist = store.has_images(dataset)
         if spec.kind == "lab":
             asking.refuse_for_lab()
             stage, settings = lab_judge()
+            settings |= calling.images.settled(spec, exist=exist).as_dict()
         else:
-            settings = asking.config.as_dict()
-            rag = rag_judge(store, closing, asking.config, calling, truth)
+            config = _with_images(asking.config, calling, exist=exist)
+            settings = config.as_dict()
+            rag = rag_judge(store, closing, config, calling, truth)
             stage = partial(rag_stage, judge=rag)
         _say_if_ungrounded(store, dataset, limit, asking)
         labeler = Labeler(str(tally.labeler), LabelerKind.JUDGE, settings, model=str(spec))
         labeler = evidence_source(store, dataset, labeler)
         label_missing(store, tally, labeler, stage, limit=limit, replace=replace, truth=truth)
+
+
+def _with_images(config: JudgeConfig, calling: Calling, *, exist: bool) -> JudgeConfig:
+    """The configuration, which says so where the problems' images are not shown."""
+    specs = [parse_spec(each) for each in (calling.judge, config.escalate) if each is not None]
+    return replace_fields(config, images=calling.images.settled(*specs, exist=exist).shown)
 
 
 def rag_judge(
@@ -102,6 +112,7 @@ def rag_judge(
         escalation=None if second is None else lambda: runners[1],
         in_rounds=calling.service == BATCH,
         first_sample=first_sample,
+        images=calling.images.loader(),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands.batch_setup import BatchOptions
+from commands.image_options import ImageOptions
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -107,3 +108,5 @@ class Calling:
     """Whether further versions of the model are welcome."""
     batch: BatchOptions = field(default_factory=BatchOptions)
     """How jobs are packed and watched where the service is `batch`."""
+    images: ImageOptions = field(default_factory=ImageOptions)
+    """Where the images of problems are, and whether they are shown."""

@@ -12,6 +12,7 @@ import typer
 
 from commands.console import note
 from commands.continue_ import TemplateFolder
+from commands.image_options import ImageOptions, ImagesFolder
 from commands.labelling import STOPS, LabelWriter, label_traces
 from commands.model_truth import ModelTruth
 from commands.options import AllowMixed, AllowPhi, BaseUrl, Budget, Concurrency, Json, Limit
@@ -67,6 +68,7 @@ def retry(
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     template: TemplateFolder = None,
+    images: ImagesFolder = None,
     allow_phi: AllowPhi = False,
     allow_mixed: AllowMixed = False,
     limit: Limit = None,
@@ -76,7 +78,7 @@ def retry(
     from inference.budget import Purse
 
     workspace: Workspace = ctx.obj
-    purse = Purse(budget)
+    purse, shown = Purse(budget), ImageOptions.of(workspace, images)
     tallies: list[Tally] = []
     with workspace.open_store() as store:
         for work in _work(store, dataset, labeler, limit, changed=max_tokens is not None):
@@ -89,6 +91,7 @@ def retry(
                 template,
                 allow_phi,
                 ModelTruth(allow_mixed=allow_mixed),
+                shown,
             )
             tally = _tally(work)
             tallies.append(tally)

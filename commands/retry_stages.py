@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.backends import PolicyOptions, parse_spec, policy
+from commands.image_options import ImageOptions
 from commands.labelling import Labelled, LabelStage
 from commands.model_truth import ModelTruth
 from traces.abstention import AbstentionReason
@@ -48,6 +49,8 @@ class RetryTerms:
     """Whether marked problems may go to a hosted model."""
     truth: ModelTruth
     """Watches the versions that answer."""
+    images: ImageOptions = field(default_factory=ImageOptions)
+    """Where the images of problems are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
         budget=terms.purse,
         allow_phi=terms.allow_phi,
         allow_mixed=False,
+        images=terms.images,
     )
     rag = rag_judge(
         revived.store,
@@ -157,6 +161,7 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
         separator=stored["separator"],
         system=stored["system"],
         with_evidence=stored["evidence"],
+        images=replace(terms.images, shown=stored.get("images", True)),
         template=terms.template,
         base_url=terms.base_url,
         concurrency=terms.concurrency,

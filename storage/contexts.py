@@ -50,6 +50,15 @@ def problems(connections: Connections, dataset: str) -> Iterator[Problem]:
     return _problem_pages(connections, pks)
 
 
+def has_images(connections: Connections, dataset: str) -> bool:
+    """Whether any problem of the dataset has an image."""
+    with connections.read() as connection:
+        query = select(PROBLEMS.c.images).where(
+            PROBLEMS.c.dataset_pk == dataset_pk(connection, dataset)
+        )
+        return any(connection.scalars(query))
+
+
 def _problem_pages(connections: Connections, pks: Sequence[int]) -> Iterator[Problem]:
     for page in chunks(pks, _PAGE):
         with connections.read() as connection:

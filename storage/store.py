@@ -156,6 +156,10 @@ class Store(CorpusStore):
         """Problems in the order of import."""
         return contexts.problems(self._connections, dataset)
 
+    def has_images(self, dataset: str) -> bool:
+        """Whether any problem of the dataset has an image."""
+        return contexts.has_images(self._connections, dataset)
+
     def remove_dataset(self, dataset: str) -> None:
         """Remove a dataset with its traces, labels, evidence and failures; paid replies stay."""
         with self._connections.write() as connection:

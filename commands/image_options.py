@@ -1,0 +1,83 @@
+"""Options about the images of problems: where they lie, and whether a labeler is shown them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from commands.console import note
+from commands.workspace import Workspace
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from inference.images import ProblemImages
+    from inference.specs import ModelSpec
+
+ImagesFolder = Annotated[
+    Path | None,
+    typer.Option("--images", help="The folder that image paths start from [default: workspace]."),
+]
+IgnoreImages = Annotated[
+    bool,
+    typer.Option("--ignore-images", help="Ask without the images of problems; stored as such."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How a labeler comes by the images of problems."""
+
+    folder: Path = Path()
+    """The folder that relative paths start from."""
+    ignore: bool = False
+    """Whether the user wants them ignored."""
+    shown: bool = True
+    """Whether the labeler is shown them; see `settled`."""
+
+    @classmethod
+    def of(cls, workspace: Workspace, folder: Path | None, ignore: bool = False) -> ImageOptions:
+        """As given on the command line.
+
+        Raises:
+            InputError: the folder is none.
+        """
+        if folder is not None and not folder.is_dir():
+            raise InputError("The folder of the images is missing.", where=str(folder))
+        return cls(folder or workspace.folder, ignore)
+
+    def settled(self, *specs: ModelSpec, exist: bool) -> ImageOptions:
+        """Decide whether these models are shown images, and say so where they are not.
+
+        Args:
+            specs: the models.
+            exist: whether any problem of the dataset has an image.
+
+        Raises:
+            InputError: one of them takes no images, and nobody said that it should do without.
+        """
+        if not exist:
+            return self
+        blind = [spec for spec in specs if not spec.takes_images]
+        if not self.ignore and any(spec.kind != "lab" for spec in blind):
+            raise InputError(
+                f"'{blind[0]}' is a text model, and problems of this dataset have images.",
+                remedy="take gemini:MODEL or openai:MODEL, or add --ignore-images",
+            )
+        if not self.ignore and not blind:
+            return self
+        names = ", ".join(str(spec) for spec in specs)
+        note(f"Problems have images, which {names} is not shown: its labels say so.")
+        return replace(self, shown=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What of it shapes the labels, for the labeler's configuration."""
+        return {} if self.shown else {"images": False}
+
+    def loader(self) -> ProblemImages:
+        """What loads the images."""
+        from inference.images import ProblemImages
+
+        return ProblemImages(self.folder, shown=self.shown)
