@@ -1,56 +1,42 @@
 """What retrieval finds and what packing keeps of it: PubMedQA and MedQuAD, in real parts.
 
-    python -m benchmarks.retrieve_quality [--questions N] [--topics N]
+    python -m benchmarks.retrieve_quality [--questions N] [--topics N] [--labs N]
 
 PubMedQA: the paragraphs of 1,000 abstracts are the passages; to a question the paragraphs of its
 own abstract are relevant. Dense, lexical and hybrid search of the same run, the intervals of the
 differences by 2,000 paired bootstraps over questions.
 
-MedQuAD: whole answers of 50 to 1,500 tokens are the passages; a query names a disease, and all
-answers about that disease are relevant (the disease is read off the published titles, which are
-not searched). The first 32 by BM25 are packed into 3,072 tokens by four rules, counted with
-MiniLM's tokenizer. A relevant passage counts as kept also where it is cut; the share of the
-relevant tokens that is kept stands beside it.
+MedQuAD: what rules of packing keep, see benchmarks/packing.py.
+
+The lab: how often the passage that decides a problem comes first, and how often any passage of the
+right guideline does; made-up drug names look alike to an encoder.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
-import random
-import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evaluation.ranking import RankedProblem, evaluate_rankings, ndcg, recall
+from benchmarks.packing import interval, medquad, packing
+from evaluation.ranking import RankedProblem, evaluate_rankings, ndcg
+from lab.build import build_workspace
 from retrieval.bm25 import LexicalIndex
 from retrieval.candidates import Dense
 from retrieval.config import RetrievalConfig
-from retrieval.embedding import encode_in_batches
+from retrieval.documents import make_document
+from retrieval.embedding import encode_in_batches, text_to_embed
 from retrieval.encoder import Encoder, load_encoder
 from retrieval.index import PassageIndex
-from retrieval.packing import PackedEvidence, pack_evidence, pack_like_medprm
+from retrieval.passages import split_document
 from retrieval.queries import Query
 from retrieval.retriever import PassageRetriever
-from retrieval.tokens import TokenCounter, cut_to_tokens
-from traces.evidence import Evidence, Passage
-
-RESAMPLES = 2000
-BUDGET = 3072
-CAP = 512
-DEPTH = 32
-_TOPIC = re.compile(
-    r"^(?:What (?:is|are) \(are\) |What (?:are|is) the (?:symptoms|treatments|outlook|genetic changes)"
-    r"[\w ]*? (?:of|for|related to) |What causes |What is |Is |How to (?:diagnose|prevent) "
-    r"|How many people are affected by |Who is at risk for )(?P<topic>.+?)(?: inherited)? ?\?+ ?\??$"
-)
+from traces.evidence import Passage
 
 
 def data_folder() -> Path:
@@ -66,14 +52,6 @@ def data_folder() -> Path:
     return folder
 
 
-def interval(differences: Sequence[float]) -> str:
-    """Mean of paired differences with its 95% bootstrap interval."""
-    values = np.asarray(differences)
-    draws = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return f"{values.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
-
-
 def pubmedqa(data: Path, questions: int, encoder: Encoder) -> list[str]:
     """Table of the three ways to search, on the first `questions` questions."""
     rows = json.loads((data / "pubmedqa" / "ori_pqal.json").read_text(encoding="utf-8"))
@@ -86,23 +64,14 @@ def pubmedqa(data: Path, questions: int, encoder: Encoder) -> list[str]:
     grades: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for passage in stored.values():
         grades[passage.document.split("#")[0]][passage.document] = 1
-    texts = [text for _, text in paragraphs]
-    index = PassageIndex.build(list(stored), encode_in_batches(encoder, texts))
-    lexical = LexicalIndex.build(list(stored), [""] * len(texts), texts)
-
-    def by_id(ids: Collection[int]) -> dict[int, Passage]:
-        return {each: stored[each] for each in ids}
-
     lines = [
-        f"PubMedQA, {len(chosen)} questions over {len(texts)} paragraphs, {encoder.name}",
+        f"PubMedQA, {len(chosen)} questions over {len(stored)} paragraphs, {encoder.name}",
         "",
         "| search | nDCG@10 [95%] | recall@10 | recall@100 | MRR | nDCG@10 minus dense [95%] |",
         "|---|---|---|---|---|---|",
     ]
     base: list[float] = []
-    for mode in ("dense", "bm25", "hybrid"):
-        config = RetrievalConfig(k=100, mode=mode)
-        searching = PassageRetriever(config, by_id, dense=Dense(index, encoder), lexical=lexical)
+    for mode, searching in _ways(stored, encoder, k=100).items():
         asked = [(key, (Query(row["QUESTION"]),)) for key, row in chosen.items()]
         ranked = [
             RankedProblem(tuple(hit.passage.document for hit in found), grades[key])
@@ -125,127 +94,69 @@ def _row(mode: str, ranked: Sequence[RankedProblem], difference: str) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Topic:
-    """A disease, what was found for it, and which of that is about it."""
-
-    found: tuple[Evidence, ...]
-    relevant: frozenset[str]
-
-
-def medquad(data: Path, topics: int, count: TokenCounter) -> list[Topic]:
-    """Topics with at least three answers of 50 to 1,500 tokens, and the first 32 by BM25 for each."""
-    texts: dict[str, str] = {}
-    about: defaultdict[str, list[str]] = defaultdict(list)
-    for name in ("nih", "rare_diseases"):
-        with gzip.open(data / "medquad" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
-            for row in map(json.loads, lines):
-                named = _TOPIC.match(row["title"].strip())
-                if named and 50 <= count(row["content"]) <= 1500:
-                    texts[row["id"]] = row["content"]
-                    about[named["topic"].strip()].append(row["id"])
-    names = list(texts)
-    lexical = LexicalIndex.build(range(len(names)), [""] * len(names), list(texts.values()))
-    wanted = sorted(topic for topic, ids in about.items() if len(ids) >= 3)
-    drawn = random.Random(0).sample(wanted, min(topics, len(wanted)))
-    rankings = lexical.search(drawn, DEPTH)
-    return [
-        Topic(
-            tuple(
-                Evidence(
-                    Passage("medquad", names[i], 0, 0, len(texts[names[i]]), texts[names[i]]),
-                    None,
-                    rank,
-                )
-                for rank, i in enumerate(ranking.ids.tolist())
-            ),
-            frozenset(about[topic]),
-        )
-        for topic, ranking in zip(drawn, rankings, strict=True)
-    ]
-
-
-def skip_and_continue(
-    evidence: Sequence[Evidence], count: TokenCounter, cap: int | None
-) -> PackedEvidence:
-    """The alternative: whole passages, or their first `cap` tokens, as long as they fit."""
-    kept: list[Evidence] = []
-    text = ""
-    for item in evidence:
-        passage = item.passage
-        if cap is not None and count(passage.text) > cap:
-            _, end = cut_to_tokens(passage.text, cap, count)[0]
-            passage = replace(passage, text=passage.text[:end], end=end)
-        longer = f"{text}Document {len(kept) + 1}: {passage.text}\n\n"
-        if count(longer) <= BUDGET:
-            kept.append(replace(item, passage=passage))
-            text = longer
-    return PackedEvidence(tuple(kept), (), text, count(text), BUDGET)
-
-
-def packing(topics: Sequence[Topic], count: TokenCounter) -> list[str]:
-    """Table of the packing rules."""
-    rules: Mapping[str, Callable[[Sequence[Evidence]], PackedEvidence]] = {
-        "ours": lambda found: pack_evidence(found, budget=BUDGET, count_tokens=count),
-        f"skip and continue, cap {CAP}": lambda found: skip_and_continue(found, count, CAP),
-        "skip and continue": lambda found: skip_and_continue(found, count, None),
-        "break (published)": lambda found: pack_like_medprm(found, count_tokens=count),
-    }
-    lengths: NDArray[np.int64] = np.array(
-        [count(each.passage.text) for topic in topics for each in topic.found]
-    )
-    lines = [
-        f"MedQuAD, {len(topics)} diseases, the first {DEPTH} answers of 50 to 1,500 tokens each"
-        f" (median {int(np.median(lengths))}), packed into {BUDGET} tokens",
-        "",
-        "| rule | relevant recall | minus ours [95%] | relevant tokens kept | passages | budget used |",
-        "|---|---|---|---|---|---|",
-    ]
-    ours: list[float] = []
-    for name, rule in rules.items():
-        packed = [rule(topic.found) for topic in topics]
-        recalls = [
-            recall(_ranked(each, topic), DEPTH) for each, topic in zip(packed, topics, strict=True)
+def lab(labs: int, problems: int, distractors: int, encoder: Encoder) -> list[str]:
+    """Table of the ways to search on several labs as the demo builds them."""
+    hits: defaultdict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    for seed in range(labs):
+        built = build_workspace(seed, problems, n_distractors=distractors)
+        documents = [
+            make_document(each.name, each.text.partition("\n")[0].strip("# "), each.text, "")
+            for each in built.documents
         ]
-        ours = ours or recalls
-        difference = interval([one - other for one, other in zip(recalls, ours, strict=True)])
-        tokens = np.mean(
-            [_tokens_kept(each, topic, count) for each, topic in zip(packed, topics, strict=True)]
-        )
-        used = np.mean([each.tokens / BUDGET for each in packed])
-        passages = np.mean([len(each.kept) for each in packed])
-        lines.append(
-            f"| {name} | {np.mean(recalls):.4f} | {'-' if name == 'ours' else difference}"
-            f" | {tokens:.4f} | {passages:.1f} | {used:.3f} |"
-        )
+        split = (split_document(each, corpus="lab", target_tokens=160) for each in documents)
+        stored = dict(enumerate(passage for part in split for passage in part))
+        searching = _ways(stored, encoder, k=1)
+        asked = [problem.question for problem in built.problems]
+        for mode, retriever in searching.items():
+            for problem, [first] in zip(built.problems, retriever.search_many(asked), strict=True):
+                decisive = problem.decisive_passage.split(". ")[0] in first.passage.text
+                right = first.passage.document == f"{problem.drug.lower()}.md"
+                hits[mode].append((decisive, right))
+    lines = [
+        f"The lab, {labs} times {problems} problems and {distractors} further documents",
+        "",
+        "| search | deciding passage first | right guideline first |",
+        "|---|---|---|",
+    ]
+    for mode, found in hits.items():
+        decisive, right = np.mean(found, axis=0)
+        lines.append(f"| {mode} | {decisive:.3f} | {right:.3f} |")
     return lines
 
 
-def _ranked(packed: PackedEvidence, topic: Topic) -> RankedProblem:
-    documents = tuple(each.passage.document for each in packed.kept)
-    return RankedProblem(documents, dict.fromkeys(topic.relevant, 1))
+def _ways(stored: Mapping[int, Passage], encoder: Encoder, k: int) -> dict[str, PassageRetriever]:
+    """A retriever for each mode over the same passages."""
+    texts = [text_to_embed(passage) for passage in stored.values()]
+    index = PassageIndex.build(list(stored), encode_in_batches(encoder, texts))
+    lexical = LexicalIndex.build(
+        list(stored),
+        [each.title for each in stored.values()],
+        [each.text for each in stored.values()],
+    )
 
+    def by_id(ids: Collection[int]) -> dict[int, Passage]:
+        return {each: stored[each] for each in ids}
 
-def _tokens_kept(packed: PackedEvidence, topic: Topic, count: TokenCounter) -> float:
-    """Of the tokens of the relevant passages found, the share that is in the packed ones."""
-
-    def tokens(evidence: Sequence[Evidence]) -> int:
-        return sum(
-            count(each.passage.text) for each in evidence if each.passage.document in topic.relevant
+    return {
+        mode: PassageRetriever(
+            RetrievalConfig(k=k, mode=mode), by_id, dense=Dense(index, encoder), lexical=lexical
         )
+        for mode in ("dense", "bm25", "hybrid")
+    }
 
-    found = tokens(topic.found)
-    return tokens(packed.kept) / found if found else 0.0
 
-
-def tables(questions: int, topics: int) -> list[str]:
-    """Both tables as markdown lines."""
+def tables(questions: int, topics: int, labs: int) -> list[str]:
+    """All tables as markdown lines."""
     data, encoder = data_folder(), load_encoder()
     drawn = medquad(data, topics, encoder.count_tokens)
     return [
         *pubmedqa(data, questions, encoder),
         "",
         *packing(drawn, encoder.count_tokens),
+        "",
+        *lab(labs, 16, 10, encoder),
+        "",
+        *lab(labs, 60, 60, encoder),
     ]
 
 
@@ -254,8 +165,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=1000, help="questions of PubMedQA")
     parser.add_argument("--topics", type=int, default=300, help="diseases of MedQuAD")
+    parser.add_argument("--labs", type=int, default=5, help="labs of each size")
     chosen = parser.parse_args()
-    print("\n".join(tables(chosen.questions, chosen.topics)))
+    print("\n".join(tables(chosen.questions, chosen.topics, chosen.labs)))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def add_file(
         # A row that has become unreadable keeps the document it was.
         names |= {f"{file.name}#{problem.id}" for problem in problems if problem.id is not None}
         documents = [entry for entry in batch if not isinstance(entry, DocumentProblem)]
-        names |= _store(store, key, documents, options, added)
+        names |= _store(store, file, documents, options, added)
     if names or known is not None:
         _finish(store, key, sha256, names, options, added)
     return added
@@ -101,7 +101,7 @@ def add_file(
 
 def _store(
     store: Store,
-    key: FileKey,
+    file: DocumentFile,
     documents: list[StoredDocument],
     options: AddOptions,
     added: Added,
@@ -109,16 +109,17 @@ def _store(
     """Store a batch; give the names of those that are in the corpus now."""
     from retrieval.documents import DocumentProblem, same_name
     from retrieval.passages import split_document
+    from storage.corpus_files import FileKey
 
+    key = FileKey(str(file.root), file.name)
     stood = store.corpus_files.documents(options.corpus, [each.name for each in documents])
     same: list[StoredDocument] = []
     fresh = []
     for document in documents:
         before = stood.get(document.name)
         if before is not None and _is_anothers(before, document, key) and not options.replace:
-            other = before.source
             added.problems.append(
-                DocumentProblem(Path(document.source), same_name(other), id=document.name)
+                DocumentProblem(file.path, same_name(before.source), id=document.name)
             )
         elif before is not None and (before.sha256, before.split) == (
             document.sha256,
