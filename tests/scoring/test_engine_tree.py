@@ -30,7 +30,7 @@ def path(node: Node) -> list[Node]:
     return [*reversed(list(node.above())), node]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(traces(), st.booleans())
 def test_every_trace_can_be_read_back(found: list[LaidOutTrace], share: bool) -> None:
     nodes = plant(found, share=share)
@@ -44,7 +44,7 @@ def test_every_trace_can_be_read_back(found: list[LaidOutTrace], share: bool) ->
         assert all(0 <= place < len(end.ids) for place in end.read_at)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(traces())
 def test_nodes_come_in_the_order_of_the_tree(found: list[LaidOutTrace]) -> None:
     """What stands behind a node follows it without a gap: a pack's views are slices."""
@@ -57,7 +57,7 @@ def test_nodes_come_in_the_order_of_the_tree(found: list[LaidOutTrace]) -> None:
         assert all(node.ids for node in nodes)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(traces())
 def test_sharing_never_computes_more_tokens(found: list[LaidOutTrace]) -> None:
     whole = sum(len(trace.ids) for trace in found)
