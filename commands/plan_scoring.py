@@ -1,0 +1,80 @@
+"""The part of `stepgold plan` that looks at a PRM: what does not fit, and how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from commands.score_run import ProblemByProblem, open_scorer
+
+if TYPE_CHECKING:
+    from storage import Store
+
+
+def plan_prm(
+    store: Store,
+    dataset: str,
+    prm: str,
+    *,
+    family: str | None,
+    max_tokens: int | None,
+    traces: int,
+    missing: Sequence[str],
+) -> dict[str, Any]:
+    """What scoring would do, as JSON; some traces are scored to measure the speed, none is stored.
+
+    Args:
+        store: where the traces are; nothing is written.
+        dataset: theirs.
+        prm: the model as the user names it.
+        family: its family; None recognises it.
+        max_tokens: the window; None takes the default.
+        traces: how many were asked for.
+        missing: those without a word of the labeler.
+
+    Raises:
+        InputError: an option that does not fit.
+        PrmError: the checkpoint cannot be used.
+    """
+    from scoring.planning import plan_scoring
+
+    scorer = open_scorer(prm, family, max_tokens)
+    contexts = ProblemByProblem(store, dataset, scorer.expected_work).contexts(missing)
+    planned = plan_scoring(scorer, contexts, traces=len(missing)).as_json()
+    return {
+        "stage": "score",
+        "model": prm,
+        "family": scorer.family.name,
+        "max_tokens": scorer.rules.max_tokens,
+        **planned,
+        "traces": traces,
+        "missing": len(missing),
+    }
+
+
+def scoring_words(planned: dict[str, Any]) -> list[str]:
+    """The same for a person."""
+    lines = [
+        f"score with {planned['model']} ({planned['family']}): {planned['missing']} of"
+        f" {planned['traces']} traces missing, the longest has {planned['longest']} tokens"
+    ]
+    if planned["looked_at"] < planned["missing"]:
+        lines.append(f"  told from {planned['looked_at']} of them, every so-manieth problem")
+    for at in planned["limits"]:
+        mark = " (this run)" if at["max_tokens"] == planned["max_tokens"] else ""
+        lines.append(
+            f"  --max-tokens {at['max_tokens']}{mark}: {at['whole']} fit with all documents,"
+            f" {at['shortened']} with fewer, {at['abstained']} not at all"
+        )
+    if planned["seconds"] is not None:
+        low, high = (_clock(seconds) for seconds in planned["seconds_range"])
+        lines.append(
+            f"  about {_clock(planned['seconds'])} ({low} to {high}), measured on"
+            f" {planned['sampled']} traces"
+        )
+    return lines
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
