@@ -12,6 +12,7 @@ import typer
 from commands.backends import dispatcher, model_folder, parse_spec, text_model
 from commands.console import note, progress
 from commands.continue_ import SYSTEM, PolicySpec, Temperature, TemplateFolder, WithEvidence
+from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.labelling import STOPS
 from commands.options import (
     AllowPhi,
@@ -89,6 +90,8 @@ def sample(
     temperature: Temperature = 0.7,
     evidence: WithEvidence = None,
     template: TemplateFolder = None,
+    images: ImagesFolder = None,
+    ignore_images: IgnoreImages = False,
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     budget: Budget = None,
@@ -99,20 +102,10 @@ def sample(
     json_output: Json = False,
 ) -> Outcome:
     """Write candidate traces for every problem, split into steps, kept by a stated rule."""
-    from labeling.candidates import CandidateRule
-
     _check(name, min_steps, max_steps)
-    spec = parse_spec(policy_spec)
-    by_line = "\\n" if spec.kind == "lab" else None  # the lab's policy writes one step a line
-    delimiter = by_line if delimiter is None else delimiter
-    rule = CandidateRule(
-        n=n,
-        seed=seed,
-        min_steps=min_steps,
-        max_steps=max_steps,
-        rounds=rounds,
-        delimiter=None if delimiter is None else delimiter.replace("\\n", "\n"),
-        keep_all=keep_all,
+    spec, shown = parse_spec(policy_spec), ImageOptions.of(ctx.obj, images, ignore_images)
+    rule = _rule(
+        spec, delimiter, n, seed, rounds=rounds, steps=(min_steps, max_steps), keep_all=keep_all
     )
     config = rule.as_dict() | {
         "policy": str(spec),
@@ -124,13 +117,15 @@ def sample(
     tally = Tally("sample", dataset, name)
     given = None if problems is None else _read(problems)
     with _workspace(ctx).open_store(create=given is not None) as store, ExitStack() as closing:
-        wanted = (given if given is not None else _stored_problems(store, dataset))[:limit]
+        known = given if given is not None else _stored_problems(store, dataset)
+        shown = shown.settled(spec, exist=any(problem.images for problem, _ in known))
+        config |= shown.as_dict()
+        wanted = known[:limit]
         stored = store.sampled.declare(dataset, name, config, replace=replace)
         tally.unchanged = stored.traces
         missing = [pair for pair in wanted if pair[0].id not in stored.problems]
-        sampler = _sampler(
-            spec, store, closing, config, (template, base_url, concurrency), budget, allow_phi
-        )
+        server = (template, base_url, concurrency)
+        sampler = _sampler(spec, store, closing, config, shown, server, budget, allow_phi)
         turned_away = _draw(store, tally, missing, sampler, rule, str(spec))
     return _outcome(tally, len(wanted), turned_away, json_output)
 
@@ -145,6 +140,32 @@ def _check(name: str, min_steps: int, max_steps: int) -> None:
         raise InputError(f"--min-steps {min_steps} is more than --max-steps {max_steps}.")
     if ":" in name:
         raise InputError(f"The name {name!r} holds a colon.", remedy="it is part of trace ids")
+
+
+def _rule(
+    spec: ModelSpec,
+    delimiter: str | None,
+    n: int,
+    seed: int,
+    *,
+    rounds: int,
+    steps: tuple[int, int],
+    keep_all: bool,
+) -> CandidateRule:
+    from labeling.candidates import CandidateRule
+
+    by_line = "\\n" if spec.kind == "lab" else None  # the lab's policy writes one step a line
+    given = by_line if delimiter is None else delimiter
+    split = None if given is None else given.replace("\\n", "\n")
+    return CandidateRule(
+        n=n,
+        seed=seed,
+        min_steps=steps[0],
+        max_steps=steps[1],
+        rounds=rounds,
+        delimiter=split,
+        keep_all=keep_all,
+    )
 
 
 def _draw(
@@ -217,6 +238,7 @@ def _sampler(
     store: Store,
     closing: ExitStack,
     config: dict[str, Any],
+    images: ImageOptions,
     server: tuple[Path | None, str | None, int | None],
     budget: float | None,
     allow_phi: bool,
@@ -245,6 +267,7 @@ def _sampler(
         temperature=config["temperature"],
         with_evidence=config["evidence"],
         allow_phi=allow_phi,
+        images=images.loader(),
     )
 
 
