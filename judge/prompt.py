@@ -99,26 +99,21 @@ def render_vote(
         "documents": shown.text.strip() or prompt.no_documents,
         "question": escape_markers(_question(context.problem, len(images)), prompt.tags),
     }
+
+    def call(user: str, asked: tuple[int, ...], place: dict[str, int]) -> RenderedJudgement:
+        request = _request(context, config, (user, images), (vote, first_sample), place)
+        return RenderedJudgement(request, shown, asked)
+
     if config.granularity == "trace":
         user = prompt.fill(values | {"steps": "\n".join(steps), "step_count": str(len(steps))})
-        request = _request(context, config, (user, images), (vote, first_sample), {})
-        return (RenderedJudgement(request, shown, tuple(range(len(steps)))),)
+        return (call(user, tuple(range(len(steps))), {}),)
     return tuple(
-        RenderedJudgement(
-            _request(
-                context,
-                config,
-                (
-                    prompt.fill_one_step(
-                        values | {"steps": "\n".join(steps[: t + 1]), "step_number": str(t + 1)}
-                    ),
-                    images,
-                ),
-                (vote, first_sample),
-                {"step_index": t},
+        call(
+            prompt.fill_one_step(
+                values | {"steps": "\n".join(steps[: t + 1]), "step_number": str(t + 1)}
             ),
-            shown,
             (t,),
+            {"step_index": t},
         )
         for t in range(len(steps))
     )
