@@ -49,6 +49,8 @@ class PolicyOptions:
     """Requests in flight at once; None leaves the back end's default."""
     images: ImageOptions = field(default_factory=ImageOptions)
     """Where the images of problems are, and whether they are shown."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a continuation; cut off where a server leaves them in."""
 
     def as_dict(self) -> dict[str, Any]:
         """What of it shapes the continuations, for the labeler's configuration."""
@@ -60,7 +62,7 @@ class PolicyOptions:
             "evidence": self.with_evidence,
             "template": self.template.name if self.template else None,
             **self.images.as_dict(),
-        }
+        } | ({"stop": list(self.stop)} if self.stop else {})
 
 
 def parse_spec(text: str) -> ModelSpec:
@@ -160,6 +162,7 @@ def policy(
             prompt=prompt,
             max_new_tokens=options.max_tokens,
             temperature=options.temperature,
+            stop=options.stop,
             with_evidence=options.with_evidence,
         )
         return local, False
@@ -176,6 +179,7 @@ def policy(
         prompt=prompt,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
+        stop=options.stop,
         with_evidence=options.with_evidence,
         allow_phi=allow_phi,
         images=options.images.loader(),

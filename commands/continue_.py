@@ -69,6 +69,10 @@ Temperature = Annotated[float, typer.Option("--temperature", min=0, help="Sampli
 Separator = Annotated[
     str, typer.Option("--step-separator", help="Between two steps; \\n is a line break.")
 ]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", help="Ends a continuation; \\n is a line break; repeatable."),
+]
 WithEvidence = Annotated[
     bool | None,
     typer.Option(
@@ -95,6 +99,7 @@ def continue_(
     max_tokens: MaxTokens = 1024,
     temperature: Temperature = 0.7,
     separator: Separator = "\\n",
+    stop: Stop = None,
     evidence: WithEvidence = None,
     template: TemplateFolder = None,
     images: ImagesFolder = None,
@@ -110,19 +115,7 @@ def continue_(
     json_output: Json = False,
 ) -> Outcome:
     """Label steps by how often a policy reaches the gold answer from them."""
-    from labeling.mc_config import MonteCarloConfig
-    from labeling.strategies import strategy as by_name
-
-    by_name(strategy)
-    config = MonteCarloConfig(
-        k,
-        threshold,
-        seed,
-        strategy,
-        cast(Any, label),
-        cast(Any, last_step),
-        cast(Any, after_first_error),
-    )
+    config = _config(k, threshold, seed, strategy, label, last_step, after_first_error)
     spec = parse_spec(policy_spec)
     lab = spec.kind == "lab"
     options = PolicyOptions(
@@ -135,6 +128,7 @@ def continue_(
         base_url=base_url,
         concurrency=concurrency,
         images=ImageOptions.of(ctx.obj, images, ignore_images),
+        stop=tuple(text.replace("\\n", "\n") for text in stop or ()),
     )
     return _continue(
         ctx.obj,
@@ -149,6 +143,18 @@ def continue_(
         replace,
         json_output,
     )
+
+
+def _config(
+    k: int, threshold: int, seed: int, strategy: str, label: str, last_step: str, behind: str
+) -> MonteCarloConfig:
+    """What is measured, checked before anything is loaded."""
+    from labeling.mc_config import MonteCarloConfig
+    from labeling.strategies import strategy as by_name
+
+    by_name(strategy)
+    rules = {"label": label, "last_step": last_step, "after_first_error": behind}
+    return MonteCarloConfig(k, threshold, seed, strategy, **cast(Any, rules))
 
 
 def _continue(

@@ -165,6 +165,7 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
         template=terms.template,
         base_url=terms.base_url,
         concurrency=terms.concurrency,
+        stop=tuple(stored.get("stop", ())),
     )
     known = {each.name for each in fields(MonteCarloConfig)}
     config = MonteCarloConfig(**{key: stored[key] for key in stored if key in known})
