@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from traces.errors import ModelError
 from traces.records import ModelReply, StoredCall
 
 if TYPE_CHECKING:
@@ -86,3 +87,16 @@ class ResponseStore(Protocol):
 
     def put(self, call: StoredCall) -> None:
         """Record a reply durably; a second put of the same key is a no-op."""
+
+
+class Runner(Protocol):
+    """What the stages need of a `Dispatcher`: a batch runner and a dry run are runners too."""
+
+    @property
+    def model(self) -> TextModel:
+        """The model that answers."""
+
+    def run(
+        self, requests: Iterable[GenerationRequest]
+    ) -> Iterator[tuple[GenerationRequest, ModelReply | ModelError]]:
+        """Answer requests in any order, each recorded before it is yielded."""

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from inference.dispatch import Dispatcher, Outcome
+from inference.dispatch import Outcome
 from inference.images import EncodedImage, ProblemImages
-from inference.protocol import GenerationRequest, Message
+from inference.protocol import GenerationRequest, Message, Runner
 from inference.rendering import (
     ContinuationPrompt,
     continuation_messages,
@@ -65,7 +65,7 @@ class ServerPolicy:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: Runner,
         prompt: ContinuationPrompt,
         *,
         max_tokens: int,

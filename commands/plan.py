@@ -1,0 +1,240 @@
+"""`stepgold plan`: calls, tokens, dollars and hours before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from commands.backends import PolicyOptions, parse_spec
+from commands.continue_ import SYSTEM
+from commands.judge import (
+    Agree,
+    Escalate,
+    EvidenceTokens,
+    GranularityName,
+    MaxTokens,
+    PromptFile,
+    ServiceName,
+    VoteCount,
+)
+from commands.judge_setup import Asking
+from commands.options import Dataset, Json, Limit
+from commands.outcome import Outcome
+from commands.workspace import Workspace
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from commands.plan_stages import Planned, Terms
+    from inference.specs import ModelSpec
+    from storage import Store
+    from traces.context import TraceInContext
+
+SERVICES = ("standard", "flex", "batch")
+
+
+def plan(
+    ctx: typer.Context,
+    dataset: Dataset,
+    judge: Annotated[str | None, typer.Option("--judge", help="Plan a judge: its model.")] = None,
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="Plan Monte-Carlo labels: the policy's model.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="The judge's labeler.")] = "judge",
+    mc_name: Annotated[str, typer.Option("--mc-name", help="The policy's labeler.")] = "mc",
+    votes: VoteCount = 1,
+    agree: Agree = 2,
+    granularity: GranularityName = "trace",
+    escalate: Escalate = None,
+    service: ServiceName = "standard",
+    prompt: PromptFile = None,
+    evidence_tokens: EvidenceTokens = 3072,
+    max_tokens: MaxTokens = 8192,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", min=0, max=2, help="The judge's sampling temperature."),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Continuations a prefix.")] = 16,
+    policy_max_tokens: Annotated[
+        int, typer.Option("--policy-max-tokens", min=1, help="Limit of one continuation.")
+    ] = 1024,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, help="Calls at once, for the hours.")
+    ] = 16,
+    limit: Limit = None,
+    json_output: Json = False,
+) -> Outcome:
+    """Say what stages would send and cost; nothing is sent, nothing is written."""
+    from commands.plan_stages import Terms, total_of
+
+    if judge is None and policy is None:
+        raise InputError("There is nothing to plan.", remedy="add --judge SPEC or --policy SPEC")
+    if service not in SERVICES:
+        raise InputError(f"'{service}' is not a service.", remedy=f"use {', '.join(SERVICES)}")
+    asking = Asking(
+        prompt,
+        evidence_tokens,
+        max_tokens,
+        granularity,
+        votes,
+        agree,
+        temperature,
+        False,
+        escalate,
+    )
+    workspace: Workspace = ctx.obj
+    terms = Terms(service, concurrency, date.today())
+    stages: list[Planned] = []
+    with workspace.open_store() as store:
+        store.require_dataset(dataset)
+        if judge is not None:
+            stages += _plan_judge(store, dataset, judge, name, asking, terms, limit)
+        if policy is not None:
+            stages.append(
+                _plan_policy(store, dataset, policy, mc_name, k, policy_max_tokens, terms, limit)
+            )
+    document = _document(dataset, stages, total_of(stages))
+    return Outcome(document, _words(stages, document), as_json=json_output)
+
+
+def _plan_judge(
+    store: Store,
+    dataset: str,
+    judge: str,
+    name: str,
+    asking: Asking,
+    terms: Terms,
+    limit: int | None,
+) -> list[Planned]:
+    from commands.plan_stages import plan_judge
+
+    spec = parse_spec(judge)
+    _refuse_retired(judge, asking.escalate)
+    if spec.kind == "lab":
+        raise InputError(
+            "The lab's judge calls no model by prompts.",
+            remedy="plan gemini:MODEL, openai:MODEL or hf:PATH",
+        )
+    asked, missing = _missing(store, dataset, name, spec, limit)
+
+    def contexts() -> Iterator[TraceInContext]:
+        return store.contexts(dataset, trace_ids=missing)
+
+    return plan_judge(
+        store,
+        spec,
+        asking.config,
+        contexts,
+        traces=asked,
+        missing=len(missing),
+        terms=terms,
+    )
+
+
+def _plan_policy(
+    store: Store,
+    dataset: str,
+    policy: str,
+    name: str,
+    k: int,
+    max_tokens: int,
+    terms: Terms,
+    limit: int | None,
+) -> Planned:
+    from commands.plan_stages import plan_policy
+
+    spec = parse_spec(policy)
+    _refuse_retired(policy)
+    lab = spec.kind == "lab"
+    options = PolicyOptions(
+        max_tokens=max_tokens,
+        temperature=0.7,
+        separator="\n",
+        system=None if lab else SYSTEM,
+        with_evidence=lab,
+        template=None,
+        base_url=None,
+        concurrency=None,
+    )
+    asked, missing = _missing(store, dataset, name, spec, limit)
+    return plan_policy(
+        store,
+        spec,
+        options,
+        store.contexts(dataset, trace_ids=missing),
+        k=k,
+        seed=0,
+        traces=asked,
+        missing=len(missing),
+        terms=terms,
+    )
+
+
+def _refuse_retired(*specs: str | None) -> None:
+    from commands.console import note
+    from inference.model_registry import retirement_notice
+
+    for spec in specs:
+        ending = None if spec is None else retirement_notice(parse_spec(spec))
+        if ending is not None:
+            note(ending)
+
+
+def _missing(
+    store: Store, dataset: str, name: str, spec: ModelSpec, limit: int | None
+) -> tuple[int, list[str]]:
+    """How many traces were asked for, and those on which the labeler has no word.
+
+    Another model under this name has to give way before it can run: all traces are missing then.
+    """
+    asked = [
+        context.trace.id for context in store.contexts(dataset, with_evidence=False, limit=limit)
+    ]
+    labelers = [row.labeler for row in store.labelers(dataset)]
+    known = any((each.name, each.model) == (name, str(spec)) for each in labelers)
+    unlabelled = set(store.unlabeled_trace_ids(dataset, name)) if known else set(asked)
+    return len(asked), [trace_id for trace_id in asked if trace_id in unlabelled]
+
+
+def _document(dataset: str, stages: list[Planned], total: dict[str, Any]) -> dict[str, Any]:
+    from commands.plan_stages import (
+        HOURS_A_WAVE,
+        SECONDS_A_CALL,
+        TOKENS_A_CONTINUATION,
+        TOKENS_A_STEP,
+    )
+    from inference.prices import PRICES_AS_OF
+
+    return {
+        "command": "plan",
+        "dataset": dataset,
+        "stages": [stage.document() for stage in stages],
+        "total": total,
+        "prices_as_of": PRICES_AS_OF.isoformat(),
+        "assumed": {
+            "seconds_a_call": SECONDS_A_CALL,
+            "hours_a_batch_wave": HOURS_A_WAVE,
+            "output_tokens_a_judged_step": TOKENS_A_STEP,
+            "output_tokens_a_continuation": TOKENS_A_CONTINUATION,
+        },
+    }
+
+
+def _words(stages: list[Planned], document: dict[str, Any]) -> str:
+    lines = []
+    for stage in stages:
+        usd = "price unknown" if stage.usd is None else f"{stage.usd:.2f} USD"
+        most = "" if stage.usd_at_most is None else f" (at most {stage.usd_at_most:.2f})"
+        calls = f"{stage.calls} calls"
+        if stage.calls_at_most != stage.calls:
+            calls += f" (at most {stage.calls_at_most})"
+        time = "" if stage.hours is None else f", about {stage.hours:.1f} h"
+        lines += [
+            f"{stage.stage} with {stage.model} ({stage.service}): {stage.missing} of "
+            f"{stage.traces} traces missing, {calls}, {stage.stored} answered already",
+            f"  {stage.input_tokens} tokens in, {stage.output_tokens} out ({stage.tokens_from}): "
+            f"{usd}{most}{time}",
+        ]
+    return "\n".join([*lines, f"prices as of {document['prices_as_of']}"])

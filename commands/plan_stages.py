@@ -1,0 +1,286 @@
+"""What a stage would send and cost: run for real, against a model that answers at no cost.
+
+Nothing here guesses how many calls a judge makes: the judge itself draws its requests, votes and
+single steps included, and finds those that are in the store. What is guessed is said so: how long
+replies are (until some are in the store) and how long a call takes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from inference.dry_run import DryCounts, DryRun, UnaskedModel
+from inference.prices import Service, cost
+from inference.specs import ModelSpec
+from judge.tokens import estimate_tokens
+from traces.records import Usage
+
+if TYPE_CHECKING:
+    from commands.backends import PolicyOptions
+    from inference.protocol import GenerationRequest
+    from judge.config import JudgeConfig
+    from storage import Store
+    from traces.context import TraceInContext
+
+SECONDS_A_CALL = {"standard": 5.0, "flex": 300.0}
+"""How long a call takes, assumed: seconds for standard, 1 to 15 minutes for flex."""
+HOURS_A_WAVE = 24.0
+"""Within which a batch job answers by the service's own target."""
+TOKENS_A_STEP = 80
+"""Output tokens of a judge's word on a step (quote, reasoning, verdict), assumed."""
+TOKENS_A_CONTINUATION = 200
+"""Output tokens of a continuation, assumed."""
+ENOUGH_REPLIES = 10
+"""Stored replies from which on they say how long replies are, and how far the count is off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One stage before it is run: what is expected, and the most it can come to."""
+
+    stage: str
+    """`judge`, `escalate` or `continue`."""
+    model: str
+    """The model as asked for."""
+    service: str
+    """Whose prices and patience hold."""
+    traces: int
+    """Traces that were asked for."""
+    missing: int
+    """Of these, without a word of the labeler."""
+    stored: int
+    """Calls whose replies are in the store already: they cost nothing."""
+    calls: int
+    """Calls to be sent if all votes agree at once."""
+    calls_at_most: int
+    """Calls to be sent if they never do."""
+    input_tokens: int
+    """Their input, counted offline."""
+    output_tokens: int
+    """Their output, thinking included."""
+    tokens_from: str
+    """`estimate`, or `measured` where stored replies corrected it."""
+    usd: float | None
+    """US dollars; None where no price is known, 0 for models on this machine."""
+    usd_at_most: float | None
+    """The same with every vote and every token of the output limits used."""
+    hours: float | None
+    """Hours on the wire; None for models on this machine."""
+
+    def document(self) -> dict[str, Any]:
+        """The stage as JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a stage would be run."""
+
+    service: str
+    """standard, flex or batch."""
+    concurrency: int
+    """Calls on the wire at once."""
+    today: date
+    """The day whose prices hold."""
+
+
+def plan_judge(
+    store: Store,
+    spec: ModelSpec,
+    config: JudgeConfig,
+    contexts: Callable[[], Iterable[TraceInContext]],
+    *,
+    traces: int,
+    missing: int,
+    terms: Terms,
+) -> list[Planned]:
+    """The judge, and the second one that splits go to.
+
+    Args:
+        store: where replies are looked up; nothing is written.
+        spec: the judge's model.
+        config: how it asks.
+        contexts: the traces to be judged, anew at every call.
+        traces: how many were asked for.
+        missing: how many of them are to be judged.
+        terms: service and day.
+    """
+    few = _judge_counts(store, spec, config, contexts(), votes_agree=True)
+    many = few if config.votes == 1 else _judge_counts(store, spec, config, contexts(), False)
+    sizes = {"traces": traces, "missing": missing}
+    words = sum(len(context.trace.steps) for context in contexts())
+    a_call = TOKENS_A_STEP * words / max(1, missing)
+    if config.granularity == "step":
+        a_call = TOKENS_A_STEP
+    planned = [_planned("judge", spec, few[0], many[0], a_call, terms, **sizes)]
+    if config.escalate is not None:
+        second = ModelSpec.parse(config.escalate)
+        planned.append(_planned("escalate", second, few[1], many[1], a_call, terms, **sizes))
+    return planned
+
+
+def plan_policy(
+    store: Store,
+    spec: ModelSpec,
+    options: PolicyOptions,
+    contexts: Iterable[TraceInContext],
+    *,
+    k: int,
+    seed: int,
+    traces: int,
+    missing: int,
+    terms: Terms,
+) -> Planned:
+    """The Monte-Carlo labeler that continues every prefix; other strategies draw fewer."""
+    from inference.rendering import ContinuationPrompt
+    from inference.server_policy import ServerPolicy
+
+    dry = DryRun(
+        UnaskedModel(str(spec), hosted=_is_hosted(spec)),
+        store.responses,
+        count_tokens=estimate_tokens,
+        answer=lambda _: "",
+    )
+    policy = ServerPolicy(
+        dry,
+        ContinuationPrompt(system=options.system, separator=options.separator),
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        stop=options.stop,
+        with_evidence=options.with_evidence,
+    )
+    with_answer = (context for context in contexts if (context.problem.answer or "").strip())
+    for _ in policy.continue_traces(with_answer, k=k, seed=seed):
+        pass
+    sizes = {"traces": traces, "missing": missing}
+    a_call = min(TOKENS_A_CONTINUATION, options.max_tokens)
+    return _planned("continue", spec, dry.counts, dry.counts, a_call, terms, **sizes)
+
+
+def _judge_counts(
+    store: Store,
+    spec: ModelSpec,
+    config: JudgeConfig,
+    contexts: Iterable[TraceInContext],
+    votes_agree: bool,
+) -> tuple[DryCounts, DryCounts]:
+    """What the judge and its second judge would send."""
+    from judge.rag_judge import RagJudge
+
+    def dry_run(each: ModelSpec) -> DryRun:
+        return DryRun(
+            UnaskedModel(str(each), hosted=_is_hosted(each)),
+            store.responses,
+            count_tokens=estimate_tokens,
+            answer=lambda request: judge_reply(request, agree=votes_agree),
+        )
+
+    first = dry_run(spec)
+    second = dry_run(ModelSpec.parse(config.escalate or str(spec)))
+    judge = RagJudge(first, config, escalation=None if config.escalate is None else lambda: second)
+    for _ in judge.judge(contexts):
+        pass
+    return first.counts, second.counts
+
+
+def judge_reply(request: GenerationRequest, *, agree: bool) -> str:
+    """A made-up reply of a judge: no error, or in every vote another first error.
+
+    Args:
+        request: the judge's request; its meta names the vote and, for one step a call, the step.
+        agree: whether all votes say the same.
+    """
+    shown = request.messages[-1].text.count('<step number="')
+    asked = request.meta.get("step_index")
+    steps = range(1, shown + 1) if asked is None else [asked + 1]
+    vote = 0 if agree else int(request.meta.get("vote", 0))
+    wrong = None if vote == 0 else (vote - 1) % max(1, shown) + 1
+    entries = [
+        {
+            "step": step,
+            "document": None,
+            "quote": None,
+            "reasoning": "",
+            "verdict": "incorrect" if step == wrong else "correct",
+        }
+        for step in steps
+    ]
+    return json.dumps({"steps": entries})
+
+
+def _planned(
+    stage: str,
+    spec: ModelSpec,
+    few: DryCounts,
+    many: DryCounts,
+    output_a_call: float,
+    terms: Terms,
+    **sizes: int,
+) -> Planned:
+    enough = few.stored_estimate > 0 and few.stored >= ENOUGH_REPLIES
+    used = few.stored_usage
+    factor = used.input_tokens / few.stored_estimate if enough else 1.0
+    if enough:
+        output_a_call = (used.output_tokens + used.thinking_tokens) / few.stored
+    tokens_in, tokens_out = round(few.input_tokens * factor), round(few.calls * output_a_call)
+    hosted = _is_hosted(spec)
+    most_in = round(many.input_tokens * max(factor, 1.0))
+    return Planned(
+        stage=stage,
+        model=str(spec),
+        service=terms.service if hosted else "local",
+        stored=few.stored,
+        calls=few.calls,
+        calls_at_most=many.calls,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        tokens_from="measured" if enough else "estimate",
+        usd=_usd(spec, tokens_in, tokens_out, terms),
+        usd_at_most=_usd(spec, most_in, many.output_limit, terms),
+        hours=_hours(spec, few.calls, tokens_in, terms) if hosted else None,
+        **sizes,
+    )
+
+
+def _usd(spec: ModelSpec, tokens_in: int, tokens_out: int, terms: Terms) -> float | None:
+    if not _is_hosted(spec):
+        return 0.0
+    service: Service = "standard"
+    for each in ("flex", "batch"):
+        service = each if terms.service == each else service
+    return cost(Usage(tokens_in, 0, tokens_out), spec.name, service, on=terms.today)
+
+
+def _hours(spec: ModelSpec, calls: int, tokens_in: int, terms: Terms) -> float:
+    if terms.service == "batch":
+        from inference.batch_limits import enqueued_tokens
+
+        return HOURS_A_WAVE * -(-tokens_in // enqueued_tokens(spec.name))
+    return calls * SECONDS_A_CALL[terms.service] / terms.concurrency / 3600
+
+
+def _is_hosted(spec: ModelSpec) -> bool:
+    """Whether calls go to a service; a server of one's own has no price, and none is assumed."""
+    return spec.kind in ("gemini", "openai")
+
+
+def total_of(stages: Sequence[Planned]) -> dict[str, Any]:
+    """The sum over stages; None where a part is not known."""
+
+    def add(values: Iterable[float | None]) -> float | None:
+        known = list(values)
+        return None if None in known else sum(value for value in known if value is not None)
+
+    return {
+        "calls": sum(stage.calls for stage in stages),
+        "calls_at_most": sum(stage.calls_at_most for stage in stages),
+        "input_tokens": sum(stage.input_tokens for stage in stages),
+        "output_tokens": sum(stage.output_tokens for stage in stages),
+        "usd": add(stage.usd for stage in stages),
+        "usd_at_most": add(stage.usd_at_most for stage in stages),
+        "hours": sum(stage.hours or 0.0 for stage in stages),
+    }
