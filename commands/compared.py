@@ -79,6 +79,8 @@ def compared_traces(
             context.trace.subset,
             len(context.trace.steps),
             {name: found[context.trace.id] for name, found in labels.items() if context.trace.id in found},
+            context.trace.final_answer,
+            context.trace.final_answer_correct,
         )
         for context in store.contexts(dataset, with_evidence=False)
     ]  # fmt: skip

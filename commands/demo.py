@@ -40,7 +40,8 @@ def demo(
 ) -> Outcome:
     """Run the whole pipeline on the bundled dosing lab: no key, no network, no GPU."""
     from commands.demo_table import demo_table
-    from commands.report_page import write_report
+    from commands.report import write_report
+    from commands.report_page import ReportWish, gather_report
 
     _claim(out, seed)
     workspace = Workspace(out, None, ctx.obj.debug)
@@ -57,7 +58,10 @@ def demo(
         note(str(outcome.words))
     rows, document = demo_table(root, workspace, DATASET, LABELERS)
     report = out / "report.html"
-    write_report(workspace, DATASET, LABELERS, report)
+    with workspace.open_store() as store:
+        # Only what the policy wrote is a candidate; the other traces were made wrong on purpose.
+        wish = ReportWish(DATASET, LABELERS, candidates=("sampled",))
+        write_report(gather_report(store, wish), report)
     places = {
         "database": out / DATABASE_NAME,
         "training_set": out / "training.jsonl",

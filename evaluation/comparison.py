@@ -232,6 +232,7 @@ def against_gold(traces: Sequence[ComparedTrace], name: str, gold: str) -> list[
             trace.n_steps,
             trace.labels.get(gold),
             trace.labels.get(name),
+            trace.final_answer_correct,
         )
         for trace in traces
     ]

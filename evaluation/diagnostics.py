@@ -59,7 +59,7 @@ class Diagnostics:
             scores = self.step_scores
             told.append(
                 f"step scores: AUROC {with_interval(scores.auroc)}, average precision of incorrect steps "
-                f"{figure(scores.average_precision_incorrect)}, Brier {figure(scores.brier.value)}"
+                f"{with_interval(scores.average_precision_incorrect)}, Brier {figure(scores.brier.value)}"
             )
         if self.minimum is not None:
             told.append(

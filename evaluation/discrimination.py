@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.average_precision import NORMAL_975, average_precision_of_incorrect
 from evaluation.bootstrap import (
     RESAMPLES,
     Estimate,
@@ -24,8 +25,6 @@ from evaluation.scored_steps import ScoredSteps
 
 BINS = 10
 """Bins of the calibration curve, of equal width."""
-_NORMAL_975 = 1.959963984540054
-"""The 97.5% point of the standard normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class ScoreReport:
     auroc: Estimate
     """Chance that a correct step has the higher score of a pair, ties half; None if a class is empty. The
     interval allows for steps of one problem (Obuchowski, Biometrics 53:567, 1997)."""
-    average_precision_incorrect: float | None
+    average_precision_incorrect: Estimate
     """Of incorrect steps, ranked from the lowest score up; None without any. Its floor is their share."""
     brier: Estimate
     """Mean squared distance of score and truth, in [0, 1], lower is better; None without steps."""
@@ -84,7 +83,8 @@ class ScoreReport:
             "unscored": self.unscored,
             "auroc": self.auroc.value,
             "auroc_ci95": as_list(self.auroc),
-            "average_precision_incorrect": self.average_precision_incorrect,
+            "average_precision_incorrect": self.average_precision_incorrect.value,
+            "average_precision_incorrect_ci95": as_list(self.average_precision_incorrect),
             "brier": self.brier.value,
             "brier_ci95": as_list(self.brier),
             "calibration_error": self.calibration_error,
@@ -100,7 +100,7 @@ def score_report(steps: ScoredSteps, seed: int = 0, resamples: int = RESAMPLES) 
         int((~steps.correct).sum()),
         steps.unscored,
         auroc_with_interval(steps),
-        average_precision(steps.score, ~steps.correct, descending=False),
+        average_precision_of_incorrect(steps),
         _brier(steps, seed, resamples),
         calibration_error(bins),
         bins,
@@ -137,18 +137,8 @@ def auroc_with_interval(steps: ScoredSteps) -> Estimate:
         + with_incorrect / (with_incorrect - 1) * float(of_incorrect @ of_incorrect) / m**2
         + 2 * problems / (problems - 1) * float(of_correct @ of_incorrect) / (n * m)
     )
-    half = _NORMAL_975 * math.sqrt(max(0.0, variance))
+    half = NORMAL_975 * math.sqrt(max(0.0, variance))
     return Estimate(value, (max(0.0, value - half), min(1.0, value + half)))
-
-
-def average_precision(scores: Floats, positive: Mask, *, descending: bool = True) -> float | None:
-    """Precision at each threshold, weighted by the recall gained there (scikit-learn's); None without positives."""
-    if not positive.any():
-        return None
-    values, at = np.unique(scores if not descending else -scores, return_inverse=True)
-    found = np.bincount(at.reshape(-1), positive, len(values))
-    precision = found.cumsum() / np.bincount(at.reshape(-1), minlength=len(values)).cumsum()
-    return float((precision * found).sum() / positive.sum())
 
 
 def calibration_curve(

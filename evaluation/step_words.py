@@ -29,6 +29,10 @@ class ComparedTrace:
     """Number of steps, at least 1."""
     labels: Mapping[str, TraceLabel]
     """By labeler; without those that have nothing stored."""
+    final_answer: str | None = None
+    """The answer the trace ends with; None if unknown."""
+    final_answer_correct: bool | None = None
+    """Whether that is the gold answer; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

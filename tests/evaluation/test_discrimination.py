@@ -14,10 +14,10 @@ from sklearn.metrics import (  # type: ignore[import-untyped]
     roc_auc_score,
 )
 
+from evaluation.average_precision import average_precision, average_precision_of_incorrect
 from evaluation.discrimination import (
     auroc,
     auroc_with_interval,
-    average_precision,
     calibration_curve,
     calibration_error,
     score_report,
@@ -44,7 +44,7 @@ def test_agrees_with_scikit_learn(rows: list[tuple[float, bool]]) -> None:
     assert report.auroc.value == (None if expected is None else pytest.approx(expected))
     bad = ~good
     precision = float(average_precision_score(bad, -said)) if bad.any() else None
-    assert report.average_precision_incorrect == (
+    assert report.average_precision_incorrect.value == (
         None if precision is None else pytest.approx(precision)
     )
     brier = float(brier_score_loss(good, said, pos_label=True)) if rows else None
@@ -154,3 +154,47 @@ def test_only_steps_with_truth_and_score_are_read() -> None:
 def test_scores_of_another_length_are_never_lined_up() -> None:
     with pytest.raises(ValueError, match="3 step labels for the 2 steps of trace 't'"):
         scored_steps([trace(verdicts([1, 1]), scores([0.5, 0.5, 0.5]))])
+
+
+def test_the_influence_on_average_precision_is_its_derivative() -> None:
+    """Against scikit-learn with a little more weight on one problem's steps."""
+    rng = np.random.default_rng(5)
+    n, problems = 300, 40
+    problem = np.sort(rng.integers(0, problems, n))
+    problem = np.unique(problem, return_inverse=True)[1].reshape(-1)
+    correct = rng.random(n) < 0.7
+    score = np.clip(rng.normal(0.4 + 0.3 * correct, 0.25), 0, 1).round(1).astype(np.float64)
+    found = average_precision_of_incorrect(ScoredSteps(score, correct, problem, 0))
+    little = 1e-6
+    moved = []
+    base = float(average_precision_score(~correct, -score))
+    for number in range(int(problem.max()) + 1):
+        weight = np.where(problem == number, 1 + little, 1.0)
+        moved.append(
+            (float(average_precision_score(~correct, -score, sample_weight=weight)) - base) / little
+        )
+    count = len(moved)
+    half = 1.959963984540054 * float(np.sqrt(count / (count - 1) * np.square(moved).sum()))
+    assert found.value == pytest.approx(base)
+    assert found.ci95 == pytest.approx((base - half, base + half), abs=1e-5)
+
+
+def test_the_interval_of_average_precision_is_near_the_bootstraps() -> None:
+    rng = np.random.default_rng(6)
+    problem = np.repeat(np.arange(120), 5)
+    correct = rng.random(600) < 0.75
+    score = np.clip(rng.normal(0.35 + 0.3 * correct, 0.25), 0, 1)
+    found = average_precision_of_incorrect(ScoredSteps(score, correct, problem, 0))
+    drawn = []
+    for _ in range(400):
+        weight = np.bincount(rng.integers(0, 120, 120), minlength=120)[problem].astype(float)
+        drawn.append(float(average_precision_score(~correct, -score, sample_weight=weight)))
+    assert found.ci95 is not None
+    assert found.ci95 == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])), abs=0.03)
+
+
+def test_average_precision_has_no_interval_within_one_problem() -> None:
+    correct = np.array([True, False, False])
+    steps = ScoredSteps(np.array([0.9, 0.2, 0.4]), correct, np.array([0, 1, 1]), 0)
+    assert average_precision_of_incorrect(steps).ci95 is None
+    assert average_precision_of_incorrect(steps).value == 1.0

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
+from evaluation.best_of_n import evaluate_best_of_n
 from evaluation.bootstrap import Estimate
+from evaluation.comparison import Comparison, compare_labelers
+from evaluation.diagnostics import diagnose
+from evaluation.evaluated import predicted_error
+from evaluation.first_error_confusion import first_error_confusion
+from evaluation.grounding import Grounding, grounding
 from evaluation.macro_f1 import evaluate_macro_f1
+from evaluation.pools import Candidate, Pool
 from evaluation.processbench import evaluate_processbench
-from evaluation.report import bar_geometry, example_cells, render_report
-from evaluation.report_input import ExampleTrace, LabelerSection, ReportInput, Spending
+from evaluation.report import bar_geometry, render_report
+from evaluation.report_examples import MAX_CHARACTERS, MAX_STEPS, clipped, example_cells
+from evaluation.report_input import (
+    CandidateSection,
+    ExampleTrace,
+    LabelerSection,
+    ModelCalls,
+    ReportInput,
+    Spending,
+)
+from evaluation.report_json import report_json
+from evaluation.report_text import render_csv, render_markdown
+from evaluation.step_words import ComparedTrace
+from evaluation.thresholds import FittedThreshold, threshold_sweep
 from evaluation.wording import figure
-from tests.evaluation.builders import first, first_errors, verdicts
+from tests.evaluation.builders import first, scores, trace, verdicts
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage, Quote
@@ -22,7 +44,7 @@ from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict, 
 from traces.problem import Problem, Trace
 
 EVIL = "<script>alert('x')</script>"
-VOID = {"meta", "rect", "br"}
+VOID = {"meta", "rect", "br", "line", "path", "circle", "polygon"}
 
 
 class Page(HTMLParser):
@@ -33,6 +55,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
         self.text = ""
+        self.ids: list[str] = []
         self.open: list[str] = []
         self.feed(html)
         self.close()
@@ -40,6 +63,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id" and value]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -51,19 +75,56 @@ class Page(HTMLParser):
         self.text += data
 
 
-def section(name: str, kind: LabelerKind = LabelerKind.JUDGE) -> LabelerSection:
-    traces = first_errors([0, -1, 2, -1], [0, -1, 1, None], subset="a") + first_errors(
-        [1, -1], [1, -1], subset="b"
-    )
+def section(name: str, kind: LabelerKind = LabelerKind.PRM) -> LabelerSection:
+    gold = [first(at % 4 - 1) for at in range(12)]
+    traces = [
+        trace(
+            truth,
+            scores([0.9, 0.2 if at % 4 == 2 else 0.7, 0.6, 0.4 if at % 4 == 3 else 0.8]),
+            id=f"t{at}",
+            subset=f"a{EVIL}" if at < 6 else "b",
+        )
+        for at, truth in enumerate(gold)
+    ]
+    source = f"fit:d/s{EVIL}"
     return LabelerSection(
-        Labeler(name, kind, {"prompt": f"p {EVIL}", "votes": 3}, "gemini:flash", "flash-001"),
-        6,
-        40,
+        Labeler(name, kind, {"prompt": f"p {EVIL}", "votes": 3}, f"gemini:{EVIL}", f"v1 {EVIL}"),
+        12,
+        48,
         {"blocked": 1},
-        evaluate_processbench(traces),
-        evaluate_macro_f1(traces),
-        note="likelihood, no quotes",
+        threshold=0.5,
+        threshold_source=source,
+        threshold_fit=FittedThreshold(0.5, "d", f"s{EVIL}", "processbench_f1", 0.75, 9, ("b",)),
+        first_errors=evaluate_processbench(traces, resamples=50, threshold_source=source),
+        step_measures=evaluate_macro_f1(traces, resamples=50),
+        diagnostics=diagnose(traces, resamples=50),
+        confusion=first_error_confusion(
+            name,
+            "gold",
+            [predicted_error(one.predicted, 0.5) for one in traces],
+            [predicted_error(one.gold, 0.5) for one in traces],
+        ),
+        sweep=threshold_sweep(traces, "processbench_f1"),
+        grounding=Grounding(3, 1, 2, {"exact": 2, f"near{EVIL}": 1}),
+        note=f"likelihood, no quotes {EVIL}",
     )
+
+
+def comparison(names: tuple[str, ...]) -> Comparison:
+    rows = [
+        ComparedTrace(f"t{at}", f"p{at}", "a", 3, {name: verdicts([1, -1 if (at + n) % 3 else 1, 1]) for n, name in enumerate(names)})
+        for at in range(6)
+    ]  # fmt: skip
+    return compare_labelers(rows, names, dict.fromkeys(names, 0.5), resamples=50)
+
+
+def candidates() -> CandidateSection:
+    pools = [
+        Pool(f"p{at}", tuple(Candidate(str(n), n == at, (0.5 + 0.1 * n,)) for n in range(3)))
+        for at in range(4)
+    ]
+    report = evaluate_best_of_n(pools, [1, 2, 3], over_subsets=True, resamples=50)
+    return CandidateSection(f"prm{EVIL}", f"sampled{EVIL}", report, 2)
 
 
 def example() -> ExampleTrace:
@@ -107,39 +168,55 @@ def example() -> ExampleTrace:
     return ExampleTrace(TraceInContext(problem, trace, evidence), labels, f"why {EVIL}")
 
 
+NAMES = ("gold", "judge", f"prm{EVIL}")
+
+
 def full() -> ReportInput:
     return ReportInput(
-        f"lab {EVIL}", 12, 345, 6789, {"a": 4, "b": 2},
-        (LabelerSection(Labeler("gold", LabelerKind.GOLD), 6, 40), section("judge"), section("prm", LabelerKind.PRM)),
+        f"lab {EVIL}", 12, 345, 6789, {f"a{EVIL}": 4, "b": 2},
+        (LabelerSection(Labeler("gold", LabelerKind.GOLD), 6, 40, is_gold=True), section("judge", LabelerKind.JUDGE), section(f"prm{EVIL}")),
         (example(),),
-        Spending(1234, 55, 0.5, "2026-11-01"),
+        (7, 11),
+        comparison(NAMES),
+        None,
+        (candidates(),),
+        Spending(1234, 55, 0.5, 3, (ModelCalls(f"gemini:{EVIL}", f"judge{EVIL}", f"v{EVIL}", 1234, 55, 99, 77, 0.5, 3),)),
         made_at="2026-11-21 23:00", version="0.1.0", notes=(f"The judge is local {EVIL}.",),
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def page() -> Page:
-    return Page(render_report(full()))
+def html() -> str:
+    return render_report(full())
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
 
 
 def test_the_page_is_one_well_formed_document(page: Page) -> None:
     assert page.open == []
     assert page.tags.count("html") == page.tags.count("body") == page.tags.count("main") == 1
+    assert len(page.ids) == len(set(page.ids))
+    targets = {value[1:] for name, value in page.attributes if name == "href" and value}
+    named = {value for name, value in page.attributes if name in ("aria-labelledby",) and value}
+    assert targets <= set(page.ids)
+    assert {one for names in named for one in names.split()} <= set(page.ids)
 
 
-def test_nothing_comes_from_outside(page: Page) -> None:
-    html = render_report(full())
-    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
-    assert not {"src", "href", "srcset", "action"} & {name for name, _ in page.attributes}
+def test_nothing_comes_from_outside(html: str, page: Page) -> None:
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(page.tags)  # fmt: skip
+    assert not {"src", "srcset", "action"} & {name for name, _ in page.attributes}
+    assert all((value or "").startswith("#") for name, value in page.attributes if name == "href")
     assert not re.search(r"https?:|url\(|@import|//", html)
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
 
 
-def test_every_text_of_the_data_is_escaped(page: Page) -> None:
-    html = render_report(full())
+def test_every_text_of_the_data_is_escaped(html: str, page: Page) -> None:
     assert "<script" not in html
     # Once for each place the data was planted in, title included.
-    assert html.count("&lt;script&gt;") >= 17
+    assert html.count("&lt;script&gt;") >= 40
     for planted in (
         "Dose is 6 mg",
         "as cited",
@@ -149,17 +226,47 @@ def test_every_text_of_the_data_is_escaped(page: Page) -> None:
         "Which dose?",
         "why",
         "The judge is local",
+        "likelihood, no quotes",
     ):
         assert f"{planted} {EVIL}" in page.text
 
 
 def test_no_handler_can_come_in_by_an_attribute(page: Page) -> None:
     assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert all("<" not in (value or "") or EVIL in (value or "") for _, value in page.attributes)
+
+
+def test_markdown_and_csv_carry_no_markup_and_no_formula() -> None:
+    hostile = replace(full(), dataset="=cmd()|x")
+    told = render_markdown(hostile)
+    assert "<script" not in told
+    assert "=cmd()\\|x" in told
+    assert all(line.count("|") >= 3 for line in told.splitlines() if line.startswith("|"))
+    rows = list(csv.reader(io.StringIO(render_csv(hostile))))
+    assert len({len(row) for row in rows}) == 1
+    assert {row[0] for row in rows[1:]} == {"'=cmd()|x"}
+    found = section("judge").first_errors
+    assert found is not None
+    (value,) = [row[7] for row in rows if row[2:7] == ["judge", "", "b", "processbench", "error_accuracy"]]  # fmt: skip
+    assert float(value) == found.subsets["b"].error_accuracy.value
+
+
+def test_the_json_form_has_the_documents_of_evaluate() -> None:
+    document = json.loads(json.dumps(report_json(full()), allow_nan=False))
+    judge = document["labelers"][1]
+    found = section("judge").first_errors
+    assert found is not None
+    names = {"dataset": f"lab {EVIL}", "labeler": "judge", "gold": "gold"}
+    assert judge["processbench"] == json.loads(json.dumps(found.as_json(**names)))
+    assert judge["threshold_fit"]["in_sample"]
+    assert document["warnings"]
+    assert document["comparison"]["pairs"][0]["a"] == "gold"
 
 
 def test_the_figures_of_every_labeler_are_there(page: Page) -> None:
     found = section("judge").first_errors
     assert found is not None
+    values = {value for name, value in page.attributes if name == "value"}
     for report in (found.average, *found.subsets.values()):
         for estimate in (
             report.error_accuracy,
@@ -169,35 +276,41 @@ def test_the_figures_of_every_labeler_are_there(page: Page) -> None:
             report.kept.first_error_precision,
         ):
             assert figure(estimate.value) in page.text
+            assert str(estimate.value) in values
             assert estimate.ci95 is not None
-            assert f"{figure(estimate.ci95[0])} – {figure(estimate.ci95[1])}" in page.text
-    # Two labelers, six measures, one overall table and two subsets.
-    assert page.tags.count("svg") == 2 * 6 * 3
+            assert {str(end) for end in estimate.ci95} <= values
 
 
 def test_what_was_run_is_there(page: Page) -> None:
     for words in (
         "12",
         "345",
-        "6789",
-        "1234",
+        "6,789",
+        "1,234",
         "55",
         "$0.5000",
-        "2026-11-01",
-        "gemini:flash",
-        "flash-001",
+        "3 calls whose price is not known",
         "blocked: 1",
         '"votes": 3',
-        "likelihood, no quotes",
         "0.812",
+        "Labelers and their models",
+        "fitted on d/s",
     ):
-        assert words in page.text
+        assert words in page.text or words in {value for _, value in page.attributes}
 
 
 def test_an_unverified_quote_says_so(page: Page) -> None:
     assert "not found in the passage" in page.text
     assert "stands in the passage (exact)" in page.text
     assert ("class", "unverified") in page.attributes
+
+
+def test_quotes_are_counted_by_what_became_of_them() -> None:
+    judged = example().labels["judge"]
+    found = grounding([judged, abstained("t", AbstentionReason.BLOCKED)])
+    assert (found.verified, found.unverified, found.absent) == (1, 1, 0)
+    assert (found.methods, found.verified_share) == ({"exact": 1}, 0.5)
+    assert grounding([verdicts([1, -1])]).as_json()["verified_share"] is None
 
 
 def test_cells_say_what_each_labeler_said() -> None:
@@ -212,6 +325,7 @@ def test_cells_say_what_each_labeler_said() -> None:
         ("neutral", ""),
     ]
     assert {cell.text for cell in odd} == {"blocked"}
+    assert [bool(cell.detail) for cell in odd] == [True, False, False]
 
 
 def test_a_score_is_shown_by_the_threshold() -> None:
@@ -235,30 +349,50 @@ def test_a_score_is_shown_by_the_threshold() -> None:
     ]
 
 
+def test_long_texts_and_traces_end_with_what_is_left_out() -> None:
+    assert clipped("x" * (MAX_CHARACTERS + 7)).endswith("… [7 more characters]")
+    problem = Problem("q", "Q" * 10_000)
+    long = Trace("t1", "q", tuple(f"step {at}" for at in range(MAX_STEPS + 5)))
+    shown = ExampleTrace(TraceInContext(problem, long), {"gold": first(2)})
+    html = render_report(replace(full(), examples=(shown,)))
+    assert "5 further steps are not shown" in html
+    assert "[7,000 more characters]" in html
+    assert f"step {MAX_STEPS}<" not in html
+
+
 def test_undefined_figures_are_a_dash() -> None:
     assert bar_geometry(Estimate(None, None)) is None
-    empty = replace(section("j"), first_errors=evaluate_processbench([]), step_measures=None)
-    html = render_report(
-        replace(full(), labelers=(empty,), examples=(), spending=Spending(1, 0, None))
+    empty = replace(
+        section("j"), first_errors=evaluate_processbench([]), step_measures=evaluate_macro_f1([]), diagnostics=diagnose([]), sweep=None, confusion=first_error_confusion("j", "gold", [], [])
+    )  # fmt: skip
+    page = Page(
+        render_report(
+            replace(full(), labelers=(empty,), examples=(), spending=Spending(1, 0, None))
+        )
     )
-    assert html.count('class="num undefined"') == 6
-    assert "not known" in html
-    assert "None" not in Page(html).text
+    assert [value for name, value in page.attributes if name == "value"].count("") >= 6
+    assert "not known" in page.text
+    assert "None" not in page.text
+    assert "nan" not in page.text.lower().split()
 
 
 def test_the_bar_stands_where_the_figure_is() -> None:
     assert bar_geometry(Estimate(0.5, (0.25, 0.75))) == {"low": 25.0, "width": 50.0, "mark": 49.1}
     assert bar_geometry(Estimate(1.0, None)) == {"low": 100.0, "width": 0.0, "mark": 98.2}
+    assert bar_geometry(Estimate(-0.2, (-0.5, 0.1))) == {"low": 0.0, "width": 10.0, "mark": 0}
 
 
-def test_a_page_without_labelers_says_so() -> None:
-    page = Page(render_report(ReportInput("d", 0, 0, 0, {}, ())))
+def test_a_page_without_labelers_or_gold_says_so() -> None:
+    page = Page(render_report(ReportInput("d", 0, 0, 0, {}, (), gold=None)))
     assert "nothing to compare" in page.text
+    assert "without gold" in page.text
     assert "svg" not in page.tags
+    lone = LabelerSection(Labeler("judge", LabelerKind.JUDGE), 3, 9)
+    assert "judge" in Page(render_report(ReportInput("d", 0, 3, 9, {}, (lone,), gold=None))).text
 
 
-def test_equal_input_gives_equal_pages() -> None:
-    assert render_report(full()) == render_report(full())
+def test_equal_input_gives_equal_pages(html: str) -> None:
+    assert render_report(full()) == html
 
 
 def test_verdicts_of_another_length_are_a_defect() -> None:
