@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from commands.console import note, progress
-from commands.long_passages import over_window
+from commands.long_passages import NOT_LOOKED_AT, say_over_window
 from commands.options import Encoder, Json
 from commands.outcome import Outcome, Tally
 from commands.retrieval_setup import lexical_index
@@ -55,18 +55,10 @@ def index(
         )
         # Words beside vectors, so that no later command waits for them.
         lexical_index(workspace, store, corpora.fingerprint)
-        passages = (passage for _, passage in store.passages()) if update.encoded else ()
-        long, listed = over_window(passages, loaded)
+        passages = (passage for _, passage in store.passages())
+        long = say_over_window(passages, loaded) if update.encoded else NOT_LOOKED_AT
     if update.rebuilt:
         note(f"the index was built anew: {update.rebuilt}")
-    if long:
-        first = ", ".join(
-            f"{each['corpus']}/{each['document']} #{each['passage']}" for each in listed[:3]
-        )
-        note(
-            f"{long} passages are longer than the encoder's {loaded.max_tokens} tokens and are read"
-            f" in windows: {first}" + (" and more (--json)" if long > 3 else "")
-        )
     tally.done, tally.unchanged = update.added, update.kept
     document = tally.document(
         encoder=loaded.name,
@@ -74,8 +66,7 @@ def index(
         removed=update.removed,
         encoded=update.encoded,
         kind=update.kind,
-        over_window=long,
-        over_window_passages=listed,
+        **long,
         recall_at_10=update.quality.recall_at_10 if update.quality else None,
     )
     return Outcome(document, _words(update, loaded.name), as_json=json_output)
