@@ -128,6 +128,11 @@ class OpenAIModel:
 
         An image that the server cannot read is a ModelUnavailable of this request alone.
         """
+        if self._template is not None and _is_prefix(request) and has_images(request):
+            raise ModelRefused(
+                f'"{self.spec}" is asked through /completions, which takes no images.',
+                remedy="leave --template out",
+            )
 
         async def attempt() -> tuple[str, WireReply]:
             body = await self._exchange(request)
@@ -181,11 +186,6 @@ class OpenAIModel:
     async def _continue(self, request: GenerationRequest) -> str:
         """Send a request whose last turn is a prefix."""
         if self._template is not None:
-            if has_images(request):
-                raise ModelRefused(
-                    f'"{self.spec}" is asked through /completions, which takes no images.',
-                    remedy="leave --template out",
-                )
             prompt = self._template(request.messages)
             return await self._post("/completions", self._options(request, prompt=prompt))
         flags = {"add_generation_prompt": False, "continue_final_message": True}
