@@ -13,7 +13,7 @@ from __future__ import annotations
 from labeling.drawn import Bounds, Drawn
 from traces.continuation import Wanted
 
-ERROR = 0.05
+ERROR = 0.01
 """Chance at most that an alive prefix is given up, by the posterior."""
 FIRST_LOOK = 4
 """Continuations of a prefix before anything is decided about the trace's difficulty."""
@@ -23,7 +23,9 @@ def adaptive(drawn: Drawn, bounds: Bounds) -> list[Wanted]:
     """The next continuations of the one step under test."""
     alive, dead = -1, drawn.steps
     while dead - alive > 1:
-        step = _start(drawn) if (alive, dead) == (-1, drawn.steps) else (alive + dead) // 2
+        # The first look is early in the trace: most prefixes there are alive and tell how easy it is.
+        first = (alive, dead) == (-1, drawn.steps)
+        step = drawn.steps // 3 if first else (alive + dead) // 2
         right = _verdict(drawn, step, bounds)
         if right is None:
             return [_next(drawn, step, bounds)]
@@ -46,10 +48,6 @@ def given_up(drawn: Drawn, step: int, bounds: Bounds) -> bool:
     for failed in range(drawn.n(step)):
         chance *= (1 + failures + failed) / (2 + successes + failures + failed)
     return chance <= ERROR
-
-
-def _start(drawn: Drawn) -> int:
-    return drawn.steps // 3
 
 
 def _verdict(drawn: Drawn, step: int, bounds: Bounds) -> bool | None:
