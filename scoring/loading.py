@@ -48,9 +48,8 @@ def load_scorer(
         mode: strict, or medprm-compat: as Med-PRM's released script, its packing included.
         max_tokens: the window a trace must fit into; None takes the model's, at most 4,096 (in
             medprm-compat the whole of it, as nothing is limited there).
-        overflow: what happens to a trace that does not fit with all its documents.
-        reserve: tokens kept free for question and solution, see `scoring.engine_fit.FitRules`.
-        packing: fit or medprm-compat, see there.
+        overflow, reserve, packing: which documents a trace is shown, and what happens to one that
+            does not fit with all of them: see `scoring.engine_fit.FitRules`.
         batch_tokens: tokens of one forward pass; None takes what suits the device.
         device: a torch device; None takes CUDA or Apple's where there is one, else the processor.
         dtype: of the weights: float32, bfloat16 or float16; None takes float32 on a processor,
@@ -58,8 +57,8 @@ def load_scorer(
             it is, but in medprm-compat.
 
     Raises:
-        InputError: an unknown family or mode, a faulty family file, a window that the model does not have, no room beside the
-            reserve.
+        InputError: an unknown family or mode, a faulty family file, a window that the model does
+            not have, no room beside the reserve.
         PrmError: the checkpoint cannot be loaded, is not recognised or is of another family.
     """
     named, compat = _named(family), mode == "medprm-compat"
@@ -100,7 +99,14 @@ def _named(family: str | GenericLayout | None) -> str | GenericLayout | None:
         return family
     if not family.endswith(".toml"):
         raise InputError(f'Unknown PRM family "{family}".', remedy=f"take one of {family_names()}")
-    return GenericLayout.from_file(Path(family))
+    layout = GenericLayout.from_file(Path(family))
+    if layout.name in FAMILIES:
+        raise InputError(
+            f'The family file takes the name "{layout.name}", which is a family of its own.',
+            where=family,
+            remedy="name it otherwise",
+        )
+    return layout
 
 
 def _told(folder: Path, tokenizer: PreTrainedTokenizerBase, spec: str) -> str:

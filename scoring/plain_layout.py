@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference.chat_tokens import first_ids
+from scoring.tokens import plain_ids
 from scoring.wording import one_line
 from traces.errors import PrmError
 
@@ -45,7 +46,9 @@ def joint_ids(
     if not tokenizer.is_fast:
         raise PrmError("This family needs a fast tokenizer (tokenizer.json).")
     start = first_ids(tokenizer)
-    cut: frozenset[int] = frozenset()
+    # An added token parts the text anyway; and the text before it must not hold another one.
+    added = marker_id in tokenizer.added_tokens_decoder
+    cut = frozenset(range(len(pieces)) if added else ())
     while True:
         ids, markers, melted = _encoded(tokenizer, pieces, marker_id, cut)
         if not melted:
@@ -73,7 +76,7 @@ def _encoded(
             text += piece.marker
             ends[number] = len(text)
         if number in cut or number == len(pieces) - 1:
-            found, at = _run(tokenizer, text)
+            found, at = _run(tokenizer, text, marker_id, located=bool(ends))
             for ended, end in ends.items():
                 place = at.get(end)
                 if place is None or found[place] != marker_id:
@@ -88,8 +91,12 @@ def _encoded(
     return ids, markers, frozenset(melted)
 
 
-def _run(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], dict[int, int]]:
-    """Ids of an uncut text as mere text, and for each place in it the last token that ends there."""
+def _run(
+    tokenizer: PreTrainedTokenizerBase, text: str, marker_id: int, *, located: bool
+) -> tuple[list[int], dict[int, int]]:
+    """Ids of an uncut text as mere text; where wanted, for each place the token that ends there."""
+    if not located:
+        return plain_ids(tokenizer, text, {marker_id}), {}
     encoded = tokenizer(
         text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True
     )
