@@ -23,6 +23,8 @@ from commands.judge import (
 from commands.judge_setup import Asking
 from commands.options import Dataset, Json, Limit
 from commands.outcome import Outcome
+from commands.plan_scoring import plan_prm, scoring_words
+from commands.score import FamilyName
 from commands.workspace import Workspace
 from traces.errors import InputError
 
@@ -35,15 +37,39 @@ if TYPE_CHECKING:
 SERVICES = ("standard", "flex", "batch")
 
 
+JudgeModel = Annotated[str | None, typer.Option("--judge", help="Plan a judge: its model.")]
+PolicyModel = Annotated[
+    str | None, typer.Option("--policy", help="Plan Monte-Carlo labels: the policy's model.")
+]
+PrmModel = Annotated[
+    str | None, typer.Option("--prm", help="Plan PRM scores: its model, run on a sample.")
+]
+JudgeLabeler = Annotated[str, typer.Option("--name", help="The judge's labeler.")]
+McLabeler = Annotated[str, typer.Option("--mc-name", help="The policy's labeler.")]
+PrmLabeler = Annotated[str, typer.Option("--prm-name", help="The PRM's labeler.")]
+JudgeTemperature = Annotated[
+    float | None,
+    typer.Option("--temperature", min=0, max=2, help="The judge's sampling temperature."),
+]
+ContinuationsEach = Annotated[int, typer.Option("--k", "-k", min=1, help="Continuations a prefix.")]
+PolicyMaxTokens = Annotated[
+    int, typer.Option("--policy-max-tokens", min=1, help="Limit of one continuation.")
+]
+PrmWindow = Annotated[
+    int | None, typer.Option("--prm-max-tokens", min=1, help="The PRM's window in tokens.")
+]
+Wires = Annotated[int, typer.Option("--concurrency", min=1, help="Calls at once, for the hours.")]
+
+
 def plan(
     ctx: typer.Context,
     dataset: Dataset,
-    judge: Annotated[str | None, typer.Option("--judge", help="Plan a judge: its model.")] = None,
-    policy: Annotated[
-        str | None, typer.Option("--policy", help="Plan Monte-Carlo labels: the policy's model.")
-    ] = None,
-    name: Annotated[str, typer.Option("--name", help="The judge's labeler.")] = "judge",
-    mc_name: Annotated[str, typer.Option("--mc-name", help="The policy's labeler.")] = "mc",
+    judge: JudgeModel = None,
+    policy: PolicyModel = None,
+    prm: PrmModel = None,
+    name: JudgeLabeler = "judge",
+    mc_name: McLabeler = "mc",
+    prm_name: PrmLabeler = "prm",
     votes: VoteCount = 1,
     agree: Agree = 2,
     granularity: GranularityName = "trace",
@@ -52,41 +78,28 @@ def plan(
     prompt: PromptFile = None,
     evidence_tokens: EvidenceTokens = 3072,
     max_tokens: MaxTokens = 8192,
-    temperature: Annotated[
-        float | None,
-        typer.Option("--temperature", min=0, max=2, help="The judge's sampling temperature."),
-    ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Continuations a prefix.")] = 16,
-    policy_max_tokens: Annotated[
-        int, typer.Option("--policy-max-tokens", min=1, help="Limit of one continuation.")
-    ] = 1024,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, help="Calls at once, for the hours.")
-    ] = 16,
+    temperature: JudgeTemperature = None,
+    k: ContinuationsEach = 16,
+    policy_max_tokens: PolicyMaxTokens = 1024,
+    family: FamilyName = None,
+    prm_max_tokens: PrmWindow = None,
+    concurrency: Wires = 16,
     limit: Limit = None,
     json_output: Json = False,
 ) -> Outcome:
     """Say what stages would send and cost; nothing is sent, nothing is written."""
     from commands.plan_stages import Terms, total_of
 
-    if judge is None and policy is None:
-        raise InputError("There is nothing to plan.", remedy="add --judge SPEC or --policy SPEC")
+    if judge is None and policy is None and prm is None:
+        raise InputError("There is nothing to plan.", remedy="add --judge, --policy or --prm SPEC")
     if service not in SERVICES:
         raise InputError(f"'{service}' is not a service.", remedy=f"use {', '.join(SERVICES)}")
-    asking = Asking(
-        prompt,
-        evidence_tokens,
-        max_tokens,
-        granularity,
-        votes,
-        agree,
-        temperature,
-        False,
-        escalate,
-    )
+    how = (prompt, evidence_tokens, max_tokens, granularity, votes, agree, temperature)
+    asking = Asking(*how, False, escalate)
     workspace: Workspace = ctx.obj
     terms = Terms(service, concurrency, date.today())
     stages: list[Planned] = []
+    scoring: list[dict[str, Any]] = []
     with workspace.open_store() as store:
         store.require_dataset(dataset)
         if judge is not None:
@@ -95,8 +108,13 @@ def plan(
             stages.append(
                 _plan_policy(store, dataset, policy, mc_name, k, policy_max_tokens, terms, limit)
             )
+        if prm is not None:
+            asked = _missing(store, dataset, prm_name, parse_spec(prm), limit)
+            scoring.append(plan_prm(store, dataset, prm, family, prm_max_tokens, asked))
     document = _document(dataset, stages, total_of(stages))
-    return Outcome(document, _words(stages, document), as_json=json_output)
+    document["stages"] += scoring
+    words = _words(stages, document) + [line for each in scoring for line in scoring_words(each)]
+    return Outcome(document, "\n".join(words), as_json=json_output)
 
 
 def _plan_judge(
@@ -222,8 +240,8 @@ def _document(dataset: str, stages: list[Planned], total: dict[str, Any]) -> dic
     }
 
 
-def _words(stages: list[Planned], document: dict[str, Any]) -> str:
-    lines = []
+def _words(stages: list[Planned], document: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
     for stage in stages:
         usd = "price unknown" if stage.usd is None else f"{stage.usd:.2f} USD"
         most = "" if stage.usd_at_most is None else f" (at most {stage.usd_at_most:.2f})"
@@ -237,4 +255,4 @@ def _words(stages: list[Planned], document: dict[str, Any]) -> str:
             f"  {stage.input_tokens} tokens in, {stage.output_tokens} out ({stage.tokens_from}): "
             f"{usd}{most}{time}",
         ]
-    return "\n".join([*lines, f"prices as of {document['prices_as_of']}"])
+    return [*lines, f"prices as of {document['prices_as_of']}"] if stages else []

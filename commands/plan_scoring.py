@@ -16,11 +16,9 @@ def plan_prm(
     store: Store,
     dataset: str,
     prm: str,
-    *,
     family: str | None,
     max_tokens: int | None,
-    traces: int,
-    missing: Sequence[str],
+    asked: tuple[int, Sequence[str]],
 ) -> dict[str, Any]:
     """What scoring would do, as JSON; some traces are scored to measure the speed, none is stored.
 
@@ -30,8 +28,7 @@ def plan_prm(
         prm: the model as the user names it.
         family: its family; None recognises it.
         max_tokens: the window; None takes the default.
-        traces: how many were asked for.
-        missing: those without a word of the labeler.
+        asked: how many traces were asked for, and those without a word of the labeler.
 
     Raises:
         InputError: an option that does not fit.
@@ -39,6 +36,7 @@ def plan_prm(
     """
     from scoring.planning import plan_scoring
 
+    traces, missing = asked
     scorer = open_scorer(prm, family, max_tokens)
     contexts = ProblemByProblem(store, dataset, scorer.expected_work).contexts(missing)
     planned = plan_scoring(scorer, contexts, traces=len(missing)).as_json()

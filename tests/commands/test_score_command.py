@@ -96,6 +96,24 @@ def test_retry_of_a_checkpoint_that_is_another_one_now(pool: Cli, tmp_path: Path
     assert "weights" in called.err
 
 
+def test_plan_says_beforehand_what_will_not_fit(pool: Cli, prm: str) -> None:
+    on = ("plan", "--dataset", "d", "--prm", prm, "--prm-max-tokens", "1300")
+    [stage] = pool(*on, "--json").document["stages"]
+    assert (stage["stage"], stage["family"], stage["missing"]) == ("score", "medprm", 10)
+    at = {row["max_tokens"]: row for row in stage["limits"]}
+    assert at[1300] == {"max_tokens": 1300, "whole": 8, "shortened": 2, "abstained": 0}
+    assert at[1024] == {"max_tokens": 1024, "whole": 8, "shortened": 0, "abstained": 2}
+    assert at[2048]["whole"] == 10
+    assert stage["seconds"] > 0
+    words = pool(*on).out
+    assert "--max-tokens 1300 (this run): 8 fit with all documents, 2 with fewer" in words
+    assert "prices" not in words, "nothing is bought"
+    assert pool("status", "--json").document["labelers"] == [], "nothing is stored"
+    run = pool("score", "--dataset", "d", "--prm", prm, "--max-tokens", "1300", "--json")
+    assert run.document["shortened"] == 2
+    assert pool(*on, "--json").document["stages"][0]["missing"] == 0
+
+
 @pytest.mark.parametrize("overflow", ["error", "abstain"])
 def test_other_rules_for_over_long_traces(pool: Cli, prm: str, overflow: str) -> None:
     only = ("--max-tokens", "1300", "--overflow", overflow, "--json")
