@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks import retrieve_encoding, retrieve_speed, retrieve_update
 from benchmarks.retrieve_vectors import (
     RealTexts,
@@ -36,6 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compare", type=int, default=1000, help="of them against the library")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep", type=Path, default=None, help="file for encodings of this run")
     parser.add_argument("--data", type=Path, default=None, help="folder of the public data")
     return parser.parse_args()
 
@@ -48,12 +51,10 @@ def main() -> int:
         or Path(__file__).resolve().parents[2] / "shared" / "data"
     )
     texts = real_texts(data, options.encode, retrieve_speed.BATCH)
-    encoder = load_encoder()
-    queries = encoder.encode(texts.questions, query=True)
-    print("## Encoding\n")
-    vectors, rate = retrieve_encoding.encoding_rate(texts.passages)
+    vectors, queries, rate = _encoded(options, texts)
     if "encode" in options.only:
-        retrieve_encoding.against_the_library(fitting(texts.passages, encoder)[: options.compare])
+        fit = fitting(texts.passages, load_encoder())
+        retrieve_encoding.against_the_library(fit[: options.compare])
     if "flat" in options.only:
         _flat(options, vectors, queries)
     if "hnsw" in options.only:
@@ -61,6 +62,19 @@ def main() -> int:
     if {"update", "kill"} & set(options.only):
         _update(options, texts, vectors, queries, rate)
     return 0
+
+
+def _encoded(options: argparse.Namespace, texts: RealTexts) -> tuple[Vectors, Vectors, float]:
+    """Vectors of passages and questions and the passages' rate, from an earlier run if kept."""
+    if options.keep is not None and options.keep.exists():
+        with np.load(options.keep) as kept:
+            return kept["vectors"], kept["queries"], float(kept["rate"])
+    print("## Encoding\n")
+    queries = load_encoder().encode(texts.questions, query=True)
+    vectors, rate = retrieve_encoding.encoding_rate(texts.passages)
+    if options.keep is not None:
+        np.savez(options.keep, vectors=vectors, queries=queries, rate=rate)
+    return vectors, queries, rate
 
 
 def _flat(options: argparse.Namespace, vectors: Vectors, queries: Vectors) -> None:
