@@ -11,28 +11,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import partial
 from typing import Protocol, runtime_checkable
 
-from inference.budget import Budget, Purse, Reservation
+from inference.background import BackgroundCalls, is_cut_by_us
+from inference.budget import Budget, Purse
 from inference.flights import Flight, Window
-from inference.keys import request_key, request_text
-from inference.loop_thread import LoopThread
-from inference.pace import Pace, Unsent
+from inference.keys import request_key
+from inference.pace import Unsent
 from inference.prices import Service
 from inference.protocol import GenerationRequest, ResponseStore, TextModel
-from inference.recorder import Recorder
 from traces.errors import ModelChanged, ModelError, ModelUnavailable
-from traces.records import ModelReply, StoredCall
+from traces.records import ModelReply
 
 Outcome = ModelReply | ModelError
-
-AHEAD = 2
-"""Requests drawn for each one on the wire: a place that becomes free is taken at once, and replies
-are read while others are on their way."""
 
 
 @runtime_checkable
@@ -41,15 +34,6 @@ class CountsHits(Protocol):
 
     def count_hit(self, key: str) -> None:
         """One more use of the reply recorded under `key`."""
-
-
-@runtime_checkable
-class Paced(Protocol):
-    """A model that knows how many calls its service takes at the moment."""
-
-    @property
-    def pace(self) -> Pace:
-        """The bound, which falls and rises."""
 
 
 @dataclass(slots=True)
@@ -100,19 +84,22 @@ class Dispatcher:
         """
         self._model = model
         self._responses = responses
-        self._recorder = None if responses is None else Recorder(responses)
+        self._calls = BackgroundCalls(model, responses)
         self._budget = Budget(budget_usd, model, service, today=today)
         self._inspect = inspect
         self._drain_s = drain_s
-        self._places = Pace(model.concurrency)
-        self._thread: LoopThread | None = None
-        self.counters = DispatchCounters()
-        """What was done so far, over all runs."""
+        self._counters = DispatchCounters()
 
     @property
     def model(self) -> TextModel:
         """Who answers."""
         return self._model
+
+    @property
+    def counters(self) -> DispatchCounters:
+        """What was done so far, over all runs."""
+        self._counters.sent = self._calls.sent
+        return self._counters
 
     @property
     def retries(self) -> int:
@@ -131,13 +118,7 @@ class Dispatcher:
         Calls are still on the wire when an error, or Ctrl-C, met the caller between two replies:
         they are paid for, so they get their time to arrive and to be recorded.
         """
-        self._tell_paces(Pace.shut)
-        thread, self._thread = self._thread or LoopThread(), None
-        try:
-            thread.drain(self._drain_s)
-            thread.submit(self._model.aclose()).result()
-        finally:
-            thread.close()
+        self._calls.close(self._drain_s)
 
     def run(
         self, requests: Iterable[GenerationRequest]
@@ -156,8 +137,8 @@ class Dispatcher:
             BudgetExhausted: the next call could pass the budget.
             StoreError: a reply could not be recorded.
         """
-        window = Window(self._limit)
-        self._tell_paces(Pace.reopen)
+        window = Window(self._calls.limit)
+        self._calls.resume()
         drawn, again = iter(requests), deque[GenerationRequest]()
         try:
             while window.fatal is None:
@@ -170,35 +151,16 @@ class Dispatcher:
                     return
                 while window.has_landed and window.fatal is None:
                     yield from self._settle(window, again)
-            self._tell_paces(Pace.shut)
+            self._calls.halt()
             while window.size and not window.is_overdue:
                 yield from self._settle(window, again)
             raise window.fatal
         finally:
             if window.size:
-                self._tell_paces(Pace.shut)
+                self._calls.halt()
             grace = 0.0 if window.fatal is not None else self._drain_s
             for flight in window.drain(grace):
                 self._count(flight)
-
-    def _limit(self) -> int:
-        """Requests that may wait for a reply at the moment, those not yet sent included."""
-        return AHEAD * min(pace.limit for pace in self._paces())
-
-    def _paces(self) -> list[Pace]:
-        """What bounds the calls at once: our places, and what the service was found to take."""
-        model = self._model
-        return [self._places, model.pace] if isinstance(model, Paced) else [self._places]
-
-    def _tell_paces(self, what: Callable[[Pace], None]) -> None:
-        """Shut the paces, so that what waits for a place stays unsent, or open them again.
-
-        On the loop, like the calls themselves: the order in which this is said is the order in
-        which it happens.
-        """
-        if self._thread is not None:
-            for pace in self._paces():
-                self._thread.call_soon(partial(what, pace))
 
     def _admit(
         self, request: GenerationRequest, window: Window, again: deque[GenerationRequest]
@@ -215,7 +177,7 @@ class Dispatcher:
                 return
             held = self._budget.reserve(request, window.reservations) if window.has_room else None
             if held is not None:
-                window.launch(key, request, held, self._start(key, request, held))
+                window.launch(key, request, held, self._calls.start(key, request, held))
                 return
             if not window.size:
                 window.fail(self._budget.exhausted(), drain_s=0.0)
@@ -232,7 +194,7 @@ class Dispatcher:
         outcome = self._count(flight)
         if isinstance(outcome, Unsent):
             return
-        if isinstance(outcome, ModelReply) and _is_cut_by_us(flight.reservation, outcome):
+        if isinstance(outcome, ModelReply) and is_cut_by_us(flight.reservation, outcome):
             again.extend(flight.askers)
         elif isinstance(outcome, ModelReply):
             for number, request in enumerate(flight.askers):
@@ -260,13 +222,13 @@ class Dispatcher:
         error = flight.future.exception()
         if error is not None:
             self._budget.release(flight.reservation)
-            self.counters.failed += isinstance(error, ModelUnavailable)
+            self._counters.failed += isinstance(error, ModelUnavailable)
             return error
         reply = flight.future.result()
         if reply.usd is None:
-            self.counters.unpriced += 1
+            self._counters.unpriced += 1
         else:
-            self.counters.usd += reply.usd
+            self._counters.usd += reply.usd
         self._budget.settle(flight.reservation, reply)
         return reply
 
@@ -278,29 +240,5 @@ class Dispatcher:
         """A reply that did not have to be bought again, counted."""
         if isinstance(self._responses, CountsHits):
             self._responses.count_hit(key)
-        self.counters.cached += 1
+        self._counters.cached += 1
         return replace(reply, cached=True)
-
-    def _start(self, key: str, request: GenerationRequest, held: Reservation) -> Future[ModelReply]:
-        if self._thread is None:
-            self._thread = LoopThread()
-        return self._thread.submit(self._ask(key, request, held))
-
-    async def _ask(self, key: str, request: GenerationRequest, held: Reservation) -> ModelReply:
-        sent = replace(request, max_tokens=held.output_tokens) if held.capped else request
-        async with self._places.slot():
-            self.counters.sent += 1
-            reply = await self._model.generate(sent)
-        if self._recorder is not None:
-            meta = request.meta
-            if _is_cut_by_us(held, reply):  # no answer to the request, but to what was sent
-                key, request = request_key(self._model.spec, sent), sent
-            elif held.capped:
-                meta = {**meta, "max_tokens_sent": held.output_tokens}
-            await self._recorder.record(StoredCall(key, request_text(request), reply, meta))
-        return reply
-
-
-def _is_cut_by_us(held: Reservation, reply: ModelReply) -> bool:
-    """Whether the reply ended at a limit that is lower than the one asked for."""
-    return held.capped and reply.finish_reason == "length"

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.dispatch import AHEAD, Dispatcher
+from inference.background import AHEAD
+from inference.dispatch import Dispatcher
 from inference.keys import request_key
 from inference.pace import Pace
 from inference.protocol import GenerationRequest

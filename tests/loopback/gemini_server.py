@@ -20,7 +20,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -88,6 +89,8 @@ class GeminiServer:
         self.usage, self.version = usage, version
         self.calls: list[dict[str, Any]] = []
         self.bodies: list[dict[str, Any]] = []
+        self.active = 0
+        """Requests that are being answered."""
         self._attempts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._log: IO[str] | None = log.open("a", encoding="utf-8") if log else None
@@ -134,6 +137,17 @@ class GeminiServer:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Count a request while it is answered."""
+        with self._lock:
+            self.active += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.active -= 1
+
     def answer(self, path: str, key: str, raw: bytes) -> Answer:
         """Decide on one request and enter it into the ledger."""
         digest = hashlib.sha256(raw).hexdigest()
@@ -145,6 +159,7 @@ class GeminiServer:
         call = {
             "at": time.monotonic(),
             "key": digest,
+            "prompt": prompt_digest(raw),
             "attempt": attempt,
             "path": path,
             "outcome": outcome,
@@ -190,6 +205,14 @@ class GeminiServer:
         return planned, ok(reply) if planned == "ok" else FAILURES[planned](reply, self.wait_s)
 
 
+def prompt_digest(raw: bytes) -> str | None:
+    """Hash of the prompt in a body, system instruction left out; None if it is no generateContent."""
+    body = json.loads(raw)
+    if "contents" not in body:
+        return None
+    return hashlib.sha256(gemini_answers.prompt_text(body).encode()).hexdigest()
+
+
 def _bill(path: str, raw: bytes, made: Answer) -> Decimal | None:
     match = _PATH.fullmatch(path)
     service = json.loads(raw).get("serviceTier", "standard")
@@ -214,7 +237,15 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Http
 
     def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        raw = self.rfile.read(length)
+        if len(raw) < length:  # the client died in the middle of its request
+            self.close_connection = True
+            return
+        with self.server.owner.busy():
+            self._answer(raw)
+
+    def _answer(self, raw: bytes) -> None:
         owner = self.server.owner
         if owner.delay_ms:
             time.sleep(owner.delay_ms / 1000)
