@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inference.device_memory import is_out_of_memory, let_go
 from scoring.engine_forward import Forward
-from scoring.engine_memory import is_out_of_memory, let_go
 from scoring.engine_tree import Node
 from scoring.engine_work import LayerWork
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from inference.device_memory import is_out_of_memory
 from scoring.engine_attention import ATTENTION, PackView, Past
-from scoring.engine_memory import is_out_of_memory
 from scoring.engine_tree import Node, plant
 from scoring.family import LaidOutTrace
 

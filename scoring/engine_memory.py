@@ -1,4 +1,4 @@
-"""Devices and their memory: how many tokens one forward may take, how running out of it is told."""
+"""Devices and their memory: how many tokens one forward may take."""
 
 from __future__ import annotations
 
@@ -23,13 +23,6 @@ _GPU_SHARE = 0.5
 values and what the allocator loses to gaps."""
 _COPIES = 4
 """Widest activations that live at once inside a layer."""
-_FULL = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "Invalid buffer size",
-)
-"""How torch's allocators without an exception of their own say that memory ran out."""
 
 
 def best_device(name: str | None) -> torch.device:
@@ -72,13 +65,6 @@ def best_dtype(device: torch.device, name: torch.dtype | str | None) -> torch.dt
     return _DTYPES[name]
 
 
-def is_out_of_memory(fault: BaseException) -> bool:
-    """Whether this is an allocation that failed, on any device."""
-    if isinstance(fault, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _FULL)
-
-
 def forward_tokens(model: PreTrainedModel) -> int:
     """How many tokens one forward of this model should take on its device."""
     widest = _widest(model) * model.dtype.itemsize
@@ -87,14 +73,6 @@ def forward_tokens(model: PreTrainedModel) -> int:
     else:
         room = int(_free_bytes(model.device) * _GPU_SHARE) // (widest * _COPIES)
     return min(max(room, _LEAST), _MOST)
-
-
-def let_go(device: torch.device) -> None:
-    """Give cached memory back after an allocation that failed."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def _widest(model: PreTrainedModel) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from inference.device_memory import is_out_of_memory
 from scoring.engine import Scorer
-from scoring.engine_memory import best_device, best_dtype, forward_tokens, is_out_of_memory
+from scoring.engine_memory import best_device, best_dtype, forward_tokens
 from scoring.families.medprm import MedPrm
 from tests.tiny_models import tiny_llama, tiny_tokenizer
 from traces.abstention import AbstentionReason
