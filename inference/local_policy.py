@@ -15,8 +15,9 @@ import torch
 from inference.chat_tokens import conversation_ids
 from inference.noise import noise_key
 from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
-from inference.prefix_sharing_wave import Row, Written
+from inference.prefix_sharing_engine import PrefixEngine, SharedTrace, WrittenTrace
+from inference.prefix_sharing_kept import common_tokens
+from inference.prefix_sharing_wave import Row
 from inference.rendering import ContinuationPrompt, continuation_messages
 from inference.transformers_local import load_local_model
 from traces.abstention import Abstention, AbstentionReason
@@ -41,7 +42,7 @@ class _Tokenised:
         """Tokens of the longest prefix."""
         return max(map(len, self.prefixes))
 
-    def shared(self, wanted: Sequence[Wanted], *, seed: int) -> SharedTrace:
+    def shared(self, wanted: Sequence[Wanted], *, seed: int, keep: bool = False) -> SharedTrace:
         """What the engine writes: a row a continuation, each behind its cut of the longest prefix."""
         whole = self.prefixes[max(one.step_index for one in wanted)]
         key = noise_key(seed, self.trace_id)
@@ -49,12 +50,12 @@ class _Tokenised:
         for one in wanted:
             ids = self.prefixes[one.step_index]
             # At least the last token is fed to each row: its output is the first choice.
-            cut = min(_common(ids, whole), len(ids) - 1)
+            cut = min(common_tokens(ids, whole), len(ids) - 1)
             rows += [
                 Row(cut, ids[cut:], key, (one.step_index, index))
                 for index in range(one.first, one.first + one.count)
             ]
-        return SharedTrace(whole, tuple(rows))
+        return SharedTrace(whole, tuple(rows), self.trace_id if keep else None)
 
 
 class LocalPolicy:
@@ -138,13 +139,11 @@ class LocalPolicy:
             raise InputError(f'The number of continuations "{k}" must be at least 1.')
         rest = iter(contexts)
         while window := list(islice(rest, _SORTED_TOGETHER)):
-            yield from self.continue_wanted(
-                [
-                    (one, [Wanted(step, 0, k) for step in range(len(one.trace.steps))])
-                    for one in window
-                ],
-                seed=seed,
-            )
+            asked = [
+                (one, [Wanted(step, 0, k) for step in range(len(one.trace.steps))])
+                for one in window
+            ]
+            yield from self._continue(asked, seed=seed, keep=False)
 
     def continue_wanted(
         self, asked: Sequence[tuple[TraceInContext, Sequence[Wanted]]], *, seed: int
@@ -153,7 +152,21 @@ class LocalPolicy:
 
         Continuation `i` of a step is the one that `continue_traces` draws. A trace that does not fit
         is `over_length`, by its whole length: so a trace abstains under every strategy or under none.
+        Prefilled tokens are kept for the next round, as far as the budget goes, until `release`.
         """
+        yield from self._continue(asked, seed=seed, keep=True)
+
+    def release(self, trace_ids: Sequence[str]) -> None:
+        """Let go what is kept of these traces."""
+        self._engine.release(trace_ids)
+
+    def _continue(
+        self,
+        asked: Sequence[tuple[TraceInContext, Sequence[Wanted]]],
+        *,
+        seed: int,
+        keep: bool,
+    ) -> Iterator[TraceContinuations]:
         fitting: list[tuple[_Tokenised, Sequence[Wanted]]] = []
         for context, wanted in asked:
             trace = self._tokenise(context)
@@ -162,7 +175,7 @@ class LocalPolicy:
             else:
                 fitting.append((trace, wanted))
         fitting.sort(key=lambda pair: pair[0].longest)
-        shared = [trace.shared(wanted, seed=seed) for trace, wanted in fitting]
+        shared = [trace.shared(wanted, seed=seed, keep=keep) for trace, wanted in fitting]
         written = self._engine.continue_all(
             shared,
             self._rule,
@@ -170,11 +183,8 @@ class LocalPolicy:
             stop=self._stop,
             tokenizer=self._local.tokenizer,
         )
-        for (trace, _), one, rows in zip(fitting, shared, written, strict=True):
-            yield self._continuations(trace, one, rows)
-
-    def release(self, trace_ids: Sequence[str]) -> None:
-        """Nothing is kept between rounds."""
+        for (trace, _), one, done in zip(fitting, shared, written, strict=True):
+            yield self._continuations(trace, one, done)
 
     def _tokenise(self, context: TraceInContext) -> _Tokenised:
         evidence = context.evidence if self._with_evidence else ()
@@ -204,21 +214,16 @@ class LocalPolicy:
         )
 
     def _continuations(
-        self, trace: _Tokenised, shared: SharedTrace, rows: Sequence[Written]
+        self, trace: _Tokenised, shared: SharedTrace, written: WrittenTrace
     ) -> TraceContinuations:
         texts = tuple(
             PolicyText(*asked.counter, row.text, row.finish_reason, row.tokens)
-            for asked, row in zip(shared.rows, rows, strict=True)
+            for asked, row in zip(shared.rows, written.rows, strict=True)
         )
-        prefilled = max((row.cut for row in shared.rows), default=0)
         return TraceContinuations(
-            trace.trace_id, texts, self._local.fingerprint, prefilled_tokens=prefilled
+            trace.trace_id,
+            texts,
+            self._local.fingerprint,
+            prefilled_tokens=written.prefilled_tokens,
+            near_ties=sum(row.near_ties for row in written.rows),
         )
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens two sequences share."""
-    for place, (left, right) in enumerate(zip(a, b, strict=False)):
-        if left != right:
-            return place
-    return min(len(a), len(b))

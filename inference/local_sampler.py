@@ -100,10 +100,10 @@ class LocalSampler:
                 stop=self._stop,
                 tokenizer=self._local.tokenizer,
             )
-            for prompted, rows in zip(fitting, written, strict=True):
+            for prompted, done in zip(fitting, written, strict=True):
                 texts = tuple(
                     SampledText(index, row.text, row.finish_reason, row.tokens)
-                    for index, row in zip(prompted.wanted, rows, strict=True)
+                    for index, row in zip(prompted.wanted, done.rows, strict=True)
                 )
                 yield ProblemSamples(prompted.problem_id, texts, self._local.fingerprint)
 

@@ -159,6 +159,7 @@ def shared_prefix_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     shared_prefix: SharedPrefix | None = None,
+    extension_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attend to the shared prefix and to the rows' own tokens; plain attention without a prefix.
@@ -171,11 +172,14 @@ def shared_prefix_attention(
         attention_mask: as transformers hands it over; None while a prefix is shared.
         scaling: factor on the logits; None for `1 / sqrt(head width)`.
         shared_prefix: handed through the model's forward as a keyword.
+        extension_mask: bool `[rows, 1, queries, keys]`, handed through in the same way, where several
+            tokens a row are computed behind pasts of several lengths; None otherwise.
         kwargs: what else the model gives; of no concern here.
     """
     if shared_prefix is None:
+        mask = attention_mask if extension_mask is None else extension_mask
         plain: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+            module, query, key, value, mask, scaling=scaling, **kwargs
         )
         return plain
     rows, heads, _, width = query.shape

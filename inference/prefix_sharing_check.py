@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inference.prefix_sharing import ATTENTION, OwnCache, SharedPrefix, prefill
+from inference.prefix_sharing import ATTENTION, OwnCache, SharedPrefix
+from inference.prefix_sharing_kept import KeptPrefixes
 from traces.errors import ModelRefused
 
 _IDS = 12
@@ -54,9 +55,11 @@ def _plain(model: PreTrainedModel) -> Tensor:
 
 @torch.inference_mode()
 def _shared(model: PreTrainedModel) -> Tensor:
-    """The same logits with the first tokens prefilled once and shared."""
+    """The same logits with the first tokens prefilled in two parts and shared."""
     ids, steps = _ids(model), _IDS - max(_CUTS)
-    layers = prefill(model, [ids[0, : max(_CUTS)].tolist()])
+    kept = KeptPrefixes(max(_CUTS))
+    for cut in sorted(_CUTS):
+        layers, _ = kept.prefill(model, [("", tuple(ids[0, :cut].tolist()))])
     cuts = torch.tensor(_CUTS, device=model.device)
     shared = SharedPrefix(layers, torch.zeros_like(cuts), cuts)
     own, logits = OwnCache(len(layers), steps), []

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.prefix_sharing import prefill
+from inference.device_memory import is_out_of_memory, let_go
+from inference.prefix_sharing import PrefixLayer
 from inference.prefix_sharing_check import assert_sharing_works
 from inference.prefix_sharing_choice import SamplingRule
+from inference.prefix_sharing_kept import KeptPrefixes
 from inference.prefix_sharing_wave import Row, Wave, Written
 from inference.stop_strings import StopStrings
 
@@ -31,6 +33,20 @@ class SharedTrace:
     """All of the trace's tokens."""
     rows: tuple[Row, ...]
     """The continuations wanted."""
+    name: Hashable | None = None
+    """Under which its prefilled tokens are kept until they are released; None keeps nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenTrace:
+    """What was written for one trace, and what it took."""
+
+    rows: tuple[Written, ...]
+    """One per row asked for, in order."""
+    prefilled_tokens: int
+    """Positions computed before anything was written: what was not kept of the trace's own tokens, and
+    the tokens of a tail but its last one, row by row. With the tokens generated it makes up all
+    positions that went through the model."""
 
 
 class PrefixEngine:
@@ -44,8 +60,9 @@ class PrefixEngine:
         Args:
             model: loaded with the shared-prefix attention.
             end_ids: tokens that end a continuation.
-            cache_tokens: key-value positions kept at once, prefixes and own tokens together; None
-                takes what about 1 GiB (a processor) or 40% of the free memory (a GPU) holds.
+            cache_tokens: key-value positions held at once: half for the rows' own tokens, half for
+                prefixes, of which up to half are kept between calls. None takes what about 1 GiB (a
+                processor) or 40% of the free memory (a GPU) holds.
 
         Raises:
             ModelRefused: the model's attention is of a kind that sharing does not cover.
@@ -54,6 +71,8 @@ class PrefixEngine:
         self._model = model
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=model.device)
         self._cache_tokens = cache_tokens or _cache_tokens(model)
+        self._kept = KeptPrefixes(self._cache_tokens // 4)
+        self._most_rows = max(1, _LOGITS_NUMBERS // int(model.config.vocab_size))
         self.near_ties = 0
         """Choices so far in which the two best lay within `NEAR_TIE`."""
 
@@ -65,42 +84,78 @@ class PrefixEngine:
         max_new_tokens: int,
         stop: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
-    ) -> Iterator[list[Written]]:
+    ) -> Iterator[WrittenTrace]:
         """Yield what was written for each trace's rows, trace by trace, in the order given.
 
-        Traces of like length should stand together: they share a batch.
+        Traces of like length should stand together: they share a batch. Where memory runs out the
+        batch is halved; what was written is written again then, and is the same.
+
+        Raises:
+            RuntimeError: not even one row of one trace fits into the memory.
         """
         stops = StopStrings(stop, tokenizer)
-        for group in _groups(traces, self._cache_tokens // 2):
-            rows = [(number, row) for number, trace in enumerate(group) for row in trace.rows]
-            written = self._continue_group(group, rows, rule, max_new_tokens, stops)
-            for trace in group:
-                yield [next(written) for _ in trace.rows]
+        named = any(trace.name is not None for trace in traces)
+        budget = self._cache_tokens // 2 - (self._kept.budget if named else 0)
+        for group in _groups(traces, budget):
+            yield from self._continue_group(group, rule, max_new_tokens, stops)
+
+    def release(self, names: Iterable[Hashable]) -> None:
+        """Let go what is kept under these names."""
+        self._kept.release(names)
 
     def _continue_group(
+        self, group: Sequence[SharedTrace], rule: SamplingRule, max_new: int, stops: StopStrings
+    ) -> Iterator[WrittenTrace]:
+        """Prefill the group and write its rows; half of the group first if it does not fit."""
+        try:
+            layers, computed = self._kept.prefill(
+                self._model, [(trace.name, _shared(trace)) for trace in group]
+            )
+        except RuntimeError as fault:
+            if len(group) == 1 or not is_out_of_memory(fault):
+                raise
+            let_go(self._model.device)
+            middle = len(group) // 2
+            for half in (group[:middle], group[middle:]):
+                yield from self._continue_group(half, rule, max_new, stops)
+            return
+        rows = [(number, row) for number, trace in enumerate(group) for row in trace.rows]
+        written = self._write(layers, rows, rule, max_new, stops)
+        for trace, new in zip(group, computed, strict=True):
+            tails = sum(len(row.tail) - 1 for row in trace.rows)
+            yield WrittenTrace(tuple(next(written) for _ in trace.rows), new + tails)
+
+    def _write(
         self,
-        group: Sequence[SharedTrace],
+        layers: Sequence[PrefixLayer],
         rows: Sequence[tuple[int, Row]],
         rule: SamplingRule,
         max_new_tokens: int,
         stops: StopStrings,
     ) -> Iterator[Written]:
-        """Prefill the group once and write its rows, as many at a time as the budget allows."""
-        shared = [
-            trace.ids[: max((row.cut for row in trace.rows), default=0)] or trace.ids[:1]
-            for trace in group
-        ]
-        layers = prefill(self._model, shared)
+        """Write rows behind their prefilled traces, as many at a time as the memory allows."""
         own = max((len(row.tail) for _, row in rows), default=1) + max_new_tokens - 1
-        size = max(1, min(self._cache_tokens // 2 // own, _LOGITS_NUMBERS // self._vocabulary()))
-        for start in range(0, len(rows), size):
-            wave = Wave(self._model, layers, rows[start : start + size], rule, max_new_tokens)
-            wave.run(self._end_ids, stops)
-            self.near_ties += wave.near_ties
+        start = 0
+        while start < len(rows):
+            size = max(1, min(self._cache_tokens // 2 // own, self._most_rows))
+            size = min(size, len(rows) - start)
+            try:
+                wave = Wave(self._model, layers, rows[start : start + size], rule, max_new_tokens)
+                wave.run(self._end_ids, stops)
+            except RuntimeError as fault:
+                if size == 1 or not is_out_of_memory(fault):
+                    raise
+                self._most_rows = size // 2
+                let_go(self._model.device)
+                continue
+            self.near_ties += int(wave.near_ties.sum())
             yield from wave.written(stops)
+            start += size
 
-    def _vocabulary(self) -> int:
-        return int(self._model.config.vocab_size)
+
+def _shared(trace: SharedTrace) -> tuple[int, ...]:
+    """What is prefilled of a trace: as far as its farthest cut, at least one token."""
+    return trace.ids[: max((row.cut for row in trace.rows), default=0)] or trace.ids[:1]
 
 
 def _groups(traces: Sequence[SharedTrace], budget: int) -> Iterator[list[SharedTrace]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class Written:
     """`stop` or `length`."""
     tokens: int
     """Tokens generated, the ending one included."""
+    near_ties: int = field(default=0, compare=False)
+    """Choices in which the two best lay within `NEAR_TIE`; what was written is the same without."""
 
 
 class Wave:
@@ -58,7 +60,6 @@ class Wave:
         self._model, self._rule, self._max_new = model, rule, max_new_tokens
         tails = [row.tail for _, row in rows]
         longest = max(map(len, tails))
-        self.near_ties = 0
         self.tail_lengths = torch.tensor([len(tail) for tail in tails], device=device)
         self.cuts = torch.tensor([row.cut for _, row in rows], device=device)
         # Forced tokens first (the tail of the prefix), then what is chosen, one column a step.
@@ -73,6 +74,8 @@ class Wave:
         """Whether the row's last token ends a turn."""
         self.stopped = torch.zeros_like(self.ended)
         """Whether the row ended with a stop string."""
+        self.near_ties = torch.zeros_like(self.ends)
+        """Near ties of each row."""
         self._noise = NoiseRows(
             torch.tensor([row.key for _, row in rows], device=device),
             torch.tensor([row.counter for _, row in rows], device=device),
@@ -95,10 +98,19 @@ class Wave:
 
     def written(self, stops: StopStrings) -> Iterator[Written]:
         """What was written for each row, in order."""
-        columns = (self.tokens, self.tail_lengths, self.ends, self.ended, self.stopped)
-        for tokens, tail, end, ended, stopped in zip(*map(Tensor.tolist, columns), strict=True):
+        columns = (
+            self.tokens,
+            self.tail_lengths,
+            self.ends,
+            self.ended,
+            self.stopped,
+            self.near_ties,
+        )
+        for tokens, tail, end, ended, stopped, near in zip(
+            *map(Tensor.tolist, columns), strict=True
+        ):
             text, _ = stops.text(tokens[tail - 1], tokens[tail : end - ended])
-            yield Written(text, "stop" if ended or stopped else "length", end - tail)
+            yield Written(text, "stop" if ended or stopped else "length", end - tail, near)
 
     def _forward(self, step: int) -> Tensor:
         """Feed column `step` of every live row; give the logits of the next one."""
@@ -121,7 +133,7 @@ class Wave:
         numbers = column - tails
         writing = (numbers >= 0) & (self.ends[live] == 0)
         chosen, near = choose_tokens(logits, self._rule, self._noise, numbers.clamp(min=0))
-        self.near_ties += int((near & writing).sum())
+        self.near_ties[live] += near & writing
         self.tokens[live, column] = torch.where(writing, chosen, self.tokens[live, column])
         ended = writing & torch.isin(chosen, end_ids)
         stopped = writing & self._at_stop(column, chosen, writing & ~ended, stops)

@@ -228,13 +228,14 @@ class LocalTextModel:
             len(ids) - 1, ids[-1:], noise_key(request.seed or 0, words), (0, request.sample_index)
         )
         with self._lock:
-            [[written]] = self._engine.continue_all(
+            [done] = self._engine.continue_all(
                 [SharedTrace(ids, (row,))],
                 rule,
                 max_new_tokens=min(request.max_tokens, room),
                 stop=request.stop,
                 tokenizer=tokenizer,
             )
+        [written] = done.rows
         return ModelReply(
             text=written.text,
             finish_reason=written.finish_reason,

@@ -59,8 +59,8 @@ def sample_traces(
         tokenizer=local.tokenizer,
     )
     traces = []
-    for (problem, _), rows_written in zip(asked, written, strict=True):
-        for number, row in enumerate(rows_written):
+    for (problem, _), done in zip(asked, written, strict=True):
+        for number, row in enumerate(done.rows):
             steps = tuple(prompts.split_steps(row.text))
             if steps:
                 wrong = problem.first_error_index(steps)

@@ -49,6 +49,8 @@ class TraceContinuations:
     """Set if the policy could not continue this trace at all."""
     prefilled_tokens: int = 0
     """Tokens of prefixes that were computed for these texts; 0 where a server does not say."""
+    near_ties: int | None = None
+    """Choices of tokens in which the two best lay too near to be sure of; None where nobody counts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def write(
 ) -> list[list[Written]]:
     rule = options.pop("rule", SamplingRule())
     settings: dict[str, Any] = {"max_new_tokens": NEW, "stop": (), "tokenizer": tokenizer} | options
-    return list(engine.continue_all(traces, rule, **settings))
+    return [list(done.rows) for done in engine.continue_all(traces, rule, **settings)]
 
 
 def plain(model: Any, tokenizer: PreTrainedTokenizerFast, ids: list[int], end: int) -> Written:
@@ -178,8 +178,8 @@ def test_each_trace_is_prefilled_once(
         seen.extend(map(len, ids))
         return prefill(model, ids)
 
-    monkeypatch.setattr("inference.prefix_sharing_engine.prefill", counting)
     engine = PrefixEngine(llama(tokenizer), frozenset(), cache_tokens=60)
+    monkeypatch.setattr("inference.prefix_sharing_kept.prefill", counting)
     write(engine, tokenizer, random_traces(tokenizer, [9, 21, 30], k=2))
     assert seen == [8, 20, 29]
 
