@@ -53,8 +53,7 @@ def load_scorer(
         batch_tokens: tokens of one forward pass; None takes what suits the device.
         device: a torch device; None takes CUDA or Apple's where there is one, else the processor.
         dtype: of the weights: float32, bfloat16 or float16; None takes float32 on a processor,
-            bfloat16 elsewhere and in medprm-compat. Probabilities are computed in float32 whatever
-            it is, but in medprm-compat.
+            bfloat16 elsewhere and in medprm-compat, where alone probabilities are bfloat16 too.
 
     Raises:
         InputError: an unknown family or mode, a faulty family file, a window that the model does

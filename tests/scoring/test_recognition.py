@@ -1,0 +1,56 @@
+"""Which family a checkpoint is of: told by added markers and heads, never by a guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scoring import load_scorer
+from scoring.recognition import recognise
+from tests.scoring.checkpoints import save_qwen_prm
+from tests.scoring.golden_cases import CASES, checkpoint
+from tests.scoring.golden_tokenizers import llama31, mistral
+from traces.errors import PrmError
+
+
+@pytest.mark.parametrize(
+    ("case", "family"),
+    [
+        ("medprm", "medprm"),
+        ("qwen-prm", "qwen-prm"),
+        ("skywork-o1", "skywork-o1"),
+        ("rlhflow-deepseek", None),
+        ("math-shepherd", None),
+    ],
+)
+def test_golden_checkpoints(tmp_path: Path, case: str, family: str | None) -> None:
+    folder = checkpoint(tmp_path, CASES[case])
+    assert recognise(folder, CASES[case].tokenizer()) == family
+
+
+def test_token_classification_without_the_qwen_marker_is_trl(tmp_path: Path) -> None:
+    folder = save_qwen_prm(tmp_path, published=False)
+    assert recognise(folder, llama31()) == "trl"
+    # A language model's checkpoint has the tokenizer, but no such head.
+    assert recognise(checkpoint(tmp_path / "m", CASES["trl"]), llama31()) is None
+
+
+def test_a_word_that_merely_spells_the_marker_is_no_med_prm(tmp_path: Path) -> None:
+    """Large vocabularies hold ` ки` as an ordinary word: every such model would be a Med-PRM."""
+    folder = checkpoint(tmp_path, CASES["math-shepherd"])
+    for tokenizer in (llama31("a ки"), mistral(), mistral(metaspace=True)):
+        assert len(tokenizer("a ки", add_special_tokens=False)["input_ids"]) <= 3
+        assert recognise(folder, tokenizer) is None
+
+
+def test_heads_of_other_families_are_refused_by_name(tmp_path: Path) -> None:
+    skywork = checkpoint(tmp_path / "s", CASES["skywork-o1"])
+    trl = checkpoint(tmp_path / "t", CASES["trl"])
+    with pytest.raises(PrmError, match="two classes"):
+        load_scorer(str(skywork), family="trl")
+    with pytest.raises(PrmError, match="1 output"):
+        load_scorer(str(trl), family="skywork-o1")
+    for family, words in (("math-shepherd", "ки"), ("medprm-orm", "ки"), ("qwen-prm", "extra_0")):
+        with pytest.raises(PrmError, match=words):
+            load_scorer(str(trl), family=family)
