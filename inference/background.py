@@ -14,6 +14,7 @@ from inference.loop_thread import LoopThread
 from inference.pace import Pace
 from inference.protocol import GenerationRequest, ResponseStore, TextModel
 from inference.recorder import Recorder
+from traces.errors import ModelUnavailable
 from traces.records import ModelReply, StoredCall
 
 AHEAD = 2
@@ -90,8 +91,15 @@ class BackgroundCalls:
         # the place is held until the reply is recorded: a kill never loses more than the places
         async with self._places.slot():
             self.sent += 1
-            reply = await self._model.generate(sent)
-            await self._record(key, request, sent, held, reply)
+            try:
+                reply = await self._model.generate(sent)
+                await self._record(key, request, sent, held, reply)
+            except ModelUnavailable:
+                raise
+            except Exception:  # it ends the run: nobody may take this place meanwhile
+                for pace in self._paces():
+                    pace.shut()
+                raise
         return reply
 
     async def _record(

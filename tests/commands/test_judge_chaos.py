@@ -11,8 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,30 +101,39 @@ def test_a_thousand_traces_while_every_fifth_attempt_fails(
             assert said == answered("\n".join(steps_of(number))), "a fault became a verdict"
 
 
-@contextmanager
-def zygote(environ: dict[str, str]) -> Iterator[Callable[[str], int]]:
+class Zygote:
     """Starts commands without the seconds of imports: a process that has them forks each time."""
-    with subprocess.Popen(
-        [sys.executable, "-c", ZYGOTE],
-        cwd=ROOT,
-        env=environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as mother:
-        assert mother.stdin is not None
-        assert mother.stdout is not None
-        children: list[int] = []
 
-        def start(line: str) -> int:
-            mother.stdin.write(line + "\n")  # type: ignore[union-attr]
-            mother.stdin.flush()  # type: ignore[union-attr]
-            children.append(int(mother.stdout.readline()))  # type: ignore[union-attr]
-            return children[-1]
+    def __init__(self, environ: dict[str, str]) -> None:
+        self._mother = subprocess.Popen(
+            [sys.executable, "-c", ZYGOTE],
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-        start.ended = lambda: int(mother.stdout.readline())  # type: ignore[attr-defined,union-attr]
-        yield start
-        mother.stdin.close()
+    def start(self, line: str) -> int:
+        """Run a command line; the process id."""
+        assert self._mother.stdin is not None
+        self._mother.stdin.write(line + "\n")
+        self._mother.stdin.flush()
+        return self._number()
+
+    def ended(self) -> int:
+        """Wait for its end; the exit code, negative for a signal."""
+        return self._number()
+
+    def __enter__(self) -> Zygote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mother.communicate()
+
+    def _number(self) -> int:
+        assert self._mother.stdout is not None
+        return int(self._mother.stdout.readline())
 
 
 def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -161,15 +169,15 @@ def test_twenty_kills_lose_nothing_recorded_and_repeat_only_what_was_in_flight(
         def billed() -> Counter[str]:
             return Counter(call["prompt"] for call in list(server.calls) if call["billed"])
 
-        with zygote(environ) as start:
+        with Zygote(environ) as zygote:
             for _ in range(kills):
                 earlier = billed()
                 goal = sum(earlier.values()) + chance.randint(1, 40)
-                child = start(line)
+                child = zygote.start(line)
                 until(lambda goal=goal: sum(billed().values()) >= goal)  # type: ignore[misc]
                 time.sleep(chance.random() / 100)
                 os.kill(child, signal.SIGKILL)
-                assert start.ended() == -signal.SIGKILL  # type: ignore[attr-defined]
+                assert zygote.ended() == -signal.SIGKILL
                 until(lambda: server.active == 0)
                 kept, bought = recorded(url), billed()
                 assert kept >= before, "what was recorded stays"
@@ -179,8 +187,8 @@ def test_twenty_kills_lose_nothing_recorded_and_repeat_only_what_was_in_flight(
                 assert len(missed) <= concurrency
                 lost.update(missed)
                 before = kept
-            start(line)
-            assert start.ended() == 0  # type: ignore[attr-defined]
+            zygote.start(line)
+            assert zygote.ended() == 0
         until(lambda: server.active == 0)
         kept, bought = recorded(url), billed()
     assert len(kept) == count
