@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from commands.backends import PolicyOptions, parse_spec
 from commands.continue_ import SYSTEM
+from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.judge import (
     Agree,
     Escalate,
@@ -84,6 +86,8 @@ def plan(
     family: FamilyName = None,
     prm_max_tokens: PrmWindow = None,
     concurrency: Wires = 16,
+    images: ImagesFolder = None,
+    ignore_images: IgnoreImages = False,
     limit: Limit = None,
     json_output: Json = False,
 ) -> Outcome:
@@ -97,7 +101,8 @@ def plan(
     how = (prompt, evidence_tokens, max_tokens, granularity, votes, agree, temperature)
     asking = Asking(*how, False, escalate)
     workspace: Workspace = ctx.obj
-    terms = Terms(service, concurrency, date.today())
+    shown = ImageOptions.of(workspace, images, ignore_images)
+    terms = Terms(service, concurrency, date.today(), shown)
     stages: list[Planned] = []
     scoring: list[dict[str, Any]] = []
     with workspace.open_store() as store:
@@ -135,6 +140,8 @@ def _plan_judge(
             "The lab's judge calls no model by prompts.",
             remedy="plan gemini:MODEL, openai:MODEL or hf:PATH",
         )
+    second = [] if asking.escalate is None else [parse_spec(asking.escalate)]
+    shown = terms.images.settled(spec, *second, exist=store.has_images(dataset))
     asked, missing = _missing(store, dataset, name, spec, limit)
 
     def contexts() -> Iterator[TraceInContext]:
@@ -143,7 +150,7 @@ def _plan_judge(
     return plan_judge(
         store,
         spec,
-        asking.config,
+        replace(asking.config, images=shown.shown),
         contexts,
         traces=asked,
         missing=len(missing),
@@ -175,6 +182,7 @@ def _plan_policy(
         template=None,
         base_url=None,
         concurrency=None,
+        images=terms.images.settled(spec, exist=store.has_images(dataset)),
     )
     asked, missing = _missing(store, dataset, name, spec, limit)
     return plan_policy(

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from commands.image_options import ImageOptions
 from inference.dry_run import DryCounts, DryRun, UnaskedModel
 from inference.prices import Service, cost
 from inference.specs import ModelSpec
@@ -21,6 +22,7 @@ from traces.records import Usage
 
 if TYPE_CHECKING:
     from commands.backends import PolicyOptions
+    from inference.images import ProblemImages
     from inference.protocol import GenerationRequest
     from judge.config import JudgeConfig
     from storage import Store
@@ -86,6 +88,8 @@ class Terms:
     """Calls on the wire at once."""
     today: date
     """The day whose prices hold."""
+    images: ImageOptions = field(default_factory=ImageOptions)
+    """Where the images of problems are."""
 
 
 def plan_judge(
@@ -109,8 +113,11 @@ def plan_judge(
         missing: how many of them are to be judged.
         terms: service and day.
     """
-    few = _judge_counts(store, spec, config, contexts(), votes_agree=True)
-    many = few if config.votes == 1 else _judge_counts(store, spec, config, contexts(), False)
+    images = terms.images.loader()
+    few = _judge_counts(store, spec, config, contexts(), images, votes_agree=True)
+    many = few
+    if config.votes > 1:
+        many = _judge_counts(store, spec, config, contexts(), images, votes_agree=False)
     sizes = {"traces": traces, "missing": missing}
     words = sum(len(context.trace.steps) for context in contexts())
     a_call = TOKENS_A_STEP * words / max(1, missing)
@@ -152,6 +159,7 @@ def plan_policy(
         temperature=options.temperature,
         stop=options.stop,
         with_evidence=options.with_evidence,
+        images=options.images.loader(),
     )
     with_answer = (context for context in contexts if (context.problem.answer or "").strip())
     for _ in policy.continue_traces(with_answer, k=k, seed=seed):
@@ -166,6 +174,8 @@ def _judge_counts(
     spec: ModelSpec,
     config: JudgeConfig,
     contexts: Iterable[TraceInContext],
+    images: ProblemImages,
+    *,
     votes_agree: bool,
 ) -> tuple[DryCounts, DryCounts]:
     """What the judge and its second judge would send."""
@@ -181,7 +191,8 @@ def _judge_counts(
 
     first = dry_run(spec)
     second = dry_run(ModelSpec.parse(config.escalate or str(spec)))
-    judge = RagJudge(first, config, escalation=None if config.escalate is None else lambda: second)
+    escalation = None if config.escalate is None else lambda: second
+    judge = RagJudge(first, config, escalation=escalation, images=images)
     for _ in judge.judge(contexts):
         pass
     return first.counts, second.counts

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from commands.image_options import ImageOptions
+from inference.images import image_tokens
 from inference.specs import ModelSpec
 from storage import Store
 from tests.formats.picture_files import dicom, picture
@@ -195,3 +196,19 @@ def test_candidates_see_the_images(cli: Cli, tmp_path: Path, local: OpenAIServer
     ] * 2
     refused = cli("sample", "--dataset", "d", "--policy", "hf:nowhere", "--name", "x", "--json")
     assert (refused.code, "text model" in refused.document["error"]["what"]) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_plan_counts_the_images(cli: Cli, tmp_path: Path, server: GeminiFileServer) -> None:
+    folder = imported(cli, tmp_path, scan=["a.png"], broken=["x.png"])
+    (folder / "a.png").write_bytes(GOOD)
+    plan = ("plan", "--dataset", "d", "--judge", "gemini:gemini-3.5-flash-lite", "--json")
+    seen, unseen = cli(*plan), cli(*plan, "--ignore-images")
+    [with_images], [without] = seen.document["stages"], unseen.document["stages"]
+    assert (with_images["calls"], without["calls"]) == (2, 4), "what cannot be read is not asked"
+    assert with_images["input_tokens"] > 2 * image_tokens(41, 30)
+    a_call = with_images["input_tokens"] / 2 - without["input_tokens"] / 4
+    assert a_call == pytest.approx(image_tokens(41, 30), abs=100), "and the rule about images"
+    refused = cli(*plan[:4], "hf:nowhere", "--json")
+    assert refused.code == 2
+    assert not server.calls
