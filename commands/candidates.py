@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from evaluation.pools import Candidate, Pool
     from formats.best_of_n import PoolRow
     from storage import Store
-    from traces.labels import StepLabel, TraceLabel
+    from traces.labels import TraceLabel
+
+_OUTCOME_FAMILIES = ("medprm-orm",)
+"""PRM families that score a solution as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,13 @@ def from_workspace(store: Store, dataset: str, labeler: str) -> Candidates:
     from evaluation.pools import Candidate, Pool
 
     store.require_dataset(dataset)
-    store.labeler(dataset, labeler)
+    outcome = store.labeler(dataset, labeler).config.get("family") in _OUTCOME_FAMILIES
     labels = store.labels(dataset, labeler)
     groups: dict[str, list[Candidate]] = defaultdict(list)
     unknown = 0
     for context in store.contexts(dataset, with_evidence=False):
         trace = context.trace
-        scores = complete_scores(labels.get(trace.id))
+        scores = complete_scores(labels.get(trace.id), outcome=outcome)
         if trace.final_answer_correct is None:
             unknown += 1
             continue
@@ -105,23 +108,18 @@ def from_workspace(store: Store, dataset: str, labeler: str) -> Candidates:
     return Candidates(_scored(Pool(id, tuple(found)) for id, found in groups.items()), unknown)
 
 
-def complete_scores(label: TraceLabel | None) -> tuple[float, ...] | None:
+def complete_scores(label: TraceLabel | None, *, outcome: bool = False) -> tuple[float, ...] | None:
     """A label's score of every step; None if one has none.
 
-    An outcome model measures the last step alone: that one score is then the whole list.
+    Args:
+        label: None if the labeler has no word on the trace.
+        outcome: it is an outcome model's, whose one score is that of the last step.
     """
     if label is None or not label.step_labels:
         return None
-    *earlier, last = label.step_labels
-    if earlier and last.score is not None and all(_not_measured(step) for step in earlier):
-        return (last.score,)
-    scores = [step.score for step in label.step_labels if step.score is not None]
-    return tuple(scores) if len(scores) == len(label.step_labels) else None
-
-
-def _not_measured(step: StepLabel) -> bool:
-    reason = step.abstention.reason if step.abstention is not None else None
-    return step.score is None and reason == "not_measured"
+    steps = label.step_labels[-1:] if outcome else label.step_labels
+    scores = [step.score for step in steps if step.score is not None]
+    return tuple(scores) if len(scores) == len(steps) else None
 
 
 def from_files(pool: Path, scores: Path) -> Candidates:

@@ -109,12 +109,11 @@ def test_an_outcome_model_measures_the_last_step_and_ranks_candidates(
     assert found.document["n"]["3"]["last"] == 1.0
 
 
-def test_only_an_outcome_models_silence_is_no_gap() -> None:
+def test_only_of_an_outcome_model_the_last_step_is_all() -> None:
     silent = StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED, ""))
-    failed = StepLabel(abstention=Abstention(AbstentionReason.MODEL_ERROR, ""))
     said = StepLabel(score=0.4)
-    found = [
-        complete_scores(TraceLabel("t", steps))
-        for steps in ((silent, silent, said), (failed, said), (said, silent), (said, silent, said))
-    ]
-    assert found == [(0.4,), None, None, None]
+    ends, gap = TraceLabel("t", (silent, said)), TraceLabel("t", (said, silent))
+    assert complete_scores(ends, outcome=True) == (0.4,)
+    assert [complete_scores(gap, outcome=True), complete_scores(ends), complete_scores(None)] == [
+        None, None, None
+    ]  # fmt: skip
