@@ -97,6 +97,8 @@ def score(
     tally = Tally("score", dataset, name)
     with workspace.open_store() as store:
         store.require_dataset(dataset)
+        if store.has_images(dataset):
+            note("Problems have images, which a PRM is not shown: their steps are scored as text.")
         scorer = open_scorer(
             prm, family, max_tokens, overflow, reserve, packing, device, dtype, mode=mode
         )

@@ -157,6 +157,14 @@ def test_a_text_model_is_refused_and_one_that_ignores_images_says_so(
     assert seeing.code == 2, "the labeler of this name did not see"
 
 
+@pytest.mark.slow
+def test_a_prm_is_said_to_see_nothing(cli: Cli, tmp_path: Path) -> None:
+    imported(cli, tmp_path, scan=["a.png"])
+    scored = cli("score", "--dataset", "d", "--prm", "hf:no-such-model")
+    assert scored.code == 2
+    assert "which a PRM is not shown" in " ".join(scored.err.split())
+
+
 def test_the_lab_says_that_it_sees_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     lab, gemini = ModelSpec.parse("lab"), ModelSpec.parse("gemini:g")
     assert ImageOptions().settled(lab, exist=False).as_dict() == {}
