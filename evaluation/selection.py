@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +59,8 @@ def best_index(figures: Sequence[float | None]) -> int | None:
 def expected(pool: Pool, n: int, seed: int = 0, subsets: int = SUBSETS) -> Chances:
     """Every measure in expectation over all subsets of n candidates, ties shared equally.
 
-    Exact but for the two majorities, which are means over `subsets` subsets drawn by the seed and
-    the problem's id. Subsets without a scored candidate are left out of what needs scores.
+    Exact but for the two majorities where there are more than `subsets` subsets: these are means
+    over so many, drawn by the seed and the problem's id. Subsets without a scored candidate are left out of what needs scores.
     """
     total = len(pool.candidates)
     right = sum(one.correct for one in pool.candidates)
@@ -99,7 +100,13 @@ def expected_best(figures: Sequence[float | None], correct: Sequence[bool], n: i
 
 
 def _drawn_subsets(pool: Pool, n: int, seed: int, subsets: int) -> NDArray[np.bool_]:
-    """Random subsets of n candidates as a mask, shape (subsets, candidates)."""
+    """Subsets of n candidates as a mask, shape (subsets, candidates): all if they are no more, else random ones."""
+    total = len(pool.candidates)
+    if math.comb(total, n) <= subsets:
+        every = np.array(list(combinations(range(total), n)), dtype=np.int64)
+        chosen = np.zeros((len(every), total), dtype=np.bool_)
+        chosen[np.arange(len(every))[:, None], every] = True
+        return chosen
     order = generator(seed, pool.problem_id).random((subsets, len(pool.candidates))).argsort(axis=1)
     return np.asarray(order.argsort(axis=1) < n)
 

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.commands.conftest import Cli
+from tests.commands.labelled_workspace import EVIL, make_workspace
 
 PAIR = {"a", "b", "n_steps", "agreement", "cohen_kappa", "pearson", "first_error_agreement"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dataset `d` (subsets dev, test) with gold, evidence, and the labelers prm, judge and blank."""
-    from cli import execute
-
-    place = tmp_path_factory.mktemp("compare")
-    rows, prm, judge = [], [], []
-    for number in range(12):
-        id, wrong = f"t{number}", number % 2 == 0
-        rows.append(
-            {
-                "id": id,
-                "problem": f"Question {number}?",
-                "subset": "dev" if number < 6 else "test",
-                "steps": ["one", f"two <{number}>", "three"],
-                "evidence": [{"source": "g.md", "title": "G", "text": f"passage {number}"}],
-                "labels": {"gold": {"kind": "gold", "first_error": 1 if wrong else None}},
-            }
-        )
-        prm.append({"id": id, "scores": [0.9, 0.6 if wrong else 0.8, 0.85]})
-        judge.append({"id": id, "verdicts": [1, -1 if wrong and number else 1, None]})
-    blank = [{"id": f"t{number}", "verdicts": [None] * 3} for number in range(12)]
-    for name, part in (("d", rows), ("prm", prm), ("judge", judge), ("blank", blank)):
-        text = "".join(json.dumps(row) + "\n" for row in part)
-        (place / f"{name}.jsonl").write_text(text)
-    on = ["--workspace", str(place / "w"), "import"]
-    assert execute([*on, "traces", str(place / "d.jsonl"), "--dataset", "d"]) == 0
-    for name in ("prm", "judge", "blank"):
-        file = str(place / f"{name}.jsonl")
-        execute([*on, "scores", file, "--dataset", "d", "--labeler", name])
-    return place / "w"
+    return make_workspace(tmp_path_factory.mktemp("compare"))
 
 
 ON = ("compare", "--dataset", "d", "--resamples", "50")
@@ -73,12 +45,12 @@ def test_disagreements_are_bounded_and_counted(cli: Cli, folder: Path) -> None:
     assert document["disagreements_total"] == {"traces": 5, "steps": 5}
     assert len(document["disagreements"]) == 2
     entry = document["disagreements"][0]
-    assert entry["steps"][0]["text"] == "two <2>"
+    assert entry["steps"][0]["text"] == f"two <2> {EVIL}"
     assert entry["steps"][0]["words"]["judge"]["verdict"] == "incorrect"
-    assert entry["evidence"][0]["text"] == "passage 2"
+    assert entry["evidence"][0]["text"] == f"passage 1 {EVIL}"
     words = cli(*on, workspace=folder).out
     assert "They part on 5 steps of 5 traces; 2 traces follow" in words
-    assert "passage 2" in words
+    assert "passage 1" in words
     none = cli(*ON, "prm", "judge", "--disagreements", "0", "--json", workspace=folder).document
     assert none["disagreements"] == []
 
