@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.bm25 import LexicalIndex
+from retrieval.bm25 import RULE, LexicalIndex
 from retrieval.candidates import CandidateSearch, Dense, QueryCandidates
 from retrieval.choice import Candidate, Chooser
 from retrieval.config import RetrievalConfig
@@ -68,6 +68,8 @@ class PassageRetriever:
     def config(self) -> dict[str, Any]:
         """What decides the evidence besides the corpora, as strict JSON."""
         stored = self._config.as_dict()
+        if self._config.mode != "dense":
+            stored["words"] = RULE
         if self._dense is not None and self._config.mode != "bm25":
             stored |= {"encoder": self._dense.encoder.name, "index": self._dense.index.kind}
         if self._reranker is not None:

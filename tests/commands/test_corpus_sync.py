@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,3 +162,50 @@ def test_licence_source_and_single_documents(cli: Cli, guides: Path) -> None:
     assert cli("corpus", "list", "--json").document["corpora"][0]["documents"] == 3
     back = cli("corpus", "add", guides, "--corpus", "g", "--json")
     assert counts(back) == (1, 3, 0, 0)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from storage.corpus_files import CorpusFiles
+from cli import execute
+real, left = CorpusFiles.{method}, int(sys.argv[1])
+def counted(*args, **kwargs):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args, **kwargs)
+CorpusFiles.{method} = counted
+execute(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["put", "finish"])
+def test_a_killed_run_is_taken_up_where_it_was(cli: Cli, tmp_path: Path, method: str) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(8):
+        (folder / f"{number}.txt").write_text(f"Text {number}. " * 20)
+    rows = [json.dumps({"id": str(n), "content": f"Row {n}."}) for n in range(450)]
+    (folder / "rows.jsonl").write_text("\n".join(rows))  # three batches
+    add = ("corpus", "add", str(folder), "--corpus", "g")
+    script = KILLED.format(root=str(Path(__file__).resolve().parents[2]), method=method)
+    for at in (3, 7 if method == "finish" else 8):  # then in the midst of the rows
+        argv = [sys.executable, "-c", script, str(at), "--workspace", str(tmp_path / "w"), *add]
+        killed = subprocess.run(argv, capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = cli(*add, "--json")
+    assert resumed.code == 0, resumed.err
+    assert sum(counts(resumed)[:2]) == 458
+    stored = 458 if method == "finish" else 208
+    assert counts(resumed)[1] == stored, "what was stored before the kill is not stored again"
+    whole = cli(*add, "--json", workspace=tmp_path / "fresh")
+    assert counts(whole)[:2] == (458, 0)
+    for workspace in ("w", "fresh"):
+        [corpus] = cli("corpus", "list", "--json", workspace=tmp_path / workspace).document[
+            "corpora"
+        ]
+        assert corpus["documents"] == 458
+    assert counts(cli(*add, "--json")) == (0, 458, 0, 0)
