@@ -38,10 +38,10 @@ def plain_ids(
             would be found in texts all the same: there it is cut in two and encoded in parts.
     """
     ids = list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
-    added = tokenizer.added_tokens_decoder
-    for marker in never:
-        if marker in added and marker in ids:
-            signs = added[marker].content
+    # Seldom; and the table of added tokens, made anew at each look, is long with some tokenizers.
+    for marker in (marker for marker in never if marker in ids):
+        if (token := tokenizer.added_tokens_decoder.get(marker)) is not None:
+            signs = token.content
             first, *others = text.split(signs)
             parts = [first + signs[:1], *(signs[1:] + part + signs[:1] for part in others)]
             parts[-1] = parts[-1][:-1]
