@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from traces.abstention import AbstentionReason
 from traces.errors import ModelError
+from traces.privacy import withheld
 from traces.records import Failure
 
 if TYPE_CHECKING:
@@ -38,9 +39,15 @@ class Rewritten:
 
 
 def rewrite_queries(
-    problems: Iterable[Problem], runner: Dispatcher, *, allow_phi: bool
+    problems: Iterable[Problem],
+    runner: Dispatcher,
+    *,
+    allow_phi: bool,
+    marked: Collection[str] = (),
 ) -> Iterator[Rewritten]:
     """Yield the queries for each problem as replies come in, in any order.
+
+    `marked` are ids of problems whose traces say `phi_removed: false`: as if they said so.
 
     Raises:
         ModelRefused, QuotaExhausted, BudgetExhausted: what was yielded before stays valid.
@@ -50,10 +57,10 @@ def rewrite_queries(
 
     def requests() -> Iterator[GenerationRequest]:
         for problem in problems:
-            hosted = runner.model.hosted and not allow_phi
-            if hosted and problem.meta.get("phi_removed") is False:
-                detail = "the problem says phi_removed: false; it is sent to no hosted model without --allow-phi"
-                refused.append(_failed(problem, AbstentionReason.FILTERED, detail, again=False))
+            said = {"phi_removed": problem.id not in marked}
+            why = withheld(problem.meta, said, hosted=runner.model.hosted, allow_phi=allow_phi)
+            if why is not None:
+                refused.append(_failed(problem, why.reason, why.detail, again=False))
                 continue
             waiting[problem.id] = problem
             yield _request(problem)

@@ -107,7 +107,12 @@ def rewritten(
             concurrency=rewriting.concurrency,
         )
         runner = dispatcher(model, store, closing, budget_usd=rewriting.budget)
-        written = rewrite_queries(problems, runner, allow_phi=rewriting.allow_phi)
+        written = rewrite_queries(
+            problems,
+            runner,
+            allow_phi=rewriting.allow_phi,
+            marked=store.marked_problems(str(tally.dataset)),
+        )
         try:
             for each in progress(written, total=len(problems), label="rewrite queries"):
                 if each.failure is None:

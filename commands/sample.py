@@ -125,7 +125,8 @@ def sample(
         tally.unchanged = stored.traces
         missing = [pair for pair in wanted if pair[0].id not in stored.problems]
         server = (template, base_url, concurrency)
-        sampler = _sampler(spec, store, closing, config, shown, server, budget, allow_phi)
+        marked = None if allow_phi else store.marked_problems(dataset)
+        sampler = _sampler(spec, store, closing, config, shown, server, budget, marked)
         turned_away = _draw(store, tally, missing, sampler, rule, str(spec))
     return _outcome(tally, len(wanted), turned_away, json_output)
 
@@ -241,8 +242,9 @@ def _sampler(
     images: ImageOptions,
     server: tuple[Path | None, str | None, int | None],
     budget: float | None,
-    allow_phi: bool,
+    marked: frozenset[str] | None,
 ) -> Sampler:
+    """The sampler; `marked` problems go to no hosted model, None lets all of them go."""
     from inference.rendering import ContinuationPrompt
 
     prompt = ContinuationPrompt(system=None if spec.kind == "lab" else SYSTEM)
@@ -266,8 +268,9 @@ def _sampler(
         max_tokens=config["max_tokens"],
         temperature=config["temperature"],
         with_evidence=config["evidence"],
-        allow_phi=allow_phi,
+        allow_phi=marked is None,
         images=images.loader(),
+        marked=marked or (),
     )
 
 

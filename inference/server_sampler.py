@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from inference.dispatch import Dispatcher
@@ -15,6 +15,7 @@ from traces.abstention import Abstention, AbstentionReason
 from traces.continuation import ProblemSamples, SampledText
 from traces.errors import ModelError
 from traces.evidence import Evidence
+from traces.privacy import withheld
 from traces.problem import Problem
 
 
@@ -42,12 +43,17 @@ class ServerSampler:
         with_evidence: bool = True,
         allow_phi: bool = False,
         images: ProblemImages | None = None,
+        marked: Collection[str] = (),
     ) -> None:
-        """Join a model to a prompt; arguments as those of `inference.server_policy.ServerPolicy`."""
+        """Join a model to a prompt; arguments as those of `inference.server_policy.ServerPolicy`.
+
+        `marked` are ids of problems whose traces say `phi_removed: false`: as if they said so.
+        """
         self._runner, self._prompt = runner, prompt
         self._max_tokens, self._temperature, self._stop = max_tokens, temperature, tuple(stop)
         self._with_evidence, self._allow_phi = with_evidence, allow_phi
         self._images = images or ProblemImages()
+        self._marked = frozenset(marked)
 
     def sample(
         self, asked: Iterable[tuple[Problem, Sequence[Evidence], range]], *, seed: int
@@ -124,13 +130,10 @@ class ServerSampler:
     def _images_of(self, problem: Problem) -> tuple[EncodedImage, ...] | Abstention:
         """What is shown of the problem beside its text, or why it is not sent."""
         hosted = self._runner.model.hosted
-        if hosted and not self._allow_phi and problem.meta.get("phi_removed") is False:
-            return Abstention(
-                AbstentionReason.FILTERED,
-                "the problem says phi_removed: false; it is sent to no hosted model without "
-                "--allow-phi",
-            )
-        return self._images.sendable(problem, hosted=hosted, allow_phi=self._allow_phi)
+        allow_phi = self._allow_phi
+        said = {"phi_removed": problem.id not in self._marked}
+        refusal = withheld(problem.meta, said, hosted=hosted, allow_phi=allow_phi)
+        return refusal or self._images.sendable(problem, hosted=hosted, allow_phi=allow_phi)
 
 
 def _drained(refused: list[ProblemSamples]) -> list[ProblemSamples]:

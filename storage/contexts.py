@@ -15,6 +15,7 @@ from storage.datasets import IMPORT_ORDER, dataset_pk, trace_keys
 from storage.evidence_sets import load_sets
 from storage.tables import PROBLEMS, STEPS, TRACE_EVIDENCE, TRACES
 from traces.context import TraceInContext
+from traces.privacy import may_hold_phi
 from traces.problem import Problem
 
 _PAGE = 500
@@ -57,6 +58,18 @@ def has_images(connections: Connections, dataset: str) -> bool:
             PROBLEMS.c.dataset_pk == dataset_pk(connection, dataset)
         )
         return any(connection.scalars(query))
+
+
+def marked_problems(connections: Connections, dataset: str) -> frozenset[str]:
+    """Ids of problems that say `phi_removed: false`, or of which a trace does."""
+    with connections.read() as connection:
+        query = (
+            select(PROBLEMS.c.id, PROBLEMS.c.meta, TRACES.c.meta)
+            .join(TRACES, TRACES.c.problem_pk == PROBLEMS.c.pk)
+            .where(PROBLEMS.c.dataset_pk == dataset_pk(connection, dataset))
+        )
+        rows = connection.execute(query)
+        return frozenset(each for each, *metas in rows if any(map(may_hold_phi, metas)))
 
 
 def _problem_pages(connections: Connections, pks: Sequence[int]) -> Iterator[Problem]:

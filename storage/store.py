@@ -160,6 +160,10 @@ class Store(CorpusStore):
         """Whether any problem of the dataset has an image."""
         return contexts.has_images(self._connections, dataset)
 
+    def marked_problems(self, dataset: str) -> frozenset[str]:
+        """Ids of problems that say `phi_removed: false`, or of which a trace does."""
+        return contexts.marked_problems(self._connections, dataset)
+
     def remove_dataset(self, dataset: str) -> None:
         """Remove a dataset with its traces, labels, evidence and failures; paid replies stay."""
         with self._connections.write() as connection:

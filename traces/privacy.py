@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from traces.abstention import AbstentionReason
+from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.labels import TraceLabel, abstained
 
@@ -18,16 +18,22 @@ def refuse_phi(context: TraceInContext, *, hosted: bool, allow_phi: bool) -> Tra
     on; the trace is listed as `filtered` with this sentence. The trace's own metadata counts too: a
     row of our format has one `meta` for both.
     """
-    held = _may_hold_phi(context.problem.meta) or _may_hold_phi(context.trace.meta)
-    if not hosted or allow_phi or not held:
+    metas = context.problem.meta, context.trace.meta
+    why = withheld(*metas, hosted=hosted, allow_phi=allow_phi)
+    return None if why is None else abstained(context.trace.id, why.reason, why.detail)
+
+
+def withheld(*metas: Mapping[str, Any], hosted: bool, allow_phi: bool) -> Abstention | None:
+    """Why something with this metadata must not be sent; None if it may be. See `refuse_phi`."""
+    if not hosted or allow_phi or not any(map(may_hold_phi, metas)):
         return None
     detail = (
         "the problem says phi_removed: false; it is sent to no hosted model without --allow-phi"
     )
-    return abstained(context.trace.id, AbstentionReason.FILTERED, detail)
+    return Abstention(AbstentionReason.FILTERED, detail)
 
 
-def _may_hold_phi(meta: Mapping[str, Any]) -> bool:
+def may_hold_phi(meta: Mapping[str, Any]) -> bool:
     """Whether it says `phi_removed: false`, at its top or in the `metadata` of a case (design.md section 5)."""
     inner = meta.get("metadata")
     stated = (meta, inner) if isinstance(inner, Mapping) else (meta,)
