@@ -36,6 +36,10 @@ def best_of_n(
     scores: Annotated[
         Path | None, typer.Option("--scores", help="With --pool: a file of their step scores.")
     ] = None,
+    subset: Annotated[
+        list[str] | None,
+        typer.Option("--subset", help="With --dataset: only traces of it; may be repeated."),
+    ] = None,
     expected: Annotated[
         bool,
         typer.Option(
@@ -54,7 +58,7 @@ def best_of_n(
 ) -> Outcome:
     """Best-of-N by min, product, last and mean score, beside majorities, pass@N and mean accuracy."""
     ns = parse_ns(n)
-    found, name, source = _candidates(ctx.obj, dataset, labeler, pool, scores)
+    found, name, source = _candidates(ctx.obj, dataset, labeler, pool, scores, tuple(subset or ()))
     from evaluation.best_of_n import evaluate_best_of_n
     from labeling.normal_form import normal_answer
 
@@ -92,13 +96,14 @@ def _candidates(
     labeler: str | None,
     pool: Path | None,
     scores: Path | None,
+    subsets: tuple[str, ...],
 ) -> tuple[Candidates, str, dict[str, str]]:
     """The candidates of one of the two forms, a name for them, and the document's words for it."""
     if dataset and labeler and not (pool or scores):
         with workspace.open_store() as store:
-            found = from_workspace(store, dataset, labeler)
+            found = from_workspace(store, dataset, labeler, subsets)
         return found, labeler, {"dataset": dataset, "labeler": labeler}
-    if pool and scores and not (dataset or labeler):
+    if pool and scores and not (dataset or labeler or subsets):
         return from_files(pool, scores), scores.name, {"pool": str(pool), "scores": str(scores)}
     raise InputError(
         "Best-of-N needs a dataset and a labeler, or a pool and its scores.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +78,16 @@ class Candidates:
         return lines
 
 
-def from_workspace(store: Store, dataset: str, labeler: str) -> Candidates:
+def from_workspace(
+    store: Store, dataset: str, labeler: str, subsets: Collection[str] = ()
+) -> Candidates:
     """A problem's traces as candidates in import order, with a labeler's step scores.
 
+    Args:
+        subsets: only traces of these; empty for all, mixed as they are.
+
     Raises:
-        InputError: unknown dataset or labeler, or no trace has a score on every step.
+        InputError: unknown dataset, labeler or subset, or no trace has a score on every step.
     """
     from evaluation.pools import Candidate, Pool
 
@@ -91,14 +96,24 @@ def from_workspace(store: Store, dataset: str, labeler: str) -> Candidates:
     labels = store.labels(dataset, labeler)
     groups: dict[str, list[Candidate]] = defaultdict(list)
     unknown = 0
+    known: set[str] = set()
     for context in store.contexts(dataset, with_evidence=False):
         trace = context.trace
+        known.add(trace.subset)
+        if subsets and trace.subset not in subsets:
+            continue
         scores = complete_scores(labels.get(trace.id), outcome=outcome)
         if trace.final_answer_correct is None:
             unknown += 1
             continue
         groups[context.problem.id].append(
             Candidate(trace.final_answer, trace.final_answer_correct, scores)
+        )
+    if strangers := sorted(set(subsets) - known):
+        raise InputError(
+            f"Dataset '{dataset}' has no subset '{strangers[0]}'.",
+            where="--subset",
+            remedy=f"its subsets: {', '.join(sorted(known))}",
         )
     if not groups:
         raise InputError(

@@ -66,16 +66,13 @@ def test_best_of_n_and_agreement_are_those_of_their_commands(
         assert shown | {"paired": None} == pair | {"paired": None}
     assert document["comparison"]["krippendorff_alpha"] == compared["krippendorff_alpha"]
     assert document["disagreements_total"] == compared["disagreements_total"]
-    # The subsets share no problem here, so that `best-of-n` pools what the report shows apart.
-    whole = cli(
-        "best-of-n", "--dataset", "d", "--labeler", "prm", "-n", "1,2", "--expected", *RESAMPLED,
-        "--json", workspace=folder,
-    ).document  # fmt: skip
     parts = [part for part in document["best_of_n"] if part["labeler"] == "prm"]
     assert [part["subset"] for part in parts] == ["dev", "test"]
-    for n in ("1", "2"):
-        means = [part["n"][n]["min"] for part in parts]
-        assert sum(means) / 2 == pytest.approx(whole["n"][n]["min"])
+    for part in parts:
+        on = ("best-of-n", "--dataset", "d", "--labeler", "prm", "--subset", part["subset"])
+        alone = cli(*on, "-n", "1,2", "--expected", *RESAMPLED, "--json", workspace=folder).document
+        assert part["n"] == alone["n"]
+        assert (part["pools"], part["candidates"]) == (3, 6)
 
 
 def test_candidates_of_different_subsets_are_never_mixed(
@@ -173,3 +170,9 @@ def test_labelers_without_gold_are_still_compared(cli: Cli, tmp_path: Path) -> N
     page = (tmp_path / "r.html").read_text()
     assert "without gold" in page
     assert 'data-measure="cohen_kappa"' in page
+
+
+@pytest.mark.parametrize("argv", [["--subset", "train"], ["--subset", "dev", "--pool", "p"]])
+def test_a_subset_of_candidates_that_is_not_there(cli: Cli, folder: Path, argv: list[str]) -> None:
+    on = ("best-of-n", "--dataset", "d", "--labeler", "prm", "-n", "1")
+    assert cli(*on, *argv, workspace=folder).code == 2

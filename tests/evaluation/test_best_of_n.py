@@ -223,3 +223,16 @@ def test_the_expectation_over_the_pool_is_near_many_random_orders(real_data: Pat
             sums[name] += found.value
     for name in MEASURES:
         assert sums[name] / rounds == pytest.approx(exact[name].value, abs=0.006), name
+
+
+def test_majorities_over_few_subsets_are_exact() -> None:
+    """Against every subset, voted on one by one: 35 subsets are fewer than are drawn otherwise."""
+    answers = ["a", "b", "b", "a", "c", "b", None]
+    seven = pool(*((answer, answer == "a", [0.5]) for answer in answers))
+    shares = []
+    for chosen in itertools.combinations(answers, 3):
+        votes = Counter(answer for answer in chosen if answer is not None)
+        best = [answer for answer, count in votes.items() if count == max(votes.values())]
+        shares.append(("a" in best) / len(best))
+    for seed in (0, 1):
+        assert expected(seven, 3, seed)["majority"] == pytest.approx(sum(shares) / 35)
