@@ -74,6 +74,8 @@ class Tally:
     """Stored in this call as an abstention, by reason."""
     steps_abstained: Counter[str] = field(default_factory=Counter)
     """Single steps without a verdict in traces that have a word, by reason."""
+    near_ties: int | None = None
+    """Choices of tokens that another batch might make otherwise; None where no policy counted them."""
     stopped: ToolkitError | None = None
     """What ended the run early; None if it came to its end."""
     harmless: frozenset[AbstentionReason] = NO_FAILURE
@@ -86,6 +88,9 @@ class Tally:
     def count(self, labels: Iterable[TraceLabel]) -> None:
         """Count labels that were just stored."""
         for label in labels:
+            near_ties = label.meta.get("near_ties")
+            if isinstance(near_ties, int):
+                self.near_ties = near_ties + (self.near_ties or 0)
             if label.abstention is not None:
                 self.abstained[label.abstention.reason.value] += 1
                 continue
@@ -117,6 +122,8 @@ class Tally:
         }
         if self.steps_abstained:
             document["steps_abstained"] = dict(sorted(self.steps_abstained.items()))
+        if self.near_ties is not None:
+            document["near_ties"] = self.near_ties
         if self.stopped is not None:
             document["stopped"] = self.stopped.what
         return document | more
@@ -137,6 +144,10 @@ class Tally:
             + ", ".join(parts)
             + f" in {time.monotonic() - self.started:.1f} s"
         ]
+        if self.near_ties:
+            lines.append(
+                f"{self.near_ties} choices of tokens were near ties: in other batches they may fall otherwise"
+            )
         if self.stopped is not None:
             lines.append(f"stopped: {self.stopped.what}")
         if self.exit_code != OK:

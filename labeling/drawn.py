@@ -32,6 +32,8 @@ class Drawn:
     """How often something was drawn."""
     prefilled_tokens: int = 0
     """Tokens of prefixes computed for it."""
+    near_ties: int | None = None
+    """Choices of tokens that another batch might make otherwise; None where the policy does not count."""
 
     def __post_init__(self) -> None:
         self.by_step = [[] for _ in range(self.steps)]
@@ -43,6 +45,11 @@ class Drawn:
         for of_step in self.by_step:
             of_step.sort(key=lambda one: one.index)
         self.rounds += 1
+
+    def count_near_ties(self, more: int | None) -> None:
+        """Add what the policy counted in a round, if it does."""
+        if more is not None:
+            self.near_ties = more + (self.near_ties or 0)
 
     def n(self, step: int) -> int:
         """Continuations of a step so far."""

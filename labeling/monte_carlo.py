@@ -26,6 +26,8 @@ __all__ = ["MonteCarloConfig", "checked", "label_of", "mc_label", "started"]
 
 INFERRED = "inferred_steps"
 """Under which a label's meta lists steps whose verdict follows from other steps' continuations."""
+NEAR_TIES = "near_ties"
+"""Under which a label's meta counts choices of tokens that another batch might make otherwise."""
 
 
 def mc_label(
@@ -39,6 +41,7 @@ def mc_label(
         return TraceLabel(context.trace.id, abstention=continuations.abstention), []
     drawn = started(context, checker, config)
     drawn.add(checked(context, continuations.texts, checker))
+    drawn.count_near_ties(continuations.near_ties)
     return label_of(context, drawn, config), [one for step in drawn.by_step for one in step]
 
 
@@ -74,7 +77,7 @@ def label_of(context: TraceInContext, drawn: Drawn, config: MonteCarloConfig) ->
     if not everything and not drawn.known:
         return abstained(trace_id, AbstentionReason.NOT_MEASURED, "no continuations")
     if not drawn.known and all(one.correct is None for one in everything):
-        return TraceLabel(trace_id, abstention=_unparsed(everything))
+        return TraceLabel(trace_id, abstention=_unparsed(everything), meta=_uncertain(drawn))
     steps = [_step_label(drawn, step, config) for step in range(drawn.steps)]
     if config.label == "advantage":
         steps = _by_advantage(steps)
@@ -84,9 +87,15 @@ def label_of(context: TraceInContext, drawn: Drawn, config: MonteCarloConfig) ->
         meta["strategy"] = config.strategy
     if drawn.known:
         meta["last_step"] = "outcome"
+    meta |= _uncertain(drawn)
     if inferred:
         meta[INFERRED] = inferred
     return TraceLabel(trace_id, tuple(steps), meta=meta)
+
+
+def _uncertain(drawn: Drawn) -> dict[str, Any]:
+    """How many choices of tokens another batch might make otherwise, where the policy counts them."""
+    return {} if drawn.near_ties is None else {NEAR_TIES: drawn.near_ties}
 
 
 def _checked(context: TraceInContext, text: PolicyText, checker: AnswerChecker) -> Continuation:

@@ -106,6 +106,7 @@ def _take(one: _Open, continued: TraceContinuations) -> TraceLabel | None:
         return TraceLabel(one.context.trace.id, abstention=continued.abstention)
     one.drawn.add(checked(one.context, continued.texts, one.checker))
     one.drawn.prefilled_tokens += continued.prefilled_tokens
+    one.drawn.count_near_ties(continued.near_ties)
     return None
 
 
