@@ -76,6 +76,7 @@ class LocalPolicy:
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
         cache_tokens: int | None = None,
+        batch_rows: int | None = None,
     ) -> None:
         """Load the model.
 
@@ -92,6 +93,7 @@ class LocalPolicy:
             device: a torch device; None takes CUDA where there is one, else the processor.
             dtype: of weights and caches.
             cache_tokens: key-value positions kept at once; None derives it from the memory.
+            batch_rows: continuations written together at most; None derives it from the memory.
 
         Raises:
             InputError: a limit or a sampling number out of range.
@@ -104,7 +106,10 @@ class LocalPolicy:
         self._max_new_tokens, self._with_evidence = max_new_tokens, with_evidence
         self._local = load_local_model(model_path, device=device, dtype=dtype)
         self._engine = PrefixEngine(
-            self._local.model, self._local.end_ids, cache_tokens=cache_tokens
+            self._local.model,
+            self._local.end_ids,
+            cache_tokens=cache_tokens,
+            batch_rows=batch_rows,
         )
 
     @property

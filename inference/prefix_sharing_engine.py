@@ -53,7 +53,12 @@ class PrefixEngine:
     """Writes continuations with one model."""
 
     def __init__(
-        self, model: PreTrainedModel, end_ids: frozenset[int], *, cache_tokens: int | None = None
+        self,
+        model: PreTrainedModel,
+        end_ids: frozenset[int],
+        *,
+        cache_tokens: int | None = None,
+        batch_rows: int | None = None,
     ) -> None:
         """Take a model and prove that sharing works with it.
 
@@ -63,6 +68,7 @@ class PrefixEngine:
             cache_tokens: key-value positions held at once: half for the rows' own tokens, half for
                 prefixes, of which up to half are kept between calls. None takes what about 1 GiB (a
                 processor) or 40% of the free memory (a GPU) holds.
+            batch_rows: continuations written together at most; None for what the memory holds.
 
         Raises:
             ModelRefused: the model's attention is of a kind that sharing does not cover.
@@ -72,7 +78,8 @@ class PrefixEngine:
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=model.device)
         self._cache_tokens = cache_tokens or _cache_tokens(model)
         self._kept = KeptPrefixes(self._cache_tokens // 4)
-        self._most_rows = max(1, _LOGITS_NUMBERS // int(model.config.vocab_size))
+        most = max(1, _LOGITS_NUMBERS // int(model.config.vocab_size))
+        self._most_rows = min(most, batch_rows or most)
         self.near_ties = 0
         """Choices so far in which the two best lay within `NEAR_TIE`."""
 
