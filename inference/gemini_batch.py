@@ -18,6 +18,7 @@ from inference.batch_service import NotTaken, RemoteJob, RowOutcome
 from inference.batch_wire import ResultLine
 from inference.faults import HttpFault, RequestTooLong, TransientFault, exception_for
 from inference.gemini import GeminiModel
+from inference.gemini_images import JOB_S
 from inference.pace import Sleep
 from inference.protocol import GenerationRequest
 from inference.replies import over_length_reply
@@ -85,7 +86,8 @@ class GeminiBatches:
 
     async def line(self, key: str, request: GenerationRequest) -> bytes:
         """The row of a request, with its line end; images that are too large for it go up first."""
-        uris = await self._try(self._transfers, lambda: self._model.uploads.uris(request))
+        uploads = self._model.uploads
+        uris = await self._try(self._transfers, lambda: uploads.uris(request, lasting_s=JOB_S))
         return batch_wire.request_line(key, self._model.rest_body(request, uris))
 
     async def submit(self, display_name: str, file: Path) -> RemoteJob:

@@ -32,7 +32,9 @@ adds a third, and a prompt needs room too (ai.google.dev/gemini-api/docs/image-u
 LIFE_S = 48 * 3600.0
 """How long the service keeps a file, where its reply does not say until when."""
 MARGIN_S = 3600.0
-"""A file is not used in its last hour."""
+"""A single call uses no file in its last hour."""
+JOB_S = 24 * 3600.0
+"""What a file has to live when a batch job is sent that names it: the service's target for jobs."""
 _DAY_S = 86_400
 _FILE = re.compile(r"\bfiles?\b", re.IGNORECASE)
 _URI_SIGNS = 120
@@ -70,14 +72,22 @@ class ImageUploads:
         self._known: dict[str, _Uploaded] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def uris(self, request: GenerationRequest) -> dict[str, str]:
+    async def uris(
+        self, request: GenerationRequest, *, lasting_s: float = MARGIN_S
+    ) -> dict[str, str]:
         """Upload what is too large to travel in the request; the URIs by hash, empty if nothing is.
+
+        Args:
+            request: what is asked.
+            lasting_s: how long the files have to live, at most 24 hours.
 
         Raises:
             TransientFault: it did not work this time.
             ModelRefused, QuotaExhausted: as for any call.
         """
-        return {image.sha256: await self._uri(image) for image in self._too_large(request)}
+        return {
+            image.sha256: await self._uri(image, lasting_s) for image in self._too_large(request)
+        }
 
     def assumed(self, request: GenerationRequest) -> dict[str, str]:
         """As `uris` without uploading: URIs of the same length or longer, to tell sizes by."""
@@ -116,10 +126,10 @@ class ImageUploads:
             chosen[image.sha256] = image
         return list(chosen.values())
 
-    async def _uri(self, image: EncodedImage) -> str:
+    async def _uri(self, image: EncodedImage, lasting_s: float) -> str:
         async with self._locks[image.sha256]:  # requests about the same image wait for one upload
             known = self._known.get(image.sha256)
-            if known is None or known.until - MARGIN_S <= self._clock():
+            if known is None or known.until - lasting_s < self._clock():
                 known = await self._find_or_upload(image)
                 self._known[image.sha256] = known
             return known.uri

@@ -24,7 +24,16 @@ class Message:
     text: str
     """What is said. An assistant turn that comes last is a prefix to be continued."""
     images: tuple[EncodedImage, ...] = ()
-    """What is shown before the text, each under a line "Image 1:" and so on. Equal by their hashes."""
+    """What a user turn shows before its text, each under a line "Image 1:" and so on. Equal by their hashes."""
+
+    def __post_init__(self) -> None:
+        """Refuse images where no service takes them.
+
+        Raises:
+            ValueError: images of a system or assistant turn, which would be lost on the way.
+        """
+        if self.images and self.role != "user":
+            raise ValueError(f"a {self.role} turn shows no images")
 
 
 @dataclass(frozen=True, slots=True)

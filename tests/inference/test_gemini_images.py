@@ -263,6 +263,23 @@ def test_a_batch_row_holds_the_images(server: GeminiFileServer, clock: Clock) ->
     assert row["key"] == "k1"
 
 
+def test_a_job_names_files_that_outlive_it(server: GeminiFileServer, clock: Clock) -> None:
+    request = showing(encoded(1, size=5_000))
+
+    async def three_jobs() -> None:
+        one = model(server, clock)
+        batches = GeminiBatches(one)
+        for hours in (0.0, 24.0, 1.0):
+            clock.now += hours * HOUR
+            line = json.loads(await batches.line("k", request))
+            [name] = file_names(line["request"])
+            assert server.until[name] - clock() >= 24 * HOUR
+        await one.aclose()
+
+    asyncio.run(three_jobs())
+    assert len(server.uploaded) == 2, "the one of yesterday would not outlive the third job"
+
+
 def test_images_go_through_jobs(database: Path) -> None:
     """Through the runner and the store: the bytes arrive, the ledger names them only."""
     shown: list[EncodedImage] = [encoded(n) for n in range(3)]

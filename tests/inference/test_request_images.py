@@ -17,7 +17,7 @@ from formats.images import EncodedImage, ImageError
 from inference.budget import input_bound
 from inference.images import ProblemImages, image_tokens, message_parts
 from inference.keys import request_key, request_text
-from inference.protocol import GenerationRequest, Message
+from inference.protocol import GenerationRequest, Message, Role
 from tests.formats.picture_files import dicom, picture
 from tests.inference.pictures import encoded, showing
 from traces.abstention import Abstention, AbstentionReason
@@ -34,10 +34,18 @@ def test_an_image_counts_by_its_content() -> None:
     assert asked == key(showing(replace(one, path="elsewhere.png", notes=("turned",))))
     others = [showing(), showing(two), showing(one, two), showing(two, one), showing(one, one)]
     assert len({asked, *map(key, others)}) == 6
-    system = Message("system", "Judge.", (one,))
-    assert key(GenerationRequest((system, Message("user", "Step 1: a")), 200)) != asked
+    elsewhere = (Message("user", "Judge.", (one,)), Message("user", "Step 1: a"))
+    here = (Message("user", "Judge."), Message("user", "Step 1: a", (one,)))
+    assert key(GenerationRequest(elsewhere, 200)) != key(GenerationRequest(here, 200))
     as_jpeg = replace(one, mime="image/jpeg")
     assert key(showing(as_jpeg)) != asked
+
+
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_only_a_user_turn_shows_images(role: Role) -> None:
+    """Gemini has no place for them elsewhere: they would be lost without a word."""
+    with pytest.raises(ValueError, match=role):
+        Message(role, "Look.", (encoded(),))
 
 
 def test_keys_do_not_change_between_releases() -> None:
