@@ -121,4 +121,8 @@ def score(
     words = tally.sentence()
     if stage.shortened:
         words += f"\n{stage.shortened} of them with fewer documents: stepgold status names them"
-    return Outcome(tally.document(shortened=stage.shortened), words, tally.exit_code, json_output)
+    family_read = scorer.family.name
+    published = scorer.family.aggregation
+    words += f"\nread as {family_read}, which was published with the aggregation {published}"
+    document = tally.document(shortened=stage.shortened, family=family_read, aggregation=published)
+    return Outcome(document, words, tally.exit_code, json_output)

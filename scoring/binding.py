@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils.logging import get_verbosity, set_verbosity
 
 from inference.transformers_local import load_pretrained
 from scoring.families import (
@@ -47,7 +50,23 @@ class Checkpoint:
 
     def model(self, auto_class: Any) -> Any:
         """The model of a transformers auto class, ready to run."""
-        return load_pretrained(auto_class, self.folder, dtype=self.dtype).to(self.device).eval()
+        with _quiet():
+            model = load_pretrained(auto_class, self.folder, dtype=self.dtype)
+        return model.to(self.device).eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report of unexpected weights: a head that we load ourselves is none.
+
+    What is missing is told by `load_pretrained`.
+    """
+    before = get_verbosity()
+    set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        set_verbosity(before)
 
 
 def _causal(family: Callable[..., Family], *more: Any) -> Callable[[Checkpoint], Family]:

@@ -50,6 +50,7 @@ def config(tmp_path: Path, name: str = "prm") -> dict[str, Any]:
 def test_the_mode_is_stored_and_another_one_is_another_labeler(scored: Cli, tmp_path: Path) -> None:
     called = scored("--mode", "medprm-compat", "--dtype", "float32", "--json")
     assert (called.code, called.document["done"]) == (0, 3)
+    assert (called.document["family"], called.document["aggregation"]) == ("medprm", "min")
     assert config(tmp_path)["mode"] == "medprm-compat"
     assert config(tmp_path)["packing"] == "medprm-compat"
     assert scored("--json").code == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,15 @@ def test_a_word_that_merely_spells_the_marker_is_no_med_prm(tmp_path: Path) -> N
     for tokenizer in (llama31("a ки"), mistral(), mistral(metaspace=True)):
         assert len(tokenizer("a ки", add_special_tokens=False)["input_ids"]) <= 3
         assert recognise(folder, tokenizer) is None
+
+
+@pytest.mark.slow
+def test_loading_says_nothing_of_a_head_that_we_read_ourselves(tmp_path: Path) -> None:
+    """transformers reports it as unexpected, over several lines, on standard error."""
+    folder = checkpoint(tmp_path, CASES["skywork-o1"])
+    code = f"from scoring import load_scorer; load_scorer({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_heads_of_other_families_are_refused_by_name(tmp_path: Path) -> None:
