@@ -50,8 +50,12 @@ format: $(SETUP)
 bench-lab: $(SETUP)
 	$(BIN)/python -m benchmarks.lab
 
-bench-judge bench-retrieve bench-score bench-evaluate bench-quotes: bench-%: $(SETUP)
+bench-judge bench-score bench-evaluate bench-quotes: bench-%: $(SETUP)
 	$(BIN)/python -m benchmarks.$*
+
+bench-retrieve: $(SETUP)
+	$(BIN)/python -m benchmarks.retrieve
+	$(BIN)/python -m benchmarks.retrieve_quality
 
 bench-continue: $(SETUP)
 	$(BIN)/python -m benchmarks.continuation
