@@ -51,6 +51,8 @@ class PolicyOptions:
     """Where the images of problems are, and whether they are shown."""
     stop: tuple[str, ...] = ()
     """Strings that end a continuation; cut off where a server leaves them in."""
+    answer_judge: str | None = None
+    """Model that compares free-text answers which spelling leaves apart; None for none."""
 
     def as_dict(self) -> dict[str, Any]:
         """What of it shapes the continuations, for the labeler's configuration."""
@@ -62,7 +64,11 @@ class PolicyOptions:
             "evidence": self.with_evidence,
             "template": self.template.name if self.template else None,
             **self.images.as_dict(),
-        } | ({"stop": list(self.stop)} if self.stop else {})
+        } | {name: value for name, value in self._seldom().items() if value}
+
+    def _seldom(self) -> dict[str, Any]:
+        """Named only where they are used: configurations stored before there were such options stay."""
+        return {"stop": list(self.stop), "answer_judge": self.answer_judge}
 
 
 def parse_spec(text: str) -> ModelSpec:

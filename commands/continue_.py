@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace as replace_fields
 from functools import partial
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from commands.answer_checking import checker_factory
 from commands.backends import PolicyOptions, parse_spec, policy
 from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.labelling import Labelled, evidence_source, label_missing
@@ -33,9 +34,11 @@ from commands.workspace import Workspace
 
 if TYPE_CHECKING:
     from inference.specs import ModelSpec
+    from labeling.answers import AnswerChecker
     from labeling.mc_config import MonteCarloConfig
     from labeling.stages import Policy
     from traces.context import TraceInContext
+    from traces.problem import Problem
 
 SYSTEM = (
     "Solve the question step by step, one step a line. End with a line that says "
@@ -73,6 +76,12 @@ Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", help="Ends a continuation; \\n is a line break; repeatable."),
 ]
+AnswerJudge = Annotated[
+    str | None,
+    typer.Option(
+        "--answer-judge", help="A model that compares free-text answers [default: spelling alone]."
+    ),
+]
 WithEvidence = Annotated[
     bool | None,
     typer.Option(
@@ -100,6 +109,7 @@ def continue_(
     temperature: Temperature = 0.7,
     separator: Separator = "\\n",
     stop: Stop = None,
+    answer_judge: AnswerJudge = None,
     evidence: WithEvidence = None,
     template: TemplateFolder = None,
     images: ImagesFolder = None,
@@ -129,6 +139,7 @@ def continue_(
         concurrency=concurrency,
         images=ImageOptions.of(ctx.obj, images, ignore_images),
         stop=tuple(text.replace("\\n", "\n") for text in stop or ()),
+        answer_judge=answer_judge,
     )
     return _continue(
         ctx.obj,
@@ -170,6 +181,7 @@ def _continue(
     replace: bool,
     json_output: bool,
 ) -> Outcome:
+    from inference.budget import Purse
     from traces.labels import Labeler, LabelerKind
 
     with workspace.open_store() as store, ExitStack() as closing:
@@ -180,11 +192,20 @@ def _continue(
         labeler = Labeler(str(tally.labeler), LabelerKind.MC, settings, model=str(spec))
         if options.with_evidence:
             labeler = evidence_source(store, str(tally.dataset), labeler)
+        purse = Purse(budget)
         chosen, hosted = policy(
-            spec, store, closing, options, allow_phi=allow_phi, truth=truth, budget_usd=budget
+            spec, store, closing, options, allow_phi=allow_phi, truth=truth, budget_usd=purse
+        )
+        checkers = checker_factory(
+            options.answer_judge, store, closing, purse=purse, truth=truth, allow_phi=allow_phi
         )
         stage = partial(
-            continue_stage, policy=chosen, config=config, hosted=hosted, allow_phi=allow_phi
+            continue_stage,
+            policy=chosen,
+            checkers=checkers,
+            config=config,
+            hosted=hosted,
+            allow_phi=allow_phi,
         )
         label_missing(store, tally, labeler, stage, limit=limit, replace=replace, truth=truth)
     return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
@@ -193,15 +214,15 @@ def _continue(
 def continue_stage(
     contexts: Iterable[TraceInContext],
     policy: Policy,
+    checkers: Callable[[Problem], AnswerChecker],
     config: MonteCarloConfig,
     hosted: bool,
     allow_phi: bool,
 ) -> Iterator[Labelled]:
     """The Monte-Carlo labeler as a stage of `label_missing`."""
-    from labeling.answers import AnswerChecker
     from labeling.pipeline import continue_traces
 
     for measured in continue_traces(
-        contexts, policy, AnswerChecker.for_problem, config, hosted=hosted, allow_phi=allow_phi
+        contexts, policy, checkers, config, hosted=hosted, allow_phi=allow_phi
     ):
         yield Labelled(measured.label, tuple(measured.continuations), measured.resolved_model)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands.answer_checking import checker_factory
 from commands.backends import PolicyOptions, parse_spec, policy
 from commands.image_options import ImageOptions
 from commands.labelling import Labelled, LabelStage
@@ -166,6 +167,7 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
         base_url=terms.base_url,
         concurrency=terms.concurrency,
         stop=tuple(stored.get("stop", ())),
+        answer_judge=stored.get("answer_judge"),
     )
     known = {each.name for each in fields(MonteCarloConfig)}
     config = MonteCarloConfig(**{key: stored[key] for key in stored if key in known})
@@ -178,8 +180,21 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
         truth=terms.truth,
         budget_usd=terms.purse,
     )
+    checkers = checker_factory(
+        options.answer_judge,
+        revived.store,
+        revived.closing,
+        purse=terms.purse,
+        truth=terms.truth,
+        allow_phi=terms.allow_phi,
+    )
     return partial(
-        continue_stage, policy=chosen, config=config, hosted=hosted, allow_phi=terms.allow_phi
+        continue_stage,
+        policy=chosen,
+        checkers=checkers,
+        config=config,
+        hosted=hosted,
+        allow_phi=terms.allow_phi,
     )
 
 

@@ -39,12 +39,19 @@ class AnswerChecker:
     """Compares a read answer with the gold one; None where that is undecided."""
 
     @classmethod
-    def for_problem(cls, problem: Problem, math: MathProcess | None = None) -> AnswerChecker:
+    def for_problem(
+        cls,
+        problem: Problem,
+        math: MathProcess | None = None,
+        means_same: Callable[[Problem, str], bool | None] | None = None,
+    ) -> AnswerChecker:
         """The checker for a problem, chosen by its options and its gold answer.
 
         Args:
             problem: with a gold answer; options make it multiple choice.
             math: where LaTeX is compared; None takes the shared worker, started when needed.
+            means_same: asked of free-text answers that spelling leaves apart
+                (`labeling.answer_judge`); None takes them for different.
 
         Raises:
             InputError: there is no gold answer, or it is none of the options.
@@ -61,7 +68,12 @@ class AnswerChecker:
             return cls("number", gold, _read_math, _equals_number(gold, math))
         if _is_math(gold):
             return cls("math", gold, _read_math, _equals_math(gold, math))
-        return cls("text", gold, _read_text, lambda answer: same_text(gold, answer))
+        if means_same is None:
+            return cls("text", gold, _read_text, lambda answer: same_text(gold, answer))
+        asked = means_same
+        return cls(
+            "text", gold, _read_text, lambda text: same_text(gold, text) or asked(problem, text)
+        )
 
     @classmethod
     def _for_options(cls, problem: Problem, gold: str) -> AnswerChecker:
