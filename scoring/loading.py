@@ -60,7 +60,7 @@ def load_scorer(
             not have, no room beside the reserve.
         PrmError: the checkpoint cannot be loaded, is not recognised or is of another family.
     """
-    named, compat = _named(family), mode == "medprm-compat"
+    named, compat = _named(family), _is_compat(mode, reserve)
     try:
         folder = checkpoint_folder(spec.removeprefix("hf:"))
         tokenizer = load_pretrained(AutoTokenizer, folder)
@@ -106,6 +106,17 @@ def _named(family: str | GenericLayout | None) -> str | GenericLayout | None:
             remedy="name it otherwise",
         )
     return layout
+
+
+def _is_compat(mode: str, reserve: int) -> bool:
+    """Whether Med-PRM's released script is to be repeated, with its own reserve."""
+    compat = mode == "medprm-compat"
+    if compat and reserve:
+        raise InputError(
+            "The mode medprm-compat has a reserve of its own, of 1,024 tokens.",
+            remedy="leave --reserve out",
+        )
+    return compat
 
 
 def _told(folder: Path, tokenizer: PreTrainedTokenizerBase, spec: str) -> str:

@@ -57,6 +57,8 @@ class Likelihood:
         self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
         self._head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._prompt = prompt or ContinuationPrompt()
+        added = tokenizer.added_tokens_decoder.values()
+        self._control = tuple(token.content for token in added if token.special)
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """The policy's prompt and all steps; each step is read where its tokens are predicted.
@@ -70,20 +72,40 @@ class Likelihood:
         )
         head = conversation_text(self.tokenizer, messages)
         steps = context.trace.steps
-        encoded = self.tokenizer(
-            head + separator.join(steps), add_special_tokens=False, return_offsets_mapping=True
-        )
+        ids, places = self._encoded(head, separator.join(steps))
         start = first_ids(self.tokenizer)
-        ids = tuple(encoded["input_ids"])
         start = () if ids[: len(start)] == start else start
         lengths = [len(step) + len(separator) * (number > 0) for number, step in enumerate(steps)]
         begins = list(accumulate(lengths[:-1], initial=len(head)))
         read_at: list[list[int]] = [[] for _ in steps]
-        for place, (begin, _) in enumerate(encoded["offset_mapping"]):
+        for place, (begin, _) in enumerate(places):
             step = bisect_right(begins, begin) - 1
             if step >= 0:
                 read_at[step].append(len(start) + place - 1)
         return LaidOutTrace(context.trace.id, (*start, *ids), tuple(map(tuple, read_at)))
+
+    def _encoded(self, head: str, written: str) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+        """Ids of the prompt with what is written behind it, and where each stands in the text.
+
+        Control tokens that are written in steps are spelled out: the text behind the prompt's last
+        control token is then encoded as mere text.
+        """
+        tokens = self.tokenizer
+        if not any(sign in written for sign in self._control):
+            found = tokens(head + written, add_special_tokens=False, return_offsets_mapping=True)
+            return tuple(found["input_ids"]), found["offset_mapping"]
+        opening = tokens(head, add_special_tokens=False, return_offsets_mapping=True)
+        ids, places = opening["input_ids"], opening["offset_mapping"]
+        kept = max((n for n, i in enumerate(ids, 1) if i in tokens.added_tokens_decoder), default=0)
+        cut = places[kept - 1][1] if kept else 0
+        rest = tokens(
+            head[cut:] + written,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=True,
+        )
+        behind = [(begin + cut, end + cut) for begin, end in rest["offset_mapping"]]
+        return (*ids[:kept], *rest["input_ids"]), [*places[:kept], *behind]
 
     def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
         """The probability of each following token."""

@@ -13,6 +13,7 @@ from inference.rendering import ContinuationPrompt, render_question
 from scoring import load_scorer
 from scoring.engine import Scorer
 from scoring.families.likelihood import Likelihood
+from tests.scoring.golden_cases import trace
 from tests.tiny_models import tiny_tokenizer
 from traces.context import TraceInContext
 
@@ -100,3 +101,21 @@ def test_a_tokenizer_without_offsets_is_refused(
     monkeypatch.setattr(type(tokenizer), "is_fast", False)
     with pytest.raises(PrmError, match="fast tokenizer"):
         Likelihood(tokenizer, checkpoint[0])
+
+
+def test_control_tokens_in_steps_stay_text(checkpoint: tuple[Any, Any]) -> None:
+    """They neither end the turn nor shift the other steps: these are read where they were."""
+    model, tokenizer = checkpoint
+    family = Likelihood(tokenizer, model)
+    context = trace("Which dose?", "It is 6 <|end|> ки", "So.")
+    laid_out = family.lay_out(context, ())
+    harmless = family.lay_out(trace("Which dose?", "It is 6 mg", "So."), ())
+    for token in ("<|end|>", "<|start|>", " ки"):
+        number = tokenizer.convert_tokens_to_ids(token)
+        assert laid_out.ids.count(number) == harmless.ids.count(number)
+    assert tokenizer.decode(list(laid_out.ids)).endswith("\n\nIt is 6 <|end|> ки\nSo.")
+    first, second = laid_out.read_at
+    # Each token behind the prompt is predicted once, the line break with the step behind it.
+    assert [*first, *second] == list(range(first[0], len(laid_out.ids) - 1))
+    assert first[0] == harmless.read_at[0][0]
+    assert tokenizer.decode([laid_out.ids[place + 1] for place in second]) == "\nSo."

@@ -128,5 +128,7 @@ def test_the_mode_is_med_prms_alone(medprm_folder: Path, qwen_folder: Path) -> N
         load_scorer(str(qwen_folder), mode=MODE)
     with pytest.raises(InputError, match="family medprm"):
         load_scorer(str(medprm_folder), family="likelihood", mode=MODE)
+    with pytest.raises(InputError, match="reserve"):
+        load_scorer(str(medprm_folder), mode=MODE, reserve=10)
     with pytest.raises(InputError, match="nonesuch"):
         load_scorer(str(medprm_folder), mode="nonesuch")
