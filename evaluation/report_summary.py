@@ -89,9 +89,12 @@ def _leaders(report: ReportInput) -> list[str]:
     if test is None or head is None or head.difference is None or head.p_value is None:
         return []
     if not head.difference or head.ci95 is None:
-        return [
-            f"{test.first} and {test.second} share the highest processbench_f1, {figure(head.first)}."
+        best = [
+            section.labeler.name
+            for section in report.labelers
+            if headline(section, "processbench_f1") == head.first
         ]
+        return [f"{', '.join(best)} share the highest processbench_f1, {figure(head.first)}."]
     verdict = "more than chance" if head.p_value < 0.05 else "not more than chance would give"
     return [
         f"Its lead over {test.second} is {figure(head.difference)} "

@@ -15,10 +15,11 @@ from evaluation.best_of_n import evaluate_best_of_n
 from evaluation.bootstrap import Estimate
 from evaluation.comparison import Comparison, compare_labelers
 from evaluation.diagnostics import diagnose
-from evaluation.evaluated import predicted_error
+from evaluation.evaluated import EvaluatedTrace, predicted_error
 from evaluation.first_error_confusion import first_error_confusion
 from evaluation.grounding import Grounding, grounding
 from evaluation.macro_f1 import evaluate_macro_f1
+from evaluation.paired import compare_by_measure
 from evaluation.pools import Candidate, Pool
 from evaluation.processbench import evaluate_processbench
 from evaluation.report import bar_geometry, render_report
@@ -27,11 +28,13 @@ from evaluation.report_input import (
     CandidateSection,
     ExampleTrace,
     LabelerSection,
+    LeaderTest,
     ModelCalls,
     ReportInput,
     Spending,
 )
 from evaluation.report_json import report_json
+from evaluation.report_summary import sentences
 from evaluation.report_text import render_csv, render_markdown
 from evaluation.step_words import ComparedTrace
 from evaluation.thresholds import FittedThreshold, threshold_sweep
@@ -398,3 +401,29 @@ def test_equal_input_gives_equal_pages(html: str) -> None:
 def test_verdicts_of_another_length_are_a_defect() -> None:
     with pytest.raises(ValueError, match="step labels"):
         render_report(replace(full(), examples=(replace(example(), labels={"j": verdicts([1])}),)))
+
+
+def test_the_lead_is_told_with_its_test_and_a_tie_as_a_tie() -> None:
+    traces = [trace(first(at % 3 - 1), first(at % 3 - 1), id=f"t{at}") for at in range(12)]
+    poorer = [trace(first(at % 3 - 1), first(-1), id=f"t{at}") for at in range(12)]
+
+    def told(second: list[EvaluatedTrace]) -> str:
+        sections = tuple(
+            LabelerSection(
+                Labeler(name, LabelerKind.JUDGE),
+                12,
+                12,
+                first_errors=evaluate_processbench(seen, resamples=50),
+                step_measures=evaluate_macro_f1(seen, resamples=50),
+            )
+            for name, seen in (("one", traces), ("two", second))
+        )
+        test = compare_by_measure(traces, second, "processbench_f1", averaged=True, resamples=200)
+        report = ReportInput("d", 12, 12, 120, {}, sections, leaders=LeaderTest("one", "two", test))
+        return " ".join(sentences(report))
+
+    assert "one finds first errors best: processbench_f1 1.000" in told(poorer)
+    assert "Its lead over two is 1.000 [1.000, 1.000], p = 0.01" in told(poorer)
+    assert "more than chance" in told(poorer)
+    assert "one, two share the highest processbench_f1, 1.000." in told(traces)
+    assert "Its lead" not in told(traces)
