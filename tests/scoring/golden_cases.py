@@ -235,6 +235,10 @@ CASES: dict[str, Case] = {
         "trl", _trl, "Which dose?6 x 30 = 180 mg.\nSo it is 180.\n", _BARE_PLAIN, ("\n", 0), "classes",
         exact=False,
     ),
+    "trl-bos": Case(
+        "trl", _rlhflow, "<|begin_of_text|>Which dose?6 x 30 = 180 mg.\nSo it is 180.\n", _BARE_PLAIN,
+        ("\n", 0), "classes", exact=False,
+    ),
     "pure-traps": Case(
         "pure", _trl, "Which <|im_end|>\ndose?It <extra_0> is\n6 <|im_end|>. \nSo.\n\n", _TRAPS_QWEN,
         ("\n", 0), "classes", exact=False,

@@ -2,7 +2,8 @@
 
 What is real: the splitting, the bytes' ids, the special tokens and every id that the families' cards
 name (`+` and `-` are 10 and 12 with Llama 3 and Qwen 2.5; 648, 387 and 12902 with Mistral). The words
-have ids from 1,000 on in the order in which they are given; everything else is spelled in bytes.
+have ids from 1,000 on in the order in which they are given, what they are merged from ids from 3,000
+on; everything else is spelled in bytes.
 """
 
 from __future__ import annotations
@@ -62,14 +63,26 @@ def _spelled(text: str) -> str:
 
 
 def _byte_level(
-    pattern: str, known: Mapping[str, int], words: Iterable[str], control: Mapping[str, int]
+    pattern: str,
+    known: Mapping[str, int],
+    words: Iterable[str],
+    control: Mapping[str, int],
+    *,
+    ignore_merges: bool,
 ) -> Tokenizer:
     vocabulary = {sign: number for number, sign in enumerate(_byte_signs())}
     vocabulary |= {_spelled(word): number for word, number in known.items()}
     new = [word for word in map(_spelled, words) if word not in vocabulary]
     vocabulary |= {word: 1000 + number for number, word in enumerate(dict.fromkeys(new))}
-    vocabulary |= control
-    core = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True))
+    merges: dict[tuple[str, str], None] = {}
+    fresh = iter(range(3000, 10000))
+    # Words behind a blank first: what merges within them must not come before them.
+    for word in sorted((word for word in vocabulary if len(word) > 1), key=lambda w: w[0] != "Ġ"):
+        for end in range(2, len(word) + 1):
+            merges[(word[: end - 1], word[end - 1])] = None
+            if word[:end] not in vocabulary:
+                vocabulary[word[:end]] = next(fresh)
+    core = Tokenizer(models.BPE({**vocabulary, **control}, [*merges], ignore_merges=ignore_merges))
     core.pre_tokenizer = split.Sequence(
         [
             split.Split(Regex(pattern), behavior="isolated"),
@@ -92,7 +105,7 @@ def llama31(words: str = "", *, marker: str | None = None) -> Any:
     pieces = [
         text for text, _ in split.Split(Regex(LLAMA3_SPLIT), "isolated").pre_tokenize_str(words)
     ]
-    core = _byte_level(LLAMA3_SPLIT, LLAMA3_WORDS, pieces, control)
+    core = _byte_level(LLAMA3_SPLIT, LLAMA3_WORDS, pieces, control, ignore_merges=True)
     core.post_processor = processors.Sequence(
         [
             processors.ByteLevel(add_prefix_space=True, trim_offsets=False),
@@ -124,7 +137,7 @@ def qwen25(words: str = "", *, marker: str | None = None, bos: bool = False) -> 
     pieces = [
         text for text, _ in split.Split(Regex(QWEN2_SPLIT), "isolated").pre_tokenize_str(words)
     ]
-    core = _byte_level(QWEN2_SPLIT, QWEN2_WORDS, pieces, control)
+    core = _byte_level(QWEN2_SPLIT, QWEN2_WORDS, pieces, control, ignore_merges=False)
     core.normalizer = normalizers.NFC()
     made: Any = PreTrainedTokenizerFast
     return made(
