@@ -5,7 +5,10 @@ Both sides sample with the same k, temperature and max_new_tokens, both end a ro
 turn (the random model has none, so all its rows are equally long), and both use all processors. They take
 turns within a round; greedily, with one sequence a prefix, both must write the same texts.
 
-    python -m benchmarks.continuation_engine [--quick] [--rounds 1] [--only lab|llama] [--json]
+    python -m benchmarks.continuation_engine [--quick] [--rounds 1] [--only lab|llama] [--prefixes 8]
+        [--problems 24] [--threads 1] [--json]
+
+`--prefixes` of all prefixes, evenly spread, stand for all of them on the side of `generate`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,16 +173,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small models: shows that it runs")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", choices=("lab", "llama"))
+    parser.add_argument("--prefixes", type=int, help="for generate [default: 24 and 2]")
+    parser.add_argument("--problems", type=int, default=24, help="of the lab, two traces each")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="one JSON line a row as well")
     options = parser.parse_args(argv)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(options.threads)
     print("          case |   k | prefixes | generate/s | engine/s | ratio |  cpu* | greedy equal")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for make in (lab_case, llama_case):
-            if options.only and not make.__name__.startswith(options.only):
+        problems = 4 if options.quick else options.problems
+        made: dict[str, Callable[[], Case]] = {
+            "lab": lambda: lab_case(problems=problems),
+            "llama": lambda: llama_case(Path(scratch), quick=options.quick),
+        }
+        for name, make in made.items():
+            if options.only not in (None, name):
                 continue
-            rows.append(measure(make(Path(scratch), quick=options.quick), options.rounds))
+            case = make()
+            if options.prefixes:
+                case = replace(case, generate_prefixes=options.prefixes)
+            rows.append(measure(case, options.rounds))
             show(rows[-1])
             if options.json:
                 print(json.dumps(rows[-1]))

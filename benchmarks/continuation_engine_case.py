@@ -40,20 +40,19 @@ class Case:
     """Prefixes whose greedy texts are compared."""
 
 
-def lab_case(scratch: Path, *, quick: bool) -> Case:
+def lab_case(*, problems: int) -> Case:
     """The lab's policy (0.7M parameters, prefixes of 100 to 200 tokens), which ends its turns itself."""
-    workspace = build_workspace(5, 4 if quick else 24)
-    problems = {one.id: one for one in workspace.problems}
+    workspace = build_workspace(5, problems)
+    asked = {one.id: one for one in workspace.problems}
     contexts = tuple(
         TraceInContext(
-            Problem(one.problem_id, problems[one.problem_id].question),
+            Problem(one.problem_id, asked[one.problem_id].question),
             Trace(one.id, one.problem_id, one.steps),
-            (_evidence(problems[one.problem_id]),),
+            (_evidence(asked[one.problem_id]),),
         )
         for one in workspace.traces
     )
-    limits = (6, 6) if quick else (24, 48)
-    return Case("lab policy", model_folder("policy"), contexts, 16, 130, *limits)
+    return Case("lab policy", model_folder("policy"), contexts, 16, 130, problems, 2 * problems)
 
 
 def _evidence(problem: LabProblem) -> Evidence:
