@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel
@@ -17,6 +18,7 @@ from inference.prefix_sharing_kept import KeptPrefixes
 from inference.prefix_sharing_wave import Row, Wave, Written
 from inference.stop_strings import StopStrings
 
+_Made = TypeVar("_Made")
 _CACHE_BYTES = 1 << 30
 """Key-value bytes kept at once on a processor."""
 _GPU_SHARE = 0.4
@@ -114,23 +116,22 @@ class PrefixEngine:
         self, group: Sequence[SharedTrace], rule: SamplingRule, max_new: int, stops: StopStrings
     ) -> Iterator[WrittenTrace]:
         """Prefill the group and write its rows; half of the group first if it does not fit."""
-        try:
-            layers, computed = self._kept.prefill(
-                self._model, [(trace.name, _shared(trace)) for trace in group]
-            )
-        except RuntimeError as fault:
-            if len(group) == 1 or not is_out_of_memory(fault):
-                raise
+        prefilled = _unless_full(lambda: self._prefill(group), may_halve=len(group) > 1)
+        if prefilled is None:
             let_go(self._model.device)
             middle = len(group) // 2
             for half in (group[:middle], group[middle:]):
                 yield from self._continue_group(half, rule, max_new, stops)
             return
+        layers, computed = prefilled
         rows = [(number, row) for number, trace in enumerate(group) for row in trace.rows]
         written = self._write(layers, rows, rule, max_new, stops)
         for trace, new in zip(group, computed, strict=True):
             tails = sum(len(row.tail) - 1 for row in trace.rows)
             yield WrittenTrace(tuple(next(written) for _ in trace.rows), new + tails)
+
+    def _prefill(self, group: Sequence[SharedTrace]) -> tuple[list[PrefixLayer], list[int]]:
+        return self._kept.prefill(self._model, [(trace.name, _shared(trace)) for trace in group])
 
     def _write(
         self,
@@ -144,20 +145,36 @@ class PrefixEngine:
         own = max((len(row.tail) for _, row in rows), default=1) + max_new_tokens - 1
         start = 0
         while start < len(rows):
-            size = max(1, min(self._cache_tokens // 2 // own, self._most_rows))
-            size = min(size, len(rows) - start)
-            try:
-                wave = Wave(self._model, layers, rows[start : start + size], rule, max_new_tokens)
-                wave.run(self._end_ids, stops)
-            except RuntimeError as fault:
-                if size == 1 or not is_out_of_memory(fault):
-                    raise
+            size = max(1, min(self._cache_tokens // 2 // own, self._most_rows, len(rows) - start))
+            some = rows[start : start + size]
+
+            def wave(some: Sequence[tuple[int, Row]] = some) -> Wave:
+                made = Wave(self._model, layers, some, rule, max_new_tokens)
+                made.run(self._end_ids, stops)
+                return made
+
+            done = _unless_full(wave, may_halve=size > 1)
+            if done is None:
                 self._most_rows = size // 2
                 let_go(self._model.device)
                 continue
-            self.near_ties += int(wave.near_ties.sum())
-            yield from wave.written(stops)
+            self.near_ties += int(done.near_ties.sum())
+            yield from done.written(stops)
             start += size
+
+
+def _unless_full(work: Callable[[], _Made], *, may_halve: bool) -> _Made | None:
+    """What the work gives; None if memory ran out. Then nothing of it is held any more.
+
+    Raises:
+        RuntimeError: another fault, or memory ran out for work that cannot be halved.
+    """
+    try:
+        return work()
+    except RuntimeError as fault:
+        if not may_halve or not is_out_of_memory(fault):
+            raise
+        return None
 
 
 def _shared(trace: SharedTrace) -> tuple[int, ...]:
