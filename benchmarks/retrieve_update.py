@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +59,31 @@ def command(workspace: Path) -> list[str]:
     return [sys.executable, "-m", "cli", "--workspace", str(workspace), "index", "--json"]
 
 
-def measured(workspace: Path) -> tuple[float, int]:
-    """Wall seconds and peak resident bytes of `stepgold index`."""
+@dataclass(frozen=True)
+class Cost:
+    """What a run of the command took."""
+
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Seconds over all its threads: the figure that other work on the machine changes least."""
+    peak: int
+    """Peak resident bytes."""
+
+    def __str__(self) -> str:
+        return f"{self.cpu:.0f} CPU s ({self.wall:.0f} s), peak {self.peak / 2**30:.2f} GiB"
+
+
+def measured(workspace: Path) -> Cost:
+    """What `stepgold index` takes."""
     began = time.perf_counter()
     process = subprocess.Popen(command(workspace), stdout=subprocess.DEVNULL, stderr=sys.stderr)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise RuntimeError(f"stepgold index ended with {process.returncode}")
-    return time.perf_counter() - began, usage.ru_maxrss * 1024
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(time.perf_counter() - began, cpu, usage.ru_maxrss * 1024)
 
 
 def prepare(workspace: Path, real: Sequence[str], vectors: Vectors, really: int) -> list[str]:
@@ -86,28 +103,33 @@ def prepare(workspace: Path, real: Sequence[str], vectors: Vectors, really: int)
 def build_and_add(
     workspace: Path, real: Sequence[str], vectors: Vectors, rate: float, really: int
 ) -> None:
-    """Print peak memory of building, and what adding 1% costs as a share of building."""
+    """Print peak memory of building, and what adding 1% costs as a share of building.
+
+    Args:
+        workspace: made here.
+        real: texts to make passages of.
+        vectors: as many vectors as passages.
+        rate: passages encoded a CPU second.
+        really: of how many passages the vectors are not brought.
+    """
     texts = prepare(workspace, real, vectors, really)
-    seconds, peak = measured(workspace)
-    count = len(texts)
-    rest = max(0.0, seconds - really / rate)
+    count, first = len(texts), measured(workspace)
+    rest = max(0.0, first.cpu - really / rate)
     build = count / rate + rest
-    print(f"\n{count:,} passages, {really:,} of them encoded in this run:", flush=True)
-    print(f"- `stepgold index`: {seconds:.0f} s, peak resident memory {peak / 2**30:.2f} GiB")
+    print(f"\n- `stepgold index`, {count:,} passages, {really:,} of them encoded: {first}")
     print(
-        f"- building with all encoding ({rate:.1f} a second measured): {build:.0f} s,"
-        f" of which all but encoding {rest:.0f} s"
+        f"- so building with all encoding, at {rate:.1f} a CPU second: {build:.0f} CPU s,"
+        f" of which {rest:.0f} are not encoding"
     )
     more = count // 100
     with Store.open(f"sqlite:///{workspace / 'stepgold.db'}") as store:
         add_passages(store, texts_of(real, count + more)[count:], count)
-    added, peak = measured(workspace)
+    added = measured(workspace)
     print(
-        f"- adding {more:,} passages, encoding, start of the program and all: {added:.1f} s ="
-        f" {added / build:.2%} of building; peak {peak / 2**30:.2f} GiB"
+        f"- adding {more:,} passages, encoding and start of the program in it: {added}"
+        f" = {added.cpu / build:.2%} of building"
     )
-    again, _ = measured(workspace)
-    print(f"- `stepgold index` again, nothing to do: {again:.1f} s", flush=True)
+    print(f"- `stepgold index` again, nothing to do: {measured(workspace)}", flush=True)
 
 
 def kills(workspace: Path, real: Sequence[str], queries: Vectors, *, times: int) -> None:
@@ -119,7 +141,7 @@ def kills(workspace: Path, real: Sequence[str], queries: Vectors, *, times: int)
     with Store.open(f"sqlite:///{workspace / 'stepgold.db'}") as store:
         count = sum(corpus.passages for corpus in store.corpora())
         add_passages(store, texts_of(real, count + 100)[count:], count)
-    takes, _ = measured(workspace)
+    takes = measured(workspace).wall
     after = _answers(folder, encoder, queries)
     seen = {"before": 0, "after": 0, "a mixture": 0}
     for moment in np.random.default_rng(0).uniform(0.1, 1, size=times):
