@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -160,6 +160,14 @@ def test_a_store_that_cannot_write_ends_the_run() -> None:
         list(dispatcher.run([request("a")]))
 
 
+def wait_for(true: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        threading.Event().wait(0.002)
+    return true()
+
+
 def test_a_caller_that_stops_early_loses_nothing_that_was_sent() -> None:
     gate = threading.Event()
     store, model = MemoryResponses(), ScriptedModel()
@@ -168,6 +176,7 @@ def test_a_caller_that_stops_early_loses_nothing_that_was_sent() -> None:
         model.gate = gate
         run = dispatcher.run(request(name) for name in ("a", "b", "c", "known", "d"))
         assert next(run)[0].meta["text"] == "known"
+        assert wait_for(lambda: len(model.calls) == 4)
         assert len(store.kept) == 1, "a, b and c are still on the wire"
         threading.Timer(0.05, gate.set).start()
         run.close()  # type: ignore[attr-defined]  # a generator

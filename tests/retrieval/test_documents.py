@@ -72,7 +72,7 @@ def pdf_bytes(pages: list[str | None], title: str = "", password: str | None = N
 def unlisted(folder: Path) -> Iterator[None]:
     """A folder that may not be listed, seen by a user who is not root."""
     root = os.geteuid() == 0
-    for parent in [folder, *folder.parents][:4] if root else []:
+    for parent in [folder, *folder.parents][:5] if root else []:  # a worker's folder too
         parent.chmod(0o755)
     folder.chmod(0)
     if root:
