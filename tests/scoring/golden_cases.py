@@ -182,6 +182,12 @@ CASES: dict[str, Case] = {
         "medprm-orm", _medprm, llama(OUTCOME, _USER + "6 x 30 = 180 mg. So it is 180. ки", opened=True),
         _PLAIN, (" ки", 0), signs=_SIGNS,
     ),
+    "medprm-orm-documents": Case(
+        "medprm-orm", _medprm,
+        llama(STEPWISE, "Document 1: The dose is 6.\n\nDocument 2: 180 ки is fatal.\n\nQuestion: "
+              "Which dose?\n\nExplanation: It is 180. ки", opened=True),
+        _WITH, (" ки", 0), signs=_SIGNS, exact=False,
+    ),
     "medprm-compat": Case(
         "medprm", _medprm,
         "<|begin_of_text|>" + llama(STEPWISE, "Document 1: The dose is 6.\n\nDocument 2: 180 ки is "
