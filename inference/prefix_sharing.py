@@ -28,9 +28,9 @@ class PrefixLayer:
     """One layer's keys and values of all traces of a group, right-padded."""
 
     keys: Tensor
-    """`[traces, key-value heads, head width, tokens]`: transposed, for a faster product."""
-    values: Tensor
     """`[traces, key-value heads, tokens, head width]`."""
+    values: Tensor
+    """As `keys`."""
 
 
 class SharedPrefix:
@@ -145,10 +145,7 @@ def prefill(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> list[Prefix
     cache = DynamicCache()
     model.base_model(input_ids=padded.to(model.device), past_key_values=cache, use_cache=True)
     layers: list[Any] = cache.layers
-    return [
-        PrefixLayer(layer.keys.transpose(-1, -2).contiguous(), layer.values.contiguous())
-        for layer in layers
-    ]
+    return [PrefixLayer(layer.keys.contiguous(), layer.values.contiguous()) for layer in layers]
 
 
 def shared_prefix_attention(
@@ -217,7 +214,14 @@ def _attend_prefix(
     grid = shared.to_grid(query).view(traces, slots, kv_heads, group, width)
     grid = grid.permute(0, 2, 3, 1, 4).reshape(traces, kv_heads, group * slots, width)
     bias = shared.bias.repeat(1, 1, group, 1) if group > 1 else shared.bias
-    out, mass = _attend(grid, layer.keys, layer.values, bias)
+    if grid.device.type == "cpu" and grid.dtype == torch.float32:
+        # In one go, block by block in the processor's cache: a quarter of the time of the products apart.
+        out, mass = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            grid, layer.keys, layer.values, 0.0, False, attn_mask=bias, scale=1.0
+        )
+        mass = mass.unsqueeze(-1)
+    else:
+        out, mass = _attend(grid, layer.keys.transpose(-1, -2), layer.values, bias)
     out, mass = (
         shared.from_grid(
             part.view(traces, kv_heads, group, slots, -1)

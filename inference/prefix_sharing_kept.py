@@ -30,7 +30,7 @@ class Kept:
 
     def cut(self, tokens: int) -> Kept:
         """Its first tokens (a view)."""
-        layers = [PrefixLayer(one.keys[..., :tokens], one.values[..., :tokens, :]) for one in self.layers]  # fmt: skip
+        layers = [PrefixLayer(one.keys[..., :tokens, :], one.values[..., :tokens, :]) for one in self.layers]  # fmt: skip
         return Kept(self.ids[:tokens], tuple(layers))
 
 
@@ -125,7 +125,7 @@ def extend(model: PreTrainedModel, pasts: Sequence[Kept], ids: Sequence[Ids]) ->
         fed[row, : len(tokens)] = torch.tensor(tokens)
     cache = DynamicCache()
     for number, layer in enumerate(_together(pasts)):
-        cache.update(layer.keys.transpose(-1, -2), layer.values, number)
+        cache.update(layer.keys, layer.values, number)
     steps = torch.arange(new, device=device)
     model.base_model(
         input_ids=fed.to(device),
@@ -165,13 +165,13 @@ def _joined(layer: Any, row: int, known: int, seen: int, whole: int) -> PrefixLa
         torch.cat([part[row : row + 1, :, :known], part[row : row + 1, :, seen : seen + whole - known]], dim=2)
         for part in (layer.keys, layer.values)
     )  # fmt: skip
-    return PrefixLayer(keys.transpose(-1, -2).contiguous(), values)
+    return PrefixLayer(keys, values)
 
 
 def _row(layers: Sequence[PrefixLayer], row: int, ids: Ids) -> Kept:
     """One trace of a padded group (a view)."""
     one = slice(row, row + 1)
-    cut = [PrefixLayer(each.keys[one, ..., : len(ids)], each.values[one, :, : len(ids)]) for each in layers]  # fmt: skip
+    cut = [PrefixLayer(each.keys[one, :, : len(ids)], each.values[one, :, : len(ids)]) for each in layers]  # fmt: skip
     return Kept(ids, tuple(cut))
 
 
@@ -180,11 +180,11 @@ def _together(prefixes: Sequence[Kept]) -> list[PrefixLayer]:
     longest = max(len(one.ids) for one in prefixes)
     layers = []
     for number, first in enumerate(prefixes[0].layers):
-        _, heads, width, _ = first.keys.shape
-        keys = first.keys.new_zeros((len(prefixes), heads, width, longest))
+        _, heads, _, width = first.keys.shape
+        keys = first.keys.new_zeros((len(prefixes), heads, longest, width))
         values = first.values.new_zeros((len(prefixes), heads, longest, first.values.shape[-1]))
         for row, one in enumerate(prefixes):
-            keys[row, ..., : len(one.ids)] = one.layers[number].keys[0]
+            keys[row, :, : len(one.ids)] = one.layers[number].keys[0]
             values[row, :, : len(one.ids)] = one.layers[number].values[0]
         layers.append(PrefixLayer(keys, values))
     return layers

@@ -67,7 +67,7 @@ def test_rounds_give_the_keys_of_one_prefill_and_stay_within_the_budget(
         for row, (_, ids) in enumerate(traces):
             alone = prefill(model, [ids])
             for got, wanted in zip(layers, alone, strict=True):
-                keys, values = got.keys[row, ..., : len(ids)], got.values[row, :, : len(ids)]
+                keys, values = got.keys[row, :, : len(ids)], got.values[row, :, : len(ids)]
                 assert torch.allclose(keys, wanted.keys[0], atol=TOLERANCE)
                 assert torch.allclose(values, wanted.values[0], atol=TOLERANCE)
         assert kept.tokens <= budget

@@ -200,7 +200,7 @@ def test_finished_rows_leave_the_batch(tokenizer: PreTrainedTokenizerFast) -> No
 def test_the_grid_keeps_rows_apart() -> None:
     keys = torch.randn(3, 1, 4, 2)
     rows_of = torch.tensor([0, 0, 2])
-    shared = SharedPrefix([PrefixLayer(keys.mT, keys)], rows_of, torch.tensor([1, 4, 2]))
+    shared = SharedPrefix([PrefixLayer(keys, keys)], rows_of, torch.tensor([1, 4, 2]))
     rows = torch.arange(6.0).view(3, 2)
     assert torch.equal(shared.from_grid(shared.to_grid(rows)), rows)
     hidden = (shared.bias < 0).view(3, 2, 4)
