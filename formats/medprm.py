@@ -18,6 +18,7 @@ from formats.container import RawRow
 from formats.export_row import CannotCarry, ExportRow, FormatLimit, binary_verdicts, require_word
 from formats.fields import Misfit, Reading, RowFault
 from formats.file_format import FileFormat, Rendered
+from formats.gold import stated_id
 from formats.parts import Part, parts_of
 from traces.abstention import AbstentionReason
 from traces.evidence import Evidence
@@ -72,6 +73,8 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
     subset = reading.subset or fields.optional_text_of(row, "data_source") or "default"
     for index, solution in enumerate(solutions):
         trace_id = f"{question_id}:{index}"
+        if isinstance(solution, dict):
+            trace_id = stated_id(solution, trace_id)
         try:
             yield from _solution(raw, reading, solution, problem, evidence, trace_id, subset)
         except RowFault as fault:
@@ -98,7 +101,9 @@ def _solution(
         subset=subset,
         final_answer=fields.optional_text_of(solution, "answer"),
         final_answer_correct=bool(right) if right in (0, 1) else None,
-        meta=fields.rest_of(solution, "prm_processed_solution", "orm_label", "answer", *keys),
+        meta=fields.rest_of(
+            solution, "prm_processed_solution", "orm_label", "answer", "trace_id", *keys
+        ),
     )
     labels, misfits = [], []
     for labeler in LABELERS:

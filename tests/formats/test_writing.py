@@ -120,6 +120,15 @@ def test_medprm_gathers_the_solutions_of_a_question(tmp_path: Path) -> None:
     assert second["question_id"] == "q2"
 
 
+def test_medprm_gives_the_ids_back_where_a_question_stands_in_two_subsets(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    rows = [row([C, I], id="a", subset="one"), row([C], id="b", subset="two")]
+    assert write_file("medprm", path, rows).written == 2
+    traces, rejected = read("medprm", path)
+    assert [(item.trace.id, item.trace.subset) for item in traces] == [("a", "one"), ("b", "two")]
+    assert rejected == []
+
+
 def test_medprm_keeps_mc_scores_and_verdicts_apart(tmp_path: Path) -> None:
     label = TraceLabel("t1", (StepLabel(C, 0.25), StepLabel(I, 0.0)))
     write_file(
