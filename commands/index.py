@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Thing = TypeVar("Thing")
 
+_READ_AT_ONCE = 1000
+
 
 def index(
     ctx: typer.Context,
@@ -55,8 +57,12 @@ def index(
         )
         # Words beside vectors, so that no later command waits for them.
         lexical_index(workspace, store, corpora.fingerprint)
-        passages = (passage for _, passage in store.passages())
-        long = say_over_window(passages, loaded) if update.encoded else NOT_LOOKED_AT
+        encoded = (
+            passage
+            for at in range(0, len(update.encoded), _READ_AT_ONCE)
+            for passage in store.passages_by_id(update.encoded[at : at + _READ_AT_ONCE]).values()
+        )
+        long = say_over_window(encoded, loaded) if update.encoded else NOT_LOOKED_AT
     if update.rebuilt:
         note(f"the index was built anew: {update.rebuilt}")
     tally.done, tally.unchanged = update.added, update.kept
@@ -64,7 +70,7 @@ def index(
         encoder=loaded.name,
         passages=update.added + update.kept,
         removed=update.removed,
-        encoded=update.encoded,
+        encoded=len(update.encoded),
         kind=update.kind,
         **long,
         recall_at_10=update.quality.recall_at_10 if update.quality else None,
@@ -79,7 +85,7 @@ def _shown(things: Iterable[Thing], total: int, label: str) -> Iterable[Thing]:
 def _words(update: IndexUpdate, encoder: str) -> str:
     found = f"{update.kind}, exact" if update.quality is None else _quality_words(update)
     count = update.added + update.kept
-    changes = f"{update.added} added, {update.removed} removed, {update.encoded} texts encoded"
+    changes = f"{update.added} added, {update.removed} removed, {len(update.encoded)} texts encoded"
     return f"index: {count} passages ({changes}), encoder {encoder}, {found}" + (
         "" if update.added or update.removed or update.rebuilt else ", up to date"
     )

@@ -54,8 +54,11 @@ def encode_missing(
     encoder: Encoder,
     journal: VectorJournal,
     progress: Progress,
-) -> int:
-    """Encode into the journal each wanted text that is neither known nor there; return how many.
+) -> list[int]:
+    """Encode into the journal each wanted text that is neither known nor there.
+
+    Returns:
+        The id of one passage of each text that was encoded.
 
     Raises:
         CorpusError: a passage is not what it was when `wanted` was read.
@@ -71,7 +74,7 @@ def encode_missing(
         run = _encoded(missing, corpora, encoder, journal)
         for _ in progress(run, len(missing), "encode passages"):
             pass
-    return len(missing)
+    return sorted(missing)
 
 
 def _encoded(

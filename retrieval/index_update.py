@@ -7,7 +7,7 @@ into a journal first: a killed run is taken up where it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +45,8 @@ class IndexUpdate:
     """Passages that were in it already."""
     removed: int
     """Passages that were in it and are in no corpus any more."""
-    encoded: int
-    """Different texts that were encoded."""
+    encoded: Sequence[int]
+    """The id of one passage of each different text that was encoded."""
     rebuilt: str | None
     """Why it was built anew although there was an index; None if it was not."""
 
@@ -83,7 +83,7 @@ def update_index(
         ):
             VectorJournal.discard(folder)
             manifest = read_manifest(folder)
-            return IndexUpdate(manifest.kind, manifest.quality, 0, manifest.count, 0, 0, None)
+            return IndexUpdate(manifest.kind, manifest.quality, 0, manifest.count, 0, (), None)
         with VectorJournal(folder, encoder.name, encoder.dimension) as journal:
             before, unusable = _before(folder, encoder.name)
             wanted = IndexEntries.of(corpora.passages())
