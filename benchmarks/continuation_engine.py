@@ -192,7 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 continue
             case = make()
             if options.prefixes:
-                case = replace(case, generate_prefixes=options.prefixes)
+                few = options.prefixes
+                case = replace(case, generate_prefixes=few, greedy_prefixes=2 * few)
             rows.append(measure(case, options.rounds))
             show(rows[-1])
             if options.json:
