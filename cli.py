@@ -105,6 +105,15 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _print(outcome: Outcome) -> None:
+    try:
+        _write(outcome)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `| head` has read enough: the work is done, and at exit Python would flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(outcome: Outcome) -> None:
     if outcome.as_json:
         print(json.dumps(outcome.document, ensure_ascii=False, allow_nan=False))
         return

@@ -10,7 +10,19 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
 Dataset = Annotated[str, typer.Option("--dataset", help="The dataset in the workspace.")]
 LabelerName = Annotated[str, typer.Option("--labeler", help="The labeler in the dataset.")]
-Name = Annotated[str, typer.Option("--name", help="The labeler's name in the dataset.")]
+
+
+def _one_line(name: str) -> str:
+    """Checked here: the store would refuse the name only after the first call was paid for."""
+    if not name.strip() or "\n" in name or "\r" in name:
+        raise typer.BadParameter("a name is one line that is not blank")
+    return name
+
+
+Name = Annotated[
+    str,
+    typer.Option("--name", callback=_one_line, help="The labeler's name in the dataset."),
+]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Replace what is stored under this name by another.")
 ]

@@ -28,7 +28,7 @@ from commands.retry_stages import (
 )
 from commands.workspace import Workspace
 from traces.abstention import AbstentionReason
-from traces.errors import BudgetExhausted, ToolkitError
+from traces.errors import BudgetExhausted, InputError, ToolkitError
 from traces.labels import LabelerKind
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def _work(
     """What can be retried, labeler by labeler; one that is named has to exist."""
     if dataset is not None:
         store.require_dataset(dataset)
-        if name is not None:
-            store.labeler(dataset, name)
+    if name is not None:
+        _require_labeler(store, dataset, name)
     found = []
     for row in store.labelers(dataset):
         if row.labeler.kind not in REVIVERS or name not in (None, row.labeler.name):
@@ -125,6 +125,17 @@ def _work(
             left = len(failed) - sum(map(len, groups.values()))
             found.append(Work(row, dict(sorted(groups.items())), left))
     return found
+
+
+def _require_labeler(store: Store, dataset: str | None, name: str) -> None:
+    """A name with a slip must not look like a labeler that has nothing to retry."""
+    if dataset is not None:
+        store.labeler(dataset, name)
+        return
+    known = sorted({row.labeler.name for row in store.labelers()})
+    if name not in known:
+        remedy = f"known: {', '.join(known)}" if known else "there is none yet"
+        raise InputError(f"There is no labeler '{name}'.", remedy=remedy)
 
 
 def _tally(work: Work) -> Tally:

@@ -48,7 +48,9 @@ class RetrievalConfig:
         """
         _require(self.k >= 1, f"Cannot look for {self.k} passages.", "choose k of at least 1")
         _require(
-            self.mode in MODES, f"There is no way '{self.mode}'.", f"choose {', '.join(MODES)}"
+            self.mode in MODES,
+            f"There is no search mode '{self.mode}'.",
+            f"choose {', '.join(MODES)}",
         )
         _require(
             self.query in QUERIES, f"No query is '{self.query}'.", f"choose {', '.join(QUERIES)}"

@@ -5,6 +5,7 @@ What cannot be read is yielded as a `DocumentProblem` with its reason, and the r
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -163,6 +164,9 @@ def file_hash(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
+    if path.exists() and not path.is_file():
+        # Opening a named pipe would wait for ever for somebody to write into it.
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -182,6 +186,8 @@ def read_file(
         yield DocumentProblem(file.path, reason)
         return
     try:
+        if not file.path.is_file() and file.path.exists():
+            raise ValueError("cannot be read (it is a pipe, a socket or a device, not a file)")
         if file.path.stat().st_size == 0:
             raise ValueError("is empty (0 bytes)")
         yield from reader(file.path, file.name, max_bytes)

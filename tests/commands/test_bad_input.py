@@ -206,3 +206,10 @@ def test_a_read_only_folder_is_refused(cli: Cli, traces_file: Path) -> None:
         cli("import", "traces", traces_file, "--dataset", "d", workspace=Path("/proc/stepgold")),
         "--workspace",
     )
+
+
+def test_a_blank_labeler_name_is_refused_before_anything_is_asked(cli: Cli, tmp_path: Path) -> None:
+    cli("import", "traces", str(lines(tmp_path / "t.jsonl", ROW)), "--dataset", "d")
+    refused(
+        cli("judge", "--dataset", "d", "--judge", "openai:m", "--name", " "), "--name", "not blank"
+    )

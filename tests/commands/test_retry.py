@@ -164,7 +164,14 @@ def test_a_consensus_takes_the_new_word(
     assert after["done"] + sum(after["abstained"].values()) == 1
 
 
-@pytest.mark.parametrize("argv", [("--dataset", "nope"), ("--dataset", "d", "--labeler", "nope")])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--dataset", "nope"),
+        ("--dataset", "d", "--labeler", "nope"),
+        ("--labeler", "nope"),
+    ],
+)
 def test_what_is_not_there_is_said(imported: Cli, argv: tuple[str, ...]) -> None:
     called = imported("retry", *argv, "--json")
     assert called.code == 2

@@ -17,6 +17,7 @@ from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 from retrieval.documents import (
     MAX_TEXT_BYTES,
     DocumentProblem,
+    file_hash,
     list_files,
     make_document,
     read_documents,
@@ -327,3 +328,15 @@ def test_the_hash_follows_title_and_text() -> None:
     assert first.sha256 == make_document("b", " T ", "one\ntwo", "there").sha256
     assert first.sha256 != make_document("a", "U", "one\ntwo", "here").sha256
     assert first.sha256 != make_document("a", "To", "ne\ntwo", "here").sha256
+
+
+def test_a_named_pipe_is_named_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    (tmp_path / "b.txt").write_text("The dose is 5 mg.")
+    documents, problems = read(tmp_path)
+    assert list(documents) == ["b.txt"]
+    assert [(problem.path.name, "pipe" in problem.reason) for problem in problems] == [
+        ("a.txt", True)
+    ]
+    with pytest.raises(OSError, match="pipe"):
+        file_hash(tmp_path / "a.txt")
