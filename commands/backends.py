@@ -27,6 +27,10 @@ Service = Literal["standard", "flex"]
 """Whose prices and patience hold for hosted calls."""
 
 
+LAB_CONTINUATION = 130
+"""What the lab's window leaves for a continuation, tokens (`lab.candidates` says the same)."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyOptions:
     """How a policy continues."""
@@ -191,6 +195,13 @@ def policy(
         images=options.images.loader(),
     )
     return server, model.hosted
+
+
+def continuation_limit(spec: ModelSpec, given: int | None) -> int:
+    """The limit of one continuation, tokens: as given, else 1,024, of which no lab model has so many."""
+    if given is not None:
+        return given
+    return LAB_CONTINUATION if spec.kind == "lab" else 1024
 
 
 def model_folder(spec: ModelSpec, role: Literal["policy", "judge", "prm"]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from commands.answer_checking import checker_factory
-from commands.backends import PolicyOptions, parse_spec, policy
+from commands.backends import PolicyOptions, continuation_limit, parse_spec, policy
 from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.labelling import Labelled, evidence_source, label_missing
 from commands.model_truth import ModelTruth
@@ -67,7 +67,12 @@ AfterFirstErrorOption = Annotated[
 HardThreshold = Annotated[
     int, typer.Option("--threshold", min=0, help="Hard label: correct iff successes > threshold.")
 ]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Limit of one continuation.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", min=1, help="Limit of one continuation; default 1024, for lab 130."
+    ),
+]
 Temperature = Annotated[float, typer.Option("--temperature", min=0, help="Sampling temperature.")]
 Separator = Annotated[
     str, typer.Option("--step-separator", help="Between two steps; \\n is a line break.")
@@ -105,7 +110,7 @@ def continue_(
     label: LabelOption = "hard",
     last_step: LastStepOption = "rollout",
     after_first_error: AfterFirstErrorOption = "keep",
-    max_tokens: MaxTokens = 1024,
+    max_tokens: MaxTokens = None,
     temperature: Temperature = 0.7,
     separator: Separator = "\\n",
     stop: Stop = None,
@@ -129,7 +134,7 @@ def continue_(
     spec = parse_spec(policy_spec)
     lab = spec.kind == "lab"
     options = PolicyOptions(
-        max_tokens=max_tokens,
+        max_tokens=continuation_limit(spec, max_tokens),
         temperature=temperature,
         separator=separator.replace("\\n", "\n"),
         system=None if lab else SYSTEM,

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.backends import dispatcher, model_folder, parse_spec, text_model
+from commands.backends import (
+    continuation_limit,
+    dispatcher,
+    model_folder,
+    parse_spec,
+    text_model,
+)
 from commands.console import note, progress
 from commands.continue_ import SYSTEM, PolicySpec, Temperature, TemplateFolder, WithEvidence
 from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
@@ -65,7 +71,10 @@ ProblemsFile = Annotated[
     Path | None,
     typer.Option("--problems", help="Problems as JSONL [default: those of the dataset]."),
 ]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Limit of one candidate.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, help="Limit of one candidate; default 1024, for lab 130."),
+]
 Budget = Annotated[
     float | None, typer.Option("--budget", min=0, help="Stop before spending more, USD.")
 ]
@@ -86,7 +95,7 @@ def sample(
     rounds: Rounds = 3,
     delimiter: Delimiter = None,
     keep_all: KeepAll = False,
-    max_tokens: MaxTokens = 1024,
+    max_tokens: MaxTokens = None,
     temperature: Temperature = 0.7,
     evidence: WithEvidence = None,
     template: TemplateFolder = None,
@@ -109,7 +118,7 @@ def sample(
     )
     config = rule.as_dict() | {
         "policy": str(spec),
-        "max_tokens": max_tokens,
+        "max_tokens": continuation_limit(spec, max_tokens),
         "temperature": temperature,
         "evidence": spec.kind == "lab" if evidence is None else evidence,
         "template": None if template is None else template.name,

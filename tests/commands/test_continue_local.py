@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from commands.backends import LAB_CONTINUATION, continuation_limit, parse_spec
+from lab.build import build_workspace, trace_row
+from lab.candidates import MAX_NEW_TOKENS
 from storage import Store
 from tests.known_policy import known_policy, known_traces
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
@@ -42,6 +45,24 @@ def test_near_ties_are_told_and_stored(cli: Cli, tmp_path: Path, traces_file: Pa
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
         kept = {name: label.meta["near_ties"] for name, label in store.labels("d", "mc").items()}
     assert kept == {"a": 12, "b": 12, "c": 18}
+
+
+@pytest.mark.slow
+def test_the_lab_continues_its_traces_without_options(cli: Cli, tmp_path: Path) -> None:
+    lab = build_workspace(0, 1, n_distractors=0)
+    file = tmp_path / "lab.jsonl"
+    file.write_text(json.dumps(trace_row(lab.problems[0], lab.traces[0])) + "\n")
+    assert cli("import", "traces", file, "--dataset", "d").code == 0
+    limits = ["-k", "1", "--limit", "1", "--name"]
+    done = cli("continue", "--dataset", "d", "--policy", "lab", *limits, "mc", "--json")
+    assert (done.code, done.document["done"], done.document["abstained"]) == (0, 1, {})
+
+
+def test_only_the_lab_is_content_with_short_continuations() -> None:
+    assert LAB_CONTINUATION == MAX_NEW_TOKENS
+    assert continuation_limit(parse_spec("lab"), None) == LAB_CONTINUATION
+    assert continuation_limit(parse_spec("lab"), 7) == 7
+    assert continuation_limit(parse_spec("openai:m"), None) == 1024
 
 
 def argv(folder: Path) -> list[str]:
