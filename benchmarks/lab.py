@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.paired import paired_difference
 from evaluation.evaluated import EvaluatedTrace
 from evaluation.macro_f1 import step_accuracy
+from evaluation.paired import paired_difference
 from evaluation.processbench import evaluate_processbench
 from inference.local_policy import LocalPolicy
 from inference.rendering import ContinuationPrompt

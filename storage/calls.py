@@ -15,7 +15,6 @@ from storage.tables import MODEL_CALLS
 from traces.errors import InputError
 from traces.records import ModelReply, StoredCall, Usage
 
-
 _BY_KEY = select(MODEL_CALLS).where(MODEL_CALLS.c.key == bindparam("wanted"))
 """Built once: it is asked for every request."""
 

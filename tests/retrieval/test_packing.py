@@ -49,7 +49,10 @@ def test_a_long_first_passage_does_not_cost_the_others() -> None:
 
 
 def test_whole_passages_only() -> None:
-    long = "Give one tablet of it every morning with a full glass of water. Stop if a rash appears. " * 2
+    long = (
+        "Give one tablet of it every morning with a full glass of water. Stop if a rash appears. "
+        * 2
+    )
     items = evidence(long.strip(), "Nine.")
     cut = pack_evidence(items, budget=20, count_tokens=count_words)
     assert [item.cut for item in cut.kept] == [True, False]
