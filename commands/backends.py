@@ -138,15 +138,23 @@ def dispatcher(
     """
     from inference.dispatch import Dispatcher
 
-    return closing.enter_context(
-        Dispatcher(
-            model,
-            store.responses,
-            budget_usd=budget_usd,
-            service=service,
-            inspect=truth.see if truth is not None else None,
-        )
+    runner = Dispatcher(
+        model,
+        store.responses,
+        budget_usd=budget_usd,
+        service=service,
+        inspect=truth.see if truth is not None else None,
     )
+    closing.callback(_tell_saved, runner)
+    return closing.enter_context(runner)
+
+
+def _tell_saved(runner: Dispatcher) -> None:
+    """Say what was not asked of the model: a reply counts for its name, whatever server it is at."""
+    saved = runner.counters.cached
+    if saved:
+        replies = "1 reply" if saved == 1 else f"{saved} replies"
+        note(f"{replies} of {runner.model.spec} came from the store and cost nothing.")
 
 
 def policy(

@@ -175,6 +175,7 @@ def label_missing(
     unlabelled = set(store.unlabeled_trace_ids(dataset, labeler.name)) if declared else set(asked)
     missing: Sequence[str] = [trace_id for trace_id in asked if trace_id in unlabelled]
     tally.unchanged = len(asked) - len(missing)
+    _tell_failures(store, dataset, labeler.name, set(asked) - set(missing))
     if within is not None:
         inside = [trace_id for trace_id in missing if trace_id in within]
         tally.failed = len(missing) - len(inside)
@@ -186,6 +187,18 @@ def label_missing(
     writer = LabelWriter(store, tally, labeler, declared=declared, replace=replace)
     label_traces(store, tally, labeler, stage, missing, writer, truth, reading)
     return tally
+
+
+def _tell_failures(store: Store, dataset: str, name: str, there: Collection[str]) -> None:
+    """Say which of the words that are there already are failures that only `retry` asks again."""
+    failed = {
+        failure.id
+        for _, failure in store.failures(dataset)
+        if failure.stage == name and failure.retryable and failure.id in there
+    }
+    if failed:
+        traces = "1 trace" if len(failed) == 1 else f"{len(failed)} traces"
+        note(f"{traces} of '{name}' failed before: `stepgold retry` asks again.")
 
 
 def label_traces(
