@@ -59,6 +59,7 @@ def test_help_loads_no_heavy_library() -> None:
     assert "LOADED [] 0" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_has_help_and_stands_in_the_readme(
     command: list[str], capsys: pytest.CaptureFixture[str]

@@ -69,6 +69,7 @@ def _text_as_gzip(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_an_unusable_file_is_refused_and_changes_nothing(
     cli: Cli, traces_file: Path, tmp_path: Path, name: str
@@ -125,6 +126,7 @@ def test_a_duplicate_across_the_files_of_a_call_is_rejected(cli: Cli, tmp_path: 
     assert [row["id"] for row in called.document["rejected"]] == ["a"]
 
 
+@pytest.mark.slow
 def test_unknown_names_name_the_known_ones(cli: Cli, traces_file: Path) -> None:
     assert cli("import", "traces", traces_file, "--dataset", "d").code == 0
     refused(cli("evaluate", "--dataset", "nope", "--labeler", "gold"), "nope", "d")
@@ -190,6 +192,7 @@ def test_foreign_newer_and_damaged_databases_are_refused(
     refused(cli("status"), "newer")
 
 
+@pytest.mark.slow
 def test_a_changed_file_needs_replace(cli: Cli, traces_file: Path) -> None:
     on = ("--dataset", "d", "--json")
     assert cli("import", "traces", traces_file, *on).document["done"] == 3

@@ -158,6 +158,7 @@ def test_wrong_numbers_are_refused(
     assert told in done.err
 
 
+@pytest.mark.slow
 def test_half_a_form_is_refused(cli: Cli, pool: tuple[Path, Path], traces_file: Path) -> None:
     for argv in (
         ["--pool", str(pool[0])],

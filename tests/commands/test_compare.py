@@ -39,6 +39,7 @@ def test_the_document_is_the_contracts(cli: Cli, folder: Path) -> None:
     assert (first["pearson"], first["cohen_kappa"]) == (None, 0.0)
 
 
+@pytest.mark.slow
 def test_disagreements_are_bounded_and_counted(cli: Cli, folder: Path) -> None:
     on = (*ON, "prm", "judge", "--disagreements", "2")
     document = cli(*on, "--json", workspace=folder).document
@@ -55,6 +56,7 @@ def test_disagreements_are_bounded_and_counted(cli: Cli, folder: Path) -> None:
     assert none["disagreements"] == []
 
 
+@pytest.mark.slow
 def test_a_fitted_threshold_is_said_and_verdicts_need_none(cli: Cli, folder: Path) -> None:
     on = (*ON, "prm", "judge", "--threshold", "fit:d/dev", "--subset", "test")
     document = cli(*on, "--json", workspace=folder).document
@@ -75,6 +77,7 @@ def test_a_labeler_without_a_word_leaves_its_pairs_undefined(cli: Cli, folder: P
     assert document["krippendorff_alpha"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "told"),
     [

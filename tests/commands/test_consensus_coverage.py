@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Cli = Callable[..., Any]
 ON = ("--dataset", "d")
 
@@ -23,6 +25,7 @@ def agree(cli: Cli, *more: str) -> Any:
     return cli("consensus", *ON, "--judge", "judge", "--mc", "mc", "--json", *more)
 
 
+@pytest.mark.slow
 def test_traces_that_one_labeler_has_not_reached_stay_missing(
     cli: Cli, traces_file: Path, tmp_path: Path
 ) -> None:
@@ -38,6 +41,7 @@ def test_traces_that_one_labeler_has_not_reached_stay_missing(
     assert "consensus" not in again.err, "no progress bar where there is nothing to do"
 
 
+@pytest.mark.slow
 def test_a_replaced_judge_is_another_one_for_its_consensus(
     cli: Cli, traces_file: Path, tmp_path: Path
 ) -> None:
@@ -52,6 +56,7 @@ def test_a_replaced_judge_is_another_one_for_its_consensus(
     assert agree(cli, "--replace").document["done"] == 3
 
 
+@pytest.mark.slow
 def test_an_export_counts_what_its_labeler_has_not_reached(
     cli: Cli, traces_file: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +68,7 @@ def test_an_export_counts_what_its_labeler_has_not_reached(
     assert cli(*export, "--json").document["failed"] == 2
 
 
+@pytest.mark.slow
 def test_the_first_zero_rule_is_another_consensus(
     cli: Cli, traces_file: Path, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def counts(tmp_path: Path) -> set[tuple[int, int, int]]:
         return set(connection.execute(query))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "expected"), [("yes", (4, 4, 0)), ("no", (0, 4, 0)), (None, (0, 4, 0))]
 )
@@ -57,6 +58,7 @@ def test_the_model_is_asked_once_and_only_if_named(
     assert config["name"] == "mc"
 
 
+@pytest.mark.slow
 def test_another_judge_of_answers_is_another_configuration(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

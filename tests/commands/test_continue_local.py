@@ -29,6 +29,7 @@ TRACES = 520
 """Two groups that are read ahead, and some."""
 
 
+@pytest.mark.slow
 def test_near_ties_are_told_and_stored(cli: Cli, tmp_path: Path, traces_file: Path) -> None:
     tokenizer = tiny_tokenizer()
     model = tiny_llama(tokenizer)

@@ -170,6 +170,7 @@ def _calls(workspace: Path) -> int:
         return int(connection.execute("SELECT count(*) FROM model_calls").fetchone()[0])
 
 
+@pytest.mark.slow
 def test_wrong_options_are_refused_before_anything_is_loaded(cli: Cli, tmp_path: Path) -> None:
     imported(cli, tmp_path / "w", tmp_path, n=1)
     for more, what in (

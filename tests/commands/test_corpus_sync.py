@@ -42,6 +42,7 @@ class Counting:
         return self.real(*args, **kwargs)
 
 
+@pytest.mark.slow
 def test_an_unchanged_folder_is_neither_parsed_nor_split(
     cli: Cli, guides: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +63,7 @@ def test_an_unchanged_folder_is_neither_parsed_nor_split(
     assert split.calls == 6, "of a changed file only the new row is split"
 
 
+@pytest.mark.slow
 def test_what_is_gone_from_the_folder_is_gone_from_the_corpus(cli: Cli, guides: Path) -> None:
     add = ("corpus", "add", guides, "--corpus", "g", "--json")
     cli(*add)
@@ -78,6 +80,7 @@ def test_what_is_gone_from_the_folder_is_gone_from_the_corpus(cli: Cli, guides: 
     assert {hit["document"] for hit in found} == {"heart/digoxin.txt", "rows.jsonl#2"}
 
 
+@pytest.mark.slow
 def test_only_the_folder_that_is_added_loses_documents(cli: Cli, guides: Path) -> None:
     cli("corpus", "add", guides, "--corpus", "g")
     (guides / "warfarin.md").unlink()
@@ -96,6 +99,7 @@ def test_an_emptied_folder_is_no_wish_to_empty_the_corpus(cli: Cli, guides: Path
     assert cli("corpus", "list", "--json").document["corpora"][0]["documents"] == 4
 
 
+@pytest.mark.slow
 def test_two_folders_with_the_same_names_are_no_update(cli: Cli, tmp_path: Path) -> None:
     for folder in ("nice", "who"):
         (tmp_path / folder).mkdir()
@@ -113,6 +117,7 @@ def test_two_folders_with_the_same_names_are_no_update(cli: Cli, tmp_path: Path)
     assert counts(cli(*add, tmp_path / "who", "--replace")) == (1, 1, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_moved_is_the_same_corpus(cli: Cli, guides: Path, tmp_path: Path) -> None:
     cli("corpus", "add", guides, "--corpus", "g")
     moved = guides.rename(tmp_path / "moved")
@@ -122,6 +127,7 @@ def test_a_folder_that_was_moved_is_the_same_corpus(cli: Cli, guides: Path, tmp_
     assert cli("corpus", "add", moved, "--corpus", "g", "--json").document["removed"] == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_became_unreadable_keeps_what_it_was(cli: Cli, guides: Path) -> None:
     add = ("corpus", "add", guides, "--corpus", "g", "--json")
     cli(*add)
@@ -138,6 +144,7 @@ def test_a_file_that_became_unreadable_keeps_what_it_was(cli: Cli, guides: Path)
     assert cli("corpus", "list", "--json").document["corpora"][0]["documents"] == 4
 
 
+@pytest.mark.slow
 def test_other_lengths_split_anew_and_sizes_have_an_option(cli: Cli, guides: Path) -> None:
     add = ("corpus", "add", guides, "--corpus", "g", "--json")
     cli(*add)
@@ -151,6 +158,7 @@ def test_other_lengths_split_anew_and_sizes_have_an_option(cli: Cli, guides: Pat
     assert cli(*add, "--passage-tokens", "16", "--overlap", "16").code == 2
 
 
+@pytest.mark.slow
 def test_licence_source_and_single_documents(cli: Cli, guides: Path) -> None:
     stated = ("--licence", "CC-BY-4.0", "--source", "https://example.org/g")
     cli("corpus", "add", guides, "--corpus", "g", *stated)

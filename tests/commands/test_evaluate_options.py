@@ -76,6 +76,7 @@ def test_a_threshold_from_another_split_is_told_with_its_origin(scored: Cli) -> 
     assert "threshold 0.7 from fit:d/dev" in scored(*ON, "--threshold", "fit:d/dev", "--subset", "test").out  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["d/dev", "copy/dev"])
 def test_fitting_on_evaluated_traces_is_refused_or_said(scored: Cli, split: str) -> None:
     refused = scored(*ON, "--threshold", f"fit:{split}", "--json")
@@ -125,6 +126,7 @@ def test_another_model_under_the_same_name_gives_no_threshold(scored: Cli, folde
     assert "Labeler 'prm' is 'hf:two' in dataset 'copy' and 'hf:one' here" in done.err
 
 
+@pytest.mark.slow
 def test_a_second_labeler_is_compared_on_the_same_problems(scored: Cli) -> None:
     on = [*ON, "--threshold", "0.7", "--against", "poor"]
     document = scored(*on, "--json").document["against"]

@@ -22,6 +22,7 @@ def prm800k(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_another_policy_for_neutral_steps_is_another_source(cli: Cli, prm800k: Path) -> None:
     assert cli("import", "prm800k", prm800k, "--dataset", "d").code == 0
     again = cli("import", "prm800k", prm800k, "--dataset", "d", "--neutral", "keep", "--json")
@@ -45,6 +46,7 @@ def test_a_policy_that_means_nothing_is_refused(
     assert word in called.err
 
 
+@pytest.mark.slow
 def test_an_export_says_what_it_does_not_carry(cli: Cli, prm800k: Path, tmp_path: Path) -> None:
     cli("import", "prm800k", prm800k, "--dataset", "d")
     out = tmp_path / "o.jsonl"
@@ -61,6 +63,7 @@ def test_an_export_says_what_it_does_not_carry(cli: Cli, prm800k: Path, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_a_table_goes_out_and_comes_in(cli: Cli, prm800k: Path, tmp_path: Path) -> None:
     cli("import", "prm800k", prm800k, "--dataset", "d")
     out = tmp_path / "o.parquet"

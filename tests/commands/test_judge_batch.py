@@ -46,6 +46,7 @@ def batch_server(
     return make
 
 
+@pytest.mark.slow
 def test_the_judge_by_batch(
     cli: Cli, tmp_path: Path, batch_server: Callable[..., GeminiBatchServer]
 ) -> None:
@@ -70,6 +71,7 @@ def test_the_judge_by_batch(
     assert all(b"a-key-that-must-not-be-kept" not in file.read_bytes() for file in files)
 
 
+@pytest.mark.slow
 def test_votes_go_out_in_rounds(cli: Cli, batch_server: Callable[..., GeminiBatchServer]) -> None:
     with batch_server() as server:
         called = cli(*BATCH, "--votes", "3")

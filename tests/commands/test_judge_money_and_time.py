@@ -26,6 +26,7 @@ def import_traces(cli: Cli, tmp_path: Path, count: int) -> None:
     assert cli("import", "traces", path, "--dataset", "d").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", ["1", "16"])
 def test_ten_cents_of_a_dollar(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: str

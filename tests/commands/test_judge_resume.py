@@ -97,6 +97,7 @@ def test_killed_in_the_middle_and_run_again(cli: Cli, tmp_path: Path) -> None:
     assert judge["resolved_model"]
 
 
+@pytest.mark.slow
 def test_judge_end_to_end(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("import", "traces", many_traces(tmp_path / "t.jsonl", 6), "--dataset", "d").code == 0
     with GeminiServer() as server:
@@ -123,6 +124,7 @@ def test_judge_end_to_end(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert b"a-key-that-must-not-be-kept" not in file.read_bytes(), file
 
 
+@pytest.mark.slow
 def test_abstentions_are_typed_counted_and_exit_1(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +142,7 @@ def test_abstentions_are_typed_counted_and_exit_1(
     ] * 3
 
 
+@pytest.mark.slow
 def test_the_budget_stops_it_and_the_rest_stays_missing(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +160,7 @@ def test_the_budget_stops_it_and_the_rest_stays_missing(
         assert cli(*JUDGE).document["done"] == 12
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_one_clear_error(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def test_votes_are_kept_counted_and_not_bought_twice(cli: Cli, tmp_path: Path) -
     }
 
 
+@pytest.mark.slow
 def test_splits_are_put_to_a_second_judge(cli: Cli, tmp_path: Path) -> None:
     imported(cli, tmp_path, "agree", "split")
     with Electorate(by_name) as server, Electorate(lambda _name, _vote: 2) as second:
@@ -104,6 +105,7 @@ def test_splits_are_put_to_a_second_judge(cli: Cli, tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -174,6 +176,7 @@ REPLY = grounded(
 ASK = (*ON, "--judge", "openai:m", "--base-url")
 
 
+@pytest.mark.slow
 def test_the_report_says_which_quotes_stand_in_the_evidence(cli: Cli, tmp_path: Path) -> None:
     imported(cli, tmp_path, "agree")
     none = {"verified": 0, "unverified": 0, "absent": 0}
@@ -207,6 +210,7 @@ def test_required_quotes_leave_no_unverified_error(cli: Cli, tmp_path: Path) -> 
     assert strict.document["quotes"]["no_evidence"]["unverified"] == 1
 
 
+@pytest.mark.slow
 def test_an_own_prompt_is_kept_and_a_changed_one_refused(cli: Cli, tmp_path: Path) -> None:
     imported(cli, tmp_path, "agree")
     prompt = tmp_path / "own.txt"

@@ -50,6 +50,7 @@ def resolved(cli: Cli) -> str:
     return str(row["resolved_model"])
 
 
+@pytest.mark.slow
 def test_another_version_between_two_runs_stops_the_second(
     imported: Cli, server: GeminiServer
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_local_model_is_watched_by_its_labels() -> None:
         truth.see_label("hf:m", "sha-2")
 
 
+@pytest.mark.slow
 def test_evidence_found_anew_is_another_labeler(
     imported: Cli, server: GeminiServer, tmp_path: Path
 ) -> None:

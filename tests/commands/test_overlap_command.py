@@ -10,6 +10,7 @@ import pytest
 from tests.commands.conftest import Cli
 
 
+@pytest.mark.slow
 def test_an_export_of_the_dataset_is_found_in_every_format(
     cli: Cli, traces_file: Path, tmp_path: Path
 ) -> None:
@@ -27,6 +28,7 @@ def test_an_export_of_the_dataset_is_found_in_every_format(
     assert "2 of 2 problems (100.0%) overlap" in cli("overlap", out, "--dataset", "d", "--ngram", "3").out  # fmt: skip
 
 
+@pytest.mark.slow
 def test_another_dataset_and_a_faulty_row(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
     cli("import", "traces", traces_file, "--dataset", "d")
     cli("import", "traces", traces_file, "--dataset", "copy")
@@ -41,6 +43,7 @@ def test_another_dataset_and_a_faulty_row(cli: Cli, traces_file: Path, tmp_path:
     assert [row["line"] for row in done.document["rejected"]] == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "told"),
     [

@@ -55,6 +55,7 @@ def test_no_key_is_needed_and_nothing_is_written(imported: Cli, tmp_path: Path) 
     assert "prices as of 2026-10-07" in imported(*PLAN[:-1]).out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -93,6 +94,7 @@ def test_tokens_are_those_of_all_that_is_sent(
     assert planned["input_tokens"] == counted
 
 
+@pytest.mark.slow
 def test_what_is_there_is_free_and_tells_how_long_replies_are(
     imported: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_second_judge_is_a_stage_of_its_own(imported: Cli) -> None:
     assert planned["total"]["calls_at_most"] == 80
 
 
+@pytest.mark.slow
 def test_a_policy_is_planned_for_traces_with_an_answer(
     imported: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

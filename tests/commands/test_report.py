@@ -104,6 +104,7 @@ def test_a_threshold_fitted_in_sample_is_said_on_the_page(
     assert "none needed: verdicts" in page
 
 
+@pytest.mark.slow
 def test_the_format_follows_the_ending_or_the_option(
     cli: Cli, folder: Path, tmp_path: Path
 ) -> None:

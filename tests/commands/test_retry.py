@@ -148,6 +148,7 @@ def test_the_continuations_of_a_failed_trace_that_were_paid_are_used(
         assert imported("continue", *options, "--json").document["unchanged"] == 4
 
 
+@pytest.mark.slow
 def test_a_consensus_takes_the_new_word(
     imported: Cli, server: GeminiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

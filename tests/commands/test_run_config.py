@@ -68,6 +68,7 @@ def test_an_unknown_key_stops_before_anything_runs(
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_stepgold_toml_gives_defaults_and_the_command_line_wins(
     cli: Cli, traces_file: Path, tmp_path: Path
 ) -> None:

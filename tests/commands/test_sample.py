@@ -40,6 +40,7 @@ def lab_problems(path: Path, n: int) -> Path:
     return write_problems(path, rows)
 
 
+@pytest.mark.slow
 def test_sampled_through_a_server_and_used_like_any_trace(
     cli: Cli, two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

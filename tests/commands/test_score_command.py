@@ -42,6 +42,7 @@ def scores(label: TraceLabel) -> list[float | None]:
     return [step.score for step in label.step_labels]
 
 
+@pytest.mark.slow
 def test_a_fifth_of_over_long_traces(pool: Cli, prm: str, tmp_path: Path) -> None:
     """Shortened and abstained ones are named with the reason; the others are as if alone."""
     first = pool("score", "--dataset", "d", "--prm", prm, "--max-tokens", "1300", "--json")
@@ -68,6 +69,7 @@ def test_a_fifth_of_over_long_traces(pool: Cli, prm: str, tmp_path: Path) -> Non
             assert scores(small[name]) == pytest.approx(scores(wide[name]), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_retry_with_another_window_scores_those_alone(pool: Cli, prm: str, tmp_path: Path) -> None:
     pool("score", "--dataset", "d", "--prm", prm, "--max-tokens", "1300")
     before = labels(tmp_path)
@@ -87,6 +89,7 @@ def test_retry_with_another_window_scores_those_alone(pool: Cli, prm: str, tmp_p
     assert pool("retry", "--max-tokens", "2000", "--json").document["done"] == 0
 
 
+@pytest.mark.slow
 def test_retry_of_a_checkpoint_that_is_another_one_now(pool: Cli, tmp_path: Path) -> None:
     folder = save_prm(tmp_path / "mine")
     pool("score", "--dataset", "d", "--prm", f"hf:{folder}", "--max-tokens", "1300")
@@ -96,6 +99,7 @@ def test_retry_of_a_checkpoint_that_is_another_one_now(pool: Cli, tmp_path: Path
     assert "weights" in called.err
 
 
+@pytest.mark.slow
 def test_plan_says_beforehand_what_will_not_fit(pool: Cli, prm: str) -> None:
     on = ("plan", "--dataset", "d", "--prm", prm, "--prm-max-tokens", "1300")
     [stage] = pool(*on, "--json").document["stages"]
@@ -128,6 +132,7 @@ def test_other_rules_for_over_long_traces(pool: Cli, prm: str, overflow: str) ->
         assert called.document["done"] == 8
 
 
+@pytest.mark.slow
 def test_another_rule_is_another_labeler(pool: Cli, prm: str) -> None:
     on = ("score", "--dataset", "d", "--prm", prm, "--max-tokens", "1300")
     assert pool(*on).code == 0

@@ -37,6 +37,7 @@ def imported(cli: Cli, tmp_path: Path) -> Cli:
     return cli
 
 
+@pytest.mark.slow
 def test_spent_saved_and_to_come(imported: Cli, server: GeminiServer) -> None:
     assert imported(*JUDGE, "--limit", "4").code == 0
     assert imported(*JUDGE, "--limit", "4", "--name", "again").code == 0

@@ -179,6 +179,7 @@ def test_the_influence_on_average_precision_is_its_derivative() -> None:
     assert found.ci95 == pytest.approx((base - half, base + half), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_interval_of_average_precision_is_near_the_bootstraps() -> None:
     rng = np.random.default_rng(6)
     problem = np.repeat(np.arange(120), 5)

@@ -48,6 +48,7 @@ def test_measures_are_their_definitions(problem: RankedProblem, depth: int) -> N
     assert reciprocal_rank(problem) == (1 / min(ranks) if ranks else 0)
 
 
+@pytest.mark.slow
 @given(st.permutations(range(6)), st.lists(st.integers(0, 3), min_size=6, max_size=6))
 def test_ndcg_of_whole_rankings_is_scikit_learns(order: list[int], grades: list[int]) -> None:
     if not any(grades):

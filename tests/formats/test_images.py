@@ -124,6 +124,7 @@ def test_animation_missing_file_and_frames_of_pictures(tmp_path: Path) -> None:
             load_image(path, tmp_path)
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=300), st.integers(0, 600))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_files_raise_nothing_but_their_error(

@@ -27,6 +27,7 @@ documents = st.lists(json_values, max_size=4) | st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(documents, st.booleans())
 def test_decodes_what_json_wrote(document: Any, ascii_only: bool) -> None:
     value, fault = StrictDecoder().decode(f" {json.dumps(document, ensure_ascii=ascii_only)}\r\n")
@@ -34,6 +35,7 @@ def test_decodes_what_json_wrote(document: Any, ascii_only: bool) -> None:
     assert fault is None
 
 
+@pytest.mark.slow
 @given(documents, st.booleans(), st.data())
 def test_every_beginning_of_a_document_counts_as_cut(
     document: Any, ascii_only: bool, data: st.DataObject

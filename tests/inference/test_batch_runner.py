@@ -30,6 +30,7 @@ def right_text(world: BatchWorld, key: str) -> str:
     return str(reply["candidates"][0]["content"]["parts"][0]["text"])
 
 
+@pytest.mark.slow
 def test_two_hundred_requests_in_several_waves(database: Path) -> None:
     asked = requests(200)
     cap = 2500
@@ -53,6 +54,7 @@ def test_two_hundred_requests_in_several_waves(database: Path) -> None:
     assert store.batch_jobs.keys(SPEC) == set()
 
 
+@pytest.mark.slow
 def test_a_row_is_what_a_single_call_sends(database: Path) -> None:
     [asked] = requests(1)
     asked = replace(asked, stop=("\n\n",), top_p=0.5, seed=3)

@@ -120,6 +120,7 @@ def test_a_full_queue_is_given_the_time_it_asks_for(database: Path) -> None:
     assert server.requests.count("create") == 3  # refused, then in two halves
 
 
+@pytest.mark.slow
 def test_an_estimate_that_was_too_low_makes_smaller_jobs(database: Path) -> None:
     estimate = input_bound(requests(1)[0])
     world = BatchWorld(usage={"promptTokenCount": 5 * estimate, "candidatesTokenCount": 1})
@@ -316,6 +317,7 @@ def test_jobs_at_another_endpoint_are_not_forgotten(database: Path) -> None:
                 assert store.batch_jobs.keys(SPEC) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("requests_per_job", [2, 100])
 def test_the_budget_counts_what_is_on_its_way_at_its_most(
     database: Path, requests_per_job: int

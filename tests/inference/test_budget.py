@@ -62,6 +62,7 @@ def spend(model: Speaker, asked: list[GenerationRequest], budget: float) -> tupl
     return got, False
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.integers(0, 60),

@@ -71,6 +71,7 @@ def test_it_comes_back_to_the_most() -> None:
     assert pace.limit == 8
 
 
+@pytest.mark.slow
 @given(st.integers(1, 6), st.integers(1, 30), st.data())
 def test_no_more_than_the_bound_hold_a_place_and_all_get_one(
     most: int, calls: int, data: st.DataObject

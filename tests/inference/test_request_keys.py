@@ -6,6 +6,7 @@ import json
 from dataclasses import fields, replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ requests = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(requests, requests)
 def test_keys_are_equal_exactly_if_the_content_is(
     one: GenerationRequest, other: GenerationRequest

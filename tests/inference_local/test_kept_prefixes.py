@@ -42,6 +42,7 @@ def ids_of(name: int, length: int) -> tuple[int, ...]:
     return tuple(torch.randint(5, 300, (length,), generator=draw).tolist())
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
@@ -130,6 +131,7 @@ def in_rounds(
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("cache_tokens", [None, 600, 40])
 def test_rounds_draw_what_one_call_draws(

@@ -85,6 +85,7 @@ def test_a_hopeless_prefix_never_succeeds(folder: Path) -> None:
     assert (step.successes, step.continuations) == (0, 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["all", "adaptive"])
 def test_labels_are_the_same_for_every_batch_size_and_order(folder: Path, strategy: str) -> None:
     contexts = known_traces(7)
@@ -98,6 +99,7 @@ def test_labels_are_the_same_for_every_batch_size_and_order(folder: Path, strate
     assert {one.label.meta["near_ties"] for one in again.values()} == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["all", "early-stop", "binary"])
 def test_labels_are_the_same_when_a_run_is_taken_up_again(folder: Path, strategy: str) -> None:
     """What is missing after a stop is drawn by a new policy that has seen none of the rest."""

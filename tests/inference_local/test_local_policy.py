@@ -61,6 +61,7 @@ def test_every_prefix_is_continued_k_times_in_order(
         assert got == [(step, index) for step in range(steps) for index in range(2)]
 
 
+@pytest.mark.slow
 def test_the_same_whatever_order_budget_company_and_k(
     tiny_folder: Path,
     tiny_policy: LocalPolicy,

@@ -100,6 +100,7 @@ def plain(model: Any, tokenizer: PreTrainedTokenizerFast, ids: list[int], end: i
     return Written(str(text), "stop" if ended else "length", len(new))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grouped heads", "all heads", "qwen2", "gpt2"])
 def test_greedy_output_equals_generate_for_every_prefix(
     tokenizer: PreTrainedTokenizerFast, kind: str
@@ -125,6 +126,7 @@ def test_greedy_output_equals_generate_for_every_prefix(
     assert reasons == {"stop", "length"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_tokens", [20, 90, 100_000])
 def test_samples_do_not_depend_on_the_budget(
     tokenizer: PreTrainedTokenizerFast, cache_tokens: int
@@ -140,6 +142,7 @@ def test_samples_do_not_depend_on_the_budget(
     assert len({row.tokens for rows in wanted for row in rows}) > 4
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_company(tokenizer: PreTrainedTokenizerFast) -> None:
     engine = PrefixEngine(llama(tokenizer), frozenset(range(5, 40)))
     traces, rule = random_traces(tokenizer, [9, 40, 23], k=4), SamplingRule(1.0)

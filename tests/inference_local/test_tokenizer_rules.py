@@ -101,6 +101,7 @@ def test_new_text_and_prefix_make_up_the_whole(rule: Rule, separator: str) -> No
                 assert before + reader.text(ids[-1], new)[0] == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separator", ["\n", ""])
 def test_greedy_text_is_what_generate_writes_behind_the_text(
     rule: Rule, separator: str, tmp_path: Path

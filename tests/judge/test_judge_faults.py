@@ -99,6 +99,7 @@ def test_every_fault_is_in_one_of_the_lists() -> None:
     assert {*PASSES, *MEANS, *ENDING} == set(FAILURES)
 
 
+@pytest.mark.slow
 def test_every_fault_ends_in_a_label_or_its_typed_abstention(server: GeminiServer) -> None:
     script: list[str] = []
     for fault in PASSES:

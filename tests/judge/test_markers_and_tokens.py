@@ -45,6 +45,7 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert escape_markers(text) == text
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.sampled_from(["<", "/", "documents", "step", ">", " ", "\u200b", "\n", "s", "|", "x"]),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from lab.condition_examples import DECISION_WEIGHT, decision_ids, draw_line, draw_solution
 from lab.tokens import decode
 from lab.vocabulary import build_tokenizer
@@ -29,6 +31,7 @@ def test_a_line_is_right_and_only_its_decision_counts() -> None:
     assert 180 < avoided < 270
 
 
+@pytest.mark.slow
 def test_a_solution_weighs_its_decision_more() -> None:
     rng = random.Random(2)
     seen = set()

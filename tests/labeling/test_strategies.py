@@ -99,6 +99,7 @@ matrices = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(matrices, st.integers(0, 3))
 @settings(max_examples=60)
 def test_early_stop_says_what_all_says_from_a_prefix_of_its_continuations(

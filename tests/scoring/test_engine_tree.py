@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ def path(node: Node) -> list[Node]:
     return [*reversed(list(node.above())), node]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(traces(), st.booleans())
 def test_every_trace_can_be_read_back(found: list[LaidOutTrace], share: bool) -> None:

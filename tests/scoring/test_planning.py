@@ -34,6 +34,7 @@ def pool(contexts: list[TraceInContext]) -> list[TraceInContext]:
     ]
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_run(scorer: Scorer, pool: list[TraceInContext]) -> None:
     plan = plan_scoring(scorer, pool, traces=len(pool), sample_seconds=0.01)
     assert (plan.traces, plan.looked_at) == (12, 12)

@@ -101,6 +101,7 @@ def test_a_database_whose_making_was_cut_off_is_made_anew(path: Path, url: str) 
         fill(store)
 
 
+@pytest.mark.slow
 def test_a_database_that_was_copied_while_open_has_all_its_rows(path: Path, url: str) -> None:
     copy = path.parent / "copy"
     copy.mkdir()
