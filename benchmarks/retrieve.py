@@ -1,7 +1,8 @@
 """Retrieval, measured: `make bench-retrieve`, or `python -m benchmarks.retrieve --only flat`.
 
-Parts: `encode`, `flat`, `hnsw`, `update`, `kill` (here), `quality` (benchmarks/retrieve_quality.py).
-Each figure is a ratio against the alternative it names, timed in turns in the same run.
+Parts: `encode`, `flat`, `hnsw`, `update`, `kill`; what is found is measured by
+`benchmarks.retrieve_quality`. Each figure is a ratio against the alternative it names, timed in turns
+in the same run.
 """
 
 from __future__ import annotations
