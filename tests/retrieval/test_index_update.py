@@ -117,14 +117,14 @@ def test_equal_texts_are_encoded_once(tmp_path: Path) -> None:
     assert opened(tmp_path, texts).count == 30
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     states=st.lists(
         st.dictionaries(st.integers(1, 30), st.sampled_from("abcdefghij"), min_size=1),
         min_size=1,
-        max_size=4,
+        max_size=3,
     ),
-    kinds=st.lists(st.sampled_from(["flat", "hnsw", "ivf"]), min_size=4, max_size=4),
+    kinds=st.lists(st.sampled_from(["flat", "hnsw", "ivf"]), min_size=3, max_size=3),
 )
 def test_after_any_updates_it_holds_what_it_should(
     tmp_path_factory: pytest.TempPathFactory, states: list[dict[int, str]], kinds: list[str]
