@@ -8,7 +8,7 @@ import typer
 
 from commands.console import progress
 from commands.options import Dataset, Json, LabelerName, OutFile
-from commands.outcome import Outcome, Tally
+from commands.outcome import INCOMPLETE, OK, Outcome, Tally
 from commands.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -68,13 +68,15 @@ def export(
     if outcome.not_carried:
         lost = ", ".join(f"{part} ({count})" for part, count in outcome.not_carried.items())
         words += f"\nnot carried by {format} (traces): {lost}"
-    # A trace without a word has nothing to export: that is no failure of the export.
+    # A trace without a word has nothing to export: that is no failure of the export. A format that
+    # holds not one of the labelled traces is.
     return Outcome(
         tally.document(
             out=str(out), shortened=outcome.shortened, not_carried=dict(outcome.not_carried)
         ),
         words,
-        as_json=json_output,
+        INCOMPLETE if labels and not outcome.written else OK,
+        json_output,
     )
 
 

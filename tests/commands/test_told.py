@@ -30,3 +30,13 @@ def test_a_second_run_names_failures_and_replies_of_the_first(
         other = cli(*judge, "--name", "other")
         assert "3 replies of openai:m came from the store and cost nothing." in other.err
         assert len(server.calls) == 3
+
+
+def test_a_format_that_holds_not_one_trace_is_no_success(cli: Cli, tmp_path: Path) -> None:
+    assert cli("import", "traces", many_traces(tmp_path / "t.jsonl", 3), "--dataset", "d").code == 0
+    out = tmp_path / "out.json"
+    argv = ("--dataset", "d", "--labeler", "gold", "--json")
+    empty = cli("export", "mr-ben", out, *argv)
+    assert empty.document["done"] == 0
+    assert empty.code == 1
+    assert cli("export", "traces", tmp_path / "out.jsonl", *argv).code == 0
