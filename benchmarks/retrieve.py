@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--encode", type=int, default=5000, help="passages encoded for the rate")
     parser.add_argument("--compare", type=int, default=1000, help="of them against the library")
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--keep", type=Path, default=None, help="file for encodings of this run")
     parser.add_argument("--data", type=Path, default=None, help="folder of the public data")
     return parser.parse_args()
