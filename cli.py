@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -104,28 +105,36 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _print(outcome: Outcome) -> None:
+@contextmanager
+def _to_whoever_reads() -> Iterator[None]:
+    """Standard output may be closed: `| head` has read enough, and what was done stays done."""
     try:
-        _write(outcome)
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # `| head` has read enough: the work is done, and at exit Python would flush once more.
+        # At exit Python would flush once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _write(outcome: Outcome) -> None:
-    if outcome.as_json:
-        print(json.dumps(outcome.document, ensure_ascii=False, allow_nan=False))
-        return
-    from rich.console import Console
+def _print(outcome: Outcome) -> None:
+    with _to_whoever_reads():
+        if outcome.as_json:
+            print(json.dumps(outcome.document, ensure_ascii=False, allow_nan=False))
+            return
+        from rich.console import Console
 
-    Console().print(outcome.words, markup=False, highlight=False, soft_wrap=True)
+        class Told(Console):
+            def on_broken_pipe(self) -> None:
+                raise BrokenPipeError  # rich itself would end the program with 1
+
+        Told().print(outcome.words, markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) -> None:
     if as_json:
         error = {"error": {"what": what, "where": where, "remedy": remedy}}
-        print(json.dumps(error, ensure_ascii=False))
+        with _to_whoever_reads():
+            print(json.dumps(error, ensure_ascii=False))
         return
     print(f"error: {what}", file=sys.stderr)
     for name, value in (("at", where), ("do", remedy)):

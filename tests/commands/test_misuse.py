@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.loopback.openai_server import OpenAIServer
+
 Cli = Callable[..., Any]
 
 
@@ -82,14 +84,7 @@ def test_evidence_that_came_with_the_rows_is_evidence(
     grounded.write_text(json.dumps(row | {"evidence": [{"source": "g", "title": "", "text": "x"}]}))
     for path, warned in ((bare, True), (grounded, False)):
         assert cli("import", "traces", path, "--dataset", path.stem).code == 0
-        # A prompt that is not there: what is said before is all that is looked at here.
-        judge = (
-            "judge",
-            "--dataset",
-            path.stem,
-            "--judge",
-            "openai:m",
-            "--prompt",
-            tmp_path / "no",
-        )
-        assert ("ungrounded" in cli(*judge).err) is warned
+        with OpenAIServer("no JSON") as server:
+            judge = ("judge", "--dataset", path.stem, "--judge", "openai:m")
+            told = cli(*judge, "--base-url", server.url).err
+        assert ("ungrounded" in told) is warned
