@@ -68,16 +68,12 @@ def export(
     if outcome.not_carried:
         lost = ", ".join(f"{part} ({count})" for part, count in outcome.not_carried.items())
         words += f"\nnot carried by {format} (traces): {lost}"
-    # A trace without a word has nothing to export: that is no failure of the export. A format that
-    # holds not one of the labelled traces is.
-    return Outcome(
-        tally.document(
-            out=str(out), shortened=outcome.shortened, not_carried=dict(outcome.not_carried)
-        ),
-        words,
-        INCOMPLETE if labels and not outcome.written else OK,
-        json_output,
+    document = tally.document(
+        out=str(out), shortened=outcome.shortened, not_carried=dict(outcome.not_carried)
     )
+    # A trace without a word is no failure of the export; a format that holds not one trace is.
+    code = INCOMPLETE if labels and not outcome.written else OK
+    return Outcome(document, words, code, json_output)
 
 
 def _support(
