@@ -70,6 +70,10 @@ class PolicyOptions:
             **self.images.as_dict(),
         } | {name: value for name, value in self._seldom().items() if value}
 
+    def asks_elsewhere(self) -> bool:
+        """Whether answers may leave this machine: then a trace's own mark holds, whatever the policy is."""
+        return self.answer_judge is not None and not self.answer_judge.startswith("hf:")
+
     def _seldom(self) -> dict[str, Any]:
         """Named only where they are used: configurations stored before there were such options stay."""
         return {"stop": list(self.stop), "answer_judge": self.answer_judge}

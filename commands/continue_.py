@@ -209,7 +209,7 @@ def _continue(
             policy=chosen,
             checkers=checkers,
             config=config,
-            hosted=hosted,
+            hosted=hosted or options.asks_elsewhere(),
             allow_phi=allow_phi,
         )
         label_missing(store, tally, labeler, stage, limit=limit, replace=replace, truth=truth)

@@ -193,7 +193,7 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
         policy=chosen,
         checkers=checkers,
         config=config,
-        hosted=hosted,
+        hosted=hosted or options.asks_elsewhere(),
         allow_phi=terms.allow_phi,
     )
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from inference.protocol import GenerationRequest, Message, Runner
 from traces.errors import ModelError
+from traces.privacy import withheld
 from traces.problem import Problem
 
 _SCHEMA: Final[dict[str, Any]] = {
@@ -54,8 +55,8 @@ class AnswerJudge:
             ModelRefused, QuotaExhausted, BudgetExhausted: the run ends.
         """
         gold = problem.answer or ""
-        withheld = self._runner.model.hosted and not self._allow_phi
-        if withheld and problem.meta.get("phi_removed") is False:
+        hosted = self._runner.model.hosted
+        if withheld(problem.meta, hosted=hosted, allow_phi=self._allow_phi) is not None:
             return None
         pair = (problem.question, gold.casefold(), answer.casefold())
         if pair not in self._known:

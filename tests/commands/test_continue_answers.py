@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from inference.dispatch import Dispatcher
+from inference.gemini import GeminiModel
 from inference.openai_server import OpenAIModel
 from labeling.answer_judge import AnswerJudge
 from tests.loopback.openai_server import OpenAIServer
@@ -23,6 +24,7 @@ CONTINUED = "The answer is inflammation of the appendix."
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
 
 
 def imported(cli: Cli, tmp_path: Path) -> None:
@@ -102,3 +104,12 @@ def test_texts_cannot_leave_their_tags() -> None:
         shown = body["messages"][-1]["content"]
         assert shown.count("</answer_2>") == 1
         assert shown.endswith("</answer_2>")
+
+
+@pytest.mark.parametrize("meta", [{"phi_removed": False}, {"metadata": {"phi_removed": False}}])
+def test_a_protected_question_is_never_compared_elsewhere(meta: dict[str, Any]) -> None:
+    with Dispatcher(GeminiModel("gemini-3.5-flash-lite"), None) as runner:
+        problem = Problem("p", "Who?", answer="a", meta=meta)
+        # A call would find no server at that address and end the test.
+        assert AnswerJudge(runner).same(problem, "b") is None
+        assert runner.counters.sent == 0
