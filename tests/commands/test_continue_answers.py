@@ -113,3 +113,18 @@ def test_a_protected_question_is_never_compared_elsewhere(meta: dict[str, Any]) 
         # A call would find no server at that address and end the test.
         assert AnswerJudge(runner).same(problem, "b") is None
         assert runner.counters.sent == 0
+
+
+def test_a_protected_trace_of_a_local_policy_is_not_compared_elsewhere(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "t.jsonl"
+    row = {"id": "t", "problem": "Who?", "answer": "appendicitis", "steps": ["Pain."]}
+    file.write_text(json.dumps(row | {"meta": {"phi_removed": False}}))
+    assert cli("import", "traces", file, "--dataset", "d").code == 0
+    with OpenAIServer(CONTINUED) as policy, OpenAIServer('{"same": "yes"}') as judge:
+        monkeypatch.setenv("OPENAI_BASE_URL", judge.url)
+        argv = ["continue", "--dataset", "d", "--policy", "openai:m", "-k", "1", "--json"]
+        done = cli(*argv, "--base-url", policy.url, "--answer-judge", "openai:j")
+        assert done.document["abstained"] == {"filtered": 1}
+        assert not judge.calls
