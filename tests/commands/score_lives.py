@@ -54,7 +54,9 @@ def main() -> None:
     with sqlite3.connect(workspace / "stepgold.db") as database:
         [total] = database.execute("SELECT count(*) FROM traces").fetchone()
     deaths = []
-    for moment in sorted(draw.randrange(total * 9 // 10) for _ in range(kills)):
+    # One moment in each of as many equal parts of the run as there are deaths.
+    part = total * 9 // 10 // kills
+    for moment in (part * death + draw.randrange(part) for death in range(kills)):
         child = life(workspace, prm)
         end = time.monotonic() + DEADLINE_S
         while len(stored(workspace)) <= moment and time.monotonic() < end:

@@ -19,11 +19,14 @@ from tests.commands.tiny_prm import save_prm, write_pool
 Cli = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
+PROBLEMS, CANDIDATES = 80, 8
 
 
 @pytest.mark.slow
 def test_killed_twenty_times(cli: Cli, tmp_path: Path) -> None:
-    pool = write_pool(tmp_path / "pool.jsonl", problems=40, candidates=8, documents=4)
+    pool = write_pool(
+        tmp_path / "pool.jsonl", problems=PROBLEMS, candidates=CANDIDATES, documents=4
+    )
     assert cli("import", "traces", pool, "--dataset", "d").code == 0
     calm = tmp_path / "calm"
     shutil.copytree(tmp_path / "w", calm)
@@ -41,7 +44,9 @@ def test_killed_twenty_times(cli: Cli, tmp_path: Path) -> None:
     assert all(death["killed"] for death in told["deaths"]), "killed, not finished"
     moments = [len(death["stored"]) for death in told["deaths"]]
     assert moments == sorted(moments)
-    assert len(set(moments)) > KILLS // 2, "deaths all over the run"
+    # How many traces one commit brings depends on the machine, so two deaths may fall into the same state.
+    assert len(set(moments)) >= KILLS // 3, "deaths all over the run"
+    assert moments[0] < PROBLEMS * CANDIDATES / 3 < PROBLEMS * CANDIDATES * 2 / 3 < moments[-1]
     for death in told["deaths"]:
         kept = {name: told["end"].get(name) for name in death["stored"]}
         assert kept == death["stored"], "what was stored is never scored again"
@@ -50,7 +55,7 @@ def test_killed_twenty_times(cli: Cli, tmp_path: Path) -> None:
         with Store.open(f"sqlite:///{place / 'stepgold.db'}") as store:
             found.append(store.labels("d", "prm"))
     disturbed, undisturbed = found
-    assert len(undisturbed) == 320
+    assert len(undisturbed) == PROBLEMS * CANDIDATES
     assert set(disturbed) == set(undisturbed)
     for name, label in undisturbed.items():
         assert [s.score for s in disturbed[name].step_labels] == pytest.approx(
