@@ -302,6 +302,13 @@ class PacedModel(ScriptedModel):
             return await super().generate(request)
 
 
+def open_when_flying(model: ScriptedModel, expected: int) -> None:
+    """Open the gate once so many calls are on the wire, however long a busy machine takes."""
+    wait_for(lambda: model.flying >= expected)
+    if model.gate is not None:
+        model.gate.set()
+
+
 def test_the_window_follows_the_pace() -> None:
     model = PacedModel(concurrency=4)
 
@@ -312,8 +319,10 @@ def test_the_window_follows_the_pace() -> None:
     with Dispatcher(model, None) as dispatcher:
         for expected in (4, 2):
             model.gate, model.most_flying = threading.Event(), 0
-            threading.Timer(0.05, model.gate.set).start()
+            opener = threading.Thread(target=open_when_flying, args=(model, expected))
+            opener.start()
             list(dispatcher.run(request(str(number)) for number in range(8)))
+            opener.join()
             assert model.most_flying == expected
             asyncio.run(refused())
 
@@ -324,12 +333,13 @@ def test_replies_that_arrive_together_are_recorded_together() -> None:
 
         def put_all(self, calls: Sequence[StoredCall]) -> None:
             self.writes += 1
-            time.sleep(0.005)  # a disk
+            # A disk that is busy until all replies are there.
+            assert wait_for(lambda: len(model.calls) == 32 and not model.flying)
             for call in calls:
                 self.put(call)
 
-    store = ManyAtOnce()
-    with Dispatcher(ScriptedModel(concurrency=32), store) as dispatcher:
+    store, model = ManyAtOnce(), ScriptedModel(concurrency=32)
+    with Dispatcher(model, store) as dispatcher:
         got = list(dispatcher.run(request(str(number)) for number in range(32)))
     assert len(got) == len(store.kept) == 32
     assert store.writes < 16

