@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation import measures
-from evaluation.bootstrap import RESAMPLES, Estimate, estimate
+from evaluation.bootstrap import RESAMPLES, Estimate, as_list, estimate
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
 from evaluation.groups import Group, whole_and_subsets
-from evaluation.wording import figure, left_out_note, plain_table, threshold_note, with_interval
+from evaluation.pooled_report import PooledReport
+from evaluation.wording import figure, with_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class StepReport:
         """As in the contract, with the interval of macro_f1."""
         return {
             "macro_f1": self.macro_f1.value,
-            "ci95": None if self.macro_f1.ci95 is None else list(self.macro_f1.ci95),
+            "ci95": as_list(self.macro_f1),
             "f1_correct": self.f1_correct.value,
             "f1_incorrect": self.f1_incorrect.value,
             "n_correct": self.n_correct,
@@ -52,69 +53,34 @@ class StepReport:
             "missing": self.missing,
         }
 
+    def cells(self) -> tuple[str, ...]:
+        """A line of the table."""
+        return (
+            with_interval(self.macro_f1),
+            figure(self.f1_correct.value),
+            figure(self.f1_incorrect.value),
+            str(self.n_correct),
+            str(self.n_incorrect),
+            str(self.n_neutral),
+            str(self.missing),
+        )
 
-@dataclass(frozen=True, slots=True)
-class MacroF1Report:
+
+class MacroF1Report(PooledReport[StepReport]):
     """The protocol's result for one labeler on one dataset."""
 
-    threshold: float
-    """A step is correct iff its score is at least this."""
-    threshold_source: str
-    """`given`, or the subset it was fitted on."""
-    overall: StepReport
-    """All steps pooled."""
-    subsets: dict[str, StepReport]
-    """By subset name, in alphabetical order."""
-    gold_unusable: int
-    """Traces left out because their gold is an abstention."""
-    gold_missing: int
-    """Traces left out because they have no gold."""
-
-    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
-        """The document of `stepgold evaluate --protocol macro-f1`."""
-        return {
-            "protocol": "macro-f1",
-            "dataset": dataset,
-            "labeler": labeler,
-            "gold": gold,
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "overall": self.overall.as_json(),
-            "subsets": {name: report.as_json() for name, report in self.subsets.items()},
-            "gold_unusable": self.gold_unusable,
-            "gold_missing": self.gold_missing,
-        }
-
-    def table(self, labeler: str) -> str:
-        """The figures for a person, one line per subset."""
-        rows = [
-            (
-                name,
-                with_interval(report.macro_f1),
-                figure(report.f1_correct.value),
-                figure(report.f1_incorrect.value),
-                str(report.n_correct),
-                str(report.n_incorrect),
-                str(report.n_neutral),
-                str(report.missing),
-            )
-            for name, report in [*self.subsets.items(), ("overall", self.overall)]
-        ]
-        head = (
-            "subset",
-            "macro_f1",
-            "f1_correct",
-            "f1_incorrect",
-            "correct",
-            "incorrect",
-            "neutral",
-            "missing",
-        )
-        return (
-            f"{labeler}: macro-f1 over steps, 95% intervals by problem\n{plain_table(head, rows)}"
-            f"{threshold_note(self.threshold, self.threshold_source)}"
-            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
-        )
+    __slots__ = ()
+    protocol = "macro-f1"
+    title = "macro-f1 over steps"
+    columns = (
+        "macro_f1",
+        "f1_correct",
+        "f1_incorrect",
+        "correct",
+        "incorrect",
+        "neutral",
+        "missing",
+    )
 
 
 def evaluate_macro_f1(

@@ -14,7 +14,8 @@ from evaluation import measures
 from evaluation.bootstrap import RESAMPLES, Estimate, as_list, estimate
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
 from evaluation.groups import Group, whole_and_subsets
-from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
+from evaluation.pooled_report import PooledReport
+from evaluation.wording import with_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,59 +51,25 @@ class LocationReport:
             "missing": self.missing,
         }
 
+    def cells(self) -> tuple[str, ...]:
+        """A line of the table."""
+        return (
+            str(self.n),
+            str(self.n_error),
+            with_interval(self.location_accuracy),
+            with_interval(self.error_accuracy),
+            with_interval(self.correct_accuracy),
+            str(self.missing),
+        )
 
-@dataclass(frozen=True, slots=True)
-class MistakeReport:
+
+class MistakeReport(PooledReport[LocationReport]):
     """The protocol's result for one labeler on one dataset."""
 
-    threshold: float
-    """A step is correct iff its score is at least this."""
-    threshold_source: str
-    """`given`, or the split it was fitted on."""
-    overall: LocationReport
-    """All traces pooled."""
-    subsets: dict[str, LocationReport]
-    """By subset name, in alphabetical order."""
-    gold_unusable: int
-    """Traces left out because their gold is an abstention, or leaves the first error open."""
-    gold_missing: int
-    """Traces left out because they have no gold."""
-
-    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
-        """The document of `stepgold evaluate --protocol mistake`."""
-        return {
-            "protocol": "mistake",
-            "dataset": dataset,
-            "labeler": labeler,
-            "gold": gold,
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "overall": self.overall.as_json(),
-            "subsets": {name: report.as_json() for name, report in self.subsets.items()},
-            "gold_unusable": self.gold_unusable,
-            "gold_missing": self.gold_missing,
-        }
-
-    def table(self, labeler: str) -> str:
-        """The figures for a person, one line per subset."""
-        rows = [
-            (
-                name,
-                str(report.n),
-                str(report.n_error),
-                with_interval(report.location_accuracy),
-                with_interval(report.error_accuracy),
-                with_interval(report.correct_accuracy),
-                str(report.missing),
-            )
-            for name, report in [*self.subsets.items(), ("overall", self.overall)]
-        ]
-        head = ("subset", "traces", "with error", "location accuracy", "error accuracy", "correct accuracy", "missing")  # fmt: skip
-        return (
-            f"{labeler}: mistake location, 95% intervals by problem\n{plain_table(head, rows)}"
-            f"{threshold_note(self.threshold, self.threshold_source)}"
-            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
-        )
+    __slots__ = ()
+    protocol = "mistake"
+    title = "mistake location"
+    columns = ("traces", "with error", "location accuracy", "error accuracy", "correct accuracy", "missing")  # fmt: skip
 
 
 def evaluate_mistake(

@@ -17,7 +17,8 @@ from evaluation import measures
 from evaluation.bootstrap import RESAMPLES, Estimate, as_list, estimate
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
 from evaluation.groups import Group, whole_and_subsets
-from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
+from evaluation.pooled_report import PooledReport
+from evaluation.wording import with_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,66 +59,33 @@ class MrScore:
             "reason_missing": self.reason_missing,
         }
 
+    def cells(self) -> tuple[str, ...]:
+        """A line of the table."""
+        return (
+            with_interval(self.mr_score),
+            with_interval(self.mcc),
+            with_interval(self.step_accuracy),
+            with_interval(self.reason_accuracy),
+            str(self.n_correct),
+            str(self.n_incorrect),
+            str(self.missing),
+        )
 
-@dataclass(frozen=True, slots=True)
-class MrBenReport:
+
+class MrBenReport(PooledReport[MrScore]):
     """The protocol's result for one labeler on one dataset."""
 
-    threshold: float
-    """A step is correct iff its score is at least this."""
-    threshold_source: str
-    """`given`, or the split it was fitted on."""
-    overall: MrScore
-    """All solutions pooled."""
-    subsets: dict[str, MrScore]
-    """By subset (subject), in alphabetical order."""
-    gold_unusable: int
-    """Traces left out because their gold is an abstention, or leaves the first error open."""
-    gold_missing: int
-    """Traces left out because they have no gold."""
+    __slots__ = ()
+    protocol = "mr-ben"
+    title = "mr-ben"
+    columns = ("mr_score", "mcc", "step accuracy", "reason accuracy", "correct", "incorrect", "missing")  # fmt: skip
 
-    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
-        """The document of `stepgold evaluate --protocol mr-ben`."""
-        return {
-            "protocol": "mr-ben",
-            "dataset": dataset,
-            "labeler": labeler,
-            "gold": gold,
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "overall": self.overall.as_json(),
-            "subsets": {name: report.as_json() for name, report in self.subsets.items()},
-            "gold_unusable": self.gold_unusable,
-            "gold_missing": self.gold_missing,
-        }
-
-    def table(self, labeler: str) -> str:
-        """The figures for a person, one line per subset."""
-        rows = [
-            (
-                name,
-                with_interval(report.mr_score),
-                with_interval(report.mcc),
-                with_interval(report.step_accuracy),
-                with_interval(report.reason_accuracy),
-                str(report.n_correct),
-                str(report.n_incorrect),
-                str(report.missing),
-            )
-            for name, report in [*self.subsets.items(), ("overall", self.overall)]
-        ]
-        head = ("subset", "mr_score", "mcc", "step accuracy", "reason accuracy", "correct", "incorrect", "missing")  # fmt: skip
+    def remark(self) -> str:
+        """Why there is no MR-Score, if for that reason."""
         reasons = self.overall.reason_missing
-        told = (
-            f"\n{reasons} rightly named steps have no word on their reason: no MR-Score"
-            if reasons
-            else ""
-        )
-        return (
-            f"{labeler}: mr-ben, 95% intervals by problem\n{plain_table(head, rows)}{told}"
-            f"{threshold_note(self.threshold, self.threshold_source)}"
-            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
-        )
+        if not reasons:
+            return ""
+        return f"\n{reasons} rightly named steps have no word on their reason: no MR-Score"
 
 
 def evaluate_mr_ben(
