@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from commands.backends import PolicyOptions, parse_spec
-from commands.continue_ import SYSTEM
+from commands.continue_ import SYSTEM, Strategy
 from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.judge import (
     Agree,
@@ -33,6 +33,7 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     from commands.plan_stages import Planned, Terms
     from inference.specs import ModelSpec
+    from labeling.mc_config import MonteCarloConfig
     from storage import Store
     from traces.context import TraceInContext
 
@@ -82,6 +83,7 @@ def plan(
     max_tokens: MaxTokens = 8192,
     temperature: JudgeTemperature = None,
     k: ContinuationsEach = 16,
+    strategy: Strategy = "all",
     policy_max_tokens: PolicyMaxTokens = 1024,
     family: FamilyName = None,
     prm_max_tokens: PrmWindow = None,
@@ -98,8 +100,8 @@ def plan(
         raise InputError("There is nothing to plan.", remedy="add --judge, --policy or --prm SPEC")
     if service not in SERVICES:
         raise InputError(f"'{service}' is not a service.", remedy=f"use {', '.join(SERVICES)}")
-    how = (prompt, evidence_tokens, max_tokens, granularity, votes, agree, temperature)
-    asking = Asking(*how, False, escalate)
+    asked_how = (prompt, evidence_tokens, max_tokens, granularity, votes, agree, temperature)
+    asking = Asking(*asked_how, False, escalate)
     workspace: Workspace = ctx.obj
     shown = ImageOptions.of(workspace, images, ignore_images)
     terms = Terms(service, concurrency, date.today(), shown)
@@ -110,9 +112,8 @@ def plan(
         if judge is not None:
             stages += _plan_judge(store, dataset, judge, name, asking, terms, limit)
         if policy is not None:
-            stages.append(
-                _plan_policy(store, dataset, policy, mc_name, k, policy_max_tokens, terms, limit)
-            )
+            how = (_drawing(k, strategy), policy_max_tokens)
+            stages.append(_plan_policy(store, dataset, policy, mc_name, *how, terms, limit))
         if prm is not None:
             asked = _missing(store, dataset, prm_name, parse_spec(prm), limit)
             scoring.append(plan_prm(store, dataset, prm, family, prm_max_tokens, asked))
@@ -163,12 +164,12 @@ def _plan_policy(
     dataset: str,
     policy: str,
     name: str,
-    k: int,
+    config: MonteCarloConfig,
     max_tokens: int,
     terms: Terms,
     limit: int | None,
 ) -> Planned:
-    from commands.plan_stages import plan_policy
+    from commands.plan_continuations import plan_policy
 
     spec = parse_spec(policy)
     _refuse_retired(policy)
@@ -189,13 +190,21 @@ def _plan_policy(
         store,
         spec,
         options,
-        store.contexts(dataset, trace_ids=missing),
-        k=k,
-        seed=0,
+        lambda: store.contexts(dataset, trace_ids=missing),
+        config=config,
         traces=asked,
         missing=len(missing),
         terms=terms,
     )
+
+
+def _drawing(k: int, strategy: str) -> MonteCarloConfig:
+    """How prefixes are continued; a strategy that does not exist is refused."""
+    from labeling.mc_config import MonteCarloConfig
+    from labeling.strategies import strategy as known
+
+    known(strategy)
+    return MonteCarloConfig(k, strategy=strategy)
 
 
 def _refuse_retired(*specs: str | None) -> None:
@@ -225,12 +234,8 @@ def _missing(
 
 
 def _document(dataset: str, stages: list[Planned], total: dict[str, Any]) -> dict[str, Any]:
-    from commands.plan_stages import (
-        HOURS_A_WAVE,
-        SECONDS_A_CALL,
-        TOKENS_A_CONTINUATION,
-        TOKENS_A_STEP,
-    )
+    from commands.plan_continuations import TOKENS_A_CONTINUATION
+    from commands.plan_stages import HOURS_A_WAVE, SECONDS_A_CALL, TOKENS_A_STEP
     from inference.prices import PRICES_AS_OF
 
     return {

@@ -21,7 +21,6 @@ from judge.tokens import estimate_tokens
 from traces.records import Usage
 
 if TYPE_CHECKING:
-    from commands.backends import PolicyOptions
     from inference.images import ProblemImages
     from inference.protocol import GenerationRequest
     from judge.config import JudgeConfig
@@ -34,8 +33,6 @@ HOURS_A_WAVE = 24.0
 """Within which a batch job answers by the service's own target."""
 TOKENS_A_STEP = 80
 """Output tokens of a judge's word on a step (quote, reasoning, verdict), assumed."""
-TOKENS_A_CONTINUATION = 200
-"""Output tokens of a continuation, assumed."""
 ENOUGH_REPLIES = 10
 """Stored replies from which on they say how long replies are, and how far the count is off."""
 
@@ -123,50 +120,11 @@ def plan_judge(
     a_call = TOKENS_A_STEP * words / max(1, missing)
     if config.granularity == "step":
         a_call = TOKENS_A_STEP
-    planned = [_planned("judge", spec, few[0], many[0], a_call, terms, **sizes)]
+    planned = [planned_stage("judge", spec, few[0], many[0], a_call, terms, **sizes)]
     if config.escalate is not None:
         second = ModelSpec.parse(config.escalate)
-        planned.append(_planned("escalate", second, few[1], many[1], a_call, terms, **sizes))
+        planned.append(planned_stage("escalate", second, few[1], many[1], a_call, terms, **sizes))
     return planned
-
-
-def plan_policy(
-    store: Store,
-    spec: ModelSpec,
-    options: PolicyOptions,
-    contexts: Iterable[TraceInContext],
-    *,
-    k: int,
-    seed: int,
-    traces: int,
-    missing: int,
-    terms: Terms,
-) -> Planned:
-    """The Monte-Carlo labeler that continues every prefix; other strategies draw fewer."""
-    from inference.rendering import ContinuationPrompt
-    from inference.server_policy import ServerPolicy
-
-    dry = DryRun(
-        UnaskedModel(str(spec), hosted=_is_hosted(spec)),
-        store.responses,
-        count_tokens=estimate_tokens,
-        answer=lambda _: "",
-    )
-    policy = ServerPolicy(
-        dry,
-        ContinuationPrompt(system=options.system, separator=options.separator),
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        stop=options.stop,
-        with_evidence=options.with_evidence,
-        images=options.images.loader(),
-    )
-    with_answer = (context for context in contexts if (context.problem.answer or "").strip())
-    for _ in policy.continue_traces(with_answer, k=k, seed=seed):
-        pass
-    sizes = {"traces": traces, "missing": missing}
-    a_call = min(TOKENS_A_CONTINUATION, options.max_tokens)
-    return _planned("continue", spec, dry.counts, dry.counts, a_call, terms, **sizes)
 
 
 def _judge_counts(
@@ -183,7 +141,7 @@ def _judge_counts(
 
     def dry_run(each: ModelSpec) -> DryRun:
         return DryRun(
-            UnaskedModel(str(each), hosted=_is_hosted(each)),
+            UnaskedModel(str(each), hosted=is_hosted(each)),
             store.responses,
             count_tokens=estimate_tokens,
             answer=lambda request: judge_reply(request, agree=votes_agree),
@@ -223,7 +181,7 @@ def judge_reply(request: GenerationRequest, *, agree: bool) -> str:
     return json.dumps({"steps": entries})
 
 
-def _planned(
+def planned_stage(
     stage: str,
     spec: ModelSpec,
     few: DryCounts,
@@ -232,13 +190,24 @@ def _planned(
     terms: Terms,
     **sizes: int,
 ) -> Planned:
+    """One stage from what dry runs came to.
+
+    Args:
+        stage: its name.
+        spec: the model.
+        few: what it sends if all goes well.
+        many: what it sends at most.
+        output_a_call: output tokens of a call, as long as no stored replies tell.
+        terms: service and day.
+        sizes: `traces` and `missing`.
+    """
     enough = few.stored_estimate > 0 and few.stored >= ENOUGH_REPLIES
     used = few.stored_usage
     factor = used.input_tokens / few.stored_estimate if enough else 1.0
     if enough:
         output_a_call = (used.output_tokens + used.thinking_tokens) / few.stored
     tokens_in, tokens_out = round(few.input_tokens * factor), round(few.calls * output_a_call)
-    hosted = _is_hosted(spec)
+    hosted = is_hosted(spec)
     most_in = round(many.input_tokens * max(factor, 1.0))
     return Planned(
         stage=stage,
@@ -258,7 +227,7 @@ def _planned(
 
 
 def _usd(spec: ModelSpec, tokens_in: int, tokens_out: int, terms: Terms) -> float | None:
-    if not _is_hosted(spec):
+    if not is_hosted(spec):
         return 0.0
     service: Service = "standard"
     for each in ("flex", "batch"):
@@ -274,7 +243,7 @@ def _hours(spec: ModelSpec, calls: int, tokens_in: int, terms: Terms) -> float:
     return calls * SECONDS_A_CALL[terms.service] / terms.concurrency / 3600
 
 
-def _is_hosted(spec: ModelSpec) -> bool:
+def is_hosted(spec: ModelSpec) -> bool:
     """Whether calls go to a service; a server of one's own has no price, and none is assumed."""
     return spec.kind in ("gemini", "openai")
 

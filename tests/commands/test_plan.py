@@ -147,6 +147,20 @@ def test_a_policy_is_planned_for_traces_with_an_answer(
     assert (local["usd"], local["hours"], local["calls"]) == (0.0, None, 13 * 3 * 16)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "fewest"),
+    # Three steps, every continuation right: one a step; two prefixes of a search by halving, the
+    # second one being the last; the same with a first look of four at the second prefix.
+    [("all", 39 * 4), ("early-stop", 39), ("binary", 13 * 2), ("adaptive", 13 * (4 + 1))],
+)
+def test_a_strategy_is_planned_from_its_best_case_to_all(
+    imported: Cli, strategy: str, fewest: int
+) -> None:
+    options = ("--dataset", "d", "--policy", "openai:m", "-k", "4", "--strategy", strategy)
+    planned = stage(imported("plan", *options, "--json"))
+    assert (planned["calls"], planned["calls_at_most"]) == (fewest, 39 * 4)
+
+
 def test_a_price_that_is_not_known_is_none_and_not_nothing(imported: Cli) -> None:
     called = imported("plan", "--dataset", "d", "--judge", "gemini:gemini-9-helium", "--json")
     assert (stage(called)["usd"], called.document["total"]["usd"]) == (None, None)
@@ -159,6 +173,7 @@ def test_a_price_that_is_not_known_is_none_and_not_nothing(imported: Cli) -> Non
         (("--dataset", "nope", "--judge", SPEC), "nope"),
         (("--dataset", "d", "--judge", SPEC, "--service", "overnight"), "overnight"),
         (("--dataset", "d", "--judge", "lab"), "lab"),
+        (("--dataset", "d", "--policy", "openai:m", "--strategy", "best"), "not a strategy"),
         (("--dataset", "d", "--judge", "gemini:gemini-2.0-flash"), "shut down"),
     ],
 )
