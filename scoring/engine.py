@@ -8,7 +8,6 @@ the hidden states that are read go through the output head.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -16,26 +15,20 @@ from torch import Tensor
 
 from inference.transformers_local import model_window
 from scoring.engine_batches import Batches, Read
-from scoring.engine_fit import FitRules, Fitted, Overflow, fit
+from scoring.engine_fit import FitRules, Fitted, Overflow, fit, refuse_over_length
 from scoring.engine_forward import prepare
 from scoring.engine_memory import forward_tokens
 from scoring.engine_tree import Node, plant
 from scoring.engine_work import LayerWork, expected_work
 from scoring.family import Family, LaidOutTrace
-from traces.abstention import Abstention, AbstentionReason
+from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
-from traces.errors import InputError
-from traces.labels import StepLabel, TraceLabel, abstained
+from traces.labels import TraceLabel, abstained
 
 _READ_AHEAD = 256
 """Traces that go through the model together, and then to the end of the last one's problem."""
 _READ_AHEAD_MOST = 2048
 """Traces read ahead at most, however many candidates a problem has."""
-_NAMED = 3
-"""Over-long traces named in an error."""
-_NOTHING_TO_READ = StepLabel(
-    abstention=Abstention(AbstentionReason.NOT_MEASURED, "The step has no token of its own.")
-)
 
 
 class Scorer:
@@ -142,19 +135,7 @@ class Scorer:
         Raises:
             InputError: some do not fit with all their documents; the first ones are named.
         """
-        if self._rules.overflow is not Overflow.ERROR:
-            return
-        found = (fit(self._family, context, self._rules) for context in contexts)
-        over = [label.trace_id for label in found if isinstance(label, TraceLabel)]
-        if over:
-            names = ", ".join(f'"{name}"' for name in over[:_NAMED])
-            more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
-            raise InputError(
-                f"{len(over)} traces do not fit into {self._rules.max_tokens} tokens with their"
-                " documents.",
-                where=names + more,
-                remedy="raise --max-tokens, or give --overflow drop-documents or abstain",
-            )
+        refuse_over_length(self._family, contexts, self._rules)
 
     def score(self, contexts: Iterable[TraceInContext]) -> Iterator[TraceLabel]:
         """Score every step of every trace; yield traces as they are done, in any order.
@@ -178,7 +159,7 @@ class Scorer:
                 elif any(found.laid_out.read_at):
                     fitted.append(found)
                 else:
-                    done.append(_label(found, ()))
+                    done.append(found.label(()))
             if done:
                 yield done
             yield from filter(None, self._score(fitted))
@@ -198,7 +179,7 @@ class Scorer:
     def _word(self, trace: Fitted, read: Read) -> TraceLabel:
         """The label of a trace that was run."""
         if read.probabilities is not None:
-            return _label(trace, read.probabilities)
+            return trace.label(read.probabilities)
         detail = f"The memory does not hold a trace of {len(trace.laid_out.ids)} tokens."
         return abstained(trace.laid_out.trace_id, AbstentionReason.MODEL_ERROR, detail)
 
@@ -226,11 +207,3 @@ def _following(trace: LaidOutTrace) -> list[int]:
     """The id behind each reading position, 0 at the end of the sequence."""
     places = (place for positions in trace.read_at for place in positions)
     return [trace.ids[place + 1] if place + 1 < len(trace.ids) else 0 for place in places]
-
-
-def _label(trace: Fitted, probabilities: Sequence[float]) -> TraceLabel:
-    """The trace's label: the least probability read for each step."""
-    values = iter(probabilities)
-    scores = [min(islice(values, len(places)), default=None) for places in trace.laid_out.read_at]
-    steps = tuple(_NOTHING_TO_READ if score is None else StepLabel(score=score) for score in scores)
-    return TraceLabel(trace.laid_out.trace_id, steps, meta=trace.meta())

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from retrieval.packing import PACKINGS, pack_evidence, pack_like_medprm, render_document
 from scoring.family import Family, LaidOutTrace
-from traces.abstention import AbstentionReason
+from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.errors import InputError
 from traces.evidence import Evidence
-from traces.labels import TraceLabel, abstained
+from traces.labels import StepLabel, TraceLabel, abstained
+
+_NAMED = 3
+"""Over-long traces named in an error."""
+_NOTHING_TO_READ = StepLabel(
+    abstention=Abstention(AbstentionReason.NOT_MEASURED, "The step has no token of its own.")
+)
 
 
 class Overflow(StrEnum):
@@ -85,6 +92,18 @@ class Fitted:
             "documents_dropped": self.dropped,
         }
 
+    def label(self, probabilities: Sequence[float]) -> TraceLabel:
+        """The trace's label: the least probability read for each step.
+
+        Args:
+            probabilities: one for each reading place, in the order of `laid_out.read_at`.
+        """
+        values = iter(probabilities)
+        read_at = self.laid_out.read_at
+        scores = [min(islice(values, len(places)), default=None) for places in read_at]
+        steps = tuple(_NOTHING_TO_READ if s is None else StepLabel(score=s) for s in scores)
+        return TraceLabel(self.laid_out.trace_id, steps, meta=self.meta())
+
 
 def fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | TraceLabel:
     """Lay a trace out within the window.
@@ -119,6 +138,26 @@ def fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | Tr
         kept.pop()
         fitted = family.lay_out(context, kept)
     return Fitted(fitted, len(kept), len(evidence) - len(kept), size)
+
+
+def refuse_over_length(family: Family, contexts: Iterable[TraceInContext], rules: FitRules) -> None:
+    """With `Overflow.ERROR`: look at all traces before any is scored.
+
+    Raises:
+        InputError: some do not fit with all their documents; the first ones are named.
+    """
+    if rules.overflow is not Overflow.ERROR:
+        return
+    found = (fit(family, context, rules) for context in contexts)
+    over = [label.trace_id for label in found if isinstance(label, TraceLabel)]
+    if over:
+        names = ", ".join(f'"{name}"' for name in over[:_NAMED])
+        more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
+        raise InputError(
+            f"{len(over)} traces do not fit into {rules.max_tokens} tokens with their documents.",
+            where=names + more,
+            remedy="raise --max-tokens, or give --overflow drop-documents or abstain",
+        )
 
 
 def _like_medprm(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | TraceLabel:
