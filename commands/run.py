@@ -26,6 +26,9 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("export",),
     ("score",),
     ("evaluate",),
+    ("compare",),
+    ("best-of-n",),
+    ("report",),
 )
 """The pipeline in order; a table `[corpus]` means `corpus add`."""
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from traces.errors import InputError
 
-PATH_KEYS = frozenset({"files", "paths", "out", "prompt", "template", "evaluate", "images"})
+PATH_KEYS = frozenset(
+    {"files", "paths", "out", "prompt", "template", "evaluate", "images", "pool", "scores"}
+)
 """Keys whose relative paths start from the folder of the TOML file."""
 
 SPEC_KEYS = frozenset({"judge", "policy", "prm", "rewriter"})

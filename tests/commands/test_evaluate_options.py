@@ -188,3 +188,18 @@ def test_subsets_may_be_listed_in_a_run_file(scored: Cli, tmp_path: Path) -> Non
     done = scored("run", config, "--json")
     assert done.code == 0
     assert list(done.document["stages"][0]["subsets"]) == ["dev", "test"]
+
+
+def test_comparison_best_of_n_and_report_stand_in_a_run_file(scored: Cli, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    (tmp_path / "out").mkdir()
+    config.write_text(
+        '[report]\nout = "out/report.json"\ndataset = "d"\nresamples = 10\n'
+        '[best-of-n]\ndataset = "d"\nlabeler = "good"\nn = "1"\nresamples = 10\n'
+        '[compare]\nlabelers = ["good", "gold"]\ndataset = "d"\nresamples = 10\n'
+    )
+    done = scored("run", config, "--json")
+    compared, _, reported = done.document["stages"]
+    assert compared["labelers"] == ["good", "gold"]
+    assert reported["out"] == str(tmp_path / "out" / "report.json")
+    assert (tmp_path / "out" / "report.json").is_file()
