@@ -85,11 +85,15 @@ class Batches:
     ) -> list[float] | None:
         """What is read in the pack; None if the memory ran out."""
         try:
-            return read_out(self._forward.hidden(pack, following), pack)
+            probabilities = read_out(self._forward.hidden(pack, following), pack)
         except (RuntimeError, MemoryError) as fault:
             if not is_out_of_memory(fault):
                 raise
+        else:
+            self._forward.keep_for(following)
+            return probabilities
         # Outside the handler: the fault would hold on to the tensors of the failed forward.
+        self._forward.keep_for(pack[0])
         let_go(self._device)
         return None
 

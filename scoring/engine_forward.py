@@ -45,6 +45,12 @@ class Forward(Protocol):
             `[reading places, width]`: the last hidden states, node by node, place by place.
         """
 
+    def keep_for(self, following: Node | None) -> None:
+        """Let go of what no pack from `following` on stands behind (None: of everything).
+
+        Apart from `hidden`, as a pack whose read-out ran out of memory is run again in parts.
+        """
+
 
 class PackedForward:
     """All tokens of a pack in one row, without padding; shared nodes are computed once."""
@@ -66,7 +72,7 @@ class PackedForward:
 
     @torch.inference_mode()
     def hidden(self, pack: Sequence[Node], following: Node | None) -> Tensor:
-        """Run a pack; keys and values stay for the nodes that `following` stands behind."""
+        """Run a pack; keys and values are added for the nodes that `following` stands behind."""
         device = self._model.device
         needed = frozenset(following.above() if following is not None else ())
         view = PackView(pack, self._past, needed, joined=device.type == "cpu")
@@ -80,12 +86,15 @@ class PackedForward:
             use_cache=False,
             pack=view,
         )
-        # Only now: a pack that ran out of memory is run again in parts.
-        known = self._past | view.kept
-        self._past = {node: layers for node, layers in known.items() if node in needed}
+        self._past |= view.kept
         rows = [view.spans[node].start + place for node in pack for place in node.read_at]
         hidden: Tensor = output.last_hidden_state[0, torch.tensor(rows, device=device).long()]
         return hidden
+
+    def keep_for(self, following: Node | None) -> None:
+        """Keys and values stay for the nodes that `following` stands behind."""
+        needed = frozenset(following.above() if following is not None else ())
+        self._past = {node: layers for node, layers in self._past.items() if node in needed}
 
 
 class PaddedForward:
@@ -115,6 +124,9 @@ class PaddedForward:
         output = self._model(input_ids=ids.to(device), use_cache=False)
         hidden: Tensor = output.last_hidden_state[rows, columns]
         return hidden
+
+    def keep_for(self, following: Node | None) -> None:
+        """Nothing is kept from pack to pack."""
 
 
 def prepare(model: PreTrainedModel) -> Forward:

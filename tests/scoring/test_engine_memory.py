@@ -13,12 +13,14 @@ import torch
 from inference.device_memory import is_out_of_memory
 from scoring.engine import Scorer
 from scoring.engine_memory import best_device, best_dtype, forward_tokens
+from scoring.families.likelihood import Likelihood
 from scoring.families.medprm import MedPrm
 from tests.tiny_models import tiny_llama, tiny_tokenizer
 from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
 from traces.errors import InputError
 from traces.labels import TraceLabel
+from traces.problem import Problem, Trace
 
 
 def scores(labels: Any) -> dict[str, list[float | None]]:
@@ -79,6 +81,35 @@ def test_what_does_not_fit_alone_is_named_and_the_others_are_scored(
     for name, label in found.items():
         if label.abstention is None:
             assert [s.score for s in label.step_labels] == pytest.approx(wanted[name], abs=1e-5)
+
+
+@pytest.mark.parametrize("failing", range(1, 5))
+def test_a_read_out_without_memory_goes_again_behind_the_same_past(failing: int) -> None:
+    """The likelihood's logits are larger than what its layers need: there the memory runs out too."""
+    tokenizer = tiny_tokenizer()
+    family = Likelihood(tokenizer, tiny_llama(tokenizer))
+    problem = Problem("p", "Which dose? " * 6)
+    candidates = [
+        TraceInContext(problem, Trace(f"c{i}", "p", (f"Step 1: {i} mg. " * (1 + i % 5), "Done.")))
+        for i in range(12)
+    ]
+    wanted = scores(Scorer(family, max_tokens=512, batch_tokens=120).score(candidates))
+    scorer = Scorer(family, max_tokens=512, batch_tokens=120)
+    calls = 0
+
+    def read(hidden: torch.Tensor, next_ids: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return Likelihood.probabilities(family, hidden, next_ids)
+
+    family.probabilities = read  # type: ignore[method-assign]
+    found = scores(scorer.score(candidates))
+    assert set(found) == set(wanted)
+    for name, values in found.items():
+        assert values == pytest.approx(wanted[name], abs=1e-5)
+    assert scorer.batch_tokens < 120
 
 
 def test_another_fault_is_not_taken_for_a_lack_of_memory(

@@ -86,6 +86,7 @@ def by_packs(forward: PackedForward, traces: Sequence[LaidOutTrace], cut: int) -
         pack = nodes[begin : begin + cut]
         following = nodes[begin + cut] if begin + cut < len(nodes) else None
         rows = iter(forward.hidden(pack, following))
+        forward.keep_for(following)
         for node in pack:
             if node.trace is not None:
                 found[node.trace] = torch.stack([next(rows) for _ in node.read_at])
