@@ -30,6 +30,7 @@ from retrieval.packing import render_document
 from scoring.chat_layout import ChatLayout, Turn
 from scoring.family import Aggregation, LaidOutTrace
 from scoring.plain_layout import Marked, joint_ids
+from scoring.served import of_signs
 from scoring.tokens import single_token, token_behind
 from scoring.wording import question_inline
 from traces.context import TraceInContext
@@ -144,6 +145,7 @@ class Generic:
         self._marker, *signs = (int(i) for i in ids if i is not None)
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._rows = head.weight[signs].detach().float()
+        self.served = of_signs(*signs)
         self._chat = None if layout.chat == "none" else self._turns()
 
     @property

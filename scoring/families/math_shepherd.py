@@ -17,6 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
 from scoring.plain_layout import Marked, joint_ids, numbered
+from scoring.served import of_signs
 from scoring.tokens import token_behind
 from scoring.wording import question_inline
 from traces.context import TraceInContext
@@ -60,6 +61,7 @@ class MathShepherd:
         self._marker = marker
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._rows = head.weight[signs].detach().float()
+        self.served = of_signs(*signs)
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """The question, then a numbered step a line, each with its marker; no place for evidence."""

@@ -20,6 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from retrieval.packing import render_document
 from scoring.chat_layout import ChatLayout
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
+from scoring.served import of_signs
 from scoring.tokens import single_token
 from scoring.wording import one_line, question_inline
 from traces.context import TraceInContext
@@ -74,6 +75,7 @@ class MedPrm:
         self._marker, *signs = (int(i) for i in ids if i is not None)
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._rows = head.weight[signs].detach().float()
+        self.served = of_signs(*signs)
         self._layouts = {
             documents: ChatLayout(
                 tokenizer,

@@ -20,6 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from scoring.chat_layout import ChatLayout
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
 from scoring.heads import head_of
+from scoring.served import of_head
 from scoring.tokens import single_token
 from traces.context import TraceInContext
 from traces.errors import PrmError
@@ -40,6 +41,7 @@ class QwenPrm:
 
     aggregation: Aggregation = "product"
     takes_documents = False
+    served = of_head(2)
     settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(

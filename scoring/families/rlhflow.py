@@ -19,6 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.chat_layout import ChatLayout
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
+from scoring.served import of_signs
 from scoring.tokens import single_token
 from scoring.wording import question_inline
 from traces.context import TraceInContext
@@ -63,6 +64,7 @@ class RlhFlow:
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._rows = head.weight[[self._plus, self._minus]].detach().float()
         self._layouts: dict[int, ChatLayout] = {}
+        self.served = of_signs(self._plus, self._minus)
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """Question and first step, then step by step, each answered `+`; no place for evidence."""

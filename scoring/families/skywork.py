@@ -18,6 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
 from scoring.heads import head_of
+from scoring.served import of_head
 from scoring.tokens import plain_ids
 from scoring.wording import one_line, question_inline
 from traces.context import TraceInContext
@@ -34,6 +35,7 @@ class Skywork:
     name = "skywork-o1"
     aggregation: Aggregation = "mean"
     takes_documents = False
+    served = of_head(1)
     settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(

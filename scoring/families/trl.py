@@ -23,6 +23,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
 from scoring.heads import head_of
+from scoring.served import of_head
 from scoring.tokens import plain_ids
 from scoring.wording import question_inline
 from traces.context import TraceInContext
@@ -42,6 +43,7 @@ class TrlTokenClassification:
 
     aggregation: Aggregation = "min"
     takes_documents = False
+    served = of_head(2)
     settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
