@@ -12,12 +12,12 @@ from itertools import islice
 import torch
 
 from inference.chat_tokens import conversation_ids
+from inference.local_model import load_local_model
 from inference.noise import noise_key
 from inference.prefix_sharing_choice import SamplingRule
 from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
 from inference.prefix_sharing_wave import Row
 from inference.rendering import ContinuationPrompt, continuation_messages
-from inference.transformers_local import load_local_model
 from traces.abstention import Abstention, AbstentionReason
 from traces.continuation import ProblemSamples, SampledText
 from traces.errors import InputError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from inference.local_model import load_local_model
 from inference.noise import noise_key
 from inference.prefix_sharing_choice import SamplingRule
 from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
 from inference.prefix_sharing_wave import Row
-from inference.transformers_local import load_local_model
 from lab import prompts
 from lab.build import LabProblem, LabTrace
 from lab.bundled import model_folder

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import get_verbosity, set_verbosity
 
-from inference.transformers_local import load_pretrained
+from inference.checkpoints import load_pretrained
 from scoring.families import (
     generic,
     likelihood,

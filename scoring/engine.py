@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.transformers_local import model_window
+from inference.checkpoints import model_window
 from scoring.engine_batches import Batches, Read
 from scoring.engine_fit import FitRules, Fitted, Overflow, fit, refuse_over_length
 from scoring.engine_forward import prepare

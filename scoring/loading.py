@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.transformers_local import (
+from inference.checkpoints import (
     checkpoint_folder,
     load_pretrained,
     model_window,
