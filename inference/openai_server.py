@@ -33,14 +33,14 @@ from inference.prices import PRICES_AS_OF, cost
 from inference.protocol import GenerationRequest, Message
 from inference.replies import over_length_reply
 from inference.retry import Retrier, RetryPolicy
+from inference.specs import OPENAI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
+from inference.specs import OPENAI_KEY_VARIABLE as KEY_VARIABLE
 from inference.specs import checked_base_url, is_loopback
 from inference.wire_reply import WireReply
 from traces.errors import InputError, ModelRefused
 from traces.records import ModelReply
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
-KEY_VARIABLE = "OPENAI_API_KEY"
-BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 Template = Callable[[Sequence[Message]], str]
 """Renders a conversation to the text a model reads; a trailing assistant turn stays open."""
 

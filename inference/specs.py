@@ -11,6 +11,9 @@ from traces.errors import InputError
 
 ModelKind = Literal["gemini", "openai", "hf", "lab"]
 
+OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
+OPENAI_BASE_URL_VARIABLE = "OPENAI_BASE_URL"
+"""Where key and server of `openai:` models are looked up."""
 _FORMS = "gemini:MODEL, openai:MODEL, hf:PATH_OR_ID or lab"
 
 
