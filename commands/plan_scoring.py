@@ -65,6 +65,8 @@ def scoring_words(planned: dict[str, Any]) -> list[str]:
             f"  --max-tokens {at['max_tokens']}{mark}: {at['whole']} fit with all documents,"
             f" {at['shortened']} with fewer, {at['abstained']} not at all"
         )
+    if planned["unreadable"]:
+        lines.append(f"  {planned['unreadable']} have an image that cannot be read")
     if planned["seconds"] is not None:
         low, high = (_clock(seconds) for seconds in planned["seconds_range"])
         lines.append(

@@ -57,6 +57,11 @@ class ProblemImages:
         self._kept: OrderedDict[tuple[str, ...], tuple[EncodedImage, ...]] = OrderedDict()
         self._size = 0
 
+    @property
+    def shown(self) -> bool:
+        """Whether the labeler is to see images."""
+        return self._shown
+
     def of(self, problem: Problem) -> tuple[EncodedImage, ...]:
         """The images of a problem in their order; empty if it has none.
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 from retrieval.packing import PACKINGS, pack_evidence, pack_like_medprm, render_document
-from scoring.family import Family, LaidOutTrace
+from scoring.family import CannotLayOut, Family, LaidOutTrace
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.errors import InputError
@@ -112,8 +112,15 @@ def fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | Tr
     the other candidates in the run: its score is the same beside over-long ones as without them.
 
     Returns:
-        the trace that fits, or the abstention (`over_length`).
+        the trace that fits, or the abstention: `over_length`, or `unreadable` for an image.
     """
+    try:
+        return _fit(family, context, rules)
+    except CannotLayOut as fault:
+        return abstained(context.trace.id, fault.abstention.reason, fault.abstention.detail)
+
+
+def _fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | TraceLabel:
     evidence = context.evidence if family.takes_documents else ()
     if rules.packing == "medprm-compat" and evidence:
         return _like_medprm(family, context, rules)
@@ -149,7 +156,7 @@ def refuse_over_length(family: Family, contexts: Iterable[TraceInContext], rules
     if rules.overflow is not Overflow.ERROR:
         return
     found = (fit(family, context, rules) for context in contexts)
-    over = [label.trace_id for label in found if isinstance(label, TraceLabel)]
+    over = [label.trace_id for label in found if _is_over_length(label)]
     if over:
         names = ", ".join(f'"{name}"' for name in over[:_NAMED])
         more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
@@ -158,6 +165,11 @@ def refuse_over_length(family: Family, contexts: Iterable[TraceInContext], rules
             where=names + more,
             remedy="raise --max-tokens, or give --overflow drop-documents or abstain",
         )
+
+
+def _is_over_length(found: Fitted | TraceLabel) -> TypeGuard[TraceLabel]:
+    why = found.abstention if isinstance(found, TraceLabel) else None
+    return why is not None and why.reason is AbstentionReason.OVER_LENGTH
 
 
 def _like_medprm(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | TraceLabel:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from traces.abstention import Abstention
 from traces.context import TraceInContext
 from traces.evidence import Evidence
 
@@ -31,6 +32,15 @@ class LaidOutTrace:
     read_at: tuple[tuple[int, ...], ...]
     """For each step of the trace, in order, the 0-based positions in `ids` whose hidden states are
     read; the step's score is the least probability among them. Empty if there is nothing to read."""
+
+
+class CannotLayOut(Exception):
+    """A trace that cannot be laid out at all, whatever the window: its problem is at fault."""
+
+    def __init__(self, abstention: Abstention) -> None:
+        """Take what is stored instead of scores."""
+        super().__init__(abstention.detail)
+        self.abstention = abstention
 
 
 class Family(Protocol):
@@ -61,7 +71,11 @@ class Family(Protocol):
         """The causal model that gives hidden states, without its output head."""
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """The trace with the given evidence as token ids; never cut, whatever its length."""
+        """The trace with the given evidence as token ids; never cut, whatever its length.
+
+        Raises:
+            CannotLayOut: an image of the problem cannot be read.
+        """
 
     def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
         """The probability read at each position.

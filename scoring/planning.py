@@ -11,7 +11,7 @@ from typing import Any
 from scoring.engine import Scorer
 from scoring.engine_fit import Fitted, fit
 from scoring.engine_tree import plant
-from scoring.family import LaidOutTrace
+from scoring.family import CannotLayOut, LaidOutTrace
 from traces.context import TraceInContext
 
 _LOOKED_AT = 2_000
@@ -46,6 +46,8 @@ class ScoringPlan:
     """Tokens of the longest one with all its documents."""
     limits: tuple[AtLimit, ...]
     """By limit, scaled to the whole dataset where only a sample was looked at."""
+    unreadable: int
+    """Traces that no limit helps: an image of theirs cannot be read; scaled too."""
     operations: float
     """Multiply-adds times two, of the linear layers and of attention."""
     sampled: int
@@ -70,6 +72,7 @@ class ScoringPlan:
                 }
                 for at in self.limits
             ],
+            "unreadable": self.unreadable,
             "operations": self.operations,
             "sampled": self.sampled,
             "seconds": self.seconds,
@@ -119,6 +122,7 @@ def plan_scoring(
         looked_at=len(chosen),
         longest=longest,
         limits=tuple(_at(limit, lengths, scale) for limit in _limits(scorer)),
+        unreadable=round((len(chosen) - len(lengths)) * scale),
         operations=operations,
         sampled=sampled,
         seconds=seconds,
@@ -154,7 +158,10 @@ def _lay_out(
     laid_out, lengths, longest = [], [], 0
     for context in contexts:
         evidence = context.evidence if family.takes_documents else ()
-        whole = family.lay_out(context, evidence)
+        try:
+            whole = family.lay_out(context, evidence)
+        except CannotLayOut:
+            continue  # counted by what is missing among the lengths
         bare = family.lay_out(context, ()) if evidence else whole
         longest = max(longest, len(whole.ids))
         found = fit(family, context, scorer.rules)
