@@ -38,6 +38,18 @@ class _Between:
     """Text behind the last control token."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Rendering:
+    """How a conversation is rendered."""
+
+    tokenizer: PreTrainedTokenizerBase
+    """The checkpoint's."""
+    opened: bool
+    """Whether the assistant's turn is opened at the end."""
+    template: str | None
+    """In place of the tokenizer's own chat template; None for that."""
+
+
 class ChatLayout:
     """A conversation with places for texts, rendered once and filled often."""
 
@@ -47,6 +59,7 @@ class ChatLayout:
         turns: Sequence[Turn],
         *,
         add_generation_prompt: bool,
+        template: str | None = None,
     ) -> None:
         """Render the template around the places.
 
@@ -54,13 +67,16 @@ class ChatLayout:
             tokenizer: the checkpoint's, with a chat template.
             turns: the conversation; at most 6,400 contents are None.
             add_generation_prompt: whether the assistant's turn is opened at the end.
+            template: a chat template that takes the place of the checkpoint's own, for PRMs whose
+                published code writes the conversation by itself.
 
         Raises:
             PrmError: no chat template, or one that refuses, drops or repeats a place.
         """
         self._tokenizer = tokenizer
-        pieces = _pieces(tokenizer, turns, add_generation_prompt, margin="")
-        self._trims = pieces == _pieces(tokenizer, turns, add_generation_prompt, margin=" ")
+        how = _Rendering(tokenizer, add_generation_prompt, template)
+        pieces = _pieces(how, turns, margin="")
+        self._trims = pieces == _pieces(how, turns, margin=" ")
         self._between = [_between(tokenizer, piece) for piece in pieces]
         start = first_ids(tokenizer)
         self._start = () if self._between[0].ids[: len(start)] == start else start
@@ -84,10 +100,11 @@ class ChatLayout:
                 loose = between.behind
             for piece in pieces:
                 if isinstance(piece, int):
-                    ids += plain_ids(self._tokenizer, loose, marker_ids)
+                    if loose:  # the places of an image are thousands of markers in a row
+                        ids += plain_ids(self._tokenizer, loose, marker_ids)
+                        loose = ""
                     markers.append(len(ids))
                     ids.append(piece)
-                    loose = ""
                 else:
                     loose += piece
         ids += plain_ids(self._tokenizer, loose, marker_ids)
@@ -118,15 +135,9 @@ def _between(tokenizer: PreTrainedTokenizerBase, text: str) -> _Between:
     )
 
 
-def _pieces(
-    tokenizer: PreTrainedTokenizerBase,
-    turns: Sequence[Turn],
-    add_generation_prompt: bool,
-    *,
-    margin: str,
-) -> list[str]:
+def _pieces(how: _Rendering, turns: Sequence[Turn], *, margin: str) -> list[str]:
     """The rendered template, split at the places; each was filled in with a margin on both sides."""
-    if tokenizer.chat_template is None:
+    if (how.template or how.tokenizer.chat_template) is None:
         raise PrmError(
             "The checkpoint's tokenizer has no chat template, which this family needs.",
             remedy="take the tokenizer files that were published with the PRM",
@@ -141,8 +152,11 @@ def _pieces(
         for role, content in turns
     ]
     try:
-        rendered = tokenizer.apply_chat_template(
-            filled, tokenize=False, add_generation_prompt=add_generation_prompt
+        rendered = how.tokenizer.apply_chat_template(
+            filled,
+            tokenize=False,
+            add_generation_prompt=how.opened,
+            chat_template=how.template,
         )
     except TemplateError as fault:
         raise PrmError(f"The checkpoint's chat template refuses the prompt: {fault}") from fault

@@ -39,7 +39,7 @@ def plain_ids(
     """
     ids = list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
     # Seldom; and the table of added tokens, made anew at each look, is long with some tokenizers.
-    for marker in (marker for marker in never if marker in ids):
+    for marker in (marker for marker in set(ids) if marker in never):
         if (token := tokenizer.added_tokens_decoder.get(marker)) is not None:
             signs = token.content
             first, *others = text.split(signs)
