@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.checkpoints import model_window
-from scoring.engine_batches import Batches, Read
+from scoring.engine_batches import Batches, Read, ReadOut
 from scoring.engine_fit import FitRules, Fitted, Overflow, fit, refuse_over_length
 from scoring.engine_forward import prepare
 from scoring.engine_memory import forward_tokens
+from scoring.engine_readers import Reader, label_of, readers_of, window_of
 from scoring.engine_tree import Node, plant
 from scoring.engine_work import LayerWork, expected_work
 from scoring.family import Family, LaidOutTrace
@@ -63,10 +63,12 @@ class Scorer:
         self._family = family
         self._weights = weights
         self._rules = FitRules(max_tokens, overflow, reserve, packing)
-        self._forward = prepare(family.backbone)
-        budget = batch_tokens or forward_tokens(family.backbone)
-        self._work = LayerWork.of(family.backbone)
-        self._batches = Batches(self._forward, family.backbone.device, budget, self._work)
+        self._readers = readers_of(family)
+        models = [reader.backbone for reader in self._readers]
+        self._forwards = [prepare(model) for model in models]
+        budget = batch_tokens or min(map(forward_tokens, models))
+        self._work = LayerWork.of(*models)
+        self._batches = Batches(self._forwards, family.backbone.device, budget, self._work)
 
     @property
     def family(self) -> Family:
@@ -91,22 +93,22 @@ class Scorer:
     @property
     def shares(self) -> bool:
         """Whether common beginnings are computed once."""
-        return self._forward.shares
+        return all(forward.shares for forward in self._forwards)
 
     @property
     def not_shared(self) -> str | None:
-        """Why common beginnings are not computed once with this model; None if they are."""
-        return self._forward.why
+        """Why common beginnings are not computed once with these models; None if they are."""
+        return next((forward.why for forward in self._forwards if not forward.shares), None)
 
     @property
     def work(self) -> LayerWork:
-        """What a token costs this model."""
+        """What a token costs the family's models."""
         return self._work
 
     @property
     def window(self) -> int:
         """Most tokens that the model can look at."""
-        return model_window(self._family.backbone.config, self._family.tokenizer)
+        return window_of(self._family)
 
     @property
     def passes(self) -> list[tuple[float, float]]:
@@ -120,7 +122,7 @@ class Scorer:
             "mode": "strict",
             **self._family.settings,
             **self._rules.as_dict(),
-            "prefix": "shared" if self._forward.shares else "full forwards",
+            "prefix": "shared" if self.shares else "full forwards",
             "dtype": str(self._family.backbone.dtype).removeprefix("torch."),
             "weights": self._weights,
         }
@@ -167,27 +169,17 @@ class Scorer:
     def _score(self, fitted: Sequence[Fitted]) -> Iterator[list[TraceLabel]]:
         """Run traces that fit, each with something to read."""
         following = [_following(trace.laid_out) for trace in fitted]
-
-        def read_out(hidden: Tensor, pack: Sequence[Node]) -> list[float]:
-            ids = [i for node in pack if node.trace is not None for i in following[node.trace]]
-            return self._probabilities(hidden, ids) if ids else []
-
-        nodes = plant([trace.laid_out for trace in fitted], share=self._forward.shares)
-        for batch in self._batches.run(nodes, read_out):
+        read_outs = [_read_out(reader, following) for reader in self._readers]
+        nodes = plant([trace.laid_out for trace in fitted], share=self.shares)
+        for batch in self._batches.run(nodes, read_outs):
             yield [self._word(fitted[read.trace], read) for read in batch]
 
     def _word(self, trace: Fitted, read: Read) -> TraceLabel:
         """The label of a trace that was run."""
-        if read.probabilities is not None:
-            return trace.label(read.probabilities)
+        if read.values is not None:
+            return label_of(self._family, trace, read.values)
         detail = f"The memory does not hold a trace of {len(trace.laid_out.ids)} tokens."
         return abstained(trace.laid_out.trace_id, AbstentionReason.MODEL_ERROR, detail)
-
-    @torch.inference_mode()
-    def _probabilities(self, hidden: Tensor, next_ids: Sequence[int]) -> list[float]:
-        ids = torch.tensor(next_ids, dtype=torch.int64, device=hidden.device)
-        values: list[float] = self._family.probabilities(hidden, ids).tolist()
-        return values
 
 
 def _windows(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext]]:
@@ -201,6 +193,26 @@ def _windows(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext
         window.append(context)
     if window:
         yield window
+
+
+def _read_out(reader: Reader, following: Sequence[Sequence[int]]) -> ReadOut:
+    """What a model gives at the reading places of a pack.
+
+    Args:
+        reader: the model.
+        following: for each trace the ids behind its reading positions.
+    """
+
+    @torch.inference_mode()
+    def read(hidden: Tensor, pack: Sequence[Node]) -> list[float]:
+        ids = [i for node in pack if node.trace is not None for i in following[node.trace]]
+        if not ids:
+            return []
+        next_ids = torch.tensor(ids, dtype=torch.int64, device=hidden.device)
+        values: list[float] = reader.read(hidden, next_ids).tolist()
+        return values
+
+    return read
 
 
 def _following(trace: LaidOutTrace) -> list[int]:

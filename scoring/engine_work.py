@@ -17,7 +17,7 @@ _CHARACTERS = 4
 
 @dataclass(frozen=True, slots=True)
 class LayerWork:
-    """Operations of a causal model's layers, output head apart; a multiply-add counts two."""
+    """Operations of causal models' layers, output heads apart; a multiply-add counts two."""
 
     per_token: int
     """Of the linear layers, for one token."""
@@ -25,8 +25,13 @@ class LayerWork:
     """Of attention, for one token and one token that it sees (itself included), over all layers."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> LayerWork:
-        """Count them in a model that gives hidden states."""
+    def of(cls, *models: PreTrainedModel) -> LayerWork:
+        """Count them in models that give hidden states, all together."""
+        works = [cls._of(model) for model in models]
+        return cls(sum(work.per_token for work in works), sum(work.per_pair for work in works))
+
+    @classmethod
+    def _of(cls, model: PreTrainedModel) -> LayerWork:
         linear = sum(
             module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear)
         )

@@ -94,7 +94,6 @@ def test_a_read_out_without_memory_goes_again_behind_the_same_past(failing: int)
         for i in range(12)
     ]
     wanted = scores(Scorer(family, max_tokens=512, batch_tokens=120).score(candidates))
-    scorer = Scorer(family, max_tokens=512, batch_tokens=120)
     calls = 0
 
     def read(hidden: torch.Tensor, next_ids: torch.Tensor) -> torch.Tensor:
@@ -105,6 +104,7 @@ def test_a_read_out_without_memory_goes_again_behind_the_same_past(failing: int)
         return Likelihood.probabilities(family, hidden, next_ids)
 
     family.probabilities = read  # type: ignore[method-assign]
+    scorer = Scorer(family, max_tokens=512, batch_tokens=120)
     found = scores(scorer.score(candidates))
     assert set(found) == set(wanted)
     for name, values in found.items():
