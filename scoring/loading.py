@@ -22,7 +22,7 @@ from scoring.families.generic import GenericLayout
 from scoring.recognition import recognise
 from traces.errors import InputError, ModelRefused, PrmError
 
-_DEFAULT_WINDOW = 4096
+DEFAULT_WINDOW = 4096
 """Tokens at most where the user names no limit, however long the model's window is."""
 
 
@@ -60,14 +60,14 @@ def load_scorer(
             not have, no room beside the reserve.
         PrmError: the checkpoint cannot be loaded, is not recognised or is of another family.
     """
-    named, compat = _named(family), _is_compat(mode, reserve)
+    named, compat = named_family(family), _is_compat(mode, reserve)
     try:
         folder = checkpoint_folder(spec.removeprefix("hf:"))
         tokenizer = load_pretrained(AutoTokenizer, folder)
         place = best_device(device)
         chosen = best_dtype(place, "bfloat16" if compat and dtype is None else dtype)
         checkpoint = Checkpoint(folder, tokenizer, place, chosen)
-        bound = bind(named or _told(folder, tokenizer, spec), checkpoint, mode)
+        bound = bind(named or told_family(folder, tokenizer, spec), checkpoint, mode)
     except ModelRefused as refusal:
         raise PrmError(refusal.what, where=refusal.where, remedy=refusal.remedy) from refusal
     window = model_window(bound.backbone.config, tokenizer)
@@ -76,7 +76,7 @@ def load_scorer(
             f"The window of {max_tokens} tokens is not one that the PRM has.",
             remedy=f"give --max-tokens from 1 to {window}",
         )
-    limit = max_tokens or (window if compat else min(window, _DEFAULT_WINDOW))
+    limit = max_tokens or (window if compat else min(window, DEFAULT_WINDOW))
     return Scorer(
         bound,
         max_tokens=limit,
@@ -88,7 +88,7 @@ def load_scorer(
     )
 
 
-def _named(family: str | GenericLayout | None) -> str | GenericLayout | None:
+def named_family(family: str | GenericLayout | None) -> str | GenericLayout | None:
     """A family by name, or as its file describes it; None is to be recognised.
 
     Raises:
@@ -119,8 +119,12 @@ def _is_compat(mode: str, reserve: int) -> bool:
     return compat
 
 
-def _told(folder: Path, tokenizer: PreTrainedTokenizerBase, spec: str) -> str:
-    """The family that the checkpoint's files name."""
+def told_family(folder: Path, tokenizer: PreTrainedTokenizerBase, spec: str) -> str:
+    """The family that the checkpoint's files name.
+
+    Raises:
+        PrmError: they name none.
+    """
     family = recognise(folder, tokenizer)
     if family is None:
         raise PrmError(
