@@ -1,0 +1,224 @@
+"""Conversations with images as image-text models take them: token ids, and pixels beside them.
+
+Ids are the processor's own, placeholders expanded as it expands them. Conversations about the same
+images share their beginning, the *head*, up to the last image token; only what stands behind it is
+tokenised anew, and where that is not proven to give the processor's ids the processor is asked each
+time. Works with whatever processor transformers has for the model; no code of a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from inference.chat_tokens import first_ids
+from inference.protocol import Message
+from inference.vision_pictures import picture
+from traces.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+_NOT_FOR_THE_MODEL = ("input_ids", "attention_mask")
+"""What processors give that is handed over otherwise, or not needed: nothing is padded."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisionInputs:
+    """A conversation as an image-text model takes it."""
+
+    ids: tuple[int, ...]
+    """All token ids, each image as the many placeholders that its features replace."""
+    beside: Mapping[str, Tensor]
+    """What the model takes beside the ids, for a batch of one: pixels, grids, kinds of tokens. Empty
+    without images."""
+
+    def cut(self, tokens: int) -> VisionInputs:
+        """Its first tokens; all of its images must stand among them."""
+        whole = (1, len(self.ids))
+        beside = {
+            name: value[:, :tokens] if tuple(value.shape[:2]) == whole else value
+            for name, value in self.beside.items()
+        }
+        return VisionInputs(self.ids[:tokens], beside)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageHead:
+    """The beginning that conversations about the same images share, up to the last image token."""
+
+    inputs: VisionInputs
+    """Its ids and pixels."""
+    plain: tuple[int, ...]
+    """What the tokenizer alone makes of it, where each placeholder is still one."""
+    name: tuple[object, ...]
+    """Equal for equal heads: the ids, and the images' hashes."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Its token ids."""
+        return self.inputs.ids
+
+
+class VisionReader:
+    """Turns conversations into what one image-text model takes."""
+
+    def __init__(self, processor: Any, image_ids: frozenset[int], device: torch.device) -> None:
+        """Take a processor.
+
+        Args:
+            processor: transformers' processor of the model, with its tokenizer and chat template.
+            image_ids: the token ids that image features replace, or that frame them.
+            device: where the tensors go.
+        """
+        self._processor, self._image_ids, self._device = processor, image_ids, device
+        self._written = [
+            token
+            for name in ("image_token", "boi_token", "video_token", "audio_token")
+            if (token := getattr(processor, name, None))
+        ]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer alone."""
+        tokenizer: PreTrainedTokenizerBase = self._processor.tokenizer
+        return tokenizer
+
+    def read(self, messages: Sequence[Message]) -> VisionInputs:
+        """A conversation through the processor, ready for the assistant's next token.
+
+        Images stand before the text of their turn, in their order. A last assistant turn is put
+        behind the template's generation prompt to the letter.
+
+        Raises:
+            ModelRefused: the template does not show every image, or the processor cannot be used.
+        """
+        images = [picture(image) for message in messages for image in message.images]
+        text = self.text(messages)
+        if not images:
+            return VisionInputs(self._plain([text])[0], {})
+        try:
+            made = self._processor(
+                text=[text], images=[images], add_special_tokens=False, return_tensors="pt"
+            )
+        except (TypeError, ValueError, KeyError, IndexError, RuntimeError) as fault:
+            reason = str(fault).strip().splitlines() or [type(fault).__name__]
+            raise ModelRefused(
+                f"The model's processor does not take this conversation: {reason[0][:200]}",
+                remedy="check its chat template, or serve it and name it openai:MODEL",
+            ) from fault
+        beside = {
+            name: value.to(self._device)
+            for name, value in made.items()
+            if name not in _NOT_FOR_THE_MODEL and isinstance(value, Tensor)
+        }
+        return VisionInputs(tuple(made["input_ids"][0].tolist()), beside)
+
+    def head(self, messages: Sequence[Message]) -> ImageHead | None:
+        """The head of all conversations that begin with these turns; None without images.
+
+        Args:
+            messages: the turns before the assistant's; a last assistant turn is of no concern.
+
+        Raises:
+            ModelRefused: as `read`; or nothing stands behind the last image.
+        """
+        asked = messages[:-1] if messages[-1].role == "assistant" else messages
+        shown = [image.sha256 for message in asked for image in message.images]
+        if not shown:
+            return None
+        whole = self.read(asked)
+        plain = self._plain([self.text(asked)])[0]
+        behind = 0
+        for ours, alone in zip(reversed(whole.ids), reversed(plain), strict=False):
+            if ours != alone or ours in self._image_ids:
+                break
+            behind += 1
+        if not behind:
+            raise ModelRefused(
+                "The model's chat template puts nothing behind the images of a turn.",
+                remedy="serve the model and name it openai:MODEL",
+            )
+        inputs = whole.cut(len(whole.ids) - behind)
+        return ImageHead(inputs, plain[: len(plain) - behind], (inputs.ids, *shown))
+
+    def ids(
+        self, conversations: Sequence[Sequence[Message]], head: ImageHead | None
+    ) -> list[tuple[int, ...]]:
+        """Token ids of conversations that share a head, as `read` gives them; pixels are left alone.
+
+        Raises:
+            ModelRefused: one of them does not begin with the head.
+        """
+        rows = self._plain([self.text(conversation) for conversation in conversations])
+        if head is None:
+            return rows
+        return list(self._behind(head, conversations, rows))
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """The rendered conversation up to where the assistant goes on, a placeholder an image."""
+        open_turn = bool(messages) and messages[-1].role == "assistant"
+        written = self._spelled(messages[-1].text) if open_turn else ""
+        turns = messages[:-1] if open_turn else messages
+        rendered = self._rendered(turns)
+        begin = self.tokenizer.bos_token
+        if first_ids(self.tokenizer) and begin and not rendered.startswith(begin):
+            rendered = f"{begin}{rendered}"
+        return f"{rendered}{written}"
+
+    def _rendered(self, turns: Sequence[Message]) -> str:
+        """The turns by the template; without one as plain paragraphs."""
+        template = self._processor.chat_template or self.tokenizer.chat_template
+        if template is None:
+            mark = getattr(self._processor, "boi_token", None) or self._processor.image_token
+            return "".join(
+                f"{mark * len(turn.images)}{self._spelled(turn.text)}\n\n" for turn in turns
+            )
+        rendered = self._processor.apply_chat_template(
+            [
+                {
+                    "role": turn.role,
+                    "content": [
+                        *({"type": "image"} for _ in turn.images),
+                        {"type": "text", "text": self._spelled(turn.text)},
+                    ],
+                }
+                for turn in turns
+            ],
+            chat_template=template,
+            add_generation_prompt=True,
+        )
+        return str(rendered)
+
+    def _spelled(self, text: str) -> str:
+        """The text without placeholders of its own: one that is written out is set apart by a blank."""
+        for token in self._written:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def _plain(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [tuple(row) for row in rows]
+
+    def _behind(
+        self,
+        head: ImageHead,
+        conversations: Sequence[Sequence[Message]],
+        rows: Sequence[tuple[int, ...]],
+    ) -> Iterator[tuple[int, ...]]:
+        """The head and what is tokenised behind it; the processor's own ids where it begins otherwise."""
+        for conversation, row in zip(conversations, rows, strict=True):
+            if row[: len(head.plain)] == head.plain:
+                whole = (*head.ids, *row[len(head.plain) :])
+            else:
+                whole = self.read(conversation).ids
+            if whole[: len(head.ids)] != head.ids or len(whole) == len(head.ids):
+                raise ModelRefused(
+                    "The model's chat template does not begin alike for all prefixes of a trace.",
+                    remedy="serve the model and name it openai:MODEL",
+                )
+            yield whole
