@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +16,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import get_verbosity, set_verbosity
 
 from inference.checkpoints import load_pretrained
+from inference.images import ProblemImages
 from scoring.families import (
     generic,
     likelihood,
@@ -27,8 +28,10 @@ from scoring.families import (
     rlhflow,
     skywork,
     trl,
+    visualprm,
 )
 from scoring.family import Family
+from scoring.visualprm_binding import bind_visualprm
 from traces.errors import InputError
 
 Mode = Literal["strict", "medprm-compat"]
@@ -47,6 +50,8 @@ class Checkpoint:
     """Where the model is to run."""
     dtype: torch.dtype
     """Of its weights."""
+    images: ProblemImages = field(default_factory=ProblemImages)
+    """The images of problems, for families that are shown them."""
 
     def model(self, auto_class: Any) -> Any:
         """The model of a transformers auto class, ready to run."""
@@ -96,6 +101,7 @@ FAMILIES: dict[str, Callable[[Checkpoint], Family]] = {
     **{n: _causal(rlhflow.RlhFlow, n) for n in rlhflow.NAMES},
     "skywork-o1": _with_head(skywork.Skywork, skywork.load_head),
     **{n: _with_head(trl.TrlTokenClassification, trl.load_head, n) for n in trl.NAMES},
+    visualprm.NAME: bind_visualprm,
     "likelihood": _causal(likelihood.Likelihood),
 }
 """By the name given to `--family`."""

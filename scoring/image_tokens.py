@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +161,15 @@ class ImageTokens:
             _, dropped = self._kept.popitem(last=False)
             self._size -= dropped.nbytes
         return features
+
+
+@runtime_checkable
+class ShowsImages(Protocol):
+    """A family whose model is shown the images of problems."""
+
+    @property
+    def image_tokens(self) -> ImageTokens:
+        """The images as tokens."""
 
 
 class GrownEmbedding(nn.Module):

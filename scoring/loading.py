@@ -14,11 +14,14 @@ from inference.checkpoints import (
     model_window,
     weights_fingerprint,
 )
+from inference.images import ProblemImages
 from scoring.binding import FAMILIES, Checkpoint, bind, family_names
 from scoring.engine import Scorer
 from scoring.engine_fit import Overflow
 from scoring.engine_memory import best_device, best_dtype
 from scoring.families.generic import GenericLayout
+from scoring.family import Family
+from scoring.image_tokens import ShowsImages
 from scoring.recognition import recognise
 from traces.errors import InputError, ModelRefused, PrmError
 
@@ -38,6 +41,7 @@ def load_scorer(
     batch_tokens: int | None = None,
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
+    images: ProblemImages | None = None,
 ) -> Scorer:
     """Load a PRM.
 
@@ -46,14 +50,16 @@ def load_scorer(
         family: a name of `scoring.binding.FAMILIES`, the path of a FILE.toml that describes another
             one, or what such a file says; None recognises a PRM by its tokens and heads.
         mode: strict, or medprm-compat: as Med-PRM's released script, its packing included.
-        max_tokens: the window a trace must fit into; None takes the model's, at most 4,096 (in
-            medprm-compat the whole of it, as nothing is limited there).
+        max_tokens: the window a trace must fit into; None takes the model's, at most 4,096 (the
+            whole of it with images, and in medprm-compat, as nothing is limited there).
         overflow, reserve, packing: which documents a trace is shown, and what happens to one that
             does not fit with all of them: see `scoring.engine_fit.FitRules`.
         batch_tokens: tokens of one forward pass; None takes what suits the device.
         device: a torch device; None takes CUDA or Apple's where there is one, else the processor.
         dtype: of the weights: float32, bfloat16 or float16; None takes float32 on a processor,
             bfloat16 elsewhere and in medprm-compat, where alone probabilities are bfloat16 too.
+        images: reads the images of problems, for a family that is shown them; None reads their paths
+            as they are.
 
     Raises:
         InputError: an unknown family or mode, a faulty family file, a window that the model does
@@ -66,20 +72,13 @@ def load_scorer(
         tokenizer = load_pretrained(AutoTokenizer, folder)
         place = best_device(device)
         chosen = best_dtype(place, "bfloat16" if compat and dtype is None else dtype)
-        checkpoint = Checkpoint(folder, tokenizer, place, chosen)
+        checkpoint = Checkpoint(folder, tokenizer, place, chosen, images or ProblemImages())
         bound = bind(named or told_family(folder, tokenizer, spec), checkpoint, mode)
     except ModelRefused as refusal:
         raise PrmError(refusal.what, where=refusal.where, remedy=refusal.remedy) from refusal
-    window = model_window(bound.backbone.config, tokenizer)
-    if max_tokens is not None and not 1 <= max_tokens <= window:
-        raise InputError(
-            f"The window of {max_tokens} tokens is not one that the PRM has.",
-            remedy=f"give --max-tokens from 1 to {window}",
-        )
-    limit = max_tokens or (window if compat else min(window, DEFAULT_WINDOW))
     return Scorer(
         bound,
-        max_tokens=limit,
+        max_tokens=_limit(bound, max_tokens, whole=compat),
         weights=weights_fingerprint(folder),
         overflow=overflow,
         reserve=reserve,
@@ -106,6 +105,28 @@ def named_family(family: str | GenericLayout | None) -> str | GenericLayout | No
             remedy="name it otherwise",
         )
     return layout
+
+
+def _limit(family: Family, asked: int | None, *, whole: bool) -> int:
+    """The window that traces must fit into.
+
+    Args:
+        family: bound to its model.
+        asked: what the user wants; None for the default.
+        whole: whether that is all of the model's window.
+
+    Raises:
+        InputError: the model has no such window.
+    """
+    window = model_window(family.backbone.config, family.tokenizer)
+    if asked is not None and not 1 <= asked <= window:
+        raise InputError(
+            f"The window of {asked} tokens is not one that the PRM has.",
+            remedy=f"give --max-tokens from 1 to {window}",
+        )
+    # An image alone may take more than the usual limit.
+    roomy = whole or isinstance(family, ShowsImages)
+    return asked or (window if roomy else min(window, DEFAULT_WINDOW))
 
 
 def _is_compat(mode: str, reserve: int) -> bool:

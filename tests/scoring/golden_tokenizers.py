@@ -9,6 +9,7 @@ on; everything else is spelled in bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
@@ -125,15 +126,22 @@ def llama31(words: str = "", *, marker: str | None = None) -> Any:
     )
 
 
-def qwen25(words: str = "", *, marker: str | None = None, bos: bool = False) -> Any:
+def qwen25(
+    words: str = "",
+    *,
+    marker: str | None = None,
+    bos: bool = False,
+    control: Mapping[str, int] = MappingProxyType({}),
+) -> Any:
     """Qwen 2.5's rules: nothing before a text, digits one by one, NFC.
 
     Args:
         words: a text whose pre-tokens become tokens.
         marker: the special token 151651.
         bos: whether `<|endoftext|>` is named as BOS, as Skywork's tokenizer does.
+        control: further special tokens.
     """
-    control = QWEN2_CONTROL | ({} if marker is None else {marker: 151651})
+    control = {**QWEN2_CONTROL, **({} if marker is None else {marker: 151651}), **control}
     pieces = [
         text for text, _ in split.Split(Regex(QWEN2_SPLIT), "isolated").pre_tokenize_str(words)
     ]

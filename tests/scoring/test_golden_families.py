@@ -104,7 +104,7 @@ def test_scores_are_those_of_the_slow_reference(name: str, folder: Folder, load:
 def test_every_family_has_a_golden_case() -> None:
     from scoring.binding import FAMILIES
 
-    # The likelihood reads every token; tests/scoring/test_likelihood.py holds it.
+    # The likelihood reads every token, VisualPRM images: test_likelihood.py, test_visualprm.py.
     assert {case.family for case in CASES.values()} >= {*FAMILIES} - {
-        "likelihood", "rlhflow-mistral", "qwen-prm800k", "trl"
+        "likelihood", "rlhflow-mistral", "qwen-prm800k", "trl", "visualprm"
     }  # fmt: skip
