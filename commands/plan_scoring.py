@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from commands.score_run import ProblemByProblem, open_scorer
+from commands.score_run import ProblemByProblem, ScorerOptions, open_scorer
 
 if TYPE_CHECKING:
     from storage import Store
@@ -37,7 +37,7 @@ def plan_prm(
     from scoring.planning import plan_scoring
 
     traces, missing = asked
-    scorer = open_scorer(prm, family, max_tokens)
+    scorer = open_scorer(ScorerOptions(prm, family, max_tokens))
     contexts = ProblemByProblem(store, dataset, scorer.expected_work).contexts(missing)
     planned = plan_scoring(scorer, contexts, traces=len(missing)).as_json()
     return {

@@ -15,6 +15,7 @@ from commands.score_run import (
     DtypeChoice,
     OverflowChoice,
     ProblemByProblem,
+    ScorerOptions,
     ScoreStage,
     open_scorer,
 )
@@ -100,7 +101,7 @@ def score(
         if store.has_images(dataset):
             note("Problems have images, which a PRM is not shown: their steps are scored as text.")
         scorer = open_scorer(
-            prm, family, max_tokens, overflow, reserve, packing, device, dtype, mode=mode
+            ScorerOptions(prm, family, max_tokens, overflow, reserve, packing, device, dtype, mode)
         )
         scorer.refuse_over_length(store.contexts(dataset, limit=limit))
         if scorer.not_shared is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from commands.backends import model_folder, parse_spec
 from commands.labelling import EVIDENCE_KEY, Labelled
@@ -23,18 +23,31 @@ _TOGETHER = 500
 """Traces asked for in one query, whole problems."""
 
 
-def open_scorer(
-    prm: str,
-    family: str | GenericLayout | None,
-    max_tokens: int | None,
-    overflow: OverflowChoice = "drop-documents",
-    reserve: int = 0,
-    packing: str = "fit",
-    device: str | None = None,
-    dtype: DtypeChoice = "auto",
-    *,
-    mode: str = "strict",
-) -> Scorer:
+@dataclass(frozen=True, slots=True)
+class ScorerOptions:
+    """The options of the command line that say what a PRM is and how traces are laid out for it."""
+
+    prm: str
+    """The model as the user names it."""
+    family: str | GenericLayout | None = None
+    """Its family; None recognises it."""
+    max_tokens: int | None = None
+    """The window; None takes the default."""
+    overflow: OverflowChoice = "drop-documents"
+    """What happens to a trace that is too long with all its documents."""
+    reserve: int = 0
+    """Tokens kept free for question and solution."""
+    packing: str = "fit"
+    """Which documents are shown."""
+    device: str | None = None
+    """Where it runs; None takes the fastest device."""
+    dtype: DtypeChoice = "auto"
+    """Of the weights."""
+    mode: str = "strict"
+    """strict, or as a released script scores."""
+
+
+def open_scorer(chosen: ScorerOptions) -> Scorer:
     """The scorer behind the options of the command line.
 
     Raises:
@@ -45,17 +58,17 @@ def open_scorer(
     from scoring.engine_fit import Overflow
 
     # The likelihood family reads a language model: in the lab that is the policy, never the judge.
-    folder = model_folder(parse_spec(prm), "policy" if family == "likelihood" else "prm")
+    role: Literal["policy", "prm"] = "policy" if chosen.family == "likelihood" else "prm"
     return load_scorer(
-        folder,
-        family=family,
-        mode=mode,
-        max_tokens=max_tokens,
-        overflow=Overflow(overflow),
-        reserve=reserve,
-        packing=packing,
-        device=device,
-        dtype=None if dtype == "auto" else dtype,
+        model_folder(parse_spec(chosen.prm), role),
+        family=chosen.family,
+        mode=chosen.mode,
+        max_tokens=chosen.max_tokens,
+        overflow=Overflow(chosen.overflow),
+        reserve=chosen.reserve,
+        packing=chosen.packing,
+        device=chosen.device,
+        dtype=None if chosen.dtype == "auto" else chosen.dtype,
     )
 
 
@@ -70,22 +83,39 @@ def score_again(labeler: Labeler, max_tokens: int | None) -> ScoreStage:
         InputError: the checkpoint or its family is not what it was.
         PrmError: the checkpoint cannot be used.
     """
+
+    scorer = open_scorer(stored_options(labeler, max_tokens))
+    refuse_changed(labeler, scorer.config())
+    return ScoreStage(scorer)
+
+
+def stored_options(labeler: Labeler, max_tokens: int | None) -> ScorerOptions:
+    """The options that a stored PRM labeler was made with, but for the window where one is given."""
     from scoring.families.generic import GenericLayout
 
-    stored = {key: value for key, value in labeler.config.items() if key != EVIDENCE_KEY}
+    stored = labeler.config
     # A family from a file is stored with all that the file said.
     layout = stored.get("layout")
-    scorer = open_scorer(
-        str(labeler.model),
-        stored["family"] if layout is None else GenericLayout(**layout),
-        max_tokens or stored["max_tokens"],
-        stored["overflow"],
-        stored["reserve"],
-        stored.get("packing", "fit"),
-        dtype=stored["dtype"],
+    return ScorerOptions(
+        prm=str(labeler.model),
+        family=stored["family"] if layout is None else GenericLayout(**layout),
+        max_tokens=max_tokens or stored["max_tokens"],
+        overflow=stored["overflow"],
+        reserve=stored["reserve"],
+        packing=stored.get("packing", "fit"),
+        dtype=stored.get("dtype", "auto"),
         mode=stored["mode"],
     )
-    now = {**scorer.config(), "max_tokens": stored["max_tokens"]}
+
+
+def refuse_changed(labeler: Labeler, config: Mapping[str, Any]) -> None:
+    """Refuse to go on with a labeler whose checkpoint is another one now; the window may differ.
+
+    Raises:
+        InputError: something else of its configuration differs.
+    """
+    stored = {key: value for key, value in labeler.config.items() if key != EVIDENCE_KEY}
+    now = {**config, "max_tokens": stored["max_tokens"]}
     if changed := sorted(
         key for key in now.keys() | stored.keys() if now.get(key) != stored.get(key)
     ):
@@ -94,7 +124,6 @@ def score_again(labeler: Labeler, max_tokens: int | None) -> ScoreStage:
             f" '{labeler.model}' has now.",
             remedy="score under another --name",
         )
-    return ScoreStage(scorer)
 
 
 @dataclass(slots=True)
