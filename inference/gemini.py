@@ -13,19 +13,18 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, Self
 
-import pydantic
 from google.genai import types
 
 from inference import gemini_wire
 from inference.faults import RequestTooLong
 from inference.gemini_client import GeminiClient
-from inference.gemini_images import ImageUploads, Uris, rest_parts, sdk_parts
+from inference.gemini_images import ImageUploads, Uris
 from inference.images import about_an_image
 from inference.pace import Pace, Sleep
 from inference.prices import PRICES_AS_OF, Service, cost
-from inference.protocol import GenerationRequest, Message
+from inference.protocol import GenerationRequest
 from inference.replies import over_length_reply
 from inference.retry import Retrier, RetryPolicy
 from inference.wire_reply import WireReply
@@ -160,7 +159,7 @@ class GeminiModel:
         )
 
     def rest_body(self, request: GenerationRequest, uris: Uris) -> dict[str, Any]:
-        """The body of a generateContent call as plain JSON, for a row of a batch file.
+        """The body of a generateContent call as plain JSON, as a row of a batch file holds it.
 
         Args:
             request: what is asked.
@@ -170,13 +169,7 @@ class GeminiModel:
             ModelRefused: it ends with an assistant turn.
         """
         self._refuse_prefix(request)
-        contents = [
-            {"role": _role(message), "parts": rest_parts(message, uris)}
-            for message in request.messages
-            if message.role != "system"
-        ]
-        config = self._config(request).model_dump(mode="json", by_alias=True, exclude_none=True)
-        return gemini_wire.rest_body(contents, config, request.response_json_schema)
+        return gemini_wire.request_body(request, uris, model=self.name)
 
     def _refuse_prefix(self, request: GenerationRequest) -> None:
         if request.messages[-1].role == "assistant":
@@ -192,80 +185,48 @@ class GeminiModel:
     async def _send(self, request: GenerationRequest) -> str:
         """One HTTP exchange, behind the uploads that it needs."""
         uris = await self.uploads.uris(request)
+        body = gemini_wire.request_body(request, uris, model=self.name)
+        if self._service == "flex":
+            body["serviceTier"] = "flex"
         with self._client.translated(), self.uploads.in_use(uris):
             response = await self._client.api.models.generate_content(
-                model=self.name,
-                contents=list(_contents(request, uris)),
-                config=self._config(request),
+                model=self.name, contents=_NO_CONTENTS, config=_CONFIG.with_body(body)
             )
         http = response.sdk_http_response
         return (http.body if http else None) or ""
 
-    def _config(self, request: GenerationRequest) -> types.GenerateContentConfig:
-        knobs = gemini_wire.takes_sampling_knobs(self.name)
-        system = [message.text for message in request.messages if message.role == "system"]
-        schema = request.response_json_schema
-        return _Config(
-            system_instruction="\n\n".join(system) or None,
-            max_output_tokens=request.max_tokens,
-            temperature=request.temperature if knobs else None,
-            top_p=request.top_p if knobs else None,
-            stop_sequences=list(request.stop) or None,
-            seed=request.seed,
-            response_mime_type=None if schema is None else "application/json",
-            response_json_schema=None if schema is None else _Schema(schema),
-            service_tier=types.ServiceTier.FLEX if self._service == "flex" else None,
-            safety_settings=[
-                types.SafetySetting(
-                    category=types.HarmCategory(harm), threshold=types.HarmBlockThreshold.OFF
-                )
-                for harm in gemini_wire.ADJUSTABLE_HARMS
-            ],
-            automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
-            should_return_http_response=True,
-        )
 
-
-class _Looked(pydantic.BaseModel):
-    """Answers `name in model` at once.
-
-    The SDK asks it for every field of every object, and pydantic would go through all fields to
-    say no: a tenth of the client's work.
-    """
+class _Config(types.GenerateContentConfig):
+    """The SDK's config, of which nobody changes anything: its copies are the config itself."""
 
     def __contains__(self, _name: object) -> bool:
+        """Answer `name in config` at once.
+
+        The SDK asks it for every field, and pydantic would go through all fields to say no: a
+        tenth of the client's work.
+        """
         return False
 
-
-class _Config(_Looked, types.GenerateContentConfig):
-    """The SDK's config."""
-
-
-class _Content(_Looked, types.Content):
-    """The SDK's content."""
-
-
-class _Part(_Looked, types.Part):
-    """The SDK's part."""
-
-
-class _Schema(dict[str, Any]):
-    """A schema that nobody changes: the SDK's deep copies of the config leave it alone."""
-
-    def __deepcopy__(self, _memo: dict[int, Any]) -> _Schema:
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         return self
 
+    def with_body(self, body: dict[str, Any]) -> Self:
+        """Another one, that sends this body (`HttpOptions.extra_body`) in place of the SDK's own.
 
-def _contents(request: GenerationRequest, uris: Uris) -> list[types.Content]:
-    return [
-        _Content(role=_role(message), parts=list(sdk_parts(message, uris, _Part)))
-        for message in request.messages
-        if message.role != "system"
-    ]
+        The SDK would turn every text into an object, check it, copy it and turn it into JSON
+        again, which takes as long as all the rest of a call.
+        """
+        options = _OPTIONS.model_copy(update={"extra_body": body})
+        return super().model_copy(update={"http_options": options})
 
 
-def _role(message: Message) -> str:
-    return "model" if message.role == "assistant" else "user"
+_CONFIG = _Config(
+    automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+    should_return_http_response=True,
+)
+_OPTIONS = types.HttpOptions()
+_NO_CONTENTS = types.Content(role="user", parts=[])
+"""What the SDK asks for and our body replaces; the service refuses it, should it ever be sent."""
 
 
 def _default_policy(service: Service) -> RetryPolicy:

@@ -69,7 +69,7 @@ class GeminiClient:
                 max_connections=connections, max_keepalive_connections=connections
             ),
             # a transport of our own would pass by the proxies of the environment
-            transport=None if getproxies() else SpreadTransport(connections, _tls()),
+            transport=None if getproxies() else SpreadTransport(_tls()),
             follow_redirects=True,
         )
         """The HTTP client underneath."""

@@ -8,23 +8,21 @@ hours, a file found under the name of today has at least 24 left, enough for a b
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from google.genai import errors, types
 
 from formats.images import EncodedImage
 from inference.faults import TransientFault
 from inference.gemini_client import GeminiClient
-from inference.images import message_parts
-from inference.protocol import GenerationRequest, Message
+from inference.gemini_wire import Uris
+from inference.protocol import GenerationRequest
 
 INLINE_BYTES = 14_000_000
 """Images of a request up to this size together travel in it: a request of 20 MB is refused, base64
@@ -38,9 +36,6 @@ JOB_S = 24 * 3600.0
 _DAY_S = 86_400
 _FILE = re.compile(r"\bfiles?\b", re.IGNORECASE)
 _URI_SIGNS = 120
-
-Uris = Mapping[str, str]
-"""URIs of uploaded images by their hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,31 +166,3 @@ class ImageUploads:
 def file_name(sha256: str, now: float) -> str:
     """The service's name for an image that is uploaded today: at most 40 signs, as it asks for."""
     return f"files/sg-{sha256[:30]}-{int(now // _DAY_S)}"
-
-
-def sdk_parts(message: Message, uris: Uris, text_part: type[types.Part]) -> list[types.Part]:
-    """The parts of a turn for the SDK; `text_part` makes those with text."""
-    parts = []
-    for part in message_parts(message):
-        if isinstance(part, str):
-            parts.append(text_part(text=part))
-        elif part.sha256 in uris:
-            file = types.FileData(file_uri=uris[part.sha256], mime_type=part.mime)
-            parts.append(types.Part(file_data=file))
-        else:
-            parts.append(types.Part(inline_data=types.Blob(data=part.data, mime_type=part.mime)))
-    return parts
-
-
-def rest_parts(message: Message, uris: Uris) -> list[dict[str, Any]]:
-    """The parts of a turn as plain JSON, for a row of a batch file."""
-    parts: list[dict[str, Any]] = []
-    for part in message_parts(message):
-        if isinstance(part, str):
-            parts.append({"text": part})
-        elif part.sha256 in uris:
-            parts.append({"fileData": {"fileUri": uris[part.sha256], "mimeType": part.mime}})
-        else:
-            content = base64.b64encode(part.data).decode("ascii")
-            parts.append({"inlineData": {"mimeType": part.mime, "data": content}})
-    return parts

@@ -11,12 +11,15 @@ Google adds next month is only a new word. Shapes as served by v1beta:
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from inference.faults import TransientFault
+from inference.images import message_parts
+from inference.protocol import GenerationRequest, Message
 from inference.wire_reply import WireReply
 from traces.records import Usage
 
@@ -48,8 +51,11 @@ ADJUSTABLE_HARMS = (
     "HARM_CATEGORY_DANGEROUS_CONTENT",
 )
 
-_TOP_LEVEL = ("systemInstruction", "safetySettings", "cachedContent", "tools", "toolConfig")
-_SDK_ONLY = ("automaticFunctionCalling", "shouldReturnHttpResponse", "httpOptions", "serviceTier")
+_SAFETY_OFF = [{"category": harm, "threshold": "OFF"} for harm in ADJUSTABLE_HARMS]
+
+
+Uris = Mapping[str, str]
+"""URIs of uploaded images by their hash."""
 
 
 def read_body(body: str) -> WireReply:
@@ -78,29 +84,61 @@ def read_body(body: str) -> WireReply:
     return WireReply(text, finish, reply.get("modelVersion"), _usage(usage))
 
 
-def rest_body(
-    contents: Sequence[Mapping[str, Any]],
-    config: Mapping[str, Any],
-    schema: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """A generateContent body out of the SDK's flat configuration.
+def request_body(request: GenerationRequest, uris: Uris, *, model: str) -> dict[str, Any]:
+    """The body that asks for a request, the same for a single call and a row of a batch file.
 
-    A batch file holds bodies as the service reads them, and the SDK converts those of single calls
-    only: what is flat in its configuration stands in `generationConfig` there.
+    The schema goes out to the letter: the order of its fields counts.
 
     Args:
-        contents: the turns, in camelCase.
-        config: the SDK's GenerateContentConfig, in camelCase.
-        schema: the response schema, passed on to the letter: the order of its fields counts.
+        request: what is asked.
+        uris: of the images that were uploaded, by hash (`ImageUploads.uris`).
+        model: the model's name: which sampling knobs it takes follows from it.
     """
-    own = {name: config[name] for name in _TOP_LEVEL if name in config}
-    if isinstance(system := config.get("systemInstruction"), str):
-        own["systemInstruction"] = {"parts": [{"text": system}], "role": "user"}
-    left_out = (*_TOP_LEVEL, *_SDK_ONLY, "responseJsonSchema")
-    generation = {name: value for name, value in config.items() if name not in left_out}
-    if schema is not None:
-        generation["responseJsonSchema"] = schema
-    return {"contents": list(contents), **own, "generationConfig": generation}
+    system = [message.text for message in request.messages if message.role == "system"]
+    body: dict[str, Any] = {
+        "contents": [
+            {"parts": _parts(message, uris), "role": _role(message)}
+            for message in request.messages
+            if message.role != "system"
+        ],
+        "safetySettings": _SAFETY_OFF,
+        "generationConfig": _generation_config(request, takes_sampling_knobs(model)),
+    }
+    if any(system):
+        body["systemInstruction"] = {"parts": [{"text": "\n\n".join(system)}], "role": "user"}
+    return body
+
+
+def _parts(message: Message, uris: Uris) -> list[dict[str, Any]]:
+    """The parts of a turn as plain JSON."""
+    parts: list[dict[str, Any]] = []
+    for part in message_parts(message):
+        if isinstance(part, str):
+            parts.append({"text": part})
+        elif part.sha256 in uris:
+            parts.append({"fileData": {"fileUri": uris[part.sha256], "mimeType": part.mime}})
+        else:
+            content = base64.b64encode(part.data).decode("ascii")
+            parts.append({"inlineData": {"mimeType": part.mime, "data": content}})
+    return parts
+
+
+def _generation_config(request: GenerationRequest, knobs: bool) -> dict[str, Any]:
+    schema = request.response_json_schema
+    wanted = {
+        "maxOutputTokens": request.max_tokens,
+        "temperature": request.temperature if knobs else None,
+        "topP": request.top_p if knobs else None,
+        "stopSequences": list(request.stop) or None,
+        "seed": request.seed,
+        "responseMimeType": None if schema is None else "application/json",
+        "responseJsonSchema": schema,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _role(message: Message) -> str:
+    return "model" if message.role == "assistant" else "user"
 
 
 def _text(candidate: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from inference import batch_wire
 from inference.batch_limits import UNLISTED_ENQUEUED_TOKENS, enqueued_tokens
 from inference.batch_waves import PendingRequest, Room, next_wave
 from inference.faults import TransientFault
-from inference.gemini_wire import rest_body
+from inference.gemini_wire import request_body
 from inference.keys import request_key
 from tests.inference.batches import SPEC, Clock, answered, requests, running
 from tests.loopback.gemini_batch_jobs import BatchWorld, Plan
@@ -141,12 +142,13 @@ def test_a_line_that_goes_up_is_one_line_of_ascii() -> None:
 
 def test_the_schema_goes_out_to_the_letter() -> None:
     schema = {"required": ["b", "a"], "properties": {"b": {"default": None}, "a": {}}}
-    config = {"responseJsonSchema": {"other": 1}, "maxOutputTokens": 5, "serviceTier": "flex"}
-    body = rest_body([{"parts": []}], config, schema)
-    assert list(body["generationConfig"]["responseJsonSchema"]["properties"]) == ["b", "a"]
-    assert body["generationConfig"]["responseJsonSchema"] == schema
-    assert body["generationConfig"]["maxOutputTokens"] == 5
-    assert set(body) == {"contents", "generationConfig"}
+    [asked] = requests(1)
+    asked = replace(asked, response_json_schema=schema)
+    written = batch_wire.request_line("k", request_body(asked, {}, model="gemini-3.5-flash-lite"))
+    config = json.loads(written)["request"]["generationConfig"]
+    assert list(config["responseJsonSchema"]["properties"]) == ["b", "a"]
+    assert config["responseJsonSchema"] == schema
+    assert config["maxOutputTokens"] == asked.max_tokens
 
 
 PLANS = st.lists(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from inference.gemini import GeminiModel
+from inference.prices import Service
 from inference.protocol import GenerationRequest, Message
 from inference.retry import RetryPolicy
 from tests.loopback.gemini_failures import PASSING
@@ -93,6 +94,19 @@ def test_what_is_sent(server: GeminiServer) -> None:
     assert len(body["safetySettings"]) == 4
     assert "temperature" not in config, "Gemini 3 ignores or rejects it"
     assert "topP" not in config
+
+
+@pytest.mark.parametrize("service", ["standard", "flex"])
+def test_a_call_asks_for_what_the_row_of_a_batch_file_asks_for(
+    server: GeminiServer, service: Service
+) -> None:
+    turns = (*JUDGE.messages, Message("assistant", "{"), Message("user", "go on"))
+    asked = replace(JUDGE, messages=turns, seed=3, stop=("END",), temperature=0.5)
+    client = model(server, service=service)
+    ask(client, asked)
+    (body,) = server.bodies
+    assert body.pop("serviceTier", "standard") == service
+    assert body == client.rest_body(asked, {})
 
 
 def test_gemini_2_still_takes_its_knobs(server: GeminiServer) -> None:
