@@ -42,13 +42,15 @@ class BackgroundCalls:
         self._model = model
         self._recorder = None if responses is None else Recorder(responses)
         self._places = Pace(model.concurrency)
+        # what bounds the calls at once: our places, and what the service was found to take
+        self._paces = [self._places, *([model.pace] if isinstance(model, Paced) else [])]
         self._thread: LoopThread | None = None
         self.sent = 0
         """Requests that got a place, so far."""
 
     def limit(self) -> int:
         """Requests that may wait for a reply at the moment, those not yet sent included."""
-        return AHEAD * min(pace.limit for pace in self._paces())
+        return AHEAD * min(pace.limit for pace in self._paces)
 
     def start(self, key: str, request: GenerationRequest, held: Reservation) -> Future[ModelReply]:
         """Send a request when there is a place; the future holds its reply, recorded."""
@@ -74,16 +76,11 @@ class BackgroundCalls:
         finally:
             thread.close()
 
-    def _paces(self) -> list[Pace]:
-        """What bounds the calls at once: our places, and what the service was found to take."""
-        model = self._model
-        return [self._places, model.pace] if isinstance(model, Paced) else [self._places]
-
     def _tell_paces(self, what: Callable[[Pace], None]) -> None:
         # On the loop, like the calls themselves: the order in which this is said is the order in
         # which it happens.
         if self._thread is not None:
-            for pace in self._paces():
+            for pace in self._paces:
                 self._thread.call_soon(partial(what, pace))
 
     async def _ask(self, key: str, request: GenerationRequest, held: Reservation) -> ModelReply:
@@ -97,7 +94,7 @@ class BackgroundCalls:
             except ModelUnavailable:
                 raise
             except Exception:  # it ends the run: nobody may take this place meanwhile
-                for pace in self._paces():
+                for pace in self._paces:
                     pace.shut()
                 raise
         return reply

@@ -34,6 +34,7 @@ class Window:
         """An empty window for `limit()` requests, waiting ones included; it may change meanwhile."""
         self._limit = limit
         self._flying: dict[str, Flight] = {}
+        self._size = 0
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._deadline: float | None = None
         self.fatal: BaseException | None = None
@@ -42,12 +43,12 @@ class Window:
     @property
     def size(self) -> int:
         """Requests that wait for a reply."""
-        return sum(len(flight.askers) for flight in self._flying.values())
+        return self._size
 
     @property
     def has_room(self) -> bool:
         """Whether one more request may wait."""
-        return self.size < self._limit()
+        return self._size < self._limit()
 
     @property
     def has_landed(self) -> bool:
@@ -73,6 +74,7 @@ class Window:
         flight = self._flying.get(key)
         if flight is not None:
             flight.askers.append(request)
+            self._size += 1
         return flight is not None
 
     def launch(
@@ -85,6 +87,7 @@ class Window:
         """Watch a call that was just started."""
         flight = Flight(key, [request], reservation, future)
         self._flying[key] = flight
+        self._size += 1
         future.add_done_callback(lambda _: self._landed.put(flight))
 
     def land(self) -> Flight | None:
@@ -95,6 +98,7 @@ class Window:
         except queue.Empty:
             return None
         del self._flying[flight.key]
+        self._size -= len(flight.askers)
         return flight
 
     def fail(self, error: BaseException, *, drain_s: float) -> None:
@@ -105,7 +109,7 @@ class Window:
 
     def drain(self, seconds: float) -> list[Flight]:
         """Wait for what is left at most `seconds`, cancel the rest, return what has landed."""
-        left, self._flying = list(self._flying.values()), {}
+        left, self._flying, self._size = list(self._flying.values()), {}, 0
         try:
             futures.wait([flight.future for flight in left], timeout=seconds)
         finally:  # also when the person presses Ctrl-C a second time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
@@ -85,12 +85,9 @@ def render_vote(
             is not shown them: then it is told so.
     """
     prompt = config.prompt
-    shown = pack_evidence(
-        context.evidence,
-        budget=config.evidence_tokens,
-        count_tokens=count_tokens,
-        render=partial(render_document, tags=prompt.tags),
-    )
+    # a model's own counter is not remembered: it would keep the model in memory
+    pack = _pack_again if count_tokens is estimate_tokens else _pack
+    shown = pack(context.evidence, config.evidence_tokens, prompt.tags, count_tokens)
     steps = [
         f'<step number="{number}">{escape_markers(step, prompt.tags)}</step>'
         for number, step in enumerate(context.trace.steps, 1)
@@ -117,6 +114,18 @@ def render_vote(
         )
         for t in range(len(steps))
     )
+
+
+def _pack(
+    evidence: tuple[Evidence, ...], budget: int, tags: frozenset[str], count_tokens: TokenCounter
+) -> PackedEvidence:
+    """The documents of a prompt."""
+    render = partial(render_document, tags=tags)
+    return pack_evidence(evidence, budget=budget, count_tokens=count_tokens, render=render)
+
+
+_pack_again = lru_cache(maxsize=64)(_pack)
+"""The traces of a problem, and the votes on a trace, show the same documents."""
 
 
 def render_judgement(context: TraceInContext, config: JudgeConfig) -> RenderedJudgement:

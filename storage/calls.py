@@ -16,7 +16,8 @@ from traces.errors import InputError
 from traces.records import ModelReply, StoredCall, Usage
 
 _BY_KEY = select(MODEL_CALLS).where(MODEL_CALLS.c.key == bindparam("wanted"))
-"""Built once: it is asked for every request."""
+"""Built once: it is asked for every stored reply."""
+_HAS_KEY = f"SELECT 1 FROM {MODEL_CALLS.name} WHERE key = ?"
 
 
 class Responses:
@@ -27,6 +28,8 @@ class Responses:
 
     def get(self, key: str) -> ModelReply | None:
         """The reply recorded under `key`, marked as cached; None if there is none."""
+        if not self._connections.finds(_HAS_KEY, key):
+            return None
         with self._connections.read() as connection:
             row = connection.execute(_BY_KEY, {"wanted": key}).one_or_none()
         return None if row is None else reply_from(row)

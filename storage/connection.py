@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event
@@ -64,6 +64,25 @@ class Connections:
         else:
             with self._connected("BEGIN") as connection:
                 yield connection
+
+    def finds(self, query: str, value: str) -> bool:
+        """Whether a query with one place for a value finds a row, as `read` would see it.
+
+        For what is asked at every call: a tenth of what `read` and an expression take.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        if self._memory or getattr(self._thread, "connection", None) is not None:
+            with self.read() as connection:
+                return connection.exec_driver_sql(query, (value,)).first() is not None
+        with (
+            translated(self.where),
+            closing(self._engine.raw_connection()) as raw,
+            closing(raw.cursor()) as cursor,
+        ):
+            cursor.execute(query, (value,))
+            return cursor.fetchone() is not None
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

@@ -135,4 +135,4 @@ def folded_slowly(text: str) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
 )
 def test_folding_in_pieces_is_folding_character_by_character(text: str) -> None:
     folded = fold(text)
-    assert (folded.text, folded.starts, folded.ends) == folded_slowly(text)
+    assert (folded.text, tuple(folded.starts), tuple(folded.ends)) == folded_slowly(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from judge.prompt import (
     packaged_prompt,
     render_judge_request,
     render_judgement,
+    render_vote,
 )
 from judge.schema import ANSWERS
 from judge.tokens import estimate_tokens
@@ -46,6 +48,20 @@ def test_request_shows_numbered_documents_question_and_steps_in_this_order() -> 
 def test_gold_answer_is_not_shown() -> None:
     request = render_judge_request(context(("x",), PASSAGE), CONFIG)
     assert not any("GOLD-ANSWER" in message.text for message in request.messages)
+
+
+def test_the_counter_of_a_model_is_let_go() -> None:
+    """What is remembered of documents must not keep the weights of a judge in memory."""
+
+    class Counter:
+        def __call__(self, text: str) -> int:
+            return len(text.split())
+
+    counter = Counter()
+    render_vote(context(("x",), PASSAGE), CONFIG, count_tokens=counter)
+    gone = weakref.ref(counter)
+    del counter
+    assert gone() is None
 
 
 def test_options_are_lettered() -> None:

@@ -64,6 +64,25 @@ def test_spending_is_summed_by_model_purpose_and_version(store: Store) -> None:
     assert store.responses.versions("nobody") == set()
 
 
+def test_a_reply_is_found_in_the_transaction_that_records_it_and_not_from_outside(
+    store: Store,
+) -> None:
+    with store.transaction():
+        store.responses.put(CALL)
+        assert store.responses.get("k1") == replace(REPLY, cached=True)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(store.responses.get, "k1").result() is None
+    assert store.responses.get("k1") is not None
+
+
+def test_looking_up_replies_leaves_no_lock_behind(store: Store) -> None:
+    store.responses.put(CALL)
+    for key in ("k1", "k9") * 20:  # more often than there are connections
+        store.responses.get(key)
+    store.responses.put(replace(CALL, key="k2"))
+    assert store.responses.get("k2") is not None
+
+
 def test_replies_put_together_are_all_kept_or_none(store: Store) -> None:
     bad = replace(CALL, key="k2", reply=replace(REPLY, usd=-1.0))
     with pytest.raises(InputError):
