@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from commands.backends import parse_spec
 from commands.score_run import ProblemByProblem, ScorerOptions, open_scorer
+from traces.errors import InputError
 
 if TYPE_CHECKING:
     from storage import Store
@@ -36,6 +38,11 @@ def plan_prm(
     """
     from scoring.planning import plan_scoring
 
+    if parse_spec(prm).kind == "openai":
+        raise InputError(
+            f'The plan for "{prm}" is that of its checkpoint: a server tells nothing beforehand.',
+            remedy="plan with --prm hf:PATH: the same traces fit; the time is that of this machine",
+        )
     traces, missing = asked
     scorer = open_scorer(ScorerOptions(prm, family, max_tokens))
     contexts = ProblemByProblem(store, dataset, scorer.expected_work).contexts(missing)

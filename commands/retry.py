@@ -163,7 +163,7 @@ def _retry(store: Store, tally: Tally, work: Work, terms: RetryTerms, *, kept: b
     try:
         for number, trace_ids in work.groups.items():
             with ExitStack() as closing:
-                revived = Revived(store, closing, row.labeler, terms)
+                revived = Revived(store, closing, row.labeler, terms, row.dataset)
                 stage = counted(
                     REVIVERS[row.labeler.kind](revived, number), number, terms.max_tokens
                 )

@@ -66,6 +66,8 @@ class Revived:
     """The labeler as stored."""
     terms: RetryTerms
     """What may be changed."""
+    dataset: str
+    """Whose traces it labels."""
 
 
 Revive = Callable[[Revived, int], LabelStage]
@@ -203,11 +205,20 @@ def score_anew(revived: Revived, _retry: int) -> LabelStage:
 
     Raises:
         InputError: the checkpoint or its family is not what it was.
-        PrmError: the checkpoint cannot be used.
+        PrmError: the checkpoint cannot be used, or a server does not score as it does.
     """
+    from commands.score_parity import ServerOptions
     from commands.score_run import score_again
+    from commands.score_server import serve_again
 
-    return score_again(revived.labeler, revived.terms.max_tokens)
+    labeler, terms = revived.labeler, revived.terms
+    if "server" not in labeler.config:
+        return score_again(labeler, terms.max_tokens)
+    served = ServerOptions(
+        base_url=terms.base_url, concurrency=terms.concurrency, allow_phi=terms.allow_phi
+    )
+    where = revived.store, revived.dataset
+    return serve_again(*where, labeler, terms.max_tokens, served, revived.closing)
 
 
 REVIVERS: Mapping[LabelerKind, Revive] = {

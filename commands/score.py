@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from commands.backends import parse_spec
 from commands.console import note
 from commands.labelling import evidence_source, label_missing
-from commands.options import Dataset, Json, Limit, Name, Replace
+from commands.options import (
+    AllowPhi,
+    BaseUrl,
+    Concurrency,
+    Dataset,
+    Json,
+    Limit,
+    Name,
+    Replace,
+)
 from commands.outcome import Outcome, Tally
+from commands.score_parity import PARITY_KEY, ServerOptions, pass_gate
 from commands.score_run import (
     DtypeChoice,
     OverflowChoice,
@@ -19,9 +31,19 @@ from commands.score_run import (
     ScoreStage,
     open_scorer,
 )
+from commands.score_server import open_server_scorer
 from commands.workspace import Workspace
 
-Prm = Annotated[str, typer.Option("--prm", help="hf:PATH or lab.")]
+if TYPE_CHECKING:
+    from scoring import Scorer
+    from scoring.server_scorer import ServerScorer
+    from storage import Store
+    from traces.labels import Labeler
+
+Prm = Annotated[
+    str,
+    typer.Option("--prm", help="hf:PATH, lab, or openai:MODEL behind a vLLM or SGLang server."),
+]
 FamilyName = Annotated[
     str | None,
     typer.Option(
@@ -71,6 +93,35 @@ WeightsDtype = Annotated[
     DtypeChoice,
     typer.Option("--dtype", help="Of the weights; auto: float32 on a processor, else bfloat16."),
 ]
+CheckpointHere = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        help="hf:PATH: the PRM that openai:MODEL serves, on this machine, to lay out and to compare.",
+    ),
+]
+RouteName = Annotated[
+    str | None,
+    typer.Option(
+        "--route",
+        help="How a server is asked: pooling or completions (vLLM), generate (SGLang) [default: pooling "
+        "for heads, completions for signs].",
+    ),
+]
+ParitySample = Annotated[
+    int,
+    typer.Option(
+        "--parity-sample",
+        min=1,
+        help="Traces scored by server and checkpoint before any is stored.",
+    ),
+]
+ParityLimit = Annotated[
+    float,
+    typer.Option(
+        "--parity-limit", min=0, max=1, help="Largest difference of a step score between the two."
+    ),
+]
 
 
 def score(
@@ -86,44 +137,101 @@ def score(
     packing: Packing = "fit",
     device: Device = None,
     dtype: WeightsDtype = "auto",
+    base_url: BaseUrl = None,
+    checkpoint: CheckpointHere = None,
+    route: RouteName = None,
+    concurrency: Concurrency = None,
+    allow_phi: AllowPhi = False,
+    parity_sample: ParitySample = 32,
+    parity_limit: ParityLimit = 0.02,
     limit: Limit = None,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
     """Score every step with a process reward model; what does not fit is named, never cut."""
+    chosen = ScorerOptions(prm, family, max_tokens, overflow, reserve, packing, device, dtype, mode)
+    served = ServerOptions(
+        base_url, checkpoint, route, concurrency, allow_phi, parity_sample, parity_limit
+    )
+    how = Storing(dataset, name, limit, replace)
+    return _scored(ctx.obj, chosen, served, how, json_output)
+
+
+@dataclass(frozen=True, slots=True)
+class Storing:
+    """Where scores go."""
+
+    dataset: str
+    """The dataset."""
+    name: str
+    """The labeler."""
+    limit: int | None
+    """Only so many traces."""
+    replace: bool
+    """Whether another labeler of the name gives way."""
+
+
+def _scored(
+    workspace: Workspace,
+    chosen: ScorerOptions,
+    served: ServerOptions,
+    how: Storing,
+    json_output: bool,
+) -> Outcome:
+    """Score what is missing, and say what was done."""
     from traces.labels import Labeler, LabelerKind
 
-    spec = parse_spec(prm)
-    workspace: Workspace = ctx.obj
-    tally = Tally("score", dataset, name)
-    with workspace.open_store() as store:
-        store.require_dataset(dataset)
-        if store.has_images(dataset):
+    spec = parse_spec(chosen.prm)
+    tally = Tally("score", how.dataset, how.name)
+    with workspace.open_store() as store, ExitStack() as closing:
+        store.require_dataset(how.dataset)
+        if store.has_images(how.dataset):
             note("Problems have images, which a PRM is not shown: their steps are scored as text.")
-        scorer = open_scorer(
-            ScorerOptions(prm, family, max_tokens, overflow, reserve, packing, device, dtype, mode)
-        )
-        scorer.refuse_over_length(store.contexts(dataset, limit=limit))
+        scorer = _scorer(store, chosen, served, how, closing)
+        scorer.refuse_over_length(store.contexts(how.dataset, limit=how.limit))
         if scorer.not_shared is not None:
             note(f"candidates are scored one by one: {scorer.not_shared}")
-        labeler = Labeler(name, LabelerKind.PRM, scorer.config(), model=str(spec))
+        labeler = Labeler(how.name, LabelerKind.PRM, scorer.config(), model=str(spec))
         if scorer.family.takes_documents:
-            labeler = evidence_source(store, dataset, labeler)
-        stage = ScoreStage(scorer)
+            labeler = evidence_source(store, how.dataset, labeler)
+        stage = ScoreStage(scorer, batched=spec.kind != "openai")
         label_missing(
             store,
             tally,
             labeler,
             stage,
-            limit=limit,
-            replace=replace,
-            reading=ProblemByProblem(store, dataset, scorer.expected_work),
+            limit=how.limit,
+            replace=how.replace,
+            reading=ProblemByProblem(store, how.dataset, scorer.expected_work),
         )
+    return _outcome(tally, stage, labeler, json_output)
+
+
+def _scorer(
+    store: Store,
+    chosen: ScorerOptions,
+    served: ServerOptions,
+    how: Storing,
+    closing: ExitStack,
+) -> Scorer | ServerScorer:
+    """The PRM on this machine; or one behind a server, which has been held against its checkpoint."""
+    spec = parse_spec(chosen.prm)
+    if spec.kind != "openai":
+        served.refuse_without_server(chosen.prm)
+        return open_scorer(chosen)
+    scorer = open_server_scorer(spec, chosen, served, closing)
+    pass_gate(store, how.dataset, how.name, scorer, chosen, served, anew=how.replace)
+    return scorer
+
+
+def _outcome(tally: Tally, stage: ScoreStage, labeler: Labeler, json_output: bool) -> Outcome:
     words = tally.sentence()
     if stage.shortened:
         words += f"\n{stage.shortened} of them with fewer documents: stepgold status names them"
-    family_read = scorer.family.name
-    published = scorer.family.aggregation
-    words += f"\nread as {family_read}, which was published with the aggregation {published}"
-    document = tally.document(shortened=stage.shortened, family=family_read, aggregation=published)
+    family = stage.scorer.family
+    published = family.aggregation
+    words += f"\nread as {family.name}, which was published with the aggregation {published}"
+    more = {"shortened": stage.shortened, "family": family.name, "aggregation": published}
+    gate = labeler.config.get(PARITY_KEY)
+    document = tally.document(**more, **({} if gate is None else {PARITY_KEY: gate}))
     return Outcome(document, words, tally.exit_code, json_output)

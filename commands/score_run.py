@@ -13,6 +13,7 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     from scoring import Scorer
     from scoring.families.generic import GenericLayout
+    from scoring.server_scorer import ServerScorer
     from storage import Store
     from traces.context import TraceInContext
     from traces.labels import Labeler
@@ -130,10 +131,12 @@ def refuse_changed(labeler: Labeler, config: Mapping[str, Any]) -> None:
 class ScoreStage:
     """A scorer as `label_missing` takes it."""
 
-    scorer: Scorer
+    scorer: Scorer | ServerScorer
     """Scores."""
     shortened: int = 0
     """Traces that were scored with fewer documents than they have."""
+    batched: bool = True
+    """Whether what is done comes in batches, with long work between them."""
 
     def __call__(self, contexts: Iterable[TraceInContext]) -> Iterator[Labelled]:
         """Score; after each forward pass what is done is stored at once."""
@@ -143,7 +146,7 @@ class ScoreStage:
                 yield Labelled(
                     label,
                     resolved_model=self.scorer.resolved_model,
-                    last_of_batch=number == len(batch),
+                    last_of_batch=self.batched and number == len(batch),
                 )
 
 

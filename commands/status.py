@@ -79,6 +79,8 @@ def _labeler_document(row: LabelerSummary) -> dict[str, Any]:
         "traces": row.traces,
         "steps": row.steps,
         "abstained": row.abstained,
+        # Of a PRM behind a server: how it compared with its checkpoint.
+        **({"parity": gate} if (gate := row.labeler.config.get("parity")) else {}),
     }
 
 

@@ -188,7 +188,10 @@ class JsonServer:
                 known_by, outcome = ended
                 lost = isinstance(outcome, ModelUnavailable)
                 unanswered = unanswered + 1 if lost else 0
-                if isinstance(outcome, Answer) and unanswered <= self._most:
+                if (
+                    isinstance(outcome, dict | ModelUnavailable | RequestTooLong)
+                    and unanswered <= self._most
+                ):
                     yield known_by, outcome
                 elif fatal is None and isinstance(outcome, BaseException):
                     fatal = outcome

@@ -95,6 +95,7 @@ def compare(here: Mapping[str, TraceLabel], there: Mapping[str, TraceLabel]) -> 
                 "The server scores other steps than the checkpoint on this machine"
                 f"{_why(there.get(trace_id))}.",
                 where=f'trace "{trace_id}"',
+                remedy="look at the server's log, or ask it by another --route",
             )
         steps = [
             (trace_id, step, a, b)
