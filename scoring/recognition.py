@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.families import medprm, qwen_prm, skywork, trl
+from inference.vision_config import CONFIG, settings
+from scoring.families import medprm, qwen_prm, skywork, trl, visualprm
 from scoring.heads import tensor_names
 from scoring.tokens import single_token
 
@@ -15,10 +15,12 @@ from scoring.tokens import single_token
 def recognise(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The family whose marker or head the checkpoint has; None if that cannot be told.
 
-    Math-Shepherd's and RLHFlow's checkpoints are plain language models, the outcome model has the
-    tokens of Med-PRM, and the two Qwen PRMs differ in nothing but their weights: those are named by
-    the user.
+    Math-Shepherd's and RLHFlow's checkpoints are plain language models, a converted VisualPRM is a
+    plain InternVL, the outcome model has the tokens of Med-PRM, and the two Qwen PRMs differ in
+    nothing but their weights: those are named by the user.
     """
+    if visualprm.ORIGINAL in _architectures(folder):
+        return visualprm.NAME
     if _own_token(tokenizer, medprm.MARKER) and None not in [
         single_token(tokenizer, sign) for sign in medprm.SIGNS
     ]:
@@ -46,5 +48,8 @@ def _own_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
 
 
 def _is_token_classification(folder: Path) -> bool:
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    return any(str(name).endswith("ForTokenClassification") for name in config["architectures"])
+    return any(name.endswith("ForTokenClassification") for name in _architectures(folder))
+
+
+def _architectures(folder: Path) -> list[str]:
+    return [str(name) for name in settings(folder / CONFIG).get("architectures") or []]

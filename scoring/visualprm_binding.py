@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedModel
@@ -13,7 +14,7 @@ from inference.vision_loading import load_processor
 from scoring.families.visualprm import SYSTEM, VisualPrm
 from scoring.image_tokens import GrownEmbedding, ImageTokens
 from scoring.model_eye import ModelEye
-from traces.errors import PrmError
+from traces.errors import ModelRefused, PrmError
 
 if TYPE_CHECKING:
     from scoring.binding import Checkpoint
@@ -28,8 +29,9 @@ def bind_visualprm(it: Checkpoint) -> VisualPrm:
     """Load an InternVL and bind the family to the language model inside.
 
     Raises:
-        ModelRefused: weights or processor cannot be loaded.
-        PrmError: no InternVL, or one in the format that only its own code can load.
+        ModelRefused: the weights cannot be loaded.
+        PrmError: no InternVL, one without its processor, or in the format that only its own code
+            can load.
     """
     said = settings(it.folder / CONFIG)
     if said.get("model_type") == ORIGINAL:
@@ -50,8 +52,19 @@ def bind_visualprm(it: Checkpoint) -> VisualPrm:
     backbone = text_model(model)
     head = model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
     words = cast(nn.Embedding, backbone.get_input_embeddings())
-    eye = ModelEye(model, load_processor(it.folder))
+    eye = ModelEye(model, _processor(it.folder))
     images = ImageTokens(eye, it.images, first=words.num_embeddings)
     # The one place where the model meets an id: below it nothing knows of images.
     backbone.set_input_embeddings(GrownEmbedding(words, images))
     return VisualPrm(it.tokenizer, backbone, head, images, said.get("system_message") or SYSTEM)
+
+
+def _processor(folder: Path) -> Any:
+    try:
+        return load_processor(folder)
+    except ModelRefused as refusal:
+        raise PrmError(
+            refusal.what,
+            where=str(folder),
+            remedy="take the processor and tokenizer files of a converted InternVL",
+        ) from refusal

@@ -34,6 +34,8 @@ from traces.evidence import Evidence
 from traces.problem import Problem
 
 NAME: Final = "visualprm"
+ORIGINAL: Final = "InternVLRewardModel"
+"""The architecture that the published checkpoints name, of their own code."""
 SIGNS: Final = ("+", "-")
 """The answers whose logits are compared: right, wrong."""
 IMAGE: Final = "<image>"

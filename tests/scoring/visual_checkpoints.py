@@ -76,7 +76,7 @@ def save_visualprm(folder: Path, *, system: str | None = None, **changes: Any) -
     tokenizer = internvl_tokenizer()
     save(folder, tokenizer, internvl(tokenizer, **changes))
     processor: Any = hf.GotOcr2ImageProcessorPil(
-        size={"height": TILE, "width": TILE}, crop_to_patches=True,
+        size={"height": TILE, "width": TILE},
         image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225],
     )  # fmt: skip
     processor.save_pretrained(folder)
