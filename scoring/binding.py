@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +19,7 @@ from inference.checkpoints import load_pretrained
 from inference.images import ProblemImages
 from scoring.families import (
     generic,
+    implicit,
     likelihood,
     math_shepherd,
     medprm,
@@ -31,6 +32,7 @@ from scoring.families import (
     visualprm,
 )
 from scoring.family import Family
+from scoring.reference import Reference
 from scoring.visualprm_binding import bind_visualprm
 from traces.errors import InputError
 
@@ -52,6 +54,8 @@ class Checkpoint:
     """Of its weights."""
     images: ProblemImages = field(default_factory=ProblemImages)
     """The images of problems, for families that are shown them."""
+    reference: Reference | None = None
+    """What an implicit PRM is held against; None if the user named nothing."""
 
     def model(self, auto_class: Any) -> Any:
         """The model of a transformers auto class, ready to run."""
@@ -93,6 +97,24 @@ def _with_head(
     return loaded
 
 
+def _against_reference(name: str) -> Callable[[Checkpoint], Family]:
+    """For families that compare a causal language model with another one."""
+
+    def loaded(it: Checkpoint) -> Family:
+        if it.reference is None:
+            raise InputError(
+                f"The family {name} compares the PRM with the model that it was trained from.",
+                remedy="name that one with --reference hf:PATH (for EurusPRM Qwen2.5-Math-7B-Instruct)",
+            )
+        models = [
+            replace(it, folder=folder).model(AutoModelForCausalLM)
+            for folder in (it.folder, it.reference.folder)
+        ]
+        return implicit.ImplicitPrm(it.tokenizer, *models, name, it.reference.settings())
+
+    return loaded
+
+
 FAMILIES: dict[str, Callable[[Checkpoint], Family]] = {
     "medprm": _causal(medprm.MedPrm),
     "medprm-orm": _causal(medprm_orm.MedPrmOrm),
@@ -102,6 +124,7 @@ FAMILIES: dict[str, Callable[[Checkpoint], Family]] = {
     "skywork-o1": _with_head(skywork.Skywork, skywork.load_head),
     **{n: _with_head(trl.TrlTokenClassification, trl.load_head, n) for n in trl.NAMES},
     visualprm.NAME: bind_visualprm,
+    **{n: _against_reference(n) for n in implicit.AGGREGATIONS},
     "likelihood": _causal(likelihood.Likelihood),
 }
 """By the name given to `--family`."""
@@ -118,13 +141,20 @@ def bind(
     """Load the checkpoint's weights and bind the family to them.
 
     Raises:
-        InputError: no such mode, or the family has no other than strict.
+        InputError: no such mode, or the family has no other than strict; a reference is missing, or
+            given to a family that compares with none.
         ModelRefused: the weights cannot be loaded.
         PrmError: they are not of this family.
     """
     if mode not in get_args(Mode):
         modes = ", ".join(get_args(Mode))
         raise InputError(f'There is no scoring mode "{mode}".', remedy=f"take one of {modes}")
+    if checkpoint.reference is not None and family not in implicit.AGGREGATIONS:
+        name = family.name if isinstance(family, generic.GenericLayout) else family
+        raise InputError(
+            f"The family {name} compares the PRM with no other model.",
+            remedy=f"leave --reference out, or name one of {', '.join(implicit.AGGREGATIONS)}",
+        )
     if mode == "medprm-compat":
         if family != "medprm":
             raise InputError(

@@ -81,6 +81,17 @@ class ChatLayout:
         start = first_ids(tokenizer)
         self._start = () if self._between[0].ids[: len(start)] == start else start
 
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """The ids behind the last place; empty if none of them is a control token.
+
+        From the first of them on they are what they are, whatever text stands before.
+        """
+        last = self._between[-1]
+        if last.before or not last.ids:
+            return ()
+        return (*last.ids, *plain_ids(self._tokenizer, last.behind))
+
     def fill(self, texts: Sequence[Sequence[str | int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Token ids of the conversation, and the positions of the ids among the given pieces.
 

@@ -11,7 +11,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from inference.checkpoints import (
     checkpoint_folder,
     load_pretrained,
-    model_window,
     weights_fingerprint,
 )
 from inference.images import ProblemImages
@@ -19,10 +18,13 @@ from scoring.binding import FAMILIES, Checkpoint, bind, family_names
 from scoring.engine import Scorer
 from scoring.engine_fit import Overflow
 from scoring.engine_memory import best_device, best_dtype
+from scoring.engine_readers import window_of
+from scoring.families import implicit
 from scoring.families.generic import GenericLayout
 from scoring.family import Family
 from scoring.image_tokens import ShowsImages
 from scoring.recognition import recognise
+from scoring.reference import Reference
 from traces.errors import InputError, ModelRefused, PrmError
 
 DEFAULT_WINDOW = 4096
@@ -42,6 +44,7 @@ def load_scorer(
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
     images: ProblemImages | None = None,
+    reference: str | None = None,
 ) -> Scorer:
     """Load a PRM.
 
@@ -60,11 +63,13 @@ def load_scorer(
             bfloat16 elsewhere and in medprm-compat, where alone probabilities are bfloat16 too.
         images: reads the images of problems, for a family that is shown them; None reads their paths
             as they are.
+        reference: the checkpoint that an implicit PRM is held against, as `spec`; with one, a PRM that
+            is not recognised is read as implicit-prm.
 
     Raises:
         InputError: an unknown family or mode, a faulty family file, a window that the model does
-            not have, no room beside the reserve.
-        PrmError: the checkpoint cannot be loaded, is not recognised or is of another family.
+            not have, no room beside the reserve, a reference too many or missing.
+        PrmError: a checkpoint cannot be loaded, is not recognised, or of another family or vocabulary.
     """
     named, compat = named_family(family), _is_compat(mode, reserve)
     try:
@@ -72,8 +77,9 @@ def load_scorer(
         tokenizer = load_pretrained(AutoTokenizer, folder)
         place = best_device(device)
         chosen = best_dtype(place, "bfloat16" if compat and dtype is None else dtype)
-        checkpoint = Checkpoint(folder, tokenizer, place, chosen, images or ProblemImages())
-        bound = bind(named or told_family(folder, tokenizer, spec), checkpoint, mode)
+        other = Reference.find(reference, tokenizer) if reference else None
+        checkpoint = Checkpoint(folder, tokenizer, place, chosen, images or ProblemImages(), other)
+        bound = bind(named or told_family(folder, tokenizer, spec, other), checkpoint, mode)
     except ModelRefused as refusal:
         raise PrmError(refusal.what, where=refusal.where, remedy=refusal.remedy) from refusal
     return Scorer(
@@ -118,7 +124,7 @@ def _limit(family: Family, asked: int | None, *, whole: bool) -> int:
     Raises:
         InputError: the model has no such window.
     """
-    window = model_window(family.backbone.config, family.tokenizer)
+    window = window_of(family)
     if asked is not None and not 1 <= asked <= window:
         raise InputError(
             f"The window of {asked} tokens is not one that the PRM has.",
@@ -140,13 +146,20 @@ def _is_compat(mode: str, reserve: int) -> bool:
     return compat
 
 
-def told_family(folder: Path, tokenizer: PreTrainedTokenizerBase, spec: str) -> str:
-    """The family that the checkpoint's files name.
+def told_family(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: str,
+    reference: Reference | None = None,
+) -> str:
+    """The family that the checkpoint's files name; implicit-prm if they name none beside a reference.
 
     Raises:
         PrmError: they name none.
     """
     family = recognise(folder, tokenizer)
+    if family is None and reference is not None:
+        return implicit.ANY
     if family is None:
         raise PrmError(
             f'The family of the PRM "{spec}" cannot be told from its checkpoint.',

@@ -16,7 +16,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference.chat_tokens import first_ids
 from scoring.tokens import plain_ids
-from scoring.wording import one_line
 from traces.errors import PrmError
 
 
@@ -103,12 +102,3 @@ def _run(
     offsets = encoded["offset_mapping"]
     at = {end: place for place, (begin, end) in enumerate(offsets) if end > begin}
     return list(encoded["input_ids"]), at
-
-
-def numbered(steps: Sequence[str]) -> list[str]:
-    """Steps as `Step i: ..` (1-based), on one line each; what is numbered already stays as it is."""
-    lines = [one_line(step) for step in steps]
-    return [
-        line if line.lower().startswith(f"step {number}:") else f"Step {number}: {line}"
-        for number, line in enumerate(lines, 1)
-    ]

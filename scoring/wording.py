@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from string import ascii_uppercase
 
 from traces.errors import InputError
@@ -26,3 +27,11 @@ def question_inline(problem: Problem) -> str:
 def one_line(step: str) -> str:
     """A step on one line: line breaks made blanks, nothing else changed within it."""
     return " ".join(step.splitlines()).strip()
+
+
+def numbered(steps: Sequence[str]) -> list[str]:
+    """Steps as `Step i: ..` (1-based); what is numbered already stays as it is."""
+    return [
+        step if step.lower().startswith(f"step {number}:") else f"Step {number}: {step}"
+        for number, step in enumerate(steps, 1)
+    ]

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -19,12 +18,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from inference.chat_tokens import conversation_text, first_ids
 from inference.rendering import ContinuationPrompt, continuation_messages
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
+from scoring.language_head import LanguageHead
 from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence
-
-_LOGITS_NUMBERS = 1 << 25
-"""Most logits (positions times vocabulary) computed at once."""
 
 
 class Likelihood:
@@ -49,13 +46,14 @@ class Likelihood:
             prompt: what surrounds question and steps; None for no system turn and a step a line.
 
         Raises:
-            PrmError: the tokenizer does not tell where its tokens stand.
+            PrmError: the tokenizer does not tell where its tokens stand, or the model's logits cannot
+                be read off hidden states.
         """
         if not tokenizer.is_fast:
             raise PrmError("The family likelihood needs a fast tokenizer (tokenizer.json).")
         self.tokenizer = tokenizer
         self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
-        self._head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._head = LanguageHead(model)
         self._prompt = prompt or ContinuationPrompt()
         added = tokenizer.added_tokens_decoder.values()
         self._control = tuple(token.content for token in added if token.special)
@@ -109,11 +107,4 @@ class Likelihood:
 
     def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
         """The probability of each following token."""
-        size = max(1, _LOGITS_NUMBERS // self._head.weight.shape[0])
-        parts = []
-        for start in range(0, len(hidden), size):
-            logits = self._head(hidden[start : start + size]).float()
-            ids = next_ids[start : start + size]
-            chosen = logits.gather(1, ids.unsqueeze(1)).squeeze(1)
-            parts.append((chosen - logits.logsumexp(dim=1)).exp())
-        return torch.cat(parts)
+        return self._head.following_logs(hidden, next_ids).exp()

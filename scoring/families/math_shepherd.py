@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
-from scoring.plain_layout import Marked, joint_ids, numbered
+from scoring.plain_layout import Marked, joint_ids
 from scoring.served import of_signs
 from scoring.tokens import token_behind
-from scoring.wording import question_inline
+from scoring.wording import numbered, one_line, question_inline
 from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence
@@ -66,7 +66,7 @@ class MathShepherd:
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """The question, then a numbered step a line, each with its marker; no place for evidence."""
         before, pieces = f"{question_inline(context.problem)} ", []
-        for step in numbered(context.trace.steps):
+        for step in numbered([one_line(step) for step in context.trace.steps]):
             pieces.append(Marked(f"{before}{step}", MARKER))
             before = "\n"
         ids, markers = joint_ids(self.tokenizer, pieces, self._marker)

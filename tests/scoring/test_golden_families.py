@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTokenClassification
 
 from scoring import Scorer, load_scorer
+from scoring.families.implicit import AGGREGATIONS
 from tests.scoring.golden_cases import CASES, Case, checkpoint
 from tests.scoring.golden_ids import GOLDEN
 
@@ -104,7 +105,7 @@ def test_scores_are_those_of_the_slow_reference(name: str, folder: Folder, load:
 def test_every_family_has_a_golden_case() -> None:
     from scoring.binding import FAMILIES
 
-    # The likelihood reads every token, VisualPRM images: test_likelihood.py, test_visualprm.py.
+    # The likelihood and implicit PRMs read every token, VisualPRM images: they have tests of their own.
     assert {case.family for case in CASES.values()} >= {*FAMILIES} - {
-        "likelihood", "rlhflow-mistral", "qwen-prm800k", "trl", "visualprm"
+        "likelihood", *AGGREGATIONS, "rlhflow-mistral", "qwen-prm800k", "trl", "visualprm"
     }  # fmt: skip

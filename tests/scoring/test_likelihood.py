@@ -81,7 +81,7 @@ def test_large_vocabularies_are_read_in_parts(
     model, tokenizer = checkpoint
     scorer = Scorer(Likelihood(tokenizer, model), max_tokens=1024)
     whole = list(scorer.score(contexts[:4]))
-    monkeypatch.setattr("scoring.families.likelihood._LOGITS_NUMBERS", 7 * len(tokenizer))
+    monkeypatch.setattr("scoring.language_head._LOGITS_NUMBERS", 7 * len(tokenizer))
     for parts, label in zip(scorer.score(contexts[:4]), whole, strict=True):
         for one, other in zip(parts.step_labels, label.step_labels, strict=True):
             assert one.score == pytest.approx(other.score, rel=1e-5)
