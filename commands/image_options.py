@@ -72,6 +72,14 @@ class ImageOptions:
         note(f"Problems have images, which {names} is not shown: its labels say so.")
         return replace(self, shown=False)
 
+    def for_prm(self, *, exist: bool) -> ImageOptions:
+        """For a PRM: whether it can see only its checkpoint tells; ignored images it is not shown.
+
+        Args:
+            exist: whether any problem of the dataset has an image.
+        """
+        return replace(self, shown=not (self.ignore and exist))
+
     def as_dict(self) -> dict[str, Any]:
         """What of it shapes the labels, for the labeler's configuration."""
         return {} if self.shown else {"images": False}

@@ -27,6 +27,7 @@ from commands.options import Dataset, Json, Limit
 from commands.outcome import Outcome
 from commands.plan_scoring import plan_prm, scoring_words
 from commands.score import FamilyName
+from commands.score_run import ScorerOptions
 from commands.workspace import Workspace
 from traces.errors import InputError
 
@@ -116,7 +117,8 @@ def plan(
             stages.append(_plan_policy(store, dataset, policy, mc_name, *how, terms, limit))
         if prm is not None:
             asked = _missing(store, dataset, prm_name, parse_spec(prm), limit)
-            scoring.append(plan_prm(store, dataset, prm, family, prm_max_tokens, asked))
+            chosen = ScorerOptions(prm, family, prm_max_tokens, images=shown)
+            scoring.append(plan_prm(store, dataset, chosen, asked))
     document = _document(dataset, stages, total_of(stages))
     document["stages"] += scoring
     words = _words(stages, document) + [line for each in scoring for line in scoring_words(each)]

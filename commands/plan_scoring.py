@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 def plan_prm(
     store: Store,
     dataset: str,
-    prm: str,
-    family: str | None,
-    max_tokens: int | None,
+    chosen: ScorerOptions,
     asked: tuple[int, Sequence[str]],
 ) -> dict[str, Any]:
     """What scoring would do, as JSON; some traces are scored to measure the speed, none is stored.
@@ -27,9 +26,7 @@ def plan_prm(
     Args:
         store: where the traces are; nothing is written.
         dataset: theirs.
-        prm: the model as the user names it.
-        family: its family; None recognises it.
-        max_tokens: the window; None takes the default.
+        chosen: the PRM, and how traces are laid out for it.
         asked: how many traces were asked for, and those without a word of the labeler.
 
     Raises:
@@ -38,18 +35,19 @@ def plan_prm(
     """
     from scoring.planning import plan_scoring
 
-    if parse_spec(prm).kind == "openai":
+    if parse_spec(chosen.prm).kind == "openai":
         raise InputError(
-            f'The plan for "{prm}" is that of its checkpoint: a server tells nothing beforehand.',
+            f'The plan for "{chosen.prm}" is that of its checkpoint: a server tells nothing beforehand.',
             remedy="plan with --prm hf:PATH: the same traces fit; the time is that of this machine",
         )
     traces, missing = asked
-    scorer = open_scorer(ScorerOptions(prm, family, max_tokens))
+    shown = chosen.images.for_prm(exist=store.has_images(dataset))
+    scorer = open_scorer(replace(chosen, images=shown))
     contexts = ProblemByProblem(store, dataset, scorer.expected_work).contexts(missing)
     planned = plan_scoring(scorer, contexts, traces=len(missing)).as_json()
     return {
         "stage": "score",
-        "model": prm,
+        "model": chosen.prm,
         "family": scorer.family.name,
         "max_tokens": scorer.rules.max_tokens,
         **planned,

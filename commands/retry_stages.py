@@ -213,7 +213,7 @@ def score_anew(revived: Revived, _retry: int) -> LabelStage:
 
     labeler, terms = revived.labeler, revived.terms
     if "server" not in labeler.config:
-        return score_again(labeler, terms.max_tokens)
+        return score_again(labeler, terms.max_tokens, terms.images)
     served = ServerOptions(
         base_url=terms.base_url, concurrency=terms.concurrency, allow_phi=terms.allow_phi
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 
 from commands.backends import parse_spec
 from commands.console import note
+from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.labelling import evidence_source, label_missing
 from commands.options import (
     AllowPhi,
@@ -29,6 +31,7 @@ from commands.score_run import (
     ProblemByProblem,
     ScorerOptions,
     ScoreStage,
+    note_unseen,
     open_scorer,
 )
 from commands.score_server import open_server_scorer
@@ -49,8 +52,8 @@ FamilyName = Annotated[
     typer.Option(
         "--family",
         help="medprm, medprm-orm, qwen-prm, qwen-prm800k, math-shepherd, rlhflow-mistral, "
-        "rlhflow-deepseek, skywork-o1, trl, pure, likelihood, or a FILE.toml that describes another "
-        "PRM [default: recognised by tokens and heads].",
+        "rlhflow-deepseek, skywork-o1, trl, pure, visualprm, likelihood, or a FILE.toml that describes "
+        "another PRM [default: recognised by tokens and heads].",
     ),
 ]
 Mode = Annotated[
@@ -63,7 +66,9 @@ Mode = Annotated[
 Window = Annotated[
     int | None,
     typer.Option(
-        "--max-tokens", min=1, help="Window in tokens [default: the model's, at most 4096]."
+        "--max-tokens",
+        min=1,
+        help="Window in tokens [default: the model's, at most 4096; visualprm's whole].",
     ),
 ]
 WhenTooLong = Annotated[
@@ -144,12 +149,16 @@ def score(
     allow_phi: AllowPhi = False,
     parity_sample: ParitySample = 32,
     parity_limit: ParityLimit = 0.02,
+    images: ImagesFolder = None,
+    ignore_images: IgnoreImages = False,
     limit: Limit = None,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
     """Score every step with a process reward model; what does not fit is named, never cut."""
-    chosen = ScorerOptions(prm, family, max_tokens, overflow, reserve, packing, device, dtype, mode)
+    shown = ImageOptions.of(ctx.obj, images, ignore_images)
+    fitting = (max_tokens, overflow, reserve, packing)
+    chosen = ScorerOptions(prm, family, *fitting, device, dtype, mode, shown)
     served = ServerOptions(
         base_url, checkpoint, route, concurrency, allow_phi, parity_sample, parity_limit
     )
@@ -185,9 +194,11 @@ def _scored(
     tally = Tally("score", how.dataset, how.name)
     with workspace.open_store() as store, ExitStack() as closing:
         store.require_dataset(how.dataset)
-        if store.has_images(how.dataset):
-            note("Problems have images, which a PRM is not shown: their steps are scored as text.")
+        exist = store.has_images(how.dataset)
+        chosen = dataclasses.replace(chosen, images=chosen.images.for_prm(exist=exist))
         scorer = _scorer(store, chosen, served, how, closing)
+        if exist:
+            note_unseen(scorer.family)
         scorer.refuse_over_length(store.contexts(how.dataset, limit=how.limit))
         if scorer.not_shared is not None:
             note(f"candidates are scored one by one: {scorer.not_shared}")

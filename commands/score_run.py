@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from commands.backends import model_folder, parse_spec
+from commands.console import note
+from commands.image_options import ImageOptions
 from commands.labelling import EVIDENCE_KEY, Labelled
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from scoring import Scorer
     from scoring.families.generic import GenericLayout
+    from scoring.family import Family
     from scoring.server_scorer import ServerScorer
     from storage import Store
     from traces.context import TraceInContext
@@ -46,6 +49,8 @@ class ScorerOptions:
     """Of the weights."""
     mode: str = "strict"
     """strict, or as a released script scores."""
+    images: ImageOptions = field(default_factory=ImageOptions)
+    """Where the images of problems are, for a family that is shown them."""
 
 
 def open_scorer(chosen: ScorerOptions) -> Scorer:
@@ -70,22 +75,34 @@ def open_scorer(chosen: ScorerOptions) -> Scorer:
         packing=chosen.packing,
         device=chosen.device,
         dtype=None if chosen.dtype == "auto" else chosen.dtype,
+        images=chosen.images.loader(),
     )
 
 
-def score_again(labeler: Labeler, max_tokens: int | None) -> ScoreStage:
+def note_unseen(family: Family) -> None:
+    """Say that a family is not shown the images that problems have, if so."""
+    from scoring.image_tokens import ShowsImages
+
+    if not isinstance(family, ShowsImages):
+        note("Problems have images, which a PRM is not shown: their steps are scored as text.")
+    elif not family.image_tokens.shown:
+        note(f"Problems have images, which {family.name} is not shown: its labels say so.")
+
+
+def score_again(labeler: Labeler, max_tokens: int | None, images: ImageOptions) -> ScoreStage:
     """The stage of a stored PRM labeler, for traces that were shortened or abstained from.
 
     Args:
         labeler: as stored, with the version that answered.
         max_tokens: another window; None keeps the stored one.
+        images: where the images of problems are.
 
     Raises:
         InputError: the checkpoint or its family is not what it was.
         PrmError: the checkpoint cannot be used.
     """
-
-    scorer = open_scorer(stored_options(labeler, max_tokens))
+    seen = replace(images, shown=labeler.config.get("images", True))
+    scorer = open_scorer(replace(stored_options(labeler, max_tokens), images=seen))
     refuse_changed(labeler, scorer.config())
     return ScoreStage(scorer)
 
