@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evaluation.pools import Candidate, Pool
     from formats.best_of_n import PoolRow
     from storage import Store
-    from traces.labels import TraceLabel
+    from traces.labels import Labeler, TraceLabel
 
 _OUTCOME_FAMILIES = ("medprm-orm",)
 """PRM families that score a solution as a whole."""
@@ -92,7 +92,7 @@ def from_workspace(
     from evaluation.pools import Candidate, Pool
 
     store.require_dataset(dataset)
-    outcome = store.labeler(dataset, labeler).config.get("family") in _OUTCOME_FAMILIES
+    outcome = scores_outcomes(store.labeler(dataset, labeler))
     labels = store.labels(dataset, labeler)
     groups: dict[str, list[Candidate]] = defaultdict(list)
     unknown = 0
@@ -121,6 +121,11 @@ def from_workspace(
             remedy="import traces with final_answer_correct",
         )
     return Candidates(_scored(Pool(id, tuple(found)) for id, found in groups.items()), unknown)
+
+
+def scores_outcomes(labeler: Labeler) -> bool:
+    """Whether a labeler's one score of a trace stands on its last step."""
+    return labeler.config.get("family") in _OUTCOME_FAMILIES
 
 
 def complete_scores(label: TraceLabel | None, *, outcome: bool = False) -> tuple[float, ...] | None:

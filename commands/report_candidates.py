@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from commands.candidates import complete_scores
@@ -21,6 +21,8 @@ def candidate_sections(
     subsets: Sequence[str],
     seed: int,
     resamples: int,
+    *,
+    outcome: Collection[str] = (),
 ) -> Iterator[CandidateSection]:
     """Best-of-N over all subsets of N candidates, for each labeler that gives scores.
 
@@ -29,6 +31,7 @@ def candidate_sections(
 
     Args:
         subsets: whose traces are candidates; empty for those where most problems have two or more.
+        outcome: those of the labelers that score a trace as a whole.
 
     Raises:
         InputError: a subset is unknown.
@@ -46,7 +49,7 @@ def candidate_sections(
     for subset in subsets or known:
         members = [trace for trace in traces if trace.subset == subset]
         for labeler in labelers:
-            pools, unknown_correctness = _pools(members, labeler)
+            pools, unknown_correctness = _pools(members, labeler, outcome=labeler in outcome)
             ns = curve(sorted(len(pool.candidates) for pool in pools))
             scored = any(one.step_scores for pool in pools for one in pool.candidates)
             if not ns or not scored:
@@ -70,7 +73,9 @@ def curve(sizes: Sequence[int]) -> list[int]:
     return [*powers, most]
 
 
-def _pools(traces: Sequence[ComparedTrace], labeler: str) -> tuple[list[Pool], int]:
+def _pools(
+    traces: Sequence[ComparedTrace], labeler: str, *, outcome: bool
+) -> tuple[list[Pool], int]:
     """A problem's traces as candidates in import order, and how many nobody calls right or wrong."""
     from evaluation.pools import Candidate, Pool
 
@@ -80,7 +85,7 @@ def _pools(traces: Sequence[ComparedTrace], labeler: str) -> tuple[list[Pool], i
         if trace.final_answer_correct is None:
             unknown += 1
             continue
-        scores = complete_scores(trace.labels.get(labeler))
+        scores = complete_scores(trace.labels.get(labeler), outcome=outcome)
         groups[trace.problem_id].append(
             Candidate(trace.final_answer, trace.final_answer_correct, scores)
         )

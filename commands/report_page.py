@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from commands.candidates import scores_outcomes
 from commands.compared import (
     LabelerThreshold,
     compared_traces,
@@ -91,7 +92,14 @@ def gather_report(store: Store, wish: ReportWish) -> ReportInput:
         comparison=comparison,
         leaders=_leaders(sections, traces, gold, wish),
         candidates=tuple(
-            candidate_sections(traces, names, wish.candidates, wish.seed, wish.resamples)
+            candidate_sections(
+                traces,
+                names,
+                wish.candidates,
+                wish.seed,
+                wish.resamples,
+                outcome=[n for n in names if scores_outcomes(store.labeler(wish.dataset, n))],
+            )
         ),
         spending=_spending(store),
         gold=gold,
