@@ -39,6 +39,8 @@ class Manners:
     """What the list says of its window."""
     missing: tuple[str, ...] = ()
     """Routes that are not there."""
+    columns: tuple[int, ...] = ()
+    """Columns of a row that are given, in this order; all if none is named."""
     step_tag: int | None = None
     """STEP pooling: rows of this token only."""
     activated: bool = False
@@ -154,6 +156,8 @@ class PrmServer:
     def _pooled(self, body: dict[str, Any]) -> dict[str, Any]:
         ids = self._read(body["input"])
         rows = self.model.rows(ids)
+        if self.manners.columns:
+            rows = rows[:, list(self.manners.columns)]
         if self.manners.activated or body.get("use_activation", True):
             rows = torch.sigmoid(rows) if rows.shape[1] == 1 else torch.softmax(rows, dim=-1)
         kept = [
