@@ -100,7 +100,7 @@ def test_the_same_text_with_another_image_is_another_prompt(fresh: Scorer) -> No
     scorer = fresh
     one, two = candidates(1, "one.png", problem="a"), candidates(1, "two.png", problem="b")
     copy, none = candidates(1, "again.png", problem="c"), candidates(1, problem="d")
-    ids = [scorer.family.lay_out(*each, ()).ids for each in (one, two, copy, none)]
+    ids = [scorer.family.lay_out(each, ()).ids for [each] in (one, two, copy, none)]
     assert ids[0] == ids[2]
     assert ids[0] != ids[1]
     assert len(ids[0]) == len(ids[1])
