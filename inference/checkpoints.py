@@ -95,7 +95,8 @@ def weights_fingerprint(folder: Path) -> str | None:
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Every id that ends a turn, as model, generation defaults and tokenizer say."""
-    stated = [tokenizer.eos_token_id, model.config.eos_token_id]
+    configs = (model.config, model.config.get_text_config())
+    stated = [tokenizer.eos_token_id, *(getattr(one, "eos_token_id", None) for one in configs)]
     if model.generation_config is not None:
         stated.append(model.generation_config.eos_token_id)
     ids = {i for item in stated for i in (item if isinstance(item, Sequence) else [item])}

@@ -12,14 +12,16 @@ from itertools import islice
 
 import torch
 
-from inference.chat_tokens import conversation_ids
+from inference.images import EncodedImage, ProblemImages
+from inference.local_engine import engine_for
 from inference.local_model import load_local_model
 from inference.noise import noise_key
 from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_engine import PrefixEngine, SharedTrace, WrittenTrace
+from inference.prefix_sharing_engine import SharedTrace, WrittenTrace
 from inference.prefix_sharing_kept import common_tokens
 from inference.prefix_sharing_wave import Row
 from inference.rendering import ContinuationPrompt, continuation_messages
+from inference.vision import ImageHead
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.continuation import PolicyText, TraceContinuations, Wanted
@@ -36,6 +38,8 @@ class _Tokenised:
     trace_id: str
     prefixes: tuple[tuple[int, ...], ...]
     """One per step; the last one holds the whole trace."""
+    head: ImageHead | None
+    """What they all begin with where images are shown."""
 
     @property
     def longest(self) -> int:
@@ -55,7 +59,7 @@ class _Tokenised:
                 Row(cut, ids[cut:], key, (one.step_index, index))
                 for index in range(one.first, one.first + one.count)
             ]
-        return SharedTrace(whole, tuple(rows), self.trace_id if keep else None)
+        return SharedTrace(whole, tuple(rows), self.trace_id if keep else None, self.head)
 
 
 class LocalPolicy:
@@ -77,11 +81,12 @@ class LocalPolicy:
         dtype: torch.dtype = torch.float32,
         cache_tokens: int | None = None,
         batch_rows: int | None = None,
+        images: ProblemImages | None = None,
     ) -> None:
         """Load the model.
 
         Args:
-            model_path: folder or hub id of a causal language model.
+            model_path: folder or hub id of a causal language model, or of an image-text model.
             spec: the policy as the user named it.
             prompt: what surrounds the question and the prefix.
             max_new_tokens: limit of one continuation, at least 1.
@@ -94,6 +99,8 @@ class LocalPolicy:
             dtype: of weights and caches.
             cache_tokens: key-value positions kept at once; None derives it from the memory.
             batch_rows: continuations written together at most; None derives it from the memory.
+            images: loads the images of problems; None shows them, relative paths from the current
+                folder, to a model that takes images, and no others.
 
         Raises:
             InputError: a limit or a sampling number out of range.
@@ -105,12 +112,8 @@ class LocalPolicy:
         self._spec, self._prompt, self._stop = spec, prompt, tuple(stop)
         self._max_new_tokens, self._with_evidence = max_new_tokens, with_evidence
         self._local = load_local_model(model_path, device=device, dtype=dtype)
-        self._engine = PrefixEngine(
-            self._local.model,
-            self._local.end_ids,
-            cache_tokens=cache_tokens,
-            batch_rows=batch_rows,
-        )
+        self._engine = engine_for(self._local, cache_tokens=cache_tokens, batch_rows=batch_rows)
+        self._images = images or ProblemImages(shown=self._local.vision is not None)
 
     @property
     def spec(self) -> str:
@@ -127,13 +130,19 @@ class LocalPolicy:
         """Choices so far in which the two best lay within 1e-4: another batch may choose otherwise."""
         return self._engine.near_ties
 
+    @property
+    def slow_because(self) -> str | None:
+        """Why every continuation is written alone and slowly; None where prefixes are shared."""
+        return self._engine.slow_because
+
     def continue_traces(
         self, contexts: Iterable[TraceInContext], *, k: int, seed: int
     ) -> Iterator[TraceContinuations]:
         """Continue every prefix of every trace `k` times; yield traces as they are done.
 
         A trace that does not fit into the model's window together with a whole continuation is
-        abstained from (`over_length`); nothing is ever cut.
+        abstained from (`over_length`, image tokens count); nothing is ever cut. One with an image
+        that cannot be read is `unreadable`.
 
         Args:
             contexts: the traces; read ahead by some hundred.
@@ -159,7 +168,10 @@ class LocalPolicy:
         is `over_length`, by its whole length: so a trace abstains under every strategy or under none.
         Prefilled tokens are kept for the next round, as far as the budget goes, until `release`.
         """
-        yield from self._continue(asked, seed=seed, keep=True)
+        # Images are held from reading to prefilling: not those of all traces of a round at once.
+        size = len(asked) if self._local.vision is None else _SORTED_TOGETHER
+        for start in range(0, len(asked), max(size, 1)):
+            yield from self._continue(asked[start : start + size], seed=seed, keep=True)
 
     def release(self, trace_ids: Sequence[str]) -> None:
         """Let go what is kept of these traces."""
@@ -174,7 +186,11 @@ class LocalPolicy:
     ) -> Iterator[TraceContinuations]:
         fitting: list[tuple[_Tokenised, Sequence[Wanted]]] = []
         for context, wanted in asked:
-            trace = self._tokenise(context)
+            images = self._images.sendable(context.problem, hosted=False, allow_phi=True)
+            if isinstance(images, Abstention):
+                yield TraceContinuations(context.trace.id, (), self._local.fingerprint, images)
+                continue
+            trace = self._tokenise(context, images)
             if trace.longest + self._max_new_tokens > self._local.window:
                 yield self._over_length(trace)
             else:
@@ -191,7 +207,9 @@ class LocalPolicy:
         for (trace, _), one, done in zip(fitting, shared, written, strict=True):
             yield self._continuations(trace, one, done)
 
-    def _tokenise(self, context: TraceInContext) -> _Tokenised:
+    def _tokenise(
+        self, context: TraceInContext, images: tuple[EncodedImage, ...] = ()
+    ) -> _Tokenised:
         evidence = context.evidence if self._with_evidence else ()
         conversations = [
             continuation_messages(
@@ -200,11 +218,12 @@ class LocalPolicy:
                 context.trace.prefix(step_index),
                 system=self._prompt.system,
                 separator=self._prompt.separator,
+                images=images,
             )
             for step_index in range(len(context.trace.steps))
         ]
-        prefixes = conversation_ids(self._local.tokenizer, conversations)
-        return _Tokenised(context.trace.id, tuple(prefixes))
+        prefixes, head = self._local.read(conversations)
+        return _Tokenised(context.trace.id, tuple(prefixes), head)
 
     def _over_length(self, trace: _Tokenised) -> TraceContinuations:
         detail = (

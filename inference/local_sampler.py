@@ -11,13 +11,15 @@ from itertools import islice
 
 import torch
 
-from inference.chat_tokens import conversation_ids
+from inference.images import ProblemImages
+from inference.local_engine import engine_for
 from inference.local_model import load_local_model
 from inference.noise import noise_key
 from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
+from inference.prefix_sharing_engine import SharedTrace
 from inference.prefix_sharing_wave import Row
 from inference.rendering import ContinuationPrompt, continuation_messages
+from inference.vision import ImageHead
 from traces.abstention import Abstention, AbstentionReason
 from traces.continuation import ProblemSamples, SampledText
 from traces.errors import InputError
@@ -35,13 +37,15 @@ class _Prompted:
     problem_id: str
     ids: tuple[int, ...]
     wanted: range
+    head: ImageHead | None
+    """What the ids begin with where images are shown."""
 
     def shared(self, seed: int) -> SharedTrace:
         """Rows that all continue the whole prompt; at least its last token is fed to each."""
         key = noise_key(seed, f"problem\n{self.problem_id}")
         cut = len(self.ids) - 1
         rows = tuple(Row(cut, self.ids[cut:], key, (0, index)) for index in self.wanted)
-        return SharedTrace(self.ids, rows)
+        return SharedTrace(self.ids, rows, head=self.head)
 
 
 class LocalSampler:
@@ -60,6 +64,7 @@ class LocalSampler:
         with_evidence: bool = False,
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
+        images: ProblemImages | None = None,
     ) -> None:
         """Load the model; arguments as those of `inference.local_policy.LocalPolicy`.
 
@@ -73,22 +78,34 @@ class LocalSampler:
         self._prompt, self._stop, self._with_evidence = prompt, tuple(stop), with_evidence
         self._max_new_tokens = max_new_tokens
         self._local = load_local_model(model_path, device=device, dtype=dtype)
-        self._engine = PrefixEngine(self._local.model, self._local.end_ids)
+        self._engine = engine_for(self._local)
+        self._images = images or ProblemImages(shown=self._local.vision is not None)
 
     @property
     def near_ties(self) -> int:
         """Choices so far in which the two best lay within 1e-4: another batch may choose otherwise."""
         return self._engine.near_ties
 
+    @property
+    def slow_because(self) -> str | None:
+        """Why every candidate is written alone and slowly; None where prompts are shared."""
+        return self._engine.slow_because
+
     def sample(
         self, asked: Iterable[tuple[Problem, Sequence[Evidence], range]], *, seed: int
     ) -> Iterator[ProblemSamples]:
-        """Write the candidates wanted; a prompt that leaves no room for one is `over_length`."""
+        """Write the candidates wanted.
+
+        A problem whose prompt leaves no room for one is `over_length` (image tokens count), one with
+        an image that cannot be read `unreadable`.
+        """
         rest = iter(asked)
         while window := list(islice(rest, _TOGETHER)):
             fitting = []
-            for prompted in self._tokenise(window):
-                if len(prompted.ids) + self._max_new_tokens > self._local.window:
+            for prompted in map(self._tokenise, window):
+                if isinstance(prompted, ProblemSamples):
+                    yield prompted
+                elif len(prompted.ids) + self._max_new_tokens > self._local.window:
                     yield self._over_length(prompted)
                 else:
                     fitting.append(prompted)
@@ -108,21 +125,23 @@ class LocalSampler:
                 yield ProblemSamples(prompted.problem_id, texts, self._local.fingerprint)
 
     def _tokenise(
-        self, window: Sequence[tuple[Problem, Sequence[Evidence], range]]
-    ) -> Iterator[_Prompted]:
-        conversations = [
-            continuation_messages(
-                problem,
-                evidence if self._with_evidence else (),
-                (),
-                system=self._prompt.system,
-                separator=self._prompt.separator,
-            )
-            for problem, evidence, _ in window
-        ]
-        rows = conversation_ids(self._local.tokenizer, conversations)
-        for (problem, _, wanted), ids in zip(window, rows, strict=True):
-            yield _Prompted(problem.id, ids, wanted)
+        self, asked: tuple[Problem, Sequence[Evidence], range]
+    ) -> _Prompted | ProblemSamples:
+        """The prompt of a problem, or why it has none."""
+        problem, evidence, wanted = asked
+        images = self._images.sendable(problem, hosted=False, allow_phi=True)
+        if isinstance(images, Abstention):
+            return ProblemSamples(problem.id, (), self._local.fingerprint, images)
+        messages = continuation_messages(
+            problem,
+            evidence if self._with_evidence else (),
+            (),
+            system=self._prompt.system,
+            separator=self._prompt.separator,
+            images=images,
+        )
+        [ids], head = self._local.read([messages])
+        return _Prompted(problem.id, ids, wanted, head)
 
     def _over_length(self, prompted: _Prompted) -> ProblemSamples:
         detail = (

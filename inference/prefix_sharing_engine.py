@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -11,12 +11,14 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference.device_memory import is_out_of_memory, let_go
-from inference.prefix_sharing import PrefixLayer
 from inference.prefix_sharing_check import assert_sharing_works
 from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_kept import KeptPrefixes
+from inference.prefix_sharing_heads import ImageHeads
+from inference.prefix_sharing_kept import Beginning, Kept, KeptPrefixes, Prefilled
 from inference.prefix_sharing_wave import Row, Wave, Written
 from inference.stop_strings import StopStrings
+from inference.vision import ImageHead
+from traces.errors import ModelRefused
 
 _Made = TypeVar("_Made")
 _CACHE_BYTES = 1 << 30
@@ -37,6 +39,8 @@ class SharedTrace:
     """The continuations wanted."""
     name: Hashable | None = None
     """Under which its prefilled tokens are kept until they are released; None keeps nothing."""
+    head: ImageHead | None = None
+    """What it begins with where it shows images; every cut lies behind it. None for text alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class PrefixEngine:
         model: PreTrainedModel,
         end_ids: frozenset[int],
         *,
+        heads: ImageHeads | None = None,
         cache_tokens: int | None = None,
         batch_rows: int | None = None,
     ) -> None:
@@ -67,23 +72,28 @@ class PrefixEngine:
         Args:
             model: loaded with the shared-prefix attention.
             end_ids: tokens that end a continuation.
+            heads: prefills beginnings with images; None for a text model.
             cache_tokens: key-value positions held at once: half for the rows' own tokens, half for
-                prefixes, of which up to half are kept between calls. None takes what about 1 GiB (a
-                processor) or 40% of the free memory (a GPU) holds.
+                prefixes, of which up to half are kept between calls (and up to a quarter are heads).
+                None takes what about 1 GiB (a processor) or 40% of the free memory (a GPU) holds.
             batch_rows: continuations written together at most; None for what the memory holds.
 
         Raises:
             ModelRefused: the model's attention is of a kind that sharing does not cover.
         """
         assert_sharing_works(model)
-        self._model = model
+        self._model, self._heads = model, heads
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=model.device)
         self._cache_tokens = cache_tokens or _cache_tokens(model)
         self._kept = KeptPrefixes(self._cache_tokens // 4)
-        most = max(1, _LOGITS_NUMBERS // int(model.config.vocab_size))
+        if heads is not None:
+            heads.budget = self._cache_tokens // 8
+        most = max(1, _LOGITS_NUMBERS // int(model.config.get_text_config().vocab_size))
         self._most_rows = min(most, batch_rows or most)
         self.near_ties = 0
         """Choices so far in which the two best lay within `NEAR_TIE`."""
+        self.slow_because: str | None = None
+        """Why nothing is shared: it is."""
 
     def continue_all(
         self,
@@ -105,6 +115,7 @@ class PrefixEngine:
         stops = StopStrings(stop, tokenizer)
         named = any(trace.name is not None for trace in traces)
         budget = self._cache_tokens // 2 - (self._kept.budget if named else 0)
+        budget -= 0 if self._heads is None else self._heads.budget
         for group in _groups(traces, budget):
             yield from self._continue_group(group, rule, max_new_tokens, stops)
 
@@ -123,19 +134,46 @@ class PrefixEngine:
             for half in (group[:middle], group[middle:]):
                 yield from self._continue_group(half, rule, max_new, stops)
             return
-        layers, computed = prefilled
         rows = [(number, row) for number, trace in enumerate(group) for row in trace.rows]
-        written = self._write(layers, rows, rule, max_new, stops)
-        for trace, new in zip(group, computed, strict=True):
+        written = self._write(prefilled, rows, rule, max_new, stops)
+        for trace, new in zip(group, prefilled.computed, strict=True):
             tails = sum(len(row.tail) - 1 for row in trace.rows)
             yield WrittenTrace(tuple(next(written) for _ in trace.rows), new + tails)
 
-    def _prefill(self, group: Sequence[SharedTrace]) -> tuple[list[PrefixLayer], list[int]]:
-        return self._kept.prefill(self._model, [(trace.name, _shared(trace)) for trace in group])
+    def _prefill(self, group: Sequence[SharedTrace]) -> Prefilled:
+        of_heads = [0] * len(group)
+
+        def beginning(row: int, head: ImageHead | None) -> Beginning | None:
+            if head is None:
+                return None
+
+            def prefilled() -> Kept:
+                kept, of_heads[row] = self._images().of(head)
+                return kept
+
+            return Beginning(len(head.ids), prefilled)
+
+        made = self._kept.prefill(
+            self._model,
+            [(trace.name, _shared(trace)) for trace in group],
+            [beginning(row, trace.head) for row, trace in enumerate(group)],
+        )
+        computed = [sum(pair) for pair in zip(made.computed, of_heads, strict=True)]
+        return replace(made, computed=computed)
+
+    def _images(self) -> ImageHeads:
+        """What prefills beginnings with images.
+
+        Raises:
+            ModelRefused: this engine drives a text model.
+        """
+        if self._heads is None:
+            raise ModelRefused("A text model cannot see the images of a problem.")
+        return self._heads
 
     def _write(
         self,
-        layers: Sequence[PrefixLayer],
+        prefilled: Prefilled,
         rows: Sequence[tuple[int, Row]],
         rule: SamplingRule,
         max_new_tokens: int,
@@ -149,7 +187,7 @@ class PrefixEngine:
             some = rows[start : start + size]
 
             def wave(some: Sequence[tuple[int, Row]] = some) -> Wave:
-                made = Wave(self._model, layers, some, rule, max_new_tokens)
+                made = Wave(self._model, prefilled, some, rule, max_new_tokens)
                 made.run(self._end_ids, stops)
                 return made
 
@@ -198,7 +236,7 @@ def _groups(traces: Sequence[SharedTrace], budget: int) -> Iterator[list[SharedT
 
 def _cache_tokens(model: PreTrainedModel) -> int:
     """How many key-value positions fit into the memory set aside for them."""
-    config = model.config
+    config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     one: int = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize

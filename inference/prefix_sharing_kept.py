@@ -6,7 +6,7 @@ back to all open traces in turn, and whoever throws out the oldest then has noth
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,35 @@ class Kept:
     """Its tokens."""
     layers: tuple[PrefixLayer, ...]
     """One per layer of the model, without padding, for one trace."""
+    shift: int = 0
+    """What is added to the place of a token behind it to get its position; see `prefix_sharing_heads`."""
 
     def cut(self, tokens: int) -> Kept:
         """Its first tokens (a view)."""
         layers = [PrefixLayer(one.keys[..., :tokens, :], one.values[..., :tokens, :]) for one in self.layers]  # fmt: skip
-        return Kept(self.ids[:tokens], tuple(layers))
+        return Kept(self.ids[:tokens], tuple(layers), self.shift)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a trace begins with that is prefilled elsewhere."""
+
+    tokens: int
+    """How many tokens it has."""
+    prefilled: Callable[[], Kept]
+    """Gives it, where it is not kept as part of the trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The traces of a group, ready to be continued."""
+
+    layers: list[PrefixLayer]
+    """One per layer of the model, right-padded, rows in the order asked."""
+    computed: list[int]
+    """How many tokens of each trace were computed now."""
+    shifts: list[int]
+    """What is added to places in each trace, behind its images, to get positions; 0 for text."""
 
 
 class KeptPrefixes:
@@ -57,25 +81,27 @@ class KeptPrefixes:
             self._by_name.pop(name, None)
 
     def prefill(
-        self, model: PreTrainedModel, asked: Sequence[tuple[Hashable | None, Ids]]
-    ) -> tuple[list[PrefixLayer], list[int]]:
-        """Keys and values of all traces of a group, and how many tokens of each were computed.
+        self,
+        model: PreTrainedModel,
+        asked: Sequence[tuple[Hashable | None, Ids]],
+        beginnings: Sequence[Beginning | None] | None = None,
+    ) -> Prefilled:
+        """Keys and values of all traces of a group.
 
         Args:
             model: loaded with the shared-prefix attention.
             asked: name and tokens of each trace, at least one token; what has no name is not kept.
-
-        Returns:
-            One layer per layer of the model, right-padded, rows in the order asked; computed tokens.
+            beginnings: what each trace begins with that is prefilled elsewhere; None for nothing.
         """
-        known = [self._known(name, ids) for name, ids in asked]
+        heads = beginnings or [None] * len(asked)
+        known = [self._known(*one, head) for one, head in zip(asked, heads, strict=True)]
         computed = [len(ids) - len(one.ids if one else ()) for (_, ids), one in zip(asked, known, strict=True)]  # fmt: skip
         if not any(known):
             layers = prefill(model, [ids for _, ids in asked])
             for row, (name, ids) in enumerate(asked):
                 if name is not None:
                     self._keep(name, _row(layers, row, ids))
-            return layers, computed
+            return Prefilled(layers, computed, [0] * len(asked))
         found = dict(enumerate(known))
         fresh = [row for row, one in enumerate(known) if one is None]
         if fresh:
@@ -90,19 +116,21 @@ class KeptPrefixes:
         for (name, _), one, new in zip(asked, whole, computed, strict=True):
             if new and name is not None:
                 self._keep(name, one)
-        return _together(whole), computed
+        return Prefilled(_together(whole), computed, [one.shift for one in whole])
 
-    def _known(self, name: Hashable | None, ids: Ids) -> Kept | None:
-        """What is kept of a trace's beginning; None for nothing."""
+    def _known(self, name: Hashable | None, ids: Ids, head: Beginning | None) -> Kept | None:
+        """What is prefilled of a trace; None for nothing."""
         kept = None if name is None else self._by_name.get(name)
         shared = 0 if kept is None else common_tokens(kept.ids, ids)
-        return kept.cut(shared) if kept is not None and shared else None
+        if kept is not None and shared and (head is None or shared >= head.tokens):
+            return kept.cut(shared)
+        return None if head is None else head.prefilled()
 
     def _keep(self, name: Hashable, prefix: Kept) -> None:
         before = self._by_name.pop(name, None)
         if self.tokens + len(prefix.ids) <= self.budget:
             own = [PrefixLayer(one.keys.clone(), one.values.clone()) for one in prefix.layers]
-            self._by_name[name] = Kept(prefix.ids, tuple(own))
+            self._by_name[name] = Kept(prefix.ids, tuple(own), prefix.shift)
         elif before is not None:
             self._by_name[name] = before
 
@@ -118,6 +146,7 @@ def extend(model: PreTrainedModel, pasts: Sequence[Kept], ids: Sequence[Ids]) ->
     """
     device = model.device
     known = torch.tensor([len(past.ids) for past in pasts], device=device)
+    shifts = torch.tensor([past.shift for past in pasts], device=device)
     rest = [one[len(past.ids) :] for one, past in zip(ids, pasts, strict=True)]
     seen, new = int(known.max()), max(map(len, rest))
     fed = torch.zeros((len(rest), new), dtype=torch.int64)
@@ -129,14 +158,18 @@ def extend(model: PreTrainedModel, pasts: Sequence[Kept], ids: Sequence[Ids]) ->
     steps = torch.arange(new, device=device)
     model.base_model(
         input_ids=fed.to(device),
-        position_ids=known.unsqueeze(1) + steps,
+        position_ids=(known + shifts).unsqueeze(1) + steps,
         past_key_values=cache,
         use_cache=True,
         extension_mask=_visible(known, seen, steps),
     )
     layers: list[Any] = cache.layers
     return [
-        Kept(one, tuple(_joined(layer, row, len(past.ids), seen, len(one)) for layer in layers))
+        Kept(
+            one,
+            tuple(_joined(layer, row, len(past.ids), seen, len(one)) for layer in layers),
+            past.shift,
+        )
         for row, (past, one) in enumerate(zip(pasts, ids, strict=True))
     ]
 

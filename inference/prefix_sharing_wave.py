@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inference.prefix_sharing import OwnCache, PrefixLayer, SharedPrefix
+from inference.prefix_sharing import OwnCache, SharedPrefix
 from inference.prefix_sharing_choice import NoiseRows, SamplingRule, choose_tokens
+from inference.prefix_sharing_kept import Prefilled
 from inference.stop_strings import StopStrings
 
 _LIVE_SHARE = 0.8
@@ -51,7 +52,7 @@ class Wave:
     def __init__(
         self,
         model: PreTrainedModel,
-        layers: Sequence[PrefixLayer],
+        prefilled: Prefilled,
         rows: Sequence[tuple[int, Row]],
         rule: SamplingRule,
         max_new_tokens: int,
@@ -62,6 +63,10 @@ class Wave:
         longest = max(map(len, tails))
         self.tail_lengths = torch.tensor([len(tail) for tail in tails], device=device)
         self.cuts = torch.tensor([row.cut for _, row in rows], device=device)
+        self._starts = self.cuts + torch.tensor(
+            [prefilled.shifts[trace] for trace, _ in rows], device=device
+        )
+        """The position of each row's first own token."""
         # Forced tokens first (the tail of the prefix), then what is chosen, one column a step.
         self.tokens = torch.zeros(
             (len(rows), longest + max_new_tokens), dtype=torch.int64, device=device
@@ -82,8 +87,8 @@ class Wave:
         )
         self._live = torch.arange(len(rows), device=device)
         trace_of = torch.tensor([trace for trace, _ in rows], device=device)
-        self._shared = SharedPrefix(layers, trace_of, self.cuts).select(self._live)
-        self._own = OwnCache(len(layers), longest + max_new_tokens - 1)
+        self._shared = SharedPrefix(prefilled.layers, trace_of, self.cuts).select(self._live)
+        self._own = OwnCache(len(prefilled.layers), longest + max_new_tokens - 1)
 
     @torch.inference_mode()
     def run(self, end_ids: Tensor, stops: StopStrings) -> None:
@@ -117,7 +122,7 @@ class Wave:
         live = self._live
         logits: Tensor = self._model(
             input_ids=self.tokens[live, step].unsqueeze(1),
-            position_ids=(self.cuts[live] + step).unsqueeze(1),
+            position_ids=(self._starts[live] + step).unsqueeze(1),
             past_key_values=self._own,
             use_cache=True,
             shared_prefix=self._shared,

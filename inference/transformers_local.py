@@ -6,14 +6,14 @@ import asyncio
 import json
 import threading
 
-from inference.chat_tokens import conversation_ids
 from inference.images import has_images
+from inference.local_engine import engine_for
 from inference.local_model import load_local_model
 from inference.noise import noise_key
 from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
+from inference.prefix_sharing_engine import SharedTrace
 from inference.prefix_sharing_wave import Row
-from inference.protocol import GenerationRequest
+from inference.protocol import GenerationRequest, Message
 from inference.replies import over_length_reply
 from traces.errors import ModelRefused
 from traces.records import ModelReply, Usage
@@ -38,7 +38,7 @@ class LocalTextModel:
             ModelRefused: it cannot be loaded or driven.
         """
         self._local = load_local_model(name, device=device)
-        self._engine = PrefixEngine(self._local.model, self._local.end_ids)
+        self._engine = engine_for(self._local)
         self._spec = spec
         self._lock = threading.Lock()
 
@@ -46,6 +46,11 @@ class LocalTextModel:
     def spec(self) -> str:
         """The model as the user named it."""
         return self._spec
+
+    @property
+    def slow_because(self) -> str | None:
+        """Why the slow and sure engine answers; None where the fast one does."""
+        return self._engine.slow_because
 
     @property
     def hosted(self) -> bool:
@@ -70,25 +75,25 @@ class LocalTextModel:
         """Nothing to release."""
 
     def _answer(self, request: GenerationRequest) -> ModelReply:
-        if has_images(request):
+        if has_images(request) and self._local.vision is None:
             raise ModelRefused(
                 f'"{self._spec}" is a text model: it cannot see the images of a problem.',
-                remedy="take gemini:MODEL or openai:MODEL, or add --ignore-images",
+                remedy="take gemini:MODEL, openai:MODEL or an image-text model, or add --ignore-images",
             )
         tokenizer = self._local.tokenizer
-        ids = conversation_ids(tokenizer, [request.messages])[0]
+        [ids], head = self._local.read([request.messages])
         room = self._local.window - len(ids)
         if room < 1:
             window = self._local.window
             return over_length_reply(self._spec, f"{len(ids)} tokens do not fit into {window}.")
         rule = SamplingRule(request.temperature or 0.0, top_p=request.top_p)
-        words = json.dumps([[m.role, m.text] for m in request.messages])
+        words = json.dumps([_named(message) for message in request.messages])
         row = Row(
             len(ids) - 1, ids[-1:], noise_key(request.seed or 0, words), (0, request.sample_index)
         )
         with self._lock:
             [done] = self._engine.continue_all(
-                [SharedTrace(ids, (row,))],
+                [SharedTrace(ids, (row,), head=head)],
                 rule,
                 max_new_tokens=min(request.max_tokens, room),
                 stop=request.stop,
@@ -104,3 +109,9 @@ class LocalTextModel:
             usd=0.0,
             raw=written.text,
         )
+
+
+def _named(message: Message) -> list[object]:
+    """A turn for the noise key; one without images is the pair that it was before there were any."""
+    turn: list[object] = [message.role, message.text]
+    return [*turn, [image.sha256 for image in message.images]] if message.images else turn

@@ -8,8 +8,9 @@ time. Works with whatever processor transformers has for the model; no code of a
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 _NOT_FOR_THE_MODEL = ("input_ids", "attention_mask")
 """What processors give that is handed over otherwise, or not needed: nothing is padded."""
+_HEADS = 512
+"""Heads remembered without their pixels."""
+_PIXEL_BYTES = 256 * 1024 * 1024
+"""Pixels kept of the heads read last; those of others are read again where they are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +52,18 @@ class VisionInputs:
         return VisionInputs(self.ids[:tokens], beside)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class ImageHead:
     """The beginning that conversations about the same images share, up to the last image token."""
 
-    inputs: VisionInputs
-    """Its ids and pixels."""
-    plain: tuple[int, ...]
+    ids: tuple[int, ...]
+    """Its token ids."""
+    shown: tuple[str, ...]
+    """The hashes of its images. Heads with equal ids and images are equal."""
+    plain: tuple[int, ...] = field(compare=False)
     """What the tokenizer alone makes of it, where each placeholder is still one."""
-    name: tuple[object, ...]
-    """Equal for equal heads: the ids, and the images' hashes."""
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Its token ids."""
-        return self.inputs.ids
+    turns: tuple[Message, ...] = field(compare=False, repr=False)
+    """A conversation that begins with it."""
 
 
 class VisionReader:
@@ -81,6 +83,10 @@ class VisionReader:
             for name in ("image_token", "boi_token", "video_token", "audio_token")
             if (token := getattr(processor, name, None))
         ]
+        self._heads: OrderedDict[tuple[str, ...], ImageHead] = OrderedDict()
+        self._pixels: OrderedDict[ImageHead, VisionInputs] = OrderedDict()
+        self.always_asks = False
+        """Whether the processor is asked for the ids of every conversation; see `prove_reading`."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -127,24 +133,23 @@ class VisionReader:
         Raises:
             ModelRefused: as `read`; or nothing stands behind the last image.
         """
-        asked = messages[:-1] if messages[-1].role == "assistant" else messages
-        shown = [image.sha256 for message in asked for image in message.images]
+        asked = tuple(messages[:-1] if messages[-1].role == "assistant" else messages)
+        shown = tuple(image.sha256 for message in asked for image in message.images)
         if not shown:
             return None
-        whole = self.read(asked)
-        plain = self._plain([self.text(asked)])[0]
-        behind = 0
-        for ours, alone in zip(reversed(whole.ids), reversed(plain), strict=False):
-            if ours != alone or ours in self._image_ids:
-                break
-            behind += 1
-        if not behind:
-            raise ModelRefused(
-                "The model's chat template puts nothing behind the images of a turn.",
-                remedy="serve the model and name it openai:MODEL",
-            )
-        inputs = whole.cut(len(whole.ids) - behind)
-        return ImageHead(inputs, plain[: len(plain) - behind], (inputs.ids, *shown))
+        text = self.text(asked)
+        if (text, *shown) not in self._heads:
+            self._heads[text, *shown] = self._read_head(asked, text, shown)
+            if len(self._heads) > _HEADS:
+                self._heads.popitem(last=False)
+        return self._heads[text, *shown]
+
+    def inputs(self, head: ImageHead) -> VisionInputs:
+        """What the model takes for the head alone; read again if it is long ago that it was read."""
+        if head not in self._pixels:
+            self._keep(head, self.read(head.turns).cut(len(head.ids)))
+        self._pixels.move_to_end(head)
+        return self._pixels[head]
 
     def ids(
         self, conversations: Sequence[Sequence[Message]], head: ImageHead | None
@@ -155,9 +160,7 @@ class VisionReader:
             ModelRefused: one of them does not begin with the head.
         """
         rows = self._plain([self.text(conversation) for conversation in conversations])
-        if head is None:
-            return rows
-        return list(self._behind(head, conversations, rows))
+        return rows if head is None else list(self._behind(head, conversations, rows))
 
     def text(self, messages: Sequence[Message]) -> str:
         """The rendered conversation up to where the assistant goes on, a placeholder an image."""
@@ -200,6 +203,33 @@ class VisionReader:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
+    def _read_head(
+        self, asked: tuple[Message, ...], text: str, shown: tuple[str, ...]
+    ) -> ImageHead:
+        """Where a conversation's part with images ends, told from the end of what both make of it."""
+        whole, plain = self.read(asked), self._plain([text])[0]
+        behind = 0
+        for ours, alone in zip(reversed(whole.ids), reversed(plain), strict=False):
+            if ours != alone or ours in self._image_ids:
+                break
+            behind += 1
+        if not behind:
+            raise ModelRefused(
+                "The model's chat template puts nothing behind the images of a turn.",
+                remedy="serve the model and name it openai:MODEL",
+            )
+        inputs = whole.cut(len(whole.ids) - behind)
+        head = ImageHead(inputs.ids, shown, plain[: len(plain) - behind], asked)
+        self._keep(head, inputs)
+        return head
+
+    def _keep(self, head: ImageHead, inputs: VisionInputs) -> None:
+        """Keep the pixels of a head, and no more of earlier ones than there is room for."""
+        self._pixels[head] = inputs
+        size = sum(map(_bytes_of, self._pixels.values()))
+        while size > _PIXEL_BYTES and len(self._pixels) > 1:
+            size -= _bytes_of(self._pixels.popitem(last=False)[1])
+
     def _plain(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [tuple(row) for row in rows]
@@ -212,7 +242,7 @@ class VisionReader:
     ) -> Iterator[tuple[int, ...]]:
         """The head and what is tokenised behind it; the processor's own ids where it begins otherwise."""
         for conversation, row in zip(conversations, rows, strict=True):
-            if row[: len(head.plain)] == head.plain:
+            if row[: len(head.plain)] == head.plain and not self.always_asks:
                 whole = (*head.ids, *row[len(head.plain) :])
             else:
                 whole = self.read(conversation).ids
@@ -222,3 +252,7 @@ class VisionReader:
                     remedy="serve the model and name it openai:MODEL",
                 )
             yield whole
+
+
+def _bytes_of(inputs: VisionInputs) -> int:
+    return sum(value.nbytes for value in inputs.beside.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -85,14 +85,26 @@ def embed(model: PreTrainedModel, inputs: VisionInputs) -> EmbeddedTokens:
     return EmbeddedTokens(inputs.ids, embeds, positions, int(positions.max()) + 1, others)
 
 
-def run(model: PreTrainedModel, inputs: VisionInputs, **options: Any) -> Any:
-    """The model's own forward pass, without its head, over one conversation."""
+def run(
+    model: PreTrainedModel,
+    inputs: VisionInputs,
+    how: Callable[..., Any] | None = None,
+    **options: Any,
+) -> Any:
+    """The model's own forward pass over one conversation.
+
+    Args:
+        model: an image-text model.
+        inputs: what it takes.
+        how: what of the model is called; None for all but the head that gives logits.
+        options: further keywords.
+    """
     ids = torch.tensor([inputs.ids], device=model.device)
     beside = {
         name: value.to(model.dtype) if value.is_floating_point() else value
         for name, value in inputs.beside.items()
     }
-    return model.base_model(input_ids=ids, **beside, **options)
+    return (how or model.base_model)(input_ids=ids, **beside, **options)
 
 
 @contextmanager

@@ -84,9 +84,7 @@ def _processor_class(folder: Path) -> Any:
     files = [*PROCESSORS, "tokenizer_config.json"]
     named = [str(name) for file in files if (name := settings(folder / file).get("processor_class"))]  # fmt: skip
     known: Any = processing_auto  # exported, but not by name
-    of_kind = known.PROCESSOR_MAPPING_NAMES.get(
-        settings(folder / CONFIG).get("model_type", "")
-    )
+    of_kind = known.PROCESSOR_MAPPING_NAMES.get(settings(folder / CONFIG).get("model_type", ""))
     for name in (*named, of_kind):
         kind = getattr(transformers, name, None) if isinstance(name, str) else None
         if isinstance(kind, type) and issubclass(kind, ProcessorMixin):

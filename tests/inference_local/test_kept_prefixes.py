@@ -64,7 +64,8 @@ def test_rounds_give_the_keys_of_one_prefill_and_stay_within_the_budget(
     most = dict.fromkeys(range(4), 0)
     for asked in rounds:
         traces = [(name, ids_of(name, length)) for name, length in asked]
-        layers, computed = kept.prefill(model, traces)
+        made = kept.prefill(model, traces)
+        layers, computed = made.layers, made.computed
         for row, (_, ids) in enumerate(traces):
             alone = prefill(model, [ids])
             for got, wanted in zip(layers, alone, strict=True):
@@ -83,29 +84,29 @@ def test_another_text_under_the_same_name_is_computed_anew(model: Any) -> None:
     first = ids_of(1, 10)
     kept.prefill(model, [("t", first)])
     other = (*first[:4], *ids_of(2, 6))
-    layers, [computed] = kept.prefill(model, [("t", other)])
-    assert computed == 6
+    made = kept.prefill(model, [("t", other)])
+    assert made.computed == [6]
     [wanted, *_] = prefill(model, [other])
-    assert torch.allclose(layers[0].keys, wanted.keys, atol=TOLERANCE)
+    assert torch.allclose(made.layers[0].keys, wanted.keys, atol=TOLERANCE)
 
 
 def test_what_is_released_is_computed_again(model: Any) -> None:
     kept = KeptPrefixes(100)
     asked = [("t", ids_of(1, 10)), (None, ids_of(2, 7))]
-    assert kept.prefill(model, asked)[1] == [10, 7]
-    assert kept.prefill(model, asked)[1] == [0, 7]
+    assert kept.prefill(model, asked).computed == [10, 7]
+    assert kept.prefill(model, asked).computed == [0, 7]
     kept.release(["t", "never seen"])
     assert kept.tokens == 0
-    assert kept.prefill(model, asked)[1] == [10, 7]
+    assert kept.prefill(model, asked).computed == [10, 7]
 
 
 def test_a_full_keep_throws_nothing_out(model: Any) -> None:
     kept = KeptPrefixes(15)
     kept.prefill(model, [("a", ids_of(1, 10))])
-    assert kept.prefill(model, [("b", ids_of(2, 10))])[1] == [10]
-    assert kept.prefill(model, [("a", ids_of(1, 10))])[1] == [0]
-    assert kept.prefill(model, [("a", ids_of(1, 20))])[1] == [10]
-    assert kept.prefill(model, [("a", ids_of(1, 10))])[1] == [0]
+    assert kept.prefill(model, [("b", ids_of(2, 10))]).computed == [10]
+    assert kept.prefill(model, [("a", ids_of(1, 10))]).computed == [0]
+    assert kept.prefill(model, [("a", ids_of(1, 20))]).computed == [10]
+    assert kept.prefill(model, [("a", ids_of(1, 10))]).computed == [0]
 
 
 def policy(folder: Path, **changes: Any) -> LocalPolicy:

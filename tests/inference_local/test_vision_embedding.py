@@ -41,7 +41,7 @@ def test_the_head_is_embedded_as_in_the_whole_conversation(kind: str) -> None:
     messages = conversation(*STEPS)
     head = reader.head(messages)
     assert head is not None
-    whole, part = embed(model, reader.read(messages)), embed(model, head.inputs)
+    whole, part = embed(model, reader.read(messages)), embed(model, reader.inputs(head))
     tokens = len(head.ids)
     assert torch.equal(part.embeds, whole.embeds[:, :tokens])
     assert torch.equal(part.positions, whole.positions[:, :tokens])

@@ -77,20 +77,35 @@ def test_the_head_holds_every_image_token_and_goes_alone(
     placeholders = image_ids(model.config, processor)
     assert placeholders & set(head.ids)
     assert not placeholders & set(whole.ids[len(head.ids) :])
-    for name, value in head.inputs.beside.items():
+    for name, value in reader.inputs(head).beside.items():
         per_token = value.shape[:2] == (1, len(head.ids))
         wanted = whole.beside[name]
         assert value.equal(wanted[:, : len(head.ids)] if per_token else wanted)
 
 
-def test_equal_heads_have_equal_names(made: tuple[Any, Any, VisionReader]) -> None:
+def test_heads_are_equal_where_ids_and_images_are(made: tuple[Any, Any, VisionReader]) -> None:
     *_, reader = made
-    name = headed(reader, conversation("a")).name
-    assert headed(reader, conversation("b")).name == name
-    assert headed(reader, conversation("a", question="Which other dose?")).name == name
-    assert headed(reader, conversation("a", images=1)).name != name
+    head = headed(reader, conversation("a"))
+    assert headed(reader, conversation("b")) is head
+    assert headed(reader, conversation("a", question="Which other dose?")) == head
+    assert headed(reader, conversation("a", images=1)) != head
     other = replace(conversation()[1], images=(shown(7, (84, 56)), shown(8, (84, 84))))
-    assert headed(reader, [conversation()[0], other]).name != name
+    assert headed(reader, [conversation()[0], other]) != head
+
+
+def test_pixels_that_were_let_go_are_read_again(
+    made: tuple[Any, Any, VisionReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor, _ = made
+    reader = VisionReader(processor, image_ids(model.config, processor), model.device)
+    monkeypatch.setattr("inference.vision._PIXEL_BYTES", 1)
+    head = headed(reader, conversation("a"))
+    before = reader.inputs(head)
+    headed(reader, conversation("a", images=1))
+    again = reader.inputs(head)
+    assert again is not before
+    assert again.ids == before.ids
+    assert all(value.equal(again.beside[name]) for name, value in before.beside.items())
 
 
 def test_without_images_the_ids_are_those_of_the_text(made: tuple[Any, Any, VisionReader]) -> None:
