@@ -57,8 +57,8 @@ class Manners:
     """What every request gets, if anything else than an answer."""
     pause_s: float = 0.0
     """Seconds before each answer."""
-    top: int | None = None
-    """Only so many of the most probable tokens; None as many as asked for."""
+    named: tuple[int, ...] = ()
+    """Tokens that are named beside the most probable ones: random weights have no preferences."""
     answering: str | None = None
     """Name that answers give for the model; None the one that was asked for."""
 
@@ -174,10 +174,10 @@ class PrmServer:
     def _completed(self, body: dict[str, Any]) -> dict[str, Any]:
         ids = self._read(body["prompt"])
         logprobs = torch.log_softmax(self.model.rows(ids), dim=-1)
-        count = self.manners.top or body["prompt_logprobs"]
+        count = body["prompt_logprobs"]
         told: list[dict[str, Any] | None] = [None]
         for place, token in enumerate(ids[1:]):
-            named = {*logprobs[place].topk(count).indices.tolist(), token}
+            named = {*logprobs[place].topk(count).indices.tolist(), token, *self.manners.named}
             told.append({str(i): {"logprob": float(logprobs[place, i])} for i in named})
         choice = {
             "index": 0, "text": "x", "prompt_logprobs": self._disturbed(told),
