@@ -48,7 +48,7 @@ def load_pretrained(auto_class: Any, folder: Path, **options: Any) -> Any:
     """
     try:
         if auto_class is AutoTokenizer:
-            return auto_class.from_pretrained(folder)
+            return auto_class.from_pretrained(folder, trust_remote_code=False)
         # The weights' own progress bar would break into the command's.
         disable_progress_bar()  # type: ignore[no-untyped-call]
         model, report = auto_class.from_pretrained(

@@ -10,7 +10,9 @@ in one forward pass. Steps stay a list, where the script joins and splits them a
 Aggregated by the mean ("soft"). For VisualProcessBench a step is correct above 0.85 (the official
 threshold, as third parties quote it; the code's own default is 0.5). The conversation is written as the
 script writes it, whatever chat template the checkpoint has. The system turn is the checkpoint's
-`system_message` (config.json), else that of the published training conversations (InternVL 2410d1d,
+`system_message` (config.json), as in the script. Where there is none the script takes that of the
+template that the original configuration names; a converted checkpoint has lost that name, and gets the
+turn of the published training conversations (InternVL 2410d1d,
 tools/reasoning_data_pipeline/utils/constants.py).
 """
 
@@ -60,6 +62,12 @@ justifications.
 
 Your task is to verify the accuracy and correctness of each step in the given solution process."""
 """The published training conversations' system turn."""
+SYSTEM_OF_TEMPLATE: Final = {
+    "internvl2_5": "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态"
+    "大语言模型。"
+}
+"""What the published code writes for checkpoints that name a template and no `system_message`: the
+template's own (conversation.py of InternVL 2410d1d)."""
 TEMPLATE: Final = (
     "{% for turn in messages %}<|im_start|>{{ turn['role'] }}\n{{ turn['content'] }}<|im_end|>\n"
     "{% endfor %}"

@@ -241,16 +241,6 @@ def stating(folder: Path, **config: Any) -> str:
     return str(folder)
 
 
-def test_the_original_format_is_told_and_sent_to_the_conversion(tmp_path: Path) -> None:
-    original = stating(
-        tmp_path, model_type="internvl_chat", architectures=["InternVLRewardModel"],
-        auto_map={"AutoModel": "modeling_internvl_chat.InternVLRewardModel"},
-    )  # fmt: skip
-    with pytest.raises(PrmError, match="original format") as refused:
-        load_scorer(original)
-    assert "convert_internvl_weights_to_hf.py" in str(refused.value)
-
-
 def test_other_kinds_of_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PrmError, match='InternVL models; this is a "qwen2"'):
         load_scorer(stating(tmp_path, model_type="qwen2", architectures=[]), family="visualprm")

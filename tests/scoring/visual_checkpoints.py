@@ -40,8 +40,9 @@ INTERNVL3_CONTROL = {"<img>": 151665, "</img>": 151666, "<IMG_CONTEXT>": 151667,
 """Ids of InternVL 3's tokenizer."""
 
 
-def internvl(tokenizer: Any, **changes: Any) -> Any:
-    """A random InternVL over a Qwen 2 with clear preferences."""
+def internvl(tokenizer: Any, *, kind: str = "qwen2", **changes: Any) -> Any:
+    """A random InternVL with clear preferences, over a Qwen 2 or a Llama."""
+    text: Any = {"qwen2": hf.Qwen2Config, "llama": hf.LlamaConfig}[kind]
     size = max(max(tokenizer.get_vocab().values()) + 1, len(tokenizer))
     torch.manual_seed(3)
     config = hf.InternVLConfig(
@@ -49,7 +50,7 @@ def internvl(tokenizer: Any, **changes: Any) -> Any:
             image_size=[TILE, TILE], patch_size=[7, 7], hidden_size=16, intermediate_size=32,
             num_hidden_layers=2, num_attention_heads=2, initializer_range=0.35,
         ),
-        text_config=hf.Qwen2Config(
+        text_config=text(
             **{
                 "vocab_size": size, "hidden_size": 8, "intermediate_size": 16,
                 "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -65,16 +66,19 @@ def internvl(tokenizer: Any, **changes: Any) -> Any:
     return evaluating(hf.InternVLForConditionalGeneration(config))
 
 
-def save_visualprm(folder: Path, *, system: str | None = None, **changes: Any) -> Path:
+def save_visualprm(
+    folder: Path, *, system: str | None = None, model: Any = None, **changes: Any
+) -> Path:
     """Write a checkpoint as transformers converts it.
 
     Args:
         folder: where to.
         system: the system turn that its configuration states; None states none.
+        model: another than a random one.
         changes: of the language model inside.
     """
     tokenizer = internvl_tokenizer()
-    save(folder, tokenizer, internvl(tokenizer, **changes))
+    save(folder, tokenizer, model or internvl(tokenizer, **changes))
     processor: Any = hf.GotOcr2ImageProcessorPil(
         size={"height": TILE, "width": TILE},
         image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225],
