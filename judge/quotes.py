@@ -10,11 +10,11 @@ that governs it, does not stand there.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 from rapidfuzz import fuzz
@@ -22,6 +22,7 @@ from rapidfuzz.distance import OSA
 
 from judge.decisive import decisive_tokens, same_decisive_tokens
 from judge.folding import FoldedText, fold
+from judge.gaps import Gaps
 
 Method = Literal["exact", "elided", "near"]
 
@@ -36,7 +37,7 @@ SHORT_PART_WORDS = 3
 LONG_WORD = 5
 """A misspelt comparator with this many letters is still itself (`beloww`)."""
 SHORT_GAP = 120
-"""... so it must stand within this many folded characters of its neighbour."""
+"""... so it must stand within this many folded characters of its neighbour, one word in its sentence."""
 
 _ELLIPSIS = re.compile(r"\s*(?:\[\s*\.{3,}\s*\]|\(\s*\.{3,}\s*\)|\.{3,}|(?:\. ){2,}\.)\s*")
 _OPENING = frozenset(" \"'([{*_|<>≤≥=≈~:;•")
@@ -47,7 +48,6 @@ _INNER = frozenset(".,:/")
 _LEAD = 40
 """How far back a governing negation or comparator is looked for; they are shorter than this."""
 _WORD = re.compile(r"\S+")
-_SENTENCE_END = re.compile(r"[.!?]\s")
 _ARTICLES = frozenset({"the", "a", "an"})
 _PRIVATIVE = re.compile(
     "a(?:symptomatic|typical|febrile|septic|phasic|tonic|trophic|cyclic|rhythmic|kinetic|vascular"
@@ -110,7 +110,9 @@ def _trim(text: str) -> str:
 
 def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
     """Spans of all parts in order; the first way that fits, None if there is none."""
-    gaps = _Gaps(passage) if len(parts) > 1 else None
+    gaps = Gaps(passage) if len(parts) > 1 else None
+    words = [len(part.split()) for part in parts]
+    shortest = [min(pair) for pair in pairwise((words[0], *words))]
     hopeless: set[tuple[int, int]] = set()
     tries = 0
 
@@ -120,15 +122,19 @@ def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
             return []
         if (index, after) in hopeless:
             return None
-        shortest = min(len(part.split()) for part in parts[max(index - 1, 0) : index + 1])
-        for start, end in _occurrences(parts[index], passage, after, inner=index > 0):
+        for start, end in _occurrences(parts[index], passage, after):
             tries += 1
             if tries > MAX_TRIES:
                 return None
-            if index and shortest < SHORT_PART_WORDS and start - after > SHORT_GAP:
-                break
-            if gaps is not None and index and not gaps.may_be_left_out(after, start):
-                continue
+            if index and gaps is not None:
+                if start - after > SHORT_GAP and shortest[index] < SHORT_PART_WORDS:
+                    break
+                if shortest[index] == 1 and not gaps.in_one_sentence(after, start):
+                    break
+                if words[index] < SHORT_PART_WORDS and passage.find(parts[index], after) < start:
+                    break  # where it comes first it may not be quoted
+                if not gaps.may_be_left_out(after, start):
+                    continue
             rest = find_from(index + 1, end)
             if rest is not None:
                 return [(start, end), *rest]
@@ -138,41 +144,17 @@ def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
     return find_from(0, 0)
 
 
-class _Gaps:
-    """What an ellipsis may stand for: a negation left out within a sentence turns it round."""
-
-    def __init__(self, passage: str) -> None:
-        self._negations = [t.start for t in decisive_tokens(passage) if t.kind == "negation"]
-        self._sentence_ends = [found.start() for found in _SENTENCE_END.finditer(passage)]
-
-    def may_be_left_out(self, start: int, end: int) -> bool:
-        """Whole sentences may go with their negations; the halves beside the quote may not."""
-        first = bisect_left(self._sentence_ends, start)
-        behind = bisect_left(self._sentence_ends, end)
-        if first == behind:
-            return not _any_within(self._negations, start, end)
-        halves = (start, self._sentence_ends[first]), (self._sentence_ends[behind - 1], end)
-        return not any(_any_within(self._negations, *half) for half in halves)
-
-
-def _any_within(places: list[int], start: int, end: int) -> bool:
-    return bisect_left(places, start) < bisect_left(places, end)
-
-
-def _occurrences(part: str, passage: str, after: int, *, inner: bool) -> Iterator[tuple[int, int]]:
+def _occurrences(part: str, passage: str, after: int) -> Iterator[tuple[int, int]]:
     start = passage.find(part, after)
     while start >= 0:
         end = start + len(part)
-        if _starts_clean(passage, start, inner=inner) and _ends_clean(passage, end):
+        if _starts_clean(passage, start) and _ends_clean(passage, end):
             yield start, end
         start = passage.find(part, start + 1)
 
 
-def _starts_clean(passage: str, start: int, *, inner: bool = False) -> bool:
-    """Whether a span may begin here: no word or number cut, no negation or comparator before it.
-
-    Behind an ellipsis (`inner`) a comparator in words may be among what is left out, and says so.
-    """
+def _starts_clean(passage: str, start: int) -> bool:
+    """Whether a span may begin here: no word or number cut, no negation or comparator before it."""
     if start == 0:
         return True
     before = passage[start - 1]
@@ -184,14 +166,7 @@ def _starts_clean(passage: str, start: int, *, inner: bool = False) -> bool:
     lead = passage[max(0, start - _LEAD) : start].rstrip()
     return not any(
         token.end == len(lead)
-        and (
-            token.kind == "negation"
-            or (
-                token.kind == "comparator"
-                and starts_number
-                and not (inner and token.value.islower())
-            )
-        )
+        and (token.kind == "negation" or (token.kind == "comparator" and starts_number))
         for token in decisive_tokens(lead)
     )
 

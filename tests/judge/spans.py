@@ -117,15 +117,18 @@ def elided(span: list[str], chance: random.Random) -> str:
     return " ".join(span[:at]) + dots + " ".join(span[at + 3 :])
 
 
-NEGATION = r"\b(?:not|no|never|without|nor|neither|none|cannot|nothing|except|unless)\b"
+DENIAL = (
+    r"\b(?:not|no|never|without|nor|neither|none|cannot|nothing|except|unless|\w+ than|below|above"
+    r"|over|under|exceeds?|at (?:least|most)|up to|contraindicated|avoid|stop|rarely|unlikely)\b"
+)
 
 
 def elided_harmlessly(span: list[str], chance: random.Random) -> str:
-    """Three words replaced by an ellipsis, none of them a negation."""
+    """Three words replaced by an ellipsis, none of which denies, forbids or compares."""
     places = [
         at
         for at in range(2, SPAN_WORDS - 5)
-        if not re.search(NEGATION, " ".join(span[at : at + 3]), re.IGNORECASE)
+        if not re.search(DENIAL, " ".join(span[at : at + 3]), re.IGNORECASE)
     ]
     at = chance.choice(places or [2])
     return " ".join(span[:at]) + " ... " + " ".join(span[at + 3 :])
@@ -138,6 +141,18 @@ def elided_negation(span: list[str], chance: random.Random) -> str:
     return text[: found.start(1)] + "..." + text[found.end(1) :]
 
 
+def elided_denial(span: list[str], chance: random.Random) -> str:
+    """A word that forbids, excepts or compares left out in the middle of a sentence."""
+    text = " ".join(span)
+    found = chance.choice(list(re.finditer(_INNER_DENIAL, text)))
+    return f"{text[: found.start(1)]}...{text[found.end(1) :]}"
+
+
+_INNER_DENIAL = (
+    r"[a-z]{2,} (contraindicated in|(?:to|should) (?:avoid|stop)|except|unless|(?:is|are) unlikely"
+    r"|rarely|(?:less|more|younger|older|greater) than|(?:below|above|exceed|at least)(?= \d)"
+    r"|halved below(?= \w+ \d)) \w"
+)
 _INNER_NEGATION = r"[a-z]{2,} (not|cannot|without) [a-z]{2,}"
 
 
@@ -187,6 +202,7 @@ FALSE: tuple[tuple[Tampering, str], ...] = (
     (changed_comparator, COMPARATOR),
     (added_negation, ""),
     (elided_negation, _INNER_NEGATION),
+    (elided_denial, _INNER_DENIAL),
 )
 """What no quote may be, with the pattern that a span must hold for it."""
 Verifier = Callable[[str, str], object]

@@ -34,9 +34,9 @@ def passages(source: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize("tamper", spans.TRUE)
 def test_honest_quotes_are_found(tamper: Tampering, source: str, real_data: Path) -> None:
     taken = accepted(passages(source, real_data), tamper, verify_quote, seed=2, n=SAMPLE)
-    # Every eighth sentence of the lab's guidelines says "not", and an ellipsis that swallows it is
-    # refused: three words left out at random are too often no honest quote there.
-    least = 0.90 if (tamper, source) == (spans.elided, "lab") else 0.95
+    # Three in ten sentences of the lab's guidelines deny, forbid or compare: three words left out
+    # at random are too often no honest quote there (docs/performance.md counts them).
+    least = 0.85 if (tamper, source) == (spans.elided, "lab") else 0.95
     assert len(taken) >= least * SAMPLE
 
 
