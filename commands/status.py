@@ -48,6 +48,7 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
         + (f", {row.labeler.resolved_model or row.labeler.model}" if row.labeler.model else "")
         + f"): {row.traces} of {datasets[row.dataset].traces} traces, {row.steps} steps, "
         + f"{row.abstained} abstained"
+        + _parity_words(row)
         for row in labelers
     ]
     words += [
@@ -82,6 +83,17 @@ def _labeler_document(row: LabelerSummary) -> dict[str, Any]:
         # Of a PRM behind a server: how it compared with its checkpoint.
         **({"parity": gate} if (gate := row.labeler.config.get("parity")) else {}),
     }
+
+
+def _parity_words(row: LabelerSummary) -> str:
+    """How a PRM behind a server compared with its checkpoint; empty for all other labelers."""
+    gate = row.labeler.config.get("parity")
+    if not gate:
+        return ""
+    return (
+        f"\n    held against its checkpoint on {gate['traces']} traces: scores differ by at most"
+        f" {gate['max_difference']:.2g}, first errors agree on {gate['first_error_agreement']:.1%}"
+    )
 
 
 def _shortened_document(trace: ShortenedTrace) -> dict[str, Any]:

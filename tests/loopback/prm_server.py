@@ -52,7 +52,7 @@ class Manners:
     second_bos: bool = False
     """Whether a token is put before what was sent."""
     script: list[str] = field(default_factory=list)
-    """What the first requests get: 429, 500, 400, reset, html, other, nan, ok."""
+    """What the first requests get: 429, 500, 400, reset, html, other, nan, hold, ok."""
     always: str = ""
     """What every request gets, if anything else than an answer."""
     pause_s: float = 0.0
@@ -109,6 +109,8 @@ class PrmServer:
         self.model, self.manners = model, manners or Manners()
         self.calls: list[tuple[str, dict[str, Any], str]] = []
         """(path, body, authorization header) of every POST."""
+        self.held, self.release = threading.Event(), threading.Event()
+        """Set when a request is held back; to be set when held ones may go unanswered."""
         self._http = _Http(("127.0.0.1", port), _Handler)
         self._http.owner = self
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
@@ -240,7 +242,10 @@ class _Handler(BaseHTTPRequestHandler):
         owner.calls.append((self.path, body, self.headers.get("Authorization", "")))
         manners = owner.manners
         what = manners.always or (manners.script.pop(0) if manners.script else "ok")
-        if what == "reset":
+        if what == "hold":
+            owner.held.set()
+            owner.release.wait(60)
+        if what in ("reset", "hold"):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
         elif what in ("429", "500"):
