@@ -120,10 +120,18 @@ def text_model(
     if spec.kind == "hf":
         from inference.transformers_local import LocalTextModel
 
-        return LocalTextModel(spec.name, spec=str(spec))
+        local = LocalTextModel(spec.name, spec=str(spec))
+        tell_slow(spec, local.slow_because)
+        return local
     raise InputError(
         f"'{spec}' is not a text model.", remedy="use gemini:MODEL, openai:MODEL or hf:PATH"
     )
+
+
+def tell_slow(spec: ModelSpec, why: str | None) -> None:
+    """Say where a local model shares no prefixes: right, but many times slower."""
+    if why is not None:
+        note(f"'{spec}' writes every continuation from its beginning, slowly: {why}")
 
 
 def dispatcher(
@@ -186,7 +194,9 @@ def policy(
             temperature=options.temperature,
             stop=options.stop,
             with_evidence=options.with_evidence,
+            images=options.images.loader(),
         )
+        tell_slow(spec, local.slow_because)
         return local, False
     from inference.server_policy import ServerPolicy
 

@@ -13,6 +13,8 @@ from commands.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from inference.images import ProblemImages
     from inference.specs import ModelSpec
 
@@ -61,11 +63,8 @@ class ImageOptions:
         if not exist:
             return self
         blind = [spec for spec in specs if not spec.takes_images]
-        if not self.ignore and any(spec.kind != "lab" for spec in blind):
-            raise InputError(
-                f"'{blind[0]}' is a text model, and problems of this dataset have images.",
-                remedy="take gemini:MODEL or openai:MODEL, or add --ignore-images",
-            )
+        if not self.ignore:
+            _refuse([spec for spec in blind if spec.kind != "lab"])
         if not self.ignore and not blind:
             return self
         names = ", ".join(str(spec) for spec in specs)
@@ -89,3 +88,19 @@ class ImageOptions:
         from inference.images import ProblemImages
 
         return ProblemImages(self.folder, shown=self.shown)
+
+
+def _refuse(blind: Sequence[ModelSpec]) -> None:
+    """Refuse models that cannot be shown the images of a dataset.
+
+    Raises:
+        InputError: there is one.
+    """
+    for spec in blind:
+        unknown = spec.takes_images is None
+        found = "is neither a folder nor known to the hub" if unknown else "is a text model"
+        raise InputError(
+            f"'{spec}' {found}, and problems of this dataset have images.",
+            remedy="take gemini:MODEL, openai:MODEL or an image-text model of transformers, or add"
+            " --ignore-images",
+        )

@@ -14,6 +14,7 @@ from commands.backends import (
     dispatcher,
     model_folder,
     parse_spec,
+    tell_slow,
     text_model,
 )
 from commands.console import note, progress
@@ -260,13 +261,16 @@ def _sampler(
     if spec.kind in {"hf", "lab"}:
         from inference.local_sampler import LocalSampler
 
-        return LocalSampler(
+        local = LocalSampler(
             model_folder(spec, "policy"),
             prompt=prompt,
             max_new_tokens=config["max_tokens"],
             temperature=config["temperature"],
             with_evidence=config["evidence"],
+            images=images.loader(),
         )
+        tell_slow(spec, local.slow_because)
+        return local
     from inference.server_sampler import ServerSampler
 
     template, base_url, concurrency = server

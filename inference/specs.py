@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
+from inference.vision_config import takes_images as checkpoint_takes_images
 from traces.errors import InputError
 
 ModelKind = Literal["gemini", "openai", "hf", "lab"]
@@ -52,8 +53,13 @@ class ModelSpec:
         return cls(kind, name)  # type: ignore[arg-type]  # kind is one of get_args above
 
     @property
-    def takes_images(self) -> bool:
-        """Whether images can be sent to it: a text model on this machine, or the lab's, takes none."""
+    def takes_images(self) -> bool | None:
+        """Whether images can be sent to it; None if that cannot be told.
+
+        The lab's models take none. A checkpoint's small files are read for it, no library loaded.
+        """
+        if self.kind == "hf":
+            return checkpoint_takes_images(self.name)
         return self.kind in ("gemini", "openai")
 
     def __str__(self) -> str:

@@ -21,16 +21,19 @@ def folder_takes_images(folder: Path) -> bool:
     return has_tower and any((folder / name).is_file() for name in PROCESSORS)
 
 
-def takes_images(name: str) -> bool:
+def takes_images(name: str) -> bool | None:
     """Whether a checkpoint takes images: a folder, or an id of the hub or of its offline cache.
 
-    Of the hub only the small files are fetched. What is not found takes none: loading it will say
-    why.
+    Of the hub only the small files are fetched. None if there is neither.
     """
     if Path(name).is_dir():
         return folder_takes_images(Path(name))
-    found = [path for file in (CONFIG, *PROCESSORS) if (path := _of_the_hub(name, file))]
-    return any(folder_takes_images(path.parent) for path in found)
+    config = _of_the_hub(name, CONFIG)
+    if config is None:
+        return None
+    for file in PROCESSORS:
+        _of_the_hub(name, file)  # laid beside it, where the model has one
+    return folder_takes_images(config.parent)
 
 
 def settings(file: Path) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def test_the_lab_says_that_it_sees_nothing(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == ""
     assert ImageOptions().settled(lab, exist=True).as_dict() == {"images": False}
     assert "lab is not shown" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(InputError, match="text model"):
+    with pytest.raises(InputError, match="'hf:x' is neither a folder nor known to the hub"):
         ImageOptions().settled(gemini, ModelSpec.parse("hf:x"), exist=True)
 
 
@@ -204,7 +204,7 @@ def test_candidates_see_the_images(cli: Cli, tmp_path: Path, local: OpenAIServer
         "image_url"
     ] * 2
     refused = cli("sample", "--dataset", "d", "--policy", "hf:nowhere", "--name", "x", "--json")
-    assert (refused.code, "text model" in refused.document["error"]["what"]) == (2, True)
+    assert (refused.code, "neither a folder" in refused.document["error"]["what"]) == (2, True)
 
 
 @pytest.mark.slow
