@@ -26,7 +26,7 @@ from commands.judge_setup import Asking
 from commands.options import Dataset, Json, Limit
 from commands.outcome import Outcome
 from commands.plan_scoring import plan_prm, scoring_words
-from commands.score import FamilyName
+from commands.score import FamilyName, Mode, ReferenceModel
 from commands.score_run import ScorerOptions
 from commands.workspace import Workspace
 from traces.errors import InputError
@@ -87,6 +87,8 @@ def plan(
     strategy: Strategy = "all",
     policy_max_tokens: PolicyMaxTokens = 1024,
     family: FamilyName = None,
+    reference: ReferenceModel = None,
+    mode: Mode = "strict",
     prm_max_tokens: PrmWindow = None,
     concurrency: Wires = 16,
     images: ImagesFolder = None,
@@ -97,10 +99,7 @@ def plan(
     """Say what stages would send and cost; nothing is sent, nothing is written."""
     from commands.plan_stages import Terms, total_of
 
-    if judge is None and policy is None and prm is None:
-        raise InputError("There is nothing to plan.", remedy="add --judge, --policy or --prm SPEC")
-    if service not in SERVICES:
-        raise InputError(f"'{service}' is not a service.", remedy=f"use {', '.join(SERVICES)}")
+    _refuse_nothing(judge, policy, prm, service)
     asked_how = (prompt, evidence_tokens, max_tokens, granularity, votes, agree, temperature)
     asking = Asking(*asked_how, False, escalate)
     workspace: Workspace = ctx.obj
@@ -117,12 +116,21 @@ def plan(
             stages.append(_plan_policy(store, dataset, policy, mc_name, *how, terms, limit))
         if prm is not None:
             asked = _missing(store, dataset, prm_name, parse_spec(prm), limit)
-            chosen = ScorerOptions(prm, family, prm_max_tokens, images=shown)
+            chosen = ScorerOptions(
+                prm, family, prm_max_tokens, mode=mode, images=shown, reference=reference
+            )
             scoring.append(plan_prm(store, dataset, chosen, asked))
     document = _document(dataset, stages, total_of(stages))
     document["stages"] += scoring
     words = _words(stages, document) + [line for each in scoring for line in scoring_words(each)]
     return Outcome(document, "\n".join(words), as_json=json_output)
+
+
+def _refuse_nothing(judge: str | None, policy: str | None, prm: str | None, service: str) -> None:
+    if judge is None and policy is None and prm is None:
+        raise InputError("There is nothing to plan.", remedy="add --judge, --policy or --prm SPEC")
+    if service not in SERVICES:
+        raise InputError(f"'{service}' is not a service.", remedy=f"use {', '.join(SERVICES)}")
 
 
 def _plan_judge(

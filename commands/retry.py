@@ -26,6 +26,7 @@ from commands.retry_stages import (
     next_retry,
     was_shortened,
 )
+from commands.score_run import ScoreStage
 from commands.workspace import Workspace
 from traces.abstention import AbstentionReason
 from traces.errors import BudgetExhausted, InputError, ToolkitError
@@ -164,13 +165,18 @@ def _retry(store: Store, tally: Tally, work: Work, terms: RetryTerms, *, kept: b
         for number, trace_ids in work.groups.items():
             with ExitStack() as closing:
                 revived = Revived(store, closing, row.labeler, terms, row.dataset)
-                stage = counted(
-                    REVIVERS[row.labeler.kind](revived, number), number, terms.max_tokens
+                again = REVIVERS[row.labeler.kind](revived, number)
+                stage = counted(again, number, terms.max_tokens)
+                # a PRM computes once what a problem's candidates begin with
+                reading = (
+                    again.reading(store, row.dataset) if isinstance(again, ScoreStage) else None
                 )
                 writer = LabelWriter(
                     store, tally, row.labeler, declared=True, also=forget_consensus
                 )
-                label_traces(store, tally, row.labeler, stage, trace_ids, writer, terms.truth)
+                label_traces(
+                    store, tally, row.labeler, stage, trace_ids, writer, terms.truth, reading
+                )
             waiting.pop(0)
             if tally.stopped is not None:
                 break

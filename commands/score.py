@@ -28,7 +28,6 @@ from commands.score_parity import PARITY_KEY, ServerOptions, pass_gate
 from commands.score_run import (
     DtypeChoice,
     OverflowChoice,
-    ProblemByProblem,
     ScorerOptions,
     ScoreStage,
     note_unseen,
@@ -36,6 +35,7 @@ from commands.score_run import (
 )
 from commands.score_server import open_server_scorer
 from commands.workspace import Workspace
+from scoring.names import family_names
 
 if TYPE_CHECKING:
     from scoring import Scorer
@@ -51,9 +51,15 @@ FamilyName = Annotated[
     str | None,
     typer.Option(
         "--family",
-        help="medprm, medprm-orm, qwen-prm, qwen-prm800k, math-shepherd, rlhflow-mistral, "
-        "rlhflow-deepseek, skywork-o1, trl, pure, visualprm, likelihood, or a FILE.toml that describes "
-        "another PRM [default: recognised by tokens and heads].",
+        help=f"{family_names()} [default: recognised by tokens and heads; implicit-prm where a "
+        "--reference is given].",
+    ),
+]
+ReferenceModel = Annotated[
+    str | None,
+    typer.Option(
+        "--reference",
+        help="hf:PATH: the model that an implicit PRM (EurusPRM) was trained from, to compare with.",
     ),
 ]
 Mode = Annotated[
@@ -134,6 +140,7 @@ def score(
     dataset: Dataset,
     prm: Prm,
     family: FamilyName = None,
+    reference: ReferenceModel = None,
     mode: Mode = "strict",
     name: Name = "prm",
     max_tokens: Window = None,
@@ -158,7 +165,8 @@ def score(
     """Score every step with a process reward model; what does not fit is named, never cut."""
     shown = ImageOptions.of(ctx.obj, images, ignore_images)
     fitting = (max_tokens, overflow, reserve, packing)
-    chosen = ScorerOptions(prm, family, *fitting, device, dtype, mode, shown)
+    chosen = ScorerOptions(prm, family, *fitting, device, dtype, mode, shown, reference)
+    chosen.check()
     served = ServerOptions(
         base_url, checkpoint, route, concurrency, allow_phi, parity_sample, parity_limit
     )
@@ -213,7 +221,7 @@ def _scored(
             stage,
             limit=how.limit,
             replace=how.replace,
-            reading=ProblemByProblem(store, how.dataset, scorer.expected_work),
+            reading=stage.reading(store, how.dataset),
         )
     return _outcome(tally, stage, labeler, json_output)
 

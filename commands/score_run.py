@@ -14,7 +14,7 @@ from traces.errors import InputError
 
 if TYPE_CHECKING:
     from scoring import Scorer
-    from scoring.families.generic import GenericLayout
+    from scoring.families.generic_layout import GenericLayout
     from scoring.family import Family
     from scoring.server_scorer import ServerScorer
     from storage import Store
@@ -51,6 +51,34 @@ class ScorerOptions:
     """strict, or as a released script scores."""
     images: ImageOptions = field(default_factory=ImageOptions)
     """Where the images of problems are, for a family that is shown them."""
+    reference: str | None = None
+    """What an implicit PRM is held against; None for other families."""
+
+    def check(self) -> None:
+        """Look at what can be told without a model: a slip costs no seconds of loading.
+
+        Raises:
+            InputError: an unknown family, mode or packing, or options that do not go together.
+        """
+        from retrieval.packing import refuse_unknown_packing
+        from scoring.families.generic_layout import GenericLayout, named_family
+        from scoring.names import COMPARED, refuse_mismatch
+
+        refuse_unknown_packing(self.packing)
+        named = named_family(self.family, self.mode)
+        compared = self.reference is not None
+        if parse_spec(self.prm).kind == "openai" and (compared or named in COMPARED):
+            raise InputError(
+                "An implicit PRM and its reference are read on this machine, by no server.",
+                remedy="take --prm hf:PATH",
+            )
+        if named is not None:
+            name = named.name if isinstance(named, GenericLayout) else named
+            refuse_mismatch(name, self.mode, reference=compared)
+        if self.reference is not None and parse_spec(self.reference).kind != "hf":
+            raise InputError(
+                f'"{self.reference}" is no checkpoint.', remedy="name it as --reference hf:PATH"
+            )
 
 
 def open_scorer(chosen: ScorerOptions) -> Scorer:
@@ -60,6 +88,7 @@ def open_scorer(chosen: ScorerOptions) -> Scorer:
         InputError: an option that does not fit.
         PrmError: the checkpoint cannot be used.
     """
+    chosen.check()
     from scoring import load_scorer
     from scoring.engine_fit import Overflow
 
@@ -76,6 +105,7 @@ def open_scorer(chosen: ScorerOptions) -> Scorer:
         device=chosen.device,
         dtype=None if chosen.dtype == "auto" else chosen.dtype,
         images=chosen.images.loader(),
+        reference=chosen.reference,
     )
 
 
@@ -109,7 +139,7 @@ def score_again(labeler: Labeler, max_tokens: int | None, images: ImageOptions) 
 
 def stored_options(labeler: Labeler, max_tokens: int | None) -> ScorerOptions:
     """The options that a stored PRM labeler was made with, but for the window where one is given."""
-    from scoring.families.generic import GenericLayout
+    from scoring.families.generic_layout import GenericLayout
 
     stored = labeler.config
     # A family from a file is stored with all that the file said.
@@ -123,6 +153,7 @@ def stored_options(labeler: Labeler, max_tokens: int | None) -> ScorerOptions:
         packing=stored.get("packing", "fit"),
         dtype=stored.get("dtype", "auto"),
         mode=stored["mode"],
+        reference=stored.get("reference"),
     )
 
 
@@ -154,6 +185,10 @@ class ScoreStage:
     """Traces that were scored with fewer documents than they have."""
     batched: bool = True
     """Whether what is done comes in batches, with long work between them."""
+
+    def reading(self, store: Store, dataset: str) -> ProblemByProblem:
+        """How the stage wants the traces of a dataset."""
+        return ProblemByProblem(store, dataset, self.scorer.expected_work)
 
     def __call__(self, contexts: Iterable[TraceInContext]) -> Iterator[Labelled]:
         """Score; after each forward pass what is done is stored at once."""

@@ -19,8 +19,6 @@ PACKINGS = ("fit", "medprm-compat")
 """Rules by name."""
 DEFAULT_BUDGET = 3072
 """Tokens for evidence in a window of 4,096, 1,024 being left to question and solution (Med-PRM)."""
-
-
 CAP = 512
 """Tokens beyond which a passage waits for what the others leave: recall of relevant passages .641
 with such a cap against .616 without (`facts/retrieval.md`, 4; ours: docs/performance.md)."""
@@ -34,6 +32,16 @@ _SHARED = 2
 
 Render = Callable[[int, Evidence], str]
 """Makes passage number i (1-based) into text, wrapper included."""
+
+
+def refuse_unknown_packing(name: str) -> None:
+    """Check a rule's name.
+
+    Raises:
+        InputError: there is no such rule.
+    """
+    if name not in PACKINGS:
+        raise InputError(f"There is no packing '{name}'.", remedy=f"choose {', '.join(PACKINGS)}")
 
 
 @dataclass(frozen=True, slots=True)

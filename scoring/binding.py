@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils.logging import get_verbosity, set_verbosity
 
 from inference.checkpoints import load_pretrained
 from inference.images import ProblemImages
@@ -31,13 +28,12 @@ from scoring.families import (
     trl,
     visualprm,
 )
+from scoring.families.generic_layout import GenericLayout
 from scoring.family import Family
+from scoring.names import missing_reference, refuse_mismatch
+from scoring.quiet import quiet
 from scoring.reference import Reference
 from scoring.visualprm_binding import bind_visualprm
-from traces.errors import InputError
-
-Mode = Literal["strict", "medprm-compat"]
-"""strict: one BOS, markers in the solution only, float32; medprm-compat: as Med-PRM's released script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +55,9 @@ class Checkpoint:
 
     def model(self, auto_class: Any) -> Any:
         """The model of a transformers auto class, ready to run."""
-        with _quiet():
+        with quiet():
             model = load_pretrained(auto_class, self.folder, dtype=self.dtype)
         return model.to(self.device).eval()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' report of unexpected weights: a head that we load ourselves is none.
-
-    What is missing is told by `load_pretrained`.
-    """
-    before = get_verbosity()
-    set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        set_verbosity(before)
 
 
 def _causal(family: Callable[..., Family], *more: Any) -> Callable[[Checkpoint], Family]:
@@ -102,15 +84,10 @@ def _against_reference(name: str) -> Callable[[Checkpoint], Family]:
 
     def loaded(it: Checkpoint) -> Family:
         if it.reference is None:
-            raise InputError(
-                f"The family {name} compares the PRM with the model that it was trained from.",
-                remedy="name that one with --reference hf:PATH (for EurusPRM Qwen2.5-Math-7B-Instruct)",
-            )
-        models = [
-            replace(it, folder=folder).model(AutoModelForCausalLM)
-            for folder in (it.folder, it.reference.folder)
-        ]
-        return implicit.ImplicitPrm(it.tokenizer, *models, name, it.reference.settings())
+            raise missing_reference(name)
+        model = it.model(AutoModelForCausalLM)
+        other = replace(it, folder=it.reference.folder).model(AutoModelForCausalLM)
+        return implicit.ImplicitPrm(it.tokenizer, model, other, name, it.reference.settings())
 
     return loaded
 
@@ -130,38 +107,19 @@ FAMILIES: dict[str, Callable[[Checkpoint], Family]] = {
 """By the name given to `--family`."""
 
 
-def family_names() -> str:
-    """What `--family` takes, for messages."""
-    return f"{', '.join(FAMILIES)}, or a FILE.toml that describes another one"
-
-
-def bind(
-    family: str | generic.GenericLayout, checkpoint: Checkpoint, mode: str = "strict"
-) -> Family:
+def bind(family: str | GenericLayout, checkpoint: Checkpoint, mode: str = "strict") -> Family:
     """Load the checkpoint's weights and bind the family to them.
 
     Raises:
-        InputError: no such mode, or the family has no other than strict; a reference is missing, or
-            given to a family that compares with none.
+        InputError: the family has no other mode than strict; a reference is missing, or given to a
+            family that compares with none.
         ModelRefused: the weights cannot be loaded.
         PrmError: they are not of this family.
     """
-    if mode not in get_args(Mode):
-        modes = ", ".join(get_args(Mode))
-        raise InputError(f'There is no scoring mode "{mode}".', remedy=f"take one of {modes}")
-    if checkpoint.reference is not None and family not in implicit.AGGREGATIONS:
-        name = family.name if isinstance(family, generic.GenericLayout) else family
-        raise InputError(
-            f"The family {name} compares the PRM with no other model.",
-            remedy=f"leave --reference out, or name one of {', '.join(implicit.AGGREGATIONS)}",
-        )
+    name = family.name if isinstance(family, GenericLayout) else family
+    refuse_mismatch(name, mode, reference=checkpoint.reference is not None)
     if mode == "medprm-compat":
-        if family != "medprm":
-            raise InputError(
-                "The mode medprm-compat repeats the released script of the family medprm.",
-                remedy="give --family medprm, or leave --mode out",
-            )
         return _causal(medprm_compat.MedPrmCompat)(checkpoint)
-    if isinstance(family, generic.GenericLayout):
+    if isinstance(family, GenericLayout):
         return _causal(generic.Generic, family)(checkpoint)
     return FAMILIES[family](checkpoint)

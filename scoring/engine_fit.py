@@ -8,7 +8,12 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any, TypeGuard
 
-from retrieval.packing import PACKINGS, pack_evidence, pack_like_medprm, render_document
+from retrieval.packing import (
+    pack_evidence,
+    pack_like_medprm,
+    refuse_unknown_packing,
+    render_document,
+)
 from scoring.family import CannotLayOut, Family, LaidOutTrace
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
@@ -49,10 +54,7 @@ class FitRules:
     """fit, or medprm-compat: the documents of Med-PRM's released code, whatever the trace's length."""
 
     def __post_init__(self) -> None:
-        if self.packing not in PACKINGS:
-            raise InputError(
-                f"There is no packing '{self.packing}'.", remedy=f"choose {', '.join(PACKINGS)}"
-            )
+        refuse_unknown_packing(self.packing)
         if not 0 <= self.reserve < self.max_tokens:
             raise InputError(
                 f"A reserve of {self.reserve} tokens leaves no room in a window of"

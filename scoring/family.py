@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from scoring.names import Aggregation as Aggregation
 from traces.abstention import Abstention
 from traces.context import TraceInContext
 from traces.evidence import Evidence
 
-Aggregation = Literal["min", "product", "last", "mean"]
-"""How step scores become one score of a whole trace."""
 NO_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType({})
 """Of families whose name says all."""
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference.checkpoints import (
     checkpoint_folder,
-    load_pretrained,
     weights_fingerprint,
 )
 from inference.images import ProblemImages
-from scoring.binding import FAMILIES, Checkpoint, bind, family_names
+from scoring.binding import Checkpoint, bind
 from scoring.engine import Scorer
 from scoring.engine_fit import Overflow
 from scoring.engine_memory import best_device, best_dtype
 from scoring.engine_readers import window_of
 from scoring.families import implicit
-from scoring.families.generic import GenericLayout
+from scoring.families.generic_layout import GenericLayout, named_family
 from scoring.family import Family
 from scoring.image_tokens import ShowsImages
+from scoring.internvl_original import load_tokenizer
+from scoring.names import family_names
 from scoring.recognition import recognise
 from scoring.reference import Reference
 from traces.errors import InputError, ModelRefused, PrmError
@@ -50,7 +50,7 @@ def load_scorer(
 
     Args:
         spec: `hf:PATH_OR_ID`, or the bare path or id.
-        family: a name of `scoring.binding.FAMILIES`, the path of a FILE.toml that describes another
+        family: a name of `scoring.names.FAMILY_NAMES`, the path of a FILE.toml that describes another
             one, or what such a file says; None recognises a PRM by its tokens and heads.
         mode: strict, or medprm-compat: as Med-PRM's released script, its packing included.
         max_tokens: the window a trace must fit into; None takes the model's, at most 4,096 (the
@@ -71,10 +71,10 @@ def load_scorer(
             not have, no room beside the reserve, a reference too many or missing.
         PrmError: a checkpoint cannot be loaded, is not recognised, or of another family or vocabulary.
     """
-    named, compat = named_family(family), _is_compat(mode, reserve)
+    named, compat = named_family(family, mode), _is_compat(mode, reserve)
     try:
         folder = checkpoint_folder(spec.removeprefix("hf:"))
-        tokenizer = load_pretrained(AutoTokenizer, folder)
+        tokenizer = load_tokenizer(folder)
         place = best_device(device)
         chosen = best_dtype(place, "bfloat16" if compat and dtype is None else dtype)
         other = Reference.find(reference, tokenizer) if reference else None
@@ -91,26 +91,6 @@ def load_scorer(
         packing=mode if compat else packing,
         batch_tokens=batch_tokens,
     )
-
-
-def named_family(family: str | GenericLayout | None) -> str | GenericLayout | None:
-    """A family by name, or as its file describes it; None is to be recognised.
-
-    Raises:
-        InputError: no family has that name, and no file either; or the file is faulty.
-    """
-    if not isinstance(family, str) or family in FAMILIES:
-        return family
-    if not family.endswith(".toml"):
-        raise InputError(f'Unknown PRM family "{family}".', remedy=f"take one of {family_names()}")
-    layout = GenericLayout.from_file(Path(family))
-    if layout.name in FAMILIES:
-        raise InputError(
-            f'The family file takes the name "{layout.name}", which is a family of its own.',
-            where=family,
-            remedy="name it otherwise",
-        )
-    return layout
 
 
 def _limit(family: Family, asked: int | None, *, whole: bool) -> int:

@@ -23,8 +23,8 @@ _TRIED: Final = (
 class Reference:
     """A checkpoint that another one is held against."""
 
-    spec: str
-    """As the user named it, without `hf:`."""
+    name: str
+    """Its path or hub id."""
     folder: Path
     """Where it lies."""
 
@@ -52,7 +52,8 @@ class Reference:
 
     def settings(self) -> Mapping[str, Any]:
         """Which one it is, for the labeler's configuration."""
-        return {"reference": self.spec, "reference_weights": weights_fingerprint(self.folder)}
+        weights = weights_fingerprint(self.folder)
+        return {"reference": f"hf:{self.name}", "reference_weights": weights}
 
 
 def difference(own: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:

@@ -17,9 +17,9 @@ from inference.checkpoints import (
 from inference.json_server import JsonServer
 from scoring.binding import Checkpoint, bind
 from scoring.engine_fit import FitRules, Overflow
-from scoring.families.generic import GenericLayout
+from scoring.families.generic_layout import GenericLayout, named_family
 from scoring.family import Family
-from scoring.loading import DEFAULT_WINDOW, named_family, told_family
+from scoring.loading import DEFAULT_WINDOW, told_family
 from scoring.served import Servable
 from scoring.server_routes import Route, route_of
 from scoring.server_scorer import ServedCheckpoint, ServerScorer

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring.families.generic import Generic, GenericLayout
+from scoring.families.generic import Generic
+from scoring.families.generic_layout import GenericLayout
 from scoring.families.math_shepherd import MathShepherd
 from scoring.families.medprm import MedPrm
 from scoring.families.medprm_orm import MedPrmOrm

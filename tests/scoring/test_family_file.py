@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from scoring import load_scorer
-from scoring.families.generic import Generic, GenericLayout
+from scoring.families.generic import Generic
+from scoring.families.generic_layout import GenericLayout
 from tests.scoring.golden_cases import trace
 from tests.scoring.golden_tokenizers import llama31, mistral, qwen25
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer

@@ -182,7 +182,7 @@ def test_checkpoints_give_the_same_scores_and_name_both_weights(folders: tuple[s
     scorer = load_scorer(model, family="eurusprm-stage2", reference=f"hf:{reference}")
     stored = scorer.config()
     assert (stored["family"], scorer.family.aggregation) == ("eurusprm-stage2", "last")
-    assert (stored["coefficient"], stored["reference"]) == (0.001, reference)
+    assert (stored["coefficient"], stored["reference"]) == (0.001, f"hf:{reference}")
     assert stored["weights"] != stored["reference_weights"]
     assert stored["reference_weights"].startswith("sha256:")
     [label] = scorer.score([CONTEXT])
