@@ -36,7 +36,7 @@ _TEXT: dict[str, Any] = {
     "max_position_embeddings": 512,
     "initializer_range": 0.35,
 }
-_TOWER: dict[str, Any] = {
+TOWER: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -76,7 +76,7 @@ def _llava_processor(tokenizer: Any) -> Any:
 
 def _llava(tokenizer: Any, text: dict[str, Any]) -> Any:
     config = hf.LlavaConfig(
-        vision_config=hf.CLIPVisionConfig(image_size=28, patch_size=14, **_TOWER),
+        vision_config=hf.CLIPVisionConfig(image_size=28, patch_size=14, **TOWER),
         text_config=hf.LlamaConfig(**text),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=4,
@@ -84,7 +84,8 @@ def _llava(tokenizer: Any, text: dict[str, Any]) -> Any:
     return hf.LlavaForConditionalGeneration(config)
 
 
-def _qwen_processor(tokenizer: Any) -> Any:
+def qwen_processor(tokenizer: Any) -> Any:
+    """Images in patches, as many as fit the picture."""
     images = hf.Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 6)
     return images_only(hf.Qwen2VLProcessor)(images, tokenizer, None)
 
@@ -112,7 +113,7 @@ def _gemma(tokenizer: Any, text: dict[str, Any]) -> Any:
         text_config=hf.Gemma3TextConfig(
             **text, head_dim=8, query_pre_attn_scalar=8, sliding_window=512
         ),
-        vision_config=hf.SiglipVisionConfig(image_size=28, patch_size=7, **_TOWER),
+        vision_config=hf.SiglipVisionConfig(image_size=28, patch_size=7, **TOWER),
         mm_tokens_per_image=4,
         boi_token_index=tokenizer.convert_tokens_to_ids(GEMMA["boi_token"]),
         eoi_token_index=tokenizer.convert_tokens_to_ids(GEMMA["eoi_token"]),
@@ -131,7 +132,7 @@ def _internvl_processor(tokenizer: Any) -> Any:
 def _internvl(tokenizer: Any, text: dict[str, Any]) -> Any:
     config = hf.InternVLConfig(
         vision_config=hf.InternVLVisionConfig(
-            image_size=[28, 28], patch_size=[14, 14], **_TOWER, use_qk_norm=False
+            image_size=[28, 28], patch_size=[14, 14], **TOWER, use_qk_norm=False
         ),
         text_config=hf.Qwen2Config(**text),
         image_token_id=tokenizer.convert_tokens_to_ids(INTERNVL["context_image_token"]),
@@ -166,16 +167,16 @@ INTERNVL = {
 KINDS = {
     "llava": Kind("<image>\n", {"image_token": "<image>"}, _llava_processor, _llava),
     "qwen2_vl": Kind(
-        "<|vision_start|><|image_pad|><|vision_end|>", QWEN, _qwen_processor, _qwen, {}
+        "<|vision_start|><|image_pad|><|vision_end|>", QWEN, qwen_processor, _qwen, {}
     ),
     "gemma3": Kind("<|boi|>", GEMMA, _gemma_processor, _gemma),
     "internvl": Kind("<IMG_CONTEXT>\n", INTERNVL, _internvl_processor, _internvl, {"image_seq_length": 1}),
 }  # fmt: skip
 
 
-def tiny_vision(kind: str, *, seed: int = 0, **changes: Any) -> tuple[Any, Any]:
+def tiny_vision(kind: str | Kind, *, seed: int = 0, **changes: Any) -> tuple[Any, Any]:
     """A random image-text model and its processor."""
-    made = KINDS[kind]
+    made = KINDS[kind] if isinstance(kind, str) else kind
     tokenizer = tiny_tokenizer(extra=list(made.tokens.values()))
     tokenizer.model_specific_special_tokens = dict(made.tokens)
     tokenizer.extra_special_tokens = []
