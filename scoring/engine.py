@@ -129,7 +129,7 @@ class Scorer:
 
     def expected_work(self, contexts: Iterable[TraceInContext]) -> Mapping[str, float]:
         """Operations that each trace will take, by its id, told from the length of its texts."""
-        return expected_work(contexts, self.work)
+        return expected_work(contexts, self.work, documents=self._family.takes_documents)
 
     def refuse_over_length(self, contexts: Iterable[TraceInContext]) -> None:
         """With `--overflow error`: look at all traces before any is scored.

@@ -46,15 +46,22 @@ class LayerWork:
         return self.per_token * count + self.per_pair * (count * behind + count * (count + 1) / 2)
 
 
-def expected_work(contexts: Iterable[TraceInContext], work: LayerWork) -> Mapping[str, float]:
+def expected_work(
+    contexts: Iterable[TraceInContext], work: LayerWork, *, documents: bool = True
+) -> Mapping[str, float]:
     """Operations that each trace will take, by its id, told from the length of its texts.
 
     What a problem's candidates share is divided among those that come together.
+
+    Args:
+        contexts: the traces.
+        work: what a token costs.
+        documents: whether evidence stands in the prompt.
     """
     expected: dict[str, float] = {}
     for _, together in groupby(contexts, key=lambda context: context.problem.id):
         candidates = list(together)
-        shared = _shared_characters(candidates[0]) / _CHARACTERS
+        shared = _shared_characters(candidates[0], documents) / _CHARACTERS
         part = work.tokens(shared) / len(candidates)
         for context in candidates:
             own = sum(map(len, context.trace.steps)) / _CHARACTERS
@@ -62,8 +69,9 @@ def expected_work(contexts: Iterable[TraceInContext], work: LayerWork) -> Mappin
     return expected
 
 
-def _shared_characters(context: TraceInContext) -> int:
-    """Characters of question, options and evidence."""
+def _shared_characters(context: TraceInContext, documents: bool) -> int:
+    """Characters of question, options and, where it is shown, evidence."""
     problem = context.problem
-    texts = (problem.question, *problem.options, *(e.passage.text for e in context.evidence))
+    evidence = context.evidence if documents else ()
+    texts = (problem.question, *problem.options, *(each.passage.text for each in evidence))
     return sum(map(len, texts))

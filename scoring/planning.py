@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -13,10 +13,13 @@ from scoring.engine_fit import Fitted, fit
 from scoring.engine_tree import plant
 from scoring.family import CannotLayOut, LaidOutTrace
 from traces.context import TraceInContext
+from traces.evidence import Evidence
 
 _LOOKED_AT = 2_000
 """Traces that are laid out at most; of a larger dataset every so-manieth problem stands for all."""
 _SAMPLE_SECONDS = 20.0
+_ENDLESS = 1 << 30
+"""Tokens that no trace has and no window holds."""
 _LIMITS = (1024, 2048, 4096, 8192, 16384, 32768)
 
 
@@ -87,7 +90,7 @@ class _Lengths:
     whole: int
     """With all its documents, and with the reserve that the rules keep free."""
     bare: int
-    """Without any; as `whole` if it has none."""
+    """With as few as the rules allow; as `whole` if it has none."""
 
 
 def plan_scoring(
@@ -162,14 +165,29 @@ def _lay_out(
             whole = family.lay_out(context, evidence)
         except CannotLayOut:
             continue  # counted by what is missing among the lengths
-        bare = family.lay_out(context, ()) if evidence else whole
         longest = max(longest, len(whole.ids))
         found = fit(family, context, scorer.rules)
         if isinstance(found, Fitted) and any(found.laid_out.read_at):
             laid_out.append(found.laid_out)
-        kept_free = max(0, scorer.rules.reserve - len(bare.ids)) if evidence else 0
-        lengths.append(_Lengths(len(whole.ids) + kept_free, len(bare.ids)))
+        lengths.append(_lengths(scorer, context, evidence, len(whole.ids)))
     return laid_out, lengths, longest
+
+
+def _lengths(
+    scorer: Scorer, context: TraceInContext, evidence: Sequence[Evidence], whole: int
+) -> _Lengths:
+    """The lengths of a trace that has `whole` tokens with all its documents."""
+    if not evidence:
+        return _Lengths(whole, whole)
+    rules = scorer.rules
+    if rules.packing == "medprm-compat":
+        # The published rule takes the same documents whatever the window: no more give way to it.
+        packed = fit(scorer.family, context, replace(rules, max_tokens=_ENDLESS))
+        if isinstance(packed, Fitted):
+            size = len(packed.laid_out.ids)
+            return _Lengths(_ENDLESS if packed.dropped else size, size)
+    bare = len(scorer.family.lay_out(context, ()).ids)
+    return _Lengths(whole + max(0, rules.reserve - bare), bare)
 
 
 def _limits(scorer: Scorer) -> list[int]:

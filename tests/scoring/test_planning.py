@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from scoring.engine import Scorer
 from scoring.engine_work import LayerWork, expected_work
 from scoring.families.medprm import MedPrm
+from scoring.families.medprm_compat import MedPrmCompat
 from scoring.planning import plan_scoring
 from tests.tiny_models import tiny_llama, tiny_tokenizer
 from traces.context import TraceInContext
@@ -50,6 +52,47 @@ def test_counts_are_those_of_the_run(scorer: Scorer, pool: list[TraceInContext])
     assert plan.limits[0].shortened
     sizes = [len(family.lay_out(one, one.evidence).ids) for one in pool]
     assert plan.longest == max(sizes)
+
+
+@pytest.mark.slow
+def test_counts_are_those_of_the_run_with_the_published_packing(
+    scorer: Scorer, pool: list[TraceInContext]
+) -> None:
+    """Its documents follow from the published window alone: another limit drops none."""
+    tokenizer = tiny_tokenizer(extra=[" ки"])
+    model = tiny_llama(tokenizer, max_position_embeddings=4096)
+    family = MedPrmCompat(tokenizer, model)
+    wide = [
+        replace(one, evidence=tuple(
+            replace(each, passage=replace(each.passage, text=each.passage.text * 12))
+            for each in one.evidence
+        ))
+        for one in pool
+    ]  # fmt: skip
+    rules: dict[str, Any] = {"packing": "medprm-compat"}
+    plan = plan_scoring(
+        Scorer(family, max_tokens=2048, **rules), wide, traces=len(wide), sample_seconds=0.01
+    )
+    counts = set()
+    for at in plan.limits:
+        labels = list(Scorer(family, max_tokens=at.max_tokens, **rules).score(wide))
+        abstained = sum(label.abstention is not None for label in labels)
+        shortened = sum(bool(label.meta.get("documents_dropped")) for label in labels)
+        assert (at.abstained, at.shortened) == (abstained, shortened), at.max_tokens
+        counts.add((at.abstained, at.shortened))
+    assert len(counts) > 1
+    assert plan.limits[-1].shortened
+
+
+def test_time_left_weighs_documents_only_where_they_are_shown(
+    scorer: Scorer, pool: list[TraceInContext]
+) -> None:
+    bare = [replace(context, evidence=()) for context in pool]
+    shown = expected_work(pool, scorer.work)
+    unseen = expected_work(pool, scorer.work, documents=False)
+    assert unseen == expected_work(bare, scorer.work)
+    assert unseen != shown
+    assert scorer.expected_work(pool) == shown
 
 
 def test_a_reserve_shortens_more(scorer: Scorer, pool: list[TraceInContext]) -> None:
