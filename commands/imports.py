@@ -96,6 +96,23 @@ def _policy(neutral: str) -> NeutralPolicy:
     return NeutralPolicy(neutral)
 
 
+def _require_own_names(files: list[Path]) -> None:
+    """A dataset knows a file by its base name: a second one would stand for a new version of the first.
+
+    Raises:
+        InputError: two files of the call are called the same.
+    """
+    seen: dict[str, Path] = {}
+    for path in files:
+        if path.name in seen:
+            raise InputError(
+                f"Two files of this call are called '{path.name}', and a dataset knows a file by its name.",
+                where=f"{seen[path.name]} and {path}",
+                remedy="rename one of them, or import it into another --dataset",
+            )
+        seen[path.name] = path
+
+
 def _import_traces(
     workspace: Workspace,
     format: str,
@@ -107,8 +124,10 @@ def _import_traces(
 ) -> Outcome:
     from formats import read_file, source_file
 
+    _require_own_names(files)
     tally = Tally("import", dataset)
     rejected: list[RejectedRow] = []
+    removed = 0
     # The same file under another policy is another source; the default stands for no option.
     options = {name: value for name, value in given.items() if value and value != "keep"}
     # Before the store: a slip of the pen must not leave a workspace behind.
@@ -128,6 +147,7 @@ def _import_traces(
                 )
                 tally.done += outcome.done
                 tally.unchanged += outcome.unchanged
+                removed += outcome.removed
                 rejected.extend(outcome.rejected)
         summary = store.import_summary(dataset)
     tally.failed = sum(not row.imported for row in rejected)
@@ -136,10 +156,12 @@ def _import_traces(
         with_error=summary.with_error,
         without_error=summary.without_error,
         unlabelled=summary.unlabelled,
+        removed=removed,
         rejected=[row_document(row) for row in rejected],
     )
+    gone = f", {removed} removed (no longer in the file)" if removed else ""
     words = [
-        f"import: {tally.done} new, {tally.unchanged} unchanged; dataset '{dataset}' now has "
+        f"import: {tally.done} new, {tally.unchanged} unchanged{gone}; dataset '{dataset}' now has "
         f"{summary.traces} traces: {summary.with_error} with an error, "
         f"{summary.without_error} without, {summary.unlabelled} without usable gold",
         *rejection_lines(rejected),

@@ -94,7 +94,7 @@ def source_file(path: Path, format: str, options: Mapping[str, Any]) -> SourceFi
             where=str(path),
             remedy="name a file that you may read",
         ) from error
-    return SourceFile(path.name, digest, format, dict(options))
+    return SourceFile(path.name, digest, format, dict(options), str(path))
 
 
 def checked_rows(

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, exists, select, update
 
+from storage import checks
 from storage.bulk import delete_where_in, insert_keyed, insert_rows
 from storage.codecs.problems import problem_columns, trace_columns
 from storage.evidence_sets import SetColumns, check_set, delete_orphans, store_sets
@@ -84,13 +85,15 @@ class ImportRun:
             if isinstance(row, RejectedRow):
                 self._rejected.append(row)
                 continue
-            for labeler, _ in row.labels:
-                self._declare(labeler)
             try:
-                usable.append(self._check(row))
+                checked = self._check(row)
             except InputError as fault:
                 rejected = RejectedRow(self._file, row.line, row.trace.id, fault.what)
                 self._rejected.append(rejected)
+                continue
+            for labeler, _ in row.labels:
+                self._declare(labeler)
+            usable.append(checked)
         if usable:
             self._store(usable)
 
@@ -126,6 +129,7 @@ class ImportRun:
         trace_row, steps = trace_columns(trace, problem_row["digest"])
         labels: dict[str, LabelColumns] = {}
         for labeler, label in row.labels:
+            checks.name(labeler.name, "The labeler name")
             if label.trace_id != trace.id or labeler.name in labels:
                 raise InputError(
                     f"The labels of {labeler.name!r} do not belong to this trace alone."

@@ -53,7 +53,7 @@ def import_file(
                 remedy="import it with --replace, or under another --dataset",
             )
     source_pk = _put_source(connection, owner, stored, columns)
-    run = ImportRun(connection, owner, source_pk, source.name)
+    run = ImportRun(connection, owner, source_pk, source.path or source.name)
     for chunk in chunks(rows, _CHUNK):
         run.add(chunk)
     outcome = run.finish()

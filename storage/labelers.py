@@ -29,7 +29,7 @@ def labeler_row(connection: Connection, dataset: int, name: str) -> Row[Any]:
     return found
 
 
-DECLARE_REMEDY = "give this one another --name, or drop the old labels with --replace"
+DECLARE_REMEDY = "give this one another name, or drop the old labels with --replace"
 
 
 def declare(

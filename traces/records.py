@@ -40,6 +40,8 @@ class SourceFile:
     """The format it was read as."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The options it was read with (strict JSON), e.g. the subset."""
+    path: str | None = None
+    """The file as the user named it, for what is said about its rows; None if that is its name."""
 
 
 @dataclass(frozen=True, slots=True)
