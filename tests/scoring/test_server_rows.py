@@ -55,6 +55,12 @@ def test_pooling_gives_a_row_a_token_or_a_row_a_step_token(flat: bool) -> None:
     assert route.rows(pooled(every[:3]), TRACE) == [(0.0,), (1.0,), (2.0,)]
 
 
+def test_a_step_token_that_stands_in_the_question_has_a_row_too() -> None:
+    trace = LaidOutTrace("t", (9, 5, 9, 7, 9), ((2,), (4,)))
+    reply = {"data": [{"data": [[0.0], [1.0], [2.0]]}]}
+    assert Pooling(of_head(1)).rows(reply, trace) == [(1.0,), (2.0,)]
+
+
 @given(st.integers(0, 20).filter(lambda n: n not in (3, 6)))
 def test_any_other_number_of_rows_is_refused(count: int) -> None:
     with pytest.raises(ModelRefused, match=f"{count} rows for 6 tokens"):
