@@ -24,7 +24,7 @@ from inference.vision_embedding import run
 from tests.tiny_vision import KINDS, drawing, save_vision, shown
 from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
-from traces.continuation import TraceContinuations, Wanted
+from traces.continuation import PolicyText, TraceContinuations, Wanted
 from traces.errors import ModelRefused
 from traces.problem import Problem, Trace
 
@@ -66,20 +66,30 @@ def policy(folder: Path, scans: Path, **changes: Any) -> LocalPolicy:
     return LocalPolicy(str(folder), **settings | changes)
 
 
+@pytest.fixture(scope="module")
+def made(folders: dict[str, Path], scans: Path) -> dict[str, LocalPolicy]:
+    return {kind: policy(folder, scans) for kind, folder in folders.items()}
+
+
 def drawn(
     policy: LocalPolicy, contexts: Sequence[TraceInContext], *, k: int = 2
 ) -> dict[str, TraceContinuations]:
     return {one.trace_id: one for one in policy.continue_traces(contexts, k=k, seed=0)}
 
 
+def texts(drawn: dict[str, TraceContinuations]) -> dict[str, tuple[PolicyText, ...]]:
+    """What was written; what was computed for it depends on the images seen before."""
+    return {name: one.texts for name, one in drawn.items()}
+
+
 @pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])
 def test_greedy_texts_are_those_of_generate(
     kind: str, folders: dict[str, Path], scans: Path
 ) -> None:
-    made = policy(folders[kind], scans, temperature=0.0)
-    assert made.slow_because is None
-    asked = [context(0, "0.png", "1.png"), context(1, "2.png", steps=2), context(2)]
-    got = drawn(made, asked, k=1)
+    greedy = policy(folders[kind], scans, temperature=0.0)
+    assert greedy.slow_because is None
+    asked = [context(0, "0.png", "1.png"), context(1, "2.png", steps=1), context(2, steps=1)]
+    got = drawn(greedy, asked, k=1)
     local = load_local_model(str(folders[kind]))
     assert local.vision is not None
     for one in asked:
@@ -96,59 +106,65 @@ def test_greedy_texts_are_those_of_generate(
             assert text.text == local.tokenizer.decode(new, skip_special_tokens=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])
 def test_the_image_decides_and_not_its_name(
-    kind: str, folders: dict[str, Path], scans: Path, tmp_path: Path
+    kind: str,
+    folders: dict[str, Path],
+    made: dict[str, LocalPolicy],
+    scans: Path,
+    tmp_path: Path,
 ) -> None:
-    made = policy(folders[kind], scans)
-    texts = [
-        [text.text for text in drawn(made, [context(0, *images)], k=4)["t0"].texts]
+    written = [
+        [text.text for text in drawn(made[kind], [context(0, *images)], k=4)["t0"].texts]
         for images in (("0.png",), ("2.png",), ("0.png", "1.png"), ("1.png", "0.png"), ())
     ]
-    assert all(texts[i] != texts[j] for i in range(5) for j in range(i))
+    assert all(written[i] != written[j] for i in range(5) for j in range(i))
     (tmp_path / "other.png").write_bytes((scans / "0.png").read_bytes())
     elsewhere = policy(folders[kind], tmp_path)
     same = drawn(elsewhere, [context(0, "other.png")], k=4)["t0"].texts
-    assert [text.text for text in same] == texts[0]
+    assert [text.text for text in same] == written[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_the_same_whatever_the_batch_and_the_company(
-    kind: str, batch: int, folders: dict[str, Path], scans: Path
+    kind: str, batch: int, folders: dict[str, Path], made: dict[str, LocalPolicy], scans: Path
 ) -> None:
     asked = [context(n, *images) for n, images in enumerate([("0.png",), ("1.png", "2.png"), ()])]
-    wanted = drawn(policy(folders[kind], scans), asked)
+    wanted = texts(drawn(made[kind], asked))
     small = policy(folders[kind], scans, batch_rows=batch, cache_tokens=100 * batch)
-    assert drawn(small, asked[::-1]) == wanted
+    assert texts(drawn(small, asked[::-1])) == wanted
     alone = drawn(small, asked[1:2], k=3)["t1"].texts
-    assert tuple(text for text in alone if text.index < 2) == wanted["t1"].texts
+    assert tuple(text for text in alone if text.index < 2) == wanted["t1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_tokens", [None, 300])
-def test_rounds_draw_the_same_and_compute_an_image_once(
-    cache_tokens: int | None, folders: dict[str, Path], scans: Path
+def test_rounds_draw_the_same(
+    cache_tokens: int | None, folders: dict[str, Path], made: dict[str, LocalPolicy], scans: Path
 ) -> None:
-    made = policy(folders["qwen2_vl"], scans, cache_tokens=cache_tokens)
+    other = policy(folders["qwen2_vl"], scans, cache_tokens=cache_tokens)
     # Two traces of one problem, and one of another with the same text.
     problem = context(0, "0.png").problem
     asked = [context(0, "0.png"), TraceInContext(problem, Trace("t1", problem.id, STEPS[:2]), ()), context(2, "1.png")]  # fmt: skip
-    wanted = drawn(policy(folders["qwen2_vl"], scans), asked)
+    wanted = drawn(made["qwen2_vl"], asked)
     for step in (2, 0, 1):
         ready = [one for one in asked if step < len(one.trace.steps)]
-        for done in made.continue_wanted([(one, [Wanted(step, 0, 2)]) for one in ready], seed=0):
-            texts = wanted[done.trace_id].texts
-            assert done.texts == tuple(text for text in texts if text.step_index == step)
-    made.release(["t0", "t1", "t2"])
+        for done in other.continue_wanted([(one, [Wanted(step, 0, 2)]) for one in ready], seed=0):
+            wholly = wanted[done.trace_id].texts
+            assert done.texts == tuple(text for text in wholly if text.step_index == step)
+    other.release(["t0", "t1", "t2"])
 
 
 def test_a_head_is_prefilled_once_for_all_traces_of_its_problem(
     folders: dict[str, Path], scans: Path
 ) -> None:
-    made = policy(folders["llava"], scans)
+    fresh = policy(folders["llava"], scans)
     problem = context(0, "0.png", "1.png").problem
     asked = [TraceInContext(problem, Trace(f"t{n}", problem.id, STEPS[:1]), ()) for n in range(3)]
-    first, *others = [one.prefilled_tokens for one in made.continue_traces(asked, k=1, seed=0)]
+    first, *others = [one.prefilled_tokens for one in fresh.continue_traces(asked, k=1, seed=0)]
     assert first is not None
     local = load_local_model(str(folders["llava"]))
     assert local.vision is not None
@@ -159,10 +175,11 @@ def test_a_head_is_prefilled_once_for_all_traces_of_its_problem(
 
 
 def test_an_image_that_cannot_be_read_concerns_its_problem_alone(
-    folders: dict[str, Path], scans: Path
+    made: dict[str, LocalPolicy],
 ) -> None:
-    made = policy(folders["llava"], scans)
-    got = drawn(made, [context(0, "0.png"), context(1, "broken.png"), context(2, "none.png")])
+    got = drawn(
+        made["llava"], [context(0, "0.png"), context(1, "broken.png"), context(2, "none.png")]
+    )
     assert got["t0"].abstention is None
     assert len(got["t0"].texts) == 6
     for name, path in (("t1", "broken.png"), ("t2", "none.png")):
@@ -188,11 +205,13 @@ def test_image_tokens_count_for_the_window(tmp_path: Path, scans: Path) -> None:
     assert f"of {fitting}." in over.detail
 
 
-def test_images_that_are_not_shown_change_nothing(folders: dict[str, Path], scans: Path) -> None:
+def test_images_that_are_not_shown_change_nothing(
+    folders: dict[str, Path], made: dict[str, LocalPolicy], scans: Path
+) -> None:
     blind = policy(folders["llava"], scans, images=ProblemImages(scans, shown=False))
-    with_image = drawn(blind, [context(0, "0.png")])
-    assert with_image == drawn(blind, [context(0)])
-    assert with_image != drawn(policy(folders["llava"], scans), [context(0, "0.png")])
+    with_image = texts(drawn(blind, [context(0, "0.png")]))
+    assert with_image == texts(drawn(blind, [context(0)]))
+    assert with_image != texts(drawn(made["llava"], [context(0, "0.png")]))
 
 
 def test_a_text_model_refuses_images(tiny_folder: Path, scans: Path) -> None:
@@ -205,7 +224,7 @@ def local(request: pytest.FixtureRequest, tmp_path: Path) -> LocalModel:
     return load_local_model(str(save_vision(tmp_path, request.param)))
 
 
-def written(engine: Any, local: LocalModel, rule: SamplingRule, **changes: Any) -> list[Any]:
+def by_engine(engine: Any, local: LocalModel, rule: SamplingRule, **changes: Any) -> list[Any]:
     messages = [Message("user", QUESTION, (shown(0), shown(1))), Message("assistant", STEPS[0])]
     [ids], head = local.read([messages])
     rows = tuple(Row(len(ids) - cut, ids[len(ids) - cut :], noise_key(0, "a"), (cut, n)) for cut in (1, 6) for n in range(2))  # fmt: skip
@@ -217,35 +236,38 @@ def written(engine: Any, local: LocalModel, rule: SamplingRule, **changes: Any) 
     return [row for trace in made for row in trace.rows]
 
 
+@pytest.mark.slow
 def test_both_engines_write_the_same_with_every_architecture(local: LocalModel) -> None:
     assert local.vision is not None
     plain = PlainEngine(local.model, local.vision, local.end_ids, slow_because="for comparison")
     rules = [SamplingRule(), SamplingRule(0.9, top_k=20, top_p=0.9)]
     # Before the other engine changes the attention of the model.
-    slow = [written(plain, local, rule) for rule in rules]
-    halted = written(plain, local, rules[1], stop=[slow[1][0].text[-1:]])
+    slow = [by_engine(plain, local, rule) for rule in rules]
+    halted = by_engine(plain, local, rules[1], stop=[slow[1][0].text[-1:]])
     engine = engine_for(local)
     assert isinstance(engine, PrefixEngine)
-    assert [written(engine, local, rule) for rule in rules] == slow
-    assert written(engine, local, rules[1], stop=[slow[1][0].text[-1:]]) == halted != slow[1]
+    assert [by_engine(engine, local, rule) for rule in rules] == slow
+    assert by_engine(engine, local, rules[1], stop=[slow[1][0].text[-1:]]) == halted != slow[1]
     assert {row.finish_reason for row in halted} >= {"stop"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])
 def test_what_is_not_proven_is_written_slowly_and_the_same(
-    kind: str, folders: dict[str, Path], scans: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    folders: dict[str, Path],
+    made: dict[str, LocalPolicy],
+    scans: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = [context(0, "0.png", steps=1), context(1, steps=1)]
-    wanted = drawn(policy(folders[kind], scans), asked)
+    wanted = drawn(made[kind], asked)
     # A mistake in the positions behind images, or in the keys, must not get through the proof.
     monkeypatch.setattr("inference.prefix_sharing_heads.positions_of", lambda *_: torch.tensor([99]))  # fmt: skip
     slow = policy(folders[kind], scans)
     assert slow.slow_because is not None
     assert slow.slow_because.startswith("logits differ by ")
-    got = drawn(slow, asked)
-    assert {name: one.texts for name, one in got.items()} == {
-        name: one.texts for name, one in wanted.items()
-    }
+    assert texts(drawn(slow, asked)) == texts(wanted)
 
 
 def test_what_neither_engine_covers_is_refused(
