@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
+from lab.likelihood import TAU
 from scoring import load_scorer
 from traces.context import TraceInContext
 from traces.labels import StepLabel, TraceLabel, Verdict
-
-TAU: Final = 0.1
-"""A step with a token less likely than this is incorrect."""
 
 
 class LikelihoodJudge:

@@ -1,7 +1,8 @@
 """Step scores from a language model's own likelihood: the lowest token probability of each step.
 
 A model that solves the task writes right steps with confidence, so one improbable token gives a
-wrong step away. The `lab` judge and the `likelihood` PRM family share these functions.
+wrong step away. Training measures a model by these functions, as it stands in memory; the `lab` judge
+and the `likelihood` PRM family run the engine of `scoring`, for which they are the slow check.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lab import prompts
 
 TAU: Final = 0.1
+"""A step with a token less likely than this is incorrect."""
 
 
 @dataclass(frozen=True)
