@@ -37,7 +37,7 @@ class Eye(Protocol):
         """The id whose embedding gives way to what an image looks like."""
 
     def image_ids(self, image: EncodedImage) -> tuple[int, ...]:
-        """What stands for the image in a prompt, placeholders included; told from its size."""
+        """What stands for the image in a prompt, placeholders included."""
 
     def features(self, image: EncodedImage) -> Tensor:
         """`[placeholders, width]`: what is put in the place of each."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -153,7 +153,7 @@ def test_the_window_counts_the_tokens_of_images(folder: Path) -> None:
 
 
 def test_the_whole_window_is_the_default(folder: Path, scorer: Scorer) -> None:
-    assert scorer.config()["max_tokens"] == scorer.window == 2048
+    assert scorer.config()["max_tokens"] == scorer.window == 8192
 
 
 def test_a_plan_counts_images_and_names_those_that_cannot_be_read(scorer: Scorer) -> None:
@@ -226,6 +226,7 @@ def widths(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NAMES = st.lists(st.sampled_from([f"{width}.png" for width in range(20, 90, 10)]), max_size=6)
 
 
+@settings(max_examples=40)
 @given(met=st.lists(NAMES, min_size=1, max_size=6))
 def test_ids_are_equal_where_images_are_and_nowhere_else(
     widths: Path, met: list[list[str]]

@@ -175,6 +175,7 @@ def reference(folder: Path, context: TraceInContext, text: str) -> list[float]:
     return [float(p) for p in torch.softmax(logits[at][:, [plus, minus]].float(), dim=1)[:, 0]]
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_model_itself(folder: Path, scorer: Scorer) -> None:
     labels = {label.trace_id: label for label in scorer.score([c for c, _ in CASES.values()])}
     assert scorer.shares

@@ -54,7 +54,7 @@ def internvl(tokenizer: Any, *, kind: str = "qwen2", **changes: Any) -> Any:
             **{
                 "vocab_size": size, "hidden_size": 8, "intermediate_size": 16,
                 "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-                "max_position_embeddings": 2048, "initializer_range": 0.4,
+                "max_position_embeddings": 8192, "initializer_range": 0.4,
                 "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
             }
             | changes
