@@ -139,6 +139,11 @@ def test_a_model_that_caps_its_logits_is_refused() -> None:
     LanguageHead(evaluating(made(Gemma2Config(final_logit_softcapping=None, **config))))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_no_reason_to_refuse(dtype: torch.dtype) -> None:
+    LanguageHead(tiny_llama(TOKENIZER).to(dtype))
+
+
 def test_the_narrower_window_and_the_work_of_both_hold(tmp_path: Path) -> None:
     pair = family(max_position_embeddings=128)
     assert window_of(pair) == 128
