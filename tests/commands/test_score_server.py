@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,6 +246,23 @@ def test_what_the_server_failed_on_is_retried(
     again = cli("retry", "--base-url", server.url, "--json")
     assert (again.code, again.document["done"]) == (0, 3)
     assert all(label.abstention is None for label in labels(tmp_path).values())
+
+
+@pytest.mark.slow
+def test_retry_of_a_checkpoint_that_is_another_one_now(
+    cli: Cli, score: Score, server: PrmServer, tmp_path: Path, folder: Path
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    server.manners.script = ["ok"] * 8 + ["nan"]
+    assert score("--checkpoint", f"hf:{mine}").code == 1
+    weights = mine / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    server.calls.clear()
+    called = cli("retry", "--base-url", server.url)
+    assert called.code == 2
+    assert "was made with another weights than" in called.err
+    assert server.calls == []
 
 
 @pytest.mark.slow
