@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from commands.batch_setup import BatchOptions, EnqueuedTokens, PollSeconds, StuckHours
+from commands.batch_setup import BATCH, BatchOptions, EnqueuedTokens, PollSeconds, StuckHours
+from commands.idle_options import refuse_idle
 from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.judge_report import judge_report, quote_table
 from commands.judge_run import run_judge
@@ -99,6 +100,7 @@ def judge(
     json_output: Json = False,
 ) -> Outcome:
     """Put verdicts on steps, grounded in the retrieved evidence."""
+    _refuse_idle(ctx, service, votes, escalate)
     asking = Asking(
         prompt,
         evidence_tokens,
@@ -126,3 +128,14 @@ def judge(
         report = judge_report(store, dataset, name)
     words = "\n".join([tally.sentence(), *quote_table(report.get("quotes", {}))])
     return Outcome(tally.document(**report), words, tally.exit_code, json_output)
+
+
+def _refuse_idle(ctx: typer.Context, service: str, votes: int, escalate: str | None) -> None:
+    """Refuse options that nothing would be done with."""
+    if service != BATCH:
+        jobs_only = ("enqueued_tokens", "poll_seconds", "stuck_hours")
+        refuse_idle(ctx, *jobs_only, without=f"--service {BATCH}")
+    if votes < 2:
+        refuse_idle(ctx, "agree", without="--votes N")
+    if escalate is None:
+        refuse_idle(ctx, "escalate_base_url", without="--escalate SPEC")

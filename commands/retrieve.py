@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from commands.idle_options import refuse_idle
 from commands.options import AllowPhi, BaseUrl, Concurrency, Dataset, Encoder, Json, Replace
 from commands.outcome import OK, Outcome, Tally
 from commands.retrieval_options import (
@@ -70,6 +71,9 @@ def retrieve(
             "--query rewrite and --rewriter belong together.",
             remedy="name the model that writes queries: --query rewrite --rewriter openai:MODEL",
         )
+    if rewriter is None:
+        asking = ("budget", "base_url", "concurrency", "allow_phi")
+        refuse_idle(ctx, *asking, without="--query rewrite")
     config = retrieval_config(
         k=k,
         mode=mode,

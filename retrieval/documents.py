@@ -69,7 +69,7 @@ class Listing:
     files: tuple[DocumentFile, ...]
     """Files of types that are read or that a person may believe to be read, in order."""
     problems: tuple[DocumentProblem, ...]
-    """Folders that could not be listed."""
+    """Folders that could not be listed, and links to folders, which are not followed."""
     folders: tuple[Path, ...]
     """Absolute paths of the named folders that could be listed as a whole."""
 
@@ -77,7 +77,8 @@ class Listing:
 def list_files(paths: Iterable[Path | str]) -> Listing:
     """The files of files and folders, in the order given, folders sorted by path.
 
-    Hidden files are passed over; nothing is opened.
+    Hidden files are passed over; nothing is opened. A link to a folder inside a folder is named and
+    not followed: it may lead round in circles, or out of the corpus.
 
     Raises:
         CorpusError: a path does not exist.
@@ -97,12 +98,17 @@ def list_files(paths: Iterable[Path | str]) -> Listing:
             continue
         root = path.resolve()
         faults: list[OSError] = []
-        for file in _files_below(path, faults):
+        links: list[Path] = []
+        for file in _files_below(path, faults, links):
             if _reader(file) is not None or file.suffix.lower() in _EXPECTED:
                 files.append(DocumentFile(file, file.relative_to(path).as_posix(), root))
         problems += [
             DocumentProblem(Path(fault.filename), f"cannot be listed ({fault.strerror})")
             for fault in faults
+        ]
+        problems += [
+            DocumentProblem(link, "is a link to a folder and not followed: add that folder itself")
+            for link in sorted(links)
         ]
         if not faults:
             folders.append(root)
@@ -150,10 +156,11 @@ def same_name(other: str) -> str:
     return f"has the same name as '{other}': add its parent folder instead"
 
 
-def _files_below(folder: Path, faults: list[OSError]) -> list[Path]:
+def _files_below(folder: Path, faults: list[OSError], links: list[Path]) -> list[Path]:
     found: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=faults.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        links += [path for name in folders if (path := Path(parent, name)).is_symlink()]
         found += [Path(parent, name) for name in files if not name.startswith(".")]
     return sorted(found, key=lambda file: file.relative_to(folder).parts)
 

@@ -175,3 +175,28 @@ def test_a_wrong_key_is_one_clear_error(
         assert unknown.code == 2
         assert "nope" in unknown.err
     assert all(row["name"] != "judge" for row in cli("status", "--json").document["labelers"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("429_daily", "used up"),
+        ("400_bad_key", "check the key in GEMINI_API_KEY"),
+        ("404", "check the model name"),
+    ],
+)
+def test_what_concerns_all_calls_stops_it_and_the_rest_is_done_later(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
+) -> None:
+    assert cli("import", "traces", many_traces(tmp_path / "t.jsonl", 5), "--dataset", "d").code == 0
+    with GeminiServer(script=["ok", fault]) as server:
+        monkeypatch.setenv("GEMINI_API_KEY", "k3y-of-mine")
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.url)
+        stopped = cli(*JUDGE, "--concurrency", "1")
+        assert (stopped.code, stopped.document["done"], stopped.document["failed"]) == (1, 1, 4)
+        assert said in " ".join(stopped.err.split())
+        assert len(server.calls) == 2, "no further call, and no retry"
+        again = cli(*JUDGE)
+        assert (again.code, again.document["done"], again.document["unchanged"]) == (0, 4, 1)
+    assert set(server.billed.values()) == {1}

@@ -88,3 +88,43 @@ def test_evidence_that_came_with_the_rows_is_evidence(
             judge = ("judge", "--dataset", path.stem, "--judge", "openai:m")
             told = cli(*judge, "--base-url", server.url).err
         assert ("ungrounded" in told) is warned
+
+
+JUDGE = ("judge", "--dataset", "d", "--judge", "gemini:gemini-3.5-flash-lite")
+RETRIEVE = ("retrieve", "--dataset", "d", "--mode", "bm25")
+
+
+@pytest.mark.parametrize(
+    ("argv", "idle", "missing"),
+    [
+        ((*JUDGE, "--enqueued-tokens", "5"), "--enqueued-tokens", "--service batch"),
+        ((*JUDGE, "--poll-seconds", "30"), "--poll-seconds", "--service batch"),
+        ((*JUDGE, "--stuck-hours", "3", "--service", "flex"), "--stuck-hours", "--service batch"),
+        ((*JUDGE, "--agree", "2"), "--agree", "--votes N"),
+        ((*JUDGE, "--escalate-base-url", "http://h"), "--escalate-base-url", "--escalate SPEC"),
+        ((*RETRIEVE, "--budget", "1"), "--budget", "--query rewrite"),
+        ((*RETRIEVE, "--base-url", "http://h"), "--base-url", "--query rewrite"),
+        ((*RETRIEVE, "--query", "step", "--concurrency", "2"), "--concurrency", "--query rewrite"),
+        ((*RETRIEVE, "--allow-phi"), "--allow-phi", "--query rewrite"),
+    ],
+)
+def test_an_option_that_nothing_is_done_with_is_refused(
+    cli: Cli, tmp_path: Path, argv: tuple[str, ...], idle: str, missing: str
+) -> None:
+    called = cli(*argv, "--json")
+    assert called.code == 2
+    error = called.document["error"]
+    assert error["where"] == idle
+    assert idle in error["what"]
+    assert missing in error["remedy"]
+    assert not (tmp_path / "w").exists()
+
+
+def test_idle_defaults_of_the_workspace_are_no_order(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "stepgold.toml").write_text("[judge]\nstuck_hours = 3\n")
+    (tmp_path / "t.jsonl").write_text('{"id": "a", "problem": "?", "steps": ["b"]}')
+    assert cli("import", "traces", tmp_path / "t.jsonl", "--dataset", "d").code == 0
+    called = cli(*JUDGE)
+    assert called.code == 2
+    assert "No Gemini key" in called.err, "it came as far as that"

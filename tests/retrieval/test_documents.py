@@ -348,3 +348,20 @@ def test_a_named_pipe_is_named_and_never_waited_for(tmp_path: Path) -> None:
     ]
     with pytest.raises(OSError, match="pipe"):
         file_hash(tmp_path / "a.txt")
+
+
+def test_a_link_to_a_folder_is_named_and_not_followed(tmp_path: Path) -> None:
+    corpus, other = tmp_path / "corpus", tmp_path / "other"
+    for folder in (corpus, other):
+        folder.mkdir()
+        (folder / "a.txt").write_text("Some text.")
+    (corpus / "linked").symlink_to(other)
+    (corpus / "round").symlink_to(corpus)
+    (corpus / ".hidden").symlink_to(other)
+    (corpus / "file.txt").symlink_to(other / "a.txt")
+    listing = list_files([corpus])
+    assert [file.name for file in listing.files] == ["a.txt", "file.txt"]
+    assert [problem.path for problem in listing.problems] == [corpus / "linked", corpus / "round"]
+    assert all("add that folder itself" in problem.reason for problem in listing.problems)
+    # a link that is named by the user is the folder behind it
+    assert [file.name for file in list_files([corpus / "linked"]).files] == ["a.txt"]
