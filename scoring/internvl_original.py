@@ -106,7 +106,7 @@ def converted_config(said: Mapping[str, Any], *, placeholder: int) -> InternVLCo
             f'InternVL over "{kind}" with pixel shuffle {said.get("ps_version", "v1")} is not known here.',
             remedy="take InternVL 2.5 or 3 (over InternLM2, Llama or Qwen2)",
         )
-    side = said.get("force_image_size") or vision["image_size"]
+    side = tile_side(said)
     patches = (side // vision["patch_size"]) ** 2
     ratio = said["downsample_ratio"]
     known = _known(_TEXT[kind], text)
@@ -126,6 +126,11 @@ def converted_config(said: Mapping[str, Any], *, placeholder: int) -> InternVLCo
     )
 
 
+def tile_side(said: Mapping[str, Any]) -> int:
+    """Pixels of a tile's side, as config.json says."""
+    return int(said.get("force_image_size") or said["vision_config"]["image_size"])
+
+
 def load_original(folder: Path, config: InternVLConfig, dtype: torch.dtype) -> Any:
     """The model with the weights of an original checkpoint, in evaluation mode on the processor.
 
@@ -137,8 +142,9 @@ def load_original(folder: Path, config: InternVLConfig, dtype: torch.dtype) -> A
         for file in sorted(folder.glob("*.safetensors"))
         for name, value in _converted(file, config)
     }
+    kind: Any = InternVLForConditionalGeneration
     with quiet():
-        model, report = InternVLForConditionalGeneration.from_pretrained(
+        model, report = kind.from_pretrained(
             None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
         )
     wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
@@ -182,5 +188,6 @@ def _parts(name: str, joint: str, parts: tuple[Tensor, ...]) -> Iterator[tuple[s
 def _of_groups(joint: Tensor, text: Any) -> tuple[Tensor, ...]:
     """InternLM2's joint matrix: for each key-value head its queries' rows, its keys', its values'."""
     groups = text.num_attention_heads // text.num_key_value_heads
-    rows = joint.unflatten(0, (text.num_key_value_heads, groups + 2, -1))
+    heads = text.num_key_value_heads
+    rows = joint.view(heads, groups + 2, -1, *joint.shape[1:])
     return rows[:, :groups].flatten(0, 2), rows[:, -2].flatten(0, 1), rows[:, -1].flatten(0, 1)

@@ -14,7 +14,7 @@ from inference.vision_embedding import text_model
 from inference.vision_loading import load_processor
 from scoring.families.visualprm import SYSTEM, SYSTEM_OF_TEMPLATE, VisualPrm
 from scoring.image_tokens import GrownEmbedding, ImageTokens
-from scoring.internvl_original import MODEL_TYPE, converted_config, load_original
+from scoring.internvl_original import MODEL_TYPE, converted_config, load_original, tile_side
 from scoring.model_eye import ModelEye, PictureReader, ProcessorReader, TileReader
 from scoring.tokens import single_token
 from traces.errors import ModelRefused, PrmError
@@ -60,7 +60,7 @@ def _original(it: Checkpoint, said: Mapping[str, Any]) -> VisualPrm:
             remedy='state it there as "system_message"',
         )
     config = converted_config(said, placeholder=placeholder)
-    side = config.vision_config.image_size[0]
+    side = tile_side(said)
     tiles: Any = GotOcr2ImageProcessorPil
     cut = tiles(
         size={"height": side, "width": side},
