@@ -14,7 +14,7 @@ PATH_KEYS = frozenset(
 )
 """Keys whose relative paths start from the folder of the TOML file."""
 
-SPEC_KEYS = frozenset({"checkpoint", "judge", "policy", "prm", "rewriter"})
+SPEC_KEYS = frozenset({"checkpoint", "judge", "policy", "prm", "reference", "rewriter"})
 """Keys that hold a model spec, of which `hf:` may name a relative path."""
 
 HIDDEN_KEYS = frozenset({"json", "help"})

@@ -152,3 +152,14 @@ def test_a_server_is_no_place_for_it(scored: Cli, cli: Cli, pair: Pair) -> None:
         called = cli(*on, *options)
         assert called.code == 2
         assert "this machine" in called.err
+
+
+@pytest.mark.slow
+def test_a_table_names_both_models_beside_its_file(scored: Cli, cli: Cli, tmp_path: Path) -> None:
+    for seed, name in enumerate(("model", "other")):
+        saved(tmp_path / name, seed)
+    config = tmp_path / "run.toml"
+    config.write_text('[score]\ndataset = "d"\nprm = "hf:model"\nreference = "hf:other"\n')
+    called = cli("run", config, "--json")
+    assert called.code == 0, called.err
+    assert stored(tmp_path)[0]["reference"] == f"hf:{tmp_path / 'other'}"
