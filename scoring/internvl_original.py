@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
@@ -97,6 +97,7 @@ def converted_config(said: Mapping[str, Any], *, placeholder: int) -> InternVLCo
         placeholder: the id of `<IMG_CONTEXT>`.
 
     Raises:
+        KeyError: something is not said.
         PrmError: a part of it is of a kind that transformers does not have.
     """
     text, vision = dict(said["llm_config"]), dict(said["vision_config"])
@@ -135,13 +136,16 @@ def load_original(folder: Path, config: InternVLConfig, dtype: torch.dtype) -> A
     """The model with the weights of an original checkpoint, in evaluation mode on the processor.
 
     Raises:
-        PrmError: weights are missing, or some have no place.
+        PrmError: weights cannot be read, are missing, or have no place.
     """
-    weights = {
-        name: value.to(dtype)
-        for file in sorted(folder.glob("*.safetensors"))
-        for name, value in _converted(file, config)
-    }
+    try:
+        weights = {
+            name: value.to(dtype)
+            for file in sorted(folder.glob("*.safetensors"))
+            for name, value in _converted(file, config)
+        }
+    except (OSError, SafetensorError) as fault:
+        raise PrmError(f"The weights cannot be read: {fault}", where=str(folder)) from fault
     kind: Any = InternVLForConditionalGeneration
     with quiet():
         model, report = kind.from_pretrained(

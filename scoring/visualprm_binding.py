@@ -59,7 +59,12 @@ def _original(it: Checkpoint, said: Mapping[str, Any]) -> VisualPrm:
             where=str(it.folder / CONFIG),
             remedy='state it there as "system_message"',
         )
-    config = converted_config(said, placeholder=placeholder)
+    try:
+        config = converted_config(said, placeholder=placeholder)
+    except KeyError as fault:
+        raise PrmError(
+            f"The checkpoint's configuration does not say {fault}.", where=str(it.folder / CONFIG)
+        ) from fault
     side = tile_side(said)
     tiles: Any = GotOcr2ImageProcessorPil
     cut = tiles(

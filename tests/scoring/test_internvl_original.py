@@ -177,6 +177,7 @@ def test_the_template_of_the_checkpoint_gives_the_system_turn(original: tuple[Pa
         ({"template": "mine"}, "system turn"),
         ({"ps_version": "v1"}, 'over "Qwen2ForCausalLM" with pixel shuffle v1'),
         ({"llm_config": {"architectures": ["Phi3ForCausalLM"]}}, '"Phi3ForCausalLM" .* not known'),
+        ({"vision_config": {"image_size": 28}}, "does not say 'patch_size'"),
     ],
 )
 def test_what_is_not_known_is_refused(
@@ -198,6 +199,14 @@ def test_a_weight_missing_or_too_many_is_refused(
     (where / "model.safetensors").unlink()
     save_file(weights, where / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(PrmError, match=r"^1 weights .*(linear_1\.bias|mlp1\.7\.bias)"):
+        load_scorer(str(where))
+
+
+def test_damaged_weights_are_told(original: tuple[Path, Any], tmp_path: Path) -> None:
+    where = Path(changed(original, tmp_path))
+    (where / "model.safetensors").unlink()
+    (where / "model.safetensors").write_bytes(b"12345678 no tensors")
+    with pytest.raises(PrmError, match="weights cannot be read"):
         load_scorer(str(where))
 
 
