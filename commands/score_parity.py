@@ -81,13 +81,13 @@ def pass_gate(
     A stored gate holds for the same server, the same model there and the same checkpoint, if it looked
     at as many traces and differed by no more than is asked now.
 
-    `anew` says that what is stored under the name gives way.
+    `anew` says that another labeler of the name gives way.
 
     Raises:
         InputError: the labeler is another one.
         PrmError: the server does not score as the checkpoint does; nothing was stored.
     """
-    earlier = None if anew else _stored_gate(store, dataset, labeler, scorer)
+    earlier = _stored_gate(store, dataset, labeler, scorer, anew=anew)
     if earlier is not None and _holds(earlier, scorer, served):
         scorer.reading, scorer.parity = earlier["reading"], earlier
         return
@@ -99,17 +99,19 @@ def pass_gate(
 
 
 def _stored_gate(
-    store: Store, dataset: str, name: str, scorer: ServerScorer
+    store: Store, dataset: str, name: str, scorer: ServerScorer, *, anew: bool
 ) -> Mapping[str, Any] | None:
     """What an earlier gate of this very labeler found; None where there is none.
 
     Raises:
-        InputError: the name belongs to another labeler.
+        InputError: the name belongs to another labeler, which does not give way.
     """
     for row in store.labelers(dataset):
         if row.labeler.name != name:
             continue
         if _without(row.labeler.config) != _without(scorer.config()):
+            if anew:
+                return None
             # Before the weights are loaded for a gate that could store nothing.
             config = scorer.config()
             store.declare_labeler(

@@ -176,6 +176,10 @@ def test_another_checkpoint_is_another_labeler(
     assert called.code == 2
     assert "prm" in called.document["error"]["what"]
     assert server.calls == [], "refused before anything is loaded or sent"
+    assert score("--replace").document["unchanged"] == 8, "it is the same one: nothing gives way"
+    assert server.calls == []
+    options = ("--checkpoint", f"hf:{mine}", "--replace", "--parity-limit", "1")
+    assert score(*options).document["done"] == 8
 
 
 @pytest.mark.parametrize(
