@@ -8,9 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from benchmarks import continuation_engine, continuation_strategies
+from benchmarks import continuation_engine, continuation_strategies, continuation_vision
 
-PARTS = {"engine": continuation_engine.main, "strategies": continuation_strategies.main}
+PARTS = {
+    "engine": continuation_engine.main,
+    "strategies": continuation_strategies.main,
+    "vision": continuation_vision.main,
+}
 
 
 def main(argv: Sequence[str]) -> None:

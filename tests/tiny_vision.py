@@ -192,10 +192,10 @@ def tiny_vision(kind: str | Kind, *, seed: int = 0, **changes: Any) -> tuple[Any
     return evaluating(made.model(tokenizer, text)), processor
 
 
-def save_vision(folder: Path, kind: str, **changes: Any) -> Path:
+def save_vision(folder: Path, kind: str | Kind, **changes: Any) -> Path:
     """Write a tiny image-text checkpoint, processor included."""
     model, processor = tiny_vision(kind, **changes)
-    spread = KINDS[kind].spread
+    spread = (KINDS[kind] if isinstance(kind, str) else kind).spread
     if spread is None:
         processor.save_pretrained(folder)  # the newer layout: all in processor_config.json
         return save(folder, processor.tokenizer, model)

@@ -15,12 +15,13 @@ from inference.local_model import LocalModel, load_local_model
 from inference.local_policy import LocalPolicy
 from inference.noise import noise_key
 from inference.plain_engine import PlainEngine
+from inference.prefix_sharing import ATTENTION
 from inference.prefix_sharing_choice import SamplingRule
 from inference.prefix_sharing_engine import PrefixEngine, SharedTrace, WrittenTrace
 from inference.prefix_sharing_wave import Row
 from inference.protocol import Message
 from inference.rendering import ContinuationPrompt, continuation_messages
-from inference.vision_embedding import run
+from inference.vision_embedding import run, text_model
 from tests.tiny_vision import KINDS, drawing, save_vision, shown
 from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
@@ -277,3 +278,18 @@ def test_what_neither_engine_covers_is_refused(
     monkeypatch.setattr("inference.local_engine.plain_fault", lambda *_: "logits differ by 2")
     with pytest.raises(ModelRefused, match=r"does not cover .logits differ by 2"):
         policy(folders["llava"], scans)
+
+
+def test_a_head_gets_the_attention_and_the_masks_that_the_model_came_with(
+    folders: dict[str, Path],
+) -> None:
+    local = load_local_model(str(folders["llava"]))
+    assert local.vision is not None
+    inner = text_model(local.model)
+    came_with = inner.config._attn_implementation
+    engine = engine_for(local)
+    used = []
+    inner.register_forward_pre_hook(lambda module, _: used.append(module.config._attn_implementation))  # fmt: skip
+    by_engine(engine, local, SamplingRule())
+    assert used[0] == came_with != ATTENTION
+    assert set(used[1:]) == {ATTENTION}
