@@ -24,7 +24,8 @@ class Message:
     text: str
     """What is said. An assistant turn that comes last is a prefix to be continued."""
     images: tuple[EncodedImage, ...] = ()
-    """What a user turn shows before its text, each under a line "Image 1:" and so on. Equal by their hashes."""
+    """What a user turn shows before its text: to services each under a line "Image 1:" and so on, to a
+    model on this machine as its template does. Equal by their hashes."""
 
     def __post_init__(self) -> None:
         """Refuse images where no service takes them.
