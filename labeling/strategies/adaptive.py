@@ -13,8 +13,10 @@ from __future__ import annotations
 from labeling.drawn import Bounds, Drawn
 from traces.continuation import Wanted
 
-ERROR = 0.01
-"""Chance at most that an alive prefix is given up, by the posterior."""
+ERROR = 0.0001
+"""Chance at most that an alive prefix is given up, by the posterior. Prefixes behind a slip that the
+policy may still mend are rarer successes than the alive ones before it say: on lab traces 0.01 gave up
+such prefixes (1.7 points more wrong first errors on the policy's own traces) to save 2% of the tokens."""
 FIRST_LOOK = 4
 """Continuations of a prefix before anything is decided about the trace's difficulty."""
 
