@@ -7,7 +7,7 @@ command itself: evidence from the store, prompt, ledger, parsing, quotes, labels
 second between the first call and the last answer as the server saw them, so that start-up counts
 for neither.
 
-    python -m benchmarks.judge [--traces 1600] [--concurrency 64] [--rounds 3] [--delay-ms 300]
+    python -m benchmarks.judge [--traces 1600] [--concurrency 64] [--rounds 5] [--delay-ms 300]
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--traces", type=int, default=1600)
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--delay-ms", type=float, default=300.0)
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--url", default="", help=argparse.SUPPRESS)
