@@ -182,6 +182,12 @@ def from_files(pool: Path, scores: Path) -> Candidates:
         Pool(id, tuple(one for _, one in sorted(group, key=lambda pair: pair[0])))
         for id, group in groups.items()
     )
+    if unknown == len(known):
+        raise InputError(
+            f"No candidate of pool '{pool}' says whether it is right.",
+            where=str(pool),
+            remedy="give rows with is_correct true or false",
+        )
     return Candidates(_scored(pools), unknown, tuple(rejected))
 
 

@@ -2,7 +2,8 @@
 
 Rules. Candidates count in their order; the first wins a tie (in expectation, ties are shared). An
 unscored candidate is never chosen by score and has no weight, but it votes in the plain majority and
-counts for pass and mean accuracy. A candidate without an answer has no vote. A problem with fewer
+counts for pass and mean accuracy. A candidate without an answer has no vote; where no candidate of any problem has one (formats without
+final answers), the majorities are undefined and not wrong. A problem with fewer
 than N candidates is left out of that N, one without any scored candidate out of what needs scores;
 both are counted.
 """
@@ -98,6 +99,8 @@ class BestOfNReport:
         lines = [f"{name}: best-of-N over {over}", plain_table(head, rows)]
         if self.unscored:
             lines.append(f"{self.unscored} of {self.candidates} candidates have no scores")
+        if self.candidates and self.unanswered == self.candidates:
+            lines.append("no candidate has an answer: there is nothing to vote on")
         lines += [
             f"N={n}: {found.short} problems have fewer candidates and are left out"
             for n, found in self.by_n.items()
@@ -155,6 +158,9 @@ def _at(pools: Sequence[Pool], n: int, over_subsets: bool, seed: int, resamples:
         pool.problem_id: expected(pool, n, seed) if over_subsets else first_n(pool, n)
         for pool in long_enough
     }
+    if all(one.answer is None for pool in pools for one in pool.candidates):
+        nobody: Chances = {"majority": None, "weighted_majority": None}
+        found = {problem: chances | nobody for problem, chances in found.items()}
     return AtN(
         n,
         len(long_enough),

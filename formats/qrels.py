@@ -22,11 +22,11 @@ _TREC_FIELDS = 4
 
 
 def read_qrels(path: Path) -> list[Relevance]:
-    """Read all judgements of a file, plain or gzipped; a pair that is judged twice keeps the last.
+    """Read all judgements of a file, plain or gzipped; the same one twice counts once.
 
     Raises:
-        TraceFormatError: the file cannot be read, holds no judgement, or a line is none; a measure
-            over a part of the judgements would be another measure.
+        TraceFormatError: the file cannot be read, holds no judgement, a line is none, or two lines judge a
+            pair differently; a measure over a part of the judgements would be another measure.
     """
     try:
         content = path.read_bytes()
@@ -39,12 +39,17 @@ def read_qrels(path: Path) -> list[Relevance]:
             where=str(path),
             remedy="give TREC qrels or JSONL, in UTF-8",
         ) from fault
-    judged: dict[tuple[str, str, bool], Relevance] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    judged: dict[tuple[str, str, bool], tuple[int, Relevance]] = {}
+    # Not splitlines: a question may hold U+2028, which JSON leaves as it is.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             found = _from_json(json.loads(line)) if line.lstrip()[0] == "{" else _from_trec(line)
+            key = found.problem, found.document, found.by_text
+            first, before = judged.setdefault(key, (number, found))
+            if before != found:
+                raise ValueError(f"line {first} judges this pair otherwise")
         except (ValueError, RecursionError) as fault:
             raise TraceFormatError(
                 f"The line is no relevance judgement: {fault}.",
@@ -52,10 +57,9 @@ def read_qrels(path: Path) -> list[Relevance]:
                 remedy="write 'PROBLEM 0 DOCUMENT GRADE' or"
                 ' {"problem_id": ..., "document": ..., "relevance": ...}',
             ) from fault
-        judged[found.problem, found.document, found.by_text] = found
     if not judged:
         raise TraceFormatError("The file holds no relevance judgement.", where=str(path))
-    return list(judged.values())
+    return [found for _, found in judged.values()]
 
 
 def _from_trec(line: str) -> Relevance:

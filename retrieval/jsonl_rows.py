@@ -88,14 +88,29 @@ def _row(number: int, line: bytes | None, max_bytes: int) -> CorpusRow | None:
     if not line.strip():
         return None
     try:
-        fields = json.loads(line.decode())
+        fields = json.loads(line.decode(), object_pairs_hook=_once)
     except UnicodeDecodeError:
         return CorpusRow(number, None, problem="is not UTF-8: convert it to UTF-8")
+    except _TwiceError as fault:
+        return CorpusRow(number, None, problem=f"holds the key '{fault}' twice")
     except (ValueError, RecursionError) as fault:  # ValueError: also a number of 4,301 digits
         return CorpusRow(number, None, problem=f"is not JSON ({fault})")
     if not isinstance(fields, dict):
         return CorpusRow(number, None, problem="is not a JSON object")
     return _from_fields(number, fields)
+
+
+class _TwiceError(Exception):
+    """A key that stands twice in an object; of two texts Python would keep one without a word."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in fields:
+            raise _TwiceError(key)
+        fields[key] = value
+    return fields
 
 
 def _from_fields(number: int, fields: dict[str, Any]) -> CorpusRow:

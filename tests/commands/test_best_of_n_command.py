@@ -185,6 +185,13 @@ def test_scores_of_nothing_are_refused(cli: Cli, pool: tuple[Path, Path], tmp_pa
     done = cli("best-of-n", "--pool", pool[0], "--scores", other, "-n", "1")
     assert done.code == 2
     assert "No candidate has a score" in done.err
+    rows = [
+        {"problem_id": "z", "candidate_index": 0, "answer": "1", "is_correct": None, "ground_truth": "1"}
+    ]  # fmt: skip
+    unknown = jsonl(tmp_path / "u.jsonl", rows)
+    done = cli("best-of-n", "--pool", unknown, "--scores", other, "-n", "1")
+    assert done.code == 2
+    assert "says whether it is right" in done.err
 
 
 @pytest.mark.slow

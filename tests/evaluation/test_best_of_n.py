@@ -157,6 +157,22 @@ def test_who_gives_no_answer_has_no_vote() -> None:
     assert expected(silent, 1)["majority"] == 0.0
 
 
+@pytest.mark.parametrize("over_subsets", [False, True])
+def test_without_any_answer_there_is_no_majority(over_subsets: bool) -> None:
+    """ProcessBench's traces have no final answers: that is no vote, not a lost one."""
+    silent = pool((None, True, [0.9]), (None, False, [0.8]))
+    report = evaluate_best_of_n([silent], [2], over_subsets=over_subsets)
+    found = report.by_n[2].as_json()
+    assert (found["majority"], found["weighted_majority"]) == (None, None)
+    assert (found["ci95"]["majority"], found["min"], found["pass"]) == (None, 1.0, 1.0)
+    assert "no candidate has an answer" in report.table("prm")
+    other = pool(("A", True, [0.9]), ("B", False, [0.8]), id="other")
+    both = evaluate_best_of_n([silent, other], [2], over_subsets=over_subsets).by_n[2]
+    assert both.accuracy["weighted_majority"].value == 0.5, (
+        "one answer anywhere, and silence is wrong"
+    )
+
+
 def test_answers_may_be_normalised() -> None:
     one = pool(("B", False, [0.9]), ("5.0", True, [0.2]), ("5", True, [0.1]))
     assert evaluate_best_of_n([one], [3]).by_n[3].accuracy["majority"].value == 0.0

@@ -20,15 +20,17 @@ def test_trec_lines_and_rows_may_stand_in_one_file(tmp_path: Path) -> None:
         "",
         json.dumps({"problem_id": "q 2", "document": "a b.md#7"}),
         json.dumps({"problem": "Which dose?", "document": "d", "relevance": 3, "decisive": "6 mg"}),
-        "q1 0 dosing.md 1",
+        json.dumps({"problem": "Line\u2028break?", "document": "d"}, ensure_ascii=False),
+        "q1 0 dosing.md 2",
     ]
     path = tmp_path / "qrels"
     path.write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
     expected = [
-        Relevance("q1", "dosing.md", 1),
+        Relevance("q1", "dosing.md", 2),
         Relevance("q1", "other.md", 0),
         Relevance("q 2", "a b.md#7", 1),
         Relevance("Which dose?", "d", 3, "6 mg", by_text=True),
+        Relevance("Line\u2028break?", "d", 1, by_text=True),
     ]
     assert read_qrels(path) == expected
     packed = tmp_path / "qrels.gz"
@@ -49,6 +51,7 @@ def test_trec_lines_and_rows_may_stand_in_one_file(tmp_path: Path) -> None:
         '{"problem_id": "q", "document": "d", "relevance": true}',
         '{"problem_id": "q", "document": "d", "relevance": 0.5}',
         '{"problem_id": "q", "document": "d", "decisive": " "}',
+        pytest.param("q1 0 d 2", id="judged otherwise in line 1"),
     ],
 )
 def test_a_line_that_is_no_judgement_is_named(tmp_path: Path, line: str) -> None:

@@ -157,6 +157,7 @@ def test_bad_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
         b'{"id": true, "content": "x"}',
         b'{"id": "13", "content": "x", "title": ["t"]}',
         b'{"id": "14", "content": ' + b"9" * 0 + b"[" * 150,
+        b'{"id": "15", "content": "one text", "content": "another"}',
         b'{"id": "last", "content": "good too"}',
     ]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join(lines))
@@ -164,10 +165,10 @@ def test_bad_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert list(found) == ["rows.jsonl#1", "rows.jsonl#last"]
     assert [(problem.line, problem.id) for problem in problems] == [
         *[(2, None), (3, None), (4, "4"), (5, "5"), (6, "1"), (7, "7"), (8, "8"), (9, "9")],
-        *[(10, None), (11, None), (12, None), (13, "13"), (14, None)],
+        *[(10, None), (11, None), (12, None), (13, "13"), (14, None), (15, None)],
     ]
     words = ["JSON", "object", "content", "not text", "repeats", "no text", "NUL", "surrogate"]
-    words += ["longer than 200", "UTF-8", "id", "title", "JSON"]
+    words += ["longer than 200", "UTF-8", "id", "title", "JSON", "'content' twice"]
     for problem, word in zip(problems, words, strict=True):
         assert word in problem.reason
 
