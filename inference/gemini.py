@@ -20,7 +20,8 @@ from google.genai import types
 from inference import gemini_wire
 from inference.faults import RequestTooLong
 from inference.gemini_client import GeminiClient
-from inference.gemini_images import ImageUploads, Uris
+from inference.gemini_images import ImageUploads
+from inference.gemini_wire import Uris
 from inference.images import about_an_image
 from inference.pace import Pace, Sleep
 from inference.prices import PRICES_AS_OF, Service, cost
