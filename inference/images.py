@@ -21,6 +21,7 @@ __all__ = [
     "has_images",
     "image_tokens",
     "message_parts",
+    "unreadable",
 ]
 
 KEPT_BYTES = 64 * 1024 * 1024
@@ -97,7 +98,7 @@ class ProblemImages:
         try:
             images = self.of(problem)
         except ImageError as fault:
-            return Abstention(AbstentionReason.UNREADABLE, f"{fault.where}: {fault.what}")
+            return unreadable(fault)
         marked = [image.path for image in images if image.may_show_patient]
         if marked and hosted and not allow_phi:
             detail = (
@@ -106,6 +107,11 @@ class ProblemImages:
             )
             return Abstention(AbstentionReason.FILTERED, detail)
         return images
+
+
+def unreadable(fault: ImageError) -> Abstention:
+    """That an image cannot be read, or not by the model's processor; its path comes first."""
+    return Abstention(AbstentionReason.UNREADABLE, f"{fault.where}: {fault.what}")
 
 
 def _bytes_of(images: tuple[EncodedImage, ...]) -> int:

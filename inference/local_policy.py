@@ -12,7 +12,8 @@ from itertools import islice
 
 import torch
 
-from inference.images import EncodedImage, ProblemImages
+from formats.images import EncodedImage, ImageError
+from inference.images import ProblemImages, unreadable
 from inference.local_engine import engine_for
 from inference.local_model import load_local_model
 from inference.noise import noise_key
@@ -186,11 +187,11 @@ class LocalPolicy:
     ) -> Iterator[TraceContinuations]:
         fitting: list[tuple[_Tokenised, Sequence[Wanted]]] = []
         for context, wanted in asked:
-            images = self._images.sendable(context.problem, hosted=False, allow_phi=True)
-            if isinstance(images, Abstention):
-                yield TraceContinuations(context.trace.id, (), self._local.fingerprint, images)
+            try:
+                trace = self._tokenise(context, self._images.of(context.problem))
+            except ImageError as fault:
+                yield self._abstained(context.trace.id, unreadable(fault))
                 continue
-            trace = self._tokenise(context, images)
             if trace.longest + self._max_new_tokens > self._local.window:
                 yield self._over_length(trace)
             else:
@@ -230,12 +231,10 @@ class LocalPolicy:
             f"{trace.longest} tokens and {self._max_new_tokens} new ones do not fit into the "
             f"policy's window of {self._local.window}."
         )
-        return TraceContinuations(
-            trace.trace_id,
-            (),
-            self._local.fingerprint,
-            Abstention(AbstentionReason.OVER_LENGTH, detail),
-        )
+        return self._abstained(trace.trace_id, Abstention(AbstentionReason.OVER_LENGTH, detail))
+
+    def _abstained(self, trace_id: str, why: Abstention) -> TraceContinuations:
+        return TraceContinuations(trace_id, (), self._local.fingerprint, why)
 
     def _continuations(
         self, trace: _Tokenised, shared: SharedTrace, written: WrittenTrace

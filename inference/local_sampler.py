@@ -11,7 +11,8 @@ from itertools import islice
 
 import torch
 
-from inference.images import ProblemImages
+from formats.images import ImageError
+from inference.images import ProblemImages, unreadable
 from inference.local_engine import engine_for
 from inference.local_model import load_local_model
 from inference.noise import noise_key
@@ -129,18 +130,18 @@ class LocalSampler:
     ) -> _Prompted | ProblemSamples:
         """The prompt of a problem, or why it has none."""
         problem, evidence, wanted = asked
-        images = self._images.sendable(problem, hosted=False, allow_phi=True)
-        if isinstance(images, Abstention):
-            return ProblemSamples(problem.id, (), self._local.fingerprint, images)
-        messages = continuation_messages(
-            problem,
-            evidence if self._with_evidence else (),
-            (),
-            system=self._prompt.system,
-            separator=self._prompt.separator,
-            images=images,
-        )
-        [ids], head = self._local.read([messages])
+        try:
+            messages = continuation_messages(
+                problem,
+                evidence if self._with_evidence else (),
+                (),
+                system=self._prompt.system,
+                separator=self._prompt.separator,
+                images=self._images.of(problem),
+            )
+            [ids], head = self._local.read([messages])
+        except ImageError as fault:
+            return ProblemSamples(problem.id, (), self._local.fingerprint, unreadable(fault))
         return _Prompted(problem.id, ids, wanted, head)
 
     def _over_length(self, prompted: _Prompted) -> ProblemSamples:

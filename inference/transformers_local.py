@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 
+from formats.images import ImageError
 from inference.images import has_images
 from inference.local_engine import engine_for
 from inference.local_model import load_local_model
@@ -15,7 +16,7 @@ from inference.prefix_sharing_engine import SharedTrace
 from inference.prefix_sharing_wave import Row
 from inference.protocol import GenerationRequest, Message
 from inference.replies import over_length_reply
-from traces.errors import ModelRefused
+from traces.errors import ModelRefused, ModelUnavailable
 from traces.records import ModelReply, Usage
 
 
@@ -81,7 +82,10 @@ class LocalTextModel:
                 remedy="take gemini:MODEL, openai:MODEL or an image-text model, or add --ignore-images",
             )
         tokenizer = self._local.tokenizer
-        [ids], head = self._local.read([request.messages])
+        try:
+            [ids], head = self._local.read([request.messages])
+        except ImageError as fault:
+            raise ModelUnavailable(f"{fault.where}: {fault.what}") from fault
         room = self._local.window - len(ids)
         if room < 1:
             window = self._local.window

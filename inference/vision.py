@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from formats.images import ImageError
 from inference.chat_tokens import first_ids
 from inference.protocol import Message
 from inference.vision_pictures import picture
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 _NOT_FOR_THE_MODEL = ("input_ids", "attention_mask")
 """What processors give that is handed over otherwise, or not needed: nothing is padded."""
-_HEADS = 512
-"""Heads remembered without their pixels."""
+_HEADS = 64
+"""Heads remembered, with their encoded images: the traces of a problem follow each other."""
 _PIXEL_BYTES = 256 * 1024 * 1024
 """Pixels kept of the heads read last; those of others are read again where they are needed."""
 
@@ -101,7 +102,8 @@ class VisionReader:
         behind the template's generation prompt to the letter.
 
         Raises:
-            ModelRefused: the template does not show every image, or the processor cannot be used.
+            ImageError: the processor does not take the images; their paths are in `where`. That it takes
+                images at all, and that the template shows them, is proven at load.
         """
         images = [picture(image) for message in messages for image in message.images]
         text = self.text(messages)
@@ -113,9 +115,9 @@ class VisionReader:
             )
         except (TypeError, ValueError, KeyError, IndexError, RuntimeError) as fault:
             reason = str(fault).strip().splitlines() or [type(fault).__name__]
-            raise ModelRefused(
-                f"The model's processor does not take this conversation: {reason[0][:200]}",
-                remedy="check its chat template, or serve it and name it openai:MODEL",
+            raise ImageError(
+                f"The model's image processor does not take it: {reason[0][:200]}.",
+                where=", ".join(image.path for message in messages for image in message.images),
             ) from fault
         beside = {
             name: value.to(self._device)
@@ -131,7 +133,8 @@ class VisionReader:
             messages: the turns before the assistant's; a last assistant turn is of no concern.
 
         Raises:
-            ModelRefused: as `read`; or nothing stands behind the last image.
+            ImageError: as `read`.
+            ModelRefused: nothing stands behind the last image.
         """
         asked = tuple(messages[:-1] if messages[-1].role == "assistant" else messages)
         shown = tuple(image.sha256 for message in asked for image in message.images)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from formats.images import EncodedImage
+from formats.images import EncodedImage, ImageError
 from inference.device_memory import is_out_of_memory
 from inference.plain_engine import behind_head
 from inference.prefix_sharing_check import FAULTS, difference, shared_logits
@@ -19,6 +19,7 @@ from inference.prefix_sharing_kept import Beginning
 from inference.protocol import Message
 from inference.vision import VisionReader
 from inference.vision_embedding import run
+from traces.errors import ModelRefused
 
 _SIDES = ((168, 112), (112, 168))
 """Two images, one broader and one higher, so that rows and columns cannot be confused."""
@@ -41,8 +42,14 @@ def prove_reading(reader: VisionReader) -> None:
     """
     turns = conversation()
     prefixes = [[turns[0], Message("assistant", _WRITTEN[:end])] for end in (1, 20, len(_WRITTEN))]
-    head = reader.head(turns)
-    exact = [reader.read(prefix).ids for prefix in prefixes]
+    try:
+        head = reader.head(turns)
+        exact = [reader.read(prefix).ids for prefix in prefixes]
+    except ImageError as fault:
+        raise ModelRefused(
+            fault.what,
+            remedy="check the chat template of the model, or serve it and name it openai:MODEL",
+        ) from fault
     reader.always_asks = reader.ids(prefixes, head) != exact
 
 

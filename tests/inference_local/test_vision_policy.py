@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,22 @@ from inference.images import ProblemImages
 from inference.local_engine import engine_for
 from inference.local_model import LocalModel, load_local_model
 from inference.local_policy import LocalPolicy
+from inference.local_sampler import LocalSampler
 from inference.noise import noise_key
 from inference.plain_engine import PlainEngine
 from inference.prefix_sharing import ATTENTION
 from inference.prefix_sharing_choice import SamplingRule
 from inference.prefix_sharing_engine import PrefixEngine, SharedTrace, WrittenTrace
 from inference.prefix_sharing_wave import Row
-from inference.protocol import Message
+from inference.protocol import GenerationRequest, Message
 from inference.rendering import ContinuationPrompt, continuation_messages
+from inference.transformers_local import LocalTextModel
 from inference.vision_embedding import run, text_model
 from tests.tiny_vision import KINDS, drawing, save_vision, shown
 from traces.abstention import AbstentionReason
 from traces.context import TraceInContext
 from traces.continuation import PolicyText, TraceContinuations, Wanted
-from traces.errors import ModelRefused
+from traces.errors import ModelRefused, ModelUnavailable
 from traces.problem import Problem, Trace
 
 STEPS = (
@@ -191,6 +194,33 @@ def test_an_image_that_cannot_be_read_concerns_its_problem_alone(
         assert got[name].texts == ()
 
 
+def test_an_image_that_the_processor_does_not_take_concerns_its_problem_alone(
+    made: dict[str, LocalPolicy], folders: dict[str, Path], scans: Path
+) -> None:
+    (scans / "thin.png").write_bytes(drawing(5, (2100, 10)))  # Qwen2-VL takes up to 200 to 1
+    got = drawn(made["qwen2_vl"], [context(0, "thin.png"), context(1, "0.png")], k=1)
+    thin = got["t0"].abstention
+    assert thin is not None
+    assert (thin.reason, thin.detail[:10]) == (AbstentionReason.UNREADABLE, "thin.png: ")
+    assert len(got["t1"].texts) == 3
+    sampler = LocalSampler(
+        str(folders["qwen2_vl"]),
+        prompt=ContinuationPrompt(),
+        max_new_tokens=5,
+        temperature=0.8,
+        images=ProblemImages(scans),
+    )
+    asked = [(context(0, "thin.png").problem, (), range(2)), (context(1, "0.png").problem, (), range(2))]  # fmt: skip
+    drew = {one.problem_id: one for one in sampler.sample(asked, seed=0)}
+    assert drew["p0"].abstention == thin
+    assert len(drew["p1"].texts) == 2
+    image = ProblemImages(scans).of(context(0, "thin.png").problem)
+    asking = GenerationRequest((Message("user", QUESTION, image),), 5)
+    model = LocalTextModel(str(folders["qwen2_vl"]), spec="hf:tiny")
+    with pytest.raises(ModelUnavailable, match=r"thin\.png: "):
+        asyncio.run(model.generate(asking))
+
+
 def test_image_tokens_count_for_the_window(tmp_path: Path, scans: Path) -> None:
     messages = continuation_messages(
         context(0).problem, (), STEPS, system=None, separator="\n", images=()
@@ -293,3 +323,21 @@ def test_a_head_gets_the_attention_and_the_masks_that_the_model_came_with(
     by_engine(engine, local, SamplingRule())
     assert used[0] == came_with != ATTENTION
     assert set(used[1:]) == {ATTENTION}
+
+
+def test_the_text_model_sees_the_images(folders: dict[str, Path]) -> None:
+    model = LocalTextModel(str(folders["llava"]), spec="hf:tiny")
+    local = load_local_model(str(folders["llava"]))
+    assert local.vision is not None
+    generate: Any = local.model.generate
+    replies = []
+    for images in ((shown(0),), (shown(1),), (shown(0), shown(1)), ()):
+        turns = (Message("system", "Be brief."), Message("user", QUESTION, images))
+        reply = asyncio.run(model.generate(GenerationRequest(turns, 6)))
+        inputs = local.vision.read(turns)
+        new = run(local.model, inputs, generate, max_new_tokens=6, do_sample=False)[0]
+        assert reply.usage.input_tokens == len(inputs.ids)
+        wanted = local.tokenizer.decode(new[len(inputs.ids) :], skip_special_tokens=True)
+        assert reply.text == wanted
+        replies.append(reply.text)
+    assert len(set(replies)) == 4

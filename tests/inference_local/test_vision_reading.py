@@ -16,6 +16,7 @@ from inference.vision import ImageHead, VisionReader
 from inference.vision_config import folder_takes_images, takes_images
 from inference.vision_loading import image_ids, load_processor, load_vision_model
 from inference.vision_pictures import picture
+from inference.vision_proof import prove_reading
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
 from tests.tiny_vision import KINDS, save_vision, shown, tiny_vision
 from traces.errors import ModelRefused
@@ -140,8 +141,8 @@ def test_a_template_that_shows_no_image_is_refused() -> None:
     model, processor = tiny_vision("llava")
     processor.chat_template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
     reader = VisionReader(processor, image_ids(model.config, processor), model.device)
-    with pytest.raises(ModelRefused, match=r"does not take this conversation: .*<image>"):
-        reader.head(conversation())
+    with pytest.raises(ModelRefused, match=r"does not take it: .*<image>"):
+        prove_reading(reader)
 
 
 def test_a_template_that_ends_with_the_image_is_refused() -> None:
