@@ -1,8 +1,8 @@
 """Implicit PRMs: the engine against the published loop, in the same run.
 
 The loop is that of EurusPRM's cards: one solution a forward, through the PRM and then through its
-reference, log-softmax over the vocabulary at all positions. Two random Llamas of about 85M parameters
-in the layers, with a vocabulary of Qwen's size. Peak memory: each side in a process of its own.
+reference, log-softmax over the vocabulary at all positions. Two random Llamas of 4 layers, 512 wide, with
+a vocabulary of 64,000. Peak memory: each side in a process of its own.
 
     python -m benchmarks.score_implicit [--candidates 8] [--rounds 2]
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from scoring.families.implicit import COEFFICIENT, REWARDS, ImplicitPrm
 from traces.context import TraceInContext
 
 _CASE = Case("no evidence", evidence=0, question=150, lengths=(300, 500))
-_SIZE = Size(vocabulary=152_000)
+_SIZE = Size(layers=4, width=512, vocabulary=64_000)
 _TEMPLATE = (
     "{% for message in messages %}<|start|> {{ message['role'] }} {{ message['content'] }}<|end|>"
     "{% endfor %}"
@@ -114,11 +114,20 @@ def _peak(side: str, candidates: int) -> float:
 
 
 def peak(side: str, candidates: int) -> None:
-    """Print how far one side drives the memory of this process."""
+    """Print how far one side drives the memory of this process (Linux)."""
     bench, contexts = Bench(), _CASE.problem(0, candidates)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # What making the models took for a moment is forgotten: the mark starts at what they hold.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _high_water()
     (bench.loop if side == "loop" else bench.shared)(contexts)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(_high_water() - before)
+
+
+def _high_water() -> float:
+    """Most memory that this process has held, MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
 
 def main() -> None:
