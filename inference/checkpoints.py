@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from transformers.utils.logging import disable_progress_bar
 from traces.errors import ModelRefused
 
 _FINGERPRINT_LIMIT = 1 << 30
-"""Weights up to this many bytes are hashed to say which model answered."""
+"""Weights up to this many bytes are hashed whole to say which model answered."""
+_STRIDE, _PIECE = 1 << 24, 1 << 16
+"""Of larger ones a piece of each stride is, in bytes: the matrices of 7B models are 30 MB and more."""
 _UNBOUNDED = 1 << 30
 """A tokenizer without a length limit states an absurd one; from here on it counts as none."""
 
@@ -83,14 +85,36 @@ def model_window(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def weights_fingerprint(folder: Path) -> str | None:
-    """`sha256:...` over the safetensors files; the hub's snapshot name where they are large."""
+    """Which weights these are: `sha256:...` over the safetensors files; None if there are none.
+
+    Of more than a gigabyte the hub's snapshot name says it, or else `sampled-sha256:...` over the
+    files' sizes and a piece of every 16 MiB: another training changes all large tensors.
+    """
     files = sorted(folder.glob("*.safetensors"))
-    if sum(file.stat().st_size for file in files) > _FINGERPRINT_LIMIT or not files:
-        return folder.name if folder.parent.name == "snapshots" else None
-    digest = sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return f"sha256:{digest.hexdigest()[:16]}"
+    if not files:
+        return None
+    digest, prefix = sha256(), "sha256"
+    if sum(file.stat().st_size for file in files) <= _FINGERPRINT_LIMIT:
+        for file in files:
+            digest.update(file.read_bytes())
+    elif folder.parent.name == "snapshots":
+        return folder.name
+    else:
+        prefix = "sampled-sha256"
+        for file in files:
+            for piece in _pieces(file):
+                digest.update(piece)
+    return f"{prefix}:{digest.hexdigest()[:16]}"
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    """A file's name and size, and a piece of each stride; the first one names the tensors."""
+    size = file.stat().st_size
+    yield f"{file.name} {size}\n".encode()
+    with file.open("rb") as content:
+        for start in range(0, size, _STRIDE):
+            content.seek(start)
+            yield content.read(_PIECE)
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
