@@ -9,9 +9,14 @@ import typer
 from commands.console import progress
 from commands.options import Dataset, Json, LabelerName, OutFile
 from commands.outcome import INCOMPLETE, OK, Outcome, Tally
+from commands.rejections import SHOWN_ROWS
 from commands.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from formats import SkippedTrace, WriteOutcome
     from storage import Store
     from traces.labels import Labeler, TraceLabel
 
@@ -31,7 +36,7 @@ def export(
     json_output: Json = False,
 ) -> Outcome:
     """Write the labels of one labeler, with everything the format can carry."""
-    from formats import ExportRow, write_file
+    from formats import ExportRow, FormatLimit, write_file
 
     workspace: Workspace = ctx.obj
     tally = Tally("export", dataset, labeler)
@@ -58,22 +63,35 @@ def export(
     tally.done = outcome.written
     for skipped in outcome.skipped:
         tally.abstained[skipped.reason.value] += 1
-    left_out = len(outcome.skipped) + tally.failed
-    words = (
-        f"export {format}: {outcome.written} traces written to {out}, "
-        f"{left_out} without a word left out"
-    )
-    if outcome.shortened:
-        words += f", {outcome.shortened} cut after the first error (nobody labelled what follows)"
-    if outcome.not_carried:
-        lost = ", ".join(f"{part} ({count})" for part, count in outcome.not_carried.items())
-        words += f"\nnot carried by {format} (traces): {lost}"
+    unfit = [one for one in outcome.skipped if one.reason is FormatLimit.NOT_CARRIED]
     document = tally.document(
-        out=str(out), shortened=outcome.shortened, not_carried=dict(outcome.not_carried)
+        out=str(out),
+        shortened=outcome.shortened,
+        not_carried=dict(outcome.not_carried),
+        unfit=[{"id": one.trace_id, "reason": one.detail} for one in unfit],
     )
+    words = _words(format, out, outcome, tally.failed, unfit)
     # A trace without a word is no failure of the export; a format that holds not one trace is.
     code = INCOMPLETE if labels and not outcome.written else OK
     return Outcome(document, words, code, json_output)
+
+
+def _words(
+    format: str, out: Path, outcome: WriteOutcome, unlabelled: int, unfit: Sequence[SkippedTrace]
+) -> str:
+    silent = len(outcome.skipped) - len(unfit) + unlabelled
+    words = f"export {format}: {outcome.written} traces written to {out}, {silent} without a word left out"
+    if unfit:
+        words += f", {len(unfit)} that the format cannot hold"
+    if outcome.shortened:
+        words += f", {outcome.shortened} cut after the first error (nobody labelled what follows)"
+    lines = [words, *(f"left out: {one.trace_id}: {one.detail}" for one in unfit[:SHOWN_ROWS])]
+    if len(unfit) > SHOWN_ROWS:
+        lines.append(f"... and {len(unfit) - SHOWN_ROWS} more: --json lists them all")
+    if outcome.not_carried:
+        lost = ", ".join(f"{part} ({count})" for part, count in outcome.not_carried.items())
+        lines.append(f"not carried by {format} (traces): {lost}")
+    return "\n".join(lines)
 
 
 def _support(

@@ -1,6 +1,6 @@
 """Readers and writers of the field's files; the only place where -1, "N/A" or 1-based indices exist."""
 
-from formats.export_row import ExportRow, SkippedTrace
+from formats.export_row import ExportRow, FormatLimit, SkippedTrace
 from formats.known import EXPORT_FORMATS, IMPORT_FORMATS
 from formats.neutral_policy import NeutralPolicy
 from formats.reading import read_file, source_file
@@ -11,6 +11,7 @@ __all__ = [
     "EXPORT_FORMATS",
     "IMPORT_FORMATS",
     "ExportRow",
+    "FormatLimit",
     "NeutralPolicy",
     "SkippedTrace",
     "WriteOutcome",

@@ -41,6 +41,7 @@ _QUESTION_KEYS = (
     "correct_answer",
     "related_docs",
     "solutions",
+    "data_source",
 )
 
 
@@ -70,6 +71,8 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
     solutions = row.get("solutions")
     if not isinstance(solutions, list) or not solutions:
         raise RowFault("'solutions' is no list with at least one solution")
+    # The subset says where the solutions come from, the problem does not: solutions of one question may
+    # stand under two sources.
     subset = reading.subset or fields.optional_text_of(row, "data_source") or "default"
     for index, solution in enumerate(solutions):
         trace_id = f"{question_id}:{index}"

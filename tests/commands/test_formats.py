@@ -98,3 +98,40 @@ def test_a_corrupted_file_is_counted_row_by_row(cli: Cli, tmp_path: Path, format
     assert all(row["file"] and row["line"] and row["reason"] for row in document["rejected"])
     again = cli("import", format, path, "--dataset", "d", "--json").document
     assert (again["unchanged"], again["rejected"]) == (document["done"], document["rejected"])
+
+
+def test_an_export_names_the_traces_that_its_format_cannot_hold(cli: Cli, tmp_path: Path) -> None:
+    gold = {"gold": {"kind": "gold", "verdicts": [1]}}
+    rows = [
+        {"id": id, "problem": "p", "steps": [step], "labels": gold}
+        for id, step in (("fits", "a"), ("marked", "a \u043a\u0438 b"))
+    ]
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli("import", "traces", path, "--dataset", "d").code == 0
+    argv = ("export", "medprm", tmp_path / "o.json", "--dataset", "d", "--labeler", "gold")
+    called = cli(*argv, "--json")
+    assert (called.code, called.document["done"]) == (0, 1)
+    (left_out,) = called.document["unfit"]
+    assert left_out["id"] == "marked"
+    assert "step mark" in left_out["reason"]
+    words = " ".join(cli(*argv).out.split())
+    assert "0 without a word left out, 1 that the format cannot hold" in words
+    assert "left out: marked: " in words
+
+
+def test_one_question_under_two_sources_is_read_back_as_one_problem(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """The second source was rejected: `data_source` made another problem of the same question."""
+    gold = {"gold": {"kind": "gold", "verdicts": [1]}}
+    rows = [
+        {"id": subset, "problem": "p", "steps": ["a"], "subset": subset, "labels": gold}
+        for subset in ("one", "two")
+    ]
+    path, out = tmp_path / "t.jsonl", tmp_path / "o.json"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli("import", "traces", path, "--dataset", "d").code == 0
+    assert cli("export", "medprm", out, "--dataset", "d", "--labeler", "gold").code == 0
+    called = cli("import", "medprm", out, "--dataset", "e", "--json")
+    assert (called.code, called.document["traces"], called.document["rejected"]) == (0, 2, [])

@@ -46,7 +46,7 @@ def test_reads_a_question_to_the_letter(tmp_path: Path) -> None:
     item = traces[0]
     assert item.trace.steps == ("Intro. Step 1: a", "Step 2: b кино", "Step 3: c")
     assert (item.problem.id, item.problem.options, item.problem.answer) == ("7", ("x", "y"), "A")
-    assert item.problem.meta == {"data_source": "med_qa", "accuracy": 0.5}
+    assert item.problem.meta == {"accuracy": 0.5}
     assert (item.trace.subset, item.trace.final_answer, item.trace.final_answer_correct) == (
         "med_qa",
         "B",
