@@ -21,6 +21,7 @@ from typing import Any
 
 from inference.batch_service import RemoteJob
 from inference.faults import TransientFault
+from inference.wire_json import mapping, read_object, text_of
 from traces.batches import BatchEnding
 
 _ENDINGS = {
@@ -60,27 +61,25 @@ def read_job(body: str) -> RemoteJob:
     Raises:
         TransientFault: it is no JSON object with a name.
     """
-    try:
-        described = json.loads(body)
-    except json.JSONDecodeError as fault:
-        raise TransientFault(f"the description of a batch job is not JSON: {fault.msg}") from fault
-    if not isinstance(described, dict) or not isinstance(described.get("name"), str):
+    described = read_object(body, called="the description of a batch job")
+    if not isinstance(described.get("name"), str):
         raise TransientFault("the description of a batch job has no name")
-    metadata = described.get("metadata") or {}
+    metadata = mapping(described.get("metadata"))
     state = str(metadata.get("state", "")).rpartition("STATE_")[2]
     ending = _ENDINGS.get(state)
-    error = described.get("error") or metadata.get("error") or {}
+    error = mapping(described.get("error") or metadata.get("error"))
+    output = mapping(metadata.get("output") or described.get("response"))
     if ending is None and described.get("done"):
         ending = BatchEnding.FAILED if error else BatchEnding.SUCCEEDED
     return RemoteJob(
         name=described["name"],
-        display_name=metadata.get("displayName"),
+        display_name=text_of(metadata.get("displayName")),
         ending=ending,
         progress=json.dumps(
             [state, metadata.get("batchStats"), metadata.get("updateTime")], sort_keys=True
         ),
-        results=(metadata.get("output") or described.get("response") or {}).get("responsesFile"),
-        created=metadata.get("createTime") or "",
+        results=text_of(output.get("responsesFile")),
+        created=text_of(metadata.get("createTime")) or "",
         error=error_text(error) if error else None,
         hopeless=bool(error) and http_status(error) in _HOPELESS,
     )
@@ -121,11 +120,11 @@ def read_results(lines: Iterable[bytes]) -> Iterator[ResultLine]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:  # cut off in the middle, or no UTF-8: its request counts as unanswered
+        except (ValueError, RecursionError):  # cut, or no UTF-8: its request counts as unanswered
             continue
         if not isinstance(entry, dict):
             continue
-        key = entry.get("key") or (entry.get("metadata") or {}).get("key")
+        key = entry.get("key") or mapping(entry.get("metadata")).get("key")
         response, error = entry.get("response"), entry.get("error") or entry.get("status")
         if not isinstance(key, str):
             continue

@@ -12,7 +12,6 @@ Google adds next month is only a new word. Shapes as served by v1beta:
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from inference.faults import TransientFault
 from inference.images import message_parts
 from inference.protocol import GenerationRequest, Message
+from inference.wire_json import first_object, mapping, read_object, text_of, token_count
 from inference.wire_reply import WireReply
 from traces.records import Usage
 
@@ -63,25 +63,20 @@ def read_body(body: str) -> WireReply:
 
     Raises:
         TransientFault: not a JSON object (empty, cut, an HTML page of some gateway), or an
-            object with nothing in it: nothing was paid for, the same request may succeed.
+            object with nothing in it: nothing was paid for, the same request may succeed. Also
+            counts of tokens that count nothing.
     """
-    try:
-        reply = json.loads(body)
-    except json.JSONDecodeError as error:
-        start = " ".join(body[:60].split())
-        raise TransientFault(f'the reply is not JSON ("{start}"): {error.msg}') from error
-    if not isinstance(reply, dict):
-        raise TransientFault("the reply is no JSON object")
-    candidates = reply.get("candidates") or []
-    block_reason = (reply.get("promptFeedback") or {}).get("blockReason")
-    usage = reply.get("usageMetadata") or {}
-    if not candidates and not block_reason and not usage:
+    reply = read_object(body)
+    candidate = first_object(reply.get("candidates"))
+    block_reason = mapping(reply.get("promptFeedback")).get("blockReason")
+    usage = mapping(reply.get("usageMetadata"))
+    if candidate is None and not block_reason and not usage:
         raise TransientFault("the reply holds neither a candidate nor a usage count")
-    if candidates:
-        text, finish = _text(candidates[0]), _finish(candidates[0].get("finishReason"))
+    if candidate is not None:
+        said, finish = _text(candidate), _finish(candidate.get("finishReason"))
     else:
-        text, finish = None, "blocked" if block_reason else "empty"
-    return WireReply(text, finish, reply.get("modelVersion"), _usage(usage))
+        said, finish = None, "blocked" if block_reason else "empty"
+    return WireReply(said, finish, text_of(reply.get("modelVersion")), _usage(usage))
 
 
 def request_body(request: GenerationRequest, uris: Uris, *, model: str) -> dict[str, Any]:
@@ -142,23 +137,26 @@ def _role(message: Message) -> str:
 
 
 def _text(candidate: Mapping[str, Any]) -> str | None:
-    parts = (candidate.get("content") or {}).get("parts") or []
-    texts = [part["text"] for part in parts if "text" in part and not part.get("thought")]
+    parts = mapping(candidate.get("content")).get("parts")
+    shown = [mapping(part) for part in parts] if isinstance(parts, list) else []
+    said = [text_of(part.get("text")) for part in shown if not part.get("thought")]
+    texts = [each for each in said if each is not None]
     return "".join(texts) if texts else None
 
 
-def _finish(reason: str | None) -> str:
+def _finish(reason: Any) -> str:
     if reason is None:
         return "unknown"
-    return "blocked" if reason in BLOCKED else _FINISH.get(reason, reason.lower())
+    word = str(reason)
+    return "blocked" if word in BLOCKED else _FINISH.get(word, word.lower())
 
 
 def _usage(counts: Mapping[str, Any]) -> Usage:
     return Usage(
-        input_tokens=counts.get("promptTokenCount") or 0,
-        cached_tokens=counts.get("cachedContentTokenCount") or 0,
-        output_tokens=counts.get("candidatesTokenCount") or 0,
-        thinking_tokens=counts.get("thoughtsTokenCount") or 0,
+        input_tokens=token_count(counts.get("promptTokenCount")),
+        cached_tokens=token_count(counts.get("cachedContentTokenCount")),
+        output_tokens=token_count(counts.get("candidatesTokenCount")),
+        thinking_tokens=token_count(counts.get("thoughtsTokenCount")),
     )
 
 

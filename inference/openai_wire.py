@@ -11,13 +11,13 @@ A completions choice holds `text` instead of `message`.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inference.faults import TransientFault
 from inference.images import message_parts
 from inference.protocol import Message
+from inference.wire_json import first_object, mapping, read_object, text_of, token_count
 from inference.wire_reply import WireReply
 from traces.records import Usage
 
@@ -31,21 +31,16 @@ def read_body(body: str) -> WireReply:
     """Read a 200 body.
 
     Raises:
-        TransientFault: not a JSON object, or one without choices and usage.
+        TransientFault: not a JSON object, one without choices and usage, or with counts of tokens
+            that count nothing.
     """
-    try:
-        reply = json.loads(body)
-    except json.JSONDecodeError as error:
-        start = " ".join(body[:60].split())
-        raise TransientFault(f'the reply is not JSON ("{start}"): {error.msg}') from error
-    if not isinstance(reply, dict):
-        raise TransientFault("the reply is no JSON object")
-    choices = reply.get("choices") or []
-    counts = reply.get("usage") or {}
-    if not choices and not counts:
+    reply = read_object(body)
+    choice = first_object(reply.get("choices"))
+    counts = mapping(reply.get("usage"))
+    if choice is None and not counts:
         raise TransientFault("the reply holds neither a choice nor a usage count")
-    text, finish = _first(choices[0]) if choices else (None, "empty")
-    return WireReply(text, finish, reply.get("model"), _usage(counts))
+    said, finish = (None, "empty") if choice is None else _first(choice)
+    return WireReply(said, finish, text_of(reply.get("model")), _usage(counts))
 
 
 def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -69,20 +64,32 @@ def _data_uri(image: EncodedImage) -> str:
 
 
 def _first(choice: Mapping[str, Any]) -> tuple[str | None, str]:
-    message = choice.get("message") or {}
+    message = mapping(choice.get("message"))
     if message.get("refusal"):
         return None, "blocked"
-    text = choice["text"] if "text" in choice else message.get("content")
+    said = _said(choice["text"] if "text" in choice else message.get("content"))
     reason = choice.get("finish_reason")
-    return text, "unknown" if reason is None else _FINISH.get(reason, str(reason).lower())
+    return said, "unknown" if reason is None else _FINISH.get(str(reason), str(reason).lower())
+
+
+def _said(content: Any) -> str | None:
+    """The text of a reply; some servers give it as a list of parts, thoughts among them."""
+    if not isinstance(content, list):
+        return text_of(content)
+    texts = [
+        text_of(part.get("text")) for part in map(mapping, content) if part.get("type") == "text"
+    ]
+    return "".join(each for each in texts if each is not None) if texts else None
 
 
 def _usage(counts: Mapping[str, Any]) -> Usage:
-    written = counts.get("completion_tokens") or 0
-    thinking = (counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    written = token_count(counts.get("completion_tokens"))
+    of_them = mapping(counts.get("completion_tokens_details"))
+    thinking = token_count(of_them.get("reasoning_tokens"))
+    read = mapping(counts.get("prompt_tokens_details"))
     return Usage(
-        input_tokens=counts.get("prompt_tokens") or 0,
-        cached_tokens=(counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        input_tokens=token_count(counts.get("prompt_tokens")),
+        cached_tokens=token_count(read.get("cached_tokens")),
         output_tokens=max(0, written - thinking),
         thinking_tokens=thinking,
     )
