@@ -105,7 +105,12 @@ class CandidateSearch:
                 found.update(pairs)
         if self._lexical is not None:
             among = None if within is None else np.isin(self._lexical.ids, within)
-            for search in (self._lexical.search, self._lexical.search_titles):
+            ways_by_words = [self._lexical.search]
+            if (
+                self._config.mode == "hybrid"
+            ):  # beside others a title is a vote, alone it would decide
+                ways_by_words.append(self._lexical.search_titles)
+            for search in ways_by_words:
                 for ways, ranking in zip(
                     rankings, search(texts, self._config.pool, among=among), strict=True
                 ):
@@ -116,7 +121,7 @@ class CandidateSearch:
         ]
 
     def _fused(self, rankings: Sequence[Ranking]) -> Ranking:
-        if self._config.mode == "dense":
+        if self._config.mode != "hybrid":
             return rankings[0]
         return reciprocal_rank_fusion(rankings, constant=self._config.constant)
 

@@ -162,6 +162,16 @@ def test_a_passage_found_by_words_alone_has_its_cosine_all_the_same() -> None:
     assert "encoder" not in words.config()
 
 
+def test_words_alone_are_not_outvoted_by_a_title() -> None:
+    texts = ("The dose of warfarin is 5 mg.", "Take it with water.")
+    stored = {
+        number: Passage("c", name, 0, 0, len(text), text, title=name)
+        for number, (name, text) in enumerate(zip(("anticoagulants", "dose"), texts, strict=True))
+    }
+    words = retriever(stored, RetrievalConfig(k=2, mode="bm25")).search("warfarin dose")
+    assert [hit.passage.document for hit in words] == ["anticoagulants", "dose"]
+
+
 def test_near_duplicates_make_room_for_others_unless_kept() -> None:
     texts = dict(DRUGS) | {"copy": DRUGS["warfarin"].upper()}
     query = "Warfarin is started at five milligrams. Check the INR."
