@@ -44,6 +44,7 @@ def consensus(
     from labeling.consensus import ConsensusConfig, require_after_first_error, require_rule
     from traces.labels import Labeler, LabelerKind
 
+    _require_three_names(judge, mc, name)
     config = ConsensusConfig(
         rule=require_rule(rule), after_first_error=require_after_first_error(after_first_error)
     )
@@ -68,6 +69,24 @@ def consensus(
     if tally.failed:
         words += f"\nnot labelled by both '{judge}' and '{mc}' yet: {tally.failed} traces"
     return Outcome(tally.document(), words, tally.exit_code, json_output)
+
+
+def _require_three_names(judge: str, mc: str, name: str) -> None:
+    """Nobody agrees with himself, and no consensus takes the place of what it is made from.
+
+    Raises:
+        InputError: two of the three are one.
+    """
+    if judge == mc:
+        raise InputError(
+            f"'{judge}' would be held against itself, and agree everywhere.",
+            remedy="name two labelers with --judge and --mc",
+        )
+    if name in (judge, mc):
+        raise InputError(
+            f"The consensus cannot be called '{name}': it is made from the labels of that name.",
+            remedy="give it another --name",
+        )
 
 
 def _labels(store: Store, dataset: str, name: str, command: str) -> dict[str, TraceLabel]:

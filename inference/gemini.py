@@ -145,9 +145,9 @@ class GeminiModel:
         return self.reply_of(body, wire, self._service)
 
     def reply_of(self, body: str, wire: WireReply, service: Service) -> ModelReply:
-        """The reply in a body, at today's price of the service that brought it."""
+        """The reply in a body, at today's price of the service that brought it; without counts, none."""
         billed = wire.resolved_model or self.name
-        usd = cost(wire.usage, billed, service, on=self._today())
+        usd = cost(wire.usage, billed, service, on=self._today()) if wire.is_counted else None
         return ModelReply(
             text=wire.text,
             finish_reason=wire.finish_reason,

@@ -150,7 +150,8 @@ class OpenAIModel:
         fresh = self._without_prefix(request, wire.text)
         text, was_cut = openai_wire.cut_at_stop(fresh, request.stop)
         billed = wire.resolved_model or self.name
-        usd = cost(wire.usage, billed) if self.hosted else 0.0
+        priced = cost(wire.usage, billed) if wire.is_counted else None
+        usd = priced if self.hosted else 0.0
         return ModelReply(
             text=text,
             finish_reason="stop" if was_cut else wire.finish_reason,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal, get_args
@@ -16,6 +17,7 @@ OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 OPENAI_BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 """Where key and server of `openai:` models are looked up."""
 _FORMS = "gemini:MODEL, openai:MODEL, hf:PATH_OR_ID or lab"
+_GEMINI_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class ModelSpec:
             )
         if kind == "gemini":
             name = name.removeprefix("models/")
+            if not _GEMINI_NAME.fullmatch(name) or ".." in name:
+                raise InputError(
+                    f'"{name}" is no name of a Gemini model.',
+                    remedy="give the name as the service lists it, like gemini-3.5-flash-lite",
+                )
         return cls(kind, name)  # type: ignore[arg-type]  # kind is one of get_args above
 
     @property

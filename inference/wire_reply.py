@@ -19,3 +19,8 @@ class WireReply:
     """The model version as the service names it; None if it does not."""
     usage: Usage
     """Tokens as billed."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the service said what it bills: no text comes from nothing, some proxies drop the counts."""
+        return self.text is None or self.usage.input_tokens > 0

@@ -13,7 +13,7 @@ from storage.datasets import dataset_pk
 from storage.outcomes import LabelerSummary
 from storage.tables import DATASETS, LABELERS, STEP_LABELS, TRACE_LABELS
 from traces.errors import InputError
-from traces.labels import Labeler
+from traces.labels import Labeler, LabelerKind
 
 
 def labeler_row(connection: Connection, dataset: int, name: str) -> Row[Any]:
@@ -29,6 +29,7 @@ def labeler_row(connection: Connection, dataset: int, name: str) -> Row[Any]:
     return found
 
 
+_HUMAN = (LabelerKind.GOLD, LabelerKind.EXPERT)
 DECLARE_REMEDY = "give this one another name, or drop the old labels with --replace"
 
 
@@ -45,8 +46,14 @@ def declare(
     With `replace`, another configuration under the same name drops the old one with its labels.
 
     Raises:
-        InputError: the name is taken by another kind, model or configuration and `replace` is False.
+        InputError: the name is taken by another kind, model or configuration and `replace` is False,
+            or it is the name of human annotation and this is none.
     """
+    if labeler.name == "gold" and labeler.kind not in _HUMAN:
+        raise InputError(
+            f'Only human annotation is called "gold"; this is a labeler of kind {labeler.kind.value}.',
+            remedy="give it another name",
+        )
     columns = labeler_columns(labeler)
     found = _find(connection, dataset, labeler.name)
     if found is not None:

@@ -85,3 +85,19 @@ def test_the_first_zero_rule_is_another_consensus(
         assert cli("export", "traces", out, *ON, "--labeler", labeler).code == 0
         rows = {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
         assert rows["c"]["labels"][labeler]["verdicts"] == verdicts
+
+
+@pytest.mark.parametrize(
+    ("judge", "mc", "name", "what"),
+    [
+        ("judge", "judge", "c", "against itself"),
+        ("judge", "mc", "judge", "made from"),
+        ("judge", "mc", "mc", "made from"),
+    ],
+)
+def test_a_consensus_takes_three_names(cli: Cli, judge: str, mc: str, name: str, what: str) -> None:
+    """With --replace the votes that it is made from would be lost to it."""
+    argv = ["--dataset", "d", "--judge", judge, "--mc", mc, "--name", name, "--replace"]
+    called = cli("consensus", *argv, "--json")
+    assert called.code == 2
+    assert what in called.document["error"]["what"]

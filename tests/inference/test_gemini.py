@@ -283,3 +283,11 @@ def test_one_client_serves_many_requests_at_once(server: GeminiServer) -> None:
     assert all(reply.finish_reason == "stop" for reply in replies)
     assert client.retries > 0
     assert set(server.billed.values()) == {1}
+
+
+def test_a_reply_without_counts_has_no_price() -> None:
+    """0 USD would let a budget pass whatever a proxy that drops the counts brings."""
+    with GeminiServer(usage={}) as server:
+        reply = ask(model(server), JUDGE)
+    assert reply.text is not None
+    assert (reply.usd, reply.prices_as_of) == (None, None)

@@ -76,3 +76,11 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 def test_only_this_machine_is_local(url: str, local: bool) -> None:
     """A host that merely looks local would get patient texts without the question being asked."""
     assert is_loopback(url) is local
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a&b", "a/../b", "models/", "/x", "a%2Fb", "gemini\u00e9"]
+)
+def test_what_the_service_could_not_have_listed_is_refused_before_any_call(name: str) -> None:
+    with pytest.raises(InputError, match="no name of a Gemini model"):
+        ModelSpec.parse(f"gemini:{name}")

@@ -47,7 +47,8 @@ def test_content_in_parts_is_joined_without_its_thoughts() -> None:
     parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}]
     content = [*parts, {"type": "text", "text": "b"}]
     body = {"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}
-    assert openai_wire.read_body(json.dumps(body)).text == "ab"
+    reply = openai_wire.read_body(json.dumps(body))
+    assert (reply.text, reply.is_counted) == ("ab", False)
 
 
 @pytest.mark.parametrize("count", [-1, 10**30, 1.5, "9", True, [1]])

@@ -311,3 +311,15 @@ def test_the_database_itself_refuses_what_the_checks_refuse(store: Store, statem
     store.put_labels("d", "judge", [judged("t0")])
     with pytest.raises(exc.IntegrityError), store._connections.write() as connection:
         connection.exec_driver_sql(statement)
+
+
+@pytest.mark.parametrize("kind", [LabelerKind.JUDGE, LabelerKind.MC, LabelerKind.PRM])
+def test_only_human_annotation_is_called_gold(store: Store, kind: LabelerKind) -> None:
+    """A judge under that name would be the truth that judges are measured by."""
+    fill(store)
+    store.declare_labeler("d", GOLD)
+    store.put_labels("d", "gold", [gold("t0", 1)])
+    for replace in (False, True):
+        with pytest.raises(InputError, match="human annotation"):
+            store.declare_labeler("d", Labeler("gold", kind, {}), replace=replace)
+    assert store.labels("d", "gold") == {"t0": gold("t0", 1)}
