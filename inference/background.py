@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 from inference.budget import Reservation
-from inference.keys import request_key, request_text
+from inference.keys import key_for, request_text
 from inference.loop_thread import LoopThread
 from inference.pace import Pace
 from inference.protocol import GenerationRequest, ResponseStore, TextModel
@@ -112,7 +112,7 @@ class BackgroundCalls:
             return
         meta = request.meta
         if is_cut_by_us(held, reply):  # no answer to the request, but to what was sent
-            key, request = request_key(self._model.spec, sent), sent
+            key, request = key_for(self._model, sent), sent
         elif held.capped:
             meta = {**meta, "max_tokens_sent": held.output_tokens}
         await self._recorder.record(StoredCall(key, request_text(request), reply, meta))

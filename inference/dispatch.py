@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from inference.background import BackgroundCalls, is_cut_by_us
 from inference.budget import Budget, Purse
 from inference.flights import Flight, Window
-from inference.keys import request_key
+from inference.keys import key_for
 from inference.pace import Unsent
 from inference.prices import Service
 from inference.protocol import GenerationRequest, ResponseStore, TextModel
@@ -166,7 +166,7 @@ class Dispatcher:
         self, request: GenerationRequest, window: Window, again: deque[GenerationRequest]
     ) -> Iterator[tuple[GenerationRequest, Outcome]]:
         """Answer from the store, join an equal request, or send, waiting for room before."""
-        key = request_key(self._model.spec, request)
+        key = key_for(self._model, request)
         while window.fatal is None:
             stored = self._stored(key)
             if stored is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from inference.protocol import GenerationRequest, Message
+from inference.protocol import GenerationRequest, Message, TextModel
 
 if TYPE_CHECKING:
     from formats.images import EncodedImage
@@ -16,7 +16,25 @@ KEY_VERSION = 1
 """Part of every key: to be raised when a change of ours makes equal requests differ in meaning."""
 
 
-def request_key(spec: str, request: GenerationRequest) -> str:
+@runtime_checkable
+class Renders(Protocol):
+    """A model that may write a conversation out itself instead of leaving that to its server."""
+
+    def rendered(self, request: GenerationRequest) -> str | None:
+        """The prompt sent in place of the messages; None where the messages themselves are sent."""
+
+
+def key_for(model: TextModel, request: GenerationRequest) -> str:
+    """The key of a request to a model, the prompt included that the model makes of it.
+
+    The same messages are another question when a template of the user's writes them out: what a
+    server without one made of them is no answer to it.
+    """
+    prompt = model.rendered(request) if isinstance(model, Renders) else None
+    return request_key(model.spec, request, prompt=prompt)
+
+
+def request_key(spec: str, request: GenerationRequest, *, prompt: str | None = None) -> str:
     """The key of a request: equal exactly if model and content are equal, the meta left out.
 
     The order inside the response schema counts, because the model writes its fields in that
@@ -25,13 +43,15 @@ def request_key(spec: str, request: GenerationRequest) -> str:
     Args:
         spec: the model as the user named it.
         request: what is asked.
+        prompt: what is sent in place of the messages; None for the messages themselves.
 
     Returns:
         64 hexadecimal digits (SHA-256).
     """
-    text = json.dumps(
-        {"version": KEY_VERSION, "model": spec, **request_content(request)}, allow_nan=False
-    )
+    asked = {"version": KEY_VERSION, "model": spec, **request_content(request)}
+    if prompt is not None:  # keys of before there were prompts stay as they are
+        asked["prompt"] = prompt
+    text = json.dumps(asked, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 

@@ -123,6 +123,12 @@ class OpenAIModel:
         """Attempts after a first one, so far."""
         return self._retrier.retries
 
+    def rendered(self, request: GenerationRequest) -> str | None:
+        """What the template makes of a prefix; None for what goes to /chat/completions."""
+        if self._template is None or not _is_prefix(request):
+            return None
+        return self._template(request.messages)
+
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Answer one request, after bounded retries; see `TextModel.generate`.
 
@@ -186,8 +192,8 @@ class OpenAIModel:
 
     async def _continue(self, request: GenerationRequest) -> str:
         """Send a request whose last turn is a prefix."""
-        if self._template is not None:
-            prompt = self._template(request.messages)
+        prompt = self.rendered(request)
+        if prompt is not None:
             return await self._post("/completions", self._options(request, prompt=prompt))
         flags = {"add_generation_prompt": False, "continue_final_message": True}
         options = self._options(request, messages=openai_wire.turns(request.messages)) | flags

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from inference.openai_server import OpenAIModel
+from inference.dispatch import Dispatcher
+from inference.openai_server import OpenAIModel, Template
 from inference.openai_wire import cut_at_stop, read_body
 from inference.protocol import GenerationRequest, Message
 from inference.retry import RetryPolicy
+from tests.inference.scripted import MemoryResponses
 from tests.loopback.gemini_failures import HTML
 from tests.loopback.openai_server import OpenAIServer
 from traces.errors import InputError, ModelRefused, ModelUnavailable, QuotaExhausted
@@ -96,6 +98,24 @@ def test_without_a_template_the_last_turn_is_kept_open(server: OpenAIServer) -> 
     assert path == "/v1/chat/completions"
     assert body["messages"][-1] == {"role": "assistant", "content": "step one\n"}
     assert (body["add_generation_prompt"], body["continue_final_message"]) == (False, True)
+
+
+def test_a_template_makes_another_question_of_a_prefix(server: OpenAIServer) -> None:
+    """Who adds one because the chat endpoint began anew does not want the old replies again."""
+
+    def plain(messages: Sequence[Message]) -> str:
+        return "".join(message.text for message in messages)
+
+    responses = MemoryResponses()
+
+    def asked(template: Template | None, request: GenerationRequest) -> int:
+        with Dispatcher(model(server, template=template), responses) as dispatcher:
+            list(dispatcher.run([request]))
+            return dispatcher.counters.sent
+
+    templates = (None, None, plain, plain, lambda messages: "> " + plain(messages))
+    assert [asked(each, PREFIX) for each in templates] == [1, 0, 1, 0, 1]
+    assert [asked(each, ASK) for each in templates] == [1, 0, 0, 0, 0], "what is no prefix is chat"
 
 
 def test_a_prefix_that_the_server_gives_back_is_taken_off(server: OpenAIServer) -> None:
