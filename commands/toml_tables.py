@@ -14,7 +14,9 @@ PATH_KEYS = frozenset(
 )
 """Keys whose relative paths start from the folder of the TOML file."""
 
-SPEC_KEYS = frozenset({"checkpoint", "judge", "policy", "prm", "reference", "rewriter"})
+SPEC_KEYS = frozenset(
+    {"answer_judge", "checkpoint", "escalate", "judge", "policy", "prm", "reference", "rewriter"}
+)
 """Keys that hold a model spec, of which `hf:` may name a relative path."""
 
 HIDDEN_KEYS = frozenset({"json", "help"})
@@ -100,8 +102,22 @@ def check_table(root: Any, words: tuple[str, ...], values: Any, file: Path) -> T
                 where=str(file),
                 remedy=f"keys of [{name}]: {', '.join(sorted(parameters))}",
             )
+        _require_shape(name, key, values[key], parameters[key], file)
     absolute = {key: _absolute(key, value, file.parent) for key, value in values.items()}
     return Table(words, absolute, parameters)
+
+
+def _require_shape(table: str, key: str, value: Any, parameter: Any, file: Path) -> None:
+    """Of a list for one value only the last would count, without a word."""
+    takes_many = parameter.nargs != 1 or getattr(parameter, "multiple", False)
+    parts = value if isinstance(value, list) and takes_many else [value]
+    if any(isinstance(part, list | dict) for part in parts):
+        takes = "a list of plain values" if takes_many else "one value"
+        raise InputError(
+            f"Key '{key}' in table [{table}] takes {takes}.",
+            where=str(file),
+            remedy="correct it, or repeat the table as [[...]] for another run of the command",
+        )
 
 
 def _absolute(key: str, value: Any, folder: Path) -> Any:
@@ -113,7 +129,7 @@ def _absolute(key: str, value: Any, folder: Path) -> Any:
         return str(folder / value)
     if key in SPEC_KEYS and value.startswith("hf:") and (folder / value[3:]).exists():
         return f"hf:{folder / value[3:]}"
-    if key in {"encoder", "rerank"} and (folder / value).exists():
+    if key in {"encoder", "family", "rerank"} and (folder / value).exists():
         return str(folder / value)
     return value
 

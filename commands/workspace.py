@@ -69,7 +69,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: it cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # editors of Windows put a mark in front, which is no TOML
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as fault:
         raise InputError(
             f"The TOML file cannot be read: {fault.strerror}.",

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from cli import app
+from commands.toml_tables import check_table
 
 Cli = Callable[..., Any]
 
@@ -122,3 +126,53 @@ def test_an_interrupt_inside_a_stage_ends_the_run_as_one(
     assert called.code == 130
     assert "Interrupted" in called.err
     assert cli("run", config).code == 0
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_file(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    text = f'[import]\r\nformat = "traces"\r\nfiles = ["{traces_file.name}"]\r\ndataset = "d"\r\n'
+    config.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert cli("run", config).code == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        (
+            '[judge]\ndataset = "d"\njudge = "lab"\nvotes = [1, 3]',
+            "'votes' in table [judge] takes one value",
+        ),
+        (
+            '[judge]\ndataset = {a = "d"}\njudge = "lab"',
+            "'dataset' in table [judge] takes one value",
+        ),
+        (
+            '[import]\nformat = "traces"\nfiles = [["a"]]\ndataset = "d"',
+            "'files' in table [import] takes a list of plain values",
+        ),
+    ],
+)
+def test_a_list_where_one_value_belongs_is_refused(
+    cli: Cli, tmp_path: Path, table: str, what: str
+) -> None:
+    """The last of its values counted, the others fell out without a word."""
+    config = tmp_path / "config.toml"
+    config.write_text(table)
+    called = cli("run", config, "--json")
+    assert called.code == 2
+    assert what in called.document["error"]["what"]
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "prefix"),
+    [("judge", "escalate", "hf:"), ("continue", "answer_judge", "hf:"), ("score", "family", "")],
+)
+def test_what_lies_beside_the_file_is_found(
+    tmp_path: Path, command: str, key: str, prefix: str
+) -> None:
+    root = get_command(app)
+    (tmp_path / "beside").mkdir()
+    table = check_table(root, (command,), {key: f"{prefix}beside"}, tmp_path / "c.toml")
+    assert table.values == {key: f"{prefix}{tmp_path / 'beside'}"}
