@@ -2,13 +2,14 @@
 
 Token ids are sent, so that no server's tokenizer, template or BOS comes in between. Shapes as of
 
-* vLLM 0.11.1 and later, `/pooling`: `vllm/entrypoints/pooling/pooling/protocol.py` and
-  `vllm/model_executor/layers/pooler/tokwise/methods.py` (pooling types ALL and STEP);
-* vLLM 0.11 and later, `/v1/completions` with `prompt_logprobs`: `vllm/entrypoints/openai/completion/protocol.py`;
-* SGLang 0.4.6 and later, `/generate` with `token_ids_logprob`: `python/sglang/srt/managers/io_struct.py` and
+* vLLM, `/pooling`: `vllm/entrypoints/pooling/base/protocol.py` (commit 020638a) and
+  `vllm/model_executor/layers/pooler/tokwise/methods.py` (055e47c; pooling types ALL and STEP);
+* vLLM, `/v1/completions` with `prompt_logprobs`: `vllm/entrypoints/openai/completion/protocol.py`;
+* SGLang, `/generate` with `token_ids_logprob`: `python/sglang/srt/managers/io_struct.py` and
   `scheduler_output_processor_mixin.py` (the first row is always null, the last token's falls away).
 
-SGLang's own reward and embedding routes give one number for a whole sequence: no step can be read there.
+The first two were held against vLLM 0.32 on a processor, the third against its source alone. SGLang's own
+reward and embedding routes give one number for a whole sequence: no step can be read there.
 """
 
 from __future__ import annotations
