@@ -24,6 +24,7 @@ from commands.retry_stages import (
     counted,
     faults_of,
     next_retry,
+    was_held_back,
     was_shortened,
 )
 from commands.score_run import ScoreStage
@@ -82,7 +83,8 @@ def retry(
     purse, shown = Purse(budget), ImageOptions.of(workspace, images)
     tallies: list[Tally] = []
     with workspace.open_store() as store:
-        for work in _work(store, dataset, labeler, limit, changed=max_tokens is not None):
+        changed = max_tokens is not None
+        for work in _work(store, dataset, labeler, limit, changed=changed, allow_phi=allow_phi):
             terms = RetryTerms(
                 max_tokens,
                 purse,
@@ -101,7 +103,13 @@ def retry(
 
 
 def _work(
-    store: Store, dataset: str | None, name: str | None, limit: int | None, *, changed: bool
+    store: Store,
+    dataset: str | None,
+    name: str | None,
+    limit: int | None,
+    *,
+    changed: bool,
+    allow_phi: bool,
 ) -> list[Work]:
     """What can be retried, labeler by labeler; one that is named has to exist."""
     if dataset is not None:
@@ -115,7 +123,11 @@ def _work(
         labels = store.labels(row.dataset, row.labeler.name).values()
         # another limit may also give back the documents that a PRM had no room for
         failed = [
-            label for label in labels if faults_of(label) or (changed and was_shortened(label))
+            label
+            for label in labels
+            if faults_of(label)
+            or (changed and was_shortened(label))
+            or (allow_phi and was_held_back(label))
         ][:limit]
         groups: dict[int, list[str]] = defaultdict(list)
         for label in failed:

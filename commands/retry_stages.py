@@ -91,6 +91,11 @@ def was_shortened(label: TraceLabel) -> bool:
     return bool(label.meta.get("documents_dropped"))
 
 
+def was_held_back(label: TraceLabel) -> bool:
+    """Whether a judge or a policy was not shown the trace: it may hold protected health information."""
+    return label.abstention is not None and label.abstention.reason is AbstentionReason.FILTERED
+
+
 def next_retry(label: TraceLabel) -> int:
     """The number of the retry that a label needs.
 

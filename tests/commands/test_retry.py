@@ -177,3 +177,21 @@ def test_what_is_not_there_is_said(imported: Cli, argv: tuple[str, ...]) -> None
     called = imported("retry", *argv, "--json")
     assert called.code == 2
     assert "nope" in called.document["error"]["what"]
+
+
+def test_what_was_held_back_is_asked_once_it_may_be(
+    cli: Cli, server: GeminiServer, tmp_path: Path
+) -> None:
+    """The reason of such a trace names --allow-phi: there has to be a command that takes it."""
+    path = tmp_path / "t.jsonl"
+    path.write_text(
+        '{"id": "a", "problem": "q", "steps": ["s"], "meta": {"phi_removed": false}}\n'
+        '{"id": "b", "problem": "q", "steps": ["t"]}\n'
+    )
+    cli("import", "traces", path, "--dataset", "d")
+    assert cli(*JUDGE, "--json").document["abstained"] == {"filtered": 1}
+    assert cli("retry", "--json").document["labelers"] == []
+    assert len(server.calls) == 1
+    assert cli("retry", "--allow-phi", "--json").document["done"] == 1
+    assert len(server.calls) == 2
+    assert cli("retry", "--allow-phi", "--json").document["labelers"] == []
