@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from commands.answer_checking import checker_factory
-from commands.backends import PolicyOptions, continuation_limit, parse_spec, policy
+from commands.backends import PolicyOptions, continuation_limit, policy
+from commands.idle_options import parse_policy
 from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.labelling import Labelled, evidence_source, label_missing
 from commands.model_truth import ModelTruth
@@ -31,6 +32,7 @@ from commands.options import (
 )
 from commands.outcome import Outcome, Tally
 from commands.workspace import Workspace
+from traces.errors import InputError
 
 if TYPE_CHECKING:
     from inference.specs import ModelSpec
@@ -131,7 +133,7 @@ def continue_(
 ) -> Outcome:
     """Label steps by how often a policy reaches the gold answer from them."""
     config = _config(k, threshold, seed, strategy, label, last_step, after_first_error)
-    spec = parse_spec(policy_spec)
+    spec = parse_policy(ctx, policy_spec)
     lab = spec.kind == "lab"
     options = PolicyOptions(
         max_tokens=continuation_limit(spec, max_tokens),
@@ -143,7 +145,7 @@ def continue_(
         base_url=base_url,
         concurrency=concurrency,
         images=ImageOptions.of(ctx.obj, images, ignore_images),
-        stop=tuple(text.replace("\\n", "\n") for text in stop or ()),
+        stop=_stop_strings(stop or ()),
         answer_judge=answer_judge,
     )
     return _continue(
@@ -171,6 +173,20 @@ def _config(
     by_name(strategy)
     rules = {"label": label, "last_step": last_step, "after_first_error": behind}
     return MonteCarloConfig(k, threshold, seed, strategy, **cast(Any, rules))
+
+
+def _stop_strings(given: Iterable[str]) -> tuple[str, ...]:
+    """As the options write them, with their line breaks.
+
+    Raises:
+        InputError: one is empty: servers refuse it, or end every continuation at once.
+    """
+    strings = tuple(text.replace("\\n", "\n") for text in given)
+    if "" in strings:
+        raise InputError(
+            "A stop string is empty.", where="--stop", remedy="leave it out, or name a text"
+        )
+    return strings
 
 
 def _continue(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
+from commands.backends import parse_spec
 from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from inference.specs import ModelSpec
 
 
 def refuse_idle(ctx: typer.Context, *parameters: str, without: str) -> None:
@@ -29,6 +35,22 @@ def refuse_idle(ctx: typer.Context, *parameters: str, without: str) -> None:
             where=flags[0],
             remedy=f"add {without}, or leave {it} out",
         )
+
+
+def parse_policy(ctx: typer.Context, text: str) -> ModelSpec:
+    """Parse the spec of a policy; refuse what is said about a server where it is behind none.
+
+    Only what `openai:` names can be asked through /completions; models of this machine have no address.
+
+    Raises:
+        InputError: it is no spec, or `--template`, `--base-url` or `--concurrency` was given in vain.
+    """
+    policy = parse_spec(text)
+    if policy.kind != "openai":
+        refuse_idle(ctx, "template", without="--policy openai:MODEL")
+    if policy.kind in {"hf", "lab"}:
+        refuse_idle(ctx, "base_url", "concurrency", without="--policy openai:MODEL")
+    return policy
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:

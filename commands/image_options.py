@@ -47,7 +47,11 @@ class ImageOptions:
             InputError: the folder is none.
         """
         if folder is not None and not folder.is_dir():
-            raise InputError("The folder of the images is missing.", where=str(folder))
+            raise InputError(
+                "The folder of the images is missing.",
+                where=str(folder),
+                remedy="name with --images the folder that image paths start from",
+            )
         return cls(folder or workspace.folder, ignore)
 
     def settled(self, *specs: ModelSpec, exist: bool) -> ImageOptions:

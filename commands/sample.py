@@ -13,12 +13,12 @@ from commands.backends import (
     continuation_limit,
     dispatcher,
     model_folder,
-    parse_spec,
     tell_slow,
     text_model,
 )
 from commands.console import note, progress
 from commands.continue_ import SYSTEM, PolicySpec, Temperature, TemplateFolder, WithEvidence
+from commands.idle_options import parse_policy
 from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.labelling import STOPS
 from commands.options import (
@@ -113,7 +113,9 @@ def sample(
 ) -> Outcome:
     """Write candidate traces for every problem, split into steps, kept by a stated rule."""
     _check(name, min_steps, max_steps)
-    spec, shown = parse_spec(policy_spec), ImageOptions.of(ctx.obj, images, ignore_images)
+    workspace: Workspace = ctx.obj
+    spec = parse_policy(ctx, policy_spec)
+    shown = ImageOptions.of(workspace, images, ignore_images)
     rule = _rule(
         spec, delimiter, n, seed, rounds=rounds, steps=(min_steps, max_steps), keep_all=keep_all
     )
@@ -126,11 +128,12 @@ def sample(
     }
     tally = Tally("sample", dataset, name)
     given = None if problems is None else _read(problems)
-    with _workspace(ctx).open_store(create=given is not None) as store, ExitStack() as closing:
+    with workspace.open_store(create=given is not None) as store, ExitStack() as closing:
         known = given if given is not None else _stored_problems(store, dataset)
         shown = shown.settled(spec, exist=any(problem.images for problem, _ in known))
         config |= shown.as_dict()
         wanted = known[:limit]
+        store.sampled.refuse_changed(dataset, [problem for problem, _ in wanted])
         stored = store.sampled.declare(dataset, name, config, replace=replace)
         tally.unchanged = stored.traces
         missing = [pair for pair in wanted if pair[0].id not in stored.problems]
@@ -139,11 +142,6 @@ def sample(
         sampler = _sampler(spec, store, closing, config, shown, server, budget, marked)
         turned_away = _draw(store, tally, missing, sampler, rule, str(spec))
     return _outcome(tally, len(wanted), turned_away, json_output)
-
-
-def _workspace(ctx: typer.Context) -> Workspace:
-    workspace: Workspace = ctx.obj
-    return workspace
 
 
 def _check(name: str, min_steps: int, max_steps: int) -> None:

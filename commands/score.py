@@ -11,6 +11,7 @@ import typer
 
 from commands.backends import parse_spec
 from commands.console import note
+from commands.idle_options import refuse_idle
 from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.labelling import evidence_source, label_missing
 from commands.options import (
@@ -167,6 +168,9 @@ def score(
     fitting = (max_tokens, overflow, reserve, packing)
     chosen = ScorerOptions(prm, family, *fitting, device, dtype, mode, shown, reference)
     chosen.check()
+    if parse_spec(prm).kind != "openai":
+        gate = ("parity_sample", "parity_limit", "concurrency", "allow_phi")
+        refuse_idle(ctx, *gate, without="--prm openai:MODEL")
     served = ServerOptions(
         base_url, checkpoint, route, concurrency, allow_phi, parity_sample, parity_limit
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,23 @@ class Sampled:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+
+    def refuse_changed(self, dataset: str, problems: Iterable[Problem]) -> None:
+        """Refuse problems that a dataset knows otherwise, before anything is paid for their candidates.
+
+        Raises:
+            InputError: a problem has other content than the stored one of its id.
+        """
+        query = (
+            select(PROBLEMS.c.id, PROBLEMS.c.digest)
+            .join(DATASETS)
+            .where(DATASETS.c.name == dataset)
+        )
+        with self._connections.read() as connection:
+            stored = {str(row.id): str(row.digest) for row in connection.execute(query)}
+        for problem in problems:
+            if problem.id in stored:
+                _refuse_other_content(problem_columns(problem), stored[problem.id])
 
     def declare(
         self, dataset: str, name: str, config: Mapping[str, Any], *, replace: bool = False
@@ -144,13 +161,17 @@ def _problem(connection: Connection, owner: int, columns: dict[str, Any]) -> int
     if stored is None:
         keys = insert_keyed(connection, PROBLEMS, [columns | {"dataset_pk": owner}], "id")
         return keys[columns["id"]]
-    if stored.digest != columns["digest"]:
+    _refuse_other_content(columns, stored.digest)
+    return int(stored.pk)
+
+
+def _refuse_other_content(columns: Mapping[str, Any], digest: str) -> None:
+    if digest != columns["digest"]:
         raise InputError(
             f"The problem {columns['id']!r} has other content in the dataset"
             " (question, options, answer, images or meta).",
             remedy="sample into another --dataset",
         )
-    return int(stored.pk)
 
 
 def _insert(

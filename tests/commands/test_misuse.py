@@ -91,6 +91,9 @@ def test_evidence_that_came_with_the_rows_is_evidence(
 
 
 JUDGE = ("judge", "--dataset", "d", "--judge", "gemini:gemini-3.5-flash-lite")
+LOCAL = ("--dataset", "d", "--policy", "lab")
+PRM = ("score", "--dataset", "d", "--prm", "lab")
+ANY = "--policy openai:MODEL"
 RETRIEVE = ("retrieve", "--dataset", "d", "--mode", "bm25")
 
 
@@ -106,6 +109,13 @@ RETRIEVE = ("retrieve", "--dataset", "d", "--mode", "bm25")
         ((*RETRIEVE, "--base-url", "http://h"), "--base-url", "--query rewrite"),
         ((*RETRIEVE, "--query", "step", "--concurrency", "2"), "--concurrency", "--query rewrite"),
         ((*RETRIEVE, "--allow-phi"), "--allow-phi", "--query rewrite"),
+        (("continue", *LOCAL, "--base-url", "http://h"), "--base-url", ANY),
+        (("continue", *LOCAL, "--template", "t"), "--template", ANY),
+        (("continue", *LOCAL[:3], "gemini:g", "--template", "t"), "--template", ANY),
+        (("sample", *LOCAL, "--concurrency", "2"), "--concurrency", ANY),
+        ((*PRM, "--parity-sample", "3"), "--parity-sample", "--prm openai:MODEL"),
+        ((*PRM, "--parity-limit", "0.5"), "--parity-limit", "--prm openai:MODEL"),
+        ((*PRM, "--concurrency", "2"), "--concurrency", "--prm openai:MODEL"),
     ],
 )
 def test_an_option_that_nothing_is_done_with_is_refused(
@@ -118,6 +128,11 @@ def test_an_option_that_nothing_is_done_with_is_refused(
     assert idle in error["what"]
     assert missing in error["remedy"]
     assert not (tmp_path / "w").exists()
+
+
+def test_an_empty_stop_string_is_refused(cli: Cli) -> None:
+    error = cli("continue", *LOCAL, "--stop", "x", "--stop", "", "--json").document["error"]
+    assert (error["what"], error["where"]) == ("A stop string is empty.", "--stop")
 
 
 def test_idle_defaults_of_the_workspace_are_no_order(cli: Cli, tmp_path: Path) -> None:

@@ -72,6 +72,22 @@ def test_sampled_through_a_server_and_used_like_any_trace(
     assert row["meta"]["finish_reason"] == "stop"
 
 
+def test_a_problem_that_the_dataset_knows_otherwise_costs_nothing(
+    cli: Cli, two: Path, tmp_path: Path
+) -> None:
+    other = write_problems(tmp_path / "o.jsonl", [{"id": "q5", "problem": "5+5?", "answer": "10"}])
+    with OpenAIServer(SOLUTION) as server:
+        argv = ("sample", "--dataset", "d", "--policy", "openai:m", "-n", "1", "--json")
+        at = ("--base-url", server.url)
+        assert cli(*argv, *at, "--problems", other, "--name", "first").code == 0
+        called = cli(*argv, *at, "--problems", two)
+        assert called.code == 2
+        assert "'q5' has other content" in called.document["error"]["what"]
+        assert len(server.calls) == 1, "q4 was not asked for either"
+        # Nothing of that call was kept: its name is free for another configuration.
+        assert cli(*argv, *at, "--problems", two, "--limit", "1", "--seed", "1").code == 0
+
+
 def test_short_problems_are_counted_and_every_refusal_listed(
     cli: Cli, two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
