@@ -22,7 +22,7 @@ def stderr() -> Console:
 
 def note(text: str) -> None:
     """Say one thing to the person at the terminal."""
-    stderr().print(text, markup=False, highlight=False)
+    stderr().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def progress(

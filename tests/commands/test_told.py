@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from commands.console import note
 from tests.commands.test_judge_resume import many_traces
 from tests.loopback.openai_server import OpenAIServer
 
@@ -40,3 +41,9 @@ def test_a_format_that_holds_not_one_trace_is_no_success(cli: Cli, tmp_path: Pat
     assert empty.document["done"] == 0
     assert empty.code == 1
     assert cli("export", "traces", tmp_path / "out.jsonl", *argv).code == 0
+
+
+def test_a_note_is_not_broken_into_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """What stops a run is looked for in logs: a terminal wraps by itself."""
+    note("word " * 40 + "end")
+    assert capsys.readouterr().err == "word " * 40 + "end\n"
