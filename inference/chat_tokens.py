@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from inference.chat_templates import rendered_turns
 from inference.protocol import Message
 
 
@@ -17,6 +18,9 @@ def conversation_ids(
     A last assistant turn is put behind the template's generation prompt to the letter, so nothing
     stands between it and what the model writes next. Text and ids are those of the whole rendered
     conversation. A tokenizer without a chat template gets the turns as plain paragraphs.
+
+    Raises:
+        InputError: the template refuses the conversation.
     """
     texts = [conversation_text(tokenizer, conversation) for conversation in conversations]
     rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -31,12 +35,7 @@ def conversation_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mes
     turns = messages[:-1] if open_turn else messages
     if tokenizer.chat_template is None:
         return "".join(f"{turn.text}\n\n" for turn in turns) + written
-    rendered = tokenizer.apply_chat_template(
-        [{"role": turn.role, "content": turn.text} for turn in turns],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
-    return f"{rendered}{written}"
+    return rendered_turns(tokenizer, turns) + written
 
 
 def first_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

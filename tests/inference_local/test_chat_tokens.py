@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from inference.chat_templates import template_from_tokenizer
 from inference.chat_tokens import conversation_ids, conversation_text
 from inference.protocol import Message
 from tests.tiny_models import tiny_tokenizer
+from traces.errors import InputError
 
 USER = Message("user", "Which dose?")
 HEAD = "<|begin|><|start|>user<|close|>\n\nWhich dose?<|end|><|start|>assistant<|close|>\n\n"
@@ -27,6 +31,31 @@ def test_a_last_assistant_turn_stands_behind_it_to_the_letter(
     tokenizer: PreTrainedTokenizerFast, written: str
 ) -> None:
     assert conversation_text(tokenizer, (USER, Message("assistant", written))) == HEAD + written
+
+
+GRUMPY = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+
+
+def test_a_template_that_refuses_a_system_turn_has_its_text_in_the_user_turn(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """Gemma 2's and the first ones of Mistral do."""
+    tokenizer.chat_template = GRUMPY + tokenizer.chat_template
+    asked = (Message("system", "Think."), USER, Message("assistant", "6"))
+    expected = HEAD.replace("Which", "Think.\n\nWhich") + "6"
+    assert conversation_text(tokenizer, asked) == expected
+    tokenizer.save_pretrained(tmp_path)
+    # There the server puts the begin-of-sequence token itself.
+    assert template_from_tokenizer(tmp_path)(asked) == expected.removeprefix("<|begin|>")
+
+
+def test_a_template_that_refuses_all_is_told_with_its_reason(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    tokenizer.chat_template = "{{ raise_exception('tools only') }}"
+    for asked in ((USER,), (Message("system", "Think."), USER)):
+        with pytest.raises(InputError, match="refuses the conversation: tools only"):
+            conversation_text(tokenizer, asked)
 
 
 def test_an_empty_assistant_turn_is_an_open_one(tokenizer: PreTrainedTokenizerFast) -> None:
