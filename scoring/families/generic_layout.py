@@ -60,8 +60,8 @@ class GenericLayout:
 
         Raises:
             InputError: unreadable, an unknown or missing key, a text of another type, a prompt
-                without `{question}`, a step without `{step}`, a choice that is none, the name of a
-                family that we know.
+                without `{question}`, a step without `{step}`, a choice that is none, two signs
+                that are one, the name of a family that we know.
         """
         try:
             table = tomllib.loads(path.read_text("utf-8"))
@@ -106,6 +106,12 @@ class GenericLayout:
         ]
         if empty:
             raise InputError(f'"{empty[0]}" is empty in the family file.', where=where)
+        if self.positive == self.negative:
+            raise InputError(
+                '"positive" and "negative" are one text in the family file.',
+                where=where,
+                remedy="name the token of a right step, and that of a wrong one",
+            )
         if self.name in FAMILY_NAMES:
             raise InputError(
                 f'The family file takes the name "{self.name}", which is a family of its own.',

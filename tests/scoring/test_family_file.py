@@ -159,6 +159,7 @@ def test_a_marker_that_was_added_without_being_special_stays_text_in_texts() -> 
         ({"chat": "system"}, "user, assistant, none"),
         ({"aggregation": "max"}, "min, product, last, mean"),
         ({"name": ""}, '"name" is empty'),
+        ({"negative": "+"}, "are one text"),
         ({"name": "medprm"}, "medprm"),
     ],
 )
