@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +67,7 @@ class PolicyOptions:
             "separator": self.separator,
             "system": self.system,
             "evidence": self.with_evidence,
-            "template": self.template.name if self.template else None,
+            "template": template_identity(self.template),
             **self.images.as_dict(),
         } | {name: value for name, value in self._seldom().items() if value}
 
@@ -235,6 +236,17 @@ def model_folder(spec: ModelSpec, role: Literal["policy", "judge", "prm"]) -> st
 
         return str(bundled(role))
     raise InputError(f"'{spec}' cannot be loaded here.", remedy="use hf:PATH or lab")
+
+
+def template_identity(folder: Path | None) -> str | None:
+    """Which template it is, for a labeler's configuration: the folder's name and what its files hold."""
+    if folder is None:
+        return None
+    digest = sha256()
+    for name in ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json"):
+        if (folder / name).is_file():
+            digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
+    return f"{folder.name}@{digest.hexdigest()[:12]}"
 
 
 def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.answer_checking import checker_factory
-from commands.backends import PolicyOptions, parse_spec, policy
+from commands.backends import PolicyOptions, parse_spec, policy, template_identity
 from commands.image_options import ImageOptions
 from commands.labelling import Labelled, LabelStage
 from commands.model_truth import ModelTruth
@@ -157,7 +157,7 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
 
     labeler, terms = revived.labeler, revived.terms
     stored = labeler.config
-    given = terms.template.name if terms.template else None
+    given = template_identity(terms.template)
     if stored.get("template") != given:
         raise InputError(
             f"Labeler '{labeler.name}' was made with the template '{stored.get('template')}'.",

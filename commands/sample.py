@@ -14,6 +14,7 @@ from commands.backends import (
     dispatcher,
     model_folder,
     tell_slow,
+    template_identity,
     text_model,
 )
 from commands.console import note, progress
@@ -124,7 +125,7 @@ def sample(
         "max_tokens": continuation_limit(spec, max_tokens),
         "temperature": temperature,
         "evidence": spec.kind == "lab" if evidence is None else evidence,
-        "template": None if template is None else template.name,
+        "template": template_identity(template),
     }
     tally = Tally("sample", dataset, name)
     given = None if problems is None else _read(problems)

@@ -222,7 +222,7 @@ def test_an_own_prompt_is_kept_and_a_changed_one_refused(cli: Cli, tmp_path: Pat
         changed = cli(*asked)
         assert changed.code == 2
         assert "prompt_sha256" in changed.document["error"]["what"]
-        assert "--name" in changed.document["error"]["remedy"]
+        assert "another name" in changed.document["error"]["remedy"]
         prompt.write_text(OWN.replace("{question}", "{qestion}"))
         wrong = cli(*asked)
         assert wrong.code == 2
