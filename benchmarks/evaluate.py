@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import random
-import resource
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from benchmarks.timing import peak_memory
 from evaluation import measures
 from evaluation.bootstrap import by_problem, generator, resampled_sums
 from evaluation.diagnostics import diagnose
@@ -74,7 +74,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 def row(what: str, seconds: tuple[float, float], plain: float | None, target: str) -> None:
     """Print one line of the table."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory() / 2**20
     ratio = "" if plain is None else f"{plain:9.1f} {plain / seconds[0]:8.1f}x"
     print(
         f"{what:<58} {seconds[0]:8.2f} {seconds[1]:8.2f} {peak:8.0f} {ratio:>19}  {target}",

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.score_case import MATH, RAG, Case, Size
+from benchmarks.timing import peak_memory
 from scoring.engine import Scorer
 from scoring.engine_tree import plant
 from scoring.families.medprm import SIGNS, MedPrm
@@ -165,7 +165,7 @@ def measure_peak(size: Size, side: str, candidates: int) -> None:
     contexts.sort(key=lambda one: -sum(map(len, one.trace.steps)))
     run = {"loop": lambda: bench.loop(contexts[:2]), "shared": lambda: bench.shared(contexts)}
     run[side]()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_memory())
 
 
 def show(row: dict[str, Any]) -> None:

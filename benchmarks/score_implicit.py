@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.score_case import Case, Size
+from benchmarks.timing import peak_memory
 from scoring.engine import Scorer
 from scoring.families.implicit import COEFFICIENT, REWARDS, ImplicitPrm
 from traces.context import TraceInContext
@@ -118,16 +119,9 @@ def peak(side: str, candidates: int) -> None:
     bench, contexts = Bench(), _CASE.problem(0, candidates)
     # What making the models took for a moment is forgotten: the mark starts at what they hold.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _high_water()
+    before = peak_memory()
     (bench.loop if side == "loop" else bench.shared)(contexts)
-    print(_high_water() - before)
-
-
-def _high_water() -> float:
-    """Most memory that this process has held, MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    [line] = [line for line in lines if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
+    print((peak_memory() - before) / 2**20)
 
 
 def main() -> None:
