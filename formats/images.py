@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from traces.errors import InputError
+from formats.image_error import MAX_PIXELS, ImageError
 
 MAX_SIDE = 3072
 """Longer sides are scaled down to this many pixels (Lanczos): more is tiled or thrown away by the services."""
-MAX_PIXELS = 100_000_000
-"""Larger images are refused before they are decoded: a few bytes can unfold to gigabytes."""
 MAX_FILE_BYTES = 500 * 1024 * 1024
 """Larger files are not opened."""
 
@@ -32,10 +30,6 @@ _ENCODING: dict[str, dict[str, Any]] = {
 }
 _DICOM_PREAMBLE = 128
 _MODES = {"1": "L", "I": "L", "I;16": "L", "F": "L", "CMYK": "RGB", "LAB": "RGB", "HSV": "RGB", "YCbCr": "RGB"}  # fmt: skip
-
-
-class ImageError(InputError):
-    """An image of a problem cannot be read; `where` is its path."""
 
 
 @dataclass(frozen=True, slots=True)

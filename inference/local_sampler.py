@@ -11,7 +11,7 @@ from itertools import islice
 
 import torch
 
-from formats.images import ImageError
+from formats.image_error import ImageError
 from inference.images import ProblemImages, unreadable
 from inference.local_engine import engine_for
 from inference.local_model import load_local_model

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 
-from formats.images import ImageError
+from formats.image_error import ImageError
 from inference.images import has_images
 from inference.local_engine import engine_for
 from inference.local_model import load_local_model

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from formats.images import ImageError
+from formats.image_error import ImageError
 from inference.chat_tokens import first_ids
 from inference.protocol import Message
 from inference.vision_pictures import picture

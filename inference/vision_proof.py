@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from formats.images import EncodedImage, ImageError
+from formats.image_error import ImageError
+from formats.images import EncodedImage
 from inference.device_memory import is_out_of_memory
 from inference.plain_engine import behind_head
 from inference.prefix_sharing_check import FAULTS, difference, shared_logits

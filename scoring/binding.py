@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.checkpoints import load_pretrained
-from inference.images import ProblemImages
+from scoring.checkpoint import Checkpoint
 from scoring.families import (
     generic,
     implicit,
@@ -31,33 +28,7 @@ from scoring.families import (
 from scoring.families.generic_layout import GenericLayout
 from scoring.family import Family
 from scoring.names import missing_reference, refuse_mismatch
-from scoring.quiet import quiet
-from scoring.reference import Reference
 from scoring.visualprm_binding import bind_visualprm
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """What a family is bound to."""
-
-    folder: Path
-    """With config.json, tokenizer files and safetensors files."""
-    tokenizer: PreTrainedTokenizerBase
-    """Its tokenizer."""
-    device: torch.device
-    """Where the model is to run."""
-    dtype: torch.dtype
-    """Of its weights."""
-    images: ProblemImages = field(default_factory=ProblemImages)
-    """The images of problems, for families that are shown them."""
-    reference: Reference | None = None
-    """What an implicit PRM is held against; None if the user named nothing."""
-
-    def model(self, auto_class: Any) -> Any:
-        """The model of a transformers auto class, ready to run."""
-        with quiet():
-            model = load_pretrained(auto_class, self.folder, dtype=self.dtype)
-        return model.to(self.device).eval()
 
 
 def _causal(family: Callable[..., Family], *more: Any) -> Callable[[Checkpoint], Family]:

@@ -12,7 +12,8 @@ from inference.checkpoints import (
     weights_fingerprint,
 )
 from inference.images import ProblemImages
-from scoring.binding import Checkpoint, bind
+from scoring.binding import bind
+from scoring.checkpoint import Checkpoint
 from scoring.engine import Scorer
 from scoring.engine_fit import Overflow
 from scoring.engine_memory import best_device, best_dtype

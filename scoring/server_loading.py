@@ -15,7 +15,8 @@ from inference.checkpoints import (
     weights_fingerprint,
 )
 from inference.json_server import JsonServer
-from scoring.binding import Checkpoint, bind
+from scoring.binding import bind
+from scoring.checkpoint import Checkpoint
 from scoring.engine_fit import FitRules, Overflow
 from scoring.families.generic_layout import GenericLayout, named_family
 from scoring.family import Family

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from torch import nn
 from transformers import AutoModelForImageTextToText, GotOcr2ImageProcessorPil, PreTrainedModel
@@ -12,15 +12,13 @@ from transformers import AutoModelForImageTextToText, GotOcr2ImageProcessorPil, 
 from inference.vision_config import CONFIG, settings
 from inference.vision_embedding import text_model
 from inference.vision_loading import load_processor
+from scoring.checkpoint import Checkpoint
 from scoring.families.visualprm import SYSTEM, SYSTEM_OF_TEMPLATE, VisualPrm
 from scoring.image_tokens import GrownEmbedding, ImageTokens
 from scoring.internvl_original import MODEL_TYPE, converted_config, load_original, tile_side
 from scoring.model_eye import ModelEye, PictureReader, ProcessorReader, TileReader
 from scoring.tokens import single_token
 from traces.errors import ModelRefused, PrmError
-
-if TYPE_CHECKING:
-    from scoring.binding import Checkpoint
 
 KIND = "internvl"
 """What transformers calls the architecture."""

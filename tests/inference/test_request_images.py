@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.images import EncodedImage, ImageError
+from formats.image_error import ImageError
+from formats.images import EncodedImage
 from inference.budget import input_bound
 from inference.images import ProblemImages, image_tokens, message_parts
 from inference.keys import request_key, request_text
