@@ -17,12 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
@@ -31,42 +31,23 @@ from inference.local_model import LocalModel, load_local_model
 from inference.local_policy import LocalPolicy
 from inference.rendering import ContinuationPrompt, continuation_messages
 from inference.vision_embedding import run
-from tests.tiny_vision import Kind, save_vision
+from tests.tiny_vision import Kind, llava, llava_processor, save_vision
 from traces.context import TraceInContext
 from traces.problem import Problem, Trace
 
 _STEPS = tuple(f"Step {n}: the image shows {n * 12} of 300, so {n} x 12 is taken off." for n in range(1, 7))  # fmt: skip
 _SIZE = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}  # fmt: skip
-_K, _NEW, _TRACES = 8, 24, 2
-hf: Any = transformers  # its own annotations are patchy
-
-
-def _processor(tokenizer: Any) -> Any:
-    images = hf.CLIPImageProcessorPil(
-        size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}
-    )
-    return hf.LlavaProcessor(
-        images,
-        tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
-
-
-def _model(tokenizer: Any, text: dict[str, Any]) -> Any:
-    config = hf.LlavaConfig(
-        vision_config=hf.CLIPVisionConfig(image_size=224, patch_size=14, **_SIZE),
-        text_config=hf.LlamaConfig(**text),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=256,
-    )
-    return hf.LlavaForConditionalGeneration(config)
+_SIDE, _K, _NEW, _TRACES = 224, 8, 24, 2
 
 
 def build(folder: Path, problems: int) -> list[TraceInContext]:
     """A checkpoint, images, and two traces of six steps a problem."""
-    kind = Kind("<image>\n", {"image_token": "<image>"}, _processor, _model)
+    kind = Kind(
+        "<image>\n",
+        {"image_token": "<image>"},
+        partial(llava_processor, side=_SIDE),
+        partial(llava, side=_SIDE, tower=_SIZE),
+    )
     text = {**_SIZE, "num_key_value_heads": 4, "max_position_embeddings": 2048}
     save_vision(folder, kind, initializer_range=0.05, **text)
     draw = np.random.default_rng(0)

@@ -61,9 +61,10 @@ class Kind:
     """What its processor's own file says; None where the processor can be saved as a whole."""
 
 
-def _llava_processor(tokenizer: Any) -> Any:
+def llava_processor(tokenizer: Any, *, side: int = 28) -> Any:
+    """Square images of so many pixels a side, in patches of 14."""
     images = hf.CLIPImageProcessorPil(
-        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
     )
     return hf.LlavaProcessor(
         images,
@@ -74,12 +75,15 @@ def _llava_processor(tokenizer: Any) -> Any:
     )
 
 
-def _llava(tokenizer: Any, text: dict[str, Any]) -> Any:
+def llava(
+    tokenizer: Any, text: dict[str, Any], *, side: int = 28, tower: dict[str, Any] | None = None
+) -> Any:
+    """A LLaVA for such images; `tower` sizes its vision model."""
     config = hf.LlavaConfig(
-        vision_config=hf.CLIPVisionConfig(image_size=28, patch_size=14, **TOWER),
+        vision_config=hf.CLIPVisionConfig(image_size=side, patch_size=14, **(tower or TOWER)),
         text_config=hf.LlamaConfig(**text),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=4,
+        image_seq_length=(side // 14) ** 2,
     )
     return hf.LlavaForConditionalGeneration(config)
 
@@ -165,7 +169,7 @@ INTERNVL = {
     "video_token": "<video>",
 }
 KINDS = {
-    "llava": Kind("<image>\n", {"image_token": "<image>"}, _llava_processor, _llava),
+    "llava": Kind("<image>\n", {"image_token": "<image>"}, llava_processor, llava),
     "qwen2_vl": Kind(
         "<|vision_start|><|image_pad|><|vision_end|>", QWEN, qwen_processor, _qwen, {}
     ),
