@@ -13,42 +13,17 @@ MAX_FILE_LINES = 600
 MAX_LINE_LENGTH = 100
 
 PLUG_INS: Mapping[str, Sequence[str]] = {
-    "a file format": (
-        "formats/big_bench_mistake.py",
-        "formats/case.py",
-        "formats/math_shepherd.py",
-        "formats/medprm.py",
-        "formats/mr_ben.py",
-        "formats/mr_gsm8k.py",
-        "formats/openrlhf.py",
-        "formats/parquet.py",
-        "formats/prm800k.py",
-        "formats/prmbench.py",
-        "formats/processbench.py",
-        "formats/qwen_prm.py",
-        "formats/sharegpt.py",
-        "formats/traces_jsonl.py",
-        "formats/trl.py",
-        "formats/visualprocessbench.py",
-    ),
+    "a file format": ("formats/field/*.py", "formats/files/parquet.py"),
     "a PRM family": ("scoring/families/*.py",),
-    "an evaluation protocol": (
-        "evaluation/mistake.py",
-        "evaluation/mr_ben.py",
-        "evaluation/prmbench.py",
-        "evaluation/processbench.py",
-    ),
-    "a continuation strategy": ("labeling/strategies/*.py",),
+    "an evaluation protocol": ("evaluation/protocols/*.py",),
     "a migration": ("storage/migrations/versions/*.py",),
 }
 """Files that one registry reads, by what each of them adds to it."""
 
 ENTRY_POINTS = (
     "cli.py",
-    "lab/evaluate_models.py",
     "*/__init__.py",
     "*/__main__.py",
-    "lab/train.py",
     "lab/training/*",
 )
 """Files that a person or an installed script starts; so are files that cli alone reads."""
