@@ -159,7 +159,7 @@ def test_readers_are_found_through_a_face(make: Make) -> None:
 @pytest.mark.parametrize(
     ("path", "reader", "text", "counted"),
     [
-        ("formats/trl.py", "traces/r.py", "x = 1\n", False),
+        ("formats/field/trl.py", "traces/r.py", "x = 1\n", False),
         ("commands/judge.py", "cli.py", "x = 1\n", False),
         ("commands/judge_setup.py", "commands/judge.py", "x = 1\n", True),
         ("lab/training/grow.py", "traces/r.py", "x = 1\n", False),
@@ -186,7 +186,7 @@ def test_a_heavy_reader_needs_no_guard(make: Make) -> None:
 
 
 def test_plug_ins_that_are_gone(make: Make) -> None:
-    assert "'formats/trl.py' matches no file" in whats(make({}), "stale-plug-ins")
+    assert "'formats/field/trl.py' matches no file" in whats(make({}), "stale-plug-ins")
 
 
 def test_class_names_defined_twice(make: Make) -> None:
