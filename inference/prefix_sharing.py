@@ -19,6 +19,8 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from inference.cache_argument import kept_in
+
 ATTENTION = "stepgold_shared_prefix"
 """Name under which the attention is registered with transformers."""
 
@@ -143,7 +145,7 @@ def prefill(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> list[Prefix
     for row, trace in enumerate(ids):
         padded[row, : len(trace)] = torch.tensor(trace)
     cache = DynamicCache()
-    model.base_model(input_ids=padded.to(model.device), past_key_values=cache, use_cache=True)
+    model.base_model(input_ids=padded.to(model.device), **kept_in(model.base_model, cache))
     layers: list[Any] = cache.layers
     return [PrefixLayer(layer.keys.contiguous(), layer.values.contiguous()) for layer in layers]
 

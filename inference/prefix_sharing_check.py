@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from inference.cache_argument import kept_in
 from inference.prefix_sharing import ATTENTION, OwnCache, SharedPrefix
 from inference.prefix_sharing_kept import Beginning, Ids, KeptPrefixes
 from inference.vision_embedding import text_model
@@ -75,9 +76,8 @@ def shared_logits(
         output = model(
             input_ids=fed[here],
             position_ids=here + made.shifts[0],
-            past_key_values=own,
-            use_cache=True,
             shared_prefix=shared,
+            **kept_in(model, own),
         )
         logits.append(output.logits[:, -1])
     return torch.stack(logits, dim=1).float()

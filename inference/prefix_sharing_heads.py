@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from inference.cache_argument import kept_in
 from inference.prefix_sharing import ATTENTION, PrefixLayer
 from inference.prefix_sharing_kept import Kept
 from inference.vision import ImageHead, VisionReader
@@ -67,7 +68,7 @@ class ImageHeads:
         cache = DynamicCache()
         with self.native(), watched(self._inner) as given:
             inputs = self._reader.inputs(head)
-            run(self._model, inputs, past_key_values=cache, use_cache=True)
+            run(self._model, inputs, **kept_in(self._model.base_model, cache))
         positions = positions_of(given, len(head.ids), self._model.device)
         layers: list[Any] = cache.layers
         whole = tuple(PrefixLayer(one.keys.contiguous(), one.values.contiguous()) for one in layers)

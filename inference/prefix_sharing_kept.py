@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from inference.cache_argument import kept_in
 from inference.prefix_sharing import PrefixLayer, prefill
 
 Ids = tuple[int, ...]
@@ -159,9 +160,8 @@ def extend(model: PreTrainedModel, pasts: Sequence[Kept], ids: Sequence[Ids]) ->
     model.base_model(
         input_ids=fed.to(device),
         position_ids=(known + shifts).unsqueeze(1) + steps,
-        past_key_values=cache,
-        use_cache=True,
         extension_mask=_visible(known, seen, steps),
+        **kept_in(model.base_model, cache),
     )
     layers: list[Any] = cache.layers
     return [

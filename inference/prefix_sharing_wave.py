@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from inference.cache_argument import kept_in
 from inference.prefix_sharing import OwnCache, SharedPrefix
 from inference.prefix_sharing_choice import NoiseRows, SamplingRule, choose_tokens
 from inference.prefix_sharing_kept import Prefilled
@@ -123,9 +124,8 @@ class Wave:
         logits: Tensor = self._model(
             input_ids=self.tokens[live, step].unsqueeze(1),
             position_ids=(self._starts[live] + step).unsqueeze(1),
-            past_key_values=self._own,
-            use_cache=True,
             shared_prefix=self._shared,
+            **kept_in(self._model, self._own),
         ).logits
         return logits[:, -1]
 

@@ -14,6 +14,10 @@ from transformers import PreTrainedModel
 from inference.vision import VisionInputs
 from traces.errors import ModelRefused
 
+_KNOWN = frozenset(
+    {"inputs_embeds", "position_ids", "use_cache", "cache", "past_key_values", "return_dict"}
+)
+
 
 class _Reached(Exception):
     """The text model would run now."""
@@ -80,8 +84,7 @@ def embed(model: PreTrainedModel, inputs: VisionInputs) -> EmbeddedTokens:
             remedy="serve it with an OpenAI-compatible server and name it openai:MODEL",
         )
     positions = positions_of(given, len(inputs.ids), embeds.device)
-    known = ("inputs_embeds", "position_ids", "use_cache", "past_key_values", "return_dict")
-    others = {name: value for name, value in given.items() if name not in known and value is not None}  # fmt: skip
+    others = {name: value for name, value in given.items() if name not in _KNOWN and value is not None}  # fmt: skip
     return EmbeddedTokens(inputs.ids, embeds, positions, int(positions.max()) + 1, others)
 
 

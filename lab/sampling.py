@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from inference.cache_argument import kept_in
+
 
 @torch.inference_mode()
 def complete(
@@ -48,9 +50,7 @@ def _complete_batch(
     rows: list[list[int]] = [[] for _ in range(ids.size(0))]
     open_rows = set(range(ids.size(0)))
     for _ in range(max_new_tokens):
-        logits = model(
-            input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
-        ).logits[:, -1]
+        logits = model(input_ids=ids, logits_to_keep=1, **kept_in(model, cache)).logits[:, -1]
         if temperature > 0:
             weights = torch.softmax(logits.float() / temperature, dim=-1)
             ids = torch.multinomial(weights, 1, generator=generator)
