@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+from retrieval.durable import sync
 from traces.errors import StoreError
 
 _MANIFEST = "manifest.json"
@@ -40,10 +40,10 @@ def write_folder(folder: Path, made_from: str, write: Callable[[Path], None]) ->
             json.dumps({"made_from": made_from, "files": _hashes(partial)}), encoding="utf-8"
         )
         for path in [*partial.rglob("*"), partial]:
-            _sync(path)
+            sync(path)
         shutil.rmtree(final, ignore_errors=True)  # only a damaged one is ever written again
         partial.replace(final)
-        _sync(folder)
+        sync(folder)
         for other in folder.iterdir():
             if other != final:
                 shutil.rmtree(other)
@@ -80,11 +80,3 @@ def _hashes(folder: Path) -> dict[str, str]:
                 digest = hashlib.file_digest(stream, "blake2b").hexdigest()
             found[path.relative_to(folder).as_posix()] = digest
     return found
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from traces.errors import InputError, StoreError
 
@@ -20,22 +21,23 @@ def only_writer(folder: Path) -> Iterator[None]:
         InputError: another process holds it.
         StoreError: the folder cannot be written.
     """
+    lock = FileLock(folder / _NAME, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / _NAME).open("w")
+        lock.acquire()
+    except Timeout as fault:
+        raise InputError(
+            "Another process is writing the index.",
+            where=str(folder),
+            remedy="wait until it has finished",
+        ) from fault
     except OSError as fault:
         raise StoreError(
             f"The folder cannot be written ({fault.strerror}).",
             where=str(folder),
             remedy="choose a workspace that can be written",
         ) from fault
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
-            raise InputError(
-                "Another process is writing the index.",
-                where=str(folder),
-                remedy="wait until it has finished",
-            ) from fault
+    try:
         yield
+    finally:
+        lock.release()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from retrieval.durable import sync
 from retrieval.index_tuning import SearchQuality
 from traces.errors import IndexMismatch, StoreError
 
@@ -225,17 +225,9 @@ def _partial(folder: Path) -> Iterator[Path]:
 
 def _settle(path: Path, final: Path) -> None:
     """Give a finished file its final name, durably."""
-    _sync(path)
+    sync(path)
     path.replace(final)
-    _sync(final.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(final.parent)
 
 
 def _remove_leftovers(folder: Path, *, keep: Collection[str]) -> None:
