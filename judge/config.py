@@ -11,7 +11,7 @@ from traces.config import Config, Need, StrPath, defaults_of, option
 from traces.errors import InputError
 
 Granularity = Literal["trace", "step"]
-"""A whole trace in one reply, or one step a call with the steps before it shown."""
+"""A whole trace in one reply, or one step per call with the steps before it shown."""
 
 _VOTES = Need("--votes N", lambda config: config.votes > 1)
 

@@ -108,10 +108,10 @@ def test_unreadable_prompt_files(tmp_path: Path) -> None:
 
 def test_a_prompt_without_the_section_judges_no_single_steps() -> None:
     prompt = JudgePrompt.parse(OWN, where="own.txt")
-    with pytest.raises(InputError, match="one step a call") as fault:
+    with pytest.raises(InputError, match="one step per call") as fault:
         JudgeConfig(prompt=prompt, granularity="step")
     assert "'--- one step ---'" in str(fault.value.remedy)
-    with pytest.raises(InputError, match="one step a call"):
+    with pytest.raises(InputError, match="one step per call"):
         prompt.fill_one_step({})
 
 
