@@ -26,16 +26,14 @@ from stepgold.models import (
     text_model,
 )
 from stepgold.outcome import Tally
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
-    from inference.budget import Purse
-    from inference.specs import ModelSpec
-    from judge.config import JudgeConfig
-    from judge.rag_judge import RagJudge, Runner
-    from labeling.stages import Judge
+    from inference import ModelSpec, Purse, Runner
+    from judge import JudgeConfig, RagJudge
+    from labeling import Judge
     from storage import Store
-    from traces.problem import TraceInContext
+    from traces import TraceInContext
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,7 @@ class Asking:
         Raises:
             InputError: options that do not fit each other, or a prompt that cannot be used.
         """
-        from judge.config import VOTING_TEMPERATURE, JudgeConfig
-        from judge.prompt_file import read_prompt
+        from judge import VOTING_TEMPERATURE, JudgeConfig, read_prompt
 
         default = VOTING_TEMPERATURE if self.votes > 1 else 0.0
         if self.granularity not in ("trace", "step"):
@@ -78,14 +75,14 @@ class Asking:
             )
         return JudgeConfig(
             read_prompt(self.prompt),
-            self.evidence_tokens,
-            self.max_tokens,
-            default if self.temperature is None else self.temperature,
-            "step" if self.granularity == "step" else "trace",
-            self.require_quotes,
-            self.votes,
-            self.agree,
-            self.escalate,
+            evidence_tokens=self.evidence_tokens,
+            max_tokens=self.max_tokens,
+            temperature=default if self.temperature is None else self.temperature,
+            granularity="step" if self.granularity == "step" else "trace",
+            require_quotes=self.require_quotes,
+            votes=self.votes,
+            agree=self.agree,
+            escalate=self.escalate,
         )
 
     def refuse_for_lab(self) -> None:
@@ -151,7 +148,7 @@ def run_judge(
     Raises:
         InputError: options that do not fit each other, a prompt, model or service that cannot be used.
     """
-    from traces.labels import Labeler, LabelerKind
+    from traces import Labeler, LabelerKind
 
     truth = ModelTruth(allow_mixed=calling.allow_mixed)
     dataset, spec = str(tally.dataset), parse_spec(calling.judge)
@@ -196,8 +193,8 @@ def rag_judge(
     Raises:
         InputError: a model or service that cannot be used.
     """
-    from inference.budget import Purse
-    from judge.rag_judge import RagJudge
+    from inference import Purse
+    from judge import RagJudge
 
     purse = calling.budget
     if not isinstance(purse, Purse):
@@ -248,21 +245,13 @@ def _runner(
 
 def rag_stage(contexts: Iterable[TraceInContext], judge: RagJudge) -> Iterator[Labelled]:
     """The RAG judge as a stage of `label_missing`."""
-    prompt = judge.config.prompt
-    for judged in judge.judge_with_votes(contexts):
-        yield Labelled(
-            judged.label,
-            resolved_model=judged.label.meta.get("resolved_model"),
-            votes=judged.votes,
-            prompt=(prompt.sha256, prompt.text),
-        )
+    yield from judge.judge(contexts)
 
 
 def _plain_stage(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[Labelled]:
-    from labeling.pipeline import judge_traces
+    from labeling import judge_traces
 
-    for label in judge_traces(contexts, judge):
-        yield Labelled(label, resolved_model=label.meta.get("resolved_model"))
+    yield from judge_traces(contexts, judge)
 
 
 def lab_judge() -> tuple[LabelStage, dict[str, Any]]:
