@@ -43,7 +43,7 @@ from commands import (
 )
 from stepgold.outcome import BAD_INPUT, DEFECT, INTERRUPTED, OK, Outcome
 from stepgold.workspace import Workspace
-from traces.errors import ToolkitError
+from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 

@@ -10,7 +10,7 @@ import typer
 from commands.options import Json, Resamples, Seed
 from stepgold.candidates import Candidates, from_files, from_workspace
 from stepgold.outcome import INCOMPLETE, OK, Outcome
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from stepgold.workspace import Workspace
@@ -60,7 +60,7 @@ def best_of_n(
     ns = parse_ns(n)
     found, name, source = _candidates(ctx.obj, dataset, labeler, pool, scores, tuple(subset or ()))
     from evaluation.best_of_n import evaluate_best_of_n
-    from labeling.normal_form import normal_answer
+    from labeling import normal_answer
 
     report = evaluate_best_of_n(
         found.pools,

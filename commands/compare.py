@@ -12,7 +12,7 @@ from commands.options import Dataset, Json, Resamples, Seed
 from stepgold.outcome import Outcome
 from stepgold.trials import ThresholdWish, compared_traces, known_gold, labeler_thresholds
 from stepgold.workspace import Workspace
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from evaluation.disagreements import Disputes

@@ -11,7 +11,7 @@ from commands.options import Json
 from stepgold.console import progress
 from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
 from stepgold.workspace import Workspace
-from traces.errors import CorpusError, InputError
+from traces import CorpusError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

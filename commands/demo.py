@@ -14,7 +14,7 @@ from commands.run import invoke
 from stepgold.console import note
 from stepgold.outcome import OK, Outcome
 from stepgold.workspace import DATABASE_NAME, Workspace
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,7 +11,7 @@ from commands.options import Dataset, Json, LabelerName, Resamples, Seed
 from stepgold.outcome import Outcome
 from stepgold.trials import ThresholdWish, evaluated_traces
 from stepgold.workspace import Workspace
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from evaluation.evaluated import EvaluatedTrace

@@ -12,9 +12,7 @@ from commands.rejections import rejection_lines, row_document
 from stepgold.console import progress
 from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
 from stepgold.workspace import Workspace
-from traces.errors import InputError
-from traces.labels import Labeler, LabelerKind, TraceLabel
-from traces.records import RejectedRow
+from traces import InputError, Labeler, LabelerKind, RejectedRow, TraceLabel
 
 if TYPE_CHECKING:
     from formats import NeutralPolicy
@@ -72,7 +70,7 @@ def import_(
 
 
 def _kind(kind: str | None) -> LabelerKind | None:
-    from traces.labels import LabelerKind
+    from traces import LabelerKind
 
     if kind is None:
         return None

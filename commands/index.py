@@ -13,7 +13,7 @@ from stepgold.corpora import NOT_LOOKED_AT, say_over_window
 from stepgold.outcome import Outcome, Tally
 from stepgold.retrieval import lexical_index
 from stepgold.workspace import Workspace
-from traces.errors import CorpusError
+from traces import CorpusError
 
 if TYPE_CHECKING:
     from retrieval.index.update import IndexUpdate

@@ -27,7 +27,7 @@ from stepgold.judging import Asking, Calling, run_judge
 from stepgold.models import BATCH, BatchOptions, EnqueuedTokens, PollSeconds, StuckHours
 from stepgold.outcome import FAULTS, NO_FAILURE, Outcome, Tally
 from stepgold.workspace import Workspace
-from traces.labels import AbstentionReason
+from traces import AbstentionReason
 
 if TYPE_CHECKING:
     from storage import Store

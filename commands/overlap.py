@@ -12,13 +12,12 @@ from commands.options import Dataset, Json
 from commands.rejections import rejection_lines, row_document
 from stepgold.outcome import INCOMPLETE, OK, Outcome
 from stepgold.workspace import Workspace
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from evaluation.overlap import EvaluatedProblem, TrainingRow
     from storage import Store
-    from traces.problem import TraceInContext
-    from traces.records import RejectedRow
+    from traces import RejectedRow, TraceInContext
 
 LISTED = 10
 """Matches shown to a person; all of them stand in the JSON document."""

@@ -15,7 +15,7 @@ from stepgold.outcome import Outcome
 from stepgold.report import EXAMPLES, ReportWish, gather_report
 from stepgold.trials import ThresholdWish
 from stepgold.workspace import Workspace
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from evaluation.report.input import ReportInput

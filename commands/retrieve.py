@@ -26,7 +26,7 @@ from commands.options import (
 )
 from stepgold.outcome import OK, Outcome, Tally
 from stepgold.workspace import Workspace
-from traces.errors import InputError
+from traces import InputError
 
 QueryKind = Annotated[
     str,

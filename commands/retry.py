@@ -29,13 +29,12 @@ from stepgold.models import ModelTruth
 from stepgold.outcome import FAULTS, NO_FAILURE, Outcome, Tally
 from stepgold.scoring_run import ScoreStage
 from stepgold.workspace import Workspace
-from traces.errors import BudgetExhausted, InputError, ToolkitError
-from traces.labels import AbstentionReason, LabelerKind
+from traces import AbstentionReason, BudgetExhausted, InputError, LabelerKind, ToolkitError
 
 if TYPE_CHECKING:
     from storage import Store
     from storage.outcomes import LabelerSummary
-    from traces.labels import TraceLabel
+    from traces import TraceLabel
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def retry(
     json_output: Json = False,
 ) -> Outcome:
     """Ask again what failed or could not be read; a new word takes the abstention's place."""
-    from inference.budget import Purse
+    from inference import Purse
 
     workspace: Workspace = ctx.obj
     purse, shown = Purse(budget), ImageOptions.of(workspace, images)

@@ -14,7 +14,7 @@ from commands.options import Json
 from stepgold.console import note
 from stepgold.outcome import INCOMPLETE, INTERRUPTED, OK, Outcome
 from stepgold.workspace import DEFAULTS_NAME, Workspace, read_defaults, read_toml
-from traces.errors import InputError, ToolkitError
+from traces import InputError, ToolkitError
 
 PATH_KEYS = frozenset(
     {"files", "paths", "out", "prompt", "template", "evaluate", "images", "pool", "scores"}

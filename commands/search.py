@@ -21,13 +21,13 @@ from commands.options import (
 from stepgold.outcome import Outcome
 from stepgold.retrieval import open_retriever
 from stepgold.workspace import Workspace
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from storage.outcomes import DocumentSource
-    from traces.evidence import Evidence
+    from traces import Evidence
 
 
 def search(

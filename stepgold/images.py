@@ -10,13 +10,12 @@ import typer
 
 from stepgold.console import note
 from stepgold.workspace import Workspace
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference.images import ProblemImages
-    from inference.specs import ModelSpec
+    from inference import ModelSpec, ProblemImages
 
 
 ImagesFolder = Annotated[
@@ -90,7 +89,7 @@ class ImageOptions:
 
     def loader(self) -> ProblemImages:
         """What loads the images."""
-        from inference.images import ProblemImages
+        from inference import ProblemImages
 
         return ProblemImages(self.folder, shown=self.shown)
 

@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from traces.errors import ToolkitError
-from traces.labels import AbstentionReason
+from traces import AbstentionReason, ToolkitError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from traces.labels import TraceLabel
+    from traces import TraceLabel
 
 
 OK, INCOMPLETE, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130

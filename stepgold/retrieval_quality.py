@@ -12,12 +12,12 @@ from stepgold.console import progress
 from stepgold.outcome import Tally
 from stepgold.retrieval import Asked, Rewriting, open_retriever, rewritten
 from stepgold.workspace import Workspace
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from retrieval.search.config import RetrievalConfig
     from storage import Store
-    from traces.evidence import Evidence, Relevance
+    from traces import Evidence, Relevance
 
 
 _DEPTH = 100

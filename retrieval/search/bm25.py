@@ -30,7 +30,7 @@ from bm25s.stopwords import STOPWORDS_EN  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from retrieval.search.fusion import Ranking
-from traces.errors import InputError, StoreError
+from traces import InputError, StoreError
 
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
