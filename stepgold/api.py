@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepgold import judging
+from stepgold import again, agreeing, continuing, judging, planning, sampling
 from stepgold.verbs import verb
 from stepgold.workspace import WorkspaceFolder
 
@@ -17,3 +17,18 @@ class Workspace(WorkspaceFolder):
 
     judge = verb(judging.JudgeOptions, judging.judge)
     """Put verdicts on steps with a judge model, grounded in the retrieved evidence."""
+
+    sample = verb(sampling.SampleOptions, sampling.sample)
+    """Sample candidate traces for problems from a policy."""
+
+    continue_ = verb(continuing.ContinueOptions, continuing.continue_)
+    """Label steps by Monte Carlo continuation of every prefix."""
+
+    consensus = verb(agreeing.ConsensusOptions, agreeing.consensus)
+    """Keep the labels on which a judge and a Monte Carlo labeler agree."""
+
+    retry = verb(again.RetryOptions, again.retry)
+    """Ask again what failed or could not be read, with the labelers' stored configurations."""
+
+    plan = verb(planning.PlanOptions, planning.plan)
+    """Estimate calls, cost and time of stages, given their options; nothing is sent or written."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import EVIDENCE_KEY, Labelled
+from stepgold.labeling_run import EVIDENCE_KEY
 from stepgold.models import model_folder, parse_spec
-from traces import InputError
+from traces import InputError, LabeledTrace
 
 if TYPE_CHECKING:
     from scoring import Scorer
@@ -190,12 +190,12 @@ class ScoreStage:
         """How the stage wants the traces of a dataset."""
         return ProblemByProblem(store, dataset, self.scorer.expected_work)
 
-    def __call__(self, contexts: Iterable[TraceInContext]) -> Iterator[Labelled]:
+    def __call__(self, contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
         """Score; after each forward pass what is done is stored at once."""
         for batch in self.scorer.score_batches(contexts):
             for number, label in enumerate(batch, 1):
                 self.shortened += bool(label.meta.get("documents_dropped"))
-                yield Labelled(
+                yield LabeledTrace(
                     label,
                     resolved_model=self.scorer.resolved_model,
                     last_of_batch=self.batched and number == len(batch),
