@@ -284,7 +284,7 @@ def test_soft_labels_have_no_verdict_and_advantages_compare_neighbours() -> None
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"k": 0}, "cannot be used with"),
+        ({"k": 0}, "--k is 0"),
         ({"threshold": 16}, "cannot be used with"),
         ({"label": "value"}, "not a value of --label"),
         ({"last_step": "x"}, "not a value of --last-step"),
