@@ -11,13 +11,12 @@ import typer
 
 from commands.continue_ import SYSTEM, Strategy
 from commands.options import Dataset, Json, Limit
-from commands.score import FamilyName, Mode, ReferenceModel
 from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
 from stepgold.judging import JudgeOptions
 from stepgold.models import PolicyOptions, parse_spec
 from stepgold.outcome import Outcome
 from stepgold.planning import plan_prm, scoring_words
-from stepgold.scoring_run import ScorerOptions
+from stepgold.scoring_run import PrmOptions
 from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
@@ -75,6 +74,11 @@ ContinuationsEach = Annotated[int, typer.Option("--k", "-k", min=1, help="Contin
 PolicyMaxTokens = Annotated[
     int, typer.Option("--policy-max-tokens", min=1, help="Limit of one continuation.")
 ]
+FamilyName = Annotated[str | None, typer.Option("--family", help="The PRM's family.")]
+ReferenceModel = Annotated[
+    str | None, typer.Option("--reference", help="The model an implicit PRM was trained from.")
+]
+Mode = Annotated[str, typer.Option("--mode", help="The PRM's mode: strict or medprm-compat.")]
 PrmWindow = Annotated[
     int | None, typer.Option("--prm-max-tokens", min=1, help="The PRM's window in tokens.")
 ]
@@ -144,10 +148,14 @@ def plan(
             stages.append(_plan_policy(store, dataset, policy, mc_name, *how, terms, limit))
         if prm is not None:
             asked = _missing(store, dataset, prm_name, parse_spec(prm), limit)
-            chosen = ScorerOptions(
-                prm, family, prm_max_tokens, mode=mode, images=shown, reference=reference
+            chosen = PrmOptions(
+                prm=prm,
+                family=family,
+                max_tokens=prm_max_tokens,
+                mode=cast(Any, mode),
+                reference=reference,
             )
-            scoring.append(plan_prm(store, dataset, chosen, asked))
+            scoring.append(plan_prm(store, dataset, chosen, asked, images=shown))
     document = _document(dataset, stages, total_of(stages))
     document["stages"] += scoring
     words = _words(stages, document) + [line for each in scoring for line in scoring_words(each)]

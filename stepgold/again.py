@@ -210,16 +210,21 @@ def score_anew(revived: Revived, _retry: int) -> LabelStage:
         PrmError: the checkpoint cannot be used, or a server does not score as it does.
     """
     from stepgold.scoring_run import score_again
-    from stepgold.served_prm import ServerOptions, serve_again
+    from stepgold.served_prm import serve_again
 
-    labeler, terms = revived.labeler, revived.terms
+    labeler, terms, dataset = revived.labeler, revived.terms, revived.dataset
     if "server" not in labeler.config:
-        return score_again(labeler, terms.max_tokens, terms.images)
-    served = ServerOptions(
-        base_url=terms.base_url, concurrency=terms.concurrency, allow_phi=terms.allow_phi
+        return score_again(labeler, dataset, max_tokens=terms.max_tokens, images=terms.images)
+    return serve_again(
+        revived.store,
+        revived.closing,
+        labeler,
+        dataset,
+        max_tokens=terms.max_tokens,
+        base_url=terms.base_url,
+        concurrency=terms.concurrency,
+        allow_phi=terms.allow_phi,
     )
-    where = revived.store, revived.dataset
-    return serve_again(*where, labeler, terms.max_tokens, served, revived.closing)
 
 
 REVIVERS: Mapping[LabelerKind, Revive] = {

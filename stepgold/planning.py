@@ -26,7 +26,7 @@ from labeling.mc_config import MonteCarloConfig
 from labeling.monte_carlo import continue_by_strategy
 from stepgold.images import ImageOptions
 from stepgold.models import parse_spec
-from stepgold.scoring_run import ProblemByProblem, ScorerOptions, open_scorer
+from stepgold.scoring_run import PrmOptions, ProblemByProblem, open_scorer
 from traces.errors import InputError
 from traces.records import Usage
 
@@ -355,8 +355,10 @@ def _policy_counts(
 def plan_prm(
     store: Store,
     dataset: str,
-    chosen: ScorerOptions,
+    chosen: PrmOptions,
     asked: tuple[int, Sequence[str]],
+    *,
+    images: ImageOptions,
 ) -> dict[str, Any]:
     """What scoring would do, as JSON; some traces are scored to measure the speed, none is stored.
 
@@ -365,6 +367,7 @@ def plan_prm(
         dataset: theirs.
         chosen: the PRM, and how traces are laid out for it.
         asked: how many traces were asked for, and those without a word of the labeler.
+        images: where the images of problems are.
 
     Raises:
         InputError: an option that does not fit.
@@ -378,8 +381,7 @@ def plan_prm(
             remedy="plan with --prm hf:PATH: the same traces fit; the time is that of this machine",
         )
     traces, missing = asked
-    shown = chosen.images.for_prm(exist=store.has_images(dataset))
-    scorer = open_scorer(replace(chosen, images=shown))
+    scorer = open_scorer(chosen, images.for_prm(exist=store.has_images(dataset)))
     contexts = ProblemByProblem(store, dataset, scorer.expected_work).contexts(missing)
     planned = plan_scoring(scorer, contexts, traces=len(missing)).as_json()
     return {

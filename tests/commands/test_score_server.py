@@ -186,10 +186,10 @@ def test_another_checkpoint_is_another_labeler(
     ("options", "words"),
     [
         (("--prm", "openai:prm", "--base-url", "http://127.0.0.1:9/v1"), "its tokenizer lays"),
-        (("--prm", "openai:prm", "--checkpoint", "lab"), "is no checkpoint"),
+        (("--prm", "openai:prm", "--checkpoint", "lab"), "is not a checkpoint"),
         (("--prm", "openai:prm", "--checkpoint", "hf:x"), "no server"),
-        (("--prm", "hf:x", "--checkpoint", "hf:x"), "--checkpoint is for a PRM behind a server"),
-        (("--prm", "hf:x", "--route", "pooling"), "--route is for"),
+        (("--prm", "hf:x", "--checkpoint", "hf:x"), "--checkpoint has no effect"),
+        (("--prm", "hf:x", "--route", "pooling"), "--route has no effect"),
         (("--prm", "openai:m", "--checkpoint", "hf:x", "--mode", "medprm-compat"), "medprm-compat"),
         (("--prm", "openai:m", "--checkpoint", "hf:x", "--base-url", "http://u:p@h"), "refused"),
     ],
