@@ -86,7 +86,7 @@ def test_it_scores_as_the_checkpoint_and_says_how_it_compared(
     assert (gate["traces"], gate["steps"], gate["first_error_agreement"]) == (8, 24, 1.0)
     assert gate["max_difference"] < 1e-4
     assert (gate["reading"], gate["resolved_model"]) == ("logits", "prm (/models/prm)")
-    assert "holding the server against the checkpoint on 8 traces" in called.err
+    assert "comparing the server with the checkpoint on 8 traces" in called.err
     [row] = cli("status", "--json").document["labelers"]
     assert (row["parity"], row["resolved_model"]) == (gate, "prm (/models/prm)")
     assert "held against its checkpoint on 8 traces" in cli("status").out
