@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from storage import Store
     from storage.labels import ShortenedTrace
     from storage.outcomes import LabelerSummary
-    from traces.records import RejectedRow
+    from traces import RejectedRow
 
 SHOWN_FAILURES = 20
 

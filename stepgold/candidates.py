@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from stepgold.options import BootstrapOptions
 from stepgold.results import INCOMPLETE, OK, Figures, Result
 from stepgold.trials import compared_traces
+from traces import InputError
 from traces.config import StrPath, option
-from traces.errors import InputError
 
 if TYPE_CHECKING:
     from evaluation.best_of_n import Candidate, Pool
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from formats.pools import PoolRow
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
-    from traces.labels import Labeler, TraceLabel
+    from traces import Labeler, TraceLabel
 
 
 LISTED = 5
@@ -234,7 +234,7 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         pool, scores = Path(str(options.pool)), Path(str(options.scores))
         name, found = scores.name, from_files(pool, scores)
     from evaluation.best_of_n import evaluate_best_of_n
-    from labeling.normal_form import normal_answer
+    from labeling import normal_answer
 
     report = evaluate_best_of_n(
         found.pools,

@@ -20,9 +20,8 @@ from stepgold.trials import (
     known_gold,
     labeler_thresholds,
 )
+from traces import InputError, LabelerKind, TraceLabel
 from traces.config import StrPath, argument, option
-from traces.errors import InputError
-from traces.labels import LabelerKind, TraceLabel
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison

@@ -16,9 +16,8 @@ from stepgold.labeling_run import EVIDENCE_KEY, Labelled, evidence_source, label
 from stepgold.models import model_folder, parse_spec
 from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
+from traces import InputError, Labeler, LabelerKind
 from traces.config import Config, Need, option
-from traces.errors import InputError
-from traces.labels import Labeler, LabelerKind
 
 if TYPE_CHECKING:
     from scoring import Scorer
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from scoring.server.scorer import ServerScorer
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
-    from traces.problem import TraceInContext
+    from traces import TraceInContext
 
 
 PARITY_KEY = "parity"

@@ -20,8 +20,7 @@ from stepgold.scoring_run import (
     refuse_changed,
     stored_options,
 )
-from traces.errors import PrmError
-from traces.labels import Labeler, LabelerKind, TraceLabel
+from traces import Labeler, LabelerKind, PrmError, TraceLabel
 
 if TYPE_CHECKING:
     from scoring import Scorer
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from scoring.server.routes import Row
     from scoring.server.scorer import ServerScorer
     from storage import Store
-    from traces.problem import TraceInContext
+    from traces import TraceInContext
 
 
 _APART = frozenset({PARITY_KEY, EVIDENCE_KEY})

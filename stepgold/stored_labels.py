@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from stepgold.options import DatasetOptions
 from stepgold.results import Result
+from traces import StepLabel, Verdict
 from traces.config import option
-from traces.labels import StepLabel, Verdict
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
-    from traces.labels import TraceLabel
+    from traces import TraceLabel
 
 
 class LabelsOptions(DatasetOptions):
