@@ -185,16 +185,22 @@ def score_anew(revived: Revived, _retry: int) -> LabelStage:
         PrmError: the checkpoint cannot be used, or a server does not score as it does.
     """
     from stepgold.scoring_run import score_again
-    from stepgold.served_prm import ServerOptions, serve_again
+    from stepgold.served_prm import serve_again
 
-    labeler, asked, terms = revived.labeler, revived.options, revived.terms
+    labeler, dataset, asked = revived.labeler, revived.dataset, revived.options
+    terms = revived.terms
     if "server" not in labeler.config:
-        return score_again(labeler, asked.max_tokens, terms.images)
-    served = ServerOptions(
-        base_url=asked.base_url, concurrency=asked.concurrency, allow_phi=asked.allow_phi
+        return score_again(labeler, dataset, max_tokens=asked.max_tokens, images=terms.images)
+    return serve_again(
+        terms.store,
+        terms.closing,
+        labeler,
+        dataset,
+        max_tokens=asked.max_tokens,
+        base_url=asked.base_url,
+        concurrency=asked.concurrency,
+        allow_phi=asked.allow_phi,
     )
-    where = terms.store, revived.dataset
-    return serve_again(*where, labeler, asked.max_tokens, served, terms.closing)
 
 
 REVIVERS: Mapping[LabelerKind, Revive] = {

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from stepgold import again, agreeing, continuing, judging, planning, sampling
+from stepgold import (
+    again,
+    agreeing,
+    candidates,
+    continuing,
+    evaluating,
+    judging,
+    planning,
+    sampling,
+    scoring_run,
+    stored_labels,
+)
+from stepgold import report as reporting
 from stepgold.verbs import verb
 from stepgold.workspace import WorkspaceFolder
 
@@ -32,3 +44,21 @@ class Workspace(WorkspaceFolder):
 
     plan = verb(planning.PlanOptions, planning.plan)
     """Estimate calls, cost and time of stages, given their options; nothing is sent or written."""
+
+    score = verb(scoring_run.ScoreOptions, scoring_run.score)
+    """Score every step with a process reward model."""
+
+    evaluate = verb(evaluating.EvaluateOptions, evaluating.evaluate)
+    """Measure a labeler against gold by one of the field's protocols."""
+
+    compare = verb(evaluating.CompareOptions, evaluating.compare)
+    """Compare labelers: how far they agree, and where they do not."""
+
+    best_of_n = verb(candidates.BestOfNOptions, candidates.best_of_n)
+    """Choose among N candidates by score and by majority."""
+
+    report = verb(reporting.ReportOptions, reporting.report)
+    """Write a page on the labelers of a dataset."""
+
+    labels = verb(stored_labels.LabelsOptions, stored_labels.labels)
+    """The stored labels of one labeler: an iterable of `TraceLabel` with `frame()`."""

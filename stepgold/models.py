@@ -64,7 +64,7 @@ _SERVER = Need("--policy openai:MODEL", lambda config: not config.policy.startsw
 class PolicyOptions(HostedOptions):
     """Which policy writes text, and how it is prompted."""
 
-    extra_needs: ClassVar = {"base_url": _SERVER, "concurrency": _SERVER}
+    inherited_needs: ClassVar = {"base_url": _SERVER, "concurrency": _SERVER}
 
     policy: str = option(metavar="MODEL", help="openai:MODEL, gemini:MODEL, hf:PATH or lab.")
     max_tokens: int | None = option(

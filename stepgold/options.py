@@ -45,6 +45,18 @@ class LabelingOptions(DatasetOptions):
             )
 
 
+class BootstrapOptions(Config):
+    """How intervals are drawn."""
+
+    seed: int = option(default=0, help="Seed of the bootstrap.", metavar="N", between=(0, None))
+    resamples: int = option(
+        default=2000,
+        help="Bootstrap resamples of every interval.",
+        metavar="N",
+        between=(1, None),
+    )
+
+
 class HostedOptions(Config):
     """How hosted models are called, and what may be sent to them."""
 

@@ -461,18 +461,16 @@ def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -
     from stepgold.scoring_run import ProblemByProblem, open_scorer
 
     spec = parse_spec(options.prm)
-    if spec.kind == "openai":
-        raise InputError(
-            f'"{options.prm}" is planned through its checkpoint: a server reveals no limits.',
-            remedy="plan with --prm hf:PATH: the same traces fit; the time is that of this machine",
-        )
+    if options.checkpoint is not None:
+        # The same traces fit on a server; the time is that of this machine.
+        options = options.but(prm=options.checkpoint, checkpoint=None, route=None, base_url=None)
     asked, missing = _missing(store, options, spec)
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
     scorer = open_scorer(options, images.for_prm(exist=store.has_images(options.dataset)))
     contexts = ProblemByProblem(store, options.dataset, scorer.expected_work).contexts(missing)
     return {
         "stage": "score",
-        "model": options.prm,
+        "model": str(spec),
         "family": scorer.family.name,
         "max_tokens": scorer.rules.max_tokens,
         **plan_scoring(scorer, contexts, traces=len(missing)).as_json(),

@@ -90,8 +90,8 @@ class Config:
     and a field that takes a sequence takes a single value too.
     """
 
-    extra_needs: ClassVar[Mapping[str, Need]] = {}
-    """Needs of inherited fields, by name."""
+    inherited_needs: ClassVar[Mapping[str, Need]] = {}
+    """What fields of base classes need in this config, by field name."""
 
     def __init_subclass__(cls) -> None:
         """Make the subclass a dataclass."""
@@ -128,7 +128,7 @@ class Config:
         """
         idle: dict[str, list[str]] = {}
         for name, _, declared in declared_options(type(self)):
-            need = self.extra_needs.get(name, declared.needs)
+            need = declared.needs or self.inherited_needs.get(name)
             set_here = self._is_set(name) if given is None else name in given
             if need is not None and set_here and not need.met(self):
                 idle.setdefault(need.option, []).append(flag_of(name, declared))
