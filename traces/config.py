@@ -106,6 +106,7 @@ class Config:
         for name, kind, declared in declared_options(type(self)):
             value: Any = _converted(getattr(self, name), kind)
             object.__setattr__(self, name, value)
+            _require_type(flag_of(name, declared), value, kind)
             if value is not None:
                 _check(flag_of(name, declared), value, declared)
         self.check()
@@ -185,6 +186,11 @@ def flag_of(name: str, declared: Option) -> str:
     return declared.flags[0].split("/")[0] if declared.flags else f"--{name.replace('_', '-')}"
 
 
+def is_sequence(kind: Any) -> bool:
+    """Whether a field takes several values."""
+    return any(typing.get_origin(part) is Sequence for part in parts_of(kind))
+
+
 def parts_of(kind: Any) -> Iterator[Any]:
     """The members of a union type, or the type itself."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
@@ -204,6 +210,33 @@ def _converted(value: Any, kind: Any) -> Any:
     if isinstance(value, str) and is_path(kind):
         return Path(value)
     return value
+
+
+_TAKES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _require_type(flag: str, value: Any, kind: Any) -> None:
+    """Refuse a value of another type; fields of other types than the simple ones check themselves.
+
+    Raises:
+        InputError: it is, e.g. text for a number.
+    """
+    parts = set(parts_of(kind))
+    if any(typing.get_origin(part) is Literal for part in parts):
+        parts = {str, *(part for part in parts if typing.get_origin(part) is not Literal)}
+    simple = parts & _TAKES.keys()
+    if not simple or parts - simple - {type(None)}:
+        return
+    if value is None and type(None) in parts:
+        return
+    taken = tuple(simple | {int}) if float in simple else tuple(simple)
+    if isinstance(value, taken) and (bool in simple or not isinstance(value, bool)):
+        return
+    raise InputError(
+        f"{flag} takes {' or '.join(sorted(_TAKES[part] for part in simple))}, not {value!r}.",
+        where=flag,
+        remedy="correct the value",
+    )
 
 
 def _check(flag: str, value: Any, declared: Option) -> None:
