@@ -22,24 +22,16 @@ from commands import (
     compare,
     consensus,
     continue_,
-    corpus,
     demo,
     evaluate,
-    export,
-    imports,
-    index,
     judge,
-    overlap,
     plan,
-    remove,
     report,
-    retrieve,
     retry,
     run,
     sample,
     score,
-    search,
-    status,
+    table,
 )
 from stepgold.api import Workspace
 from stepgold.outcome import Outcome
@@ -78,11 +70,11 @@ def workspace_options(
 for name, function in (
     ("demo", demo.demo),
     ("run", run.run),
-    ("import", imports.import_),
-    ("export", export.export),
-    ("index", index.index),
-    ("search", search.search),
-    ("retrieve", retrieve.retrieve),
+    ("import", table.COMMANDS["import"]),
+    ("export", table.COMMANDS["export"]),
+    ("index", table.COMMANDS["index"]),
+    ("search", table.COMMANDS["search"]),
+    ("retrieve", table.COMMANDS["retrieve"]),
     ("judge", judge.judge),
     ("continue", continue_.continue_),
     ("consensus", consensus.consensus),
@@ -92,14 +84,15 @@ for name, function in (
     ("report", report.report),
     ("sample", sample.sample),
     ("best-of-n", best_of_n.best_of_n),
-    ("overlap", overlap.overlap),
+    ("overlap", table.COMMANDS["overlap"]),
     ("plan", plan.plan),
     ("retry", retry.retry),
-    ("status", status.status),
+    ("status", table.COMMANDS["status"]),
+    ("doctor", table.COMMANDS["doctor"]),
 ):
     app.command(name)(function)
-app.add_typer(corpus.app, name="corpus")
-app.add_typer(remove.app, name="remove")
+app.add_typer(table.corpus, name="corpus")
+app.add_typer(table.remove, name="remove")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

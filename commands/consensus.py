@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from commands.options import Dataset, Json, Limit, Name, Replace
-from stepgold.labeling_run import Labelled, label_missing
+from stepgold.labeling_run import Labelled, label_missing, source_of
 from stepgold.outcome import Outcome, Tally
 from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
@@ -98,13 +96,6 @@ def _labels(store: Store, dataset: str, name: str, command: str) -> dict[str, Tr
             remedy=f"run stepgold {command} first",
         )
     return labels
-
-
-def source_of(store: Store, dataset: str, name: str) -> dict[str, Any]:
-    """Who is agreed with: a judge replaced under the same name is another one."""
-    who = store.labeler(dataset, name)
-    made = json.dumps([who.kind, who.model, dict(who.config)], sort_keys=True)
-    return {"labeler": name, "sha256": hashlib.sha256(made.encode()).hexdigest()[:16]}
 
 
 def _stage(

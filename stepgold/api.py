@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepgold import judging
+from stepgold import contents, corpora, doctor, exchange, judging, overlap, retrieval, searching
 from stepgold.verbs import verb
 from stepgold.workspace import WorkspaceFolder
 
@@ -17,3 +17,31 @@ class Workspace(WorkspaceFolder):
 
     judge = verb(judging.JudgeOptions, judging.judge)
     """Put verdicts on steps with a judge model, grounded in the retrieved evidence."""
+    import_ = verb(exchange.ImportOptions, exchange.import_)
+    """Import traces with the labels they carry."""
+    import_scores = verb(exchange.ScoresOptions, exchange.import_scores)
+    """Import a third party's scores, verdicts, or first errors, matched by trace id."""
+    export = verb(exchange.ExportOptions, exchange.export)
+    """Write the labels of one labeler to a file."""
+    corpus_add = verb(corpora.CorpusAddOptions, corpora.corpus_add)
+    """Split documents into passages."""
+    corpus_list = verb(corpora.CorpusListOptions, corpora.corpus_list)
+    """List the corpora with their size and license."""
+    corpus_remove = verb(corpora.CorpusRemoveOptions, corpora.corpus_remove)
+    """Remove a corpus or one document."""
+    index = verb(searching.IndexOptions, searching.index)
+    """Bring the index over all corpora up to date."""
+    search = verb(searching.SearchOptions, searching.search)
+    """Find the passages for a text."""
+    retrieve = verb(retrieval.RetrieveOptions, retrieval.retrieve)
+    """Find evidence for problems that have none yet, or measure how well it is found."""
+    overlap = verb(overlap.OverlapOptions, overlap.overlap)
+    """Find problems of a dataset in training sets."""
+    status = verb(contents.StatusOptions, contents.status)
+    """Show datasets, labelers, failures and spending."""
+    doctor = verb(doctor.DoctorOptions, doctor.doctor)
+    """Check installation, GPU, keys and workspace."""
+    remove_dataset = verb(contents.RemoveDatasetOptions, contents.remove_dataset)
+    """Remove a dataset with all its labels."""
+    remove_labeler = verb(contents.RemoveLabelerOptions, contents.remove_labeler)
+    """Remove the labels of one labeler."""

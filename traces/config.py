@@ -10,11 +10,11 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from traces.errors import InputError
 
@@ -90,6 +90,9 @@ class Config:
     and a field that takes a sequence takes a single value too.
     """
 
+    extra_needs: ClassVar[Mapping[str, Need]] = {}
+    """Needs of inherited fields, by name."""
+
     def __init_subclass__(cls) -> None:
         """Make the subclass a dataclass."""
         dataclass(frozen=True, kw_only=True)(cls)
@@ -125,7 +128,7 @@ class Config:
         """
         idle: dict[str, list[str]] = {}
         for name, _, declared in declared_options(type(self)):
-            need = declared.needs
+            need = self.extra_needs.get(name, declared.needs)
             set_here = self._is_set(name) if given is None else name in given
             if need is not None and set_here and not need.met(self):
                 idle.setdefault(need.option, []).append(flag_of(name, declared))
@@ -195,6 +198,8 @@ def _converted(value: Any, kind: Any) -> Any:
     parts = tuple(parts_of(kind))
     for part in parts:
         if typing.get_origin(part) is Sequence and value is not None:
+            if isinstance(value, Mapping):
+                return value
             (inner,) = typing.get_args(part)
             values = (value,) if isinstance(value, str | os.PathLike) else value
             return tuple(_converted(each, inner) for each in values)
