@@ -48,7 +48,8 @@ def command(
         result = run_verb(ctx.obj, run, config(**taken), given)
         return Outcome(result.as_json(), result.words(), result.exit_code, as_json)
 
-    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    # Keyword-only, because an optional argument may precede a required option.
+    keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
         *(_parameter(config, *each) for each in fields),
@@ -84,7 +85,7 @@ def _parameter(config: type[Config], name: str, kind: Any, declared: Option) -> 
         default = None
     return inspect.Parameter(
         name,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if default is MISSING else default,
         annotation=Annotated[_typed(kind, optional=default is None), info],
     )
