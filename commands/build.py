@@ -49,7 +49,8 @@ def with_signature(
     called: Callable[..., Outcome], parameters: Sequence[inspect.Parameter], *, help: str
 ) -> Callable[..., Outcome]:
     """The function as typer reads it: the context, these parameters, and `--json`."""
-    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    # Keyword-only, because an optional argument may precede a required option.
+    keyword = inspect.Parameter.KEYWORD_ONLY
     whole = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
         *parameters,
@@ -119,7 +120,7 @@ def parameter_of(
         made = typer.Option(_renamed(declared, shown_as), **info)
     return inspect.Parameter(
         shown_as or name,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
         default=default,
         annotation=Annotated[_typed(kind, optional=default is None), made],
     )

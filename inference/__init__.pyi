@@ -1,3 +1,5 @@
+from .accelerators import Accelerator as Accelerator
+from .accelerators import accelerators as accelerators
 from .batch.jobs import BatchLimits as BatchLimits
 from .batch.jobs import enqueued_tokens as enqueued_tokens
 from .batch.runner import BatchRunner as BatchRunner

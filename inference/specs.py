@@ -16,6 +16,9 @@ ModelKind = Literal["gemini", "openai", "hf", "lab"]
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 OPENAI_BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 """Where key and server of `openai:` models are looked up."""
+GEMINI_KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+GEMINI_BASE_URL_VARIABLE = "GOOGLE_GEMINI_BASE_URL"
+"""The same of `gemini:` models; the first key that is set counts."""
 _FORMS = "gemini:MODEL, openai:MODEL, hf:PATH_OR_ID or lab"
 _GEMINI_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 

@@ -142,13 +142,13 @@ def run(
 def _config(table: Table, verbs: Mapping[tuple[str, ...], Verb], file: Path) -> Config:
     name, config = table.words[0], verbs[table.words].config
     needed = [
-        key
-        for key, field in keys_of(config).items()
+        flag_of(field, declared)
+        for field, _, declared in declared_options(config)
         if field not in table.fields and verbs[table.words].is_required(field)
     ]
     if needed:
         raise InputError(
-            f"Table [{name}] lacks {', '.join(repr(key) for key in needed)}.",
+            f"Table [{name}] lacks {', '.join(needed)}.",
             where=str(file),
             remedy=f"stepgold {' '.join(table.words)} --help",
         )

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -387,35 +386,6 @@ def batch_runner(
             report=note,
         )
     )
-
-
-def open_jobs(store: Store) -> list[dict[str, Any]]:
-    """The batch jobs that are on their way, for the document of `status`."""
-    return [
-        {
-            "name": job.name,
-            "display_name": job.display_name,
-            "model": job.model,
-            "requests": job.requests,
-            "outstanding": job.outstanding,
-            "enqueued_tokens": job.tokens,
-            "usd_at_most": job.usd,
-            "created_at": datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds"),
-            "cancelled": job.cancelled_at is not None,
-        }
-        for job in store.batch_jobs.alive()
-    ]
-
-
-def job_words(jobs: list[dict[str, Any]]) -> list[str]:
-    """The same for a person."""
-    return [
-        f"  batch job {job['name'] or job['display_name']} ({job['model']}): "
-        f"{job['outstanding']} of {job['requests']} requests on their way since "
-        f"{job['created_at']}, at most {job['usd_at_most']:.4f} USD"
-        + (", cancelled" if job["cancelled"] else "")
-        for job in jobs
-    ]
 
 
 # --- Which version of a model really answered: a labeler that mixes two says so, or does not run

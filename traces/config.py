@@ -25,6 +25,9 @@ break. python: for the Python API only."""
 StrPath = str | os.PathLike[str]
 """A path as a user gives it; `Config` turns it into a `Path`."""
 
+Paths = StrPath | Sequence[StrPath]
+"""One path or several; `paths_of` reads it."""
+
 _METADATA = "stepgold.option"
 
 
@@ -186,6 +189,12 @@ def flag_of(name: str, declared: Option) -> str:
     return declared.flags[0].split("/")[0] if declared.flags else f"--{name.replace('_', '-')}"
 
 
+def paths_of(paths: Paths) -> tuple[Path, ...]:
+    """One path or several as a tuple."""
+    each = (paths,) if isinstance(paths, str | os.PathLike) else paths
+    return tuple(map(Path, each))
+
+
 def is_sequence(kind: Any) -> bool:
     """Whether a field takes several values."""
     return any(typing.get_origin(part) is Sequence for part in parts_of(kind))
@@ -204,6 +213,8 @@ def _converted(value: Any, kind: Any) -> Any:
     parts = tuple(parts_of(kind))
     for part in parts:
         if typing.get_origin(part) is Sequence and value is not None:
+            if isinstance(value, Mapping):
+                return value
             (inner,) = typing.get_args(part)
             values = (value,) if isinstance(value, str | os.PathLike) else value
             return tuple(_converted(each, inner) for each in values)

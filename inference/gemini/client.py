@@ -44,6 +44,8 @@ from inference.images import message_parts
 from inference.openai.model import first_object, mapping, read_object, text_of, token_count
 from inference.protocol import GenerationRequest, Message, WireReply
 from inference.retries import HttpFault, Subject, TransientFault, exception_for
+from inference.specs import GEMINI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
+from inference.specs import GEMINI_KEY_VARIABLES as KEY_VARIABLES
 from inference.specs import checked_base_url
 from traces import InputError, Usage
 
@@ -111,8 +113,6 @@ class _LentStream(httpx2.AsyncByteStream):
 
 
 DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
-KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
-BASE_URL_VARIABLE = "GOOGLE_GEMINI_BASE_URL"
 
 
 class GeminiClient:

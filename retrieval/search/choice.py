@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from retrieval.index.encoder import Encoder, Vectors, text_to_embed
 from retrieval.search.bm25 import LexicalIndex
-from retrieval.search.config import Query, RetrievalConfig
+from retrieval.search.config import Query, SearchConfig
 from retrieval.search.fusion import Ranking, reciprocal_rank_fusion
 from retrieval.search.rerank import Reranker
 from traces import InputError, Passage
@@ -72,7 +72,7 @@ class CandidateSearch:
     """
 
     def __init__(
-        self, config: RetrievalConfig, dense: Dense | None, lexical: LexicalIndex | None
+        self, config: SearchConfig, dense: Dense | None, lexical: LexicalIndex | None
     ) -> None:
         self._config = config
         self._dense = dense if config.mode != "bm25" else None
@@ -125,7 +125,7 @@ class CandidateSearch:
     def _fused(self, rankings: Sequence[Ranking]) -> Ranking:
         if self._config.mode != "hybrid":
             return rankings[0]
-        return reciprocal_rank_fusion(rankings, constant=self._config.constant)
+        return reciprocal_rank_fusion(rankings, constant=self._config.rrf_constant)
 
     def _nearest(
         self, index: VectorIndex, queries: Vectors, within: NDArray[np.int64] | None
@@ -276,7 +276,7 @@ class Chooser:
 
     def __init__(
         self,
-        config: RetrievalConfig,
+        config: SearchConfig,
         reranker: Reranker | None,
         vectors: Callable[[Sequence[int]], Vectors] | None,
     ) -> None:
@@ -332,7 +332,7 @@ class Chooser:
         taken = min(count, len(candidates))
         while True:
             passages = look_up([candidate.id for candidate in candidates[:taken]])
-            if not self._config.unique:
+            if self._config.keep_duplicates:
                 return list(candidates[:taken])
             kept = distinct([passage.text for passage in passages])
             if len(kept) >= count or taken == len(candidates):
