@@ -39,9 +39,6 @@ Limit = Annotated[
     typer.Option("--limit", min=1, help="Only the first N traces: a pilot before spending."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
-Resamples = Annotated[
-    int, typer.Option("--resamples", min=1, help="Bootstrap resamples of every interval.")
-]
 BaseUrl = Annotated[
     str | None, typer.Option("--base-url", help="Server address; else from the environment.")
 ]

@@ -16,7 +16,7 @@ from stepgold.judging import JudgeOptions
 from stepgold.models import PolicyOptions, parse_spec
 from stepgold.outcome import Outcome
 from stepgold.planning import plan_prm, scoring_words
-from stepgold.scoring_run import PrmOptions
+from stepgold.scoring_run import ScorerOptions
 from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
@@ -148,7 +148,7 @@ def plan(
             stages.append(_plan_policy(store, dataset, policy, mc_name, *how, terms, limit))
         if prm is not None:
             asked = _missing(store, dataset, prm_name, parse_spec(prm), limit)
-            chosen = PrmOptions(
+            chosen = ScorerOptions(
                 prm=prm,
                 family=family,
                 max_tokens=prm_max_tokens,

@@ -29,7 +29,7 @@ from judge import estimate_tokens
 from labeling import AnswerChecker, MonteCarloConfig, continue_by_strategy
 from stepgold.images import ImageOptions
 from stepgold.models import parse_spec
-from stepgold.scoring_run import PrmOptions, ProblemByProblem, open_scorer
+from stepgold.scoring_run import ProblemByProblem, ScorerOptions, open_scorer
 from traces import InputError, Usage
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def _policy_counts(
 def plan_prm(
     store: Store,
     dataset: str,
-    chosen: PrmOptions,
+    chosen: ScorerOptions,
     asked: tuple[int, Sequence[str]],
     *,
     images: ImageOptions,
