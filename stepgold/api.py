@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from stepgold import candidates, evaluating, judging, scoring_run, stored_labels
+from stepgold import (
+    again,
+    agreeing,
+    candidates,
+    continuing,
+    evaluating,
+    judging,
+    planning,
+    sampling,
+    scoring_run,
+    stored_labels,
+)
 from stepgold import report as reporting
 from stepgold.verbs import verb
 from stepgold.workspace import WorkspaceFolder
@@ -18,6 +29,21 @@ class Workspace(WorkspaceFolder):
 
     judge = verb(judging.JudgeOptions, judging.judge)
     """Put verdicts on steps with a judge model, grounded in the retrieved evidence."""
+
+    sample = verb(sampling.SampleOptions, sampling.sample)
+    """Sample candidate traces for problems from a policy."""
+
+    continue_ = verb(continuing.ContinueOptions, continuing.continue_)
+    """Label steps by Monte Carlo continuation of every prefix."""
+
+    consensus = verb(agreeing.ConsensusOptions, agreeing.consensus)
+    """Keep the labels on which a judge and a Monte Carlo labeler agree."""
+
+    retry = verb(again.RetryOptions, again.retry)
+    """Ask again what failed or could not be read, with the labelers' stored configurations."""
+
+    plan = verb(planning.PlanOptions, planning.plan)
+    """Estimate calls, cost and time of stages, given their options; nothing is sent or written."""
 
     score = verb(scoring_run.ScoreOptions, scoring_run.score)
     """Score every step with a process reward model."""

@@ -88,14 +88,19 @@ class SpendingOptions(Config):
     )
 
 
-class ImageFolderOptions(Config):
+class ImageSourceOptions(Config):
     """Where the images of problems are."""
 
     images: StrPath | None = option(
         default=None,
-        help="Folder that image paths are relative to [default: the workspace].",
         metavar="DIR",
+        help="Folder that image paths are relative to [default: the workspace].",
     )
+
+
+class ImageFolderOptions(ImageSourceOptions):
+    """Where the images of problems are, and whether they are shown."""
+
     ignore_images: bool = option(
         default=False, help="Ask without the images of problems; the labels say so."
     )

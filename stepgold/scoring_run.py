@@ -12,11 +12,11 @@ from scoring.families.generic_layout import GenericLayout, named_family
 from scoring.names import COMPARED, Mode, family_names, refuse_mismatch
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import EVIDENCE_KEY, Labelled, evidence_source, label_missing
+from stepgold.labeling_run import EVIDENCE_KEY, evidence_source, label_missing
 from stepgold.models import model_folder, parse_spec
 from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import InputError, Labeler, LabelerKind
+from traces import InputError, LabeledTrace, Labeler, LabelerKind
 from traces.config import Config, Need, option
 
 if TYPE_CHECKING:
@@ -247,8 +247,7 @@ def score(workspace: WorkspaceFolder, options: ScoreOptions) -> ScoreResult:
             tally,
             labeler,
             stage,
-            limit=options.limit,
-            replace=options.replace,
+            options=options,
             reading=stage.reading(store, options.dataset),
         )
     return ScoreResult(
@@ -389,12 +388,12 @@ class ScoreStage:
         """How the stage wants the traces of a dataset."""
         return ProblemByProblem(store, dataset, self.scorer.expected_work)
 
-    def __call__(self, contexts: Iterable[TraceInContext]) -> Iterator[Labelled]:
+    def __call__(self, contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
         """Score; after each forward pass what is done is stored at once."""
         for batch in self.scorer.score_batches(contexts):
             for number, label in enumerate(batch, 1):
                 self.shortened += bool(label.meta.get("documents_dropped"))
-                yield Labelled(
+                yield LabeledTrace(
                     label,
                     resolved_model=self.scorer.resolved_model,
                     last_of_batch=self.batched and number == len(batch),

@@ -206,7 +206,7 @@ def test_what_does_not_fit_is_refused_at_once(
 def test_plan_says_that_it_is_the_checkpoints(score: Score, cli: Cli) -> None:
     called = cli("plan", "--dataset", "d", "--prm", "openai:prm")
     assert called.code == 2
-    assert "plan with --prm hf:PATH" in called.err
+    assert "add --checkpoint hf:PATH" in called.err
 
 
 @pytest.mark.slow
