@@ -84,8 +84,8 @@ class Result:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-class Figures(Mapping[str, Any]):
-    """Figures of a document by name, as a mapping and as attributes.
+class NamedFigures(Mapping[str, Any]):
+    """NamedFigures of a document by name, as a mapping and as attributes.
 
     Subclasses declare the names and types that a document of their kind may have.
     """

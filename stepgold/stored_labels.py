@@ -61,7 +61,7 @@ class LabelsResult(Result):
         """One row per step of the labeled traces: verdict, score, or the reason for neither.
 
         Where a labeler named only a first error, the steps before it are correct and those after
-        it have no verdict. An abstention from a whole trace stands on each of its steps.
+        it have no verdict. An abstention from a whole trace is repeated on each of its steps.
         """
         for label in self.labels:
             for index, step in enumerate(_step_labels(label, self.steps[label.trace_id])):
