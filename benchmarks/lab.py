@@ -30,8 +30,7 @@ from labeling.answers import AnswerChecker
 from labeling.consensus import ConsensusConfig
 from labeling.monte_carlo import MonteCarloConfig
 from labeling.pipeline import agree_on, continue_traces, judge_traces
-from retrieval.documents import make_document
-from retrieval.passages import split_document
+from retrieval.documents import make_document, split_document
 from scoring import load_scorer
 from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from evaluation.ranking import RankedProblem, recall
 from retrieval.bm25 import LexicalIndex
+from retrieval.documents import TokenCounter, cut_to_tokens
 from retrieval.packing import PackedEvidence, pack_evidence, pack_like_medprm
-from retrieval.tokens import TokenCounter, cut_to_tokens
 from traces.evidence import Evidence, Passage
 
 RESAMPLES = 2000

@@ -29,11 +29,10 @@ from lab.build import build_workspace
 from retrieval.bm25 import LexicalIndex
 from retrieval.candidates import Dense
 from retrieval.config import RetrievalConfig
-from retrieval.documents import make_document
+from retrieval.documents import make_document, split_document
 from retrieval.embedding import encode_in_batches, text_to_embed
 from retrieval.encoder import Encoder, load_encoder
 from retrieval.index import PassageIndex
-from retrieval.passages import split_document
 from retrieval.queries import Query
 from retrieval.retriever import PassageRetriever
 from traces.evidence import Passage

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.documents import read_documents
+from retrieval.documents import read_documents, split_document
 from retrieval.embedding import text_to_embed
 from retrieval.encoder import SentenceEncoder
 from retrieval.exact_search import nearest_rows
-from retrieval.passages import split_document
 from traces.records import StoredDocument
 
 Vectors = NDArray[np.float32]

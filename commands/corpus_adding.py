@@ -107,8 +107,7 @@ def _store(
     added: Added,
 ) -> set[str]:
     """Store a batch; give the names of those that are in the corpus now."""
-    from retrieval.documents import DocumentProblem, same_name
-    from retrieval.passages import split_document
+    from retrieval.documents import DocumentProblem, same_name, split_document
     from storage.corpus_files import FileKey
 
     key = FileKey(str(file.root), file.name)

@@ -36,8 +36,8 @@ def over_window(passages: Iterable[Passage], encoder: Encoder) -> tuple[int, lis
     They are indexed all the same: read in windows along their sentences, the vector being the mean
     of the windows' (`retrieval.encoder`).
     """
+    from retrieval.documents import estimate_tokens
     from retrieval.embedding import text_to_embed
-    from retrieval.tokens import estimate_tokens
 
     count = 0
     listed: list[dict[str, Any]] = []

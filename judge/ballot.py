@@ -12,7 +12,7 @@ from judge.config import JudgeConfig
 from judge.prompt import render_vote
 from judge.reply import Reading, count_quotes, read_reply
 from judge.tokens import estimate_tokens
-from retrieval.tokens import TokenCounter
+from retrieval.documents import TokenCounter
 from traces.abstention import Abstention, AbstentionReason
 from traces.context import TraceInContext
 from traces.errors import ModelError

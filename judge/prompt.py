@@ -13,8 +13,8 @@ from judge.markers import escape_attribute, escape_markers
 from judge.prompt_file import JudgePrompt, packaged_prompt
 from judge.schema import REPLY_SCHEMA
 from judge.tokens import estimate_tokens
+from retrieval.documents import TokenCounter
 from retrieval.packing import PackedEvidence, pack_evidence
-from retrieval.tokens import TokenCounter
 from traces.context import TraceInContext
 from traces.evidence import Evidence
 from traces.problem import Problem

@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
-from retrieval.tokens import TokenCounter
+from retrieval.documents import TokenCounter
 
 _PIECE = re.compile(r"[A-Za-z]{1,4}|\d|\n|[^\sA-Za-z\d]")
 _WIDE = re.compile(r"[^\s\u0000-\u07ff\ud800-\udfff]")

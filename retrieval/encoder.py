@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.documents import cut_to_tokens
 from retrieval.encoder_spec import (
     DEFAULT_MODEL,
     PACKAGE,
@@ -19,7 +20,6 @@ from retrieval.encoder_spec import (
     parse_encoder_spec,
 )
 from retrieval.machine import has_bfloat16_units
-from retrieval.tokens import cut_to_tokens
 from traces.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from retrieval.bm25 import LexicalIndex
 from retrieval.candidates import Dense
 from retrieval.config import RetrievalConfig
-from retrieval.documents import make_document
+from retrieval.documents import make_document, split_document
 from retrieval.embedding import encode_in_batches, text_to_embed
 from retrieval.index import PassageIndex
-from retrieval.passages import split_document
 from retrieval.rerank import Reranker
 from retrieval.retriever import PassageRetriever
 from traces.evidence import Passage

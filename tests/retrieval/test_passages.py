@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.documents import make_document
-from retrieval.passages import split_document
-from retrieval.tokens import cut_to_tokens, estimate_tokens
+from retrieval.documents import cut_to_tokens, estimate_tokens, make_document, split_document
 from traces.errors import InputError
 from traces.evidence import Passage
 

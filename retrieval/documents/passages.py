@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
-from retrieval.tokens import TokenCounter, cut_to_tokens, estimate_tokens
+from semchunk import semchunk
+
 from traces.errors import InputError
-from traces.evidence import Passage
+from traces.evidence import Evidence, Passage
 from traces.records import StoredDocument
+
+TokenCounter = Callable[[str], int]
+"""Takes a text and gives its number of tokens, special tokens not counted."""
+
+_PIECE = re.compile(r"[A-Za-z0-9]{1,6}|[^\sA-Za-z0-9]")
 
 TITLE_SEPARATOR = " -- "
 """Between document title and headings in a passage's title, as in MedRAG's StatPearls chunks."""
@@ -34,6 +41,29 @@ _LONGEST_ABBREVIATION = 12
 
 Span = tuple[int, int]
 """Character offsets: start, and end behind the last character."""
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate the number of sub-word tokens of a text without a tokenizer.
+
+    A run of ASCII letters and digits counts one token for every six characters begun, any other
+    visible character one token. Measured against MiniLM's WordPiece on 2,200 medical texts
+    (PubMedQA and MedQuAD): the true number is 0.91 of it in the middle, at most 1.01 of it for
+    90% and at most 1.14 of it for 99% of the texts.
+    """
+    return len(_PIECE.findall(text))
+
+
+def cut_to_tokens(text: str, limit: int, count_tokens: TokenCounter) -> list[tuple[int, int]]:
+    """Cut a text into pieces of at most `limit` tokens, at the best break there is.
+
+    Breaks are tried from empty lines over sentence ends down to single characters (semchunk).
+
+    Returns:
+        Character offsets (start, end) of the pieces; only white space lies between two.
+    """
+    pieces = semchunk.chunk(text, limit, count_tokens, memoize=False, offsets=True)
+    return cast(tuple[list[str], list[tuple[int, int]]], pieces)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +217,40 @@ def _strip(text: str, start: int, end: int) -> Span | None:
         return None
     begin = start + len(piece) - len(piece.lstrip())
     return begin, begin + len(stripped)
+
+
+_LEAST_CHARACTERS = 60
+"""A shorter beginning says too little to take a place."""
+
+
+def cut_to_fit(evidence: Evidence, fits: Callable[[Evidence], bool]) -> Evidence | None:
+    """The longest beginning of whole sentences that fits, marked as cut; None if there is none.
+
+    A sentence is never cut: half a dosing rule is worse than none. What is kept is the beginning,
+    so that offsets into the passage hold in what is left of it; a heading alone is no beginning.
+
+    Args:
+        evidence: a passage that does not fit as a whole.
+        fits: whether a candidate does; true of every beginning of one that fits.
+    """
+    passage = evidence.passage
+    ends = [end for end in sentence_ends(passage.text) if end < len(passage.text.rstrip())]
+    low, high = 0, len(ends)
+    while low < high:  # the last sentence end that fits
+        middle = (low + high + 1) // 2
+        if fits(_beginning(evidence, ends[middle - 1])):
+            low = middle
+        else:
+            high = middle - 1
+    if low == 0:
+        return None
+    kept = _beginning(evidence, ends[low - 1])
+    lines = kept.passage.text.splitlines()
+    says_something = any(line.strip() and not line.lstrip().startswith("#") for line in lines)
+    return kept if says_something and len(kept.passage.text) >= _LEAST_CHARACTERS else None
+
+
+def _beginning(evidence: Evidence, end: int) -> Evidence:
+    passage = evidence.passage
+    shorter = replace(passage, text=passage.text[:end], end=passage.start + end)
+    return replace(evidence, passage=shorter, cut=True)

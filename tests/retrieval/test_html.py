@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from retrieval.html_text import html_to_text
+from retrieval.documents.html import html_to_text
 
 PAGE = """<!DOCTYPE html><html><head><title>Warfarin &amp; you</title>
 <script>var secret = "<p>not text</p>";</script><style>p { color: red }</style></head>
