@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -249,11 +249,27 @@ def _read_pdf(path: Path, name: str, max_bytes: int) -> Iterator[StoredDocument 
         )
     pdf = pdf_to_text(path)
     yield make_document(name, pdf.title or path.stem, pdf.text, str(path))
-    if pdf.image_pages:
-        numbers = ", ".join(str(number) for number in pdf.image_pages[:10])
-        more = "" if len(pdf.image_pages) <= 10 else f" and {len(pdf.image_pages) - 10} more"
-        reason = f"was read without the text of image-only pages {numbers}{more}: run OCR"
-        yield DocumentProblem(path, reason, partial=True)
+    faults = (
+        (pdf.image_pages, "was read without the text of image-only pages {}: run OCR"),
+        (
+            pdf.scanned_pages,
+            "was read from the text layer of a scan on pages {}: raised digits may be lost there"
+            " (10^9 may read 109)",
+        ),
+        (
+            pdf.unmapped_pages,
+            "was read, but on pages {} a font does not say which characters it shows: the text may"
+            " be wrong there, run OCR",
+        ),
+    )
+    for pages, reason in faults:
+        if pages:
+            yield DocumentProblem(path, reason.format(_some_pages(pages)), partial=True)
+
+
+def _some_pages(pages: Sequence[int]) -> str:
+    more = "" if len(pages) <= 10 else f" and {len(pages) - 10} more"
+    return ", ".join(str(number) for number in pages[:10]) + more
 
 
 def _read_jsonl(

@@ -395,7 +395,7 @@ def table_lines(rows: list[tuple[bool, Cells]]) -> list[str]:
 
 def _pairs(line: dict[int, tuple[Element, str]], names: dict[int, str]) -> Iterator[str]:
     seen: set[int] = set()
-    for column, (cell, text) in line.items():
+    for cell, text in line.values():
         if id(cell) in seen or not text:
             continue
         seen.add(id(cell))

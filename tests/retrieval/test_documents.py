@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from pypdf import PdfWriter
-from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject, NumberObject
 
 from retrieval.documents import (
     MAX_TEXT_BYTES,
@@ -52,9 +52,21 @@ def pdf_bytes(pages: list[str | None], title: str = "", password: str | None = N
         stream = DecodedStreamObject()
         if text is None:
             image = DecodedStreamObject()
-            image[NameObject("/Subtype")] = NameObject("/Image")
+            image.update(
+                {
+                    NameObject("/Subtype"): NameObject("/Image"),
+                    NameObject("/Width"): NumberObject(1),
+                    NameObject("/Height"): NumberObject(1),
+                    NameObject("/BitsPerComponent"): NumberObject(8),
+                    NameObject("/ColorSpace"): NameObject("/DeviceGray"),
+                }
+            )
+            image.set_data(b"\x00")
             shown = DictionaryObject({NameObject("/Im0"): writer._add_object(image)})
             page[NameObject("/Resources")] = DictionaryObject({NameObject("/XObject"): shown})
+            painted = DecodedStreamObject()
+            painted.set_data(b"q 300 0 0 300 0 0 cm /Im0 Do Q")
+            page[NameObject("/Contents")] = writer._add_object(painted)
             continue
         lines = " T* ".join(f"({line}) Tj" for line in text.split("\n"))
         stream.set_data(f"BT /F1 12 Tf 14 TL 20 250 Td {lines} ET".encode())
