@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +28,9 @@ CorpusName = Annotated[str, typer.Option("--corpus", help="Name of the corpus.")
 
 Paths = Annotated[
     list[Path],
-    typer.Argument(metavar="PATH...", help=".txt .md .html .pdf .jsonl(.gz), or folders of them."),
+    typer.Argument(
+        metavar="PATH...", help=".txt .md .html .pdf .docx .nxml .rst .jsonl(.gz), or folders."
+    ),
 ]
 Licence = Annotated[str | None, typer.Option("--licence", help="Licence of the texts.")]
 Source = Annotated[
@@ -92,9 +95,10 @@ def add(
             {"file": str(p.path), "line": p.line, "id": p.id, "reason": p.reason}
             for p in added.problems
         ],
+        passed_over=[str(path) for path in listing.passed_over],
     )
     code = INCOMPLETE if added.problems else OK
-    return Outcome(document, _words(corpus, added), code, json_output)
+    return Outcome(document, _words(corpus, added, listing.passed_over), code, json_output)
 
 
 def _add_all(store: Store, listing: Listing, options: AddOptions) -> Added:
@@ -130,11 +134,7 @@ def _nothing_read(
     corpus: str, paths: Sequence[Path], problems: Sequence[DocumentProblem]
 ) -> CorpusError:
     first = problems[0] if problems else None
-    why = (
-        f": {first.reason}."
-        if first
-        else ": the paths hold no .txt, .md, .html, .pdf or .jsonl file."
-    )
+    why = f": {first.reason}." if first else ": the paths hold no file of a type that is read."
     return CorpusError(
         f"No document could be read for corpus '{corpus}'{why}",
         where=str(first.path if first else paths[0]),
@@ -142,7 +142,7 @@ def _nothing_read(
     )
 
 
-def _words(corpus: str, added: Added) -> str:
+def _words(corpus: str, added: Added, passed_over: Sequence[Path]) -> str:
     counts = f"{added.done} documents read, {added.unchanged} unchanged"
     if added.removed:
         counts += f", {len(added.removed)} removed"
@@ -150,6 +150,10 @@ def _words(corpus: str, added: Added) -> str:
     lines += [f"unusable: {p.path}{_place(p)}: {p.reason}" for p in added.problems[:10]]
     if len(added.problems) > 10:
         lines.append(f"and {len(added.problems) - 10} more: --json lists all")
+    if passed_over:
+        kinds = Counter(path.suffix.lower() or "without a suffix" for path in passed_over)
+        named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+        lines.append(f"passed over: {len(passed_over)} files of other types ({named})")
     lines += [f"removed: {name}" for name in added.removed[:10]]
     lines += ["next: stepgold index"] if added.done or added.removed else []
     return "\n".join(lines)

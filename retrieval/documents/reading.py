@@ -1,4 +1,4 @@
-"""Guideline documents: .txt .md .html .pdf .jsonl(.gz), one by one or by the folder.
+"""Guideline documents of every type that is read, one by one or by the folder.
 
 What cannot be read is yielded as a `DocumentProblem` with its reason, and the rest goes on.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval.documents.html import html_to_text
 from retrieval.documents.pdf import pdf_to_text
@@ -22,14 +23,32 @@ from retrieval.documents.rows import read_rows
 from traces.errors import CorpusError
 from traces.records import StoredDocument
 
+if TYPE_CHECKING:
+    from retrieval.documents.office import OfficeText
+
 MAX_TEXT_BYTES = 50_000_000
 """Largest text, HTML or PDF file, and longest JSONL line: beyond it a file is a dump, no document."""
-READER_VERSION = 2
+READER_VERSION = 3
 """Version of what is made of a file; files read by another one are read again."""
 
-_OFFICE = {".doc", ".docx", ".rtf", ".odt", ".ppt", ".pptx", ".xls", ".xlsx", ".epub"}
-_EXPECTED = frozenset(_OFFICE | {".xml", ".xhtml", ".tex", ".csv", ".tsv", ".json", ".gz", ".zip"})
-"""Types a person may believe to be read with a folder: named when met, not passed over."""
+_OFFICE = {
+    ".doc",
+    ".rtf",
+    ".odt",
+    ".ppt",
+    ".pptx",
+    ".xls",
+    ".xlsx",
+    ".epub",
+    ".pages",
+    ".mht",
+    ".mhtml",
+}
+_SOURCES = {".tex", ".adoc", ".org", ".csv", ".tsv", ".json", ".gz", ".zip", ".ps", ".djvu"}
+_EXPECTED = frozenset(_OFFICE | _SOURCES | {".xml"})
+"""Types a person may believe to be read with a folder: named as unusable, not just counted."""
+_SAYS_SOMETHING = re.compile(r"readme|changelog|guideline|notes?|index", re.IGNORECASE)
+"""Names without a suffix that are text in all likelihood."""
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
 
@@ -43,7 +62,10 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte-order marks; UTF-32's begin with UTF-16's."""
-_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w.:-]{1,40})", re.IGNORECASE)
+_CHARSET = re.compile(
+    rb"<(?:meta[^>]{0,200}charset|\?xml[^>]{0,200}encoding)\s*=\s*[\"']?([\w.:-]{1,40})",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +102,8 @@ class Listing:
 
     files: tuple[DocumentFile, ...]
     """Files of types that are read or that a person may believe to be read, in order."""
+    passed_over: tuple[Path, ...]
+    """Files of other types (pictures, styles, licenses), which are not opened."""
     problems: tuple[DocumentProblem, ...]
     """Folders that could not be listed, and links to folders, which are not followed."""
     folders: tuple[Path, ...]
@@ -102,6 +126,7 @@ def list_files(paths: Iterable[Path | str]) -> Listing:
                 f"There is no file or folder '{path}'.", remedy="check the path of the corpus"
             )
     files: list[DocumentFile] = []
+    passed_over: list[Path] = []
     problems: list[DocumentProblem] = []
     folders: list[Path] = []
     for path in named:
@@ -112,8 +137,10 @@ def list_files(paths: Iterable[Path | str]) -> Listing:
         faults: list[OSError] = []
         links: list[Path] = []
         for file in _files_below(path, faults, links):
-            if _reader(file) is not None or file.suffix.lower() in _EXPECTED:
+            if _is_expected(file):
                 files.append(DocumentFile(file, file.relative_to(path).as_posix(), root))
+            else:
+                passed_over.append(file)
         problems += [
             DocumentProblem(Path(fault.filename), f"cannot be listed ({fault.strerror})")
             for fault in faults
@@ -124,7 +151,13 @@ def list_files(paths: Iterable[Path | str]) -> Listing:
         ]
         if not faults:
             folders.append(root)
-    return Listing(tuple(files), tuple(problems), tuple(folders))
+    return Listing(tuple(files), tuple(passed_over), tuple(problems), tuple(folders))
+
+
+def _is_expected(file: Path) -> bool:
+    if not file.suffix:
+        return _SAYS_SOMETHING.match(file.name) is not None
+    return _reader(file) is not None or file.suffix.lower() in _EXPECTED
 
 
 def read_documents(
@@ -201,7 +234,9 @@ def read_file(
     """
     reader = _reader(file.path)
     if reader is None:
-        reason = f"is of a type that is not read ('{file.path.suffix}'): convert it to .txt, .md, .html or .pdf"
+        kind = f"is of a type that is not read ('{file.path.suffix}')"
+        kind = kind if file.path.suffix else "has no suffix that names its type"
+        reason = f"{kind}: convert it to .txt, .md, .html, .docx or .pdf"
         yield DocumentProblem(file.path, reason)
         return
     try:
@@ -214,6 +249,8 @@ def read_file(
         yield DocumentProblem(file.path, str(fault))
     except OSError as fault:
         yield DocumentProblem(file.path, f"cannot be read ({fault.strerror or fault})")
+    except RecursionError:
+        yield DocumentProblem(file.path, "is nested too deeply to be read")
 
 
 Reader = Callable[[Path, str, int], Iterator[StoredDocument | DocumentProblem]]
@@ -242,11 +279,7 @@ def _read_html(path: Path, name: str, max_bytes: int) -> Iterator[StoredDocument
 
 
 def _read_pdf(path: Path, name: str, max_bytes: int) -> Iterator[StoredDocument | DocumentProblem]:
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise ValueError(
-            f"has {size:,} bytes, more than {max_bytes:,}: split it, or raise --max-file-mb"
-        )
+    _check_size(path, max_bytes)
     pdf = pdf_to_text(path)
     yield make_document(name, pdf.title or path.stem, pdf.text, str(path))
     faults = (
@@ -272,6 +305,44 @@ def _some_pages(pages: Sequence[int]) -> str:
     return ", ".join(str(number) for number in pages[:10]) + more
 
 
+def _read_docx(path: Path, name: str, max_bytes: int) -> Iterator[StoredDocument | DocumentProblem]:
+    from retrieval.documents.office import docx_to_text
+
+    _check_size(path, max_bytes)
+    yield from _office_document(path, name, docx_to_text(path, max_bytes=max_bytes))
+
+
+def _read_markup(
+    path: Path, name: str, max_bytes: int
+) -> Iterator[StoredDocument | DocumentProblem]:
+    from retrieval.documents.office import TEXT_FORMATS, is_jats
+
+    text = read_text(path, max_bytes=max_bytes, html=True)
+    suffix = path.suffix.lower()
+    if suffix == ".xml":
+        if not is_jats(text):
+            raise ValueError("is XML of a kind that is not read (JATS articles are)")
+        suffix = ".nxml"
+    yield from _office_document(path, name, TEXT_FORMATS[suffix](text))
+
+
+def _office_document(
+    path: Path, name: str, read: OfficeText
+) -> Iterator[StoredDocument | DocumentProblem]:
+    yield make_document(name, read.title or path.stem, read.text, str(path))
+    if read.left_out:
+        reason = f"was read without what StepGold does not know: {', '.join(read.left_out[:10])}"
+        yield DocumentProblem(path, reason, partial=True)
+
+
+def _check_size(path: Path, max_bytes: int) -> None:
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ValueError(
+            f"has {size:,} bytes, more than {max_bytes:,}: split it, or raise --max-file-mb"
+        )
+
+
 def _read_jsonl(
     path: Path, name: str, max_bytes: int
 ) -> Iterator[StoredDocument | DocumentProblem]:
@@ -292,6 +363,11 @@ _READERS: dict[str, Reader] = {
     ".html": _read_html,
     ".htm": _read_html,
     ".pdf": _read_pdf,
+    ".docx": _read_docx,
+    ".nxml": _read_markup,
+    ".rst": _read_markup,
+    ".xhtml": _read_markup,
+    ".xml": _read_markup,
     ".jsonl": _read_jsonl,
 }
 

@@ -123,6 +123,7 @@ def test_folders_are_walked_in_order_and_hidden_files_passed_over(tmp_path: Path
     found, problems = read(tmp_path)
     assert list(found) == ["a/b/c.md", "a/z.TXT", "b.txt"]
     assert not problems
+    assert list_files([tmp_path]).passed_over == (tmp_path / "LICENSE", tmp_path / "x.png")
 
 
 def test_medrag_rows_become_documents_of_their_own(tmp_path: Path) -> None:
@@ -221,7 +222,11 @@ BAD: dict[str, tuple[Write, str]] = {
     "garbage.pdf": (lambda path: path.write_bytes(b"\x89PNG no pdf at all"), "not a readable PDF"),
     "locked.pdf": (lambda path: pdf_bytes(["Text"], password="secret").write(path), "encrypted"),
     "scan.pdf": (lambda path: pdf_bytes([None]).write(path), "no text layer"),
-    "letter.docx": (lambda path: path.write_bytes(b"PK"), "type that is not read"),
+    "letter.docx": (lambda path: path.write_bytes(b"PK"), "not a readable Word document"),
+    "letter.odt": (lambda path: path.write_bytes(b"PK"), "type that is not read"),
+    "README": (lambda path: path.write_text("Read me."), "no suffix"),
+    "broken.nxml": (lambda path: path.write_text("<article><p>"), "not readable XML"),
+    "other.xml": (lambda path: path.write_text("<feed><p>x</p></feed>"), "JATS"),
 }
 
 
