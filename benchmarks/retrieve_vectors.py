@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.documents import read_documents, split_document
-from retrieval.embedding import text_to_embed
-from retrieval.encoder import SentenceEncoder
-from retrieval.exact_search import nearest_rows
+from retrieval.index.encoder import SentenceEncoder, text_to_embed
+from retrieval.index.vectors import nearest_rows
 from traces.records import StoredDocument
 
 Vectors = NDArray[np.float32]

@@ -7,8 +7,9 @@ libraries of single formats are heavy.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from retrieval.documents.passages import (
@@ -33,16 +34,32 @@ if TYPE_CHECKING:
         same_name,
     )
 
-_HOMES = {
-    "passages": (
-        "TokenCounter cut_to_fit cut_to_tokens estimate_tokens sentence_ends split_document"
-    ),
-    "reading": (
-        "MAX_TEXT_BYTES READER_VERSION DocumentFile DocumentProblem Listing file_hash list_files"
-        " make_document read_documents read_file same_name"
-    ),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "passages": [
+            "TokenCounter",
+            "cut_to_fit",
+            "cut_to_tokens",
+            "estimate_tokens",
+            "sentence_ends",
+            "split_document",
+        ],
+        "reading": [
+            "MAX_TEXT_BYTES",
+            "READER_VERSION",
+            "DocumentFile",
+            "DocumentProblem",
+            "Listing",
+            "file_hash",
+            "list_files",
+            "make_document",
+            "read_documents",
+            "read_file",
+            "same_name",
+        ],
+    },
+)
 
 __all__ = [
     "MAX_TEXT_BYTES",
@@ -63,9 +80,3 @@ __all__ = [
     "sentence_ends",
     "split_document",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
