@@ -42,6 +42,8 @@ from typing import Literal
 from rapidfuzz import fuzz
 from rapidfuzz.distance import OSA
 
+from traces.words import has_runs, is_hangul
+
 Kind = Literal["number", "unit", "comparator", "negation"]
 
 _UNITS = (
@@ -64,19 +66,60 @@ def _any_of(words: str) -> str:
     return "(?:" + "|".join(sorted(map(re.escape, words.split()), key=len, reverse=True)) + ")"
 
 
+_EAST_UNITS = _any_of(
+    "毫克 微克 公斤 千克 克 毫升 升 毫摩尔 小时 小時 時間 分钟 分鐘 次 天 日 周 週間 週 个月 個月 月 年 岁 歳 片 錠 粒 滴 回 倍"
+    " 밀리그램 마이크로그램 킬로그램 그램 밀리리터 리터 시간 분 회 번 일 주 개월 년 세 정 알 방울 배"
+    " ミリグラム マイクログラム キログラム グラム ミリリットル リットル"
+    " มิลลิกรัม ไมโครกรัม กิโลกรัม กรัม มิลลิลิตร ลิตร ชั่วโมง ครั้ง วัน สัปดาห์ เดือน ปี เม็ด"
+)
+"""Units of scripts in which a space need not follow."""
+_HAN_NUMERALS = "零〇一二两兩三四五六七八九十百千万萬億亿半"
+_EAST_NUMBER = (
+    rf"[{_HAN_NUMERALS}]+(?=\s?(?:{_EAST_UNITS}|%|mg|ml|g\b|kg|μg))"
+    r"|(?<!\w)(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉|열)(?=\s(?:번|정|알|개|차례|시간|주|달|방울))"
+)
+_EAST_COMPARATOR = _any_of(
+    "이상 이하 미만 초과 이내 최소 최대 적어도 넘는 넘으면 넘지 작은 많은 적은"
+    " 以上 以下 以内 以內 未満 未满 不超过 不低于 不高于 不少于 不大于 不小于 超过 超過 超え 大于 大於 小于 小於 高于 高於"
+    " 低于 低於 多于 少于 至少 至多 最多 最少 少なくとも より大き より小さ を上回 を下回"
+    " มากกว่า น้อยกว่า อย่างน้อย ไม่เกิน ไม่น้อยกว่า ต่ำกว่า สูงกว่า เกิน"
+)
+_AFTER_THE_VERB = (
+    _any_of(
+        "않 못 아니 아닌 없 금기 금지 불가 말아 마십시오 마세요 말 제외 안되 안된 안돼"
+        " ない なく なかっ なけれ ません ませ ずに べからず 避け 除き 禁"
+    )
+    + r"|(?<!\w)안(?=\s)"
+)
+"""Negations of Korean and Japanese, which follow what they deny."""
+_EAST_NEGATION = (
+    _any_of("不 未 无 無 非 勿 禁 没 沒 莫 忌 避免 除外 ไม่ ห้าม มิได้ มิควร งด เว้น")
+    + f"|{_AFTER_THE_VERB}"
+)
+_WEST_NEGATION = (
+    "nicht|kein(?:e[mnrs]?)?|ohne|niemals|jamais|sans|pas|aucune?|nunca|ning[uú]n[ao]?|sin|não|sem"
+    "|не|без|нельзя"
+)
+_WEST_COMPARATOR = (
+    "mindestens|höchstens|(?:weniger|mehr) als|(?:moins|plus) de|au (?:moins|plus)"
+    "|(?:menos|más|mais) de|al menos|не более|не менее|менее|более"
+)
+
+
 _ONE_UNIT = _any_of(_UNITS) + r"(?!\w)"
 _TOKEN = re.compile(
     r"(?P<number>(?:(?<![\w.,)-])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\^[+-]?\d+)?"
-    rf"|\b{_any_of(_NUMBER_WORDS)}\b)"
-    rf"(?P<number_unit>\s?-?{_ONE_UNIT}(?:\s?/\s?{_ONE_UNIT}|\s(?:per|a|each|every)\s{_ONE_UNIT})*)?"
+    rf"|\b{_any_of(_NUMBER_WORDS)}\b|(?=[^\x00-\x7f])(?:{_EAST_NUMBER}))"
+    rf"(?P<number_unit>\s?(?=[^\x00-\x7f]){_EAST_UNITS}|\s?-?{_ONE_UNIT}(?:\s?/\s?{_ONE_UNIT}|\s(?:per|a|each|every)\s{_ONE_UNIT})*)?"
     rf"|(?P<unit>(?<!\w){_any_of(_NEVER_A_WORD)}(?!\w))"
     r"|(?P<comparator>[<>≤≥=≠≈±~]+"
     r"|\b(?:(?:no|not)\s(?:more|less|fewer|later|earlier)\sthan"
     r"|(?:less|more|greater|fewer|lower|higher|larger|smaller|older|younger|longer|shorter|rather|other)\sthan"
     r"|at\s(?:least|most)|up\sto|above|below|minimum|maximum|exceed(?:s|ed|ing)?"
-    r"|(?:under|over|within|between|before|after|until)(?=\s[\d-]))\b)"
+    r"|(?:under|over|within|between|before|after|until)(?=\s[\d-]))\b"
+    rf"|\b(?:{_WEST_COMPARATOR})\b|(?=[^\x00-\x7f]){_EAST_COMPARATOR})"
     r"|(?P<negation>\b(?:not|no|never|without|nor|neither|none|cannot|nobody|nothing|except|unless)\b"
-    r"|n't\b|\bnon(?=-))"
+    rf"|n't\b|\bnon(?=-)|\b(?:{_WEST_NEGATION})\b|(?=[^\x00-\x7f])(?:{_EAST_NEGATION}))"
 )
 _ASCII_COMPARATORS = {"<=": "≤", "=<": "≤", ">=": "≥", "=>": "≥", "!=": "≠", "+-": "±"}
 
@@ -272,11 +315,12 @@ def _fold_cluster(cluster: str, before: str) -> str:
 # --- What an ellipsis in a quote may stand for: nothing that turns round what is kept beside it
 
 
-_SENTENCE_END = re.compile(r"[.!?]\s")
+_SENTENCE_END = re.compile(r"[.!?؟۔।]\s|。")
 _FORBIDS = re.compile(
     r"\b(?:contra-?indicat\w+|avoid(?:s|ed|ing)?|withh[eo]ld\w*|prohibit\w*|forbid\w*|refrain\w*"
     r"|stop|discontinue|withdraw|interrupt|instead|unsafe|unsuitable|inappropriate|inadvisable"
     r"|unlikely|rarely|seldom|hardly|scarcely|barely)\b"
+    r"|중단|중지|피하|피해|주의|停用|停药|停止|中止|慎用|慎重|หยุด|เลี่ยง|ระวัง"
 )
 """Words that say no without being negations; in a near match they are words like any other."""
 _HEDGE = re.compile(r"(?:(?:about|around|approximately|roughly|some|the|an?)\s)*")
@@ -359,10 +403,13 @@ SHORT_GAP = 120
 """... so it must stand within this many folded characters of its neighbour, one word in its sentence."""
 
 _ELLIPSIS = re.compile(r"\s*(?:\[\s*\.{3,}\s*\]|\(\s*\.{3,}\s*\)|\.{3,}|(?:\. ){2,}\.)\s*")
-_OPENING = frozenset(" \"'([{*_|<>≤≥=≈~:;•")
+_OPENING = frozenset(" \"'([{*_|<>≤≥=≈~:;•。、「『【《〈・!?")
 _ATTACHED = frozenset("<>≤≥=≈~:±")
 _NUMBER_STARTS = frozenset(".+-<>≤≥=≈~±")
-_CLOSING = frozenset("\"')]}*_|;!?([{")
+_CLOSING = frozenset("\"')]}*_|;!?([{。、「」『』【】《》〉〈・")
+_CLAUSE_END = re.compile(r"[.。,、;!?:]")
+_GOVERNED = 12
+"""How far after a quote a Korean or Japanese negation may govern its last word."""
 _INNER = frozenset(".,:/")
 _LEAD = 40
 """How far back a governing negation or comparator is looked for; they are shorter than this."""
@@ -421,7 +468,7 @@ def _match(passage: FoldedText, start: int, end: int, method: Method) -> QuoteMa
 
 def _trim(text: str) -> str:
     """Without the quotation marks around it and the full stop or comma behind it."""
-    return text.strip().lstrip("\"'").rstrip("\"' .,;:").strip()
+    return text.strip().lstrip("\"'「『").rstrip("\"' .,;:。、」』").strip()
 
 
 # Exact and elided ------------------------------------------------------------------------------
@@ -480,7 +527,7 @@ def _starts_clean(passage: str, start: int) -> bool:
     starts_number = passage[start].isdigit() or passage[start] in _NUMBER_STARTS
     if before in "-/" or (starts_number and before in _ATTACHED):
         return False  # `-5`, `<5`, `1/5`, `1:5`, `10-15`, `beta-blocker`
-    if before not in _OPENING:
+    if before not in _OPENING and not _is_word_edge(passage, start):
         return False
     lead = passage[max(0, start - _LEAD) : start].rstrip()
     return not any(
@@ -491,13 +538,47 @@ def _starts_clean(passage: str, start: int) -> bool:
 
 
 def _ends_clean(passage: str, end: int) -> bool:
-    """Whether a span may end here: no word, number or unit cut."""
-    if end == len(passage) or passage[end] == " ":
+    """Whether a span may end here: no word, number or unit cut, no negation that follows its verb."""
+    if end == len(passage):
+        return True
+    if not passage.isascii() and _is_governed_from_behind(passage, end):
+        return False
+    if passage[end] == " ":
         return True
     after, following = passage[end], passage[end + 1 : end + 2]
     if after in _INNER:  # `5.5`, `1,500`, `1:5`, `mg/kg` go on; `5.` and `5, ` do not
-        return not following.isalnum()
-    return after in _CLOSING
+        return not following.isalnum() or (after == "," and has_runs(following))
+    return after in _CLOSING or _is_word_edge(passage, end)
+
+
+def _is_word_edge(passage: str, place: int) -> bool:
+    """Whether a word may end and the next one begin here without a space between them.
+
+    Script without spaces may be parted anywhere but within a number; Korean has spaces, but its
+    particles follow Latin letters directly.
+    """
+    before, after = passage[place - 1], passage[place]
+    number = before.isdecimal() or before in _HAN_NUMERALS
+    if number and (after.isdecimal() or after in _HAN_NUMERALS or has_runs(after)):
+        return False
+    korean = is_hangul(before), is_hangul(after)
+    return not all(korean) and (has_runs(before) or has_runs(after))
+
+
+def _is_governed_from_behind(passage: str, end: int) -> bool:
+    """Whether what follows denies the last word, or compares the last number."""
+    tail = passage[end : end + _GOVERNED]
+    clause = _CLAUSE_END.search(tail)
+    tail = tail[: clause.start()] if clause else tail
+    if not has_runs(tail) or _CLAUSE_END.match(passage[end - 1]):
+        return False
+    if re.match(rf"\s?{_EAST_COMPARATOR}", tail):
+        lead = passage[max(0, end - _LEAD) : end]
+        if any(
+            token.kind == "number" and token.end == len(lead) for token in decisive_tokens(lead)
+        ):
+            return True
+    return re.search(_AFTER_THE_VERB, tail) is not None
 
 
 # Near ------------------------------------------------------------------------------------------
@@ -519,6 +600,7 @@ def _find_near(quote: str, passage: str) -> tuple[int, int] | None:
             and (corrected := _without_slips(quote.split(), span.split())) is not None
             and same_decisive_tokens(corrected, span)
             and _starts_clean(passage, start)
+            and (span.isascii() or not _is_governed_from_behind(passage, end))
         ):
             return start, end
     return None
@@ -567,6 +649,8 @@ def _is_slip(quote: list[str], span: list[str]) -> bool:
         extra = (*quote, *span)
         return all(word in _ARTICLES or not any(map(str.isalnum, word)) for word in extra)
     one, other = "".join(quote), "".join(span)
+    if has_runs(one) or has_runs(other):
+        return one == other  # one character is a word there: only spaces may differ
     if bool(_PRIVATIVE.fullmatch(one)) != bool(_PRIVATIVE.fullmatch(other)):
         return False
     allowed = len(quote) if len(quote) == len(span) else 1

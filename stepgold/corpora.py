@@ -43,7 +43,7 @@ class AddOptions:
     @property
     def split(self) -> str:
         """What decides the passages of a text."""
-        return f"sentences 1, {self.passage_tokens} tokens, overlap {self.overlap}"
+        return f"sentences 2, {self.passage_tokens} tokens, overlap {self.overlap}"
 
     @property
     def settings(self) -> str:

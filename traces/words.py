@@ -90,6 +90,11 @@ def has_runs(text: str) -> bool:
     return _RUN.search(text) is not None
 
 
+def is_hangul(character: str) -> bool:
+    """Whether a character is Korean script."""
+    return _SCRIPTS["ko"].match(character) is not None
+
+
 def words(text: str) -> Iterator[Term]:
     """Words with spaces between them; of runs without spaces each character with its marks.
 

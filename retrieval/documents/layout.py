@@ -15,6 +15,7 @@ from itertools import pairwise
 from statistics import median
 
 from retrieval.documents.raised import END, LOWERED, RAISED, without_marks, write_out
+from traces.words import has_runs, is_hangul
 
 _SMALL = 0.92
 """Characters below this share of their neighbors' size may be raised or lowered."""
@@ -427,6 +428,8 @@ def _is_page_number(text: str, page: int, first: int) -> bool:
     return found is not None and (bool(found[1]) or int(found[2]) == page + first - 1)
 
 
+_SHORTEST_WRAPPED = 15
+"""Characters from which a line in script without capitals is believed to go on in the next one."""
 _LINE_END_HYPHEN = re.compile(r"(\w+)[-\u2010]\n(\w+)")
 _SOFT_HYPHEN = re.compile("\u00ad\n?")
 
@@ -452,7 +455,14 @@ def _unwrapped(text: str) -> str:
     for line in lines:
         last = joined[-1]
         is_prose = " | " not in last and " | " not in line
-        if is_prose and last and last[-1] not in ".:;?!-" and re.match(r"[a-z(]", line):
+        if (
+            is_prose
+            and len(last) >= _SHORTEST_WRAPPED
+            and has_runs(last[-1:])
+            and has_runs(line[:1])
+        ):
+            joined[-1] = last + (" " if is_hangul(last[-1]) else "") + line
+        elif is_prose and last and last[-1] not in ".:;?!-" and re.match(r"[a-z(]", line):
             joined[-1] = f"{last} {line}"
         else:
             joined.append(line)

@@ -30,8 +30,8 @@ _BREAK = re.compile(
     r"\n[ \t]*\n\s*"  # an empty line
     r"|\n(?=[ \t]*(?:[-*•|]|\d{1,3}[.)]\s))"  # a list item or table row follows
     r"|\n(?=[^\n]* \| )"
-    r"|(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[A-Z0-9])"  # a sentence ends
-    r"|(?<=[。！？])\s*"
+    r"|(?<=[.!?؟۔।॥።])[\"'”’)\]]*\s+(?=[\"'“‘(\[«¿¡]*(?:[^\W_]))(?![\"'“‘(\[«]*[a-zß-öø-ÿα-ωа-я])"  # a sentence ends
+    r"|(?<=[。！？｡])[」』”）]*\s*(?![。！？｡」』”）])"
 )
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|cf|vs|viz|approx|ca|Dr|Prof|Mr|Mrs|Ms|St|Fig|Figs|No|Nos|Ref|Eq|Vol|pp?"
