@@ -9,7 +9,7 @@ import typer
 
 from commands.options import Encoder, Json
 from stepgold.console import note, progress
-from stepgold.corpora import NOT_LOOKED_AT, say_over_window
+from stepgold.corpora import NOT_LOOKED_AT, say_over_window, say_unread
 from stepgold.outcome import Outcome, Tally
 from stepgold.retrieval import lexical_index
 from stepgold.workspace import Workspace
@@ -62,6 +62,9 @@ def index(
             for passage in store.passages_by_id(update.encoded[at : at + _READ_AT_ONCE]).values()
         )
         long = say_over_window(encoded, loaded) if update.encoded else NOT_LOOKED_AT
+        stride = max(1, len(update.encoded) // _READ_AT_ONCE)
+        sample = store.passages_by_id(update.encoded[::stride][:_READ_AT_ONCE])
+        unread = say_unread(list(sample.values()), loaded)
     if update.rebuilt:
         note(f"the index was built anew: {update.rebuilt}")
     tally.done, tally.unchanged = update.added, update.kept
@@ -72,6 +75,7 @@ def index(
         encoded=len(update.encoded),
         kind=update.kind,
         **long,
+        **unread,
         recall_at_10=update.quality.recall_at_10 if update.quality else None,
     )
     return Outcome(document, _words(update, loaded.name), as_json=json_output)

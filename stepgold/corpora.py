@@ -12,7 +12,7 @@ from stepgold.console import note
 
 if TYPE_CHECKING:
     from retrieval.documents import DocumentFile, DocumentProblem, Listing
-    from retrieval.index.encoder import Encoder
+    from retrieval.index.encoder import Encoder, SentenceEncoder
     from storage import Store
     from storage.corpora import FileKey, KnownDocument, KnownFile
     from traces.evidence import Passage
@@ -226,6 +226,21 @@ def say_over_window(passages: Iterable[Passage], encoder: Encoder) -> dict[str, 
             f" read in windows: {named}" + (" and more (--json)" if count > 3 else "")
         )
     return {"over_window": count, "over_window_passages": listed}
+
+
+def say_unread(passages: Sequence[Passage], encoder: SentenceEncoder) -> dict[str, Any]:
+    """Warn of languages that an encoder has no words for; the same for the JSON document."""
+    from retrieval.index.encoder import MULTILINGUAL_MODEL, text_to_embed, unread_languages
+
+    unread = unread_languages(encoder, map(text_to_embed, passages))
+    if unread:
+        named = ", ".join(unread)
+        note(
+            f"warning: the encoder {encoder.name} has no words for texts in '{named}', so that"
+            " search by meaning finds little of them;"
+            f" use a multilingual one: stepgold index --encoder {MULTILINGUAL_MODEL}"
+        )
+    return {"unread_languages": sorted(unread)}
 
 
 def over_window(passages: Iterable[Passage], encoder: Encoder) -> tuple[int, list[dict[str, Any]]]:

@@ -194,7 +194,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from retrieval import bm25_files
+from retrieval.search import bm25 as bm25_files
 from tests.retrieval.test_bm25 import index
 calls, at = 0, int(sys.argv[2])
 def counted(real):
