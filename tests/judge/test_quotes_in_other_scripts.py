@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from judge.quotes import decisive_tokens, fold, verify_quote
+from judge.decisive import decisive_tokens
+from judge.quotes import fold, verify_quote
 
 KOREAN = "고혈압은 수축기 혈압이 140 mmHg 이상인 경우로 정의한다. 임부에게는 이 약을 투여하지 않는다. 하루 두 번 복용한다. 75세 이상은 5mg을 넘지 않는다."
 CHINESE = "患者应每日服用佐利木津五毫克，如果出现皮疹，应立即停药。孕妇不应使用本品。血压不低于140毫米汞柱时，每日服用1次。"
