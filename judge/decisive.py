@@ -79,11 +79,13 @@ _ONE_UNIT = _any_of(_UNITS) + r"(?!\w)"
 _TOKEN = re.compile(
     r"(?P<number>(?:(?<![\w.,)-])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\^[+-]?\d+)?"
     rf"|\b{_any_of(_NUMBER_WORDS)}\b|(?=[^\x00-\x7f])(?:{_EAST_NUMBER}))"
-    rf"(?P<number_unit>\s?(?=[^\x00-\x7f]){_EAST_UNITS}|\s?-?{_ONE_UNIT}(?:\s?/\s?{_ONE_UNIT}|\s(?:per|a|each|every)\s{_ONE_UNIT})*)?"
+    rf"(?P<number_unit>\s?(?=[^\x00-\x7f]){_EAST_UNITS}"
+    rf"|\s?-?{_ONE_UNIT}(?:\s?/\s?{_ONE_UNIT}|\s(?:per|a|each|every)\s{_ONE_UNIT})*)?"
     rf"|(?P<unit>(?<!\w){_any_of(_NEVER_A_WORD)}(?!\w))"
     r"|(?P<comparator>[<>≤≥=≠≈±~]+"
     r"|\b(?:(?:no|not)\s(?:more|less|fewer|later|earlier)\sthan"
-    r"|(?:less|more|greater|fewer|lower|higher|larger|smaller|older|younger|longer|shorter|rather|other)\sthan"
+    r"|(?:less|more|greater|fewer|lower|higher|larger|smaller|older|younger"
+    r"|longer|shorter|rather|other)\sthan"
     r"|at\s(?:least|most)|up\sto|above|below|minimum|maximum|exceed(?:s|ed|ing)?"
     r"|(?:under|over|within|between|before|after|until)(?=\s[\d-]))\b"
     rf"|\b(?:{_WEST_COMPARATOR})\b|(?=[^\x00-\x7f]){EAST_COMPARATOR})"
@@ -104,7 +106,7 @@ class DecisiveToken:
     start: int
     """Offset in the folded text."""
     end: int
-    """Offset behind it."""
+    """Offset after it."""
 
 
 def decisive_tokens(folded: str) -> list[DecisiveToken]:

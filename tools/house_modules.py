@@ -31,13 +31,16 @@ ENTRY_POINTS = (
 HEAVY = frozenset(
     {
         "bm25s",
+        "docutils",
         "faiss",
         "fastapi",
         "google",
+        "kiwipiepy",
+        "mammoth",
         "openai",
         "pyarrow",
         "pydicom",
-        "pypdf",
+        "pypdfium2",
         "ray",
         "scipy",
         "sentence_transformers",

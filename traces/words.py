@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-_HAN = "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
+_HAN = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003fffd"
+)
 _KANA = "\u3041-\u3096\u309d-\u309f\u3099\u309a\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _HANGUL = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb"
 _SOUTHEAST = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ede\u1000-\u109f\u1780-\u17dd\uaa60-\uaa7f"
@@ -37,17 +40,20 @@ def _is_mark(code: int) -> bool:
 _UNSPACED = f"{_HAN}{_KANA}{_SOUTHEAST}"
 _MARKS = _marks()
 _JOINER = "\u200c\u200d"
+_NOT_IN_RUN = f"(?![{_UNSPACED}{_HANGUL}])"
 _WORD = re.compile(
     rf"(?P<run>[{_UNSPACED}]+|[{_HANGUL}]+)"
-    rf"|(?:(?![{_UNSPACED}{_HANGUL}])\w)(?:(?![{_UNSPACED}{_HANGUL}])[\w{_MARKS}{_JOINER}])*(?:[.,]\d+)*"
+    rf"|{_NOT_IN_RUN}\w(?:{_NOT_IN_RUN}[\w{_MARKS}{_JOINER}])*(?:[.,]\d+)*"
 )
 _ASCII_WORD = re.compile(r"\w+(?:[.,]\d+)*")
 _WIDTH_FORMS = re.compile("[\uff00-\uffef]")
 _RUN = re.compile(f"[{_UNSPACED}{_HANGUL}]")
 _CLUSTER = re.compile(
-    "[\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6][\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece]*"
+    "[\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6]"
+    "[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece]*"
     "|[\u1000-\u102a\u103f-\u1055\u1780-\u17b3][\u102b-\u103e\u1056-\u1059\u17b4-\u17dd]*"
-    "|[\u1100-\u115f][\u1160-\u11a7]+[\u11a8-\u11ff]*|[\u3041-\u30ff\uff66-\uff9d][\u3099\u309a\uff9e\uff9f]|."
+    "|[\u1100-\u115f][\u1160-\u11a7]+[\u11a8-\u11ff]*"
+    "|[\u3041-\u30ff\uff66-\uff9d][\u3099\u309a\uff9e\uff9f]|."
 )
 """A character with its marks, also where they are written as characters of their own."""
 _SCRIPTS = {

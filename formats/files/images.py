@@ -154,7 +154,7 @@ def _pixels(dataset: Any, index: int, where: str) -> NDArray[Any]:
     """The stored values of a frame.
 
     Raises:
-        ImageError: the decoder for its compression is not installed; the message says how to get it.
+        ImageError: the decoder for its compression is not installed; `remedy` installs it.
     """
     from pydicom.pixels.utils import pixel_array
 

@@ -175,7 +175,7 @@ def _apply_styles(root: Element) -> None:
 
 
 def _style_rules(sheet: str) -> list[tuple[tuple[str, str, str], set[str]]]:
-    """(tag, class, id) and the effects of each simple selector; rules for other media are left out."""
+    """(tag, class, id) and effects of each simple selector; rules for other media are left out."""
     found = []
     for selectors, declarations in _RULE.findall(_AT_RULE.sub("", _COMMENT.sub("", sheet))):
         effects = _effects(declarations)

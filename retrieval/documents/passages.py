@@ -30,7 +30,8 @@ _BREAK = re.compile(
     r"\n[ \t]*\n\s*"  # an empty line
     r"|\n(?=[ \t]*(?:[-*•|]|\d{1,3}[.)]\s))"  # a list item or table row follows
     r"|\n(?=[^\n]* \| )"
-    r"|(?<=[.!?؟۔।॥።])[\"'”’)\]]*\s+(?=[\"'“‘(\[«¿¡]*(?:[^\W_]))(?![\"'“‘(\[«]*[a-zß-öø-ÿα-ωа-я])"  # a sentence ends
+    # a sentence ends, and no word in small letters follows
+    r"|(?<=[.!?؟۔।॥።])[\"'”’)\]]*\s+(?=[\"'“‘(\[«¿¡]*[^\W_])(?![\"'“‘(\[«]*[a-zß-öø-ÿα-ωа-я])"
     r"|(?<=[。！？｡])[」』”）]*\s*(?![。！？｡」』”）])"
 )
 _ABBREVIATION = re.compile(
@@ -40,7 +41,7 @@ _ABBREVIATION = re.compile(
 _LONGEST_ABBREVIATION = 12
 
 Span = tuple[int, int]
-"""Character offsets: start, and end behind the last character."""
+"""Character offsets: start, and end after the last character."""
 
 
 def estimate_tokens(text: str) -> int:
@@ -86,7 +87,7 @@ def split_document(
 ) -> list[Passage]:
     """Split a document into passages of whole sentences that never reach across a heading.
 
-    Every visible character of the document lies in a passage; `document.text[start:end]` is the
+    Every visible character of the document is in a passage; `document.text[start:end]` is the
     passage's text to the letter. A heading opens its section's first passage and is part of the
     title of all of them. A sentence longer than `target_tokens` is cut between words.
 
@@ -118,7 +119,7 @@ def split_document(
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Character offsets behind the sentences of a text, ascending; headings and list items count."""
+    """Character offsets at which sentences end, ascending; headings and list items count."""
     return [end for _, end in _sentences(text, 0, len(text))]
 
 
@@ -192,7 +193,7 @@ def _cut(text: str, span: Span, limit: int, count: TokenCounter) -> list[Span]:
 def _packed(
     sentences: Sequence[Span], sizes: Sequence[int], target: int, overlap: int
 ) -> Iterator[Span]:
-    """Runs of sentences of at most `target` tokens, each starting with the tail of the one before."""
+    """Runs of sentences of at most `target` tokens, each starting with the tail of the last one."""
     first, last, tokens = 0, 0, 0
     while last < len(sentences):
         if first == last or tokens + sizes[last] <= target:

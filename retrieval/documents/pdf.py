@@ -40,7 +40,7 @@ class PdfText:
     image_pages: tuple[int, ...]
     """1-based numbers of the pages that show an image or drawing and no text."""
     scanned_pages: tuple[int, ...]
-    """1-based numbers of pages read from the text layer of a scan: its raised digits may be lost."""
+    """1-based numbers of pages read from a scan's text layer: raised digits may be lost."""
     unmapped_pages: tuple[int, ...]
     """1-based numbers of pages with a font that does not say which characters it shows."""
 
@@ -89,7 +89,13 @@ def _read(document: Any) -> PdfText:
     if not text.strip():
         raise ValueError("has no text layer (scanned or image-only PDF): run OCR first")
     title = str(document.get_metadata_value("Title") or "").replace("\x00", "").strip()
-    return PdfText(title, text, tuple(images), tuple(scans), tuple(unmapped))
+    return PdfText(
+        title=title,
+        text=text,
+        image_pages=tuple(images),
+        scanned_pages=tuple(scans),
+        unmapped_pages=tuple(unmapped),
+    )
 
 
 def _chars(page: PdfPage) -> tuple[list[list[Char]], int]:
@@ -125,7 +131,7 @@ def _chars(page: PdfPage) -> tuple[list[list[Char]], int]:
 
 
 def _char(text: PdfTextPage, place: int, shown: str, *, space: bool) -> tuple[int, Char]:
-    """The angle in degrees that a character is written at, and the character as if it were upright."""
+    """The angle in degrees of a character, and the character as if it were upright."""
     from pypdfium2 import raw
 
     x, y = ctypes.c_double(), ctypes.c_double()
@@ -142,7 +148,16 @@ def _char(text: PdfTextPage, place: int, shown: str, *, space: bool) -> tuple[in
     angle = round(math.degrees(math.atan2(matrix.b, matrix.a)))
     box = (loose.left, loose.bottom, loose.right, loose.top)
     if angle == 0:
-        char = Char(shown, box[0], box[2], y.value, size, bottom, top, space)
+        char = Char(
+            text=shown,
+            left=box[0],
+            right=box[2],
+            base=y.value,
+            size=size,
+            bottom=bottom,
+            top=top,
+            space=space,
+        )
     else:
         turn = math.radians(-angle)
         corners = [(px, py) for px in (box[0], box[2]) for py in (box[1], box[3])]
@@ -150,7 +165,16 @@ def _char(text: PdfTextPage, place: int, shown: str, *, space: bool) -> tuple[in
         xs = [px * math.cos(turn) - py * math.sin(turn) for px, py in corners]
         ys = [px * math.sin(turn) + py * math.cos(turn) for px, py in tight]
         base = x.value * math.sin(turn) + y.value * math.cos(turn)
-        char = Char(shown, min(xs), max(xs), base, size, min(ys), max(ys), space)
+        char = Char(
+            text=shown,
+            left=min(xs),
+            right=max(xs),
+            base=base,
+            size=size,
+            bottom=min(ys),
+            top=max(ys),
+            space=space,
+        )
     return angle, char
 
 

@@ -16,7 +16,8 @@ _MARKS = re.compile(f"[{RAISED}{LOWERED}{END}]")
 _SHIFTED = re.compile(rf"(?P<mark>[{RAISED}{LOWERED}])(?P<text>[^{RAISED}{LOWERED}{END}]*){END}")
 _ADJACENT = re.compile(rf"{END}(?P<space>[ ]?)(?P<mark>[{RAISED}{LOWERED}])")
 _FRACTION = re.compile(
-    rf"(?:{RAISED}\s*(?P<above>\d+)\s*{END}\s*[/⁄∕]\s*(?:{LOWERED}\s*(?P<below>\d+)\s*{END}|(?P<plain>\d+))"
+    rf"(?:{RAISED}\s*(?P<above>\d+)\s*{END}\s*[/⁄∕]\s*"
+    rf"(?:{LOWERED}\s*(?P<below>\d+)\s*{END}|(?P<plain>\d+))"
     rf"|(?P<before>\d+)\s*[⁄∕]\s*{LOWERED}\s*(?P<under>\d+)\s*{END})"
 )
 _SLASH = re.compile(r"(?<=\d)\s?[⁄∕]\s?(?=\d)")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retrieval.documents.office import OfficeText
 
 MAX_TEXT_BYTES = 50_000_000
-"""Largest text, HTML or PDF file, and longest JSONL line: beyond it a file is a dump, no document."""
+"""Largest file, and longest JSONL line: beyond it a file is a dump, not a document."""
 READER_VERSION = 3
 """Version of what is made of a file; files read by another one are read again."""
 
@@ -98,7 +98,7 @@ class DocumentFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files behind what a user named."""
+    """The files of what a user named."""
 
     files: tuple[DocumentFile, ...]
     """Files of types that are read or that a person may believe to be read, in order."""
@@ -166,7 +166,7 @@ def read_documents(
     """Yield the documents of files and folders, in the order given, folders sorted by path.
 
     A document's name is its path relative to the folder given (the file name for a file given),
-    for a JSONL row with `#id` behind it. A second document of the same name is a problem, not a
+    for a JSONL row followed by `#id`. A second document of the same name is a problem, not a
     replacement. Hidden files are passed over.
 
     Raises:

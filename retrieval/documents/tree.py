@@ -338,7 +338,7 @@ class _Writer:
     def _end_block(self, *, force: bool = False) -> None:
         self._end_line()
         if self._tight and not force:
-            return  # the blocks of a list item are its lines; <li><p>: the bullet is the paragraph's
+            return  # the blocks of a list item are its lines: in <li><p> the bullet is of the <p>
         self._prefix = ""
         if self._lines:
             self._blocks.append("\n".join(self._lines))
@@ -355,7 +355,7 @@ def table_lines(rows: list[tuple[bool, Cells]]) -> list[str]:
     """The rows of a table as lines, every cell with the headers of its column.
 
     Args:
-        rows: each with whether it stands in the table's head. A cell that spans rows or columns
+        rows: each with whether it is in the table's head. A cell that spans rows or columns
             counts in all of them.
 
     Returns:
@@ -411,7 +411,7 @@ def _once(line: dict[int, tuple[Element, str]]) -> Iterator[str]:
 
 
 def _grid(rows: list[Cells]) -> list[dict[int, tuple[Element, str]]]:
-    """The cells of each row by column; a cell that spans stands in all of its places."""
+    """The cells of each row by column; a cell that spans is in all of its places."""
     grid: list[dict[int, tuple[Element, str]]] = [{} for _ in rows]
     for number, cells in enumerate(rows):
         column = 0
@@ -439,7 +439,7 @@ def _is_all_bold(cell: Element) -> bool:
 
 
 def _rows(table: Element) -> Iterator[tuple[bool, Element]]:
-    """The rows of a table, each with whether it stands in the head; the foot's come last."""
+    """The rows of a table, each with whether it is in the head; the foot's come last."""
     late: list[tuple[bool, Element]] = []
     for child in table.elements():
         if child.tag == "tr":
@@ -480,7 +480,27 @@ def _bullet(element: Element, number: int) -> str:
 
 def _roman(number: int) -> str:
     text = ""
-    for value, letters in ((100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i")):  # fmt: skip
+    numerals = [
+        "100",
+        "c",
+        "90",
+        "xc",
+        "50",
+        "l",
+        "40",
+        "xl",
+        "10",
+        "x",
+        "9",
+        "ix",
+        "5",
+        "v",
+        "4",
+        "iv",
+        "1",
+        "i",
+    ]
+    for value, letters in zip(map(int, numerals[::2]), numerals[1::2], strict=True):
         text += letters * (number // value)
         number %= value
     return text

@@ -1,4 +1,6 @@
-"""Lexical search by BM25, over the texts and over the titles of passages. The only file that imports bm25s.
+"""Lexical search by BM25, over the texts and over the titles of passages.
+
+The only file that imports bm25s.
 
 What dense vectors confuse, words keep apart: names, doses, codes. Titles are searched apart from
 texts, because a title that names what is asked for says more than a mention.

@@ -24,7 +24,7 @@ Segment = Callable[[str], Iterator[tuple[int, int]]]
 
 
 def long_words(text: str) -> Iterator[Term]:
-    """Words of three or more characters of a text in script without spaces; none without segmenter."""
+    """Words of three or more characters in script without spaces; none without a segmenter."""
     segment = _segmenter(detect_language(text))
     if segment is None:
         return
