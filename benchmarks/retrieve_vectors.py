@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from retrieval.documents import read_documents, split_document
 from retrieval.index.encoder import SentenceEncoder, text_to_embed
 from retrieval.index.vectors import nearest_rows
-from traces.records import StoredDocument
+from traces import StoredDocument
 
 Vectors = NDArray[np.float32]
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from retrieval.documents import TokenCounter, cut_to_fit
-from traces.errors import InputError
-from traces.evidence import Evidence
+from traces import Evidence, InputError
 
 PACKINGS = ("fit", "medprm-compat")
 """Rules by name."""

@@ -9,9 +9,7 @@ from typing import cast
 
 from semchunk import semchunk
 
-from traces.errors import InputError
-from traces.evidence import Evidence, Passage
-from traces.records import StoredDocument
+from traces import Evidence, InputError, Passage, StoredDocument
 
 TokenCounter = Callable[[str], int]
 """Takes a text and gives its number of tokens, special tokens not counted."""

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 from retrieval.documents.html import html_to_text
 from retrieval.documents.pdf import pdf_to_text
 from retrieval.documents.rows import read_rows
-from traces.errors import CorpusError
-from traces.records import StoredDocument
+from traces import CorpusError, StoredDocument
 
 if TYPE_CHECKING:
     from retrieval.documents.office import OfficeText

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,9 +30,10 @@ from bm25s.stopwords import STOPWORDS_EN  # type: ignore[import-untyped]
 from bm25s.tokenization import Tokenized  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from retrieval.index.durable import sync
 from retrieval.search.fusion import Ranking
 from retrieval.search.segmenters import long_words, segmenters
-from traces.errors import InputError, StoreError
+from traces import InputError, StoreError
 from traces.words import has_runs, search_terms, search_words
 
 _MANIFEST = "manifest.json"
@@ -60,10 +60,10 @@ def write_folder(folder: Path, made_from: str, write: Callable[[Path], None]) ->
             json.dumps({"made_from": made_from, "files": _hashes(partial)}), encoding="utf-8"
         )
         for path in [*partial.rglob("*"), partial]:
-            _sync(path)
+            sync(path)
         shutil.rmtree(final, ignore_errors=True)  # only a damaged one is ever written again
         partial.replace(final)
-        _sync(folder)
+        sync(folder)
         for other in folder.iterdir():
             if other != final:
                 shutil.rmtree(other)
@@ -100,14 +100,6 @@ def _hashes(folder: Path) -> dict[str, str]:
                 digest = hashlib.file_digest(stream, "blake2b").hexdigest()
             found[path.relative_to(folder).as_posix()] = digest
     return found
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- Lexical search by BM25, over the texts and over the titles of passages. The only file that

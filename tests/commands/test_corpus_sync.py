@@ -46,11 +46,11 @@ class Counting:
 def test_an_unchanged_folder_is_neither_parsed_nor_split(
     cli: Cli, guides: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retrieval import documents, passages
+    from retrieval.documents import passages, reading
 
-    split, parsed = Counting(passages.split_document), Counting(documents.make_document)
+    split, parsed = Counting(passages.split_document), Counting(reading.make_document)
     monkeypatch.setattr(passages, "split_document", split)
-    monkeypatch.setattr(documents, "make_document", parsed)
+    monkeypatch.setattr(reading, "make_document", parsed)
     add = ("corpus", "add", guides, "--corpus", "g", "--json")
     assert counts(cli(*add)) == (4, 0, 0, 0)
     assert (split.calls, parsed.calls) == (4, 4)

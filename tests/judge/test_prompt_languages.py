@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pytest
 from tokenizers import Tokenizer
 
-from judge.prompt import JudgeConfig, estimate_tokens, render_vote
+from judge.config import JudgeConfig
+from judge.prompt import estimate_tokens, render_vote
 from judge.quotes import verify_quote
 from retrieval.index.encoder import packaged_model
 from tests.judge.sheets import context
