@@ -14,7 +14,7 @@ RAISED, LOWERED, END = "\ufdd0", "\ufdd1", "\ufdd2"
 
 _MARKS = re.compile(f"[{RAISED}{LOWERED}{END}]")
 _SHIFTED = re.compile(rf"(?P<mark>[{RAISED}{LOWERED}])(?P<text>[^{RAISED}{LOWERED}{END}]*){END}")
-_ADJACENT = re.compile(rf"{END}(?P<space>[ ]?)(?P<mark>[{RAISED}{LOWERED}])")
+_ADJACENT = re.compile(rf"{END}([{RAISED}{LOWERED}])")
 _FRACTION = re.compile(
     rf"(?:{RAISED}\s*(?P<above>\d+)\s*{END}\s*[/⁄∕]\s*"
     rf"(?:{LOWERED}\s*(?P<below>\d+)\s*{END}|(?P<plain>\d+))"
@@ -54,12 +54,10 @@ def _merged(line: str) -> str:
     """Two raised (or lowered) parts side by side are one."""
     parts = _ADJACENT.split(line)
     joined = parts[0]
-    for space, mark, rest in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+    for mark, rest in zip(parts[1::2], parts[2::2], strict=True):
         opened = max(joined.rfind(RAISED), joined.rfind(LOWERED))
-        if opened >= 0 and joined[opened] == mark and END not in joined[opened:]:
-            joined += space + rest
-        else:
-            joined += END + space + mark + rest
+        same = opened >= 0 and joined[opened] == mark and END not in joined[opened:]
+        joined += rest if same else END + mark + rest
     return joined
 
 

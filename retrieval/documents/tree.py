@@ -114,6 +114,7 @@ class _Writer:
         self._verbatim = False
         self._tight = False
         self._parts = 0
+        self._in_cell = False
         self._depth = depth
 
     def text(self) -> str:
@@ -148,7 +149,7 @@ class _Writer:
             )
         elif tag in HEADINGS:
             self._end_block()
-            if not self._tight:
+            if not self._tight and not self._in_cell:
                 self._prefix = "#" * HEADINGS[tag] + " "
             self.children(element)
             self._end_block()
@@ -278,7 +279,8 @@ class _Writer:
             self._end_line()
             if child.tag == "li":
                 number = _whole(child.attributes.get("value"), default=number)
-                self._prefix = self._indent + _bullet(element, number)
+                if not self._in_cell or element.tag == "ol":
+                    self._prefix = self._indent + _bullet(element, number)
                 number += step
             inner, self._indent = self._indent, self._indent + "  "
             self.children(child) if child.tag == "li" else self._element(child)
@@ -320,8 +322,9 @@ class _Writer:
     def _cell(self, cell: Element) -> str:
         writer = _Writer(self._depth)
         writer._parts = 1
+        writer._in_cell = True
         writer.children(cell)
-        lines = [squeeze(line.lstrip("#")) for line in writer.text().split("\n") if line.strip()]
+        lines = [squeeze(line) for line in writer.text().split("\n") if line.strip()]
         return "".join(
             line + ("" if last else " " if line[-1] in ".:;,!?" else "; ")
             for line, last in zip(lines, [False] * (len(lines) - 1) + [True], strict=True)

@@ -101,6 +101,8 @@ def test_broken_markup_gives_text_or_a_value_error(page: str) -> None:
         ("Brand<sup>TM</sup> at 37<sup>o</sup>C", "Brand™ at 37°C"),
         ("Give 5<sup>3</sup> mg", "Give 5^3 mg"),
         ("Give 5<sup>*</sup> mg", "Give 5* mg"),
+        ("10<sup>−</sup><sup>3</sup> and x<sup>2</sup><sub>i</sub>", "10^−3 and x^2_i"),
+        ("Step<sup>[a]</sup> <sup>†</sup>note", "Step[a] †note"),
         ('Give 5<sup><a href="#fn3">3</a></sup> mg', "Give 5[3] mg"),
         ('daily.<sup><a href="#r1">1</a>,<a href="#r2">2</a></sup> Stop', "daily.[1,2] Stop"),
         ('Give 5<a role="doc-noteref" href="#n">3</a> mg', "Give 5[3] mg"),
@@ -166,6 +168,13 @@ def test_rows_of_a_table_carry_their_headers() -> None:
         "eGFR: < 30 | Dose, Adults: 5 mg | Dose, Children: avoid\n"
         "eGFR: 30-60 | Dose, Adults: 10 mg; once daily | Dose, Children: 2 mg\n"
         "eGFR: 30-60 | Dose, Adults, Children: ask"
+    )
+
+
+def test_a_list_in_a_cell_is_one_line() -> None:
+    cell = "<td><ul><li>5 mg</li><li>stop</li></ul></td>"
+    assert read(f"<table><tr><th>A<th>B</tr><tr><td>- 1</td>{cell}</tr></table>") == (
+        "A | B\nA: - 1 | B: 5 mg; stop"
     )
 
 
