@@ -26,8 +26,7 @@ from lab.bundled import model_folder
 from lab.candidates import sample_traces
 from lab.judge import LikelihoodJudge
 from labeling import ConsensusConfig, MonteCarloConfig, agree_on, continue_traces, judge_traces
-from retrieval.documents import make_document
-from retrieval.passages import split_document
+from retrieval.documents import make_document, split_document
 from scoring import load_scorer
 from traces import (
     Evidence,

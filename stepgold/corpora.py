@@ -5,9 +5,11 @@ Only what changed is read, split and stored; documents whose files are gone are 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.console import progress
@@ -37,7 +39,7 @@ class CorpusAddOptions(Config):
     paths: Paths = argument(
         kw_only=False,
         metavar="PATH...",
-        help=".txt .md .html .pdf .jsonl(.gz), or folders of them.",
+        help=".txt .md .html .pdf .docx .nxml .rst .jsonl(.gz), or folders.",
     )
     corpus: str = option(metavar="NAME", help="Name of the corpus.")
     license: str | None = option(
@@ -86,7 +88,7 @@ class CorpusAddOptions(Config):
     @property
     def split(self) -> str:
         """What decides the passages of a text."""
-        return f"sentences 1, {self.passage_tokens} tokens, overlap {self.overlap}"
+        return f"sentences 2, {self.passage_tokens} tokens, overlap {self.overlap}"
 
     @property
     def settings(self) -> str:
@@ -106,6 +108,8 @@ class CorpusAddResult(LabelingResult):
     """Documents that were removed because their files, or rows, are gone."""
     rejected: tuple[DocumentProblem, ...]
     """What could not be read."""
+    passed_over: tuple[Path, ...]
+    """Files of types that are not read."""
 
     @property
     def exit_code(self) -> int:
@@ -122,6 +126,7 @@ class CorpusAddResult(LabelingResult):
                 {"file": str(each.path), "line": each.line, "id": each.id, "reason": each.reason}
                 for each in self.rejected
             ],
+            "passed_over": [str(path) for path in self.passed_over],
         }
 
     def words(self) -> str:
@@ -135,6 +140,10 @@ class CorpusAddResult(LabelingResult):
             lines.append(f"unusable: {each.path}{line}: {each.reason}")
         if len(self.rejected) > _SHOWN:
             lines.append(f"... and {len(self.rejected) - _SHOWN} more: --json lists them all")
+        if self.passed_over:
+            kinds = Counter(path.suffix.lower() or "without a suffix" for path in self.passed_over)
+            named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+            lines.append(f"passed over: {len(self.passed_over)} files of other types ({named})")
         lines += [f"removed: {name}" for name in self.removed_documents[:_SHOWN]]
         lines += ["next: stepgold index"] if self.done or self.removed_documents else []
         return "\n".join(lines)
@@ -162,16 +171,13 @@ def corpus_add(workspace: WorkspaceFolder, options: CorpusAddOptions) -> CorpusA
         corpus=options.corpus,
         removed_documents=tuple(added.removed),
         rejected=tuple(added.problems),
+        passed_over=tuple(listing.passed_over),
     )
 
 
 def _nothing_read(options: CorpusAddOptions, problems: Sequence[DocumentProblem]) -> CorpusError:
     first = problems[0] if problems else None
-    why = (
-        f": {first.reason}."
-        if first
-        else ": the paths hold no .txt, .md, .html, .pdf or .jsonl file."
-    )
+    why = f": {first.reason}." if first else ": the paths hold no file of a type that is read."
     return CorpusError(
         f"No document could be read for corpus '{options.corpus}'{why}",
         where=str(first.path if first else paths_of(options.paths)[0]),
@@ -259,8 +265,7 @@ def _store(
     added: _Added,
 ) -> set[str]:
     """Store a batch; return the names of those that are in the corpus now."""
-    from retrieval.documents import DocumentProblem, same_name
-    from retrieval.passages import split_document
+    from retrieval.documents import DocumentProblem, same_name, split_document
     from storage.corpora import FileKey
 
     key = FileKey(str(file.root), file.name)

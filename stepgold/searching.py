@@ -17,7 +17,7 @@ from traces.errors import CorpusError, IndexMismatch, InputError
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from retrieval.index.encoder import Encoder
+    from retrieval.index.encoder import Encoder, SentenceEncoder
     from retrieval.index.kinds import SearchQuality
     from retrieval.search.bm25 import LexicalIndex
     from retrieval.search.choice import Dense
@@ -70,6 +70,8 @@ class IndexResult(LabelingResult):
     """Encoded passages longer than the encoder's window; None where nothing was encoded."""
     over_window_passages: tuple[dict[str, Any], ...] | None
     """The first of them."""
+    unread_languages: tuple[str, ...]
+    """Languages of the new passages that the encoder has no words for."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document, with what the index holds now."""
@@ -82,6 +84,7 @@ class IndexResult(LabelingResult):
             "kind": self.kind,
             "over_window": self.over_window,
             "over_window_passages": None if over is None else list(over),
+            "unread_languages": list(self.unread_languages),
             "recall_at_10": self.quality.recall_at_10 if self.quality else None,
         }
 
@@ -139,6 +142,9 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
         lexical_index(workspace, store, corpora.fingerprint)
         encoded = _passages(store, update.encoded)
         long = say_over_window(encoded, encoder) if update.encoded else NOT_LOOKED_AT
+        stride = max(1, len(update.encoded) // _READ_AT_ONCE)
+        sample = store.passages_by_id(update.encoded[::stride][:_READ_AT_ONCE])
+        unread = note_unread_languages(list(sample.values()), encoder)
     if update.rebuilt:
         note(f"the index was rebuilt: {update.rebuilt}")
     tally.done, tally.unchanged = update.added, update.kept
@@ -151,8 +157,24 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
         kind=update.kind,
         quality=update.quality,
         rebuilt=update.rebuilt is not None,
+        unread_languages=unread,
         **long,
     )
+
+
+def note_unread_languages(passages: Sequence[Passage], encoder: SentenceEncoder) -> tuple[str, ...]:
+    """Warn of languages that an encoder has no words for, and return them."""
+    from retrieval.index.encoder import MULTILINGUAL_MODEL, text_to_embed, unread_languages
+
+    unread = unread_languages(encoder, map(text_to_embed, passages))
+    if unread:
+        named = ", ".join(unread)
+        note(
+            f"warning: the encoder {encoder.name} has no words for texts in '{named}', so search by"
+            f" meaning finds little of them; use a multilingual encoder:"
+            f" stepgold index --encoder {MULTILINGUAL_MODEL}"
+        )
+    return tuple(sorted(unread))
 
 
 def _shown(things: Iterable[Thing], total: int, label: str) -> Iterable[Thing]:
@@ -182,8 +204,8 @@ def over_window(passages: Iterable[Passage], encoder: Encoder) -> tuple[int, lis
     They are indexed all the same: read in windows along their sentences, the vector being the mean
     of the windows' (`retrieval.index.encoder`).
     """
+    from retrieval.documents import estimate_tokens
     from retrieval.index.encoder import text_to_embed
-    from retrieval.tokens import estimate_tokens
 
     count = 0
     listed: list[dict[str, Any]] = []

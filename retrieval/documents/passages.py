@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
-from retrieval.tokens import TokenCounter, cut_to_tokens, estimate_tokens
-from traces import InputError, Passage, StoredDocument
+from semchunk import semchunk
+
+from traces import Evidence, InputError, Passage, StoredDocument
+
+TokenCounter = Callable[[str], int]
+"""Takes a text and gives its number of tokens, special tokens not counted."""
+
+_PIECE = re.compile(r"[A-Za-z0-9]{1,6}|[^\sA-Za-z0-9]")
 
 TITLE_SEPARATOR = " -- "
 """Between document title and headings in a passage's title, as in MedRAG's StatPearls chunks."""
@@ -21,8 +28,9 @@ _BREAK = re.compile(
     r"\n[ \t]*\n\s*"  # an empty line
     r"|\n(?=[ \t]*(?:[-*•|]|\d{1,3}[.)]\s))"  # a list item or table row follows
     r"|\n(?=[^\n]* \| )"
-    r"|(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[A-Z0-9])"  # a sentence ends
-    r"|(?<=[。！？])\s*"
+    # a sentence ends, and no word in small letters follows
+    r"|(?<=[.!?؟۔।॥።])[\"'”’)\]]*\s+(?=[\"'“‘(\[«¿¡]*[^\W_])(?![\"'“‘(\[«]*[a-zß-öø-ÿα-ωа-я])"
+    r"|(?<=[。！？｡])[」』”）]*\s*(?![。！？｡」』”）])"
 )
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|cf|vs|viz|approx|ca|Dr|Prof|Mr|Mrs|Ms|St|Fig|Figs|No|Nos|Ref|Eq|Vol|pp?"
@@ -31,7 +39,30 @@ _ABBREVIATION = re.compile(
 _LONGEST_ABBREVIATION = 12
 
 Span = tuple[int, int]
-"""Character offsets: start, and end behind the last character."""
+"""Character offsets: start, and end after the last character."""
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate the number of sub-word tokens of a text without a tokenizer.
+
+    A run of ASCII letters and digits counts one token for every six characters begun, any other
+    visible character one token. Measured against MiniLM's WordPiece on 2,200 medical texts
+    (PubMedQA and MedQuAD): the true number is 0.91 of it in the middle, at most 1.01 of it for
+    90% and at most 1.14 of it for 99% of the texts.
+    """
+    return len(_PIECE.findall(text))
+
+
+def cut_to_tokens(text: str, limit: int, count_tokens: TokenCounter) -> list[tuple[int, int]]:
+    """Cut a text into pieces of at most `limit` tokens, at the best break there is.
+
+    Breaks are tried from empty lines over sentence ends down to single characters (semchunk).
+
+    Returns:
+        Character offsets (start, end) of the pieces; only white space lies between two.
+    """
+    pieces = semchunk.chunk(text, limit, count_tokens, memoize=False, offsets=True)
+    return cast(tuple[list[str], list[tuple[int, int]]], pieces)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +85,7 @@ def split_document(
 ) -> list[Passage]:
     """Split a document into passages of whole sentences that never reach across a heading.
 
-    Every visible character of the document lies in a passage; `document.text[start:end]` is the
+    Every visible character of the document is in a passage; `document.text[start:end]` is the
     passage's text to the letter. A heading opens its section's first passage and is part of the
     title of all of them. A sentence longer than `target_tokens` is cut between words.
 
@@ -86,7 +117,7 @@ def split_document(
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Character offsets behind the sentences of a text, ascending; headings and list items count."""
+    """Character offsets at which sentences end, ascending; headings and list items count."""
     return [end for _, end in _sentences(text, 0, len(text))]
 
 
@@ -160,7 +191,7 @@ def _cut(text: str, span: Span, limit: int, count: TokenCounter) -> list[Span]:
 def _packed(
     sentences: Sequence[Span], sizes: Sequence[int], target: int, overlap: int
 ) -> Iterator[Span]:
-    """Runs of sentences of at most `target` tokens, each starting with the tail of the one before."""
+    """Runs of sentences of at most `target` tokens, each starting with the tail of the last one."""
     first, last, tokens = 0, 0, 0
     while last < len(sentences):
         if first == last or tokens + sizes[last] <= target:
@@ -185,3 +216,40 @@ def _strip(text: str, start: int, end: int) -> Span | None:
         return None
     begin = start + len(piece) - len(piece.lstrip())
     return begin, begin + len(stripped)
+
+
+_LEAST_CHARACTERS = 60
+"""A shorter beginning says too little to take a place."""
+
+
+def cut_to_fit(evidence: Evidence, fits: Callable[[Evidence], bool]) -> Evidence | None:
+    """The longest beginning of whole sentences that fits, marked as cut; None if there is none.
+
+    A sentence is never cut: half a dosing rule is worse than none. What is kept is the beginning,
+    so that offsets into the passage hold in what is left of it; a heading alone is no beginning.
+
+    Args:
+        evidence: a passage that does not fit as a whole.
+        fits: whether a candidate does; true of every beginning of one that fits.
+    """
+    passage = evidence.passage
+    ends = [end for end in sentence_ends(passage.text) if end < len(passage.text.rstrip())]
+    low, high = 0, len(ends)
+    while low < high:  # the last sentence end that fits
+        middle = (low + high + 1) // 2
+        if fits(_beginning(evidence, ends[middle - 1])):
+            low = middle
+        else:
+            high = middle - 1
+    if low == 0:
+        return None
+    kept = _beginning(evidence, ends[low - 1])
+    lines = kept.passage.text.splitlines()
+    says_something = any(line.strip() and not line.lstrip().startswith("#") for line in lines)
+    return kept if says_something and len(kept.passage.text) >= _LEAST_CHARACTERS else None
+
+
+def _beginning(evidence: Evidence, end: int) -> Evidence:
+    passage = evidence.passage
+    shorter = replace(passage, text=passage.text[:end], end=passage.start + end)
+    return replace(evidence, passage=shorter, cut=True)

@@ -101,7 +101,7 @@ def _row(number: int, line: bytes | None, max_bytes: int) -> CorpusRow | None:
 
 
 class _TwiceError(Exception):
-    """A key that stands twice in an object; of two texts Python would keep one without a word."""
+    """A key that an object has twice; of two texts Python would silently keep one."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
