@@ -359,7 +359,7 @@ class ExportResult(LabelingResult):
     out: Path
     """The file."""
     shortened: int
-    """Traces cut after the first error, because nobody labeled what follows."""
+    """Traces cut after the first error, because later steps have no labels."""
     not_carried: Mapping[str, int]
     """Traces by the part of them that the format has no place for."""
     unfit: tuple[SkippedTrace, ...]
@@ -392,7 +392,7 @@ class ExportResult(LabelingResult):
         if self.unfit:
             counts += f", {len(self.unfit)} that the format cannot hold"
         if self.shortened:
-            counts += f", {self.shortened} cut after the first error (nobody labeled what follows)"
+            counts += f", {self.shortened} cut after the first error (later steps have no labels)"
         left_out = [f"left out: {one.trace_id}: {one.detail}" for one in self.unfit[:SHOWN_ROWS]]
         lines = [counts, *left_out]
         if len(self.unfit) > SHOWN_ROWS:

@@ -92,7 +92,7 @@ class RetrieveOptions(
         if (self.query == "rewrite") != (self.rewriter is not None):
             raise InputError(
                 "--query rewrite and --rewriter belong together.",
-                remedy="name the model that writes queries: --query rewrite --rewriter openai:MODEL",
+                remedy="name the model that writes them: --query rewrite --rewriter openai:MODEL",
             )
 
 
@@ -473,7 +473,7 @@ def _documents(evidence: Sequence[Evidence]) -> tuple[str, ...]:
 def _decisive(
     found: Mapping[str, Sequence[Evidence]], wanted: Mapping[str, Sequence[str]], k: int
 ) -> dict[str, Any] | None:
-    """Share of the problems one of whose passages holds the deciding text; None if none is named."""
+    """Share of problems for which a passage holds the deciding text; None if none is named."""
     if not wanted:
         return None
 
