@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.options import Json, Seed
+from commands.build import Json
 from commands.run import invoke
 from stepgold.api import Workspace
 from stepgold.console import note
@@ -40,13 +40,10 @@ PASSAGE_TOKENS = 160
 def demo(
     ctx: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path("stepgold-demo"),
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     json_output: Json = False,
 ) -> Outcome:
     """Run the whole pipeline on the bundled dosing lab: no key, no network, no GPU."""
-    from commands.report import write_report
-    from stepgold.report import ReportWish, gather_report
-
     _claim(out, seed)
     workspace = Workspace(out, debug=ctx.obj.debug)
     root = ctx.find_root().command
@@ -62,10 +59,8 @@ def demo(
         note(str(outcome.words))
     rows, document = demo_table(root, workspace, DATASET, LABELERS)
     report = out / "report.html"
-    with workspace.open_store() as store:
-        # Only what the policy wrote is a candidate; the other traces were made wrong on purpose.
-        wish = ReportWish(DATASET, LABELERS, candidates=("sampled",))
-        write_report(gather_report(store, wish), report)
+    # Only what the policy wrote is a candidate; the other traces were made wrong on purpose.
+    workspace.report(report, dataset=DATASET, labeler=LABELERS, candidates="sampled")
     places = {
         "database": out / DATABASE_NAME,
         "training_set": out / "training.jsonl",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from commands.options import Json
+from commands.build import Json
 from stepgold.console import note
 from stepgold.outcome import Outcome
 from stepgold.results import INCOMPLETE, INTERRUPTED, OK

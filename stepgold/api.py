@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from stepgold import contents, corpora, doctor, exchange, judging, overlap, retrieval, searching
+from stepgold import (
+    again,
+    agreeing,
+    candidates,
+    contents,
+    continuing,
+    corpora,
+    doctor,
+    evaluating,
+    exchange,
+    judging,
+    overlap,
+    planning,
+    retrieval,
+    sampling,
+    scoring_run,
+    searching,
+    stored_labels,
+)
+from stepgold import report as reporting
 from stepgold.verbs import verb
 from stepgold.workspace import WorkspaceFolder
 
@@ -17,31 +36,78 @@ class Workspace(WorkspaceFolder):
 
     judge = verb(judging.JudgeOptions, judging.judge)
     """Put verdicts on steps with a judge model, grounded in the retrieved evidence."""
+
     import_ = verb(exchange.ImportOptions, exchange.import_)
     """Import traces with the labels they carry."""
+
     import_scores = verb(exchange.ScoresOptions, exchange.import_scores)
     """Import a third party's scores, verdicts, or first errors, matched by trace id."""
+
     export = verb(exchange.ExportOptions, exchange.export)
     """Write the labels of one labeler to a file."""
+
     corpus_add = verb(corpora.CorpusAddOptions, corpora.corpus_add)
     """Split documents into passages."""
+
     corpus_list = verb(corpora.CorpusListOptions, corpora.corpus_list)
     """List the corpora with their size and license."""
+
     corpus_remove = verb(corpora.CorpusRemoveOptions, corpora.corpus_remove)
     """Remove a corpus or one document."""
+
     index = verb(searching.IndexOptions, searching.index)
     """Bring the index over all corpora up to date."""
+
     search = verb(searching.SearchOptions, searching.search)
     """Find the passages for a text."""
+
     retrieve = verb(retrieval.RetrieveOptions, retrieval.retrieve)
     """Find evidence for problems that have none yet, or measure how well it is found."""
+
     overlap = verb(overlap.OverlapOptions, overlap.overlap)
     """Find problems of a dataset in training sets."""
+
     status = verb(contents.StatusOptions, contents.status)
     """Show datasets, labelers, failures and spending."""
+
     doctor = verb(doctor.DoctorOptions, doctor.doctor)
     """Check installation, GPU, keys and workspace."""
+
     remove_dataset = verb(contents.RemoveDatasetOptions, contents.remove_dataset)
     """Remove a dataset with all its labels."""
+
     remove_labeler = verb(contents.RemoveLabelerOptions, contents.remove_labeler)
     """Remove the labels of one labeler."""
+
+    sample = verb(sampling.SampleOptions, sampling.sample)
+    """Sample candidate traces for problems from a policy."""
+
+    continue_ = verb(continuing.ContinueOptions, continuing.continue_)
+    """Label steps by Monte Carlo continuation of every prefix."""
+
+    consensus = verb(agreeing.ConsensusOptions, agreeing.consensus)
+    """Keep the labels on which a judge and a Monte Carlo labeler agree."""
+
+    retry = verb(again.RetryOptions, again.retry)
+    """Ask again what failed or could not be read, with the labelers' stored configurations."""
+
+    plan = verb(planning.PlanOptions, planning.plan)
+    """Estimate calls, cost and time of stages, given their options; nothing is sent or written."""
+
+    score = verb(scoring_run.ScoreOptions, scoring_run.score)
+    """Score every step with a process reward model."""
+
+    evaluate = verb(evaluating.EvaluateOptions, evaluating.evaluate)
+    """Measure a labeler against gold by one of the field's protocols."""
+
+    compare = verb(evaluating.CompareOptions, evaluating.compare)
+    """Compare labelers: how far they agree, and where they do not."""
+
+    best_of_n = verb(candidates.BestOfNOptions, candidates.best_of_n)
+    """Choose among N candidates by score and by majority."""
+
+    report = verb(reporting.ReportOptions, reporting.report)
+    """Write a page on the labelers of a dataset."""
+
+    labels = verb(stored_labels.LabelsOptions, stored_labels.labels)
+    """The stored labels of one labeler: an iterable of `TraceLabel` with `frame()`."""

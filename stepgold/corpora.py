@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.console import progress
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK, Result
-from traces.config import Config, StrPath, argument, option
+from traces.config import Config, StrPath, argument, option, paths_of
 from traces.errors import CorpusError, InputError
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ _SHOWN = 10
 class CorpusAddOptions(Config):
     """How files are read, split and put into a corpus."""
 
-    paths: Sequence[StrPath] = argument(
+    paths: StrPath | Sequence[StrPath] = argument(
         kw_only=False,
         metavar="PATH...",
         help=".txt .md .html .pdf .jsonl(.gz), or folders of them.",
@@ -151,7 +150,7 @@ def corpus_add(workspace: WorkspaceFolder, options: CorpusAddOptions) -> CorpusA
     from retrieval.documents import list_files
 
     tally = Tally("corpus add", None)
-    listing = list_files([Path(each) for each in options.paths])
+    listing = list_files(paths_of(options.paths))
     with workspace.open_store(create=True) as store:
         added = _add_all(store, listing, options)
         if added.done + added.unchanged == 0:
@@ -175,7 +174,7 @@ def _nothing_read(options: CorpusAddOptions, problems: Sequence[DocumentProblem]
     )
     return CorpusError(
         f"No document could be read for corpus '{options.corpus}'{why}",
-        where=str(first.path if first else options.paths[0]),
+        where=str(first.path if first else paths_of(options.paths)[0]),
         remedy="give text documents, or a folder that holds some",
     )
 

@@ -18,12 +18,12 @@ from formats import (
     source_file,
     write_file,
 )
+from stepgold.agreeing import source_of
 from stepgold.console import progress
-from stepgold.labeling_run import source_of
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK
-from traces.config import StrPath, argument, option
+from traces.config import StrPath, argument, option, paths_of
 from traces.errors import InputError
 from traces.labels import Labeler, LabelerKind, TraceLabel
 from traces.records import RejectedRow
@@ -62,7 +62,7 @@ class ImportOptions(_SourceOptions):
     format: str = argument(
         kw_only=False, metavar="FORMAT", help=f"{', '.join(IMPORT_FORMATS)}, or {SCORES}."
     )
-    files: Sequence[StrPath] = argument(
+    files: StrPath | Sequence[StrPath] = argument(
         kw_only=False, metavar="FILE...", help=".json or .jsonl, also .gz, or .parquet."
     )
     subset: str | None = option(
@@ -87,7 +87,7 @@ class ImportOptions(_SourceOptions):
         """
         super().check()
         if self.format != SCORES:
-            _require_different_names(self.files)
+            _require_different_names(paths_of(self.files))
         elif self.subset is not None or self.neutral != "keep":
             raise InputError(
                 "Scores belong to traces that have a subset and gold already.",
@@ -98,7 +98,7 @@ class ImportOptions(_SourceOptions):
 class ScoresOptions(_SourceOptions):
     """Whose scores."""
 
-    files: Sequence[StrPath] = argument(
+    files: StrPath | Sequence[StrPath] = argument(
         kw_only=False,
         metavar="FILE...",
         help="Rows with an id and scores, verdicts, or first_error.",
@@ -190,7 +190,7 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
     # Before the store: a typing error must not leave a workspace behind.
     sources = [
         (path, source_file(path, options.format, said), read_file(options.format, path, **given))
-        for path in map(Path, options.files)
+        for path in paths_of(options.files)
     ]
     with workspace.open_store(create=True) as store:
         # One transaction for all files: if one cannot be read to its end, nothing is kept.
@@ -219,7 +219,7 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
         InputError: no row fits, or the labeler's name is taken by another configuration.
     """
     tally = Tally("import", options.dataset, options.labeler)
-    files = [Path(each) for each in options.files]
+    files = paths_of(options.files)
     with workspace.open_store() as store:
         store.require_dataset(options.dataset)
         known = {
@@ -269,14 +269,14 @@ def _as_scores(options: ImportOptions) -> ScoresOptions:
     )
 
 
-def _require_different_names(files: Iterable[StrPath]) -> None:
+def _require_different_names(files: Iterable[Path]) -> None:
     """A dataset knows a file by its base name: a second one would be a new version of the first.
 
     Raises:
         InputError: two files of the call have the same name.
     """
     seen: dict[str, Path] = {}
-    for path in map(Path, files):
+    for path in files:
         if path.name in seen:
             raise InputError(
                 f"Two files of this call are called '{path.name}', and a dataset knows a file by"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.exchange import rejection_lines, row_document
 from stepgold.options import DatasetOptions
 from stepgold.results import INCOMPLETE, OK, Result
-from traces.config import StrPath, argument, option
+from traces.config import StrPath, argument, option, paths_of
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ SHOWN_MATCHES = 10
 class OverlapOptions(DatasetOptions):
     """What is looked for, and where."""
 
-    files: Sequence[StrPath] = argument(
+    files: StrPath | Sequence[StrPath] = argument(
         kw_only=False, default=(), metavar="FILE...", help="Exported training sets."
     )
     other: str | None = option(
@@ -100,7 +99,7 @@ def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResul
         report = find_overlap(problems, rows, ngram=options.ngram)
     return OverlapResult(
         dataset=options.dataset,
-        training=(*map(str, options.files), *([options.other] if options.other else [])),
+        training=(*map(str, paths_of(options.files)), *([options.other] if options.other else [])),
         report=report,
         rejected=tuple(rejected),
     )
@@ -129,7 +128,7 @@ def _training_rows(
     from evaluation.overlap import TrainingRow
     from formats.row_texts import RowTexts, read_row_texts
 
-    for path in map(Path, options.files):
+    for path in paths_of(options.files):
         for row in read_row_texts(path):
             if isinstance(row, RowTexts):
                 yield TrainingRow(str(path), row.line, row.ids, row.texts)

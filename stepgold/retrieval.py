@@ -64,7 +64,7 @@ class RetrieveOptions(
 ):
     """What is searched for, how, and where the evidence goes."""
 
-    extra_needs = dict.fromkeys(("budget", "base_url", "concurrency", "allow_phi"), _REWRITING)
+    inherited_needs = dict.fromkeys(("budget", "base_url", "concurrency", "allow_phi"), _REWRITING)
 
     rewriter: str | None = option(
         default=None,
@@ -280,7 +280,8 @@ def _rewritten(
     Raises:
         ModelRefused, QuotaExhausted: before the first query was written.
     """
-    from stepgold.models import dispatcher, parse_spec, text_model
+    from inference import Purse
+    from stepgold.models import ModelTruth, RunTerms, dispatcher, parse_spec, text_model
 
     asked: list[Asked] = []
     failures = []
@@ -290,7 +291,8 @@ def _rewritten(
             base_url=options.base_url,
             concurrency=options.concurrency,
         )
-        runner = dispatcher(model, store, closing, budget_usd=options.budget)
+        truth = ModelTruth(allow_mixed=True)
+        runner = dispatcher(model, RunTerms(store, closing, truth, Purse(options.budget)))
         written = rewrite_queries(
             problems,
             runner,

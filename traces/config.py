@@ -90,8 +90,8 @@ class Config:
     and a field that takes a sequence takes a single value too.
     """
 
-    extra_needs: ClassVar[Mapping[str, Need]] = {}
-    """Needs of inherited fields, by name."""
+    inherited_needs: ClassVar[Mapping[str, Need]] = {}
+    """What fields of base classes need in this config, by field name."""
 
     def __init_subclass__(cls) -> None:
         """Make the subclass a dataclass."""
@@ -128,7 +128,7 @@ class Config:
         """
         idle: dict[str, list[str]] = {}
         for name, _, declared in declared_options(type(self)):
-            need = self.extra_needs.get(name, declared.needs)
+            need = declared.needs or self.inherited_needs.get(name)
             set_here = self._is_set(name) if given is None else name in given
             if need is not None and set_here and not need.met(self):
                 idle.setdefault(need.option, []).append(flag_of(name, declared))
@@ -176,6 +176,11 @@ def _defaults(config: Any) -> dict[str, Any]:
 def is_path(kind: Any) -> bool:
     """Whether a field's type is a path."""
     return any(typing.get_origin(part) is os.PathLike for part in parts_of(kind))
+
+
+def paths_of(given: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:
+    """The paths of a field that takes one or several."""
+    return (Path(given),) if isinstance(given, str | os.PathLike) else tuple(map(Path, given))
 
 
 def flag_of(name: str, declared: Option) -> str:
