@@ -438,12 +438,12 @@ def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
     label = f"export {options.format}"[:22]
     return (
         ExportRow(
-            context.problem,
-            context.trace,
-            labels[context.trace.id],
-            labeler,
-            context.evidence,
-            support.get(context.trace.id, ()),
+            problem=context.problem,
+            trace=context.trace,
+            label=labels[context.trace.id],
+            labeler=labeler,
+            evidence=context.evidence,
+            support=support.get(context.trace.id, ()),
         )
         for context in progress(store.contexts(dataset), total=None, label=label)
         if context.trace.id in labels
