@@ -156,7 +156,7 @@ def _typed(kind: Any, *, optional: bool) -> Any:
 
 
 def _value(declared: Option, value: Any) -> Any:
-    """A value as the config takes it: `\\n` typed in a shell is a line break, no value an empty list."""
+    """A value as the config takes it: `\\n` typed in a shell is a line break."""
     if declared.style != "escaped" or value is None:
         return value
     if isinstance(value, str):

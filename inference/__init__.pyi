@@ -1,5 +1,3 @@
-from .accelerators import Accelerator as Accelerator
-from .accelerators import accelerators as accelerators
 from .batch.jobs import BatchLimits as BatchLimits
 from .batch.jobs import enqueued_tokens as enqueued_tokens
 from .batch.runner import BatchRunner as BatchRunner
@@ -12,6 +10,8 @@ from .gemini.batch import GeminiBatches as GeminiBatches
 from .gemini.model import GeminiModel as GeminiModel
 from .images import EncodedImage as EncodedImage
 from .images import ProblemImages as ProblemImages
+from .local.checkpoints import Accelerator as Accelerator
+from .local.checkpoints import accelerators as accelerators
 from .local.checkpoints import checkpoint_folder as checkpoint_folder
 from .local.checkpoints import is_out_of_memory as is_out_of_memory
 from .local.checkpoints import let_go as let_go

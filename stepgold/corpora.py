@@ -332,7 +332,7 @@ def _finish(
 
 
 def _remove_missing(store: Store, listing: Listing, options: CorpusAddOptions) -> list[str]:
-    """Remove the documents of files that are gone from the folders of this call; return their names.
+    """Remove the documents of files that are gone from the folders; return their names.
 
     A file that is there and cannot be read keeps its documents; so does a folder that could not be
     listed as a whole.

@@ -269,14 +269,14 @@ def _as_scores(options: ImportOptions) -> ScoresOptions:
     )
 
 
-def _require_different_names(files: Iterable[StrPath]) -> None:
+def _require_different_names(files: Iterable[Path]) -> None:
     """A dataset knows a file by its base name: a second one would be a new version of the first.
 
     Raises:
         InputError: two files of the call have the same name.
     """
     seen: dict[str, Path] = {}
-    for path in map(Path, files):
+    for path in files:
         if path.name in seen:
             raise InputError(
                 f"Two files of this call are called '{path.name}', and a dataset knows a file by"
@@ -359,7 +359,7 @@ class ExportResult(LabelingResult):
     out: Path
     """The file."""
     shortened: int
-    """Traces cut after the first error, because nobody labeled what follows."""
+    """Traces cut after the first error, because later steps have no labels."""
     not_carried: Mapping[str, int]
     """Traces by the part of them that the format has no place for."""
     unfit: tuple[SkippedTrace, ...]
@@ -392,7 +392,7 @@ class ExportResult(LabelingResult):
         if self.unfit:
             counts += f", {len(self.unfit)} that the format cannot hold"
         if self.shortened:
-            counts += f", {self.shortened} cut after the first error (nobody labeled what follows)"
+            counts += f", {self.shortened} cut after the first error (later steps have no labels)"
         left_out = [f"left out: {one.trace_id}: {one.detail}" for one in self.unfit[:SHOWN_ROWS]]
         lines = [counts, *left_out]
         if len(self.unfit) > SHOWN_ROWS:
@@ -438,12 +438,12 @@ def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
     label = f"export {options.format}"[:22]
     return (
         ExportRow(
-            context.problem,
-            context.trace,
-            labels[context.trace.id],
-            labeler,
-            context.evidence,
-            support.get(context.trace.id, ()),
+            problem=context.problem,
+            trace=context.trace,
+            label=labels[context.trace.id],
+            labeler=labeler,
+            evidence=context.evidence,
+            support=support.get(context.trace.id, ()),
         )
         for context in progress(store.contexts(dataset), total=None, label=label)
         if context.trace.id in labels

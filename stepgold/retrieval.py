@@ -92,7 +92,7 @@ class RetrieveOptions(
         if (self.query == "rewrite") != (self.rewriter is not None):
             raise InputError(
                 "--query rewrite and --rewriter belong together.",
-                remedy="name the model that writes queries: --query rewrite --rewriter openai:MODEL",
+                remedy="name the model that writes them: --query rewrite --rewriter openai:MODEL",
             )
 
 
@@ -401,7 +401,8 @@ def _read(problem: Problem, outcome: ModelReply | ModelError) -> Rewritten:
 
 
 def _failed(problem: Problem, reason: AbstentionReason, detail: str, *, again: bool) -> Rewritten:
-    return Rewritten(problem.id, (), Failure(problem.id, STAGE, reason, again, detail))
+    failure = Failure(problem.id, STAGE, reason, retryable=again, detail=detail)
+    return Rewritten(problem.id, (), failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,12 +449,16 @@ def _judgments(store: Store, dataset: str, judged: Sequence[Relevance], path: Pa
     useful = {problem: by for problem, by in grades.items() if any(by.values())}
     if not useful:
         raise InputError(
-            f"The judgments speak of no problem of dataset '{dataset}' with a relevant document.",
+            f"The judgments name no relevant document for any problem of dataset '{dataset}'.",
             where=str(path),
             remedy="problem ids are those of the dataset, as `stepgold export traces` writes them",
         )
     return _Judgments(
-        useful, decisive, list(unknown_problems), list(unknown_documents), len(grades) - len(useful)
+        grades=useful,
+        decisive=decisive,
+        unknown_problems=list(unknown_problems),
+        unknown_documents=list(unknown_documents),
+        without_relevant=len(grades) - len(useful),
     )
 
 
@@ -475,7 +480,7 @@ def _documents(evidence: Sequence[Evidence]) -> tuple[str, ...]:
 def _decisive(
     found: Mapping[str, Sequence[Evidence]], wanted: Mapping[str, Sequence[str]], k: int
 ) -> dict[str, Any] | None:
-    """Share of the problems one of whose passages holds the deciding text; None if none is named."""
+    """Share of problems for which a passage holds the deciding text; None if none is named."""
     if not wanted:
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,35 @@ def load_pretrained(auto_class: Any, folder: Path, **options: Any) -> Any:
 def best_device(device: str | None) -> torch.device:
     """The device asked for, or CUDA where there is one, else the processor."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """A GPU that torch can use."""
+
+    name: str
+    """Its name, e.g. NVIDIA H200."""
+    memory_bytes: int | None
+    """Its memory; None where it shares the machine's."""
+    free_bytes: int | None
+    """Memory that is free now; None where it shares the machine's."""
+
+
+def accelerators() -> tuple[Accelerator, ...]:
+    """The GPUs that torch can use; empty if there are none.
+
+    Raises:
+        RuntimeError: the driver does not answer.
+    """
+    if torch.cuda.is_available():
+        found = []
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            found.append(Accelerator(torch.cuda.get_device_name(number), total, free))
+        return tuple(found)
+    if torch.backends.mps.is_available():
+        return (Accelerator("Apple GPU (MPS)", None, None),)
+    return ()
 
 
 def model_window(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -77,7 +77,7 @@ def test_search_loads_no_model(ws: stepgold.Workspace) -> None:
     program = (
         "import sys, stepgold\n"
         "stepgold.Workspace\n"
-        "early = [name for name in ('numpy', 'sqlmodel') if name in sys.modules]\n"
+        "early = [name for name in ('numpy', 'sqlmodel', 'typer') if name in sys.modules]\n"
         f"ws = stepgold.Workspace({str(ws.folder)!r}, progress=False)\n"
         "ws.search('warfarin', mode='bm25')\n"
         "heavy = ('torch', 'transformers', 'sentence_transformers', 'faiss')\n"
