@@ -10,8 +10,9 @@ import typer
 from commands.options import Dataset, Json, Replace
 from commands.rejections import rejection_lines, row_document
 from stepgold.console import progress
-from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.outcome import Outcome, Tally
+from stepgold.results import INCOMPLETE, OK
+from stepgold.workspace import WorkspaceFolder
 from traces import InputError, Labeler, LabelerKind, RejectedRow, TraceLabel
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def import_(
     json_output: Json = False,
 ) -> Outcome:
     """Import traces, or a third party's scores, with every unusable row listed."""
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     if format == "scores":
         if subset is not None or neutral != "keep":
             raise InputError(
@@ -110,7 +111,7 @@ def _require_own_names(files: list[Path]) -> None:
 
 
 def _import_traces(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     format: str,
     files: list[Path],
     dataset: str,
@@ -169,7 +170,7 @@ def _import_traces(
 
 
 def import_scores(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     files: list[Path],
     dataset: str,
     name: str | None,

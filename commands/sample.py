@@ -32,7 +32,7 @@ from stepgold.models import (
     text_model,
 )
 from stepgold.outcome import Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces import BudgetExhausted, InputError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ Asked = tuple["Problem", "Sequence[Evidence]"]
 _AT_ONCE = 256
 """Problems whose rounds are drawn together."""
 
-CandidateCount = Annotated[int, typer.Option("-n", "--n", min=1, help="Candidates per problem.")]
+CandidateCount = Annotated[int, typer.Option("-n", "--n", min=1, help="Candidates a problem.")]
 CandidatesName = Annotated[
     str, typer.Option("--name", help="The name of this set of candidates; part of their ids.")
 ]
@@ -113,9 +113,9 @@ def sample(
 ) -> Outcome:
     """Write candidate traces for every problem, split into steps, kept by a stated rule."""
     _check(name, min_steps, max_steps)
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     spec = parse_policy(ctx, policy_spec)
-    shown = ImageOptions.of(workspace, images, ignore_images)
+    shown = ImageOptions.of(workspace, images, ignore=ignore_images)
     rule = _rule(
         spec, delimiter, n, seed, rounds=rounds, steps=(min_steps, max_steps), keep_all=keep_all
     )

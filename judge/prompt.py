@@ -102,7 +102,7 @@ def render_vote(
         images: the images of the problem. Empty if it has none or they are not shown; the prompt
             says so in the second case.
     """
-    prompt = config.prompt
+    prompt = config.template
     # A model's own counter is not cached: that would keep the model in memory.
     pack = _pack_again if count_tokens is estimate_tokens else _pack
     shown = pack(context.evidence, config.evidence_tokens, prompt.tags, count_tokens)
@@ -132,7 +132,7 @@ def _user_turns(
     context: TraceInContext, config: JudgeConfig, shown: PackedEvidence, n_images: int
 ) -> list[str]:
     """The user turn of the whole trace, or one per step."""
-    prompt = config.prompt
+    prompt = config.template
     steps = [
         f'<step number="{number}">{escape_markers(step, prompt.tags)}</step>'
         for number, step in enumerate(context.trace.steps, 1)

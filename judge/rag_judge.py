@@ -142,7 +142,7 @@ class RagJudge:
         resolved = ", ".join(sorted(versions)) or None
         if resolved is not None:
             label = replace(label, meta={**label.meta, "resolved_model": resolved})
-        prompt = self._config.prompt
+        prompt = self._config.template
         return LabeledTrace(
             label,
             votes=tuple(one.vote for one in votes),
@@ -227,7 +227,7 @@ class _VoteCollector:
         """The trace, ready for its votes, or why it must not or cannot be sent."""
         hosted = self._runner.model.hosted
         refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
-        if refusal is not None or not self._config.images:
+        if refusal is not None or not self._config.show_images:
             return refusal or _OpenTrace(context)
         images = self._images.sendable(context.problem, hosted=hosted, allow_phi=self._allow_phi)
         if isinstance(images, Abstention):

@@ -13,7 +13,7 @@ from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from inference.local.policy import LocalPolicy
 from inference.prompting import ContinuationPrompt
-from labeling.monte_carlo import MonteCarloConfig
+from labeling import MonteCarloConfig
 from labeling.pipeline import continue_traces
 from tests.known_policy import chances, known_policy, known_traces
 from traces.labels import StepLabel
