@@ -253,20 +253,18 @@ def _sampler(
     marked: frozenset[str] | None,
 ) -> Sampler:
     """The sampler; `marked` problems go to no hosted model, None lets all of them go."""
-    from inference import ContinuationPrompt
+    from inference import ContinuationPrompt, PolicyConfig
 
-    prompt = ContinuationPrompt(system=None if spec.kind == "lab" else SYSTEM)
+    asked = PolicyConfig(
+        prompt=ContinuationPrompt(system=None if spec.kind == "lab" else SYSTEM),
+        max_tokens=config["max_tokens"],
+        temperature=config["temperature"],
+        with_evidence=config["evidence"],
+    )
     if spec.kind in {"hf", "lab"}:
         from inference import LocalSampler
 
-        local = LocalSampler(
-            model_folder(spec, "policy"),
-            prompt=prompt,
-            max_new_tokens=config["max_tokens"],
-            temperature=config["temperature"],
-            with_evidence=config["evidence"],
-            images=images.loader(),
-        )
+        local = LocalSampler(model_folder(spec, "policy"), asked, images=images.loader())
         tell_slow(spec, local.slow_because)
         return local
     from inference import ServerSampler
@@ -275,10 +273,7 @@ def _sampler(
     model = text_model(spec, base_url=base_url, template=template, concurrency=concurrency)
     return ServerSampler(
         dispatcher(model, store, closing, budget_usd=budget),
-        prompt,
-        max_tokens=config["max_tokens"],
-        temperature=config["temperature"],
-        with_evidence=config["evidence"],
+        asked,
         allow_phi=marked is None,
         images=images.loader(),
         marked=marked or (),

@@ -19,7 +19,15 @@ from traces import Config, InputError, ModelChanged, Need, option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference import BatchRunner, Dispatcher, Message, ModelSpec, Purse, TextModel
+    from inference import (
+        BatchRunner,
+        Dispatcher,
+        Message,
+        ModelSpec,
+        PolicyConfig,
+        Purse,
+        TextModel,
+    )
     from labeling import AnswerChecker, Policy
     from storage import Store
     from traces import ModelReply, Problem
@@ -71,6 +79,18 @@ class PolicyOptions:
             "template": template_identity(self.template),
             **self.images.as_dict(),
         } | {name: value for name, value in self._seldom().items() if value}
+
+    def config(self) -> PolicyConfig:
+        """Prompt and sampling, as the policies take them."""
+        from inference import ContinuationPrompt, PolicyConfig
+
+        return PolicyConfig(
+            prompt=ContinuationPrompt(system=self.system, separator=self.separator),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            stop=self.stop,
+            with_evidence=self.with_evidence,
+        )
 
     def asks_elsewhere(self) -> bool:
         """Whether answers may leave this machine: then a trace's own mark holds, whatever the policy is."""
@@ -182,21 +202,12 @@ def policy(
     budget_usd: float | Purse | None = None,
 ) -> tuple[Policy, bool]:
     """The policy behind a spec, and whether texts leave this machine for it."""
-    from inference import ContinuationPrompt
-
-    prompt = ContinuationPrompt(system=options.system, separator=options.separator)
+    config = options.config()
     if spec.kind in {"hf", "lab"}:
         from inference import LocalPolicy
 
         local = LocalPolicy(
-            model_folder(spec, "policy"),
-            spec=str(spec),
-            prompt=prompt,
-            max_new_tokens=options.max_tokens,
-            temperature=options.temperature,
-            stop=options.stop,
-            with_evidence=options.with_evidence,
-            images=options.images.loader(),
+            model_folder(spec, "policy"), config, spec=str(spec), images=options.images.loader()
         )
         tell_slow(spec, local.slow_because)
         return local, False
@@ -210,11 +221,7 @@ def policy(
     )
     server = ServerPolicy(
         dispatcher(model, store, closing, budget_usd=budget_usd, truth=truth),
-        prompt=prompt,
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        stop=options.stop,
-        with_evidence=options.with_evidence,
+        config,
         allow_phi=allow_phi,
         images=options.images.loader(),
     )

@@ -16,7 +16,6 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from inference import (
-    ContinuationPrompt,
     DryCounts,
     DryRun,
     ModelSpec,
@@ -335,15 +334,7 @@ def _policy_counts(
         answer=lambda _: "The answer is: yes",
     )
     reached = AnswerChecker("word", "yes", lambda _: "yes", lambda _: True)
-    policy = ServerPolicy(
-        dry,
-        ContinuationPrompt(system=options.system, separator=options.separator),
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        stop=options.stop,
-        with_evidence=options.with_evidence,
-        images=options.images.loader(),
-    )
+    policy = ServerPolicy(dry, options.config(), images=options.images.loader())
     with_answer = (context for context in contexts if (context.problem.answer or "").strip())
     for _ in continue_by_strategy(with_answer, policy, lambda _: reached, config):
         pass

@@ -248,7 +248,7 @@ def open_server_scorer(
         PrmError: the checkpoint cannot be read.
         ModelError: the server does not serve the model.
     """
-    from inference.openai.json_calls import JsonServer
+    from inference import JsonClient
     from scoring.engine.fit import Overflow
     from scoring.server.scorer import load_server_scorer
 
@@ -267,7 +267,7 @@ def open_server_scorer(
             f"The mode {chosen.mode} is one of this machine's.",
             remedy="leave --mode out, or take --prm hf:PATH",
         )
-    server = JsonServer(spec.name, base_url=served.base_url, concurrency=served.concurrency)
+    server = JsonClient(spec.name, base_url=served.base_url, concurrency=served.concurrency)
     return load_server_scorer(
         closing.enter_context(server),
         served.checkpoint,
