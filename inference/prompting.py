@@ -59,8 +59,8 @@ def template_from_tokenizer(folder: str | Path) -> Callable[[Sequence[Message]],
 def rendered_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """The conversation as the template renders it, up to where the assistant continues.
 
-    Some templates (Gemma 2's, the first ones of Mistral) refuse a system turn. For those its text is
-    prepended to the first user turn with a blank line in between.
+    Some templates (Gemma 2's, the first ones of Mistral) refuse a system turn. For those its text
+    is prepended to the first user turn with a blank line in between.
 
     Raises:
         InputError: the template refuses the conversation even then.
@@ -166,8 +166,8 @@ def render_question(problem: Problem, evidence: Sequence[Evidence]) -> str:
     """
     if len(problem.options) > len(ascii_uppercase):
         raise InputError(
-            f"The problem has {len(problem.options)} options; only {len(ascii_uppercase)} can have a "
-            "letter.",
+            f"The problem has {len(problem.options)} options, but there are only "
+            f"{len(ascii_uppercase)} letters.",
             where=problem.id,
         )
     documents = "".join(

@@ -37,7 +37,8 @@ class TransientFault(Exception):
     Args:
         what: what happened, in one sentence.
         delay_s: seconds that the service asks to wait; None if it does not say.
-        throttled: whether the rate limit refused the call, which concerns every call of the project.
+        throttled: whether the rate limit refused the call, which concerns every call of the
+            project.
     """
 
     def __init__(self, what: str, *, delay_s: float | None = None, throttled: bool = False) -> None:
@@ -414,7 +415,7 @@ class Retrier:
         raise ValueError("a retry policy needs at least one attempt")
 
     def _wait(self, attempt: int, fault: TransientFault) -> float:
-        """The wait that the service asks for plus some jitter, else exponential, half of it random."""
+        """The wait that the service asks for plus jitter, else exponential, half of it random."""
         if fault.delay_s is not None:
             return fault.delay_s + self.jitter() * min(0.5, fault.delay_s)
         ceiling = min(self.policy.cap_s, self.policy.base_s * 2.0 ** (attempt - 1))

@@ -1,8 +1,8 @@
 """Policies on a server: prefixes continued, and whole solutions sampled, with one request each.
 
-Samples differ by `sample_index` and by a seed derived from run seed, trace, step and number, so that
-each can be bought on its own and found again. Prefixes are requested in order, because each begins
-with the one before, which server-side prefix caches rely on.
+Samples differ by `sample_index` and by a seed derived from run seed, trace, step and number, so
+that each can be bought on its own and found again. Prefixes are requested in order, because each
+begins with the one before, which server-side prefix caches rely on.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ class ServerPolicy:
     ) -> Iterator[TraceContinuations]:
         """Continue every prefix of every trace `k` times; yield traces as they are done.
 
-        A trace abstains if one of its continuations failed (`model_error`) or its prompt is too long
-        (`over_length`); replies that it got stay in the response store. A trace that must not leave
-        this machine (`traces.privacy`), or with an unreadable image, is never sent.
+        A trace abstains if one of its continuations failed (`model_error`) or its prompt is too
+        long (`over_length`); replies that it got stay in the response store. A trace that must not
+        leave this machine (`traces.privacy`), or with an unreadable image, is never sent.
 
         Raises:
             ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; traces yielded before

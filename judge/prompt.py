@@ -87,9 +87,9 @@ def render_vote(
 ) -> tuple[JudgeCall, ...]:
     """The calls of one vote on a trace: one for all steps, or one per step in order.
 
-    They never contain the gold answer. Question and documents come first and the steps last, so that
-    the traces of a problem, the votes on a trace and the calls for its steps share a prefix that
-    providers cache. A call for one step shows only the steps up to it. Evidence that exceeds
+    They never contain the gold answer. Question and documents come first and the steps last, so
+    that the traces of a problem, the votes on a trace and the calls for its steps share a prefix
+    that providers cache. A call for one step shows only the steps up to it. Evidence that exceeds
     `config.evidence_tokens` is truncated at a sentence and marked as cut, or left out and listed in
     `shown.skipped`; quotes are verified against what is shown.
 

@@ -6,7 +6,8 @@ judge `incorrect` and soft label < 0.3 is confidently incorrect, everything else
 
 After the first error both rules keep what they have (strict: nothing; hybrid: further steps) unless
 `after_first_error` is `incorrect`, the first-zero rule of Med-PRM's training labels: every step
-after the first incorrect one is incorrect. The judge's and the MC labeler's own labels never change.
+after the first incorrect one is incorrect. The judge's and the MC labeler's own labels never
+change.
 
 All filters are off by default. A filtered trace is stored with its reason, never dropped.
 """
@@ -107,7 +108,7 @@ class ConsensusConfig:
     most_confident: float = 0.95
     """hybrid: upper bound on a step's confidence."""
     after_first_error: AfterFirstError = "keep"
-    """How to label steps after the first error. keep: as the rule does. incorrect: all incorrect."""
+    """Steps after the first error. keep: labeled by the rule. incorrect: all incorrect."""
     filters: QualityFilters = field(default_factory=QualityFilters)
 
     def as_dict(self) -> dict[str, Any]:

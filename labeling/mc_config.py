@@ -31,7 +31,7 @@ class MonteCarloConfig:
     seed: int = 0
     """Seed of the policy's sampling."""
     strategy: str = "all"
-    """Which continuations are sampled: all, early-stop, binary, adaptive (`labeling.strategies`)."""
+    """Which continuations to sample: all, early-stop, binary, adaptive (`labeling.strategies`)."""
     label: LabelRule = "hard"
     """hard: correct iff successes > threshold; with 0, the value label "MC estimate > 0" of
     VisualPRM (arXiv 2503.10291). soft: the MC estimate as score, without a verdict. advantage
@@ -69,7 +69,7 @@ class MonteCarloConfig:
         return Bounds(self.k, self.threshold)
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as the labeler stores it: k, threshold, seed, and what is not default."""
+        """The configuration as stored: k, threshold, seed, and options that are not default."""
         always = {"k", "threshold", "seed"}
         default = MonteCarloConfig()
         return {

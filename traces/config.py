@@ -69,7 +69,7 @@ def option(
     needs: Need | None = None,
     style: Style = "option",
 ) -> Any:
-    """Declare a field of a config; see `Option` for the parameters. Without a default it is required."""
+    """Declare a field of a config, see `Option`. Without a default it is required."""
     declared = Option(help, flags, metavar, between, tuple(choices), needs, style)
     return field(default=default, metadata={_METADATA: declared})
 

@@ -56,7 +56,7 @@ class BatchLimits:
     jobs_per_request: int = 3
     """Jobs in which a request is tried before it is given up."""
     refusals: int = 8
-    """Consecutive refusals of a job, while no job of ours is running, before the run stops."""
+    """Consecutive refusals of a job, while we run none, before the run stops."""
     silent_polls: int = 20
     """Consecutive polls that may fail, each after its own retries."""
     file_bytes: int = FILE_BYTES

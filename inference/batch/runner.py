@@ -1,6 +1,7 @@
 """Runs requests as batch jobs: half the price, hours instead of seconds, nothing lost.
 
-    for request, reply in BatchRunner(service, store.batch_jobs, store.responses, limits).run(asked):
+    runner = BatchRunner(service, store.batch_jobs, store.responses, limits)
+    for request, reply in runner.run(requests):
         ...
 
 It replaces `dispatch.Dispatcher`. Each job is stored before it is sent, and each reply is recorded
@@ -99,7 +100,7 @@ class JobResults:
                     yield from self._record(group)
 
     def close(self) -> dict[str, int]:
-        """Close the job; return the keys without reply or error, with the number of jobs each was in.
+        """Close the job; return the keys without an outcome, with the number of jobs each was in.
 
         Raises:
             ModelRefused: it failed as a whole, and the same job would fail again.
@@ -168,7 +169,7 @@ def left_unanswered(spec: str, jobs: int) -> ModelUnavailable:
 
 
 def no_room(spec: str, said: str) -> QuotaExhausted:
-    """The error of a service that accepts no job although none of ours is running."""
+    """The error of a service that accepts no job although we run none."""
     return QuotaExhausted(
         f'"{spec}" accepts no batch job: {said}',
         remedy="run the same command again later, with a smaller --enqueued-tokens, "

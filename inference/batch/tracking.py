@@ -62,7 +62,8 @@ class JobRoom:
 def next_job(pending: Iterable[PendingRequest], room: JobRoom) -> list[PendingRequest]:
     """The first requests of `pending` that fit in one job together.
 
-    The job is not filled up with later, smaller requests, so that a large one does not wait forever.
+    The job is not filled up with later, smaller requests, so that a large one does not wait
+    forever.
     """
     requests: list[PendingRequest] = []
     tokens, size, usd = room.tokens, room.size, room.usd

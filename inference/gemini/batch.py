@@ -67,7 +67,7 @@ HTTP_OF_RPC: Mapping[int, int] = {
     14: 503,
     16: 401,
 }
-"""HTTP status of a google.rpc.Code (https://cloud.google.com/apis/design/errors#handling_errors)."""
+"""HTTP status of a google.rpc.Code (cloud.google.com/apis/design/errors#handling_errors)."""
 
 _HOPELESS = (400, 401, 403, 404, 501)
 

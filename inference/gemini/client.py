@@ -170,7 +170,7 @@ class GeminiClient:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Map every third-party error of the block to one of ours.
+        """Map every third-party error of the block to our errors.
 
         Raises:
             TransientFault: the same request may succeed.

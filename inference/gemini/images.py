@@ -1,8 +1,8 @@
 """Images in Gemini's requests: inline up to a size limit, as uploaded files beyond it.
 
 A file's name follows from its content and the day, so that another process, or another machine with
-the same key, finds it instead of uploading it again. The service keeps files for 48 hours, so a file
-with today's name lives at least 24 more, enough for a batch job.
+the same key, finds it instead of uploading it again. The service keeps files for 48 hours, so a
+file with today's name lives at least 24 more, enough for a batch job.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Gemini through google-genai as a text model.
 
-The four adjustable safety filters are off: clinical text (doses, self-harm, abuse, anatomy) triggers
-them, and a verdict that a filter swallowed is a hole in the data. What Gemini still blocks has the
-finish reason `blocked` and becomes an abstention.
+The four adjustable safety filters are off: clinical text (doses, self-harm, abuse, anatomy)
+triggers them, and a verdict that a filter swallowed is a hole in the data. What Gemini still blocks
+has the finish reason `blocked` and becomes an abstention.
 """
 
 from __future__ import annotations

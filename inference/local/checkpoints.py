@@ -23,7 +23,7 @@ from traces import ModelRefused
 _FINGERPRINT_LIMIT = 1 << 30
 """Weights up to this many bytes are hashed completely."""
 _STRIDE, _PIECE = 1 << 24, 1 << 16
-"""Of larger ones, a piece of every stride is hashed, in bytes; matrices of 7B models are 30 MB and up."""
+"""Of larger ones, a piece of every stride is hashed; matrices of 7B models have 30 MB and more."""
 _UNBOUNDED = 1 << 30
 """Tokenizers without a length limit report an absurd one; from here on it counts as none."""
 

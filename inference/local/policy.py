@@ -56,7 +56,7 @@ class _TokenizedTrace:
         return max(map(len, self.prefixes))
 
     def shared(self, wanted: Sequence[Wanted], *, seed: int, keep: bool = False) -> SharedTrace:
-        """The input of the engine: one row per continuation, each after its cut of the longest prefix."""
+        """The engine's input: one row per continuation, each after its cut of the longest prefix."""
         whole = self.prefixes[max(one.step_index for one in wanted)]
         key = noise_key(seed, self.trace_id)
         rows = []
@@ -158,9 +158,9 @@ class LocalPolicy:
     ) -> Iterator[TraceContinuations]:
         """Sample exactly these continuations in one batch; yield every trace once.
 
-        Continuation `i` of a step is the one that `continue_traces` samples. A trace is `over_length`
-        by its whole length, so that it abstains under every strategy or under none. Prefilled tokens
-        are cached for the next round, within the budget, until `release`.
+        Continuation `i` of a step is the one that `continue_traces` samples. A trace is
+        `over_length` by its whole length, so that it abstains under every strategy or under none.
+        Prefilled tokens are cached for the next round, within the budget, until `release`.
         """
         # Images are in memory from reading to prefilling, so do not load those of a whole round.
         size = len(asked) if self._local.vision is None else _SORTED_TOGETHER

@@ -1,10 +1,10 @@
 """Attention of many continuations over one copy of their prefix.
 
-A trace is prefilled once. Each continuation (a *row*) sees a cut of that key-value cache followed by
-its own tokens. Nothing is copied: for each trace, the queries of all its rows meet the trace's keys
-in one product, their own tokens are attended separately, and the two softmaxes are combined through
-their log-sums. Any transformers model that takes its attention from `AttentionInterface` works;
-`assert_sharing_works` proves it for a model.
+A trace is prefilled once. Each continuation (a *row*) sees a cut of that key-value cache followed
+by its own tokens. Nothing is copied: for each trace, the queries of all its rows meet the trace's
+keys in one product, their own tokens are attended separately, and the two softmaxes are combined
+through their log-sums. Any transformers model that takes its attention from `AttentionInterface`
+works; `assert_sharing_works` proves it for a model.
 
 Prefilled prefixes are cached for the next round, which then computes only new tokens. A prefix that
 does not fit is not cached, and none is evicted for it: rounds revisit all open traces in turn, so
@@ -65,7 +65,7 @@ class SharedPrefix:
         self.bias = hidden.masked_fill_(~seen, least).view(traces, 1, self.slots, tokens)
 
     def to_grid(self, rows: Tensor) -> Tensor:
-        """Place rows `[rows, ...]` into their cells `[traces * slots, ...]`; empty cells are zero."""
+        """Put rows `[rows, ...]` in their cells `[traces * slots, ...]`; empty cells are zero."""
         if self._full:
             return rows
         cells = len(self.layers[0].keys) * self.slots
@@ -414,7 +414,7 @@ def common_tokens(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _visible(known: Tensor, seen: int, steps: Tensor) -> Tensor:
-    """Bool `[traces, 1, new, seen + new]`: new tokens see the past, earlier new ones, themselves."""
+    """Bool `[traces, 1, new, seen + new]`: a token sees the past, earlier new ones, and itself."""
     past = torch.arange(seen, device=known.device) < known.unsqueeze(1)
     own = steps <= steps.unsqueeze(1)
     rows, new = len(known), len(steps)

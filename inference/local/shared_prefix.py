@@ -2,10 +2,10 @@
 
 Before an engine is used, its logits are compared with the plain model's, for the model at hand.
 
-Beginnings with images are prefilled once per problem by the model's own forward pass, so whatever an
-architecture does with images there (merged features, tokens of an image that see each other, features
-added to deeper layers, positions in rows and columns) is its own code. The text after them sees all
-of it, one position after the other.
+Beginnings with images are prefilled once per problem by the model's own forward pass, so whatever
+an architecture does with images there (merged features, tokens of an image that see each other,
+features added to deeper layers, positions in rows and columns) is its own code. The text after them
+sees all of it, one position after the other.
 """
 
 from __future__ import annotations
@@ -318,7 +318,7 @@ class RowBatch:
     def _write_column(
         self, column: int, logits: Tensor, end_ids: Tensor, stops: StopStrings
     ) -> None:
-        """Choose the next token of every live row, or take it from its tail; note which rows end."""
+        """Choose each live row's next token, or take it from its tail; note which rows end."""
         live = self._live
         tails = self.tail_lengths[live]
         numbers = column - tails
@@ -385,9 +385,9 @@ class WrittenTrace:
     rows: tuple[WrittenRow, ...]
     """One per row, in order."""
     prefilled_tokens: int
-    """Positions computed before any token was chosen: the trace's tokens that were not cached, and all
-    but the last token of each row's tail. Together with the generated tokens these are all positions
-    that went through the model."""
+    """Positions computed before any token was chosen: the trace's tokens that were not cached, and
+    all but the last token of each row's tail. Together with the generated tokens these are all
+    positions that went through the model."""
 
 
 class PrefixEngine:

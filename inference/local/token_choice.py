@@ -1,10 +1,10 @@
 """Choosing tokens: counter-based noise, sampling rules, and stop strings.
 
-The noise is the same for the same (seed, trace, step, continuation, token), wherever it is computed.
-Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns a key and
-a counter into four 32-bit words without any state. The key identifies seed and trace id; the counter
-is (vocabulary block of four tokens, token position, step index, continuation index). So a
-continuation does not depend on what else is in its batch.
+The noise is the same for the same (seed, trace, step, continuation, token), wherever it is
+computed. Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)
+turns a key and a counter into four 32-bit words without any state. The key identifies seed and
+trace id; the counter is (vocabulary block of four tokens, token position, step index, continuation
+index). So a continuation does not depend on what else is in its batch.
 
 >>> import torch
 >>> [hex(int(word)) for word in philox(torch.zeros(2, dtype=torch.int64), [torch.tensor(0)] * 4)]
@@ -70,8 +70,8 @@ def philox(key: Tensor, counter: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tens
 def gumbel(words: Tensor) -> Tensor:
     """Standard Gumbel noise in float32 from uniform 32-bit words (int64 tensor of any shape).
 
-    Always finite, in about [-2.9, 22.9]. The uniform number is read from its small end, where float32
-    has the finest resolution, because that is where improbable tokens win.
+    Always finite, in about [-2.9, 22.9]. The uniform number is read from its small end, where
+    float32 has the finest resolution, because that is where improbable tokens win.
     """
     uniform = words.to(torch.float32).add_(0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)
     return uniform.neg_().log1p_().neg_().log_().neg_()
@@ -155,8 +155,8 @@ def choose_tokens(
         positions: int64 `[rows]`, 0-based number of the token among the row's new tokens.
 
     Returns:
-        The token ids, int64 `[rows]`, and whether the choice was nearly tied, bool `[rows]`: the two
-        best are within `NEAR_TIE`, or the winner is at the edge of the top_k or top_p set.
+        The token ids, int64 `[rows]`, and whether the choice was nearly tied, bool `[rows]`: the
+        two best are within `NEAR_TIE`, or the winner is at the edge of the top_k or top_p set.
     """
     logits = logits.float()
     if rule.temperature == 0:

@@ -1,9 +1,9 @@
 """Conversations with images as image-text models take them: token ids, pixels, and embeddings.
 
-Ids are the processor's own, with its expanded placeholders. Conversations about the same images share
-their beginning, the *head*, up to the last image token. Only the text after it is tokenized again;
-where that is not proven to give the processor's ids, the processor is used every time. This works
-with any processor that transformers has for the model; no code of a checkpoint is run.
+Ids are the processor's own, with its expanded placeholders. Conversations about the same images
+share their beginning, the *head*, up to the last image token. Only the text after it is tokenized
+again; where that is not proven to give the processor's ids, the processor is used every time. This
+works with any processor that transformers has for the model; no code of a checkpoint is run.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class VisionReader:
         return rows if head is None else list(self._after(head, conversations, rows))
 
     def text(self, messages: Sequence[Message]) -> str:
-        """The rendered conversation up to where the assistant continues, one placeholder per image."""
+        """The conversation up to where the assistant continues, with one placeholder per image."""
         open_turn = bool(messages) and messages[-1].role == "assistant"
         written = self._spelled(messages[-1].text) if open_turn else ""
         turns = messages[:-1] if open_turn else messages
@@ -307,8 +307,8 @@ class EmbeddedTokens:
     following: int
     """The position of the next text token, the same on every axis."""
     others: Mapping[str, Any]
-    """Further inputs of the text model that are not None. If there are any, embeddings and positions do
-    not suffice (features added to deeper layers, masks that look ahead)."""
+    """Further inputs of the text model that are not None. If there are any, embeddings and
+    positions do not suffice (features added to deeper layers, masks that look ahead)."""
 
     @property
     def shift(self) -> int:

@@ -124,7 +124,7 @@ def read_body(body: str) -> WireReply:
 
 
 def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """A conversation for /chat/completions; a turn with images is a list of parts, with data URIs."""
+    """A conversation for /chat/completions; a turn with images is a list with data URIs."""
     return [{"role": message.role, "content": _content(message)} for message in messages]
 
 
@@ -190,8 +190,8 @@ def cut_at_stop(text: str | None, stop: Sequence[str]) -> tuple[str | None, bool
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The `response_format` option that asks for JSON of this schema.
 
-    Not strict: OpenAI's strict mode accepts only a subset of JSON schema, and every reply is checked
-    here anyway.
+    Not strict: OpenAI's strict mode accepts only a subset of JSON schema, and every reply is
+    checked here anyway.
     """
     return {
         "type": "json_schema",
@@ -363,8 +363,8 @@ class OpenAIModel:
                 raise
             raise ModelRefused(
                 f"{refusal.what} (asked to continue an assistant turn)",
-                remedy="give the folder of the model's tokenizer with --template, so that the prefix "
-                "can be sent to /completions",
+                remedy="give the model's tokenizer folder with --template, so that the prefix can be "
+                "sent to /completions",
             ) from refusal
 
     def _without_prefix(self, request: GenerationRequest, text: str | None) -> str | None:

@@ -124,7 +124,7 @@ def test_flex_is_asked_for_and_costs_half(server: GeminiServer) -> None:
 
 
 def test_batch_is_refused_before_anything_is_sent(server: GeminiServer) -> None:
-    with pytest.raises(InputError, match='"batch" is not offered'):
+    with pytest.raises(InputError, match='"batch" is not available'):
         model(server, service="batch")
 
 

@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_abstained_from_and_never_cut(
     assert abstention.reason is AbstentionReason.OVER_LENGTH
     assert str(length + 10) in abstention.detail
     assert done["t3"].texts == ()
-    assert run(policy(folder, max_new_tokens=11), [contexts[0]])["t0"].abstention is not None
+    assert run(policy(folder, max_tokens=11), [contexts[0]])["t0"].abstention is not None
 
 
 def test_weights_are_named_by_what_they_hold(tiny_folder: Path, tmp_path: Path) -> None:
@@ -267,5 +267,5 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(tmp_path: Path, kind: str) 
 
 
 def test_a_model_that_is_nowhere_is_refused() -> None:
-    with pytest.raises(ModelRefused, match="no folder"):
+    with pytest.raises(ModelRefused, match="no such folder"):
         policy(Path("no/such/model"))

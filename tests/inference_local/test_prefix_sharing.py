@@ -221,7 +221,7 @@ def test_attention_that_sharing_does_not_cover_is_refused(
         "attn_implementation": ATTENTION,
     }  # fmt: skip
     model = evaluating(Gemma2ForCausalLM(Gemma2Config(**settings)))
-    with pytest.raises(ModelRefused, match="does not cover"):
+    with pytest.raises(ModelRefused, match="does not support"):
         PrefixEngine(model, frozenset())
 
 

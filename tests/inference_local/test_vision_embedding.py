@@ -76,5 +76,5 @@ def test_nothing_of_the_watching_stays() -> None:
 
 
 def test_a_text_model_has_no_text_model_inside() -> None:
-    with pytest.raises(ModelRefused, match="no text model of its own"):
+    with pytest.raises(ModelRefused, match="no separate text model"):
         inner_text_model(tiny_llama(tiny_tokenizer()))
