@@ -164,7 +164,8 @@ class JudgePrompt:
                 "The judge's prompt has wrong placeholders: " + "; ".join(why for _, why in faults),
                 where=f"{where}:{faults[0][0]}",
                 remedy="section 'user' takes {documents} {question} {steps} and optionally "
-                "{step_count}; section 'one step' takes {documents} {question} {steps} {step_number}",
+                "{step_count}; section 'one step' takes {documents} {question} {steps} "
+                "{step_number}",
             )
         bodies = {name: body.strip() for name, (body, _) in sections.items()}
         own_tags = {name.lower() for name in _TAG.findall("\n".join(bodies.values()))}

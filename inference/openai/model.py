@@ -363,8 +363,8 @@ class OpenAIModel:
                 raise
             raise ModelRefused(
                 f"{refusal.what} (asked to continue an assistant turn)",
-                remedy="give the model's tokenizer folder with --template, so that the prefix can be "
-                "sent to /completions",
+                remedy="give the model's tokenizer folder with --template, so that the prefix can "
+                "be sent to /completions",
             ) from refusal
 
     def _without_prefix(self, request: GenerationRequest, text: str | None) -> str | None:
