@@ -22,8 +22,8 @@ from .local.model import LocalModel as LocalModel
 from .local.model import load_local_model as load_local_model
 from .local.policy import LocalPolicy as LocalPolicy
 from .local.policy import LocalSampler as LocalSampler
-from .local.shared_prefix import ContinuationRow as ContinuationRow
 from .local.shared_prefix import PrefixEngine as PrefixEngine
+from .local.shared_prefix import PrefixRow as PrefixRow
 from .local.shared_prefix import SharedTrace as SharedTrace
 from .local.text_model import LocalTextModel as LocalTextModel
 from .local.token_choice import SamplingRule as SamplingRule

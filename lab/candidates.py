@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from inference import (
-    ContinuationRow,
     PrefixEngine,
+    PrefixRow,
     SamplingRule,
     SharedTrace,
     load_local_model,
@@ -52,8 +52,7 @@ def sample_traces(
         key = noise_key(seed, problem.id)
         # The last token of the prompt is fed to each row: its output is the first choice.
         rows = [
-            ContinuationRow(len(ids) - 1, ids[-1:], key, (0, number))
-            for number in range(per_problem)
+            PrefixRow(len(ids) - 1, ids[-1:], key, (0, number)) for number in range(per_problem)
         ]
         asked.append((problem, SharedTrace(ids, tuple(rows))))
     asked.sort(key=lambda pair: len(pair[1].ids))

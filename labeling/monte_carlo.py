@@ -121,7 +121,7 @@ class MonteCarloConfig(Config):
         return Bounds(self.k, self.threshold)
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as the labeler stores it: k, threshold, seed, and what is not default."""
+        """The configuration as stored: k, threshold, seed, and options that are not default."""
         always = {"k", "threshold", "seed"}
         defaults = defaults_of(MonteCarloConfig)
         return {

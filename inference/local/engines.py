@@ -25,9 +25,9 @@ from inference.local.model import LocalModel
 from inference.local.shared_attention import Beginning
 from inference.local.shared_prefix import (
     FAULTS,
-    ContinuationRow,
     ImageHeads,
     PrefixEngine,
+    PrefixRow,
     SharedTrace,
     WrittenRow,
     WrittenTrace,
@@ -95,7 +95,7 @@ class PlainEngine:
     def _row(
         self,
         trace: SharedTrace,
-        row: ContinuationRow,
+        row: PrefixRow,
         rule: SamplingRule,
         *,
         most: int,
@@ -143,7 +143,7 @@ class _Writer:
     def __init__(
         self,
         rule: SamplingRule,
-        row: ContinuationRow,
+        row: PrefixRow,
         *,
         end_ids: frozenset[int],
         stops: StopStrings,

@@ -18,7 +18,7 @@ from inference.images import ProblemImages, unreadable
 from inference.local.engines import engine_for
 from inference.local.model import load_local_model
 from inference.local.shared_attention import common_tokens
-from inference.local.shared_prefix import ContinuationRow, SharedTrace, WrittenTrace
+from inference.local.shared_prefix import PrefixRow, SharedTrace, WrittenTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.local.vision import ImageHead
 from inference.prompting import PolicyConfig, continuation_messages
@@ -56,7 +56,7 @@ class _TokenizedTrace:
         return max(map(len, self.prefixes))
 
     def shared(self, wanted: Sequence[Wanted], *, seed: int, keep: bool = False) -> SharedTrace:
-        """The engine's input: one row per continuation, each after its cut of the longest prefix."""
+        """The engine's input: a row per continuation, each after its cut of the longest prefix."""
         whole = self.prefixes[max(one.step_index for one in wanted)]
         key = noise_key(seed, self.trace_id)
         rows = []
@@ -65,7 +65,7 @@ class _TokenizedTrace:
             # Feed at least the last token to each row: its output is the first choice.
             cut = min(common_tokens(ids, whole), len(ids) - 1)
             rows += [
-                ContinuationRow(cut, ids[cut:], key, (one.step_index, index))
+                PrefixRow(cut, ids[cut:], key, (one.step_index, index))
                 for index in range(one.first, one.first + one.count)
             ]
         return SharedTrace(whole, tuple(rows), self.trace_id if keep else None, self.head)
@@ -260,7 +260,7 @@ class _Prompted:
         """Rows that all continue the whole prompt, of which each is fed the last token."""
         key = noise_key(seed, f"problem\n{self.problem_id}")
         cut = len(self.ids) - 1
-        rows = tuple(ContinuationRow(cut, self.ids[cut:], key, (0, index)) for index in self.wanted)
+        rows = tuple(PrefixRow(cut, self.ids[cut:], key, (0, index)) for index in self.wanted)
         return SharedTrace(self.ids, rows, head=self.head)
 
 

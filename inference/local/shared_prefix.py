@@ -206,7 +206,7 @@ _LIVE_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class ContinuationRow:
+class PrefixRow:
     """One continuation to compute."""
 
     cut: int
@@ -240,7 +240,7 @@ class RowBatch:
         self,
         model: PreTrainedModel,
         prefilled: PrefilledGroup,
-        rows: Sequence[tuple[int, ContinuationRow]],
+        rows: Sequence[tuple[int, PrefixRow]],
         rule: SamplingRule,
         *,
         max_new_tokens: int,
@@ -370,7 +370,7 @@ class SharedTrace:
 
     ids: tuple[int, ...]
     """All of the trace's tokens."""
-    rows: tuple[ContinuationRow, ...]
+    rows: tuple[PrefixRow, ...]
     """The continuations to compute."""
     name: Hashable | None = None
     """Name under which its prefilled tokens are cached until released; None caches nothing."""
@@ -509,7 +509,7 @@ class PrefixEngine:
     def _write(
         self,
         prefilled: PrefilledGroup,
-        rows: Sequence[tuple[int, ContinuationRow]],
+        rows: Sequence[tuple[int, PrefixRow]],
         rule: SamplingRule,
         *,
         max_new_tokens: int,
@@ -522,7 +522,7 @@ class PrefixEngine:
             size = max(1, min(self._cache_tokens // 2 // own, self._most_rows, len(rows) - start))
             some = rows[start : start + size]
 
-            def compute(some: Sequence[tuple[int, ContinuationRow]] = some) -> RowBatch:
+            def compute(some: Sequence[tuple[int, PrefixRow]] = some) -> RowBatch:
                 made = RowBatch(self._model, prefilled, some, rule, max_new_tokens=max_new_tokens)
                 made.run(self._end_ids, stops)
                 return made

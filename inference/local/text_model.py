@@ -10,7 +10,7 @@ from formats.files.images import ImageError
 from inference.images import has_images
 from inference.local.engines import engine_for
 from inference.local.model import load_local_model
-from inference.local.shared_prefix import ContinuationRow, SharedTrace
+from inference.local.shared_prefix import PrefixRow, SharedTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.protocol import GenerationRequest, Message, over_length_reply
 from traces import ModelRefused, ModelReply, ModelUnavailable, Usage
@@ -88,7 +88,7 @@ class LocalTextModel:
             return over_length_reply(self._spec, f"{len(ids)} tokens do not fit in {window}.")
         rule = SamplingRule(request.temperature or 0.0, top_p=request.top_p)
         words = json.dumps([_named(message) for message in request.messages])
-        row = ContinuationRow(
+        row = PrefixRow(
             len(ids) - 1, ids[-1:], noise_key(request.seed or 0, words), (0, request.sample_index)
         )
         with self._lock:

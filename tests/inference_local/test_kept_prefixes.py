@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from inference.local.policy import LocalPolicy
 from inference.local.shared_attention import ATTENTION, PrefixCache, prefill
-from inference.local.shared_prefix import ContinuationRow, PrefixEngine, SharedTrace, WrittenTrace
+from inference.local.shared_prefix import PrefixEngine, PrefixRow, SharedTrace, WrittenTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.prompting import ContinuationPrompt
 from tests.policies import local_policy
@@ -164,9 +164,7 @@ def test_rounds_draw_what_one_call_draws(
 def shared(number: int, length: int, k: int) -> SharedTrace:
     ids = ids_of(number, length)
     key = noise_key(0, f"t{number}")
-    return SharedTrace(
-        ids, tuple(ContinuationRow(length - 1, ids[-1:], key, (0, i)) for i in range(k))
-    )
+    return SharedTrace(ids, tuple(PrefixRow(length - 1, ids[-1:], key, (0, i)) for i in range(k)))
 
 
 def write(

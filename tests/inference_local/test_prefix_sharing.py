@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from inference.local.shared_attention import ATTENTION, PrefixLayer, SharedPrefix, prefill
-from inference.local.shared_prefix import ContinuationRow, PrefixEngine, SharedTrace, WrittenRow
+from inference.local.shared_prefix import PrefixEngine, PrefixRow, SharedTrace, WrittenRow
 from inference.local.token_choice import SamplingRule, noise_key
 from tests.tiny_models import evaluating, tiny_llama, tiny_tokenizer
 from traces.errors import ModelRefused
@@ -65,7 +65,7 @@ def random_traces(
         for step, (cut, tail) in enumerate([(length // 3, 5), (length // 2, 2), (length - 1, 1)]):
             forced = ids[cut : cut + 1] if tail == 1 else [7, 8, 9, 10, 11][:tail]
             rows += [
-                ContinuationRow(cut, tuple(forced), noise_key(0, f"t{number}"), (step, i))
+                PrefixRow(cut, tuple(forced), noise_key(0, f"t{number}"), (step, i))
                 for i in range(k)
             ]
         made.append(SharedTrace(tuple(ids), tuple(rows)))
@@ -164,7 +164,7 @@ def test_near_ties_are_counted(tokenizer: PreTrainedTokenizerFast) -> None:
 def test_a_trace_without_rows_and_a_first_token_work(tokenizer: PreTrainedTokenizerFast) -> None:
     model = llama(tokenizer)
     engine = PrefixEngine(model, frozenset({4}))
-    alone = SharedTrace((9,), (ContinuationRow(0, (9,), (0, 0), (0, 0)),))
+    alone = SharedTrace((9,), (PrefixRow(0, (9,), (0, 0), (0, 0)),))
     [nothing, [one]] = write(engine, tokenizer, [SharedTrace((5, 6), ()), alone])
     assert nothing == []
     model.set_attn_implementation("sdpa")

@@ -8,7 +8,7 @@ import pytest
 
 from inference.local.engines import Engine, PlainEngine, engine_for
 from inference.local.model import LocalModel
-from inference.local.shared_prefix import ContinuationRow, PrefixEngine, SharedTrace
+from inference.local.shared_prefix import PrefixEngine, PrefixRow, SharedTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.local.vision import VisionReader, run_model
 from inference.local.vision_loading import image_ids
@@ -38,7 +38,7 @@ def by_generate(local: LocalModel, reader: VisionReader, turns: tuple[Message, .
 def by_engine(engine: Engine, local: LocalModel, turns: tuple[Message, ...]) -> str:
     [ids], head = local.read([turns])
     trace = SharedTrace(
-        ids, (ContinuationRow(len(ids) - 2, ids[-2:], noise_key(0, ""), (0, 0)),), head=head
+        ids, (PrefixRow(len(ids) - 2, ids[-2:], noise_key(0, ""), (0, 0)),), head=head
     )
     [done] = engine.continue_all(
         [trace], SamplingRule(), max_new_tokens=NEW, stop=(), tokenizer=local.tokenizer

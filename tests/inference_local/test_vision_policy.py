@@ -15,7 +15,7 @@ from inference.local.engines import PlainEngine, engine_for
 from inference.local.model import LocalModel, load_local_model
 from inference.local.policy import LocalPolicy, LocalSampler
 from inference.local.shared_attention import ATTENTION
-from inference.local.shared_prefix import ContinuationRow, PrefixEngine, SharedTrace, WrittenTrace
+from inference.local.shared_prefix import PrefixEngine, PrefixRow, SharedTrace, WrittenTrace
 from inference.local.text_model import LocalTextModel
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.local.vision import inner_text_model, run_model
@@ -251,7 +251,7 @@ def local(request: pytest.FixtureRequest, tmp_path: Path) -> LocalModel:
 def by_engine(engine: Any, local: LocalModel, rule: SamplingRule, **changes: Any) -> list[Any]:
     messages = [Message("user", QUESTION, (shown(0), shown(1))), Message("assistant", STEPS[0])]
     [ids], head = local.read([messages])
-    rows = tuple(ContinuationRow(len(ids) - cut, ids[len(ids) - cut :], noise_key(0, "a"), (cut, n)) for cut in (1, 6) for n in range(2))  # fmt: skip
+    rows = tuple(PrefixRow(len(ids) - cut, ids[len(ids) - cut :], noise_key(0, "a"), (cut, n)) for cut in (1, 6) for n in range(2))  # fmt: skip
     made: Iterator[WrittenTrace] = engine.continue_all(
         [SharedTrace(ids, rows, head=head)],
         rule,
