@@ -18,7 +18,7 @@ from judge import JudgeConfig, RagJudge
 from labeling import ConsensusConfig, MonteCarloConfig, label_traces
 from traces import InputError, LabeledTrace
 heavy = {"torch", "transformers", "openai", "google.genai", "sqlmodel"} & set(sys.modules)
-sys.exit(", ".join(sorted(heavy)))
+sys.exit(", ".join(sorted(heavy)) or 0)
 """
 
 
@@ -43,6 +43,7 @@ def test_a_face_exports_names_that_exist(package: str) -> None:
         assert name in file.read_text(), f"{file} has no {name}"
 
 
+@pytest.mark.slow
 def test_light_names_load_no_heavy_library() -> None:
     run = subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
