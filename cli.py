@@ -22,7 +22,7 @@ from stepgold.api import PIPELINE, Workspace
 from stepgold.config_run import command_defaults
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
-from traces.errors import ToolkitError
+from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 

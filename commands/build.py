@@ -15,7 +15,8 @@ from stepgold.outcome import Outcome
 from stepgold.results import Result
 from stepgold.verbs import run_verb
 from stepgold.workspace import WorkspaceFolder
-from traces.config import Config, Option, declared_options, defaults_of, flag_of, is_path, parts_of
+from traces import Config, defaults_of
+from traces.config import Option, declared_options, flag_of, is_path, parts_of
 
 C = TypeVar("C", bound=Config)
 

@@ -1,24 +1,26 @@
 """Whether a quote really occurs in the passage that it cites. Pure; 5-300 microseconds per pair.
 
-Three ways to match, tried in order: `exact` (a substring after folding), `elided` (every part around
-an ellipsis, in order) and `near` (a rapidfuzz alignment of at least 90, with the same decisive
-tokens in the same order and no differences between words beyond typos). A quote that cuts a number,
-word or comparison in half, or that starts right after the negation or comparator that governs it,
-does not match.
+Three ways to match, tried in order: `exact` (a substring after folding), `elided` (every part
+around an ellipsis, in order) and `near` (a rapidfuzz alignment of at least 90, with the same
+decisive tokens in the same order and no differences between words beyond typos). A quote that cuts
+a number, word or comparison in half, or that starts right after the negation or comparator that
+governs it, does not match.
 
-*Decisive tokens* are numbers, units, comparators and negations. A fuzzy threshold alone accepts every
-changed number and every added "not", because one short word hardly changes the ratio of a long
-quote (measured: 300 of 300 accepted at 90). So a near match must have the same decisive tokens.
+*Decisive tokens* are numbers, units, comparators and negations. A fuzzy threshold alone accepts
+every changed number and every added "not", because one short word hardly changes the ratio of a
+long quote (measured: 300 of 300 accepted at 90). So a near match must have the same decisive
+tokens.
 
 *Folding* normalizes Unicode compatibility forms (NFKC), case, white space, typographic quotes and
 dashes, and removes invisible characters. Two things stay distinct that NFKC would merge: a
 superscript is a power (`10²` is `10^2`, not `102`), and a vulgar fraction is a number of its own
 (`5½` is `5 1/2`, not `51/2`). A folded text remembers where every character came from.
 
-An *ellipsis* may leave out whole sentences. Within a sentence that is partly quoted it may not leave
-out a word that denies or forbids (`do ... crush`, `is ... in pregnancy`), nor a comparison without
-its number (`below ... 40`). Whether such a word governs the quoted ones is not checked: that would
-take a parser, and rejecting a quote costs less than accepting one that says the opposite.
+An *ellipsis* may leave out whole sentences. Within a sentence that is partly quoted it may not
+leave out a word that denies or forbids (`do ... crush`, `is ... in pregnancy`), nor a comparison
+without its number (`below ... 40`). Whether such a word governs the quoted ones is not checked:
+that would take a parser, and rejecting a quote costs less than accepting one that says the
+opposite.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ class _Folding:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._last = " "
-        """The last folded character; initially a space, so that the text does not start with one."""
+        """The last folded character; initially a space, so that the text starts without one."""
         self._starts: list[int] = []
         self._ends: list[int] = []
 
@@ -147,7 +149,7 @@ class _Folding:
 
 
 def _plain_end(text: str, start: int) -> int:
-    """End of the printable ASCII from `start`, excluding a character followed by combining marks."""
+    """End of the printable ASCII from `start`, before a character with combining marks."""
     found = _PLAIN.match(text, start)
     if found is None:
         return start
@@ -231,7 +233,7 @@ class Gaps:
         return _any_within(self._denials, start, end)
 
     def _compared(self, start: int, end: int) -> bool:
-        """Whether a comparison starts here whose other side is kept: "younger than ... the rest"."""
+        """Whether a comparison starts here whose other side is kept: "younger than ... rest"."""
         numbers_before = bisect_left(self._numbers, end)
         number = self._numbers[numbers_before - 1] if numbers_before else 0
         began = bisect_left(self._places, max(start, number))
@@ -380,7 +382,7 @@ def _occurrences(part: str, passage: str, after: int) -> Iterator[tuple[int, int
 
 
 def _starts_clean(passage: str, start: int) -> bool:
-    """Whether a span may start here: cuts no word or number, no negation or comparator before it."""
+    """Whether a span may start here: cuts no word or number, follows no negation or comparator."""
     if start == 0:
         return True
     before = passage[start - 1]

@@ -17,8 +17,18 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from labeling.answers import AnswerChecker, unusable_gold
-from traces import Abstention, Evidence, InputError, Problem, ProblemSamples, SampledText, Trace
-from traces.config import Config, defaults_of, option
+from traces import (
+    Abstention,
+    Config,
+    Evidence,
+    InputError,
+    Problem,
+    ProblemSamples,
+    SampledText,
+    Trace,
+    defaults_of,
+    option,
+)
 
 _HAN_DIGITS = "一二三四五六七八九"
 _HAN_NUMBER = rf"[{_HAN_DIGITS}]?十[{_HAN_DIGITS}]?|[{_HAN_DIGITS}]"

@@ -23,6 +23,7 @@ from labeling.strategies import STRATEGIES, Bounds, TraceProgress, given_up, str
 from traces import (
     Abstention,
     AbstentionReason,
+    Config,
     Continuation,
     InputError,
     LabeledTrace,
@@ -34,8 +35,9 @@ from traces import (
     TraceLabel,
     Verdict,
     abstained,
+    defaults_of,
+    option,
 )
-from traces.config import Config, defaults_of, option
 
 FRONTIER = 256
 """Traces whose continuations are sampled in one round."""
@@ -119,7 +121,7 @@ class MonteCarloConfig(Config):
         return Bounds(self.k, self.threshold)
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as the labeler stores it: k, threshold, seed, and what is not default."""
+        """The configuration as stored: k, threshold, seed, and options that are not default."""
         always = {"k", "threshold", "seed"}
         defaults = defaults_of(MonteCarloConfig)
         return {

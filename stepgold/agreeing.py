@@ -10,8 +10,7 @@ from labeling.consensus import ConsensusConfig
 from stepgold.labeling_run import label_missing, source_of
 from stepgold.options import LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import InputError, Labeler, LabelerKind
-from traces.config import option
+from traces import InputError, Labeler, LabelerKind, option
 
 if TYPE_CHECKING:
     from labeling import LabelerAnalysis

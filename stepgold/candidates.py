@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stepgold.options import BootstrapOptions
 from stepgold.results import INCOMPLETE, OK, NamedFigures, Result
 from stepgold.trials import compared_traces
-from traces import InputError
-from traces.config import StrPath, option
+from traces import InputError, StrPath, option
 
 if TYPE_CHECKING:
     from evaluation.best_of_n import Candidate, Pool

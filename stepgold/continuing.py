@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from labeling.monte_carlo import MonteCarloConfig
+from labeling import MonteCarloConfig
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import LabelStage, evidence_source, label_missing
 from stepgold.models import (
@@ -21,8 +21,7 @@ from stepgold.models import (
 )
 from stepgold.options import ImageFolderOptions, LabelingOptions, SpendingOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import InputError, Labeler, LabelerKind
-from traces.config import defaults_of, option
+from traces import InputError, Labeler, LabelerKind, defaults_of, option
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder

@@ -17,8 +17,8 @@ from stepgold.trials import (
     labeler_thresholds,
     resolve_threshold,
 )
-from traces import InputError
-from traces.config import argument, option
+from traces import InputError, option
+from traces.config import argument
 
 if TYPE_CHECKING:
     from evaluation.disagreements import Disputes

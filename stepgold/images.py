@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note
 from stepgold.workspace import WorkspaceFolder
-from traces.config import StrPath
-from traces.errors import InputError
+from traces import InputError, StrPath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

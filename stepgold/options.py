@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from traces.config import Config, StrPath, option
-from traces.errors import InputError
+from traces import Config, InputError, StrPath, option
 
 
 class DatasetOptions(Config):

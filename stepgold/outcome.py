@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stepgold.results import INCOMPLETE, OK, Result
-from traces.errors import ToolkitError
-from traces.labels import AbstentionReason
+from traces import AbstentionReason, ToolkitError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -20,8 +20,8 @@ from stepgold.trials import (
     known_gold,
     labeler_thresholds,
 )
-from traces import InputError, LabelerKind, TraceLabel
-from traces.config import StrPath, argument, option
+from traces import InputError, LabelerKind, StrPath, TraceLabel, option
+from traces.config import argument
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison

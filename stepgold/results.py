@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labeling.candidates import CandidateRule
+from labeling import CandidateRule
 from stepgold.console import note, progress
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import STOPS
@@ -18,14 +18,14 @@ from stepgold.models import (
     RunTerms,
     dispatcher,
     model_folder,
+    policy_config,
     policy_server,
     tell_slow,
     template_identity,
 )
 from stepgold.options import DatasetOptions, ImageFolderOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import BudgetExhausted, InputError
-from traces.config import StrPath, option
+from traces import BudgetExhausted, InputError, StrPath, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,19 +219,12 @@ def _stored_problems(store: Store, dataset: str) -> list[Asked]:
 
 def _sampler(options: SampleOptions, terms: RunTerms) -> Sampler:
     """The sampler; marked problems go to no hosted model unless that is allowed."""
-    from inference import ContinuationPrompt
-
-    prompt = ContinuationPrompt(system=options.system_turn)
+    config = policy_config(options)
     if options.spec.kind in {"hf", "lab"}:
         from inference import LocalSampler
 
         local = LocalSampler(
-            model_folder(options.spec, "policy"),
-            prompt=prompt,
-            max_new_tokens=options.limit_of_a_text,
-            temperature=options.temperature,
-            with_evidence=options.with_evidence,
-            images=terms.images.loader(),
+            model_folder(options.spec, "policy"), config, images=terms.images.loader()
         )
         tell_slow(options.spec, local.slow_because)
         return local
@@ -240,10 +233,7 @@ def _sampler(options: SampleOptions, terms: RunTerms) -> Sampler:
     marked = () if options.allow_phi else terms.store.marked_problems(options.dataset)
     return ServerSampler(
         dispatcher(policy_server(options), terms),
-        prompt,
-        max_tokens=options.limit_of_a_text,
-        temperature=options.temperature,
-        with_evidence=options.with_evidence,
+        config,
         allow_phi=options.allow_phi,
         images=terms.images.loader(),
         marked=marked,

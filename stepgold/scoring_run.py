@@ -16,8 +16,7 @@ from stepgold.labeling_run import EVIDENCE_KEY, evidence_source, label_missing
 from stepgold.models import model_folder, parse_spec
 from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import InputError, LabeledTrace, Labeler, LabelerKind
-from traces.config import Config, Need, option
+from traces import Config, InputError, LabeledTrace, Labeler, LabelerKind, Need, option
 
 if TYPE_CHECKING:
     from scoring import Scorer

@@ -199,11 +199,11 @@ def open_server_scorer(options: ScoreOptions, closing: ExitStack) -> ServerScore
         PrmError: the checkpoint cannot be read.
         ModelError: the server does not serve the model.
     """
-    from inference.openai.json_calls import JsonServer
+    from inference import JsonClient
     from scoring.engine.fit import Overflow
     from scoring.server.scorer import load_server_scorer
 
-    server = JsonServer(
+    server = JsonClient(
         parse_spec(options.prm).name, base_url=options.base_url, concurrency=options.concurrency
     )
     return load_server_scorer(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgold.options import DatasetOptions
 from stepgold.results import Result
-from traces import StepLabel, Verdict
-from traces.config import option
+from traces import StepLabel, Verdict, option
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder

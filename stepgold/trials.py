@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stepgold.options import BootstrapOptions, DatasetOptions
-from traces import InputError
-from traces.config import Need, option
+from traces import InputError, Need, option
 
 if TYPE_CHECKING:
     from evaluation.evaluated import EvaluatedTrace

@@ -72,14 +72,30 @@ def option(
     needs: Need | None = None,
     style: Style = "option",
 ) -> Any:
-    """Declare a field of a config; see `Option` for the parameters. Without a default it is required."""
-    declared = Option(help, flags, metavar, between, tuple(choices), needs, style)
+    """Declare a field of a config, see `Option`. Without a default it is required."""
+    declared = Option(
+        help=help,
+        flags=flags,
+        metavar=metavar,
+        between=between,
+        choices=tuple(choices),
+        needs=needs,
+        style=style,
+    )
     return field(default=default, metadata={_METADATA: declared})
 
 
 def argument(*, kw_only: Literal[False], help: str, metavar: str, default: Any = MISSING) -> Any:
     """Declare a positional field of a config; type checkers read `kw_only=False` from the call."""
-    declared = Option(help, (), metavar, (None, None), (), None, "argument")
+    declared = Option(
+        help=help,
+        flags=(),
+        metavar=metavar,
+        between=(None, None),
+        choices=(),
+        needs=None,
+        style="argument",
+    )
     return field(default=default, kw_only=kw_only, metadata={_METADATA: declared})
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labeling import MonteCarloConfig
 from labeling.answers import AnswerChecker
-from labeling.monte_carlo import MonteCarloConfig, mc_label
+from labeling.monte_carlo import mc_label
 from traces.labels import Abstention, AbstentionReason, TraceLabel, Verdict, first_error
 from traces.problem import PolicyText, Problem, Trace, TraceContinuations, TraceInContext
 from traces.records import Continuation

@@ -1,6 +1,6 @@
-"""Looks after the jobs of one model: sends them, finds lost ones again, notices stuck ones.
+"""Tracks the batch jobs of one model: packs, sends, polls and cancels them, finds lost ones again.
 
-What it knows of a job stands in the store, so that another process can take over at any moment.
+All it knows about a job is in the store, so that another process can take over at any moment.
 """
 
 from __future__ import annotations
@@ -37,10 +37,9 @@ from traces import (
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A request that waits for its job."""
+    """A request that waits for a job."""
 
     request: GenerationRequest
-    """The request."""
     row: BatchRow
     """Its row in the store."""
     size: int
@@ -48,38 +47,38 @@ class PendingRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What the next job may hold."""
+class JobRoom:
+    """The limits of the next job."""
 
     tokens: int
     """Input tokens."""
     size: int
     """Bytes of the file."""
     requests: int
-    """Requests."""
     usd: float
-    """US dollars at most; infinite without a budget."""
+    """US dollars; infinite without a budget."""
 
 
-def next_wave(pending: Iterable[PendingRequest], room: Room) -> list[PendingRequest]:
-    """The first of `pending` that fit into one job, in their order; the first that does not ends it.
+def next_job(pending: Iterable[PendingRequest], room: JobRoom) -> list[PendingRequest]:
+    """The first requests of `pending` that fit in one job together.
 
-    Filling up with later, smaller ones would let a large request wait for ever.
+    The job is not filled up with later, smaller requests, so that a large one does not wait
+    forever.
     """
-    wave: list[PendingRequest] = []
+    requests: list[PendingRequest] = []
     tokens, size, usd = room.tokens, room.size, room.usd
     for each in pending:
         tokens -= each.row.tokens
         size -= each.size
         usd -= each.row.usd or 0.0
-        if min(tokens, size, usd) < 0 or len(wave) == room.requests:
+        if min(tokens, size, usd) < 0 or len(requests) == room.requests:
             break
-        wave.append(each)
-    return wave
+        requests.append(each)
+    return requests
 
 
 class BatchBudget:
-    """What a run of batch jobs may spend, and what a request costs at most."""
+    """The budget of a run of batch jobs, and the maximum cost of a request."""
 
     def __init__(
         self,
@@ -91,39 +90,39 @@ class BatchBudget:
         """Nothing is spent yet.
 
         Args:
-            limit_usd: most US dollars, or a purse that is shared; None for no limit.
-            model: who answers.
-            today: the day whose prices hold.
+            limit_usd: maximum US dollars, or a shared purse; None for no limit.
+            model: the model that answers.
+            today: the day whose prices apply.
 
         Raises:
-            InputError: a limit for a model without a known price: it could not be kept.
+            InputError: a limit for a model without a known price.
         """
         self._purse = limit_usd if isinstance(limit_usd, Purse) else Purse(limit_usd)
         self._name = ModelSpec.parse(model.spec).name
         self._today = today
         self.input_factor = 1.0
-        """How many tokens the service has counted for one of our estimate, at most; at least 1."""
+        """Largest ratio of the service's token count to our estimate; at least 1."""
         if self._purse.limit_usd is not None and self._most(Usage()) is None:
             raise InputError(
-                f'No price is known for "{model.spec}": a budget cannot be kept.',
-                remedy="leave --budget out, or take a model of the price table",
+                f'No price is known for "{model.spec}", so a budget cannot be enforced.',
+                remedy="leave --budget out, or use a model with a known price",
             )
 
     def row(self, key: str, request: GenerationRequest) -> BatchRow:
-        """The row of a request: its tokens from above, its whole output limit used."""
+        """The row of a request, with upper bounds of its tokens and cost."""
         tokens = input_bound(request)
         counted = math.ceil(tokens * self.input_factor)
         usd = self._most(Usage(input_tokens=counted, output_tokens=request.max_tokens))
-        return BatchRow(key, request_text(request), tokens, usd, request.meta)
+        return BatchRow(key, request_text(request), tokens, usd, meta=request.meta)
 
     def settle(self, row: BatchRow, reply: ModelReply) -> None:
-        """Count a reply that was bought, and take from it how the service counts the input."""
+        """Count a reply that was paid for, and learn how the service counts input."""
         self._purse.spent_usd += (row.usd or 0.0) if reply.usd is None else reply.usd
         counted = reply.usage.input_tokens / max(1, row.tokens)
         self.input_factor = max(self.input_factor, counted)
 
     def left(self, committed_usd: float) -> float:
-        """What is left beside the requests on their way; infinite without a limit."""
+        """What is left after the outstanding requests; infinite without a limit."""
         purse = self._purse
         purse.held_usd[id(self)] = committed_usd
         if purse.limit_usd is None:
@@ -133,41 +132,37 @@ class BatchBudget:
     def exhausted(self) -> BudgetExhausted:
         """The error that ends the run."""
         return BudgetExhausted(
-            f"The next batch job could pass the budget of {self._purse.limit_usd:g} USD "
+            f"The next batch job could exceed the budget of {self._purse.limit_usd:g} USD "
             f"({self._purse.spent_usd:.4f} USD spent).",
-            remedy="run the same command again with a larger --budget: what is done is kept",
+            remedy="run the same command again with a larger --budget; what is done is kept",
         )
 
     def _most(self, usage: Usage) -> float | None:
         return cost(usage, self._name, "batch", on=self._today())
 
 
-# --- Looks after the jobs of one model: sends them, finds lost ones again, notices stuck ones
-
-
 T = TypeVar("T")
 
 RETENTION_S = 72 * 3600.0
-"""The service ends jobs after 48 hours: what is older than this is not on its way any more."""
+"""The service ends jobs after 48 hours, so older ones no longer run."""
 
 OUT_OF_REACH = (ModelUnavailable, QuotaExhausted)
-"""What may pass while jobs run on: no answer, or looks that come too fast for the service."""
+"""Faults of a poll that may pass while jobs run: no answer, or polling too fast."""
 
 
 @dataclass(slots=True)
-class BatchDesk:
-    """The jobs of one model at one service, whichever process sent them. One caller at a time."""
+class JobTracker:
+    """The jobs of one model at one service, of whichever process. One caller at a time."""
 
     service: BatchService
-    """Who runs the jobs."""
+    """Runs the jobs."""
     store: BatchStore
-    """Where they are written down."""
+    """Stores them."""
     limits: BatchLimits
-    """When a job counts as stuck."""
     report: Callable[[str], None] = lambda _: None
-    """Is told what a person may want to know, a line at a time."""
+    """Receives messages for the user, a line at a time."""
     clock: Callable[[], float] = time.time
-    """Unix seconds: jobs outlive processes, so their clock has to."""
+    """Unix seconds, because jobs outlive processes."""
     _thread: LoopThread | None = None
     _missed: int = 0
 
@@ -177,17 +172,17 @@ class BatchDesk:
         return self.service.model.spec
 
     def alive(self) -> list[BatchJob]:
-        """The jobs on their way, oldest first."""
+        """The running jobs, oldest first."""
         return self.store.alive(self.spec)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for a call of the service."""
+        """Run a call of the service and wait for its result."""
         if self._thread is None:
             self._thread = LoopThread()
         return self._thread.submit(coroutine).result()
 
     def close(self, drain_s: float) -> None:
-        """Wait for a call on the wire at most `drain_s` seconds, then release everything."""
+        """Wait at most `drain_s` seconds for a call in flight, then release everything."""
         thread, self._thread = self._thread or LoopThread(), None
         try:
             thread.drain(drain_s)
@@ -196,41 +191,41 @@ class BatchDesk:
             thread.close()
 
     def adopt(self) -> None:
-        """Take over what other processes left behind.
+        """Take over the jobs that other processes left.
 
         Raises:
-            InputError: jobs of this model are on their way at another endpoint.
+            InputError: jobs of this model run at another endpoint.
         """
         for job in self.alive():
             if job.endpoint == self.service.endpoint:
                 continue
             if self.clock() - job.created_at < RETENTION_S:
                 raise InputError(
-                    f'A batch job of "{self.spec}" with {job.outstanding} requests is on its way '
+                    f'A batch job of "{self.spec}" with {job.outstanding} requests is running '
                     f"at {job.endpoint}.",
                     where=job.display_name,
-                    remedy=f"take its results first: --base-url {job.endpoint}",
+                    remedy=f"collect its results first: --base-url {job.endpoint}",
                 )
             self.store.close(job.id, BatchEnding.LOST, at=self.clock())
         self._find([job for job in self.alive() if job.state is BatchState.PREPARED])
         if jobs := self.alive():
             self.report(
-                f"{_amount(jobs)} on their way from an earlier run: their results are taken."
+                f"{_amount(jobs)} still running from an earlier run: collecting their results."
             )
 
-    def send(self, job: BatchJob, wave: Sequence[PendingRequest]) -> None:
-        """Send a job that is written down.
+    def send(self, job: BatchJob, requests: Sequence[PendingRequest]) -> None:
+        """Send a stored job.
 
         Raises:
             NotTaken: the service has no room for it now; it is closed.
             ModelRefused, QuotaExhausted: the service refused it; it is closed.
-            ModelUnavailable: whether it was made is not known; it stays prepared.
+            ModelUnavailable: it is unknown whether it was created; it stays prepared.
         """
         with TemporaryDirectory(prefix="stepgold-") as folder:
             file = Path(folder) / "requests.jsonl"
             try:
                 with file.open("wb") as lines:
-                    for each in wave:
+                    for each in requests:
                         lines.write(self.call(self.service.line(each.row.key, each.request)))
                 remote = self.call(self.service.submit(job.display_name, file))
             except (NotTaken, ModelRefused, QuotaExhausted) as refusal:
@@ -238,13 +233,13 @@ class BatchDesk:
                 self.store.close(job.id, BatchEnding.REFUSED, at=self.clock(), detail=detail)
                 raise
         if self._enter(job, remote):
-            self.report(f"{remote.name}: {len(wave)} requests sent.")
+            self.report(f"{remote.name}: {len(requests)} requests sent.")
 
     def ended(self) -> Iterator[tuple[BatchJob, RemoteJob | None]]:
-        """Look at every job once; yield those that have ended, with None if none knows them.
+        """Poll every job once; yield those that have ended, with None if the service lost it.
 
         Raises:
-            ModelUnavailable, QuotaExhausted: no answer in too many looks in a row.
+            ModelUnavailable, QuotaExhausted: too many polls in a row failed.
         """
         for job in self.alive():
             try:
@@ -264,19 +259,19 @@ class BatchDesk:
                 yield job, replace(remote, ending=BatchEnding.STUCK)
 
     def missed(self, error: ModelUnavailable | QuotaExhausted) -> None:
-        """Note that the service did not answer; jobs run on without us, so this may pass.
+        """Count a poll that failed; jobs run on without us, so this may pass.
 
         Raises:
-            ModelUnavailable, QuotaExhausted: it has not answered for too many looks in a row.
+            ModelUnavailable, QuotaExhausted: too many polls in a row failed.
         """
         self._missed += 1
         if self._missed == 1:
-            self.report(f"{error.what} The batch jobs go on; trying again.")
+            self.report(f"{error.what} The batch jobs keep running; trying again.")
         if self._missed >= self.limits.silent_polls:
             raise error
 
     def _watch(self, job: BatchJob, remote: RemoteJob) -> bool:
-        """Note a sign of life, cancel what shows none; True once a cancelled job is given up."""
+        """Store progress, cancel a job without any; True once a canceled job is given up."""
         now = self.clock()
         if job.cancelled_at is not None:
             return now - job.cancelled_at > self.limits.cancel_s
@@ -289,11 +284,11 @@ class BatchDesk:
             self.call(self.service.cancel(remote.name))
             self.store.cancelling(job.id, at=now)
             hours = (now - (seen_at if stuck else job.created_at)) / 3600
-            self.report(f"{remote.name}: no end in {hours:.1f} h, cancelled.")
+            self.report(f"{remote.name}: not finished after {hours:.1f} h, canceled.")
         return False
 
     def _find(self, prepared: Sequence[BatchJob]) -> None:
-        """Adopt prepared jobs that the service knows by their display name; close the others."""
+        """Take over prepared jobs that the service knows by display name; close the others."""
         if not prepared:
             return
         wanted = {job.display_name for job in prepared}
@@ -304,20 +299,20 @@ class BatchDesk:
                 self.store.close(job.id, BatchEnding.NEVER_SENT, at=self.clock())
                 continue
             self._enter(job, ours[0])
-            for surplus in ours[1:]:  # made twice by a service that answered too late
+            for surplus in ours[1:]:  # created twice by a service that answered too late
                 self.call(self.service.cancel(surplus.name))
 
     def _enter(self, job: BatchJob, remote: RemoteJob) -> bool:
-        """Write down the service's name; a job that another process closed meanwhile must not run."""
+        """Store the service's name; cancel a job that another process closed meanwhile."""
         entered = self.store.submitted(job.id, remote.name, progress="", at=self.clock())
         if not entered:
             self.call(self.service.cancel(remote.name))
         return entered
 
     def still_running(self) -> str | None:
-        """What a person has to know who leaves now; None if nothing is on its way."""
+        """A note on the jobs that are still running; None without any."""
         jobs = self.alive()
-        return f"{_amount(jobs)} go on at the service." if jobs else None
+        return f"{_amount(jobs)} keep running at the service." if jobs else None
 
 
 def _amount(jobs: Sequence[BatchJob]) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
-from inference.cache_argument import kept_in
+from inference.local.checkpoints import cache_keywords
 from tests.tiny_models import evaluating, tiny_llama, tiny_tokenizer
 
 
@@ -26,13 +26,13 @@ class Renamed(nn.Module):
 
 def test_the_signature_says_the_keyword() -> None:
     past = DynamicCache()
-    assert kept_in(OfItsWeights(), past) == {"past_key_values": past, "use_cache": True}
-    assert kept_in(Renamed(), past) == {"cache": past, "use_cache": True}
+    assert cache_keywords(OfItsWeights(), past) == {"past_key_values": past, "use_cache": True}
+    assert cache_keywords(Renamed(), past) == {"cache": past, "use_cache": True}
 
 
 def test_a_model_of_the_installed_transformers_fills_the_cache_without_a_warning() -> None:
     tokenizer: PreTrainedTokenizerFast = tiny_tokenizer()
     model, past = evaluating(tiny_llama(tokenizer)), DynamicCache()
     for length in (3, 1):
-        model(input_ids=torch.ones((1, length), dtype=torch.int64), **kept_in(model, past))
+        model(input_ids=torch.ones((1, length), dtype=torch.int64), **cache_keywords(model, past))
     assert past.get_seq_length() == 4

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inference.openai.json_calls import JsonServer
+from inference.openai.json_client import JsonClient
 from inference.retries import RequestTooLong, RetryPolicy
 from tests.loopback.openai_server import OpenAIServer
 from traces.errors import InputError, ModelRefused, ModelUnavailable
@@ -26,7 +26,7 @@ def client(url: str, *, attempts: int = 3, concurrency: int = 1, **environ: str)
         waits.append(seconds)
 
     policy = RetryPolicy(attempts=attempts)
-    with JsonServer(
+    with JsonClient(
         "m", base_url=url, concurrency=concurrency, retry=policy, sleep=sleep, environ=environ
     ) as server:
         yield server, waits
@@ -62,7 +62,8 @@ def test_what_is_no_json_is_named_when_all_attempts_are_used_up() -> None:
         first, second = server.run(calls(2))
         assert isinstance(first[1], ModelUnavailable)
         assert (
-            'the reply to /score is no JSON object ("<html><body>Please log in")' in first[1].what
+            'the reply to /score is not a JSON object ("<html><body>Please log in")'
+            in first[1].what
         )
         assert second[1]["model"] == "stub-2026"
 
@@ -128,7 +129,7 @@ def test_nobody_there() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with client(url, attempts=2) as (server, waits):
-        with pytest.raises(ModelUnavailable, match="no reply in 2 attempts: connection fault"):
+        with pytest.raises(ModelUnavailable, match="no reply in 2 attempts: connection failed"):
             server.get("/v1/models")
         assert len(waits) == 1
 
@@ -152,13 +153,13 @@ def test_the_key_goes_into_the_header_and_nowhere_else() -> None:
 )
 def test_an_address_is_needed_and_looked_at(url: str | None, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        JsonServer("m", base_url=url, environ={})
+        JsonClient("m", base_url=url, environ={})
 
 
 def test_the_root_lies_above_v1() -> None:
     for url, root in (("http://h:1/v1/", "http://h:1"), ("https://h/prm", "https://h/prm")):
-        with JsonServer("m", base_url=url, environ={}) as server:
+        with JsonClient("m", base_url=url, environ={}) as server:
             assert server.root == root
             assert server.hosted
-    with JsonServer("m", environ={"OPENAI_BASE_URL": "http://127.0.0.1:8/v1"}) as server:
+    with JsonClient("m", environ={"OPENAI_BASE_URL": "http://127.0.0.1:8/v1"}) as server:
         assert (server.root, server.hosted) == ("http://127.0.0.1:8", False)

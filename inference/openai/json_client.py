@@ -1,7 +1,7 @@
-"""A server that answers JSON to JSON, whatever it is about: bounded retries, pacing, many calls at once.
+"""A client of servers that answer JSON with JSON: bounded retries, pacing, many calls at once.
 
-For what is no text generation (PRM scores): the replies are read at once and not kept, as asking again
-costs no money. Faults are told apart as for all other services, see `inference.retries`.
+It is for calls that are not text generation (PRM scores). Replies are not recorded, because asking
+again costs no money. Faults are classified as for all other services, see `inference.retries`.
 """
 
 from __future__ import annotations
@@ -40,49 +40,49 @@ from traces import InputError, ModelUnavailable
 T = TypeVar("T")
 JsonObject = dict[str, Any]
 Answer = JsonObject | ModelUnavailable | RequestTooLong
-"""A reply, or why this one call has none."""
+"""A reply, or the error of this call."""
 DEFAULT_CONCURRENCY = 16
 _AHEAD = 2
-"""Calls drawn for each one on the wire."""
+"""Calls read ahead per call in flight."""
 _DRAIN_S = 15.0
-"""Seconds that calls on the wire get to arrive when the run has to stop."""
+"""Seconds that calls in flight get to finish when the run has to stop."""
 
 
-class _Wire(Generic[T]):
-    """The calls on the wire. Used by one thread; they land from another."""
+class _Calls(Generic[T]):
+    """The calls in flight. Used by one thread; they finish in another."""
 
     def __init__(self) -> None:
-        self._flying: set[Future[JsonObject]] = set()
-        self._landed: queue.SimpleQueue[tuple[T, Future[JsonObject]]] = queue.SimpleQueue()
+        self._calls: set[Future[JsonObject]] = set()
+        self._finished: queue.SimpleQueue[tuple[T, Future[JsonObject]]] = queue.SimpleQueue()
 
     @property
     def size(self) -> int:
-        """Calls that wait for an answer, or to be looked at."""
-        return len(self._flying)
+        """Calls that wait for an answer, or to be processed."""
+        return len(self._calls)
 
-    def launch(self, known_by: T, future: Future[JsonObject]) -> None:
-        """Watch a call that was just started."""
-        self._flying.add(future)
-        future.add_done_callback(lambda done: self._landed.put((known_by, done)))
+    def add(self, known_by: T, future: Future[JsonObject]) -> None:
+        """Add a call that was just started."""
+        self._calls.add(future)
+        future.add_done_callback(lambda done: self._finished.put((known_by, done)))
 
-    def land(self, patience_s: float | None) -> tuple[T, JsonObject | BaseException] | None:
-        """Wait for the next one to end; None if there is none, or if it takes too long."""
-        if not self._flying:
+    def wait(self, patience_s: float | None) -> tuple[T, JsonObject | BaseException] | None:
+        """Wait for the next call to finish; None if there is none, or it takes too long."""
+        if not self._calls:
             return None
         try:
-            known_by, done = self._landed.get(timeout=patience_s)
+            known_by, done = self._finished.get(timeout=patience_s)
         except queue.Empty:
             return None
-        self._flying.discard(done)
+        self._calls.discard(done)
         return known_by, done.exception() or done.result()
 
-    def cut(self) -> None:
-        """Give up what is still on the wire."""
-        for future in self._flying:
+    def cancel(self) -> None:
+        """Cancel the calls in flight."""
+        for future in self._calls:
             future.cancel()
 
 
-class JsonServer:
+class JsonClient:
     """Calls to one server; a context manager. One caller at a time."""
 
     def __init__(
@@ -102,8 +102,8 @@ class JsonServer:
             base_url: the server, with or without `/v1`; None reads OPENAI_BASE_URL.
             concurrency: requests in flight at once; None for 16.
             retry: bounds of the retries; None for the defaults.
-            sleep: how to wait between attempts.
-            environ: where base URL and key (OPENAI_API_KEY, sent if there is one) are looked up.
+            sleep: waits between attempts.
+            environ: environment variables with base URL and key (OPENAI_API_KEY, sent if set).
 
         Raises:
             InputError: no base URL, or one that cannot be used.
@@ -112,13 +112,12 @@ class JsonServer:
         if not given:
             raise InputError(
                 f'There is no server for "openai:{model}".',
-                remedy=f"name it with --base-url, or set {OPENAI_BASE_URL_VARIABLE}",
+                remedy=f"give it with --base-url, or set {OPENAI_BASE_URL_VARIABLE}",
             )
         named = "--base-url" if base_url else OPENAI_BASE_URL_VARIABLE
         self.root = checked_base_url(given, named_by=named).removesuffix("/v1")
-        """The address below which all routes lie, without a trailing slash."""
+        """The URL prefix of all routes, without a trailing slash."""
         self.model = model
-        """The model's name."""
         key = environ.get(OPENAI_KEY_VARIABLE, "").strip()
         self._subject = Subject(self.spec, OPENAI_KEY_VARIABLE, key)
         policy = retry or RetryPolicy()
@@ -144,17 +143,17 @@ class JsonServer:
 
     @property
     def retries(self) -> int:
-        """Attempts after a first one, so far."""
+        """Retries so far."""
         return self._retrier.retries
 
-    def __enter__(self) -> JsonServer:
+    def __enter__(self) -> JsonClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Cancel what is on the wire, release connections and the background thread."""
+        """Cancel calls in flight, release connections and the background thread."""
         thread, self._thread = self._thread or LoopThread(), None
         try:
             thread.submit(self._http.aclose()).result()
@@ -171,26 +170,28 @@ class JsonServer:
         return self._started().submit(self._call("GET", path, None)).result()
 
     def run(self, calls: Iterable[tuple[T, str, Mapping[str, Any]]]) -> Iterator[tuple[T, Answer]]:
-        """Send calls, some at once; yield each with its answer, in any order.
+        """Send calls concurrently; yield each with its answer, in any order.
 
         Args:
-            calls: what a call is known by, its path and its body; drawn as places become free.
+            calls: (identifier, path, body) of each call; read as slots become free.
 
         Raises:
-            ModelRefused, QuotaExhausted: the first such answer, when what was on the wire has arrived and
-                was yielded; nothing more is drawn then.
-            ModelUnavailable: as many calls in a row as are in flight at once had no answer: the server
-                is gone.
+            ModelRefused, QuotaExhausted: the first such answer, once the calls in flight have
+                finished and were yielded; no further calls are read.
+            ModelUnavailable: more consecutive calls than are in flight at once had no answer, so
+                the server is gone.
         """
-        drawn, wire = iter(calls), _Wire[T]()
+        rest, calls_in_flight = iter(calls), _Calls[T]()
         fatal: BaseException | None = None
         unanswered = 0
         try:
             while True:
-                room = _AHEAD * self._pace.limit - wire.size if fatal is None else 0
-                for known_by, path, body in islice(drawn, max(0, room)):
-                    wire.launch(known_by, self._started().submit(self._call("POST", path, body)))
-                ended = wire.land(None if fatal is None else _DRAIN_S)
+                room = _AHEAD * self._pace.limit - calls_in_flight.size if fatal is None else 0
+                for known_by, path, body in islice(rest, max(0, room)):
+                    calls_in_flight.add(
+                        known_by, self._started().submit(self._call("POST", path, body))
+                    )
+                ended = calls_in_flight.wait(None if fatal is None else _DRAIN_S)
                 if ended is None:
                     break
                 known_by, outcome = ended
@@ -206,7 +207,7 @@ class JsonServer:
             if fatal is not None:
                 raise fatal
         finally:
-            wire.cut()
+            calls_in_flight.cancel()
 
     def _started(self) -> LoopThread:
         if self._thread is None:
@@ -222,24 +223,24 @@ class JsonServer:
         return await self._retrier.run(attempt, subject=self.spec)
 
     async def _attempt(self, method: str, path: str, body: Mapping[str, Any] | None) -> JsonObject:
-        """One exchange; every fault of the wire is translated here."""
+        """One exchange; every network error is mapped here."""
         try:
             reply = await self._http.request(method, f"{self.root}{path}", json=body)
         except httpx2.TimeoutException as error:
-            raise TransientFault("time-out while waiting for the reply") from error
+            raise TransientFault("timeout while waiting for the reply") from error
         except (httpx2.HTTPError, OSError) as error:
-            raise TransientFault(f"connection fault: {error or type(error).__name__}") from error
+            raise TransientFault(f"connection failed: {error or type(error).__name__}") from error
         read = _object(reply.text)
         if reply.status_code != 200:
             raise exception_for(_fault(reply, read, path), self._subject)
         if read is None:
             start = " ".join(reply.text[:60].split())
-            raise TransientFault(f'the reply to {path} is no JSON object ("{start}")')
+            raise TransientFault(f'the reply to {path} is not a JSON object ("{start}")')
         return read
 
 
 def _object(text: str) -> JsonObject | None:
-    """The body as a JSON object; None if it is none."""
+    """The body as a JSON object; None if it is not one."""
     try:
         read = json.loads(text)
     except json.JSONDecodeError:
