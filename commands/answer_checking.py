@@ -41,7 +41,7 @@ def checker_factory(
 
     if answer_judge is None:
         return AnswerChecker.for_problem
-    from labeling.answer_judge import AnswerJudge
+    from labeling.answers import AnswerJudge
 
     model = text_model(parse_spec(answer_judge))
     runner = dispatcher(model, store, closing, budget_usd=purse, truth=truth)

@@ -1,0 +1,199 @@
+"""Reading a named answer as one of given options, or as yes, no or maybe."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from string import ascii_uppercase
+
+from labeling.answers import languages
+
+WORDS = ("yes", "no", "maybe")
+"""Answers that are words (PubMedQA)."""
+_LETTER = re.compile(
+    r"(?P<said>(?:the\s+)?(?:(?:correct|best|right)\s+)?(?:option|choice|letter|answer)\s+(?:is\s+)?|选项\s*|選項\s*|選択肢\s*|보기\s*)?"
+    r"(?P<open>[(\[{]\s*)?(?P<letter>[A-Za-z])(?P<close>\s*[)\]}])?(?![A-Za-z0-9_'’])(?P<rest>.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+_SECOND_LETTER = re.compile(
+    r"\s*(?:and|or|&|/|,|와|과|및|또는|和|或|、|と|または)\s*[(\[]?([A-Z])[)\]]?(?![A-Za-z0-9_])"
+)
+_OPTION_NUMBER = re.compile(
+    r"(?:option|choice|number|no\.?|#)\s*\(?(\d{1,2})\)?(?![\w.,%/])", re.IGNORECASE
+)
+_LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|rm|mbox|textit)\s*\{([^{}]*)\}")
+_ARTICLES = re.compile(r"^(?:the|a|an|to)\s+", re.IGNORECASE)
+_EDGE = " \t\n.,;:!?*_\"'“”‘’$"
+
+
+class NoOption(Exception):
+    """The text does name an answer, and it is none of the options, or several of them."""
+
+
+def plain(text: str) -> str:
+    """The text for comparison: NFKC, one case, single spaces, no edge punctuation or LaTeX text."""
+    unwrapped = _LATEX_TEXT.sub(r"\1", text) if "\\" in text else text
+    if not unwrapped.isascii():
+        unwrapped = unicodedata.normalize("NFKC", unwrapped)
+    return " ".join(unwrapped.casefold().strip(_EDGE).split())
+
+
+@lru_cache(maxsize=2048)
+def _plain_options(options: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(plain(option) for option in options)
+
+
+def option_letter(gold: str, options: Sequence[str]) -> str | None:
+    """The letter of a gold answer: a letter (`B`, `(B)`), a mark (`②`, `2번`) or an option's text."""
+    letters = ascii_uppercase[: len(options)]
+    bare = plain(gold).strip("()[]. ").upper()
+    same = [
+        letter
+        for letter, text in zip(letters, _plain_options(tuple(options)), strict=False)
+        if text == plain(gold)
+    ]
+    if len(bare) == 1 and bare in letters:
+        return bare
+    if same:
+        return same[0] if len(same) == 1 else None
+    marked = languages.option_index(gold)
+    if marked is not None and not marked[1].strip(" .") and marked[0] < len(letters):
+        return letters[marked[0]]
+    lettered = _LETTER.fullmatch(gold.strip())
+    if lettered is not None and lettered["letter"].upper() in letters:
+        letter = lettered["letter"].upper()
+        text = plain(lettered["rest"])  # "B. a beta blocker"
+        if text and text == _plain_options(tuple(options))[letters.index(letter)]:
+            return letter
+    return None
+
+
+def read_letter(
+    named: str, options: Sequence[str], *, boxed: bool, foreign: bool = False
+) -> str | None:
+    """The option that a mention names, as its letter; None if it names nothing we can read.
+
+    An article is no letter ("the answer is a diuretic"), and neither is a letter beyond the
+    options. The text of an option stands for its letter; the longest that fits counts.
+
+    Args:
+        named: what was named, from the mention's start.
+        options: the texts of the options, A first.
+        boxed: whether it is the content of a box, where a bare lower-case letter is a letter.
+        foreign: whether it was announced in Korean, Chinese or Japanese, where a bare number is
+            an option unless it is the text of one.
+
+    Raises:
+        NoOption: a letter that is no option, or two of them.
+    """
+    letters = ascii_uppercase[: len(options)]
+    dressed = _LATEX_TEXT.sub(r"\1", named) if "\\" in named else named
+    if not dressed.isascii():
+        marked = _marked(dressed, letters, options)
+        if marked is not None:
+            return marked
+        dressed = unicodedata.normalize("NFKC", dressed)
+    text = dressed.strip(" \t*_$\"'“”‘’`")
+    found = _LETTER.match(text)
+    certain = (found is not None and bool(found["open"] or found["close"])) or (
+        len(text) == 1 and text.isupper() and text != "A" and text != "I"
+    )  # fmt: skip
+    by_text = None if certain else _read_text(text, letters, options)
+    if found is None or not _is_letter(found, boxed=boxed, foreign=foreign):
+        return by_text or _numbered(text, letters, options, foreign=foreign)
+    letter = found["letter"].upper()
+    rest = found["rest"]
+    if by_text is not None and not (found["open"] or found["close"]) and letter in "AI":
+        return by_text
+    second = _SECOND_LETTER.match(rest)
+    if letter not in letters or (second is not None and second[1] in letters):
+        raise NoOption(named[:200])
+    return letter
+
+
+def _marked(text: str, letters: str, options: Sequence[str]) -> str | None:
+    """The option of a mark such as `②` or `2번`; None if there is none."""
+    marked = languages.option_index(text.strip(" \t*_$\"'“”‘’`"))
+    if marked is None:
+        return None
+    index, rest = marked
+    second = languages.option_index(rest.lstrip(" ,、·와과및和或と/&"))
+    if index >= len(letters) or (
+        second is not None and second[0] != index and second[0] < len(letters)
+    ):
+        raise NoOption(text[:200])
+    return letters[index]
+
+
+def _numbered(text: str, letters: str, options: Sequence[str], *, foreign: bool) -> str | None:
+    """`option 2`, and a bare `2` where numbers are marks; never where an option is a number."""
+    found = _OPTION_NUMBER.match(text)
+    if found is None and foreign and re.fullmatch(r"\(?\d{1,2}\)?", text):
+        if not any(char.isdigit() for option in options for char in option):
+            found = re.fullmatch(r"\(?(\d{1,2})\)?", text)
+    if found is None:
+        return None
+    index = int(found[1]) - 1
+    if not 0 <= index < len(letters):
+        raise NoOption(text[:200])
+    return letters[index]
+
+
+def read_word(named: str, words: Sequence[str] = WORDS) -> str | None:
+    """The word (`yes`, `no`, `maybe`) that a mention begins with, in lower case; else None."""
+    bare = _LATEX_TEXT.sub(r"\1", named)
+    if not bare.isascii():
+        return languages.yes_no_maybe(bare)
+    first = re.match(r"[\W_]*([^\W\d_]+)(?:\s*(?:/|\bor\b)\s*([^\W\d_]+))?", bare)
+    word = first[1].casefold() if first else ""
+    undecided = first is not None and (first[2] or "").casefold() in words
+    return word if word in words and not undecided else None
+
+
+def _is_letter(found: re.Match[str], *, boxed: bool, foreign: bool) -> bool:
+    """Whether the single letter stands for an option and is no article or pronoun."""
+    if found["said"] or found["open"] or found["close"]:
+        return True
+    rest = found["rest"].lstrip("*_ \t\"'")
+    if not rest or (boxed and not rest[0].isalpha()):
+        return True
+    if foreign and not rest[0].isascii():
+        return True
+    if not found["rest"][:1].isspace():
+        return not found["rest"].startswith(("-", "=", "+", "^", "/"))
+    if found["letter"] == "A" or found["letter"].isupper():
+        shouted = found["rest"].isupper() and len(rest) > 3
+        return found["letter"] not in "AI" or not (shouted or found["letter"] == "I")
+    return False
+
+
+def _read_text(named: str, letters: str, options: Sequence[str]) -> str | None:
+    """The letter of the longest option whose text the mention begins with."""
+    texts = _plain_options(tuple(options))
+    whole = plain(named)
+    without = plain(_ARTICLES.sub("", named.strip()))
+    for candidate in (whole,) if without == whole else (whole, without):
+        fitting = [
+            (len(text), letter)
+            for letter, text in zip(letters, texts, strict=False)
+            if text and _begins_with(candidate, text)
+        ]
+        if fitting:
+            most = max(fitting)[0]
+            longest = [letter for length, letter in fitting if length == most]
+            if len(longest) == 1:
+                return longest[0]
+    return None
+
+
+def _begins_with(text: str, start: str) -> bool:
+    """Whether the text begins with the words of `start`, no word or number cut."""
+    if not text.startswith(start):
+        return False
+    rest = text[len(start) :]
+    if not rest:
+        return True
+    cut = rest[0].isalnum() and (rest[0].isascii() or start[-1].isascii() is rest[0].isascii())
+    return not (cut or re.match(r"[./%^-]\S|%|\s?[-–]\s?\d|\s(?:or|and|to)\s", rest))

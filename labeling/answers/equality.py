@@ -1,0 +1,729 @@
+"""Whether two readings of answers say the same: one rule for each kind, never a guess.
+
+Numbers are compared exactly; only where one is a decimal, a relative tolerance allows for its
+rounding. What the rules cannot decide is None, neither right nor wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import permutations
+
+from labeling.answers.grammar.evaluation import (
+    NotExact,
+    approximate,
+    exact,
+    exact_points,
+    points,
+    whole_points,
+)
+from labeling.answers.grammar.expressions import CONSTANTS, Expr, number
+from labeling.answers.grammar.reader import (
+    Answer,
+    Clock,
+    Equation,
+    Group,
+    Matrix,
+    Named,
+    Range,
+    Ratio,
+    Relation,
+    Union,
+    Value,
+)
+from labeling.answers.grammar.units import Unit, unit_named
+
+TOLERANCE = 1e-6
+"""Relative difference up to which a decimal is another value's rounding."""
+_CLOSE = 1e-9
+"""Relative difference up to which two values of double precision may be one."""
+_MAX_MATCHED = 24
+"""Elements of an unordered list that are matched one by one."""
+
+Confirm = Callable[[Expr, Expr], bool | None]
+"""Whether two expressions that agree at many points are equal; None if nobody can say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equality:
+    """The rules with their tolerance and their symbolic back end."""
+
+    confirm: Confirm
+    """Asked only where expressions that are not rational agree numerically."""
+    tolerance: float = TOLERANCE
+    """Relative, for decimals."""
+
+    def same(self, gold: Sequence[Answer], answer: Sequence[Answer]) -> bool | None:
+        """Whether some reading of the one says what some reading of the other says."""
+        decisions = [self.equal(one, other) for one in gold for other in answer]
+        if True in decisions:
+            return True
+        return None if None in decisions else False
+
+    def equal(self, gold: Answer, answer: Answer) -> bool | None:
+        """Whether two readings say the same; None if that is undecided."""
+        if gold == answer:
+            return self._stable(gold)
+        if isinstance(gold, Named) or isinstance(answer, Named):
+            return self._named(gold, answer)
+        gold, answer = _spread(gold), _spread(answer)
+        if isinstance(gold, Value) and isinstance(answer, Value):
+            return self._values(gold, answer)
+        if isinstance(gold, Equation) and isinstance(answer, Equation):
+            return self._equations(gold, answer)
+        if isinstance(gold, Group) and isinstance(answer, Group):
+            return self._groups(gold, answer)
+        return self._others(gold, answer)
+
+    def _stable(self, answer: Answer) -> bool | None:
+        """True, unless a number in it is too large to be compared with anything."""
+        if isinstance(answer, Value) and not answer.expr.symbols - CONSTANTS:
+            return True if _valued(answer.expr) else None
+        return True
+
+    # Names -------------------------------------------------------------------------------------
+
+    def _named(self, gold: Answer, answer: Answer) -> bool | None:
+        if isinstance(gold, Named) and isinstance(answer, Named):
+            if gold.name != answer.name:
+                swapped = self._sides_swapped(gold, answer)
+                if swapped:
+                    return True
+                decided = self.equal(gold.value, answer.value)
+                # `f(x) = ..` and `y = ..` may be one function under two names.
+                alike = (
+                    "(" in gold.name
+                    or "(" in answer.name
+                    or len(gold.name) > 2
+                    or len(answer.name) > 2
+                )
+                return False if decided is False or not alike else None
+            return self.equal(gold.value, answer.value)
+        if isinstance(gold, Named):
+            as_equation = _as_equation(gold)
+            if isinstance(answer, Equation) and as_equation is not None:
+                return self._equations(as_equation, answer)
+            if isinstance(answer, Relation):
+                return self._others(gold, answer)
+            return self.equal(gold.value, answer)
+        if not isinstance(answer, Named):
+            return None
+        as_equation = _as_equation(answer)
+        if isinstance(gold, Equation) and as_equation is not None:
+            return self._equations(gold, as_equation)
+        if isinstance(gold, Relation):
+            return self._others(gold, answer)
+        return self.equal(gold, answer.value)
+
+    def _sides_swapped(self, gold: Named, answer: Named) -> bool:
+        """`x = y` and `y = x`; `y = 2x` and `x = y/2`: one equation solved for two names."""
+        one, other = _as_equation(gold), _as_equation(answer)
+        if one is None or other is None:
+            return False
+        names = (one.left.symbols | one.right.symbols) - CONSTANTS
+        return len(names) > 1 and self._equations(one, other) is True
+
+    # Scalars -----------------------------------------------------------------------------------
+
+    def _values(self, gold: Value, answer: Value) -> bool | None:
+        gold, answer = _unit_symbol(gold, answer), _unit_symbol(answer, gold)
+        if gold.unit is not None and answer.unit is not None:
+            return self._quantities(gold, answer)
+        decided = self.expressions(gold.expr, answer.expr)
+        if decided is not True:
+            share = self.expressions(_as_share(gold), _as_share(answer))
+            decided = share if share is True else decided
+        if decided is True and (gold.noun or gold.unit) and (answer.noun or answer.unit):
+            return (
+                True
+                if gold.noun == answer.noun and gold.unit == answer.unit
+                else _same_noun(gold, answer)
+            )
+        return decided
+
+    def _quantities(self, gold: Value, answer: Value) -> bool | None:
+        one, other = gold.unit, answer.unit
+        if one is None or other is None or not one.same_dimension(other):
+            if {one, other} & {unit_named("C"), unit_named("degree")}:
+                return None  # "37 C" may be degrees Celsius, and so may "37 degrees"
+            return False
+        nouns = True if not (gold.noun and answer.noun) else _same_noun(gold, answer)
+        decided = self.expressions(_in_base(gold.expr, one), _in_base(answer.expr, other))
+        return nouns if decided is True else decided
+
+    def expressions(self, gold: Expr, answer: Expr) -> bool | None:
+        """Whether two scalars are equal."""
+        if gold.op == answer.op == "num":
+            return self._numbers(gold, answer)
+        if "based" in {gold.op, answer.op}:
+            return _based(gold, answer)
+        names = tuple(sorted((gold.symbols | answer.symbols) - CONSTANTS))
+        if gold == answer:
+            return True if names or _valued(gold) else None
+        rounded = gold.rounded or answer.rounded
+        try:
+            pairs = [
+                (exact(gold, at), exact(answer, at))
+                for at in (exact_points(names) if names else ({},))
+            ]
+        except NotExact:
+            return self._complex(gold, answer, names, rounded=rounded)
+        if all(one == other for one, other in pairs):
+            return True
+        return rounded and all(self._near(one, other) for one, other in pairs)
+
+    def _numbers(self, gold: Expr, answer: Expr) -> bool:
+        if gold.value == answer.value:
+            return True
+        return (gold.decimal or answer.decimal) and self._near(gold.value, answer.value)
+
+    def _near(self, gold: Fraction, answer: Fraction) -> bool:
+        return abs(gold - answer) <= Fraction(self.tolerance) * abs(gold)
+
+    def _complex(
+        self, gold: Expr, answer: Expr, names: tuple[str, ...], *, rounded: bool
+    ) -> bool | None:
+        """Compare at points; what agrees everywhere is confirmed symbolically."""
+        limit = self.tolerance if rounded else _CLOSE
+        agreed = _agreement(gold, answer, points(names) if names else ({},), limit)
+        if agreed is None:
+            return None
+        if not agreed:
+            whole = names and _agreement(gold, answer, whole_points(names), limit)
+            return None if whole else False
+        if rounded:
+            return True
+        if names and not _agreement(gold, answer, points(names, signed=True), limit):
+            return None  # equal for positive values alone, as |x| and x are
+        return self.confirm(gold, answer)
+
+    # Equations -------------------------------------------------------------------------------
+
+    def _equations(self, gold: Equation, answer: Equation) -> bool | None:
+        """Equal up to a nonzero constant factor, or with the same numerators."""
+        one, other = _difference(gold), _difference(answer)
+        names = tuple(sorted((one.symbols | other.symbols) - CONSTANTS))
+        if one.symbols - CONSTANTS != other.symbols - CONSTANTS:
+            return False
+        try:
+            values = [(exact(one, at), exact(other, at)) for at in exact_points(names)]
+        except NotExact:
+            return self._proportional(one, other, names)
+        if any(b == 0 for _, b in values):
+            return None
+        ratios = {a / b for a, b in values}
+        if len(ratios) == 1 and 0 not in ratios:
+            return True
+        if one.rounded or other.rounded:
+            first = values[0][0] / values[0][1]
+            return all(self._near(a, b * first) for a, b in values)
+        return self._same_roots(one, other, names)
+
+    def _proportional(self, one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
+        values = [(approximate(one, at), approximate(other, at)) for at in points(names)]
+        if any(a is None or not b for a, b in values):
+            return None
+        ratios = [a / b for a, b in values if a is not None and b]
+        rounded = one.rounded or other.rounded
+        limit = self.tolerance if rounded else _CLOSE
+        if (
+            all(abs(ratio - ratios[0]) <= limit * abs(ratios[0]) for ratio in ratios)
+            and abs(ratios[0]) > _CLOSE
+        ):
+            return True
+        return self._same_roots(one, other, names)
+
+    def _same_roots(self, one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
+        """Whether two functions vanish together; only ever True for equations in one unknown solved alike."""
+        for name in names:
+            for at in points(names, count=4):
+                for a, b in ((one, other), (other, one)):
+                    root = _root_of(a, name, at)
+                    if root is None:
+                        continue
+                    value = approximate(b, {**at, name: root})
+                    near = approximate(b, {**at, name: root * (1 + 1e-3) + 1e-3})
+                    if (
+                        value is not None
+                        and near is not None
+                        and abs(value) > 1e-5 * max(abs(near), 1e-12)
+                    ):
+                        return False
+        return None if len(names) == 1 else _numerators(one, other, names)
+
+    # Groups --------------------------------------------------------------------------------------
+
+    def _groups(self, gold: Group, answer: Group) -> bool | None:
+        if gold.opening == "" and answer.opening == "":
+            return self._unordered(gold.items, answer.items)
+        brackets = {gold.opening + gold.closing, answer.opening + answer.closing}
+        if "" in brackets or "{}" in brackets:
+            if brackets <= {"", "{}"}:
+                one = self._distinct(gold) if gold.opening else gold.items
+                other = self._distinct(answer) if answer.opening else answer.items
+                return self._unordered(one, other)
+            if "" in brackets:
+                ordered = self._ordered(_values_of(gold), _values_of(answer))
+                return None if ordered and "[]" in brackets and len(gold.items) == 2 else ordered
+            return (
+                False
+                if len(gold.items) != len(answer.items)
+                else self._ordered_unlike(gold, answer)
+            )
+        if len(brackets) > 1 and brackets - {"<>", "()"}:
+            ordered = self._ordered(gold.items, answer.items)
+            return False if ordered is not None else None
+        return self._ordered(gold.items, answer.items)
+
+    def _ordered_unlike(self, gold: Group, answer: Group) -> bool | None:
+        """A set compared with a tuple: never equal, and undecided where the elements are."""
+        return None if self._ordered(gold.items, answer.items) is not False else False
+
+    def _distinct(self, group: Group) -> tuple[Answer, ...]:
+        kept: list[Answer] = []
+        for item in group.items:
+            if not any(self.equal(item, one) is True for one in kept):
+                kept.append(item)
+        return tuple(kept)
+
+    def _ordered(self, gold: Sequence[Answer], answer: Sequence[Answer]) -> bool | None:
+        if len(gold) != len(answer):
+            return False
+        return _all(self.equal(one, other) for one, other in zip(gold, answer, strict=True))
+
+    def _unordered(self, gold: Sequence[Answer], answer: Sequence[Answer]) -> bool | None:
+        """Every element has its own counterpart."""
+        gold, answer = _shared_units(gold), _shared_units(answer)
+        if len(gold) != len(answer):
+            return False
+        if len(gold) > _MAX_MATCHED:
+            return self._ordered(gold, answer) or None
+        table = [[self.equal(one, other) for other in answer] for one in gold]
+        if _matched(table, lambda cell: cell is True):
+            return True
+        return None if _matched(table, lambda cell: cell is not False) else False
+
+    # Other kinds -------------------------------------------------------------------------------
+
+    def _others(self, gold: Answer, answer: Answer) -> bool | None:
+        for one, other in ((gold, answer), (answer, gold)):
+            sets = _as_set(one), _as_set(other)
+            if isinstance(one, Relation | Union) and sets[0] is not None and sets[1] is not None:
+                return self._sets(sets[0], sets[1])
+        if type(gold) is type(answer):
+            return self._alike(gold, answer)
+        if isinstance(gold, Matrix) or isinstance(answer, Matrix):
+            return self._as_vectors(gold, answer)
+        if isinstance(gold, Ratio) or isinstance(answer, Ratio):
+            return self._as_quotients(gold, answer)
+        if isinstance(gold, Equation) or isinstance(answer, Equation):
+            other = answer if isinstance(gold, Equation) else gold
+            return False if isinstance(other, Value) and isinstance(gold, Equation) else None
+        single = [
+            side for side in (gold, answer) if isinstance(side, Group) and len(side.items) == 1
+        ]
+        if len(single) == 1 and isinstance(gold if single[0] is answer else answer, Value):
+            other = answer if single[0] is gold else gold
+            return self.equal(single[0].items[0], other)
+        either = answer if isinstance(answer, Group) else gold
+        if isinstance(either, Group) and either.alternatives:
+            return None
+        return False
+
+    def _alike(self, gold: Answer, answer: Answer) -> bool | None:
+        if isinstance(gold, Matrix) and isinstance(answer, Matrix):
+            if [len(row) for row in gold.rows] != [len(row) for row in answer.rows]:
+                return False
+            if gold.determinant != answer.determinant:
+                return None
+            return _all(self._ordered(a, b) for a, b in zip(gold.rows, answer.rows, strict=True))
+        if isinstance(gold, Ratio) and isinstance(answer, Ratio):
+            return self._ratios(gold, answer)
+        if isinstance(gold, Clock) and isinstance(answer, Clock):
+            same = (gold.hour, gold.minute) == (answer.hour, answer.minute)
+            halves = {gold.half, answer.half}
+            if "" in halves and not same:
+                late = {
+                    (one.hour % 12 + 12 * (one.half == "p"), one.minute)
+                    for one in (gold, answer)
+                    if one.half
+                }
+                plain = {(one.hour, one.minute) for one in (gold, answer) if not one.half}
+                return bool(late) and late == plain
+            return same and (len(halves) == 1 or "" in halves)
+        if isinstance(gold, Relation) and isinstance(answer, Relation):
+            return self._relations(gold, answer)
+        if isinstance(gold, Range) and isinstance(answer, Range):
+            return self._ranges(gold, answer)
+        if isinstance(gold, Union) and isinstance(answer, Union):
+            if gold.operator != answer.operator:
+                return None
+            match = self._ordered if gold.operator == "setminus" else self._unordered
+            return match(gold.items, answer.items)
+        return None
+
+    def _ranges(self, gold: Range, answer: Range) -> bool | None:
+        pairs = ((gold.low, answer.low), (gold.high, answer.high))
+        return _all(
+            self._values(Value(one, gold.unit), Value(other, answer.unit)) for one, other in pairs
+        )
+
+    def _ratios(self, gold: Ratio, answer: Ratio) -> bool | None:
+        if len(gold.parts) != len(answer.parts):
+            return False
+        first, *others = zip(gold.parts, answer.parts, strict=True)
+        return _all(
+            self.expressions(Expr("mul", (one, first[1])), Expr("mul", (other, first[0])))
+            for one, other in others
+        )
+
+    def _as_quotients(self, gold: Answer, answer: Answer) -> bool | None:
+        sides = []
+        for side in (gold, answer):
+            if isinstance(side, Ratio) and len(side.parts) == 2:
+                sides.append(Value(Expr("div", side.parts)))
+            elif isinstance(side, Value):
+                sides.append(side)
+        return self._values(sides[0], sides[1]) if len(sides) == 2 else False
+
+    def _as_vectors(self, gold: Answer, answer: Answer) -> bool | None:
+        """A matrix of one row or column and a tuple."""
+        entries = []
+        for side in (gold, answer):
+            if isinstance(side, Group) and side.opening in {"(", "<", "["}:
+                entries.append(side.items)
+            elif isinstance(side, Matrix) and all(len(row) == 1 for row in side.rows):
+                entries.append(tuple(row[0] for row in side.rows))
+            elif isinstance(side, Matrix) and len(side.rows) == 1:
+                entries.append(side.rows[0])
+        return self._ordered(entries[0], entries[1]) if len(entries) == 2 else False
+
+    def _relations(self, gold: Relation, answer: Relation) -> bool | None:
+        """Inequalities: in the same direction between the same sides, or the same up to a factor."""
+        gold, answer = _rising(gold), _rising(answer)
+        if "equiv" in gold.operators or "equiv" in answer.operators:
+            return _all(
+                self._expressions_or_missing(a, b)
+                for a, b in zip(gold.sides, answer.sides, strict=False)
+            )
+        if gold.operators == answer.operators:
+            pairs = list(zip(gold.sides, answer.sides, strict=True))
+            decided = _all(self._side(a, b, gold.unit, answer.unit) for a, b in pairs)
+            if decided is not False or len(gold.operators) > 1:
+                return decided
+        if len(gold.operators) == len(answer.operators) == 1 and None not in (
+            *gold.sides,
+            *answer.sides,
+        ):
+            return self._scaled(gold, answer)
+        return False
+
+    def _expressions_or_missing(self, gold: Expr | None, answer: Expr | None) -> bool | None:
+        return True if gold is None or answer is None else self.expressions(gold, answer)
+
+    def _side(
+        self, gold: Expr | None, answer: Expr | None, one: Unit | None, other: Unit | None
+    ) -> bool | None:
+        if gold is None or answer is None:
+            return True
+        if gold.symbols - CONSTANTS or answer.symbols - CONSTANTS:
+            return self.expressions(gold, answer)
+        return self._values(Value(gold, one), Value(answer, other))
+
+    def _scaled(self, gold: Relation, answer: Relation) -> bool | None:
+        """`x - 1 > 0` and `2x > 2`: the differences have a positive constant ratio."""
+        if (gold.operators[0] in {"<=", ">="}) != (answer.operators[0] in {"<=", ">="}):
+            return False
+        one, other = _gap(gold), _gap(answer)
+        names = tuple(sorted((one.symbols | other.symbols) - CONSTANTS))
+        values = [(approximate(one, at), approximate(other, at)) for at in points(names)]
+        if any(a is None or not b for a, b in values):
+            return None
+        ratios = [a / b for a, b in values if a is not None and b]
+        constant = all(abs(ratio - ratios[0]) <= _CLOSE * abs(ratios[0]) for ratio in ratios)
+        if constant and gold.operators[0] == "!=":
+            return True
+        return constant and ratios[0].real > 0 and abs(ratios[0].imag) < _CLOSE
+
+    def _sets(self, gold: list[_Piece], answer: list[_Piece]) -> bool | None:
+        """Unions of intervals, piece by piece."""
+        if len(gold) != len(answer):
+            return False if all(_valued_piece(piece) for piece in [*gold, *answer]) else None
+        decided: bool | None = False
+        for order in permutations(answer) if len(answer) <= 4 else (tuple(answer),):
+            found = _all(self._pieces(a, b) for a, b in zip(gold, order, strict=True))
+            if found is True:
+                return True
+            decided = None if found is None else decided
+        return decided
+
+    def _pieces(self, gold: _Piece, answer: _Piece) -> bool | None:
+        if gold[2:] != answer[2:]:
+            return False
+        return _all(self.expressions(a, b) for a, b in ((gold[0], answer[0]), (gold[1], answer[1])))
+
+
+# Pieces of the real line -------------------------------------------------------------------------
+
+_Piece = tuple[Expr, Expr, bool, bool]
+"""Low end, high end, and whether each of them belongs to it."""
+_INFINITY = Expr("sym", name="infty")
+
+
+def _as_set(answer: Answer) -> list[_Piece] | None:
+    """An answer as intervals of the real line; None if it is none."""
+    if isinstance(answer, Named):
+        return _as_set(answer.value)
+    if isinstance(answer, Relation):
+        return _relation_set(_rising(answer))
+    if isinstance(answer, Union):
+        return _union_set(answer)
+    if isinstance(answer, Group) and answer.opening in {"", "{"} and answer.items:
+        if all(isinstance(item, Relation) for item in answer.items) and (
+            answer.alternatives or not answer.opening
+        ):
+            pieces = [_as_set(item) for item in answer.items]
+            return None if None in pieces else [each for some in pieces for each in some or []]
+        return None
+    if isinstance(answer, Group) and len(answer.items) == 2 and answer.opening in {"(", "["}:
+        low, high = answer.items
+        if isinstance(low, Value) and isinstance(high, Value) and answer.closing in {")", "]"}:
+            return [(low.expr, high.expr, answer.opening == "[", answer.closing == "]")]
+    if (
+        isinstance(answer, Value)
+        and answer.expr.op == "sym"
+        and answer.expr.name in {"mathbb(R)", "R"}
+    ):
+        return [(Expr("neg", (_INFINITY,)), _INFINITY, False, False)]
+    return None
+
+
+def _relation_set(relation: Relation) -> list[_Piece] | None:
+    sides, operators = relation.sides, relation.operators
+    if None in sides or any(operator not in {"<", "<="} for operator in operators):
+        return None
+    exprs = [side for side in sides if side is not None]
+    if len(exprs) == 3 and exprs[1].op == "sym":
+        return [(exprs[0], exprs[2], operators[0] == "<=", operators[1] == "<=")]
+    if len(exprs) == 2 and exprs[0].op == "sym" and exprs[0].name not in CONSTANTS | {"infty"}:
+        return [(Expr("neg", (_INFINITY,)), exprs[1], False, operators[0] == "<=")]
+    if len(exprs) == 2 and exprs[1].op == "sym" and exprs[1].name not in CONSTANTS | {"infty"}:
+        return [(exprs[0], _INFINITY, operators[0] == "<=", False)]
+    return None
+
+
+def _union_set(union: Union) -> list[_Piece] | None:
+    if union.operator == "setminus" and len(union.items) == 2:
+        whole, taken = union.items
+        [piece, *more] = _as_set(whole) or [None]
+        holes = taken.items if isinstance(taken, Group) and taken.opening == "{" else ()
+        if piece is None or more or len(holes) != 1 or not isinstance(holes[0], Value):
+            return None
+        hole = holes[0].expr
+        return [(piece[0], hole, piece[2], False), (hole, piece[1], False, piece[3])]
+    if union.operator != "cup":
+        return None
+    pieces: list[_Piece] = []
+    for item in union.items:
+        some = _as_set(item)
+        if some is None:
+            return None
+        pieces += some
+    return pieces
+
+
+def _valued_piece(piece: _Piece) -> bool:
+    return not (piece[0].symbols | piece[1].symbols) - CONSTANTS - {"infty"}
+
+
+def _rising(relation: Relation) -> Relation:
+    """The relation with < and <= in place of > and >=."""
+    turned = {">": "<", ">=": "<="}
+    if all(operator in turned for operator in relation.operators) and None not in relation.sides:
+        operators = tuple(turned[operator] for operator in reversed(relation.operators))
+        return Relation(tuple(reversed(relation.sides)), operators, relation.unit)
+    return relation
+
+
+def _gap(relation: Relation) -> Expr:
+    left, right = (side or number(0) for side in relation.sides)
+    return Expr("add", (left, Expr("neg", (right,))))
+
+
+# Expressions -----------------------------------------------------------------------------------
+
+
+def _all(decisions: object) -> bool | None:
+    """False if one is, else None if one is undecided."""
+    seen = list(decisions)  # type: ignore[call-overload]
+    return False if False in seen else None if None in seen else True
+
+
+def _matched(table: list[list[bool | None]], allowed: Callable[[bool | None], bool]) -> bool:
+    """Whether rows and columns can be paired through allowed cells (augmenting paths)."""
+    of_column: dict[int, int] = {}
+
+    def find(row: int, seen: set[int]) -> bool:
+        for column, cell in enumerate(table[row]):
+            if column in seen or not allowed(cell):
+                continue
+            seen.add(column)
+            if column not in of_column or find(of_column[column], seen):
+                of_column[column] = row
+                return True
+        return False
+
+    return all(find(row, set()) for row in range(len(table)))
+
+
+def _spread(answer: Answer) -> Answer:
+    r"""`1 \pm \sqrt{3}` as its two values; everything else as it is."""
+    if isinstance(answer, Value) and answer.expr.op == "pm":
+        base, part = answer.expr.args
+        both = (Expr("add", (base, part)), Expr("add", (base, Expr("neg", (part,)))))
+        return Group("", "", tuple(Value(expr, answer.unit, answer.noun) for expr in both))
+    if (
+        isinstance(answer, Group)
+        and not answer.opening
+        and any(isinstance(item, Value) and item.expr.op == "pm" for item in answer.items)
+    ):
+        items: list[Answer] = []
+        for item in answer.items:
+            spread = _spread(item)
+            items += spread.items if isinstance(spread, Group) and not spread.opening else [spread]
+        return Group("", "", tuple(items), answer.alternatives)
+    return answer
+
+
+def _valued(expr: Expr) -> bool:
+    """Whether a number can be computed at all."""
+    if expr.op in {"num", "based"} or any(node.op == "pm" for node in expr.walk()):
+        return True
+    try:
+        exact(expr)
+    except NotExact:
+        return approximate(expr) is not None or any(node.op == "sym" for node in expr.walk())
+    return True
+
+
+def _agreement(
+    gold: Expr, answer: Expr, at: Sequence[dict[str, complex]], limit: float
+) -> bool | None:
+    """Whether the values agree at all points where both have one; None if there is no such point."""
+    seen = False
+    for point in at:
+        one, other = approximate(gold, point), approximate(answer, point)
+        if one is None or other is None:
+            if (one is None) != (other is None) and not point:
+                return None
+            continue
+        seen = True
+        if abs(one - other) > limit * max(abs(one), abs(other)):
+            return False
+    return True if seen else None
+
+
+def _as_equation(named: Named) -> Equation | None:
+    """A named scalar as an equation; None where the name is no plain variable."""
+    if (
+        isinstance(named.value, Value)
+        and not named.value.unit
+        and named.name.isalnum()
+        and len(named.name) == 1
+    ):
+        return Equation(Expr("sym", name=named.name), named.value.expr)
+    return None
+
+
+def _difference(equation: Equation) -> Expr:
+    return Expr("add", (equation.left, Expr("neg", (equation.right,))))
+
+
+def _root_of(expr: Expr, name: str, at: dict[str, complex]) -> complex | None:
+    """A value of one variable at which an expression vanishes, by the secant method."""
+    for start in (at[name], at[name] * 3 - 2.2, complex(-1.7, 0.9)):
+        a, b = start, start + 0.1
+        fa, fb = approximate(expr, {**at, name: a}), approximate(expr, {**at, name: b})
+        for _ in range(60):
+            if fa is None or fb is None or fa == fb:
+                break
+            a, b, fa = b, b - fb * (b - a) / (fb - fa), fb
+            if abs(b) > 1e8:
+                break
+            fb = approximate(expr, {**at, name: b})
+            if fb is not None and abs(b - a) < 1e-12 * max(1.0, abs(b)) and abs(fb) < 1e-9:
+                return b
+    return None
+
+
+def _numerators(one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
+    """True where roots were found for some variable and all of them are shared."""
+    found = [
+        _root_of(expr, name, at)
+        for expr in (one, other)
+        for name in names
+        for at in points(names, count=4)
+    ]
+    return True if sum(root is not None for root in found) >= 4 else None
+
+
+def _based(gold: Expr, answer: Expr) -> bool | None:
+    """Numbers in a base: by their digits where only one side names it."""
+    if gold.op == answer.op:
+        return exact(gold) == exact(answer)
+    digits = [side.args[0].value if side.op == "based" else side.value for side in (gold, answer)]
+    if any(side.op not in {"based", "num"} for side in (gold, answer)):
+        return None
+    return digits[0] == digits[1]
+
+
+def _in_base(expr: Expr, unit: Unit) -> Expr:
+    scaled = expr if unit.factor == 1 else _times(expr, unit.factor)
+    return scaled if not unit.offset else Expr("add", (scaled, number(unit.offset)))
+
+
+def _times(expr: Expr, factor: Fraction) -> Expr:
+    if expr.op == "num":
+        return number(expr.value * factor, decimal=expr.decimal)
+    return Expr("mul", (expr, number(factor)))
+
+
+def _as_share(value: Value) -> Expr:
+    is_percent = value.unit is not None and value.unit.above == (("percent", 1),)
+    return _times(value.expr, Fraction(1, 100)) if is_percent else value.expr
+
+
+def _unit_symbol(value: Value, other: Value) -> Value:
+    """`5m` as five meters, where the other side has a unit and this one a letter for it."""
+    if value.unit is not None or other.unit is None or value.expr.op != "mul":
+        return value
+    factor, last = value.expr.args
+    unit = unit_named(last.name) if last.op == "sym" else None
+    if unit is None or not unit.same_dimension(other.unit):
+        return value
+    return Value(factor, unit, value.noun)
+
+
+def _same_noun(gold: Value, answer: Value) -> bool | None:
+    """Whether both count the same; other words for it are undecided."""
+    one, other = gold.noun.removesuffix("s"), answer.noun.removesuffix("s")
+    if one == other or not one or not other:
+        return True if gold.unit == answer.unit or (gold.unit and answer.unit) else None
+    return None
+
+
+def _shared_units(items: Sequence[Answer]) -> Sequence[Answer]:
+    """`3, 5 cm`: the unit of the last element is that of all."""
+    last = items[-1] if items else None
+    values = [item for item in items if isinstance(item, Value)]
+    if isinstance(last, Value) and last.unit and len(values) == len(items):
+        if all(value.unit is None and not value.noun for value in values[:-1]):
+            return [Value(value.expr, last.unit, last.noun) for value in values]
+    return items
+
+
+def _values_of(group: Group) -> tuple[Answer, ...]:
+    """The elements, without the names they are given."""
+    return tuple(item.value if isinstance(item, Named) else item for item in group.items)

@@ -1,0 +1,866 @@
+"""The grammar of answers: what a text says as a whole, or that it is unread.
+
+    answer    := list | union | relation | group | matrix | clock | ratio | range | value
+    list      := answer (("," | ";" | "and" | "or") answer)+
+    relation  := expression (("=" | "<" | "<=" | ...) expression)+, "at most" value, name "in" answer
+    group     := "(" list ")" | "[" list ")" | "{" list "}" | ...
+    value     := ["$"] expression [multiplier] [unit] [noun]
+
+A text may have several readings (`100,200` is a number and a list); all of them are returned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+
+from labeling.answers.grammar.expressions import CONSTANTS, FUNCTIONS, Expr, Parser, number
+from labeling.answers.grammar.tokens import Token, Unread, cleaned, tokenize
+from labeling.answers.grammar.units import Unit, product, raised, unit_named
+
+MAX_CHARACTERS = 2000
+"""A longer text is prose and unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A scalar with what it counts."""
+
+    expr: Expr
+    unit: Unit | None = None
+    noun: str = ""
+    """Words after the number that are no unit we know: `apples`, `twice daily`."""
+    start: int = field(default=0, compare=False)
+    """Offset in the prepared text where the number begins."""
+    end: int = field(default=-1, compare=False)
+    """Offset in the prepared text where number and unit end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A value with the name it is given (`x = 5`, `f(x) = x + 1`, `x \\in [1, 2]`)."""
+
+    name: str
+    value: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """Two expressions that are equal, the left one being more than a name."""
+
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A chain of inequalities; the expressions stand between the operators."""
+
+    sides: tuple[Expr | None, ...]
+    """None in front of "at most 5"."""
+    operators: tuple[str, ...]
+    """<, <=, >, >=, !=, equiv."""
+    unit: Unit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Several answers with or without brackets around them."""
+
+    opening: str
+    """( [ { or < ; empty without brackets."""
+    closing: str
+    items: tuple[Answer, ...]
+    alternatives: bool = False
+    """Whether they are joined by "or"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """A union of sets, or a set without another."""
+
+    operator: str
+    """cup, cap or setminus."""
+    items: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rows of answers."""
+
+    rows: tuple[tuple[Answer, ...], ...]
+    determinant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A time of day."""
+
+    hour: int
+    minute: int
+    half: str
+    """a, p, or empty where it is not said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """`a : b : c`."""
+
+    parts: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """From one number to another, with a unit."""
+
+    low: Expr
+    high: Expr
+    unit: Unit | None = None
+
+
+Answer = Value | Named | Equation | Relation | Group | Union | Matrix | Clock | Ratio | Range
+
+_RELATIONS = {
+    "=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "le": "<=", "leq": "<=",
+    "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "lt": "<", "gt": ">", "ne": "!=", "neq": "!=",
+    "approx": "~", "~=": "~", "equiv": "equiv", "in": "in", "sim": "~",
+}  # fmt: skip
+_OPEN = frozenset({"(", "[", "{", "lfloor", "lceil", "langle", "begin"})
+_CLOSE = frozenset({")", "]", "}", "rfloor", "rceil", "rangle", "end"})
+_LEAD = re.compile(
+    r"^(?:approximately|approx\.?|about|around|roughly|exactly|only|simply|just|nearly|equal\s+to|equals|"
+    r"given\s+by|(?:a|the)\s+(?:grand\s+)?total\s+of|a\s+(?:single\s+)?dose\s+of|the\s+(?:set|interval|value|number|"
+    r"point|pair|ordered\s+pair|function|equation|matrix|vector|ratio|tuple|expression|list|numbers|values)(?:\s+of)?|"
+    r"약|大约|约|約|およそ|\\approx|[≈~=:])\s*(?=\S)",
+    re.IGNORECASE,
+)
+_BOUNDS = (
+    (re.compile(r"^(?:at\s+most|no\s+more\s+than|not\s+more\s+than|up\s+to|maximum\s+of)\s+(?=\S)", re.I), "<="),
+    (re.compile(r"^(?:at\s+least|no\s+less\s+than|not\s+less\s+than|minimum\s+of)\s+(?=\S)", re.I), ">="),
+    (re.compile(r"^(?:less|fewer|smaller|lower)\s+than\s+(?=\S)|^(?:under|below)\s+(?=\S)", re.I), "<"),
+    (re.compile(r"^(?:more|greater|larger|higher)\s+than\s+(?=\S)|^(?:over|above)\s+(?=\S)", re.I), ">"),
+)  # fmt: skip
+_NEGATIVE = re.compile(r"^(?:negative|minus)\s+(?=[\d.]|[a-z]+\b)", re.IGNORECASE)
+_DIGIT_WORDS = "zero one two three four five six seven eight nine ten eleven twelve"
+NUMBER_WORDS = tuple(_DIGIT_WORDS.split())
+_NUMBER_WORD = re.compile(
+    rf"^({'|'.join(NUMBER_WORDS)})\b(?![\s-]+(?:of|hundred)\b|-)", re.IGNORECASE
+)
+_MULTIPLIERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+                "hundred": 100, "score": 20}  # fmt: skip
+_CHANGING = """
+plus minus times over per to or and not less more than half third quarter thirds halves quarters
+fourths squared cubed factorial divided multiplied by modulo mod root power if unless except without
+nor between either neither negative hundredths tenths e i pi percent versus vs below above
+"""
+_DANGER = (
+    frozenset(_CHANGING.split()) | FUNCTIONS | frozenset(NUMBER_WORDS) | _MULTIPLIERS.keys()
+) - {"det", "sign", "max", "min"}
+"""Words after a number that may change it: with one of these the rest is no noun."""
+_MAX_NOUN = 8
+_CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?\s*([ap])\.?\s*m\.?", re.IGNORECASE)
+_BARE_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)")
+_RANGE = re.compile(r"(?<=[\w\x03)}])\s*(?:-|~|\bto\b)\s*(?=[$\d.\\])", re.IGNORECASE)
+_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+")
+
+
+@lru_cache(maxsize=4096)
+def read(text: str) -> tuple[Answer, ...]:
+    """Every reading of a text as a whole, the likeliest first.
+
+    Raises:
+        Unread: there is none; the message says what was left over.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise Unread("too long")
+    if text.isdigit() and text.isascii():
+        return (
+            (Value(number(int(text)), end=len(text)),) if len(text) < 400 else _unread("too long")
+        )
+    clean = prepared(text)
+    clock = _clock(clean)
+    if clock is not None:
+        return clock
+    found: list[Answer] = []
+    reasons: list[str] = []
+    for way in (_bounded, _whole, _ranged, _grouped_list):
+        try:
+            one = way(clean)
+        except (Unread, ZeroDivisionError, ValueError, RecursionError) as fault:
+            reasons.append(str(fault))
+            continue
+        found += [each for each in one if each not in found]
+        if way is _bounded:
+            break
+    if not found:
+        raise Unread(reasons[1] if len(reasons) > 1 else "; ".join(reasons))
+    return tuple(found)
+
+
+def prepared(text: str) -> str:
+    """The cleaned text without a lead-in ("approximately"), its number words as digits."""
+    clean = cleaned(text)
+    while (lead := _LEAD.match(clean)) is not None:
+        clean = clean[lead.end() :]
+    if _NEGATIVE.match(clean):
+        clean = "-" + _NEGATIVE.sub("", clean)
+    sign, bare = ("-", clean[1:]) if clean.startswith("-") else ("", clean)
+    word = _NUMBER_WORD.match(bare)
+    if word is not None:
+        clean = f"{sign}{NUMBER_WORDS.index(word[1].lower())}{bare[word.end() :]}"
+    return clean
+
+
+def _unread(why: str) -> tuple[Answer, ...]:
+    raise Unread(why)
+
+
+# Ways to read a text -----------------------------------------------------------------------------
+
+
+def _bounded(clean: str) -> list[Answer]:
+    for pattern, operator in _BOUNDS:
+        found = pattern.match(clean)
+        if found is not None:
+            [value, *_] = _whole(clean[found.end() :])
+            if isinstance(value, Value):
+                return [Relation((None, value.expr), (operator,), value.unit)]
+    raise Unread("no bound")
+
+
+def _whole(clean: str) -> list[Answer]:
+    return _answers(tokenize(clean))
+
+
+def _answers(tokens: Sequence[Token]) -> list[Answer]:
+    """The readings of tokens as one answer, where `1/2x` may give two."""
+    first, loose = _answer(tokens, tight=False)
+    if not loose:
+        return [first]
+    return [first, _answer(tokens, tight=True)[0]]
+
+
+def _ranged(clean: str) -> list[Answer]:
+    """`5-10 mg`, `10 to 20`."""
+    parts = _RANGE.split(clean)
+    if len(parts) != 2:
+        raise Unread("no range")
+    low, high = (_answers(tokenize(part))[0] for part in parts)
+    if not (isinstance(low, Value) and isinstance(high, Value)) or low.noun:
+        raise Unread("no range")
+    smaller, larger = _plain(low.expr), _plain(high.expr)
+    if smaller is None or larger is None or not 0 <= smaller < larger:
+        raise Unread("no range")
+    if low.unit is not None and high.unit is not None and low.unit != high.unit:
+        raise Unread("no range")
+    return [Range(low.expr, high.expr, high.unit or low.unit)]
+
+
+def _plain(expr: Expr) -> Fraction | None:
+    return expr.value if expr.op == "num" else None
+
+
+def _grouped_list(clean: str) -> list[Answer]:
+    """`100,200,300` as three numbers."""
+    if not _GROUPED.fullmatch(clean):
+        raise Unread("no list")
+    return [Group("", "", tuple(Value(number(int(part))) for part in clean.split(",")))]
+
+
+def _clock(clean: str) -> tuple[Answer, ...] | None:
+    flat = clean.replace("\x02", " ").replace("\x03", " ").strip().rstrip(".") + "."
+    found = _CLOCK.fullmatch(flat.rstrip(".")) or _CLOCK.fullmatch(flat)
+    if found is not None and 1 <= int(found[1]) <= 12:
+        return (Clock(int(found[1]), int(found[2] or 0), found[3].lower()),)
+    bare = _BARE_CLOCK.fullmatch(flat.rstrip("."))
+    if bare is not None:
+        parts = (number(int(bare[1])), number(int(bare[2])))
+        return (Clock(int(bare[1]), int(bare[2]), ""), Ratio(parts))
+    return None
+
+
+# Structures ------------------------------------------------------------------------------------
+
+
+def _answer(tokens: Sequence[Token], *, tight: bool) -> tuple[Answer, bool]:
+    """The tokens as one answer, and whether `tight` made a difference."""
+    reader = _Reader(tight=tight)
+    return reader.answer(tuple(tokens)), reader.loose
+
+
+class _Reader:
+    """Reads structures of one way of binding divisions."""
+
+    def __init__(self, *, tight: bool) -> None:
+        self.tight = tight
+        self.loose = False
+
+    def answer(self, tokens: tuple[Token, ...], depth: int = 0) -> Answer:
+        if not tokens:
+            raise Unread("something is missing between separators")
+        if depth > 12:
+            raise Unread("nested too deeply")
+        parts, alternatives = _listed(tokens)
+        if len(parts) > 1:
+            items = tuple(self.answer(part, depth + 1) for part in parts)
+            return Group("", "", _with_name(items), alternatives)
+        tokens = parts[0]
+        for operator in ("cup", "cap", "setminus"):
+            sets = _split(tokens, lambda token, operator=operator: _is(token, operator))  # type: ignore[misc]
+            if len(sets) > 1:
+                return Union(operator, tuple(self.answer(part, depth + 1) for part in sets))
+        related = self._related(tokens, depth)
+        if related is not None:
+            return related
+        grouped = self._grouped(tokens, depth)
+        if grouped is not None:
+            return grouped
+        ratio = _split(tokens, lambda token: _is(token, ":"))
+        if len(ratio) > 1:
+            return Ratio(tuple(self._expression(part) for part in ratio))
+        return self._value(tokens)
+
+    # Relations ---------------------------------------------------------------------------------
+
+    def _related(self, tokens: tuple[Token, ...], depth: int) -> Answer | None:
+        places = [place for place, token in _at_top(tokens) if _relation(token) is not None]
+        if not places:
+            return None
+        operators = [str(_relation(tokens[place])) for place in places]
+        sides = [
+            tokens[a:b]
+            for a, b in zip([0, *(p + 1 for p in places)], [*places, len(tokens)], strict=True)
+        ]
+        name = _name(sides[0])
+        if name is not None and set(operators) <= {"=", "~"}:
+            return Named(name, self._chain(sides[1:], operators[1:], depth))
+        if name is not None and operators == ["in"]:
+            return Named(name, self.answer(sides[1], depth + 1))
+        if set(operators) <= {"=", "~"}:
+            return self._equation(sides, operators, depth)
+        if "in" in operators or "=" in operators or "~" in operators:
+            raise Unread("a chain of different relations")
+        if "equiv" in operators:
+            return self._congruence(sides)
+        values = [self._value(side) if number_ == len(sides) - 1 else Value(self._expression(side))
+                  for number_, side in enumerate(sides)]  # fmt: skip
+        if values[-1].noun:
+            raise Unread(f"'{values[-1].noun}' is left over")
+        return Relation(tuple(value.expr for value in values), tuple(operators), values[-1].unit)
+
+    def _congruence(self, sides: list[tuple[Token, ...]]) -> Relation:
+        r"""`x \equiv 3 \pmod{7}`."""
+        if len(sides) != 2:
+            raise Unread("a chain of congruences")
+        place = next(
+            (n for n, token in enumerate(sides[1]) if token.text in {"pmod", "mod", "bmod"}), None
+        )
+        if place is None:
+            raise Unread("a congruence without its modulus")
+        rest = sides[1][:place]
+        if rest and rest[-1].text == "(":
+            modulus = sides[1][place + 1 : -1]
+            rest = rest[:-1]
+        else:
+            modulus = sides[1][place + 1 :]
+        return Relation(tuple(map(self._expression, (sides[0], rest, modulus))), ("equiv", "mod"))
+
+    def _chain(self, sides: list[tuple[Token, ...]], operators: list[str], depth: int) -> Answer:
+        """What a name is said to equal: all members of the chain have to agree."""
+        if len(sides) == 1:
+            return self.answer(sides[0], depth + 1)
+        name = _name(sides[0])
+        if name is not None:
+            return Named(name, self._chain(sides[1:], operators[1:], depth))
+        return self._equation(sides, operators, depth)
+
+    def _equation(self, sides: list[tuple[Token, ...]], operators: list[str], depth: int) -> Answer:
+        """An equation, or the value that a calculation ends with (`6 x 150 = 900 mg`)."""
+        last = self.answer(sides[-1], depth + 1)
+        lefts = [self._loosely(side) for side in sides[:-1]]
+        if isinstance(last, Value) and not any(left.symbols - CONSTANTS for left in lefts):
+            if not last.expr.symbols - CONSTANTS:
+                _require_consistent(lefts, last, exact="~" not in operators)
+                return self._loose_value(sides[0]) if operators == ["~"] and not last.unit else last
+        if (
+            len(sides) > 2
+            and set(operators) == {"="}
+            and any(left.symbols - CONSTANTS for left in lefts)
+        ):
+            members = [*lefts, self._expression(sides[-1])]
+            return Group("", "", tuple(map(Equation, members, members[1:])))
+        if (
+            len(sides) != 2
+            or operators != ["="]
+            or not isinstance(last, Value)
+            or last.unit
+            or last.noun
+        ):
+            raise Unread("a chain of equations")
+        return Equation(lefts[0], last.expr)
+
+    def _loosely(self, side: tuple[Token, ...]) -> Expr:
+        """A side of an equation; units inside a calculation are left to its result."""
+        try:
+            return self._expression(side)
+        except Unread:
+            bare = tuple(token for token in side if not _is_unit_word(token))
+            return self._expression(bare)
+
+    def _loose_value(self, side: tuple[Token, ...]) -> Answer:
+        return self._value(side)
+
+    # Groups ------------------------------------------------------------------------------------
+
+    def _grouped(self, tokens: tuple[Token, ...], depth: int) -> Answer | None:
+        first, last = tokens[0], tokens[-1]
+        if _is(first, "begin"):
+            return self._matrix(tokens, depth)
+        if (
+            first.kind == "command"
+            and first.text in {"emptyset", "varnothing"}
+            and len(tokens) == 1
+        ):
+            return Group("{", "}", ())
+        if first.text not in {"(", "[", "{", "langle", "\\{"} or len(tokens) < 2:
+            return None
+        if _closing(tokens) != len(tokens) - 1:
+            return None
+        opening = "<" if first.text == "langle" else first.text
+        closing = ">" if last.text == "rangle" else last.text
+        inside = tokens[1:-1]
+        if first.kind == "command" and opening == "{":
+            return self._set(inside, depth)
+        if opening == "{":
+            return self.answer(inside, depth + 1)
+        if not inside:
+            return Group(opening, closing, ())
+        parts, _ = _listed(inside, words=False)
+        if len(parts) == 1:
+            if _is(inside[0], "begin"):
+                return self.answer(inside, depth + 1)
+            if opening == "(" and closing == ")":
+                return None if _arithmetic(inside) else self.answer(inside, depth + 1)
+            return Group(opening, closing, (self.answer(inside, depth + 1),))
+        return Group(opening, closing, tuple(self.answer(part, depth + 1) for part in parts))
+
+    def _set(self, inside: tuple[Token, ...], depth: int) -> Answer:
+        """A set of elements, or of what a condition allows."""
+        bars = _split(inside, lambda token: _is(token, "mid", "|", ":", "vert"))
+        if len(bars) == 2:
+            return self.answer(bars[1], depth + 1)
+        if not inside:
+            return Group("{", "}", ())
+        parts, _ = _listed(inside)
+        return Group("{", "}", _with_name(tuple(self.answer(part, depth + 1) for part in parts)))
+
+    def _matrix(self, tokens: tuple[Token, ...], depth: int) -> Answer:
+        kind = "".join(token.text for token in tokens[2 : _index(tokens, "}", 1)])
+        begin = _index(tokens, "}", 1) + 1
+        if kind == "array":
+            if begin < len(tokens) and tokens[begin].text == "{":
+                begin = _index(tokens, "}", begin) + 1
+        elif kind not in {
+            "pmatrix",
+            "bmatrix",
+            "matrix",
+            "vmatrix",
+            "Bmatrix",
+            "smallmatrix",
+            "cases",
+        }:
+            raise Unread(f"'{kind}' is not compared")
+        end = max(n for n, token in enumerate(tokens) if _is(token, "end"))
+        if "".join(token.text for token in tokens[end:]) != f"end{{{kind}}}":
+            raise Unread("more after a matrix")
+        body = [token for token in tokens[begin:end] if not _is(token, "hline")]
+        while body and _is(body[-1], "\\"):
+            body.pop()
+        rows = _split(tuple(body), lambda token: _is(token, "\\"))
+        if kind == "cases":
+            lines = [tuple(token for token in row if not _is(token, "&")) for row in rows]
+            return Group("", "", tuple(self.answer(line, depth + 1) for line in lines))
+        cells = tuple(
+            tuple(
+                self.answer(cell, depth + 1) for cell in _split(row, lambda token: _is(token, "&"))
+            )
+            for row in rows
+        )
+        return Matrix(cells, kind == "vmatrix")
+
+    # Values ------------------------------------------------------------------------------------
+
+    def _expression(self, tokens: Sequence[Token]) -> Expr:
+        """The tokens as one expression and nothing else."""
+        if not tokens:
+            raise Unread("something is missing")
+        parser = Parser(tokens, tight=self.tight, whole=True)
+        expr = parser.expression()
+        self.loose = self.loose or parser.loose
+        left_over = parser.peek()
+        if left_over is not None:
+            raise Unread(f"'{left_over.text}' is left over")
+        return expr
+
+    def _value(self, tokens: Sequence[Token]) -> Value:
+        """A number or expression with its unit and what it counts."""
+        start = tokens[0].start
+        currency, tokens = _currency(tokens)
+        if not tokens:
+            raise Unread("something is missing")
+        cut = _unit_start(tokens)
+        parser = Parser(tokens[:cut], tight=self.tight)
+        expr = parser.expression()
+        if parser.at < len(tokens[:cut]) and parser.at < len(parser.tokens):
+            rest: Sequence[Token] = [*parser.tokens[parser.at :], *tokens[cut:]]
+        else:
+            rest = tokens[cut:]
+        self.loose = self.loose or parser.loose
+        end = (tokens[cut - 1] if parser.at >= cut else parser.tokens[parser.at - 1]).end
+        while rest and rest[0].text.casefold() in _MULTIPLIERS:
+            expr = Expr("mul", (expr, number(_MULTIPLIERS[rest[0].text.casefold()])))
+            end, rest = rest[0].end, rest[1:]
+        if _is_fraction_words(rest):
+            raise Unread(f"'{rest[0].text}' is left over")
+        unit, used = _rate(currency, rest) if currency else read_unit(rest)
+        if used:
+            end, rest = rest[used - 1].end, rest[used:]
+        smaller = self._smaller(Value(expr, unit, start=start), rest)
+        if smaller is not None:
+            return smaller
+        return Value(expr, unit or currency, _noun(rest), start, end)
+
+    def _smaller(self, larger: Value, rest: Sequence[Token]) -> Value | None:
+        """`2 h 30 min`: both parts together in the larger unit; None if no such part follows."""
+        if larger.unit is None or not rest or rest[0].kind != "number":
+            return None
+        smaller = self._value(rest)
+        unit, one, other = smaller.unit, _plain(larger.expr), _plain(smaller.expr)
+        if unit is None or one is None or other is None or not unit.same_dimension(larger.unit):
+            raise Unread("two numbers side by side")
+        if unit.factor >= larger.unit.factor or one < 0 or unit.offset:
+            raise Unread("two numbers side by side")
+        total = number(one + other * unit.factor / larger.unit.factor)
+        return Value(total, larger.unit, smaller.noun, larger.start, smaller.end)
+
+
+def _require_consistent(lefts: list[Expr], last: Value, *, exact: bool) -> None:
+    """Refuse a calculation whose members differ by more than the rounding of its result."""
+    from labeling.answers.grammar.evaluation import approximate
+
+    target = approximate(last.expr)
+    for left in lefts:
+        value = approximate(left)
+        if value is None or target is None:
+            raise Unread("a calculation that cannot be followed")
+        # A result may be rounded, and may be in another unit than the calculation.
+        ratio = abs(value / target) if target else abs(value)
+        slack = 0.02 if not exact or last.expr.rounded else 1e-9
+        scales = (1.0, 1e3, 1e-3, 100.0, 0.01, 60.0, 1 / 60) if last.unit is not None else (1.0,)
+        near = (
+            abs(value - target) <= slack
+            if not target
+            else any(abs(ratio / s - 1) <= slack for s in scales)
+        )
+        if not near:
+            raise Unread("a calculation whose sides differ")
+
+
+def read_unit(tokens: Sequence[Token]) -> tuple[Unit | None, int]:
+    """The unit that tokens begin with and how many of them it takes; (None, 0) if they do not."""
+    parts: list[tuple[Unit, int]] = []
+    at, side = 0, 1
+    if tokens and tokens[0].text in {"(", "-"}:  # "(cm)", "5-mg"
+        bracketed = tokens[0].text == "("
+        unit, used = read_unit(tokens[1:])
+        closes = used + 1 < len(tokens) and tokens[used + 1].text == ")"
+        if unit is not None and (closes or not bracketed):
+            return unit, used + 2 if bracketed else used + 1
+        return None, 0
+    while at < len(tokens):
+        unit, used = _unit_atom(tokens[at:], inside=bool(parts))
+        if unit is None:
+            break
+        parts.append((unit, side))
+        at += used
+        following = tokens[at].text.casefold() if at < len(tokens) else ""
+        if following in {"/", "per"}:
+            unit, used = _divisor(tokens[at + 1 :])
+            if unit is None:
+                return (product(parts), at) if following == "per" else (None, 0)
+            parts.append((unit, -1))
+            at += 1 + used
+            continue
+        if following in {"cdot", "times", "*"} and at + 1 < len(tokens):
+            at += 1
+    while parts and at < len(tokens) and tokens[at].text.casefold() in {"/", "per"}:
+        unit, used = _divisor(tokens[at + 1 :])
+        if unit is None:
+            break
+        parts.append((unit, -1))
+        at += 1 + used
+    return (product(parts), at) if parts else (None, 0)
+
+
+def _rate(currency: Unit, rest: Sequence[Token]) -> tuple[Unit | None, int]:
+    """`per hour` after an amount of money."""
+    if rest and rest[0].text.casefold() in {"/", "per"}:
+        unit, used = _divisor(rest[1:])
+        if unit is not None:
+            return product([(currency, 1), (unit, -1)]), used + 1
+    return None, 0
+
+
+def _divisor(tokens: Sequence[Token]) -> tuple[Unit | None, int]:
+    if tokens and tokens[0].text == "(":
+        unit, used = read_unit(tokens[1:])
+        if unit is not None and used + 1 < len(tokens) and tokens[used + 1].text == ")":
+            return unit, used + 2
+        return None, 0
+    return _unit_atom(tokens, inside=True)
+
+
+_SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+
+
+def _unit_atom(tokens: Sequence[Token], *, inside: bool) -> tuple[Unit | None, int]:
+    """One unit with its power."""
+    if not tokens:
+        return None, 0
+    first = tokens[0]
+    power, at = 1, 0
+    if first.text.casefold() in _SQUARES:
+        power, at = _SQUARES[first.text.casefold()], 1
+        if at < len(tokens) and tokens[at].text == ".":
+            at += 1
+    if at >= len(tokens) or not _may_be_unit(tokens[at], inside=inside or at > 0):
+        return None, 0
+    unit = unit_named(tokens[at].text)
+    if unit is None or (at and tokens[at].text.casefold() in {"unit", "units"}):
+        return None, 0
+    at += 1
+    found, used = _unit_power(tokens[at:])
+    return raised(unit, found * power) if found * power != 1 else unit, at + used
+
+
+def _unit_power(tokens: Sequence[Token]) -> tuple[int, int]:
+    """The power after a unit (`^2`, `^{-1}`, `2` in `cm2`, "squared") and its tokens."""
+    texts = [token.text for token in tokens[:6]]
+    if texts[:1] == ["^"]:
+        if texts[1:2] and texts[1].isdigit() and int(texts[1]) in range(1, 10):
+            return int(texts[1]), 2
+        if texts[1:2] == ["{"] and "}" in texts:
+            inner = "".join(texts[2 : texts.index("}")])
+            if re.fullmatch(r"-?[1-9]", inner):
+                return int(inner), texts.index("}") + 1
+    if texts[:1] and texts[0] in {"2", "3"} and not tokens[0].spaced:
+        return int(texts[0]), 1
+    if texts[:1] and texts[0].casefold() in {"squared", "cubed"}:
+        return (2 if texts[0].casefold() == "squared" else 3), 1
+    return 1, 0
+
+
+def _may_be_unit(token: Token, *, inside: bool) -> bool:
+    if token.kind == "word":
+        return True
+    if token.kind == "symbol":
+        return inside or token.spaced
+    return token.text in {"%", "‰", "°", "$", "€", "£", "¥", "¢"}
+
+
+def _unit_start(tokens: Sequence[Token]) -> int:
+    """Where a single letter after a number begins a unit that takes all the rest; else the end."""
+    for place in range(1, len(tokens)):
+        token, before = tokens[place], tokens[place - 1]
+        if token.kind == "symbol" and token.spaced and before.kind in {"number", "command", "sign"}:
+            if before.kind == "number" or before.text in {"}", ")"}:
+                unit, used = read_unit(tokens[place:])
+                rest = tokens[place + used :]
+                ends = not rest or rest[0].kind in {"number", "word"}
+                if unit is not None and ends and token.text in "msghdLNJVWKATCl":
+                    return place
+    return len(tokens)
+
+
+def _is_unit_word(token: Token) -> bool:
+    return token.kind == "word" and unit_named(token.text) is not None
+
+
+_CURRENCIES = frozenset("$€£¥")
+
+
+def _currency(tokens: Sequence[Token]) -> tuple[Unit | None, Sequence[Token]]:
+    """The currency in front of a number and the tokens without it."""
+    for place in (0, 1):
+        if place < len(tokens) and tokens[place].text in _CURRENCIES:
+            if place == 0 or tokens[0].text in {"-", "+"}:
+                return unit_named(tokens[place].text), [*tokens[:place], *tokens[place + 1 :]]
+    return None, tokens
+
+
+def _is_fraction_words(rest: Sequence[Token]) -> bool:
+    return bool(rest) and rest[0].text.casefold() in {
+        "third",
+        "thirds",
+        "half",
+        "halves",
+        "quarters",
+    }
+
+
+def _noun(rest: Sequence[Token]) -> str:
+    """The words after a number as what it counts.
+
+    Raises:
+        Unread: there is something else than words, or a word that may change the number.
+    """
+    if not rest:
+        return ""
+    words = []
+    brackets = 0
+    for place, token in enumerate(rest):
+        folded = token.text.casefold()
+        brackets += {"(": 1, ")": -1}.get(token.text, 0)
+        joins = token.text in {"-", "'", ",", ".", "/", '"'} and place and place + 1 < len(rest)
+        is_word = token.kind == "word" or (token.text in {"a", "s"} and place > 0)
+        if not (is_word or joins or token.text in {"(", ")"}) or folded in _DANGER or brackets < 0:
+            raise Unread(f"'{token.text}' is left over")
+        if (
+            place == 0
+            and token.kind == "word"
+            and not (token.spaced or token.styled or not token.text.isascii())
+        ):
+            raise Unread(f"'{token.text}' is left over")
+        if is_word:
+            words.append(folded)
+    if brackets or len(words) > _MAX_NOUN:
+        raise Unread(f"'{rest[0].text}' is left over")
+    return " ".join(words)
+
+
+# Tokens ------------------------------------------------------------------------------------------
+
+
+def _is(token: Token, *texts: str) -> bool:
+    return token.kind in {"sign", "command"} and token.text in texts
+
+
+def _relation(token: Token) -> str | None:
+    return _RELATIONS.get(token.text) if token.kind in {"sign", "command"} else None
+
+
+def _at_top(tokens: Sequence[Token]) -> list[tuple[int, Token]]:
+    """The tokens outside of all brackets, with their places."""
+    depth, found = 0, []
+    for place, token in enumerate(tokens):
+        if token.kind in {"sign", "command"}:
+            if token.text in _CLOSE:
+                depth -= 1
+            if depth == 0:
+                found.append((place, token))
+            if token.text in _OPEN:
+                depth += 1
+        elif depth == 0:
+            found.append((place, token))
+    return found
+
+
+def _split(
+    tokens: tuple[Token, ...], separates: Callable[[Token], bool]
+) -> list[tuple[Token, ...]]:
+    places = [place for place, token in _at_top(tokens) if separates(token)]
+    bounds = zip([0, *(place + 1 for place in places)], [*places, len(tokens)], strict=True)
+    return [tokens[a:b] for a, b in bounds]
+
+
+_AND = frozenset({"and", "or", "及", "和", "및", "과", "와", "또는", "或", "と", "または"})
+_OR = frozenset({"or", "또는", "或", "または"})
+
+
+def _listed(
+    tokens: tuple[Token, ...], *, words: bool = True
+) -> tuple[list[tuple[Token, ...]], bool]:
+    """The elements of a list at its top, and whether "or" joins them."""
+
+    def separates(token: Token) -> bool:
+        if token.kind == "sign" and token.text in {",", ";"}:
+            return True
+        if token.kind == "command" and token.text in {"lor", "vee", "land", "wedge"}:
+            return True
+        return words and token.kind == "word" and token.text.casefold() in _AND
+
+    parts = _split(tokens, separates)
+    alternatives = any(
+        token.text.casefold() in _OR for _, token in _at_top(tokens) if token.kind == "word"
+    )
+    if len(parts) > 1:  # ", and" is one separator
+        parts = [part for place, part in enumerate(parts) if part or place in {0, len(parts) - 1}]
+    return parts, alternatives
+
+
+def _with_name(items: tuple[Answer, ...]) -> tuple[Answer, ...]:
+    """`x = 1, 2` gives its name to all values."""
+    if not items or not isinstance(items[0], Named):
+        return items
+    name = items[0].name
+    return (
+        tuple(replace(items[0], value=item) if isinstance(item, Value) else item for item in items)
+        if name
+        else items
+    )
+
+
+def _name(tokens: Sequence[Token]) -> str | None:
+    """The name that a left side consists of (`x`, `x_1`, `f(x)`, `\\angle ABC`); else None."""
+    texts = [token.text for token in tokens]
+    if not tokens or any(token.kind == "number" for token in tokens[:1]):
+        return None
+    joined = "".join(texts)
+    first = tokens[0]
+    if re.fullmatch(r"\([A-Za-z](?:,[A-Za-z])+\)", joined):
+        return joined
+    if first.kind == "command" and first.text in {"angle", "triangle", "overline", "vec", "mathrm"}:
+        return joined
+    if first.kind == "word" and not any(token.kind == "sign" for token in tokens):
+        plain = all(token.kind in {"word", "symbol"} for token in tokens)
+        return " ".join(texts).casefold() if plain and (len(tokens) > 1 or len(first.text) > 1) and (
+            first.text.casefold() not in FUNCTIONS) else None  # fmt: skip
+    if not (first.kind == "symbol" or first.kind == "command" or len(first.text) == 1):
+        return None
+    if first.kind == "command" and first.text in {"frac", "sqrt", "pi", *FUNCTIONS}:
+        return None
+    if re.fullmatch(
+        r"[A-Za-z]+'*(?:_(?:\w|\{\w+\}))?'*(?:\^\{?-1\}?)?(?:\([A-Za-z](?:,[A-Za-z])*\))?", joined
+    ):
+        heads = [token for token in tokens if token.kind in {"symbol", "command", "word"}]
+        products = len(tokens) > 1 and tokens[1].kind in {"symbol", "command"}
+        return None if products and heads[0].text.islower() else joined
+    return None
+
+
+def _closing(tokens: Sequence[Token]) -> int:
+    """The place of the bracket that closes the first token's; -1 if there is none."""
+    depth = 0
+    for place, token in enumerate(tokens):
+        if token.kind in {"sign", "command"}:
+            depth += (token.text in _OPEN) - (token.text in _CLOSE)
+            if depth == 0:
+                return place
+    return -1
+
+
+def _index(tokens: Sequence[Token], text: str, start: int) -> int:
+    for place in range(start, len(tokens)):
+        if tokens[place].text == text:
+            return place
+    raise Unread(f"'{text}' is missing")
+
+
+def _arithmetic(tokens: Sequence[Token]) -> bool:
+    """Whether bracketed tokens are better read as an expression in brackets."""
+    return not any(_relation(token) for token in tokens) and not any(
+        token.text in {"(", "[", ","} for token in tokens
+    )
