@@ -24,6 +24,9 @@ from traces.problem import Problem
 MAX_ANSWER_CHARACTERS = 500
 """A longer "answer" is prose."""
 
+MAX_FACTORIAL = 20
+"""A larger number with an exclamation mark after it is no factorial."""
+
 _LONG_WORD = re.compile(r"(?<!\\)[^\W\d_]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 _TEXT_COMMANDS = re.compile(r"\\(?:text|textbf|mathrm|mbox|textit|rm|mathbf)\s*\{([^{}]*)\}")
 _CLAUSE = re.compile(
@@ -35,6 +38,7 @@ _CLAUSE = re.compile(
 _BARE_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _LETTER_GOLD = re.compile(r"\(?([A-Z])\)?[.)]?")
 _MATH_SEGMENT = re.compile(r"(?<!\\)\$([^$]+)\$")
+_JOYFUL = re.compile(r"(?:[^\d]*\s)?(\d{1,9})!")
 _QUOTED = " \t*_\"'`“”"
 
 
@@ -294,6 +298,8 @@ def _is_free_text(gold: str) -> bool:
 
 def _reads_as_words(readings: tuple[Answer, ...], gold: str) -> bool:
     """Whether a text of words only happens to be read as a product of variables or a list."""
+    if gold.startswith("$") and not _TEXT_COMMANDS.search(gold):
+        return False
     if re.search(r"[\d\\=<>^+*/_|]", _TEXT_COMMANDS.sub(r"\1", gold)):
         return False
     return _LONG_WORD.search(_TEXT_COMMANDS.sub(r"\1", gold)) is not None and not any(
@@ -378,6 +384,10 @@ class _MathReader:
 
     def _candidates(self, text: str, *, boxed: bool) -> Iterable[str]:
         """The text, and without clauses that only explain it."""
+        if not boxed and (joyful := _JOYFUL.fullmatch(text)) is not None:
+            if int(joyful[1]) <= MAX_FACTORIAL:
+                raise NoOption(text)  # "4!" at the end of a sentence may be 24, and may be joy
+            text = text[:-1]
         yield text
         if boxed:
             return
@@ -453,7 +463,7 @@ def _joined(text: str, mentions: list[Mention]) -> list[Mention]:
 
 
 def _read_word(mention: Mention) -> str | None:
-    return read_word(mention.text)
+    return read_word(mention.text, boxed=mention.boxed)
 
 
 def _read_any_letter(mention: Mention) -> str | None:

@@ -24,6 +24,12 @@ _OPTION_NUMBER = re.compile(
     r"(?:option|choice|number|no\.?|#)\s*\(?(\d{1,2})\)?(?![\w.,%/])", re.IGNORECASE
 )
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|rm|mbox|textit)\s*\{([^{}]*)\}")
+_FIRST_WORD = re.compile(
+    r"[\s*_$\"'“”‘’(\[:]*(?P<word>[^\W\d_]+)(?:\s*(?:/|\bor\b)\s*(?P<other>[^\W\d_]+))?"
+    r"(?P<rest>(?:[\s*_$\"'”’)\]]*(?:[,.;:!(–—-].*|[^\W\d_].*)?)$)",
+    re.DOTALL,
+)
+_OPERATOR = re.compile(r"\s*(?:[-+*^<>±]\s*[\w\\]|\\(?:pm|times|cdot|sqrt|pi|ln|frac|log)|[+*^<>±])")
 _ARTICLES = re.compile(r"^(?:the|a|an|to)\s+", re.IGNORECASE)
 _EDGE = " \t\n.,;:!?*_\"'“”‘’$"
 
@@ -108,6 +114,8 @@ def read_letter(
     if by_text is not None and not (found["open"] or found["close"]) and letter in "AI":
         return by_text
     second = _SECOND_LETTER.match(rest)
+    if _OPERATOR.match(rest.replace("**", "")) and not found["said"]:
+        raise NoOption(named[:200])
     if letter not in letters or (second is not None and second[1] in letters):
         raise NoOption(named[:200])
     return letter
@@ -141,15 +149,21 @@ def _numbered(text: str, letters: str, options: Sequence[str], *, foreign: bool)
     return letters[index]
 
 
-def read_word(named: str, words: Sequence[str] = WORDS) -> str | None:
-    """The word (`yes`, `no`, `maybe`) that a mention begins with, in lower case; else None."""
+def read_word(named: str, words: Sequence[str] = WORDS, *, boxed: bool = False) -> str | None:
+    """The word (`yes`, `no`, `maybe`) that a mention begins with, in lower case; else None.
+
+    A box has to hold nothing else; a sentence may go on in words.
+    """
     bare = _LATEX_TEXT.sub(r"\1", named)
     if not bare.isascii():
         return languages.yes_no_maybe(bare)
-    first = re.match(r"[\W_]*([^\W\d_]+)(?:\s*(?:/|\bor\b)\s*([^\W\d_]+))?", bare)
-    word = first[1].casefold() if first else ""
-    undecided = first is not None and (first[2] or "").casefold() in words
-    return word if word in words and not undecided else None
+    first = _FIRST_WORD.match(bare)
+    word = first["word"].casefold() if first else ""
+    if first is None or word not in words or (first["other"] or "").casefold() in words:
+        return None
+    if boxed and first["rest"].strip(" .!*_$\"')]"):
+        return None
+    return word
 
 
 def _is_letter(found: re.Match[str], *, boxed: bool, foreign: bool) -> bool:

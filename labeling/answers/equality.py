@@ -164,15 +164,21 @@ class Equality:
             return True if names or _valued(gold) else None
         rounded = gold.rounded or answer.rounded
         try:
-            pairs = [
-                (exact(gold, at), exact(answer, at))
-                for at in (exact_points(names) if names else ({},))
-            ]
+            equal = self._exactly(gold, answer, exact_points(names) if names else ({},), rounded)
+            if not equal or not names:
+                return equal
+            # What is equal for positive values alone, as |x| and x are, is undecided.
+            return self._exactly(gold, answer, exact_points(names, signed=True), rounded) or None
         except NotExact:
             return self._complex(gold, answer, names, rounded=rounded)
+
+    def _exactly(
+        self, gold: Expr, answer: Expr, at: Sequence[dict[str, Fraction]], rounded: object
+    ) -> bool:
+        pairs = [(exact(gold, point), exact(answer, point)) for point in at]
         if all(one == other for one, other in pairs):
             return True
-        return rounded and all(self._near(one, other) for one, other in pairs)
+        return bool(rounded) and all(self._near(one, other) for one, other in pairs)
 
     def _numbers(self, gold: Expr, answer: Expr) -> bool:
         if gold.value == answer.value:
@@ -308,6 +314,9 @@ class Equality:
     # Other kinds -------------------------------------------------------------------------------
 
     def _others(self, gold: Answer, answer: Answer) -> bool | None:
+        if isinstance(gold, Relation) and isinstance(answer, Relation):
+            if _unknowns(gold) != _unknowns(answer):
+                return False
         for one, other in ((gold, answer), (answer, gold)):
             sets = _as_set(one), _as_set(other)
             if isinstance(one, Relation | Union) and sets[0] is not None and sets[1] is not None:
@@ -545,6 +554,11 @@ def _rising(relation: Relation) -> Relation:
         operators = tuple(turned[operator] for operator in reversed(relation.operators))
         return Relation(tuple(reversed(relation.sides)), operators, relation.unit)
     return relation
+
+
+def _unknowns(relation: Relation) -> frozenset[str]:
+    sides = [side.symbols for side in relation.sides if side is not None]
+    return frozenset().union(*sides) - CONSTANTS
 
 
 def _gap(relation: Relation) -> Expr:

@@ -28,7 +28,7 @@ _CONDITION = re.compile(
 )
 _END = re.compile(
     r"(?<!\bapprox)(?<!\bca)(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bSt)(?<!\bNo)(?<!\bsq)\.(?=\s|$)(?<!\b[A-Z]\.(?=\s[a-z]))"
-    r"|[!?](?=\s|$)|;(?=\s+[A-Za-z]{2}|\s*$)|\n"
+    r"|\?(?=\s|$)|!(?=\s+[A-Z\"“*]|\s*$|\s*\n)|;(?=\s+[A-Za-z]{2}|\s*$)|\n"
 )
 _NOT = re.compile(
     r"(?:(?:definitely|clearly|certainly|probably|obviously)\s+)?(?:not|never)\b(?!\s+(?:more|less)\s+than)",

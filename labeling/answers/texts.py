@@ -26,6 +26,7 @@ _ABBREVIATION = re.compile(r"[A-Z][A-Za-z0-9-]*[A-Z][A-Za-z0-9-]*")
 _CODE = re.compile(
     r"(?:icd[-\s]?\d*(?:-cm)?\s*[:=]?\s*)?[a-z]\d{2}(?:\.[a-z0-9]{1,4})?", re.IGNORECASE
 )
+_JOINED = re.compile(r"(?<=\w)\s?[-‐‑–/]\s?(?=\w)")
 _SPELLING = (("ae", "e"), ("oe", "e"))
 _QUALIFIER = re.compile(
     r"\b(?:left|right|bilateral|unilateral|sided|mild|moderate|severe|severity|critical|acute|subacute|chronic|"
@@ -97,7 +98,7 @@ def _turned(text: str) -> set[str]:
 def _folded(text: str) -> str:
     bare = _POSSESSIVE.sub("", plain(text))
     letters = bare if bare.isascii() or has_cjk(bare) else _without_accents(bare)
-    words = " ".join(re.sub(r"[-‐‑–/]", " ", letters).split())
+    words = " ".join(_JOINED.sub(" ", letters).split())
     for long, short in _SPELLING:
         words = words.replace(long, short)
     return _ROMAN.sub(_as_digits, _ARTICLE.sub("", words))

@@ -214,7 +214,7 @@ _COMPLEX: dict[str, Callable[..., complex]] = {
     "add": operator.add,
     "mul": operator.mul,
     "div": operator.truediv,
-    "neg": operator.neg,
+    "neg": lambda value: 0 - value,  # -value would put -1 on the other side of the branch cut
     "pow": _complex_power,
     "root": _complex_root,
     "fact": _by_gamma,
@@ -266,10 +266,16 @@ def whole_points(names: tuple[str, ...], count: int = 5) -> tuple[dict[str, comp
 
 
 @cache
-def exact_points(names: tuple[str, ...], count: int = 4) -> tuple[dict[str, Fraction], ...]:
+def exact_points(
+    names: tuple[str, ...], *, signed: bool = False, count: int = 3
+) -> tuple[dict[str, Fraction], ...]:
     """Rational values at which two different rational functions are all but sure to differ."""
-    source = random.Random(f"exact {names}")
+    source = random.Random(f"exact {names} {signed}")
     return tuple(
-        {name: Fraction(source.randint(101, 9973), source.randint(11, 97)) for name in names}
-        for _ in range(count)
+        {
+            name: Fraction(source.randint(101, 9973), source.randint(11, 97))
+            * (source.choice((1, -1)) if at and signed else -1 if signed else 1)
+            for name in names
+        }
+        for at in range(count)
     )

@@ -228,11 +228,15 @@ class Parser:
 
     def _is_unit(self, token: Token) -> bool:
         """Whether a word right after a number is a unit (`min`, `sec`) and no function."""
-        if self.whole or not self.at or self.tokens[self.at - 1].kind != "number":
+        if self.whole or not self.at:
+            return False
+        before = self.tokens[self.at - 1]
+        if before.kind != "number" and not (token.spaced and before.text in {"pi", "}", ")"}):
             return False
         following = self.peek(1)
         applied = token.text.casefold() in FUNCTIONS and following is not None
-        return unit_named(token.text) is not None and not applied
+        known = unit_named(token.text) is not None or token.text.casefold() in {"sq", "cu"}
+        return known and not applied
 
     def _is_run(self, token: Token) -> bool:
         """Whether a short run of letters is a product of variables and no noun."""
@@ -325,8 +329,16 @@ class Parser:
         text = token.text.replace(",", "").replace(" ", "")
         value = number(Fraction(text), decimal="." in text or "e" in text.lower())
         if self.take("_"):
-            return Expr("based", (value, number(int(self._subscript().strip("()")))))
+            return self._based(value)
         return self._repeating(text) or self._mixed(value) or value
+
+    def _based(self, digits: Expr) -> Expr:
+        """`1011_2`; its digits have to be digits of that base."""
+        base = int(self._subscript().strip("()"))
+        if not 2 <= base <= 36:
+            raise Unread(f"no base {base}")
+        int(str(digits.value), base)  # ValueError: no digits of this base
+        return Expr("based", (digits, number(base)))
 
     def _repeating(self, text: str) -> Expr | None:
         r"""`0.1\overline{6}` exactly; None where no digits repeat."""

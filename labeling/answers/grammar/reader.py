@@ -164,6 +164,7 @@ _MAX_NOUN = 8
 _CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?\s*([ap])\.?\s*m\.?", re.IGNORECASE)
 _BARE_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)")
 _RANGE = re.compile(r"(?<=[\w\x03)}])\s*(?:-|~|\bto\b)\s*(?=[$\d.\\])", re.IGNORECASE)
+_JOINED = re.compile(r"(?<=[a-z\x03])\s*(?:,|\band\b|,\s*and\b)\s*(?=\d)", re.IGNORECASE)
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+")
 
 
@@ -186,7 +187,7 @@ def read(text: str) -> tuple[Answer, ...]:
         return clock
     found: list[Answer] = []
     reasons: list[str] = []
-    for way in (_bounded, _whole, _ranged, _grouped_list):
+    for way in (_bounded, _whole, _ranged, _grouped_list, _compound):
         try:
             one = way(clean)
         except (Unread, ZeroDivisionError, ValueError, RecursionError) as fault:
@@ -268,6 +269,17 @@ def _grouped_list(clean: str) -> list[Answer]:
     if not _GROUPED.fullmatch(clean):
         raise Unread("no list")
     return [Group("", "", tuple(Value(number(int(part))) for part in clean.split(",")))]
+
+
+def _compound(clean: str) -> list[Answer]:
+    """`1 hour and 30 minutes` as one duration."""
+    joined = _JOINED.sub(" ", clean)
+    if joined == clean or "=" in clean:
+        raise Unread("no compound")
+    [value, *_] = _whole(joined)
+    if not isinstance(value, Value) or value.unit is None:
+        raise Unread("no compound")
+    return [replace(value, end=-1)]
 
 
 def _clock(clean: str) -> tuple[Answer, ...] | None:
@@ -451,7 +463,8 @@ class _Reader:
         """A set of elements, or of what a condition allows."""
         bars = _split(inside, lambda token: _is(token, "mid", "|", ":", "vert"))
         if len(bars) == 2:
-            return self.answer(bars[1], depth + 1)
+            allowed = self.answer(bars[1], depth + 1)
+            return Union("cup", (allowed,)) if isinstance(allowed, Relation) else allowed
         if not inside:
             return Group("{", "}", ())
         parts, _ = _listed(inside)
@@ -824,6 +837,8 @@ def _name(tokens: Sequence[Token]) -> str | None:
         return joined
     if first.kind == "command" and first.text in {"angle", "triangle", "overline", "vec", "mathrm"}:
         return joined
+    if first.kind == "word" and len(tokens) == 1 and _is_product(first.text):
+        return None
     if first.kind == "word" and not any(token.kind == "sign" for token in tokens):
         plain = all(token.kind in {"word", "symbol"} for token in tokens)
         return " ".join(texts).casefold() if plain and (len(tokens) > 1 or len(first.text) > 1) and (
@@ -839,6 +854,11 @@ def _name(tokens: Sequence[Token]) -> str | None:
         products = len(tokens) > 1 and tokens[1].kind in {"symbol", "command"}
         return None if products and heads[0].text.islower() else joined
     return None
+
+
+def _is_product(run: str) -> bool:
+    """Whether letters side by side are variables (`xy`) and no word that names something."""
+    return len(run) <= 3 and run.islower() and not set(run) & {*"eiou"}
 
 
 def _closing(tokens: Sequence[Token]) -> int:

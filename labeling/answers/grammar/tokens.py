@@ -107,7 +107,7 @@ def cleaned(text: str) -> str:
     text = _MATH.sub(lambda found: f" {found[1] or found[2] or found[3] or found[4]} ", text)
     text = _LETTERS.sub(lambda found: f" {found[1] or found[2]} ", text)
     text = _DEGREES.sub("°", text)
-    text = text.replace(r"\%", "%").replace(r"\{,}", ",").replace("{,}", ",")
+    text = text.replace(r"\%", "%").replace(r"\{,}", ",").replace("{,}", ",").replace(r",\!", ",")
     text = _DRESS.sub(" ", _FRACTIONS.sub(r"\\frac", text))
     text = _ESCAPED.sub(r"\1", text).replace("\x04", "$")
     text = _STYLED.sub(_marked, text)
