@@ -13,12 +13,12 @@ from labeling.answers import languages
 WORDS = ("yes", "no", "maybe")
 """Answers that are words (PubMedQA)."""
 _LETTER = re.compile(
-    r"(?P<said>(?:the\s+)?(?:(?:correct|best|right)\s+)?(?:option|choice|letter|answer)\s+(?:is\s+)?|选项\s*|選項\s*|選択肢\s*|보기\s*)?"
+    r"(?P<said>(?:the\s+)?(?:(?:correct|best|right)\s+)?(?:option|choice|letter|answer)\s+(?:is\s+)?|선택지\s*|选项\s*|選項\s*|選択肢\s*|보기\s*)?"
     r"(?P<open>[(\[{]\s*)?(?P<letter>[A-Za-z])(?P<close>\s*[)\]}])?(?![A-Za-z0-9_'’])(?P<rest>.*)",
     re.DOTALL | re.IGNORECASE,
 )
 _SECOND_LETTER = re.compile(
-    r"\s*(?:and|or|&|/|,|와|과|및|또는|和|或|、|と|または)\s*[(\[]?([A-Z])[)\]]?(?![A-Za-z0-9_])"
+    r"\s*(?:and|or|&|/|,|와|과|및|또는|か|や|、|和|或|、|と|または)\s*[(\[]?([A-Z])[)\]]?(?![A-Za-z0-9_])"
 )
 _OPTION_NUMBER = re.compile(
     r"(?:option|choice|number|no\.?|#)\s*\(?(\d{1,2})\)?(?![\w.,%/])", re.IGNORECASE

@@ -34,16 +34,23 @@ _BEFORE = re.compile(
     r"(?<![가-힣])(?:최종\s*)?(?:정답|해답|답안|답)(?:\s*(?:은|는|이|으로는)(?![가-힣])|\s*[:=：]|\s*(?:은|는)\s*[:：])"
     r"|(?:本题|此题|最终|最後|最后|正确|正確|参考|標準|标准)?的?(?:答案|正解|正确选项|正確選項)\s*"
     r"(?:应该是|應該是|应当是|应为|應為|应是|應是|应选|應選|就是|便是|选择|選擇|是|为|為|即|选|選|[:=：])"
+    r"|[\[【(（](?:정답|답|答案|正解|答え|解答)[\]】)）]\s*[:：]?"
+    r"|(?<![가-힣])(?:정답|답)\s+(?=[①-⑩(（]|[A-J](?![A-Za-z]))|答案\s*(?=[A-J](?![A-Za-z])|[①-⑩(（])"
+    r"|(?:최종\s*)?진단(?:명)?\s*(?:은|는|[:：])|(?:最终|最終)?(?:诊断|診斷|診断)(?:名)?\s*(?:应为|是|为|為|は|[:：])"
+    r"|(?<![一-龥])解は"
+    r"|(?:答案|正解)(?=不是|不为|不為|并非|並非)"
     r"|(?:故|因此|所以|应|應|本题|综上)[,，]?(?:应|應|本题|答案)?[选選](?:择|擇|项|項)?\s*[:：]?"
     r"|(?:^|(?<=[\n。，,.;；\s]))(?:选择?|選擇?)(?=\s*[(（]?[A-Za-z①-⑳])"
     r"|(?:^|(?<=[\n。]))答\s*[:：]"
     r"|(?:最終的?な?|正しい|よって|したがって)?(?:答え|解答|回答|正解|正答|答)\s*(?:は|が|[:=：])"
-    r")\s*(?:[,，、:：]\s*)?(?:바로|即|すなわち)?\s*",
+    r")\s*(?:[,，、:：]\s*)?(?:바로|即|すなわち)?\s*"
+    r"(?:(?:다음과\s*같(?:다|습니다)|如下|以下の(?:通り|とおり)(?:です|である)?)\s*[:：]\s*)?",
     re.MULTILINE,
 )
 _AFTER = re.compile(
-    r"(?P<named>[^\s,，、。.!?]{1,40}?)\s*(?:이|가|은|는)\s*(?:올바른\s*|최종\s*)?(?:정답|답)(?:입니다|이다|이에요|임|이\s*된다)"
+    r"(?P<named>[^\s,，、。.!?]{1,40}?)\s*(?:이|가|은|는)\s*(?:올바른\s*|옳은\s*|맞는\s*|최종\s*)?(?:정답|답)(?:입니다|이다|이에요|임|이\s*된다)"
     r"|(?P<named2>[^\s,，、。.!?]{1,40}?)\s*(?:이|가)\s*(?:옳다|옳습니다|맞다|맞습니다|정확하다)"
+    r"|(?P<named5>[A-Ja-j①-⑩]|\d{1,2}\s*번)\s*(?:을|를)\s*(?:선택|고르|고른|골라)"
     r"|(?P<named3>(?:选项|選項)?\s*[(（]?[A-Ja-j①-⑩][)）]?)\s*(?:项|項|选项|選項)?\s*(?:是|为|為)?\s*(?:正确|正確|对的)(?:答案|选项|選項|的)*(?![^。\n]{0,6}吗)"
     r"|(?P<named4>[^\s,，、。.!?]{1,40}?)\s*(?:が|は)\s*(?:正解|正答|正しい答え|答え|正しい)(?:です|である|だ|となる|になる|となります)?(?=[。.\s]|$)"
 )
@@ -128,7 +135,7 @@ _CJK_DIGITS = "一二三四五六七八九十"
 _MARK = re.compile(
     r"(?:第|选项|選項|選択肢|보기|선택지|[（(〔\[])?\s*"
     r"(?:(?P<circled>[①-⑩])|(?P<digits>\d{1,2})|(?P<letter>[가나다라마바사아자차ㄱ-ㅎ甲乙丙丁戊己庚辛ア-コあ-こ])"
-    r"|(?P<cjk>[一二三四五六七八九十]))"
+    r"|(?P<cjk>[一二三四五六七八九十])|(?P<native>첫|두|세|네|다섯)(?=\s*번째))"
     r"\s*(?P<counter>번째|번|個目|个|個|番目|番|项|項|号|號|つ目)?\s*[)）〕\]]?(?P<rest>.*)",
     re.DOTALL,
 )
@@ -143,6 +150,8 @@ def option_index(named: str) -> tuple[int, str] | None:
     rest = found["rest"]
     if found["circled"]:
         return CIRCLED.index(found["circled"]), rest
+    if found["native"]:
+        return ("첫", "두", "세", "네", "다섯").index(found["native"]), rest
     if found["digits"] and (found["counter"] or introduced) and int(found["digits"]) > 0:
         return int(found["digits"]) - 1, rest
     if found["cjk"] and (found["counter"] or introduced):
@@ -229,11 +238,25 @@ _SPELLED = re.compile(
 )
 
 
+_NATIVE_NUMBERS = {
+    "하나": 1, "한": 1, "둘": 2, "두": 2, "셋": 3, "세": 3, "넷": 4, "네": 4, "다섯": 5, "여섯": 6, "일곱": 7,
+    "여덟": 8, "아홉": 9, "열": 10,
+}  # fmt: skip
+_NATIVE = re.compile(
+    rf"({'|'.join(_NATIVE_NUMBERS)})(?:$|\s*(?=(?:개|명|번|마리|권|살|시간|가지|장|대|쌍|사람)))"
+)
+_TOGETHER = re.compile(r"(?<=\d)(개|명|번|원)?(?:와|과|と)\s*(?=\d)")
+
+
 @lru_cache(maxsize=1024)
 def with_digits(text: str) -> str:
     """The text with its numbers in 만, 억, 万 or 億, and Chinese numerals at its start, as digits."""
     if text.isascii():
         return text
+    text = _TOGETHER.sub(r"\1, ", text)
+    native = _NATIVE.match(text)
+    if native is not None:
+        text = f"{_NATIVE_NUMBERS[native[1]]} {text[native.end() :]}"
     text = _WITH_DIGITS.sub(lambda found: _number(found[0]) or found[0], text)
     spelled = _SPELLED.match(text)
     if spelled is not None:
@@ -250,6 +273,8 @@ def _number(text: str) -> str | None:
             if current is not None:
                 return None
             current = Fraction(part.replace(",", ""))
+        elif part in "零〇" and section and current is None:
+            continue  # 一百零五
         elif part in _DIGITS:
             if current is not None:
                 return None

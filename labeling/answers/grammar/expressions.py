@@ -399,7 +399,7 @@ class Parser:
             return self._function(name)
         if name in _PLAIN_NAMES:
             return symbol(_PLAIN_NAMES[name])
-        if len(name) == 1:
+        if len(name) == 1 and name.isascii():
             return symbol(token.text)
         self.at -= 1
         run = self._is_run(token) or (self.whole and len(token.text) <= 3 and token.text.isascii())
