@@ -29,7 +29,9 @@ _FIRST_WORD = re.compile(
     r"(?P<rest>(?:[\s*_$\"'”’)\]]*(?:[,.;:!(–—-].*|[^\W\d_].*)?)$)",
     re.DOTALL,
 )
-_OPERATOR = re.compile(r"\s*(?:[-+*^<>±]\s*[\w\\]|\\(?:pm|times|cdot|sqrt|pi|ln|frac|log)|[+*^<>±])")
+_OPERATOR = re.compile(
+    r"\s*(?:[-+*^<>±]\s*[\w\\]|\\(?:pm|times|cdot|sqrt|pi|ln|frac|log)|[+*^<>±])"
+)
 _ARTICLES = re.compile(r"^(?:the|a|an|to)\s+", re.IGNORECASE)
 _EDGE = " \t\n.,;:!?*_\"'“”‘’$"
 

@@ -165,7 +165,7 @@ _CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?\s*([ap])\.?\s*m\.?", re.IGNORECAS
 _BARE_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)")
 _RANGE = re.compile(r"(?<=[\w\x03)}])\s*(?:-|~|\bto\b)\s*(?=[$\d.\\])", re.IGNORECASE)
 _JOINED = re.compile(r"(?<=[a-z\x03])\s*(?:,|\band\b|,\s*and\b)\s*(?=\d)", re.IGNORECASE)
-_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+")
+_GROUPED = re.compile(r"\d{1,3}(?:,[1-9]\d{2})+")
 
 
 @lru_cache(maxsize=4096)

@@ -82,9 +82,9 @@ _MATH = re.compile(
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
     r"|(?P<styled>\x02(?P<words>[^\x03]*)\x03)"
-    r"|(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?![\d.])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?![\w.]))?|\.\d+)"
+    r"|(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?![\d./])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?![\w.]))?|\.\d+)"
     r"|(?P<command>\\(?:[a-zA-Z]+|[{}|\\]))"
-    r"|(?P<degree>°\s?[CF](?![A-Za-z])|°)"
+    r"|(?P<degree>°\s?[CFcf](?![A-Za-z])|°)"
     r"|(?P<hangul>[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\u3131-\u318e]+)"
     r"|(?P<word>[^\W\d_]{2,})"
     r"|(?P<letter>[^\W\d_])"

@@ -174,6 +174,7 @@ def known_units() -> dict[str, Unit]:
                 units.setdefault(prefix + name + "s", unit)
     for name, (scale, offset) in _TEMPERATURES.items():
         units[name] = Unit((("temperature", 1),), (), scale, offset)
+    del units["pm"]  # "5 pm" is a time of day
     units["$"] = units["dollar"]
     units["celsius"], units["fahrenheit"] = units["°c"], units["°f"]
     return units
