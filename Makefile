@@ -62,3 +62,8 @@ bench-continue: $(SETUP)
 
 clean:
 	rm -rf $(VENV) stepgold-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Sizes, imports, calls and wording against the limits of tools/house.py; needs no installation.
+.PHONY: house
+house:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tools.house

@@ -41,8 +41,8 @@ from commands import (
     search,
     status,
 )
-from commands.outcome import BAD_INPUT, DEFECT, INTERRUPTED, OK, Outcome
-from commands.workspace import Workspace
+from stepgold.outcome import BAD_INPUT, DEFECT, INTERRUPTED, OK, Outcome
+from stepgold.workspace import Workspace
 from traces.errors import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")

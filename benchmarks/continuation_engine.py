@@ -29,9 +29,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.continuation_engine_case import Case, lab_case, llama_case
-from inference.local_policy import LocalPolicy
-from inference.rendering import ContinuationPrompt
-from traces.context import TraceInContext
+from inference.local.policy import LocalPolicy
+from inference.prompting import ContinuationPrompt
+from traces.problem import TraceInContext
 
 _WANTED_RATIO = 3.0
 Prefix = tuple[TraceInContext, int]

@@ -22,22 +22,17 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from benchmarks.lab import Source, decisive_passages, source
-from inference.chat_tokens import conversation_ids
-from inference.local_policy import LocalPolicy
-from inference.rendering import ContinuationPrompt, continuation_messages
+from inference.local.policy import LocalPolicy
+from inference.prompting import ContinuationPrompt, continuation_messages, conversation_ids
 from lab.build import build_workspace
 from lab.bundled import model_folder
 from lab.candidates import sample_traces
 from labeling.answers import AnswerChecker
-from labeling.drawn import Drawn
 from labeling.mc_config import MonteCarloConfig
-from labeling.monte_carlo import checked, label_of, started
-from labeling.rounds import continue_by_strategy
-from labeling.strategies import STRATEGIES
-from traces.context import TraceInContext
-from traces.continuation import TraceContinuations, Wanted
-from traces.first_error import first_error
-from traces.labels import TraceLabel
+from labeling.monte_carlo import checked, continue_by_strategy, label_of, started
+from labeling.strategies import STRATEGIES, Drawn
+from traces.labels import TraceLabel, first_error
+from traces.problem import TraceContinuations, TraceInContext, Wanted
 
 RESAMPLES = 2000
 

@@ -27,13 +27,12 @@ from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
 from inference.images import ProblemImages
-from inference.local_model import LocalModel, load_local_model
-from inference.local_policy import LocalPolicy
-from inference.rendering import ContinuationPrompt, continuation_messages
-from inference.vision_embedding import run
+from inference.local.model import LocalModel, load_local_model
+from inference.local.policy import LocalPolicy
+from inference.local.vision import run
+from inference.prompting import ContinuationPrompt, continuation_messages
 from tests.tiny_vision import Kind, llava, llava_processor, save_vision
-from traces.context import TraceInContext
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 _STEPS = tuple(f"Step {n}: the image shows {n * 12} of 300, so {n} x 12 is taken off." for n in range(1, 7))  # fmt: skip
 _SIZE = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}  # fmt: skip

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.timing import peak_memory
-from evaluation import measures
-from evaluation.bootstrap import by_problem, generator, resampled_sums
+from evaluation import figures as measures
 from evaluation.diagnostics import diagnose
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.macro_f1 import evaluate_macro_f1
-from evaluation.measures import Floats
-from evaluation.processbench import evaluate_processbench
+from evaluation.figures import Floats, by_problem, generator, resampled_sums
+from evaluation.protocols.macro_f1 import evaluate_macro_f1
+from evaluation.protocols.processbench import evaluate_processbench
 from traces.labels import StepLabel, TraceLabel, Verdict
 
 PROCESSBENCH = {"gsm8k": 400, "math": 1000, "olympiadbench": 1000, "omnimath": 1000}

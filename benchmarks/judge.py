@@ -116,7 +116,7 @@ async def bare_loop(prompts: list[tuple[str, str]], url: str, concurrency: int) 
     from google import genai
     from google.genai import types
 
-    from judge.schema import REPLY_SCHEMA
+    from judge.prompt_file import REPLY_SCHEMA
 
     client = genai.Client(
         api_key="k", http_options=types.HttpOptions(base_url=url, api_version="v1beta")
@@ -147,7 +147,7 @@ def write_prompts(traces: Path, prompts: Path) -> None:
     from formats import read_file
     from judge.config import JudgeConfig
     from judge.prompt import render_vote
-    from traces.context import TraceInContext
+    from traces.problem import TraceInContext
     from traces.records import ImportedTrace
 
     config = JudgeConfig()

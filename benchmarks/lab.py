@@ -17,11 +17,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.macro_f1 import step_accuracy
 from evaluation.paired import paired_difference
-from evaluation.processbench import evaluate_processbench
-from inference.local_policy import LocalPolicy
-from inference.rendering import ContinuationPrompt
+from evaluation.protocols.macro_f1 import step_accuracy
+from evaluation.protocols.processbench import evaluate_processbench
+from inference.local.policy import LocalPolicy
+from inference.prompting import ContinuationPrompt
 from lab.build import LabProblem, LabTrace, LabWorkspace, build_workspace
 from lab.bundled import model_folder
 from lab.candidates import sample_traces
@@ -33,10 +33,9 @@ from labeling.pipeline import agree_on, continue_traces, judge_traces
 from retrieval.documents import make_document
 from retrieval.passages import split_document
 from scoring import load_scorer
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage
 from traces.labels import StepLabel, TraceLabel, Verdict
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 PASSAGE_TOKENS = 160
 Labels = dict[str, TraceLabel]

@@ -7,10 +7,13 @@ import time
 import numpy as np
 
 from benchmarks.retrieve_vectors import Vectors
-from retrieval.embedding import encode_in_batches
-from retrieval.encoder import load_encoder, packaged_model
-from retrieval.encoder_spec import DEFAULT_MODEL
-from retrieval.machine import has_bfloat16_units
+from retrieval.index.encoder import (
+    DEFAULT_MODEL,
+    encode_in_batches,
+    has_bfloat16_units,
+    load_encoder,
+    packaged_model,
+)
 
 
 def encoding_rate(texts: list[str]) -> tuple[Vectors, float]:

@@ -26,16 +26,14 @@ import numpy as np
 from benchmarks.packing import interval, medquad, packing
 from evaluation.ranking import RankedProblem, evaluate_rankings, ndcg
 from lab.build import build_workspace
-from retrieval.bm25 import LexicalIndex
-from retrieval.candidates import Dense
-from retrieval.config import RetrievalConfig
 from retrieval.documents import make_document
-from retrieval.embedding import encode_in_batches, text_to_embed
-from retrieval.encoder import Encoder, load_encoder
-from retrieval.index import PassageIndex
+from retrieval.index.encoder import Encoder, encode_in_batches, load_encoder, text_to_embed
+from retrieval.index.index import PassageIndex
 from retrieval.passages import split_document
-from retrieval.queries import Query
-from retrieval.retriever import PassageRetriever
+from retrieval.search.bm25 import LexicalIndex
+from retrieval.search.choice import Dense
+from retrieval.search.config import Query, RetrievalConfig
+from retrieval.search.retriever import PassageRetriever
 from traces.evidence import Passage
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.retrieve_vectors import Vectors
-from retrieval.encoder import load_encoder
-from retrieval.index import PassageIndex
-from retrieval.vector_journal import VectorJournal, digest_of
+from retrieval.index.encoder import load_encoder
+from retrieval.index.files import VectorJournal, digest_of
+from retrieval.index.index import PassageIndex
 from storage import Store
 from traces.evidence import Passage
 from traces.records import StoredDocument

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.documents import read_documents
-from retrieval.embedding import text_to_embed
-from retrieval.encoder import SentenceEncoder
-from retrieval.exact_search import nearest_rows
+from retrieval.index.encoder import SentenceEncoder, text_to_embed
+from retrieval.index.vectors import nearest_rows
 from retrieval.passages import split_document
 from traces.records import StoredDocument
 

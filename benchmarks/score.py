@@ -26,10 +26,10 @@ import torch
 
 from benchmarks.score_case import MATH, RAG, Case, Size
 from benchmarks.timing import peak_memory
-from scoring.engine import Scorer
-from scoring.engine_tree import plant
+from scoring.engine.engine import Scorer
+from scoring.engine.forward import plant
 from scoring.families.medprm import SIGNS, MedPrm
-from traces.context import TraceInContext
+from traces.problem import TraceInContext
 
 _QUICK = Size(layers=2, width=128, vocabulary=2_000)
 _WINDOW = 8192

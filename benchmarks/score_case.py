@@ -11,9 +11,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from scoring.families.medprm import MARKER, SIGNS, MedPrm
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 _TEMPLATE = (
     "{% for message in messages %}<|start|> {{ message['role'] }} {{ message['content'] }} <|end|>"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.candidates import Candidates, from_files, from_workspace
 from commands.options import Json, Resamples, Seed
-from commands.outcome import INCOMPLETE, OK, Outcome
+from stepgold.candidates import Candidates, from_files, from_workspace
+from stepgold.outcome import INCOMPLETE, OK, Outcome
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from commands.workspace import Workspace
+    from stepgold.workspace import Workspace
 
 LISTED = 5
 """Score rows named to a person; all of them stand in the JSON document."""

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.compared import compared_traces, known_gold, labeler_thresholds
 from commands.evaluate import InSample, Subsets, Threshold
 from commands.options import Dataset, Json, Resamples, Seed
-from commands.outcome import Outcome
-from commands.thresholds import ThresholdWish
-from commands.workspace import Workspace
+from stepgold.outcome import Outcome
+from stepgold.trials import ThresholdWish, compared_traces, known_gold, labeler_thresholds
+from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ def compare(
     _at_least_two(labelers)
     wish = ThresholdWish.parse(threshold, in_sample=in_sample)
     workspace: Workspace = ctx.obj
-    from evaluation.comparison import compare_labelers
-    from evaluation.comparison_words import comparison_words
+    from evaluation.comparison import compare_labelers, comparison_words
     from evaluation.disagreements import disagreement_lines, find_disputes
 
     with workspace.open_store() as store:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.labelling import Labelled, label_missing
 from commands.options import Dataset, Json, Limit, Name, Replace
-from commands.outcome import Outcome, Tally
-from commands.workspace import Workspace
+from stepgold.labeling_run import Labelled, label_missing
+from stepgold.outcome import Outcome, Tally
+from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from labeling.consensus import ConsensusConfig
     from storage import Store
-    from traces.context import TraceInContext
     from traces.labels import TraceLabel
+    from traces.problem import TraceInContext
 
 
 def consensus(

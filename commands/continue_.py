@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace as replace_fields
 from functools import partial
@@ -11,12 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from commands.answer_checking import checker_factory
-from commands.backends import PolicyOptions, continuation_limit, policy
-from commands.idle_options import parse_policy
-from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
-from commands.labelling import Labelled, evidence_source, label_missing
-from commands.model_truth import ModelTruth
 from commands.options import (
     AllowMixed,
     AllowPhi,
@@ -29,18 +23,19 @@ from commands.options import (
     Name,
     Replace,
     Seed,
+    parse_policy,
 )
-from commands.outcome import Outcome, Tally
-from commands.workspace import Workspace
+from stepgold.continuing import continue_stage
+from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
+from stepgold.labeling_run import evidence_source, label_missing
+from stepgold.models import ModelTruth, PolicyOptions, checker_factory, continuation_limit, policy
+from stepgold.outcome import Outcome, Tally
+from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from inference.specs import ModelSpec
-    from labeling.answers import AnswerChecker
     from labeling.mc_config import MonteCarloConfig
-    from labeling.stages import Policy
-    from traces.context import TraceInContext
-    from traces.problem import Problem
 
 SYSTEM = (
     "Solve the question step by step, one step a line. End with a line that says "
@@ -230,20 +225,3 @@ def _continue(
         )
         label_missing(store, tally, labeler, stage, limit=limit, replace=replace, truth=truth)
     return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
-
-
-def continue_stage(
-    contexts: Iterable[TraceInContext],
-    policy: Policy,
-    checkers: Callable[[Problem], AnswerChecker],
-    config: MonteCarloConfig,
-    hosted: bool,
-    allow_phi: bool,
-) -> Iterator[Labelled]:
-    """The Monte-Carlo labeler as a stage of `label_missing`."""
-    from labeling.pipeline import continue_traces
-
-    for measured in continue_traces(
-        contexts, policy, checkers, config, hosted=hosted, allow_phi=allow_phi
-    ):
-        yield Labelled(measured.label, tuple(measured.continuations), measured.resolved_model)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.console import progress
 from commands.options import Json
-from commands.outcome import INCOMPLETE, OK, Outcome, Tally
-from commands.workspace import Workspace
+from stepgold.console import progress
+from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
+from stepgold.workspace import Workspace
 from traces.errors import CorpusError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from commands.corpus_adding import Added, AddOptions
     from retrieval.documents import DocumentProblem, Listing
+    from stepgold.corpora import Added, AddOptions
     from storage import Store
 
 app = typer.Typer(help="Guideline documents: add, list, remove.", no_args_is_help=True)
@@ -68,8 +68,8 @@ def add(
     json_output: Json = False,
 ) -> Outcome:
     """Split documents into passages; an unchanged file costs nothing, one that is gone is removed."""
-    from commands.corpus_adding import AddOptions
     from retrieval.documents import list_files
+    from stepgold.corpora import AddOptions
 
     _check_split(passage_tokens, overlap)
     workspace: Workspace = ctx.obj
@@ -98,7 +98,7 @@ def add(
 
 
 def _add_all(store: Store, listing: Listing, options: AddOptions) -> Added:
-    from commands.corpus_adding import Added, add_file, remove_missing
+    from stepgold.corpora import Added, add_file, remove_missing
 
     total = Added(problems=list(listing.problems))
     known = {

@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.evaluated import evaluated_traces
 from commands.options import Dataset, Json, LabelerName, Resamples, Seed
-from commands.outcome import Outcome
-from commands.thresholds import ThresholdWish
-from commands.workspace import Workspace
+from stepgold.outcome import Outcome
+from stepgold.trials import ThresholdWish, evaluated_traces
+from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from evaluation.evaluated import EvaluatedTrace
-    from evaluation.protocols import Protocol
+    from evaluation.protocols.known import Protocol
     from evaluation.thresholds import FittedThreshold
     from storage import Store
 
 PROTOCOLS = ("processbench", "macro-f1", "prmbench", "mr-ben", "mistake")
-"""Those of `evaluation.protocols`, here so that the help text needs no numpy."""
+"""Those of `evaluation.protocols.known`, here so that the help text needs no numpy."""
 
 GoldName = Annotated[str, typer.Option("--gold", help="The labeler taken as truth.")]
 ProtocolName = Annotated[str, typer.Option("--protocol", help=f"One of {', '.join(PROTOCOLS)}.")]
@@ -65,7 +64,7 @@ def evaluate(
         known = f"{', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}"
         raise InputError(f"'{protocol}' is not a protocol.", remedy=f"use {known}")
     wish = ThresholdWish.parse(threshold, in_sample=in_sample)
-    from evaluation.protocols import PROTOCOLS as KNOWN
+    from evaluation.protocols.known import PROTOCOLS as KNOWN
 
     workspace: Workspace = ctx.obj
     trial = Trial(dataset, gold, KNOWN[protocol], wish, tuple(subset or ()), seed, resamples)

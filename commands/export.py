@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.console import progress
 from commands.options import Dataset, Json, LabelerName, OutFile
-from commands.outcome import INCOMPLETE, OK, Outcome, Tally
 from commands.rejections import SHOWN_ROWS
-from commands.workspace import Workspace
+from stepgold.console import progress
+from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
+from stepgold.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

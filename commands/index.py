@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from commands.console import note, progress
-from commands.long_passages import NOT_LOOKED_AT, say_over_window
 from commands.options import Encoder, Json
-from commands.outcome import Outcome, Tally
-from commands.retrieval_setup import lexical_index
-from commands.workspace import Workspace
+from stepgold.console import note, progress
+from stepgold.corpora import NOT_LOOKED_AT, say_over_window
+from stepgold.outcome import Outcome, Tally
+from stepgold.retrieval import lexical_index
+from stepgold.workspace import Workspace
 from traces.errors import CorpusError
 
 if TYPE_CHECKING:
-    from retrieval.index_update import IndexUpdate
+    from retrieval.index.update import IndexUpdate
 
 Thing = TypeVar("Thing")
 
@@ -30,10 +30,9 @@ def index(
     json_output: Json = False,
 ) -> Outcome:
     """Bring the index over all corpora up to date: only passages without a vector are encoded."""
-    from retrieval.encoder import load_encoder
-    from retrieval.encoding_run import Corpora
-    from retrieval.index_kinds import require_kind
-    from retrieval.index_update import update_index
+    from retrieval.index.encoder import load_encoder
+    from retrieval.index.kinds import require_kind
+    from retrieval.index.update import Corpora, update_index
 
     workspace: Workspace = ctx.obj
     require_kind(kind)

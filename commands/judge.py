@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.batch_setup import BATCH, BatchOptions, EnqueuedTokens, PollSeconds, StuckHours
-from commands.idle_options import refuse_idle
-from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
-from commands.judge_report import judge_report, quote_table
-from commands.judge_run import run_judge
-from commands.judge_setup import Asking, Calling
 from commands.options import (
     AllowMixed,
     AllowPhi,
@@ -25,10 +20,60 @@ from commands.options import (
     Limit,
     Name,
     Replace,
+    refuse_idle,
 )
-from commands.outcome import FAULTS, NO_FAILURE, Outcome, Tally
-from commands.workspace import Workspace
-from traces.abstention import AbstentionReason
+from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
+from stepgold.judging import Asking, Calling, run_judge
+from stepgold.models import BATCH, BatchOptions, EnqueuedTokens, PollSeconds, StuckHours
+from stepgold.outcome import FAULTS, NO_FAILURE, Outcome, Tally
+from stepgold.workspace import Workspace
+from traces.labels import AbstentionReason
+
+if TYPE_CHECKING:
+    from storage import Store
+
+
+KINDS = ("verified", "unverified", "absent")
+
+
+def judge_report(store: Store, dataset: str, labeler: str) -> dict[str, Any]:
+    """What `judge` adds to its document: `quotes` by verdict and `votes`, of all stored labels.
+
+    Empty if the labeler does not exist (nothing was stored).
+    """
+    if all(row.labeler.name != labeler for row in store.labelers(dataset)):
+        return {}
+    totals = store.votes.totals(dataset, labeler)
+    return {
+        "quotes": store.votes.quotes(dataset, labeler),
+        "votes": {
+            "traces": totals.traces,
+            "cast": totals.cast,
+            "escalated": totals.escalated,
+        },
+    }
+
+
+def quote_table(quotes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The counts as lines of a small table; verdicts that no step has are left out."""
+    rows = [(word, counts) for word, counts in quotes.items() if any(counts.values())]
+    if not any(counts["verified"] or counts["unverified"] for _, counts in rows):
+        return []  # a judge that quotes nothing needs no table that says so
+    lines = [f"{'quotes':<13}" + "".join(f"{kind:>12}" for kind in KINDS)]
+    lines += [
+        f"  {word:<11}" + "".join(f"{counts[kind]:>12}" for kind in KINDS) for word, counts in rows
+    ]
+    made_up = quotes["incorrect"]["unverified"]
+    if made_up:
+        lines.append(
+            f"{made_up} incorrect verdicts rest on a quote that is not in the evidence: "
+            "kept, marked unverified (--require-quotes takes them out)"
+        )
+    return lines
+
+
+# --- `stepgold judge`: RAG-as-a-judge over the traces of a dataset
+
 
 JudgeSpec = Annotated[
     str, typer.Option("--judge", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")

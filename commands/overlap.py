@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.options import Dataset, Json
-from commands.outcome import INCOMPLETE, OK, Outcome
 from commands.rejections import rejection_lines, row_document
-from commands.workspace import Workspace
+from stepgold.outcome import INCOMPLETE, OK, Outcome
+from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from evaluation.overlap import EvaluatedProblem, TrainingRow
     from storage import Store
-    from traces.context import TraceInContext
+    from traces.problem import TraceInContext
     from traces.records import RejectedRow
 
 LISTED = 10

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.backends import PolicyOptions, parse_spec
 from commands.continue_ import SYSTEM, Strategy
-from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
 from commands.judge import (
     Agree,
     Escalate,
@@ -22,21 +20,23 @@ from commands.judge import (
     ServiceName,
     VoteCount,
 )
-from commands.judge_setup import Asking
 from commands.options import Dataset, Json, Limit
-from commands.outcome import Outcome
-from commands.plan_scoring import plan_prm, scoring_words
 from commands.score import FamilyName, Mode, ReferenceModel
-from commands.score_run import ScorerOptions
-from commands.workspace import Workspace
+from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
+from stepgold.judging import Asking
+from stepgold.models import PolicyOptions, parse_spec
+from stepgold.outcome import Outcome
+from stepgold.planning import plan_prm, scoring_words
+from stepgold.scoring_run import ScorerOptions
+from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from commands.plan_stages import Planned, Terms
     from inference.specs import ModelSpec
     from labeling.mc_config import MonteCarloConfig
+    from stepgold.planning import Planned, Terms
     from storage import Store
-    from traces.context import TraceInContext
+    from traces.problem import TraceInContext
 
 SERVICES = ("standard", "flex", "batch")
 
@@ -97,7 +97,7 @@ def plan(
     json_output: Json = False,
 ) -> Outcome:
     """Say what stages would send and cost; nothing is sent, nothing is written."""
-    from commands.plan_stages import Terms, total_of
+    from stepgold.planning import Terms, total_of
 
     _refuse_nothing(judge, policy, prm, service)
     asked_how = (prompt, evidence_tokens, max_tokens, granularity, votes, agree, temperature)
@@ -142,7 +142,7 @@ def _plan_judge(
     terms: Terms,
     limit: int | None,
 ) -> list[Planned]:
-    from commands.plan_stages import plan_judge
+    from stepgold.planning import plan_judge
 
     spec = parse_spec(judge)
     _refuse_retired(judge, asking.escalate)
@@ -179,7 +179,7 @@ def _plan_policy(
     terms: Terms,
     limit: int | None,
 ) -> Planned:
-    from commands.plan_continuations import plan_policy
+    from stepgold.planning import plan_policy
 
     spec = parse_spec(policy)
     _refuse_retired(policy)
@@ -218,8 +218,8 @@ def _drawing(k: int, strategy: str) -> MonteCarloConfig:
 
 
 def _refuse_retired(*specs: str | None) -> None:
-    from commands.console import note
-    from inference.model_registry import retirement_notice
+    from inference.prices import retirement_notice
+    from stepgold.console import note
 
     for spec in specs:
         ending = None if spec is None else retirement_notice(parse_spec(spec))
@@ -244,9 +244,8 @@ def _missing(
 
 
 def _document(dataset: str, stages: list[Planned], total: dict[str, Any]) -> dict[str, Any]:
-    from commands.plan_continuations import TOKENS_A_CONTINUATION
-    from commands.plan_stages import HOURS_A_WAVE, SECONDS_A_CALL, TOKENS_A_STEP
     from inference.prices import PRICES_AS_OF
+    from stepgold.planning import HOURS_A_WAVE, SECONDS_A_CALL, TOKENS_A_CONTINUATION, TOKENS_A_STEP
 
     return {
         "command": "plan",

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from commands.options import Dataset, Json
-from commands.outcome import Outcome, Tally
-from commands.workspace import Workspace
+from stepgold.outcome import Outcome, Tally
+from stepgold.workspace import Workspace
 
 app = typer.Typer(help="Remove a dataset or a labeler.", no_args_is_help=True)
 

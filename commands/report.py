@@ -11,14 +11,14 @@ import typer
 from commands.compare import GoldOrNone
 from commands.evaluate import InSample, Threshold
 from commands.options import Dataset, Json, OutFile, Resamples, Seed
-from commands.outcome import Outcome
-from commands.report_page import EXAMPLES, ReportWish, gather_report
-from commands.thresholds import ThresholdWish
-from commands.workspace import Workspace
+from stepgold.outcome import Outcome
+from stepgold.report import EXAMPLES, ReportWish, gather_report
+from stepgold.trials import ThresholdWish
+from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.report_input import ReportInput
+    from evaluation.report.input import ReportInput
 
 FORMATS = ("html", "md", "json", "csv")
 
@@ -106,14 +106,14 @@ def write_report(gathered: ReportInput, out: Path, format_name: str = "html") ->
 
 def _rendered(gathered: ReportInput, format_name: str) -> str:
     if format_name == "json":
-        from evaluation.report_json import report_json
+        from evaluation.report.tables import report_json
 
         return json.dumps(report_json(gathered), ensure_ascii=False, allow_nan=False, indent=1)
     if format_name in ("md", "csv"):
-        from evaluation.report_text import render_csv, render_markdown
+        from evaluation.report.tables import render_csv, render_markdown
 
         return render_csv(gathered) if format_name == "csv" else render_markdown(gathered)
-    from evaluation.report import render_report
+    from evaluation.report.page import render_report
 
     return render_report(gathered)
 

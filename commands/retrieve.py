@@ -7,19 +7,25 @@ from typing import Annotated
 
 import typer
 
-from commands.idle_options import refuse_idle
-from commands.options import AllowPhi, BaseUrl, Concurrency, Dataset, Encoder, Json, Replace
-from commands.outcome import OK, Outcome, Tally
-from commands.retrieval_options import (
+from commands.options import (
+    AllowPhi,
+    BaseUrl,
+    Concurrency,
+    Dataset,
+    Encoder,
     FusionConstant,
+    Json,
     KeepDuplicates,
     Mmr,
     Mode,
     Quota,
+    Replace,
     Rerank,
+    refuse_idle,
     retrieval_config,
 )
-from commands.workspace import Workspace
+from stepgold.outcome import OK, Outcome, Tally
+from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 QueryKind = Annotated[
@@ -63,8 +69,8 @@ def retrieve(
     json_output: Json = False,
 ) -> Outcome:
     """Find evidence for the problems (or traces) that have none yet."""
-    from commands.retrieve_quality import measure_retrieval
-    from commands.retrieve_run import Rewriting, attach_evidence
+    from stepgold.retrieval import Rewriting, attach_evidence
+    from stepgold.retrieval_quality import measure_retrieval
 
     if (query == "rewrite") != (rewriter is not None):
         raise InputError(

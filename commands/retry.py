@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.console import note
 from commands.continue_ import TemplateFolder
-from commands.image_options import ImageOptions, ImagesFolder
-from commands.labelling import STOPS, LabelWriter, label_traces
-from commands.model_truth import ModelTruth
 from commands.options import AllowMixed, AllowPhi, BaseUrl, Budget, Concurrency, Json, Limit
-from commands.outcome import FAULTS, NO_FAILURE, Outcome, Tally
-from commands.retry_stages import (
+from stepgold.again import (
     REVIVERS,
     RetryTerms,
     Revived,
@@ -27,11 +22,15 @@ from commands.retry_stages import (
     was_held_back,
     was_shortened,
 )
-from commands.score_run import ScoreStage
-from commands.workspace import Workspace
-from traces.abstention import AbstentionReason
+from stepgold.console import note
+from stepgold.images import ImageOptions, ImagesFolder
+from stepgold.labeling_run import STOPS, LabelWriter, label_traces
+from stepgold.models import ModelTruth
+from stepgold.outcome import FAULTS, NO_FAILURE, Outcome, Tally
+from stepgold.scoring_run import ScoreStage
+from stepgold.workspace import Workspace
 from traces.errors import BudgetExhausted, InputError, ToolkitError
-from traces.labels import LabelerKind
+from traces.labels import AbstentionReason, LabelerKind
 
 if TYPE_CHECKING:
     from storage import Store

@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.backends import (
-    continuation_limit,
-    dispatcher,
-    model_folder,
-    tell_slow,
-    template_identity,
-    text_model,
-)
-from commands.console import note, progress
 from commands.continue_ import SYSTEM, PolicySpec, Temperature, TemplateFolder, WithEvidence
-from commands.idle_options import parse_policy
-from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
-from commands.labelling import STOPS
 from commands.options import (
     AllowPhi,
     BaseUrl,
@@ -30,9 +18,21 @@ from commands.options import (
     Json,
     Replace,
     Seed,
+    parse_policy,
 )
-from commands.outcome import Outcome, Tally
-from commands.workspace import Workspace
+from stepgold.console import note, progress
+from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
+from stepgold.labeling_run import STOPS
+from stepgold.models import (
+    continuation_limit,
+    dispatcher,
+    model_folder,
+    tell_slow,
+    template_identity,
+    text_model,
+)
+from stepgold.outcome import Outcome, Tally
+from stepgold.workspace import Workspace
 from traces.errors import BudgetExhausted, InputError
 
 if TYPE_CHECKING:
@@ -254,11 +254,11 @@ def _sampler(
     marked: frozenset[str] | None,
 ) -> Sampler:
     """The sampler; `marked` problems go to no hosted model, None lets all of them go."""
-    from inference.rendering import ContinuationPrompt
+    from inference.prompting import ContinuationPrompt
 
     prompt = ContinuationPrompt(system=None if spec.kind == "lab" else SYSTEM)
     if spec.kind in {"hf", "lab"}:
-        from inference.local_sampler import LocalSampler
+        from inference.local.policy import LocalSampler
 
         local = LocalSampler(
             model_folder(spec, "policy"),
@@ -270,7 +270,7 @@ def _sampler(
         )
         tell_slow(spec, local.slow_because)
         return local
-    from inference.server_sampler import ServerSampler
+    from inference.server_policy import ServerSampler
 
     template, base_url, concurrency = server
     model = text_model(spec, base_url=base_url, template=template, concurrency=concurrency)

@@ -9,11 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.backends import parse_spec
-from commands.console import note
-from commands.idle_options import refuse_idle
-from commands.image_options import IgnoreImages, ImageOptions, ImagesFolder
-from commands.labelling import evidence_source, label_missing
 from commands.options import (
     AllowPhi,
     BaseUrl,
@@ -23,10 +18,15 @@ from commands.options import (
     Limit,
     Name,
     Replace,
+    refuse_idle,
 )
-from commands.outcome import Outcome, Tally
-from commands.score_parity import PARITY_KEY, ServerOptions, pass_gate
-from commands.score_run import (
+from scoring.names import family_names
+from stepgold.console import note
+from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
+from stepgold.labeling_run import evidence_source, label_missing
+from stepgold.models import parse_spec
+from stepgold.outcome import Outcome, Tally
+from stepgold.scoring_run import (
     DtypeChoice,
     OverflowChoice,
     ScorerOptions,
@@ -34,13 +34,12 @@ from commands.score_run import (
     note_unseen,
     open_scorer,
 )
-from commands.score_server import open_server_scorer
-from commands.workspace import Workspace
-from scoring.names import family_names
+from stepgold.served_prm import PARITY_KEY, ServerOptions, open_server_scorer, pass_gate
+from stepgold.workspace import Workspace
 
 if TYPE_CHECKING:
     from scoring import Scorer
-    from scoring.server_scorer import ServerScorer
+    from scoring.server.scorer import ServerScorer
     from storage import Store
     from traces.labels import Labeler
 

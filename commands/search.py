@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.options import Encoder, Json
-from commands.outcome import Outcome
-from commands.retrieval_options import (
+from commands.options import (
+    Encoder,
     FusionConstant,
+    Json,
     KeepDuplicates,
     Mmr,
     Mode,
@@ -18,8 +18,9 @@ from commands.retrieval_options import (
     Rerank,
     retrieval_config,
 )
-from commands.retrieval_setup import open_retriever
-from commands.workspace import Workspace
+from stepgold.outcome import Outcome
+from stepgold.retrieval import open_retriever
+from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def search(
     json_output: Json = False,
 ) -> Outcome:
     """Show the passages for a text, with its words marked, similarity, source and offsets."""
-    from retrieval.bm25 import highlights
+    from retrieval.search.bm25 import highlights
 
     if not text.strip():
         raise InputError("There is no text to look for.", remedy="stepgold search 'SOME WORDS'")

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from commands.batch_setup import job_words, open_jobs
 from commands.options import Json
-from commands.outcome import Outcome
-from commands.spending import spending_document, spending_words
-from commands.workspace import Workspace
+from stepgold.models import job_words, open_jobs
+from stepgold.outcome import Outcome
+from stepgold.spending import spending_document, spending_words
+from stepgold.workspace import Workspace
 
 if TYPE_CHECKING:
     from storage import Store
+    from storage.labels import ShortenedTrace
     from storage.outcomes import LabelerSummary
-    from storage.shortened import ShortenedTrace
     from traces.records import RejectedRow
 
 SHOWN_FAILURES = 20

@@ -10,18 +10,272 @@ both are counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from evaluation.bootstrap import RESAMPLES, Estimate, as_list, estimate, generator, resampled_sums
-from evaluation.measures import Floats, Mask, ratio
-from evaluation.pools import AGGREGATIONS, Normalise, Pool
-from evaluation.selection import Chances, expected, first_n
+from evaluation.figures import (
+    RESAMPLES,
+    Estimate,
+    Floats,
+    Mask,
+    as_list,
+    estimate,
+    generator,
+    ratio,
+    resampled_sums,
+)
 from evaluation.wording import figure, plain_table
 from traces.errors import InputError
+
+Normalise = Callable[[str], str]
+"""Turns an answer into the form in which equal answers are equal strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One solution of a problem."""
+
+    answer: str | None
+    """Its final answer as it is compared; None if it gives none."""
+    correct: bool
+    """Whether that is the right answer."""
+    step_scores: tuple[float, ...] | None
+    """In [0, 1], one per step; None if a step has none: then no score selects this candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The candidates of one problem, in the order in which "the first N" counts."""
+
+    problem_id: str
+    """The problem."""
+    candidates: tuple[Candidate, ...]
+    """In order."""
+
+    def normalised(self, normalise: Normalise) -> Pool:
+        """The same pool with every answer in its normal form."""
+        return replace(
+            self,
+            candidates=tuple(
+                replace(one, answer=None if one.answer is None else normalise(one.answer))
+                for one in self.candidates
+            ),
+        )
+
+    def answer_is_correct(self) -> Mapping[str, bool]:
+        """Whether each answer is right, as the first candidate with it says."""
+        said: dict[str, bool] = {}
+        for one in self.candidates:
+            if one.answer is not None:
+                said.setdefault(one.answer, one.correct)
+        return said
+
+    def disputed_answers(self) -> int:
+        """Answers that are right for one candidate and wrong for another."""
+        told = {(one.answer, one.correct) for one in self.candidates if one.answer is not None}
+        return len(told) - len({answer for answer, _ in told})
+
+
+def log_product(scores: Sequence[float]) -> float:
+    """Logarithm of the product of scores in [0, 1]: long traces do not underflow. -inf for a score of 0.
+
+    >>> log_product([0.5, 0.5]) == log_product([0.25])
+    True
+    """
+    return math.fsum(map(math.log, scores)) if all(scores) else -math.inf
+
+
+def mean(scores: Sequence[float]) -> float:
+    """Mean of at least one score, independent of their order to the last bit."""
+    return math.fsum(scores) / len(scores)
+
+
+def last(scores: Sequence[float]) -> float:
+    """The score of the last step."""
+    return scores[-1]
+
+
+AGGREGATIONS: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "min": min,
+    "product": log_product,
+    "last": last,
+    "mean": mean,
+}
+"""A trace's step scores as one figure to rank by (product: its logarithm, which ranks alike)."""
+
+
+def rewards(pool: Pool, aggregation: str) -> list[float | None]:
+    """What each candidate is ranked by; None for an unscored one."""
+    aggregate = AGGREGATIONS[aggregation]
+    return [
+        None if one.step_scores is None else aggregate(one.step_scores) for one in pool.candidates
+    ]
+
+
+# --- Votes over answers. The first seen wins a tie; whoever gives no answer has no vote
+
+
+def majority(answers: Sequence[str | None]) -> str | None:
+    """The answer given most often; of equally frequent ones the first seen; None if nobody gives one.
+
+    >>> majority(["A", None, "B", "B", None, None]), majority(["A", "B"]), majority([None])
+    ('B', 'A', None)
+    """
+    return weighted_majority(answers, [1.0] * len(answers))
+
+
+def weighted_majority(answers: Sequence[str | None], weights: Sequence[float | None]) -> str | None:
+    """The answer with the highest sum of weights; of equally heavy ones the first seen.
+
+    None if nobody has both an answer and a weight; whoever lacks one of them has no vote.
+
+    >>> weighted_majority(["A", "B", "B", None, "C"], [0.9, 0.5, 0.3, 5.0, None])
+    'A'
+    """
+    sums: dict[str, float] = {}
+    for answer, weight in zip(answers, weights, strict=True):
+        if answer is not None and weight is not None:
+            sums[answer] = sums.get(answer, 0.0) + weight
+    # max keeps the first of equals, and a dict the order of arrival.
+    return max(sums, key=lambda answer: sums[answer]) if sums else None
+
+
+# --- Best-of-N on one problem: over its first N candidates, or in expectation over all subsets
+
+
+SUBSETS = 1000
+"""Subsets drawn for the majorities where the expectation has no closed form."""
+
+Chances = dict[str, float | None]
+"""By measure the chance in [0, 1] that the problem is solved; None where no candidate can be chosen."""
+
+
+def first_n(pool: Pool, n: int) -> Chances:
+    """Every measure over the first n candidates: 1.0 solved, 0.0 not. The first wins a tie.
+
+    None for the measures that need scores, if none of the n is scored. A vote to which nobody
+    brings an answer solves nothing.
+    """
+    correct_answers = pool.answer_is_correct()
+    cut = Pool(pool.problem_id, pool.candidates[:n])
+    answers = [one.answer for one in cut.candidates]
+    found: Chances = {}
+    for name in AGGREGATIONS:
+        best = best_index(rewards(cut, name))
+        found[name] = None if best is None else float(cut.candidates[best].correct)
+    voted = majority(answers)
+    found["majority"] = float(voted is not None and correct_answers[voted])
+    weights = rewards(cut, "min")
+    chosen = weighted_majority(answers, weights)
+    found["weighted_majority"] = (
+        float(chosen is not None and correct_answers[chosen])
+        if any(weight is not None for weight in weights)
+        else None
+    )
+    found["pass"] = float(any(one.correct for one in cut.candidates))
+    found["mean_accuracy"] = sum(one.correct for one in cut.candidates) / n
+    return found
+
+
+def best_index(figures: Sequence[float | None]) -> int | None:
+    """Index of the highest figure, of equal ones the first; None if there is none."""
+    known = [(figure, index) for index, figure in enumerate(figures) if figure is not None]
+    # max keeps the first of equals.
+    return max(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def expected(pool: Pool, n: int, seed: int = 0, subsets: int = SUBSETS) -> Chances:
+    """Every measure in expectation over all subsets of n candidates, ties shared equally.
+
+    Exact but for the two majorities where there are more than `subsets` subsets: these are means
+    over so many, drawn by the seed and the problem's id. Subsets without a scored candidate are left out of what needs scores.
+    """
+    total = len(pool.candidates)
+    right = sum(one.correct for one in pool.candidates)
+    correct = [one.correct for one in pool.candidates]
+    found: Chances = {name: expected_best(rewards(pool, name), correct, n) for name in AGGREGATIONS}
+    drawn = _drawn_subsets(pool, n, seed, subsets)
+    found["majority"] = _expected_vote(pool, drawn, [1.0] * total)
+    found["weighted_majority"] = _expected_vote(pool, drawn, rewards(pool, "min"))
+    found["pass"] = 1 - math.comb(total - right, n) / math.comb(total, n)
+    found["mean_accuracy"] = right / total
+    return found
+
+
+def expected_best(figures: Sequence[float | None], correct: Sequence[bool], n: int) -> float | None:
+    """Chance that the highest figure in a random subset of n belongs to a correct candidate.
+
+    The best of a subset has a given figure in as many subsets as lie below or at it, less those
+    that lie below it (whole numbers, so exact); those who share it share the chance. Candidates
+    without a figure lie below all others and are never chosen; None if there is none with one.
+    """
+    groups: dict[float, list[bool]] = defaultdict(list)
+    for value, right in zip(figures, correct, strict=True):
+        if value is not None:
+            groups[value].append(right)
+    below = sum(value is None for value in figures)
+    possible = math.comb(len(figures), n) - math.comb(below, n)
+    if not possible:
+        return None
+    won = 0.0
+    for value in sorted(groups):
+        tied = groups[value]
+        subsets = math.comb(below + len(tied), n) - math.comb(below, n)
+        won += subsets / possible * (sum(tied) / len(tied))
+        below += len(tied)
+    # Shares add up to one but for the last bit.
+    return min(1.0, won)
+
+
+def _drawn_subsets(pool: Pool, n: int, seed: int, subsets: int) -> NDArray[np.bool_]:
+    """Subsets of n candidates as a mask, shape (subsets, candidates): all if they are no more, else random ones."""
+    total = len(pool.candidates)
+    if math.comb(total, n) <= subsets:
+        every = np.array(list(combinations(range(total), n)), dtype=np.int64)
+        chosen = np.zeros((len(every), total), dtype=np.bool_)
+        chosen[np.arange(len(every))[:, None], every] = True
+        return chosen
+    order = generator(seed, pool.problem_id).random((subsets, len(pool.candidates))).argsort(axis=1)
+    return np.asarray(order.argsort(axis=1) < n)
+
+
+def _expected_vote(
+    pool: Pool, drawn: NDArray[np.bool_], weights: Sequence[float | None]
+) -> float | None:
+    """Share of the drawn subsets whose vote is right, equal answers sharing; subsets without a weight left out."""
+    correct_answers: Mapping[str, bool] = pool.answer_is_correct()
+    names = {answer: column for column, answer in enumerate(correct_answers)}
+    weight: Floats = np.array([0.0 if value is None else value for value in weights])
+    known = np.array([value is not None for value in weights])
+    usable = drawn[:, known].any(axis=1)
+    if not usable.any():
+        return None
+    if not names:
+        return 0.0
+    of_answer = np.zeros((len(pool.candidates), len(names)))
+    for row, one in enumerate(pool.candidates):
+        if one.answer is not None:
+            of_answer[row, names[one.answer]] = 1.0
+    voting = (drawn & known)[usable].astype(np.float64)
+    present = voting @ of_answer > 0
+    sums = np.where(present, voting @ (of_answer * weight[:, None]), -1.0)
+    # An answer that nobody in the subset gives stands below every sum of weights, which are not negative.
+    winners = present & (sums == sums.max(axis=1, keepdims=True))
+    right = winners @ np.array([correct_answers[name] for name in names], dtype=np.float64)
+    won = winners.sum(axis=1)
+    share = np.divide(right, won, out=np.zeros(len(right)), where=won > 0)
+    return float(share.mean())
+
+
+# --- Best-of-N over many problems: what a labeler's scores are worth for choosing among
+
 
 MEASURES = (*AGGREGATIONS, "majority", "weighted_majority", "pass", "mean_accuracy")
 """In the order of every output."""

@@ -3,11 +3,17 @@
 Words are "incorrect" or not: neutral is no error, a score is incorrect below the labeler's threshold
 (design.md section 3). Steps on which one of the two is silent are left out and so not held against
 anybody. Intervals resample problems.
+
+Agreement coefficients between labelers: Cohen's kappa, Krippendorff's alpha, Pearson's r. Undefined is None.
+
+The formulas work on counts that add up over steps, so that a resampling of problems gives their
+intervals; the functions on words count first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -15,20 +21,125 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.agreement import alpha_of_counts, kappa_of_tables, pearson
-from evaluation.bootstrap import (
+from evaluation.evaluated import EvaluatedTrace
+from evaluation.figures import (
     RESAMPLES,
     Estimate,
+    Floats,
+    Mask,
     as_list,
     estimate,
     generator,
+    ratio,
     resampled_sums,
 )
-from evaluation.evaluated import EvaluatedTrace
-from evaluation.first_error_confusion import FirstErrorConfusion, first_error_confusion
-from evaluation.measures import Floats, Mask, ratio
 from evaluation.paired import PairedReport, compare_by_measure
-from evaluation.step_words import ComparedTrace, StepWords, WordTable, word_table
+from evaluation.step_words import (
+    KINDS,
+    ComparedTrace,
+    FirstErrorConfusion,
+    StepWords,
+    WordTable,
+    first_error_confusion,
+    word_table,
+)
+from evaluation.wording import figure, plain_table, with_interval
+
+
+def kappa_of_tables(tables: Floats) -> tuple[Floats, Mask]:
+    """Cohen's kappa of cross tables, shape (..., words, words), with a mask of where it is defined.
+
+    Not defined without steps, and where chance alone explains everything (both always say one word).
+    """
+    n = tables.sum(axis=(-2, -1))
+    agreed = np.trace(tables, axis1=-2, axis2=-1)
+    by_chance = (tables.sum(axis=-1) * tables.sum(axis=-2)).sum(axis=-1)
+    # Counts are whole numbers below 2**53, so that "exactly one" is exact.
+    defined = np.asarray(by_chance != n * n)
+    room = np.where(defined, n * n - by_chance, 1.0)
+    return np.where(defined, n * agreed - by_chance, 0.0) / room, defined
+
+
+def alpha_of_counts(totals: Floats, observed: Floats) -> tuple[Floats, Mask]:
+    """Krippendorff's nominal alpha, with a mask of where it is defined.
+
+    Args:
+        totals: how often each word was said on steps with two words or more, shape (..., words).
+        observed: sum over those steps of (m² - sum of squared counts) / (m - 1), m words on a step; shape (...).
+    """
+    n = totals.sum(axis=-1)
+    expected = n * n - (totals * totals).sum(axis=-1)
+    defined = np.asarray(expected > 0)
+    return 1 - np.where(defined, (n - 1) * observed, 0.0) / np.where(
+        defined, expected, 1.0
+    ), defined
+
+
+def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
+    """Agreement beyond chance of two labelers on the same steps, in [-1, 1]; None where not defined.
+
+    Raises:
+        ValueError: they do not have the same number of words.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} words against {len(second)}")
+    numbers: dict[Hashable, int] = {}
+    for word in (*first, *second):
+        numbers.setdefault(word, len(numbers))
+    table = np.zeros((len(numbers), len(numbers)))
+    np.add.at(table, ([numbers[word] for word in first], [numbers[word] for word in second]), 1)
+    value, defined = kappa_of_tables(table)
+    return float(value) if defined else None
+
+
+def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
+    """Correlation of two labelers' scores in [-1, 1]; None below two steps or where one is constant.
+
+    Raises:
+        ValueError: they do not have the same number of scores.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} scores against {len(second)}")
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
+        return None
+    x, y = x - x.mean(), y - y.mean()
+    length = float(np.linalg.norm(x) * np.linalg.norm(y))
+    if length == 0:
+        return None
+    return max(-1.0, min(1.0, float(x @ y) / length))
+
+
+def krippendorff_alpha(words: Sequence[Sequence[Hashable | None]]) -> float | None:
+    """Nominal alpha of any number of labelers, in [-1, 1], silence allowed.
+
+    None if no step has two words, or only one word was ever used.
+
+    Args:
+        words: one row per labeler, one column per step; None where it is silent.
+
+    Raises:
+        ValueError: the rows have different lengths.
+    """
+    if len({len(row) for row in words}) > 1:
+        raise ValueError("the labelers have different numbers of steps")
+    counts = [
+        Counter(word for word in column if word is not None) for column in zip(*words, strict=True)
+    ]
+    counts = [said for said in counts if said.total() > 1]
+    totals = sum(counts, Counter[Hashable]())
+    observed = sum(
+        (said.total() ** 2 - sum(count * count for count in said.values())) / (said.total() - 1)
+        for said in counts
+    )
+    value, defined = alpha_of_counts(
+        np.array(list(totals.values()), dtype=np.float64), np.array(observed, dtype=np.float64)
+    )
+    return float(value) if defined else None
+
+
+# --- Two or more labelers beside each other: how far they agree, beyond chance, and on the first
+
 
 PAIRED_MEASURES = {"processbench_f1": True, "macro_f1": False}
 """Measures of the paired test against gold, and whether the whole is the mean over subsets."""
@@ -275,3 +386,50 @@ def _kappa(sums: Floats) -> tuple[Floats, Mask]:
 
 def _share(sums: Floats) -> tuple[Floats, Mask]:
     return ratio(sums[..., 0], sums[..., 1])
+
+
+# --- A comparison as a person at a terminal reads it
+
+
+def comparison_words(found: Comparison) -> list[str]:
+    """Tables of the pairs, of their first errors, and the tests against gold."""
+    head = ("pair", "steps", "agreement", "kappa", "Pearson", "traces", "first-error agreement")
+    rows = [
+        (
+            f"{pair.a} / {pair.b}",
+            str(pair.n_steps),
+            with_interval(pair.agreement),
+            with_interval(pair.cohen_kappa),
+            figure(pair.pearson),
+            str(pair.n_first_errors),
+            with_interval(pair.first_error_agreement),
+        )
+        for pair in found.pairs
+    ]
+    lines = [
+        f"{len(found.table.traces)} traces, {len(found.table.trace_of_step)} steps, "
+        "95% intervals by problem",
+        plain_table(head, rows),
+        f"Krippendorff's alpha of all: {with_interval(found.krippendorff_alpha)} "
+        f"on {found.n_alpha} steps with two words or more",
+        "",
+        plain_table(
+            ("first errors of", "against", *(kind.replace("_", " ") for kind in KINDS), "left out"),
+            [
+                (
+                    pair.first_errors.of,
+                    pair.first_errors.against,
+                    *(str(pair.first_errors.counts[kind]) for kind in KINDS),
+                    str(pair.first_errors.reference_missing),
+                )
+                for pair in found.pairs
+            ],
+        ),
+    ]
+    lines += [
+        report.line(pair.a, pair.b)
+        for pair in found.pairs
+        if pair.paired is not None
+        for report in pair.paired.values()
+    ]
+    return lines

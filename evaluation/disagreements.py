@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from evaluation.step_words import ComparedTrace, StepWords, WordTable
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Quote
-from traces.first_error import FirstError
-from traces.labels import StepLabel
+from traces.labels import FirstError, StepLabel
+from traces.problem import TraceInContext
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,17 +11,138 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.average_precision import NORMAL_975, average_precision_of_incorrect
-from evaluation.bootstrap import (
+from evaluation.evaluated import EvaluatedTrace, neutral_steps, split_by_gold, step_calls
+from evaluation.figures import (
     RESAMPLES,
     Estimate,
+    Floats,
+    Mask,
     as_list,
     estimate,
     generator,
+    ratio,
     resampled_sums,
 )
-from evaluation.measures import Floats, Mask, ratio
-from evaluation.scored_steps import ScoredSteps
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSteps:
+    """The steps that have both a score and a truth; all columns have the same length."""
+
+    score: Floats
+    """In [0, 1]: how good the labeler holds the step to be."""
+    correct: Mask
+    """Whether gold calls the step correct."""
+    problem: NDArray[np.int64]
+    """Number of the step's problem, 0-based, without gaps."""
+    unscored: int
+    """Steps with a truth, but without a score: left out, counted."""
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+def scored_steps(traces: Iterable[EvaluatedTrace]) -> ScoredSteps:
+    """The scored steps of traces with usable gold.
+
+    Steps that gold calls neutral are left out, and where gold is a first error only, those behind it.
+    """
+    scores: list[float] = []
+    correct: list[bool] = []
+    problems: list[int] = []
+    numbers: dict[str, int] = {}
+    unscored = 0
+    for trace in split_by_gold(traces).usable:
+        if trace.gold is None:
+            continue
+        neutral = neutral_steps(trace, trace.gold)
+        truth = step_calls(trace, trace.gold, 0.5)
+        said = step_scores(trace)
+        for index, (incorrect, score) in enumerate(zip(truth, said, strict=True)):
+            if incorrect is None or index in neutral:
+                continue
+            if score is None:
+                unscored += 1
+                continue
+            scores.append(score)
+            correct.append(not incorrect)
+            problems.append(numbers.setdefault(trace.problem_id, len(numbers)))
+    return ScoredSteps(
+        np.array(scores, dtype=np.float64),
+        np.array(correct, dtype=np.bool_),
+        np.array(problems, dtype=np.int64),
+        unscored,
+    )
+
+
+def step_scores(trace: EvaluatedTrace) -> list[float | None]:
+    """The labeler's score of each step; None where it gave none.
+
+    Raises:
+        ValueError: the label has another number of steps than the trace.
+    """
+    label = trace.predicted
+    if label is None or not label.step_labels:
+        return [None] * trace.n_steps
+    if len(label.step_labels) != trace.n_steps:
+        raise ValueError(
+            f"{len(label.step_labels)} step labels for the {trace.n_steps} steps of trace '{trace.trace_id}'"
+        )
+    return [step.score for step in label.step_labels]
+
+
+# --- Average precision of finding the incorrect steps, with an interval that lets steps of one
+
+
+NORMAL_975 = 1.959963984540054
+"""The 97.5% point of the standard normal distribution."""
+
+
+def average_precision(scores: Floats, positive: Mask, *, descending: bool = True) -> float | None:
+    """Precision at each threshold, weighted by the recall gained there (scikit-learn's); None without positives."""
+    return _value_and_influence(scores if not descending else -scores, positive)[0]
+
+
+def average_precision_of_incorrect(steps: ScoredSteps) -> Estimate:
+    """Average precision of incorrect steps, ranked from the lowest score up.
+
+    The interval is the infinitesimal jackknife's (Efron, JRSS B 54:83, 1992): what each problem adds
+    to the figure, to first order, is known in closed form, so that no resampling of sorted scores is
+    needed. Clipped to [0, 1]; None where fewer than two problems hold incorrect steps.
+    """
+    value, influence = _value_and_influence(steps.score, ~steps.correct)
+    if value is None:
+        return Estimate(None, None)
+    problems = int(steps.problem.max()) + 1
+    if len(np.unique(steps.problem[~steps.correct])) < 2:
+        return Estimate(value, None)
+    of_problem = np.bincount(steps.problem, influence, problems)
+    half = NORMAL_975 * math.sqrt(problems / (problems - 1) * float(of_problem @ of_problem))
+    return Estimate(value, (max(0.0, value - half), min(1.0, value + half)))
+
+
+def _value_and_influence(keys: Floats, positive: Mask) -> tuple[float | None, Floats]:
+    """The figure over steps ranked by ascending keys, and its derivative by the weight of each step."""
+    total = int(positive.sum())
+    if not total:
+        return None, np.zeros(len(keys))
+    values, at = np.unique(keys, return_inverse=True)
+    at = at.reshape(-1)
+    found = np.bincount(at, positive, len(values))
+    ranked = np.bincount(at, minlength=len(values)).cumsum().astype(np.float64)
+    hits = found.cumsum()
+    precision = hits / ranked
+    value = float((precision * found).sum() / total)
+    # A step counts in the precision of its own threshold and of every later one.
+    as_hit = (found / ranked)[::-1].cumsum()[::-1]
+    as_ranked = (found * hits / ranked**2)[::-1].cumsum()[::-1]
+    gained = np.where(positive, precision[at] + as_hit[at] - value, 0.0)
+    influence: Floats = (gained - as_ranked[at]) / total
+    return value, influence
+
+
+# --- How well step scores tell good steps from bad ones, without any threshold, and what they
+
 
 BINS = 10
 """Bins of the calibration curve, of equal width."""

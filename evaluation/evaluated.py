@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from traces.first_error import MISSING, FirstError, first_error, is_incorrect
-from traces.labels import StepLabel, TraceLabel, Verdict
+from traces.labels import (
+    MISSING,
+    FirstError,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    first_error,
+    is_incorrect,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.bootstrap import (
+from evaluation.evaluated import EvaluatedTrace, split_by_gold
+from evaluation.figures import (
+    MEASURES,
     RESAMPLES,
+    Floats,
+    Formula,
     Interval,
+    Mask,
+    Measure,
     by_problem,
     generator,
     interval,
     resampled_sums,
+    rows_of,
 )
-from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.measures import MEASURES, Floats, Formula, Mask, Measure, rows_of
 from traces.errors import InputError
 
 

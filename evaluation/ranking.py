@@ -13,7 +13,7 @@ from math import log2
 
 import numpy as np
 
-from evaluation.bootstrap import generator
+from evaluation.figures import generator
 
 _RESAMPLES = 2000
 

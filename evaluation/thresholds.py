@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.measures import MEASURES, Floats, Measure
+from evaluation.figures import MEASURES, Floats, Measure
 from traces.errors import InputError
 
 GIVEN = "given"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.bootstrap import Estimate
+from evaluation.figures import Estimate
 
 UNDEFINED = "-"
 """What stands for a figure that is not defined."""

@@ -1,9 +1,8 @@
 """Readers and writers of the field's files; the only place where -1, "N/A" or 1-based indices exist."""
 
-from formats.export_row import ExportRow, FormatLimit, SkippedTrace
 from formats.known import EXPORT_FORMATS, IMPORT_FORMATS
-from formats.neutral_policy import NeutralPolicy
 from formats.reading import read_file, source_file
+from formats.rows import ExportRow, FormatLimit, NeutralPolicy, SkippedTrace
 from formats.scores import read_scores
 from formats.writing import WriteOutcome, write_file
 

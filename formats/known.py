@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from formats import (
+from formats.field import (
     big_bench_mistake,
     case,
     math_shepherd,
@@ -23,7 +23,7 @@ from formats import (
     trl,
     visualprocessbench,
 )
-from formats.file_format import FileFormat
+from formats.rows import FileFormat
 from traces.errors import InputError
 
 # The most telling keys first: a processbench row has all keys of a row of ours.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from traces.errors import TraceFormatError
-from traces.relevance import Relevance
+from traces.evidence import Relevance
 
 _TREC_FIELDS = 4
 

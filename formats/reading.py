@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from formats.container import RawRow, is_object_of_lists, read_mapped_rows, read_rows
-from formats.fields import Reading, RowFault
-from formats.file_format import FileFormat
+from formats.files.container import RawRow, is_object_of_lists, read_mapped_rows, read_rows
 from formats.known import FIELD_NAMES, IMPORT_FORMATS, KNOWN, format_named, guess_format
-from formats.neutral_policy import NeutralPolicy
+from formats.rows import FileFormat, NeutralPolicy, Reading, RowFault
 from traces.errors import InputError, TraceFormatError
 from traces.labels import Labeler, LabelerKind
 from traces.records import ImportedTrace, RejectedRow, SourceFile

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from formats.container import is_object_of_lists, read_mapped_rows, read_rows
+from formats.files.container import is_object_of_lists, read_mapped_rows, read_rows
 from formats.known import FIELD_NAMES
 from traces.records import RejectedRow
 

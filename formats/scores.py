@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from formats.container import read_rows
-from formats.fields import Reading, RowFault, optional_bool_of, text_of
+from formats.files.container import read_rows
+from formats.labels import read_label
 from formats.reading import checked_rows, file_stem
-from formats.step_lists import read_label
+from formats.rows import Reading, RowFault, optional_bool_of, text_of
 from traces.labels import TraceLabel
 from traces.records import RejectedRow
 

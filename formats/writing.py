@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from formats.export_row import CannotCarry, ExportRow, SkippedTrace
-from formats.file_format import FileFormat, Rendered
+from formats.files.parquet import require_pyarrow, write_parquet
 from formats.known import EXPORT_FORMATS, format_named
-from formats.parquet import require_pyarrow, write_parquet
-from formats.parts import Part, parts_of
+from formats.rows import CannotCarry, ExportRow, FileFormat, Part, Rendered, SkippedTrace, parts_of
 from traces.errors import InputError
 
 

@@ -9,21 +9,353 @@ lost but what was on the wire.
 
 from __future__ import annotations
 
+import asyncio
+import queue
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent import futures
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from inference.background import BackgroundCalls, is_cut_by_us
-from inference.budget import Budget, Purse
-from inference.flights import Flight, Window
-from inference.keys import key_for
-from inference.pace import Unsent
+from inference.budget import Budget, Purse, Reservation
 from inference.prices import Service
-from inference.protocol import GenerationRequest, ResponseStore, TextModel
+from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for, request_text
+from inference.retries import Pace, Unsent
 from traces.errors import ModelChanged, ModelError, ModelUnavailable
-from traces.records import ModelReply
+from traces.records import ModelReply, StoredCall
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines in the background until it is closed.
+
+    The thread is a daemon: a program that forgets to close it, or dies of an exception, still
+    ends.
+    """
+
+    def __init__(self) -> None:
+        """Start the thread."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="stepgold-calls", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine; its future can be waited for, or cancelled, from any thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run a function on the loop, soon."""
+        self._loop.call_soon_threadsafe(callback)
+
+    def drain(self, seconds: float) -> None:
+        """Wait at most `seconds` for what runs now."""
+        self.submit(self._settled(seconds)).result()
+
+    def close(self) -> None:
+        """Cancel what still runs, wait for its end, and stop the thread."""
+        self.submit(self._wind_down()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _settled(self, seconds: float) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=seconds)
+
+    async def _wind_down(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+        # a store write that a cancelled call had begun in a worker thread still completes here
+        await self._loop.shutdown_default_executor()
+
+
+# --- Records replies durably; those that arrive while one write runs go into the next one
+
+
+@runtime_checkable
+class PutsMany(Protocol):
+    """A response store that records several replies in one durable write."""
+
+    def put_all(self, calls: Sequence[StoredCall]) -> None:
+        """Record the replies durably, all or none."""
+
+
+class Recorder:
+    """Between the calls on an event loop and a store that blocks. Used on one loop."""
+
+    def __init__(self, responses: ResponseStore) -> None:
+        """Nothing is written yet."""
+        self._responses = responses
+        self._waiting: list[tuple[StoredCall, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def record(self, call: StoredCall) -> None:
+        """Return when the reply is durable.
+
+        Raises:
+            StoreError: it could not be written (nor could those that were to be written with it).
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((call, done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        await done
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            calls = [call for call, _ in batch]
+            try:
+                # in a worker thread: a store that waits for its lock must not stop the network
+                await asyncio.to_thread(self._put, calls)
+            except Exception as error:  # handed to every call that waits for this write
+                for _, done in batch:
+                    if not done.done():
+                        done.set_exception(error)
+            else:
+                for _, done in batch:
+                    if not done.done():
+                        done.set_result(None)
+
+    def _put(self, calls: Sequence[StoredCall]) -> None:
+        if isinstance(self._responses, PutsMany):
+            self._responses.put_all(calls)
+            return
+        for call in calls:
+            self._responses.put(call)
+
+
+# --- The calls of a dispatcher, on a loop of their own: placed, sent, recorded
+
+
+AHEAD = 2
+"""Requests drawn for each one on the wire: a place that becomes free is taken at once, and replies
+are read while others are on their way."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A model that knows how many calls its service takes at the moment."""
+
+    @property
+    def pace(self) -> Pace:
+        """The bound, which falls and rises."""
+
+
+class BackgroundCalls:
+    """Sends requests to a model, so many at once, and records what comes back.
+
+    Used by one thread; the calls live on another one's event loop.
+    """
+
+    def __init__(self, model: TextModel, responses: ResponseStore | None) -> None:
+        """Nothing is sent and no thread is started yet."""
+        self._model = model
+        self._recorder = None if responses is None else Recorder(responses)
+        self._places = Pace(model.concurrency)
+        # what bounds the calls at once: our places, and what the service was found to take
+        self._paces = [self._places, *([model.pace] if isinstance(model, Paced) else [])]
+        self._thread: LoopThread | None = None
+        self.sent = 0
+        """Requests that got a place, so far."""
+
+    def limit(self) -> int:
+        """Requests that may wait for a reply at the moment, those not yet sent included."""
+        return AHEAD * min(pace.limit for pace in self._paces)
+
+    def start(self, key: str, request: GenerationRequest, held: Reservation) -> Future[ModelReply]:
+        """Send a request when there is a place; the future holds its reply, recorded."""
+        if self._thread is None:
+            self._thread = LoopThread()
+        return self._thread.submit(self._ask(key, request, held))
+
+    def halt(self) -> None:
+        """Send nothing more: what waits for a place ends as `Unsent`."""
+        self._tell_paces(Pace.shut)
+
+    def resume(self) -> None:
+        """Send again."""
+        self._tell_paces(Pace.reopen)
+
+    def close(self, drain_s: float) -> None:
+        """Give calls on the wire `drain_s` seconds, then release the model and the thread."""
+        self.halt()
+        thread, self._thread = self._thread or LoopThread(), None
+        try:
+            thread.drain(drain_s)
+            thread.submit(self._model.aclose()).result()
+        finally:
+            thread.close()
+
+    def _tell_paces(self, what: Callable[[Pace], None]) -> None:
+        # On the loop, like the calls themselves: the order in which this is said is the order in
+        # which it happens.
+        if self._thread is not None:
+            for pace in self._paces:
+                self._thread.call_soon(partial(what, pace))
+
+    async def _ask(self, key: str, request: GenerationRequest, held: Reservation) -> ModelReply:
+        sent = replace(request, max_tokens=held.output_tokens) if held.capped else request
+        # the place is held until the reply is recorded: a kill never loses more than the places
+        async with self._places.slot():
+            self.sent += 1
+            try:
+                reply = await self._model.generate(sent)
+                await self._record(key, request, sent, held, reply)
+            except ModelUnavailable:
+                raise
+            except Exception:  # it ends the run: nobody may take this place meanwhile
+                for pace in self._paces:
+                    pace.shut()
+                raise
+        return reply
+
+    async def _record(
+        self,
+        key: str,
+        request: GenerationRequest,
+        sent: GenerationRequest,
+        held: Reservation,
+        reply: ModelReply,
+    ) -> None:
+        """Keep a reply under its request, or under what was sent if that was cut by us."""
+        if self._recorder is None:
+            return
+        meta = request.meta
+        if is_cut_by_us(held, reply):  # no answer to the request, but to what was sent
+            key, request = key_for(self._model, sent), sent
+        elif held.capped:
+            meta = {**meta, "max_tokens_sent": held.output_tokens}
+        await self._recorder.record(StoredCall(key, request_text(request), reply, meta))
+
+
+def is_cut_by_us(held: Reservation, reply: ModelReply) -> bool:
+    """Whether the reply ended at a limit that is lower than the one asked for."""
+    return held.capped and reply.finish_reason == "length"
+
+
+# --- The calls on the wire: how many, what they may cost, and which of them has landed
+
+
+@dataclass(slots=True)
+class Flight:
+    """One call on the wire."""
+
+    key: str
+    """Content address of the request."""
+    askers: list[GenerationRequest]
+    """The request sent, and equal ones that wait for the same reply."""
+    reservation: Reservation
+    """What of the budget is held for it."""
+    future: futures.Future[ModelReply]
+    """Its reply, recorded, or the error it ended in."""
+
+
+class Window:
+    """A bounded set of flights. Used by one thread; the flights land in another."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        """An empty window for `limit()` requests, waiting ones included; it may change meanwhile."""
+        self._limit = limit
+        self._flying: dict[str, Flight] = {}
+        self._size = 0
+        self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
+        self._deadline: float | None = None
+        self.fatal: BaseException | None = None
+        """The first error after which nothing more is sent; None while all is well."""
+
+    @property
+    def size(self) -> int:
+        """Requests that wait for a reply."""
+        return self._size
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may wait."""
+        return self._size < self._limit()
+
+    @property
+    def has_landed(self) -> bool:
+        """Whether `land` would return at once."""
+        return not self._landed.empty()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the time that a fatal error left for the other flights is up."""
+        return (
+            self._deadline is not None
+            and not self.has_landed
+            and time.monotonic() >= self._deadline
+        )
+
+    @property
+    def reservations(self) -> list[Reservation]:
+        """What of the budget is held for the calls on the wire."""
+        return [flight.reservation for flight in self._flying.values()]
+
+    def join(self, key: str, request: GenerationRequest) -> bool:
+        """Let the request wait for an equal one; False if none is on the wire."""
+        flight = self._flying.get(key)
+        if flight is not None:
+            flight.askers.append(request)
+            self._size += 1
+        return flight is not None
+
+    def launch(
+        self,
+        key: str,
+        request: GenerationRequest,
+        reservation: Reservation,
+        future: futures.Future[ModelReply],
+    ) -> None:
+        """Watch a call that was just started."""
+        flight = Flight(key, [request], reservation, future)
+        self._flying[key] = flight
+        self._size += 1
+        future.add_done_callback(lambda _: self._landed.put(flight))
+
+    def land(self) -> Flight | None:
+        """Wait for the next flight to land; None if the time after a fatal error is up."""
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        try:
+            flight = self._landed.get(timeout=left)
+        except queue.Empty:
+            return None
+        del self._flying[flight.key]
+        self._size -= len(flight.askers)
+        return flight
+
+    def fail(self, error: BaseException, *, drain_s: float) -> None:
+        """Remember the first fatal error and give the other flights `drain_s` seconds."""
+        if self.fatal is None:
+            self.fatal = error
+            self._deadline = time.monotonic() + drain_s
+
+    def drain(self, seconds: float) -> list[Flight]:
+        """Wait for what is left at most `seconds`, cancel the rest, return what has landed."""
+        left, self._flying, self._size = list(self._flying.values()), {}, 0
+        try:
+            futures.wait([flight.future for flight in left], timeout=seconds)
+        finally:  # also when the person presses Ctrl-C a second time
+            for flight in left:
+                flight.future.cancel()
+        return [flight for flight in left if not flight.future.cancelled()]
+
+
+# --- Sends requests to a model: never the same one twice, never more at once than it takes
+
 
 Outcome = ModelReply | ModelError
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from inference.images import image_tokens
-from inference.keys import request_key
-from inference.protocol import GenerationRequest, ResponseStore
+from inference.protocol import GenerationRequest, ResponseStore, request_key
 from traces.errors import ModelError, ModelRefused
 from traces.records import ModelReply, Usage
 

@@ -8,11 +8,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from formats.image_error import ImageError
-from formats.images import EncodedImage, load_images
+from formats.files.images import EncodedImage, ImageError, load_images
 from inference.protocol import GenerationRequest, Message
-from traces.abstention import Abstention, AbstentionReason
 from traces.errors import ModelRefused, ModelUnavailable
+from traces.labels import Abstention, AbstentionReason
 from traces.problem import Problem
 
 __all__ = [

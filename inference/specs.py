@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from inference.vision_config import takes_images as checkpoint_takes_images
+from inference.local.vision_config import takes_images as checkpoint_takes_images
 from traces.errors import InputError
 
 ModelKind = Literal["gemini", "openai", "hf", "lab"]

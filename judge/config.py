@@ -23,7 +23,7 @@ class JudgeConfig:
     prompt: JudgePrompt = field(default_factory=packaged_prompt)
     """The prompt."""
     evidence_tokens: int = 3072
-    """Token budget of the documents, wrappers included (estimated, see judge/tokens.py)."""
+    """Token budget of the documents, wrappers included (estimated, see judge/prompt.py)."""
     max_tokens: int = 8192
     """Limit of the reply, thinking included."""
     temperature: float | None = 0.0

@@ -9,15 +9,13 @@ from typing import Protocol
 
 from inference.images import EncodedImage, ProblemImages
 from inference.protocol import GenerationRequest, TextModel
-from judge.ballot import Ballot, CastVote
 from judge.config import JudgeConfig
-from judge.tokens import counter_of
-from judge.voting import votes_needed
-from traces.abstention import Abstention
-from traces.context import TraceInContext
+from judge.prompt import counter_of
+from judge.voting import Ballot, CastVote, votes_needed
 from traces.errors import ModelError
-from traces.labels import TraceLabel
+from traces.labels import Abstention, TraceLabel
 from traces.privacy import refuse_phi
+from traces.problem import TraceInContext
 from traces.records import ModelReply
 
 

@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from inference.images import ProblemImages
-from judge.ballot import CastVote
 from judge.config import JudgeConfig
 from judge.poll import Poll, Polled, Runner
-from judge.voting import decide, decide_escalated
-from traces.context import TraceInContext
-from traces.labels import TraceLabel
-from traces.votes import Vote
+from judge.voting import CastVote, decide, decide_escalated
+from traces.labels import TraceLabel, Vote
+from traces.problem import TraceInContext
 
 __all__ = ["JudgedTrace", "RagJudge", "Runner"]
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from inference.local_model import load_local_model
-from inference.noise import noise_key
-from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
-from inference.prefix_sharing_wave import Row
+from inference.local.model import load_local_model
+from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace
+from inference.local.token_choice import SamplingRule, noise_key
 from lab import prompts
 from lab.build import LabProblem, LabTrace
 from lab.bundled import model_folder

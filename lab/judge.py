@@ -13,8 +13,8 @@ from typing import Any
 
 from lab.likelihood import TAU
 from scoring import load_scorer
-from traces.context import TraceInContext
 from traces.labels import StepLabel, TraceLabel, Verdict
+from traces.problem import TraceInContext
 
 
 class LikelihoodJudge:

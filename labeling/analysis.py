@@ -5,7 +5,7 @@ abstention covers nothing and contradicts nobody. Of incorrect steps judge and M
 far fewer than of correct ones, so retention is told apart by class.
 
     >>> from traces.labels import TraceLabel, abstained
-    >>> from traces.abstention import AbstentionReason
+    >>> from traces.labels import AbstentionReason
     >>> says = lambda trace, index: TraceLabel(trace, first_error_given=True, first_error_index=index)
     >>> judge = {"t1": says("t1", 2), "t2": says("t2", None), "t3": says("t3", 0)}
     >>> silent = abstained("t2", AbstentionReason.UNPARSED)
@@ -21,8 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from traces.first_error import MISSING, FirstError, first_error
-from traces.labels import TraceLabel
+from traces.labels import MISSING, FirstError, TraceLabel, first_error
 
 ERROR = "error"
 NO_ERROR = "no error"

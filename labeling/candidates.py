@@ -2,27 +2,78 @@
 
 Med-PRM keeps solutions with 2 < steps < 10 out of 16 generations (its released sampling script,
 facts in docs/decisions.md). What the rule turns away is named, and drawn again in bounded rounds.
+
+A solution as a list of steps: by numbered lines, by blank lines, or by a given delimiter.
+
+Never inside prose: "as we saw in Step 2: ..." in the middle of a line starts no step. Nothing is
+lost: a preamble belongs to the first step, unnumbered lines to the step before.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 from labeling.answers import AnswerChecker, unusable_gold
-from labeling.step_splitting import split_steps
-from traces.abstention import Abstention
-from traces.continuation import ProblemSamples, SampledText
+from traces.errors import InputError
 from traces.evidence import Evidence
-from traces.problem import Problem, Trace
+from traces.labels import Abstention
+from traces.problem import Problem, ProblemSamples, SampledText, Trace
+
+_NUMBERED = re.compile(
+    r"^[ \t]*(?:#{1,6}[ \t]*)?(?:\*\*|__)?Step[ \t]+(\d+)\b[ \t]*[:.)]", re.M | re.I
+)
+_BLANK = re.compile(r"\n[ \t]*\n\s*")
+
+
+def split_steps(text: str, delimiter: str | None = None) -> tuple[str, ...]:
+    """The steps of a solution, stripped, in order; empty if there is no text.
+
+    Args:
+        text: the solution.
+        delimiter: what stands between two steps; None looks for lines that start with "Step n:"
+            (Markdown heading or bold allowed) and, where there are fewer than two, for blank lines.
+
+    Raises:
+        InputError: an empty delimiter.
+    """
+    if delimiter == "":
+        raise InputError("The step delimiter is empty.", remedy="leave it out, or name a text")
+    if delimiter is not None:
+        parts = text.split(delimiter)
+    else:
+        starts = _numbered_starts(text)
+        if len(starts) > 1:
+            bounds = [0, *starts[1:], len(text)]
+            parts = [text[a:b] for a, b in pairwise(bounds)]
+        else:
+            parts = _BLANK.split(text)
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _numbered_starts(text: str) -> list[int]:
+    """Where numbered steps begin: the numbers must go up, a repeated one is a remark in a step."""
+    starts: list[int] = []
+    last = -1
+    for found in _NUMBERED.finditer(text):
+        if int(found[1]) > last:
+            starts.append(found.start())
+            last = int(found[1])
+    return starts
+
+
+# --- Candidate traces for problems: what a policy writes, split into steps, kept by a stated rule
+
 
 Asked = tuple[Problem, Sequence[Evidence], range]
 """A problem, what is known about it, and the numbers of the candidates wanted."""
 
 
 class Sampler(Protocol):
-    """Writes whole solutions; implemented by `inference.local_sampler` and `.server_sampler`."""
+    """Writes whole solutions; implemented by `inference.local.policy` and `.server_sampler`."""
 
     def sample(self, asked: Iterable[Asked], *, seed: int) -> Iterator[ProblemSamples]:
         """Yield the texts of every problem as they are done, in any order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from labeling.drawn import Bounds
+from labeling.strategies import Bounds
 from traces.errors import InputError
 
 LabelRule = Literal["hard", "soft", "advantage"]

@@ -17,14 +17,12 @@ from typing import NamedTuple
 from labeling.answers import AnswerChecker, unusable_gold
 from labeling.consensus import ConsensusConfig, agree
 from labeling.mc_config import MonteCarloConfig
-from labeling.rounds import continue_by_strategy
+from labeling.monte_carlo import continue_by_strategy
 from labeling.stages import Judge, Policy, Retriever
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
 from traces.evidence import Evidence
-from traces.labels import TraceLabel, abstained
+from traces.labels import AbstentionReason, TraceLabel, abstained
 from traces.privacy import refuse_phi
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 from traces.records import Continuation
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from traces.context import TraceInContext
-from traces.continuation import PolicyText, TraceContinuations, Wanted
 from traces.evidence import Evidence
 from traces.labels import TraceLabel
-from traces.problem import Problem
+from traces.problem import PolicyText, Problem, TraceContinuations, TraceInContext, Wanted
 
 __all__ = ["Judge", "Policy", "PolicyText", "Retriever", "TraceContinuations", "Wanted"]
 

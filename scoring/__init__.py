@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoring.engine import Scorer
+    from scoring.engine.engine import Scorer
     from scoring.loading import load_scorer
 
 __all__ = ["Scorer", "load_scorer"]
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return load_scorer
     if name == "Scorer":
-        from scoring.engine import Scorer
+        from scoring.engine.engine import Scorer
 
         return Scorer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

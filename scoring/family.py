@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from inference.images import ProblemImages
+from inference.local.checkpoints import load_pretrained
 from scoring.names import Aggregation as Aggregation
-from traces.abstention import Abstention
-from traces.context import TraceInContext
+from scoring.quiet import Reference, quiet
 from traces.evidence import Evidence
+from traces.labels import Abstention
+from traces.problem import TraceInContext
 
 NO_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType({})
 """Of families whose name says all."""
@@ -86,3 +91,65 @@ class Family(Protocol):
         Returns:
             float32 `[positions]`, in [0, 1].
         """
+
+
+# --- What a family is bound to: a checkpoint's folder and tokenizer, and where its model is to
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a family is bound to."""
+
+    folder: Path
+    """With config.json, tokenizer files and safetensors files."""
+    tokenizer: PreTrainedTokenizerBase
+    """Its tokenizer."""
+    device: torch.device
+    """Where the model is to run."""
+    dtype: torch.dtype
+    """Of its weights."""
+    images: ProblemImages = field(default_factory=ProblemImages)
+    """The images of problems, for families that are shown them."""
+    reference: Reference | None = None
+    """What an implicit PRM is held against; None if the user named nothing."""
+
+    def model(self, auto_class: Any) -> Any:
+        """The model of a transformers auto class, ready to run."""
+        with quiet():
+            model = load_pretrained(auto_class, self.folder, dtype=self.dtype)
+        return model.to(self.device).eval()
+
+
+# --- What of a family's read-out a server has to give: so much can be had over a wire, hidden
+
+
+@dataclass(frozen=True, slots=True)
+class ServedReadOut:
+    """The numbers that a step score is made of."""
+
+    columns: tuple[int, ...]
+    """How many numbers a row of a pooling server may have: 1 is a value whose sigmoid is the score, 2 are
+    the logits of wrong and right, in this order."""
+    tokens: tuple[int, int] | None = None
+    """Ids of the right and the wrong sign, where the score is the softmax of two tokens' logits; None where
+    a head of its own is read."""
+
+
+def of_signs(right: int, wrong: int) -> ServedReadOut:
+    """The read-out of two tokens of the vocabulary."""
+    # A server may also make a head of the two: of two classes, or of their difference.
+    return ServedReadOut((1, 2), (right, wrong))
+
+
+def of_head(classes: int) -> ServedReadOut:
+    """The read-out of a head with so many outputs, 1 or 2."""
+    return ServedReadOut((classes,))
+
+
+@runtime_checkable
+class Servable(Protocol):
+    """A family that a server can run."""
+
+    @property
+    def served(self) -> ServedReadOut:
+        """What is asked of the server."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from scoring.engine import Scorer
-from scoring.engine_fit import Fitted, fit
-from scoring.engine_tree import plant
+from scoring.engine.engine import Scorer
+from scoring.engine.fit import Fitted, fit
+from scoring.engine.forward import plant
 from scoring.family import CannotLayOut, LaidOutTrace
-from traces.context import TraceInContext
 from traces.evidence import Evidence
+from traces.problem import TraceInContext
 
 _LOOKED_AT = 2_000
 """Traces that are laid out at most; of a larger dataset every so-manieth problem stands for all."""

@@ -8,15 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from storage.bulk import chunks
 from storage.codecs.problems import problem_from, trace_from
-from storage.connection import Connections
+from storage.connection import Connections, chunks
 from storage.datasets import IMPORT_ORDER, dataset_pk, trace_keys
 from storage.evidence_sets import load_sets
 from storage.tables import PROBLEMS, STEPS, TRACE_EVIDENCE, TRACES
-from traces.context import TraceInContext
 from traces.privacy import may_hold_phi
-from traces.problem import Problem
+from traces.problem import Problem, TraceInContext
 
 _PAGE = 500
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Table, and_, delete, exists, select
 
 from storage import checks
-from storage.bulk import chunks, insert_keyed, insert_missing, insert_rows
 from storage.codecs.evidence import Columns, copied_passage_columns, passage_from, place_columns
+from storage.connection import chunks, insert_keyed, insert_missing, insert_rows
 from storage.tables import (
     EVIDENCE,
     EVIDENCE_PASSAGES,

@@ -7,13 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, or_, select
 
-from storage.bulk import delete_where_in, insert_rows, now
 from storage.codecs.ledger import failure_columns, failure_from
 from storage.codecs.model_text import decode_optional
+from storage.connection import delete_where_in, insert_rows, now
 from storage.datasets import IMPORT_ORDER, dataset_pk
 from storage.tables import DATASETS, FAILURES, LABELERS, STEP_LABELS, TRACE_LABELS, TRACES
-from traces.abstention import Abstention, AbstentionReason
-from traces.labels import LabelerKind
+from traces.labels import Abstention, AbstentionReason, LabelerKind
 from traces.records import Failure
 
 _WORKING_KINDS = (LabelerKind.JUDGE.value, LabelerKind.MC.value, LabelerKind.PRM.value)

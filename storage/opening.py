@@ -16,8 +16,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from storage import migrations
-from storage.connection import BUSY_TIMEOUT_S, Connections
-from storage.faults import translated
+from storage.connection import BUSY_TIMEOUT_S, Connections, translated
 from traces.errors import InputError, StoreError
 
 APPLICATION_ID = 0x53544744

@@ -9,9 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 
 from storage import checks
-from storage.bulk import insert_keyed, insert_rows, now
 from storage.codecs.problems import problem_columns, trace_columns
-from storage.connection import Connections
+from storage.connection import Connections, insert_keyed, insert_rows, now
 from storage.tables import DATASETS, PROBLEMS, REJECTED_ROWS, SOURCE_FILES, STEPS, TRACES
 from traces.errors import InputError
 from traces.problem import Problem, Trace

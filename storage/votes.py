@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from sqlalchemy import case, func, select
 
 from storage import checks
-from storage.bulk import insert_missing, insert_rows, now
 from storage.codecs.votes import vote_columns, vote_from
-from storage.connection import Connections
+from storage.connection import Connections, insert_missing, insert_rows, now
 from storage.datasets import IMPORT_ORDER, dataset_pk
-from storage.labelers import labeler_row
+from storage.labels import labeler_row
 from storage.tables import PROMPTS, QUOTES, STEP_LABELS, TRACE_LABELS, TRACES, VOTES
-from traces.abstention import AbstentionReason
 from traces.errors import InputError
-from traces.labels import Verdict
-from traces.votes import Vote
+from traces.labels import AbstentionReason, Verdict, Vote
 
 
 @dataclass(frozen=True, slots=True)

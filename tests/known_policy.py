@@ -15,8 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.tiny_models import save
-from traces.context import TraceInContext
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 RIGHT, WRONG, END = "The answer is 2.", "The answer is 3.", "[end]"
 NEXT: dict[str, dict[str, float]] = {

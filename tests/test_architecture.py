@@ -25,24 +25,26 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {"traces", "formats", "retrieval", "inference", "labeling", "scoring", "evaluation"}
     ),
 }
-OURS = frozenset({*MAY_IMPORT, "commands", "cli"})
-"""commands and cli may import everything; nobody imports those two."""
+MAY_IMPORT["stepgold"] = frozenset(MAY_IMPORT)
+MAY_IMPORT["commands"] = frozenset(MAY_IMPORT)
+OURS = frozenset({*MAY_IMPORT, "cli"})
+"""cli imports the commands; nobody else imports those two."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "faiss": ("retrieval/faiss_rows.py",),
-    "sentence_transformers": ("retrieval/encoder.py", "retrieval/rerank.py"),
-    "bm25s": ("retrieval/bm25.py",),
-    "pyarrow": ("formats/parquet.py",),
+    "faiss": ("retrieval/index/vectors.py",),
+    "sentence_transformers": ("retrieval/index/encoder.py", "retrieval/search/rerank.py"),
+    "bm25s": ("retrieval/search/bm25.py",),
+    "pyarrow": ("formats/files/parquet.py",),
     "google": ("inference/gemini",),
-    "openai": ("inference/openai_server.py",),
-    "torch": ("inference/", "scoring/", "lab/", "retrieval/exact_search.py"),
+    "openai": ("inference/openai/model.py",),
+    "torch": ("inference/", "scoring/", "lab/", "retrieval/index/vectors.py"),
     "transformers": ("inference/", "scoring/", "lab/"),
     "sqlmodel": ("storage/",),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/",),
 }
 
-MAX_FILE_LINES = 300
+MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 60
 
 
@@ -64,7 +66,7 @@ def imported_roots(tree: ast.AST) -> Iterator[str]:
 
 def forbidden_arrows(package: str, roots: Iterator[str]) -> set[str]:
     """Of `roots`, those of our packages that `package` must not import."""
-    allowed = MAY_IMPORT.get(package, OURS - {"cli"}) | {package}
+    allowed = MAY_IMPORT.get(package, frozenset()) | {package}
     if package == "cli":
         allowed = OURS
     return {root for root in roots if root in OURS} - allowed

@@ -15,7 +15,7 @@ import torch
 import transformers
 from PIL import Image
 
-from formats.images import EncodedImage
+from formats.files.images import EncodedImage
 from tests.tiny_models import evaluating, save, tiny_tokenizer
 
 hf: Any = transformers  # its own annotations are patchy

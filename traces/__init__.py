@@ -1,8 +1,15 @@
 """The words of the field: problems, traces, step labels, evidence, errors. Standard library only."""
 
-from traces.abstention import Abstention, AbstentionReason
 from traces.evidence import Evidence, Passage, Quote
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
+from traces.labels import (
+    Abstention,
+    AbstentionReason,
+    Labeler,
+    LabelerKind,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+)
 from traces.problem import Problem, Trace
 
 __all__ = [

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from traces.abstention import Abstention, AbstentionReason
-from traces.context import TraceInContext
-from traces.labels import TraceLabel, abstained
+from traces.labels import Abstention, AbstentionReason, TraceLabel, abstained
+from traces.problem import TraceInContext
 
 
 def refuse_phi(context: TraceInContext, *, hosted: bool, allow_phi: bool) -> TraceLabel | None:

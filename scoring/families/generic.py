@@ -12,16 +12,20 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from retrieval.packing import render_document
-from scoring.chat_layout import ChatLayout, Turn
 from scoring.families.generic_layout import GenericLayout
-from scoring.family import Aggregation, LaidOutTrace
-from scoring.plain_layout import Marked, joint_ids
-from scoring.served import of_signs
-from scoring.tokens import single_token, token_behind
-from scoring.wording import question_inline
-from traces.context import TraceInContext
+from scoring.family import Aggregation, LaidOutTrace, of_signs
+from scoring.layout import (
+    ChatLayout,
+    Marked,
+    Turn,
+    joint_ids,
+    question_inline,
+    single_token,
+    token_behind,
+)
 from traces.errors import PrmError
 from traces.evidence import Evidence
+from traces.problem import TraceInContext
 
 
 class Generic:

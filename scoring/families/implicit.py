@@ -27,14 +27,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.chat_layout import ChatLayout
-from scoring.engine_readers import ByStep, Reader, StepScores
+from scoring.engine.engine import ByStep, Reader, StepScores
+from scoring.engine.heads import LanguageHead
 from scoring.family import Aggregation, LaidOutTrace
-from scoring.language_head import LanguageHead
-from scoring.wording import numbered, question_inline
-from traces.context import TraceInContext
+from scoring.layout import ChatLayout, numbered, question_inline
 from traces.errors import PrmError
 from traces.evidence import Evidence
+from traces.problem import TraceInContext
 
 AGGREGATIONS: Final[Mapping[str, Aggregation]] = {
     "eurusprm-stage1": "min",

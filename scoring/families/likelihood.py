@@ -15,13 +15,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.chat_tokens import conversation_text, first_ids
-from inference.rendering import ContinuationPrompt, continuation_messages
+from inference.prompting import (
+    ContinuationPrompt,
+    continuation_messages,
+    conversation_text,
+    first_ids,
+)
+from scoring.engine.heads import LanguageHead
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
-from scoring.language_head import LanguageHead
-from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence
+from traces.problem import TraceInContext
 
 
 class Likelihood:

@@ -15,14 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
-from scoring.plain_layout import Marked, joint_ids
-from scoring.served import of_signs
-from scoring.tokens import token_behind
-from scoring.wording import numbered, one_line, question_inline
-from traces.context import TraceInContext
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_signs
+from scoring.layout import Marked, joint_ids, numbered, one_line, question_inline, token_behind
 from traces.errors import PrmError
 from traces.evidence import Evidence
+from traces.problem import TraceInContext
 
 MARKER: Final = " ки"
 """Stands behind each step, a line break behind it."""

@@ -5,11 +5,28 @@ https://arxiv.org/abs/2506.11474; checkpoint `dmis-lab/llama-3.1-medprm-reward-v
 
 Strict mode: one BOS; the marker is looked for in the solution only; softmax in float32. (The
 released script puts two BOS, matches ` ки` in documents too, and takes the softmax in bfloat16.)
+
+Med-PRM as its released script scores, fault by fault, to be held against published numbers.
+
+Source: `python/4_scoring_PRM.py` of https://github.com/eth-medical-ai-lab/Med-PRM. Other than in
+`medprm`: the rendered conversation is tokenised with a second BOS; the system turn for documents ends
+in a blank (which Llama 3.1's template trims); control tokens inside texts are control tokens; ` ки` is
+read wherever it stands, in documents and questions too; the softmax is taken in bfloat16, so that good
+steps tie and the first of several candidates wins. The documents are packed by its rule, see
+`retrieval.packing.pack_like_medprm`.
+
+Med-PRM's outcome model: one marker behind the whole solution, one score on the last step.
+
+The system turn and the layout are those of the released training script (facts: Med-PRM,
+https://arxiv.org/abs/2506.11474, `orm_processed_solution`). Steps before the last have no score of
+their own: they are "not measured", which no aggregation takes for a number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import torch
@@ -18,14 +35,11 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from retrieval.packing import render_document
-from scoring.chat_layout import ChatLayout
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
-from scoring.served import of_signs
-from scoring.tokens import single_token
-from scoring.wording import one_line, question_inline
-from traces.context import TraceInContext
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_signs
+from scoring.layout import ChatLayout, Turn, one_line, question_inline, single_token
 from traces.errors import PrmError
 from traces.evidence import Evidence
+from traces.problem import TraceInContext
 
 MARKER: Final = " ки"
 """Stands behind each step."""
@@ -100,3 +114,96 @@ class MedPrm:
     def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
         """P(+) of the two signs, read at the markers."""
         return torch.softmax(hidden.float() @ self._rows.T, dim=-1)[:, 0]
+
+
+# --- Med-PRM as its released script scores, fault by fault, to be held against published numbers
+
+
+class MedPrmCompat(MedPrm):
+    """The released read-out on one checkpoint."""
+
+    settings: Mapping[str, Any] = MappingProxyType({"mode": "medprm-compat"})
+
+    def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
+        """The rendered conversation tokenised as a whole, a BOS before the template's.
+
+        Markers that stand in texts are read with the first step: the least of the step scores is
+        then the published `PRM_min_score`, and the last one `PRM_score` where there are two steps.
+
+        Raises:
+            PrmError: the template rewrites the solution, or the tokenizer is a slow one.
+        """
+        if not self.tokenizer.is_fast:
+            raise PrmError("This mode needs a fast tokenizer (tokenizer.json).")
+        documents = "".join(render_document(i, item) for i, item in enumerate(evidence, 1))
+        steps = [f"{one_line(step)}{MARKER}" for step in context.trace.steps]
+        text = self._rendered(documents, question_inline(context.problem), " ".join(steps))
+        encoded = self.tokenizer(text, return_offsets_mapping=True)
+        begin = text.rfind(" ".join(steps))
+        if begin < 0:
+            raise PrmError("The checkpoint's chat template rewrites the solution.")
+        ends = accumulate((len(step) + 1 for step in steps), initial=begin - 1)
+        step_of = {end: number for number, end in enumerate([*ends][1:])}
+        read_at: list[list[int]] = [[] for _ in steps]
+        for place, (first, end) in enumerate(encoded["offset_mapping"]):
+            if text[first:end] == MARKER:
+                read_at[step_of.get(end, 0)].append(place)
+        return LaidOutTrace(
+            context.trace.id, tuple(encoded["input_ids"]), tuple(map(tuple, read_at))
+        )
+
+    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
+        """P(+) of the two signs, logits and softmax in bfloat16: near 1 in steps of 2^-8."""
+        logits = hidden.bfloat16() @ self._rows.bfloat16().T
+        return torch.softmax(logits, dim=-1)[:, 0].float()
+
+    def _rendered(self, documents: str, question: str, solution: str) -> str:
+        turns = [
+            {"role": "system", "content": f"{SYSTEM_WITH_DOCUMENTS} " if documents else SYSTEM},
+            {
+                "role": "user",
+                "content": f"{documents}Question: {question}\n\nExplanation: {solution}",
+            },
+        ]
+        return str(
+            self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        )
+
+
+# --- Med-PRM's outcome model: one marker behind the whole solution, one score on the last step
+
+
+ORM_SYSTEM: Final = (
+    "You are an evaluator assessing the overall quality and correctness of the final answer in the "
+    "given explanation. In order to support the evaluation, the question and the explanation are "
+    "provided. If the final answer is incorrect or not well-supported, output -. If the final answer "
+    "is correct and well-supported, output +."
+)
+"""The published system turn where no evidence is given."""
+
+
+class MedPrmOrm(MedPrm):
+    """The outcome read-out on one checkpoint."""
+
+    name = "medprm-orm"
+    aggregation: Aggregation = "last"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+        """Bind the family to a checkpoint; as `MedPrm`."""
+        super().__init__(tokenizer, model)
+        turns: list[Turn] = [("system", ORM_SYSTEM), ("user", None)]
+        # With documents the released scripts give it the stepwise system turn.
+        self._outcome = {
+            True: self._layouts[True],
+            False: ChatLayout(tokenizer, turns, add_generation_prompt=True),
+        }
+
+    def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
+        """Documents, question and all steps, one marker at the end."""
+        documents = "".join(render_document(i, item) for i, item in enumerate(evidence, 1))
+        solution = " ".join(one_line(step) for step in context.trace.steps)
+        question = question_inline(context.problem)
+        text = f"{documents}Question: {question}\n\nExplanation: {solution}"
+        ids, (marker,) = self._outcome[bool(evidence)].fill([[text, self._marker]])
+        silent: tuple[tuple[int, ...], ...] = ((),) * (len(context.trace.steps) - 1)
+        return LaidOutTrace(context.trace.id, ids, (*silent, (marker,)))

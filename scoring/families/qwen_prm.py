@@ -17,14 +17,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.chat_layout import ChatLayout
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
-from scoring.heads import head_of
-from scoring.served import of_head
-from scoring.tokens import single_token
-from traces.context import TraceInContext
+from scoring.engine.heads import head_of
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_head
+from scoring.layout import ChatLayout, single_token
 from traces.errors import PrmError
 from traces.evidence import Evidence
+from traces.problem import TraceInContext
 
 NAMES: Final = ("qwen-prm", "qwen-prm800k")
 """Qwen2.5-Math-PRM and Qwen2.5-Math-7B-PRM800K: other weights, the same read-out."""

@@ -17,14 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.chat_layout import ChatLayout
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
-from scoring.served import of_signs
-from scoring.tokens import single_token
-from scoring.wording import question_inline
-from traces.context import TraceInContext
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_signs
+from scoring.layout import ChatLayout, question_inline, single_token
 from traces.errors import PrmError
 from traces.evidence import Evidence
+from traces.problem import TraceInContext
 
 NAMES: Final = ("rlhflow-mistral", "rlhflow-deepseek")
 """The two checkpoints."""

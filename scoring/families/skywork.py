@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
-from scoring.heads import head_of
-from scoring.served import of_head
-from scoring.tokens import plain_ids
-from scoring.wording import one_line, question_inline
-from traces.context import TraceInContext
+from scoring.engine.heads import head_of
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_head
+from scoring.layout import one_line, plain_ids, question_inline
 from traces.errors import PrmError
 from traces.evidence import Evidence
+from traces.problem import TraceInContext
 
 HEADS: Final = (("v_head.summary",), ("v_head",))
 """Where the value head lies."""

@@ -26,14 +26,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.chat_layout import ChatLayout, Turn
 from scoring.family import Aggregation, LaidOutTrace
-from scoring.image_tokens import ImageTokens
-from scoring.tokens import single_token
-from traces.context import TraceInContext
+from scoring.images.tokens import ImageTokens
+from scoring.layout import ChatLayout, Turn, single_token
 from traces.errors import PrmError
 from traces.evidence import Evidence
-from traces.problem import Problem
+from traces.problem import Problem, TraceInContext
 
 NAME: Final = "visualprm"
 ORIGINAL: Final = "InternVLRewardModel"

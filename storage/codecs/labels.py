@@ -7,16 +7,18 @@ from typing import Any
 from sqlalchemy import Row
 
 from storage import checks
-from storage.codecs.model_text import (
-    decode_optional,
-    decode_text,
-    encode_optional,
-    encode_text,
-)
-from traces.abstention import Abstention, AbstentionReason
+from storage.codecs.model_text import decode_optional, decode_text, encode_optional, encode_text
 from traces.errors import InputError
 from traces.evidence import Quote
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
+from traces.labels import (
+    Abstention,
+    AbstentionReason,
+    Labeler,
+    LabelerKind,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+)
 from traces.records import Continuation
 
 Columns = dict[str, Any]

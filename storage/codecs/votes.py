@@ -8,11 +8,8 @@ from sqlalchemy import Row
 
 from storage import checks
 from storage.codecs.model_text import decode_optional, encode_text
-from traces.abstention import Abstention, AbstentionReason
 from traces.errors import InputError
-from traces.first_error import MISSING, FirstError
-from traces.labels import Verdict
-from traces.votes import Vote
+from traces.labels import MISSING, Abstention, AbstentionReason, FirstError, Verdict, Vote
 
 Columns = dict[str, Any]
 """Column values by name."""

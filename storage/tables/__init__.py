@@ -15,14 +15,7 @@ from storage.tables.corpora import (
     PASSAGES,
 )
 from storage.tables.corpus_files import CORPUS_FILES, CORPUS_SOURCES, DOCUMENT_ORIGINS
-from storage.tables.datasets import (
-    DATASETS,
-    PROBLEMS,
-    REJECTED_ROWS,
-    SOURCE_FILES,
-    STEPS,
-    TRACES,
-)
+from storage.tables.datasets import DATASETS, PROBLEMS, REJECTED_ROWS, SOURCE_FILES, STEPS, TRACES
 from storage.tables.labels import CONTINUATIONS, LABELERS, QUOTES, STEP_LABELS, TRACE_LABELS
 from storage.tables.ledger import FAILURES, MODEL_CALLS
 from storage.tables.trace_evidence import EVIDENCE_STEPS, TRACE_EVIDENCE

@@ -92,7 +92,7 @@ def test_an_index_of_another_encoder_or_corpus_is_refused(cli: Cli, tmp_path: Pa
     assert hits[0]["text"] == (folder / "a.md").read_text()[hits[0]["start"] : hits[0]["end"]]
     assert -1 <= hits[0]["similarity"] <= 1
 
-    from retrieval.encoder import packaged_model
+    from retrieval.index.encoder import packaged_model
 
     packaged = packaged_model()
     assert packaged is not None

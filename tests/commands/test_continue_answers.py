@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from inference.dispatch import Dispatcher
-from inference.gemini import GeminiModel
-from inference.openai_server import OpenAIModel
+from inference.gemini.model import GeminiModel
+from inference.openai.model import OpenAIModel
 from labeling.answers import AnswerJudge
 from tests.loopback.openai_server import OpenAIServer
 from traces.problem import Problem

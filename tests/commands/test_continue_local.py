@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from commands.backends import LAB_CONTINUATION, continuation_limit, parse_spec
 from lab.build import build_workspace, trace_row
 from lab.candidates import MAX_NEW_TOKENS
+from stepgold.models import LAB_CONTINUATION, continuation_limit, parse_spec
 from storage import Store
 from tests.known_policy import known_policy, known_traces
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer

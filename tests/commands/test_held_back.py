@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from commands.query_rewriting import rewrite_queries
 from inference.dispatch import Dispatcher
-from inference.gemini import GeminiModel
+from inference.gemini.model import GeminiModel
+from stepgold.retrieval import rewrite_queries
 from storage import Store
 from tests.loopback.gemini_server import GeminiServer
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from commands.image_options import ImageOptions
 from inference.images import image_tokens
 from inference.specs import ModelSpec
+from stepgold.images import ImageOptions
 from storage import Store
 from tests.commands.tiny_prm import save_prm
 from tests.formats.picture_files import dicom, picture

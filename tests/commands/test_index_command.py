@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from retrieval.encoder import packaged_model
+from retrieval.index.encoder import packaged_model
 
 pytestmark = [
     pytest.mark.slow,

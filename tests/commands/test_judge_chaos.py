@@ -31,7 +31,7 @@ TYPED = {"blocked", "truncated", "unreadable", "model_error"}
 
 ZYGOTE = """
 import os, sys
-import cli, commands.judge_run, inference.gemini, judge.rag_judge, storage
+import cli, stepgold.judging, inference.gemini.model, judge.rag_judge, storage
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -18,8 +18,7 @@ from storage import Store
 from tests.judge.electorate import Ballot, Electorate
 from tests.judge.sheets import PASSAGE
 from tests.loopback.openai_server import OpenAIServer
-from traces.first_error import FirstError
-from traces.labels import Verdict
+from traces.labels import FirstError, Verdict
 
 Cli = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]

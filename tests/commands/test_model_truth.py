@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from commands.labelling import evidence_source
-from commands.model_truth import ModelTruth
+from stepgold.labeling_run import evidence_source
+from stepgold.models import ModelTruth
 from storage import Store
 from tests.loopback.gemini_server import GeminiServer
-from traces.abstention import AbstentionReason
 from traces.errors import ModelChanged
-from traces.labels import Labeler, LabelerKind, abstained
+from traces.labels import AbstentionReason, Labeler, LabelerKind, abstained
 from traces.records import ModelReply, StoredCall
 
 Cli = Callable[..., Any]

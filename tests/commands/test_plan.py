@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from judge.tokens import estimate_tokens
+from judge.prompt import estimate_tokens
 from tests.loopback.gemini_server import GeminiServer
 from tests.loopback.openai_server import OpenAIServer
 

@@ -10,8 +10,7 @@ import pytest
 from storage import Store
 from tests.commands.conftest import Cli
 from tests.commands.labelled_workspace import N_TRACES, make_workspace
-from traces.abstention import Abstention, AbstentionReason
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel
+from traces.labels import Abstention, AbstentionReason, Labeler, LabelerKind, StepLabel, TraceLabel
 
 SILENT = StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED, ""))
 

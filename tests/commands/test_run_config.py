@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from cli import app
-from commands.toml_tables import check_table
+from commands.run import check_table
 
 Cli = Callable[..., Any]
 

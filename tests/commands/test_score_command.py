@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from commands.console import _left
-from commands.score_run import ProblemByProblem
+from stepgold.console import _left
+from stepgold.scoring_run import ProblemByProblem
 from storage import Store
 from tests.commands.tiny_prm import save_prm, write_pool
 from traces.labels import TraceLabel
@@ -143,7 +143,7 @@ def test_another_rule_is_another_labeler(pool: Cli, prm: str) -> None:
 def test_candidates_come_problem_by_problem_wherever_they_stand(
     pool: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("commands.score_run._TOGETHER", 3)
+    monkeypatch.setattr("stepgold.scoring_run._TOGETHER", 3)
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
         reading = ProblemByProblem(
             store, "d", lambda contexts: {context.trace.id: 1.0 for context in contexts}

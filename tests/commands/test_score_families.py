@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from commands.candidates import complete_scores
+from stepgold.candidates import complete_scores
 from storage import Store
 from tests.commands.tiny_prm import save_prm, write_pool
-from traces.abstention import Abstention, AbstentionReason
-from traces.labels import StepLabel, TraceLabel
+from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel
 
 Cli = Callable[..., Any]
 FILE = """

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from scoring.engine import Scorer
+from scoring.engine.engine import Scorer
 from storage import Store
 from tests.commands.tiny_prm import write_pool
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
-from traces.context import TraceInContext
 from traces.labels import TraceLabel
+from traces.problem import TraceInContext
 
 Cli = Callable[..., Any]
 Pair = tuple[str, str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commands.backends import template_identity
+from stepgold.models import template_identity
 
 
 def test_a_template_is_its_name_and_its_content(tmp_path: Path) -> None:

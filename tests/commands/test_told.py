@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from commands.console import note
+from stepgold.console import note
 from tests.commands.test_judge_resume import many_traces
 from tests.loopback.openai_server import OpenAIServer
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from commands.image_options import ImageOptions
 from inference.specs import ModelSpec
+from stepgold.images import ImageOptions
 from storage import Store
 from tests.commands.test_images import imported
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
@@ -123,7 +123,7 @@ def test_candidates_and_judges_see_the_images(cli: Cli, tmp_path: Path, seeing: 
 def test_a_model_that_shares_nothing_is_said_to_be_slow(
     cli: Cli, tmp_path: Path, seeing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inference.local_engine.sharing_fault", lambda *_: "logits differ by 1")
+    monkeypatch.setattr("inference.local.engines.sharing_fault", lambda *_: "logits differ by 1")
     scans(cli, tmp_path, scan=["a.png"])
     slow = cli(*CONTINUE, seeing, "--limit", "1")
     assert len(written(tmp_path)["scan:0"]) == 6, slow.err

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluation.evaluated import EvaluatedTrace
-from traces.abstention import Abstention, AbstentionReason
-from traces.labels import StepLabel, TraceLabel, Verdict
+from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel, Verdict
 
 VERDICTS = {1: Verdict.CORRECT, 0: Verdict.NEUTRAL, -1: Verdict.INCORRECT}
 SILENT = StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr  # type: ignore[import-untyped]
 from sklearn.metrics import cohen_kappa_score  # type: ignore[import-untyped]
 
-from evaluation.agreement import cohen_kappa, krippendorff_alpha, pearson
+from evaluation.comparison import cohen_kappa, krippendorff_alpha, pearson
 
 word = st.sampled_from([1, 0, -1])
 

@@ -14,10 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.best_of_n import MEASURES, evaluate_best_of_n
-from evaluation.pools import AGGREGATIONS, Candidate, Pool, log_product, rewards
-from evaluation.selection import expected, expected_best, first_n
-from evaluation.votes import majority, weighted_majority
+from evaluation.best_of_n import (
+    AGGREGATIONS,
+    MEASURES,
+    Candidate,
+    Pool,
+    evaluate_best_of_n,
+    expected,
+    expected_best,
+    first_n,
+    log_product,
+    majority,
+    rewards,
+    weighted_majority,
+)
 from traces.errors import InputError
 
 

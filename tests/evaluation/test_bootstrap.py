@@ -7,10 +7,10 @@ import random
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import by_problem, generator, interval, resampled_sums
 from evaluation.evaluated import EvaluatedTrace
+from evaluation.figures import by_problem, generator, interval, resampled_sums
 from evaluation.paired import compare_by_measure, paired_difference
-from evaluation.processbench import evaluate_processbench
+from evaluation.protocols.processbench import evaluate_processbench
 from tests.evaluation.builders import first, first_errors, trace, verdicts
 from traces.errors import InputError
 
@@ -34,7 +34,7 @@ def test_sums_are_those_of_a_slow_resampling() -> None:
 
 def test_blocks_do_not_lose_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.ones((50, 1))
-    monkeypatch.setattr("evaluation.bootstrap._BLOCK", 120)
+    monkeypatch.setattr("evaluation.figures._BLOCK", 120)
     np.testing.assert_allclose(resampled_sums(counts, generator(0), 101), np.full((101, 1), 50.0))
 
 

@@ -11,18 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.agreement import cohen_kappa, krippendorff_alpha
-from evaluation.comparison import Comparison, compare_labelers
-from evaluation.comparison_words import comparison_words
+from evaluation.comparison import (
+    Comparison,
+    cohen_kappa,
+    compare_labelers,
+    comparison_words,
+    krippendorff_alpha,
+)
 from evaluation.disagreements import disagreement_json, disagreement_lines, find_disputes
-from evaluation.first_error_confusion import KINDS, first_error_confusion
-from evaluation.step_words import ComparedTrace
+from evaluation.step_words import KINDS, ComparedTrace, first_error_confusion
 from tests.evaluation.builders import ABSTAINED, first, scores, verdicts
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage
-from traces.first_error import MISSING, FirstError
-from traces.labels import TraceLabel
-from traces.problem import Problem, Trace
+from traces.labels import MISSING, FirstError, TraceLabel
+from traces.problem import Problem, Trace, TraceInContext
 
 word = st.none() | st.sampled_from([1, 0, -1])
 

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.diagnostics import diagnose
+from evaluation.diagnostics import (
+    LAST_INDEX,
+    diagnose,
+    false_positive_slice,
+    minimum_position,
+    step_index_rows,
+)
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.false_positives import false_positive_slice
-from evaluation.positions import LAST_INDEX, minimum_position, step_index_rows
 from tests.evaluation.builders import ABSTAINED, first, scores, trace, verdicts
 from traces.labels import TraceLabel
 

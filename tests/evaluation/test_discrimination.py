@@ -14,15 +14,17 @@ from sklearn.metrics import (  # type: ignore[import-untyped]
     roc_auc_score,
 )
 
-from evaluation.average_precision import average_precision, average_precision_of_incorrect
 from evaluation.discrimination import (
+    ScoredSteps,
     auroc,
     auroc_with_interval,
+    average_precision,
+    average_precision_of_incorrect,
     calibration_curve,
     calibration_error,
     score_report,
+    scored_steps,
 )
-from evaluation.scored_steps import ScoredSteps, scored_steps
 from tests.evaluation.builders import ABSTAINED, first, scores, trace, verdicts
 
 pairs = st.lists(

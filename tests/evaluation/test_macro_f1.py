@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score  # type: ignore[import-untyped]
 
-from evaluation.macro_f1 import evaluate_macro_f1, step_accuracy
+from evaluation.protocols.macro_f1 import evaluate_macro_f1, step_accuracy
 from tests.evaluation.builders import ABSTAINED, first, scores, trace, verdicts
 from tests.evaluation.test_processbench_protocol import cases
 

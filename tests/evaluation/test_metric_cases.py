@@ -9,20 +9,24 @@ from typing import Any
 
 import pytest
 
-from evaluation.agreement import cohen_kappa, pearson
-from evaluation.bootstrap import Estimate
-from evaluation.macro_f1 import evaluate_macro_f1
-from evaluation.measures import REASON_KEY
-from evaluation.mr_ben import evaluate_mr_ben
-from evaluation.pools import Candidate, Pool, rewards
-from evaluation.prmbench import evaluate_prmbench
-from evaluation.processbench import evaluate_processbench
-from evaluation.selection import best_index, expected_best
+from evaluation.best_of_n import (
+    Candidate,
+    Pool,
+    best_index,
+    expected_best,
+    majority,
+    rewards,
+    weighted_majority,
+)
+from evaluation.comparison import cohen_kappa, pearson
+from evaluation.figures import REASON_KEY, Estimate
+from evaluation.protocols.macro_f1 import evaluate_macro_f1
+from evaluation.protocols.mr_ben import evaluate_mr_ben
+from evaluation.protocols.prmbench import evaluate_prmbench
+from evaluation.protocols.processbench import evaluate_processbench
 from evaluation.thresholds import threshold_sweep
-from evaluation.votes import majority, weighted_majority
 from tests.evaluation.builders import first, first_errors, scores, trace, verdicts
-from traces.first_error import first_error
-from traces.labels import TraceLabel
+from traces.labels import TraceLabel, first_error
 
 TOLERANCE = 1e-9
 FEW = 5

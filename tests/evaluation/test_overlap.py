@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.ngrams import Vocabulary, Words
-from evaluation.overlap import EvaluatedProblem, TrainingRow, find_overlap
+from evaluation.overlap import EvaluatedProblem, TrainingRow, Vocabulary, Words, find_overlap
 from traces.errors import InputError
 
 text = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=14).map(" ".join)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score  # type: ignore[import-untyped]
 
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.processbench import evaluate_processbench
+from evaluation.protocols.processbench import evaluate_processbench
 from tests.evaluation.builders import (
     ABSTAINED,
     N_STEPS,

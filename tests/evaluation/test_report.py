@@ -11,40 +11,51 @@ from html.parser import HTMLParser
 
 import pytest
 
-from evaluation.best_of_n import evaluate_best_of_n
-from evaluation.bootstrap import Estimate
+from evaluation.best_of_n import Candidate, Pool, evaluate_best_of_n
 from evaluation.comparison import Comparison, compare_labelers
 from evaluation.diagnostics import diagnose
 from evaluation.evaluated import EvaluatedTrace, predicted_error
-from evaluation.first_error_confusion import first_error_confusion
-from evaluation.grounding import Grounding, grounding
-from evaluation.macro_f1 import evaluate_macro_f1
+from evaluation.figures import Estimate
 from evaluation.paired import compare_by_measure
-from evaluation.pools import Candidate, Pool
-from evaluation.processbench import evaluate_processbench
-from evaluation.report import bar_geometry, render_report
-from evaluation.report_examples import MAX_CHARACTERS, MAX_STEPS, clipped, example_cells
-from evaluation.report_input import (
+from evaluation.protocols.macro_f1 import evaluate_macro_f1
+from evaluation.protocols.processbench import evaluate_processbench
+from evaluation.report.input import (
     CandidateSection,
     ExampleTrace,
+    Grounding,
     LabelerSection,
     LeaderTest,
     ModelCalls,
     ReportInput,
     Spending,
+    grounding,
+    sentences,
 )
-from evaluation.report_json import report_json
-from evaluation.report_summary import sentences
-from evaluation.report_text import render_csv, render_markdown
-from evaluation.step_words import ComparedTrace
+from evaluation.report.page import (
+    MAX_CHARACTERS,
+    MAX_STEPS,
+    bar_geometry,
+    clipped,
+    example_cells,
+    render_report,
+)
+from evaluation.report.tables import render_csv, render_markdown, report_json
+from evaluation.step_words import ComparedTrace, first_error_confusion
 from evaluation.thresholds import FittedThreshold, threshold_sweep
 from evaluation.wording import figure
 from tests.evaluation.builders import first, scores, trace, verdicts
-from traces.abstention import Abstention, AbstentionReason
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage, Quote
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict, abstained
-from traces.problem import Problem, Trace
+from traces.labels import (
+    Abstention,
+    AbstentionReason,
+    Labeler,
+    LabelerKind,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    abstained,
+)
+from traces.problem import Problem, Trace, TraceInContext
 
 EVIL = "<script>alert('x')</script>"
 VOID = {"meta", "rect", "br", "line", "path", "circle", "polygon"}

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.measures import MEASURES, rows_of
+from evaluation.figures import MEASURES, rows_of
 from evaluation.thresholds import FittedThreshold, fit_threshold, threshold_sweep
 from tests.evaluation.builders import first, first_errors, scores, trace, verdicts
 from traces.errors import InputError

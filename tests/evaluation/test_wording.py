@@ -5,8 +5,8 @@ from __future__ import annotations
 import doctest
 
 from evaluation import wording
-from evaluation.bootstrap import Estimate
-from evaluation.processbench import evaluate_processbench
+from evaluation.figures import Estimate
+from evaluation.protocols.processbench import evaluate_processbench
 from evaluation.wording import plain_table, with_interval
 from tests.evaluation.builders import first_errors
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from formats import ExportRow
-from formats.fields import imported_evidence, question_id
-from traces.abstention import Abstention, AbstentionReason
+from formats.rows import imported_evidence, question_id
 from traces.evidence import Quote
-from traces.first_error import first_error
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
+from traces.labels import (
+    Abstention,
+    AbstentionReason,
+    Labeler,
+    LabelerKind,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    first_error,
+)
 from traces.problem import Problem, Trace
 
 TRAPS = (

@@ -11,10 +11,17 @@ import pytest
 
 from formats import ExportRow, read_file, write_file
 from tests.formats.test_writing import row
-from traces.abstention import Abstention, AbstentionReason
 from traces.errors import InputError
 from traces.evidence import Quote
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
+from traces.labels import (
+    Abstention,
+    AbstentionReason,
+    Labeler,
+    LabelerKind,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+)
 from traces.problem import Problem
 
 C, I = Verdict.CORRECT, Verdict.INCORRECT  # noqa: E741

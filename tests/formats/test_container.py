@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.container import is_object_of_lists, read_mapped_rows, read_rows
-from formats.streaming import CHUNK, JsonStream, list_elements
+from formats.files.container import is_object_of_lists, read_mapped_rows, read_rows
+from formats.files.json import CHUNK, JsonStream, list_elements
 from traces.errors import TraceFormatError
 
 ROWS = [{"id": f"t{i}", "text": "é" * i, "deep": {"n": [i, None, -0.5]}} for i in range(5)]

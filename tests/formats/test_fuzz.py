@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from formats import read_file, read_scores
-from formats.fields import REASON_LIMIT
+from formats.rows import REASON_LIMIT
 from storage import Store
 from tests.formats.fuzz import ID_KEYS, ROWS, corrupted_file
 from tests.formats.samples import SAMPLES, WANT_LABELER

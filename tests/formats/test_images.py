@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from formats import images
-from formats.image_error import ImageError
-from formats.images import EncodedImage, load_image, load_images
+from formats.files import images
+from formats.files.images import EncodedImage, ImageError, load_image, load_images
 from tests.formats.picture_files import dicom, picture
 
 RAMP = np.arange(-200, 1000, 10, dtype=np.int16).reshape(10, 12)

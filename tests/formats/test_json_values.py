@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.json_values import DEPTH_LIMIT, JsonFault, StrictDecoder, text_fault
+from formats.files.json import DEPTH_LIMIT, JsonFault, StrictDecoder, text_fault
 
 json_values = st.recursive(
     st.none()

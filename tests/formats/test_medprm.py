@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.formats.builders import labels_by_name, read
-from traces.abstention import AbstentionReason
-from traces.labels import Verdict
+from traces.labels import AbstentionReason, Verdict
 
 SOLUTION: dict[str, Any] = {
     "prm_processed_solution": "Intro. Step 1: a ки Step 2: b кино ки\nStep 3: c ки",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.formats.builders import jsonl, labels_by_name, read
 from tests.formats.samples import MR_GSM8K as ROW
-from traces.abstention import AbstentionReason
+from traces.labels import AbstentionReason
 
 CORRECT = {
     "model_output_solution_correctness": "correct",

@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given, settings
 
 from formats import ExportRow, read_file, read_scores, source_file, write_file
-from formats.container import read_rows
+from formats.files.container import read_rows
 from tests.formats.builders import labels_by_name, read
 from tests.formats.drawn import rows
 from tests.formats.samples import SAMPLES, WANT_LABELER
 from traces.errors import InputError, TraceFormatError
-from traces.first_error import first_error
-from traces.labels import LabelerKind, TraceLabel
+from traces.labels import LabelerKind, TraceLabel, first_error
 
 pyarrow = pytest.importorskip("pyarrow")
 pytest.importorskip("pyarrow.parquet")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from formats.best_of_n import PoolRow, ScoreRow, read_pool, read_pool_scores
+from formats.pools import PoolRow, ScoreRow, read_pool, read_pool_scores
 from traces.errors import TraceFormatError
 
 CANDIDATE: dict[str, Any] = {

@@ -13,8 +13,7 @@ from formats import ExportRow, NeutralPolicy, read_file, write_file
 from tests.formats.builders import jsonl, labels_by_name, read
 from tests.formats.samples import PRM800K as ROW
 from traces.errors import InputError
-from traces.first_error import first_error
-from traces.labels import LabelerKind, Verdict
+from traces.labels import LabelerKind, Verdict, first_error
 from traces.records import ImportedTrace
 
 C, N, I = Verdict.CORRECT, Verdict.NEUTRAL, Verdict.INCORRECT  # noqa: E741

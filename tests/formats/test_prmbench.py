@@ -11,8 +11,7 @@ import pytest
 from formats import ExportRow, write_file
 from tests.formats.builders import jsonl, labels_by_name, read
 from tests.formats.samples import PRMBENCH as ROW
-from traces.abstention import AbstentionReason
-from traces.labels import Verdict
+from traces.labels import AbstentionReason, Verdict
 
 C, I = Verdict.CORRECT, Verdict.INCORRECT  # noqa: E741
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.formats.builders import jsonl, labels_by_name, read
-from traces.abstention import AbstentionReason
+from traces.labels import AbstentionReason
 
 ROW: dict[str, Any] = {
     "id": "gsm8k-0",

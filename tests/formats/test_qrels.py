@@ -10,7 +10,7 @@ import pytest
 
 from formats.qrels import read_qrels
 from traces.errors import TraceFormatError
-from traces.relevance import Relevance
+from traces.evidence import Relevance
 
 
 def test_trec_lines_and_rows_may_stand_in_one_file(tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from formats import EXPORT_FORMATS, IMPORT_FORMATS, ExportRow, WriteOutcome, write_file
+from formats.field.training import asked
 from formats.known import KNOWN
-from formats.parts import Part
-from formats.training import asked
+from formats.rows import Part
 from tests.formats.builders import read
 from tests.formats.drawn import rows
-from traces.first_error import first_error
-from traces.labels import LabelerKind, TraceLabel, Verdict
+from traces.labels import LabelerKind, TraceLabel, Verdict, first_error
 from traces.records import ImportedTrace
 
 BOTH_WAYS = sorted({*EXPORT_FORMATS} & {*IMPORT_FORMATS} - {"traces", "medprm"})

@@ -9,11 +9,10 @@ import pytest
 
 from formats import ExportRow, write_file
 from tests.formats.builders import jsonl, labels_by_name, read
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
 from traces.evidence import Quote
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
+from traces.labels import AbstentionReason, Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
 from traces.privacy import refuse_phi
+from traces.problem import TraceInContext
 
 ROW: dict[str, Any] = {"id": "t1", "problem": "Q?", "steps": ["a", "b", "c"]}
 FULL: dict[str, Any] = ROW | {

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from formats import ExportRow, write_file
-from formats.export_row import FormatLimit
+from formats.rows import FormatLimit
 from tests.formats.builders import jsonl, labels_by_name, read
 from tests.formats.samples import OPENRLHF, QWEN_PRM, SHAREGPT
 from tests.formats.test_writing import row
-from traces.abstention import AbstentionReason
 from traces.errors import InputError
-from traces.labels import LabelerKind, Verdict
+from traces.labels import AbstentionReason, LabelerKind, Verdict
 from traces.problem import Problem
 
 C, N, I = Verdict.CORRECT, Verdict.NEUTRAL, Verdict.INCORRECT  # noqa: E741

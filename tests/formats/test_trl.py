@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from tests.formats.builders import jsonl, labels_by_name, read
-from traces.abstention import AbstentionReason
 from traces.errors import InputError
-from traces.labels import LabelerKind, Verdict
+from traces.labels import AbstentionReason, LabelerKind, Verdict
 
 ROW: dict[str, Any] = {"prompt": "Q?", "completions": ["a", "b"], "labels": [True, False]}
 

@@ -12,12 +12,20 @@ from typing import Any
 import pytest
 
 from formats import ExportRow, write_file
-from formats.export_row import FormatLimit
+from formats.rows import FormatLimit
 from tests.formats.builders import labels_by_name, read
-from traces.abstention import Abstention, AbstentionReason
 from traces.errors import InputError
 from traces.evidence import Evidence, Passage
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict, abstained
+from traces.labels import (
+    Abstention,
+    AbstentionReason,
+    Labeler,
+    LabelerKind,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    abstained,
+)
 from traces.problem import Problem, Trace
 
 C, N, I = Verdict.CORRECT, Verdict.NEUTRAL, Verdict.INCORRECT  # noqa: E741

@@ -10,11 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from inference.batch_limits import BatchLimits
-from inference.batch_runner import BatchRunner
+from inference.batch.jobs import BatchLimits
+from inference.batch.runner import BatchRunner
 from inference.dispatch import Outcome
-from inference.gemini import GeminiModel
-from inference.gemini_batch import GeminiBatches
+from inference.gemini.batch import GeminiBatches
+from inference.gemini.model import GeminiModel
 from inference.protocol import GenerationRequest, Message
 from storage import Store
 from tests.loopback.gemini_batch_server import GeminiBatchServer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from formats.images import EncodedImage
+from formats.files.images import EncodedImage
 from inference.protocol import GenerationRequest, Message
 from tests.formats.picture_files import picture
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.keys import request_key
+from inference.protocol import request_key
 from storage import Store
 from tests.inference.batches import SPEC, Clock, answered, requests, running
 from tests.loopback.gemini_batch_jobs import BatchWorld, Plan
@@ -23,10 +23,10 @@ TOTAL = 60
 
 RUN = """
 import os, signal, sys
-from inference.batch_limits import BatchLimits
-from inference.batch_runner import BatchRunner
-from inference.gemini import GeminiModel
-from inference.gemini_batch import GeminiBatches
+from inference.batch.jobs import BatchLimits
+from inference.batch.runner import BatchRunner
+from inference.gemini.model import GeminiModel
+from inference.gemini.batch import GeminiBatches
 from storage import Store
 from tests.inference.batches import NAME
 from tests.inference.test_batch_kill import TOTAL, RECORDED_AT_ONCE

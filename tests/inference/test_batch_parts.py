@@ -11,18 +11,17 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from inference import batch_wire
-from inference.batch_limits import UNLISTED_ENQUEUED_TOKENS, enqueued_tokens
-from inference.batch_waves import PendingRequest, Room, next_wave
-from inference.faults import TransientFault
-from inference.gemini_wire import request_body
-from inference.keys import request_key
+from inference.batch.desk import PendingRequest, Room, next_wave
+from inference.batch.jobs import UNLISTED_ENQUEUED_TOKENS, enqueued_tokens
+from inference.gemini import batch as batch_wire
+from inference.gemini.client import request_body
+from inference.protocol import request_key
+from inference.retries import TransientFault
 from tests.inference.batches import SPEC, Clock, answered, requests, running
 from tests.loopback.gemini_batch_jobs import BatchWorld, Plan
 from tests.loopback.gemini_batch_server import GeminiBatchServer
-from traces.batches import BatchEnding, BatchRow
 from traces.errors import ModelUnavailable
-from traces.records import ModelReply
+from traces.records import BatchEnding, BatchRow, ModelReply
 
 SIZES = st.lists(
     st.tuples(

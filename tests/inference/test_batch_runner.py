@@ -10,15 +10,14 @@ import pytest
 
 from inference.budget import input_bound
 from inference.dispatch import Dispatcher
-from inference.gemini import GeminiModel
-from inference.keys import request_key
+from inference.gemini.model import GeminiModel
+from inference.protocol import request_key
 from tests.inference.batches import NAME, SPEC, answered, interrupted_at, requests, running
 from tests.loopback import gemini_answers
 from tests.loopback.gemini_batch_jobs import BatchWorld, Plan
 from tests.loopback.gemini_batch_server import GeminiBatchServer
-from traces.batches import BatchEnding, BatchJob, BatchRow
 from traces.errors import ModelChanged, ModelUnavailable
-from traces.records import ModelReply, Usage
+from traces.records import BatchEnding, BatchJob, BatchRow, ModelReply, Usage
 
 TOO_LONG = "The input token count (9) exceeds the maximum number of tokens allowed (8)."
 

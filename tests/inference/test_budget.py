@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from inference.budget import Purse, input_bound
 from inference.dispatch import Dispatcher
-from inference.keys import request_key
 from inference.prices import cost
-from inference.protocol import GenerationRequest
+from inference.protocol import GenerationRequest, request_key
 from tests.inference.scripted import MemoryResponses, ScriptedModel, reply_to, request
 from traces.errors import BudgetExhausted, InputError
 from traces.records import ModelReply, Usage

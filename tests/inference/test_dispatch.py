@@ -13,11 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.background import AHEAD
-from inference.dispatch import Dispatcher
-from inference.keys import request_key
-from inference.pace import Pace
-from inference.protocol import GenerationRequest
+from inference.dispatch import AHEAD, Dispatcher
+from inference.protocol import GenerationRequest, request_key
+from inference.retries import Pace
 from tests.inference.scripted import MemoryResponses, ScriptedModel, reply_to, request
 from traces.errors import (
     InputError,

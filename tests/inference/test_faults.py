@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inference.faults import (
+from inference.retries import (
     HttpFault,
     RequestTooLong,
     Subject,

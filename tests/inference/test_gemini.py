@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from inference.gemini import GeminiModel
+from inference.gemini.model import GeminiModel
 from inference.prices import Service
 from inference.protocol import GenerationRequest, Message
-from inference.retry import RetryPolicy
+from inference.retries import RetryPolicy
 from tests.loopback.gemini_failures import PASSING
 from tests.loopback.gemini_server import GeminiServer
 from traces.errors import InputError, ModelRefused, ModelUnavailable, QuotaExhausted

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from formats.images import EncodedImage
-from inference.gemini import GeminiModel
-from inference.gemini_batch import GeminiBatches
-from inference.gemini_images import ImageUploads, file_name
+from formats.files.images import EncodedImage
+from inference.gemini.batch import GeminiBatches
+from inference.gemini.images import ImageUploads, file_name
+from inference.gemini.model import GeminiModel
 from inference.protocol import GenerationRequest
-from inference.retry import RetryPolicy
+from inference.retries import RetryPolicy
 from tests.inference.batches import answered, running
 from tests.inference.pictures import encoded, showing
 from tests.loopback.gemini_failures import FAILURES, Answer, error

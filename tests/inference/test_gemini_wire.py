@@ -10,8 +10,8 @@ from google.genai.types import FinishReason
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.faults import TransientFault
-from inference.gemini_wire import BLOCKED, read_body, takes_sampling_knobs
+from inference.gemini.client import BLOCKED, read_body, takes_sampling_knobs
+from inference.retries import TransientFault
 from traces.records import Usage
 
 

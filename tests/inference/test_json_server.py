@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from inference.faults import RequestTooLong
-from inference.json_server import JsonServer
-from inference.retry import RetryPolicy
+from inference.openai.json_calls import JsonServer
+from inference.retries import RequestTooLong, RetryPolicy
 from tests.loopback.openai_server import OpenAIServer
 from traces.errors import InputError, ModelRefused, ModelUnavailable
 

@@ -20,7 +20,7 @@ TOTAL, CONCURRENCY = 400, 8
 RUN = f"""
 import sys
 from inference.dispatch import Dispatcher
-from inference.gemini import GeminiModel
+from inference.gemini.model import GeminiModel
 from storage import Store
 from tests.inference.test_kill import requests
 with Store.open("sqlite:///" + sys.argv[1]) as store:

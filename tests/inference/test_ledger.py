@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inference.gemini import GeminiModel
+from inference.gemini.model import GeminiModel
 from inference.prices import Service, cost
 from inference.protocol import GenerationRequest, Message
 from tests.loopback.gemini_billing import PRICES, bill

@@ -6,8 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from inference.model_registry import RETIREMENTS, WARN_AHEAD, retirement_notice
-from inference.prices import TABLE
+from inference.prices import RETIREMENTS, TABLE, WARN_AHEAD, retirement_notice
 from inference.specs import ModelSpec
 from traces.errors import InputError
 

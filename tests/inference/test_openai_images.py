@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from inference.openai_server import OpenAIModel
+from inference.openai.model import OpenAIModel
 from inference.protocol import GenerationRequest, Message
 from tests.inference.pictures import encoded, showing
 from tests.loopback.openai_server import OpenAIServer

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from inference.dispatch import Dispatcher
-from inference.openai_server import OpenAIModel, Template
-from inference.openai_wire import cut_at_stop, read_body
+from inference.openai.model import OpenAIModel, Template, cut_at_stop, read_body
 from inference.protocol import GenerationRequest, Message
-from inference.retry import RetryPolicy
+from inference.retries import RetryPolicy
 from tests.inference.scripted import MemoryResponses
 from tests.loopback.gemini_failures import HTML
 from tests.loopback.openai_server import OpenAIServer

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.faults import TransientFault
-from inference.pace import Pace, Slot
-from inference.retry import Retrier, RetryPolicy
+from inference.retries import Pace, Retrier, RetryPolicy, Slot, TransientFault
 from traces.errors import QuotaExhausted
 
 

@@ -17,18 +17,15 @@ from typing import Any
 
 import pytest
 
-from inference.chat_templates import template_from_tokenizer
 from inference.dispatch import Dispatcher
-from inference.openai_server import OpenAIModel
+from inference.openai.model import OpenAIModel
+from inference.prompting import ContinuationPrompt, template_from_tokenizer
 from inference.protocol import GenerationRequest, Message
-from inference.rendering import ContinuationPrompt
 from inference.server_policy import ServerPolicy
 from storage import Store
-from traces.context import TraceInContext
-from traces.continuation import TraceContinuations
 from traces.errors import InputError, ModelRefused
 from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceContinuations, TraceInContext
 from traces.records import ModelReply
 
 pytestmark = pytest.mark.slow

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.protocol import Message
-from inference.rendering import (
+from inference.prompting import (
     ContinuationPrompt,
     continuation_messages,
     prefix_text,
     render_question,
 )
+from inference.protocol import Message
 from traces.errors import InputError
 from traces.evidence import Evidence, Passage
 from traces.problem import Problem

@@ -13,15 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.image_error import ImageError
-from formats.images import EncodedImage
+from formats.files.images import EncodedImage, ImageError
 from inference.budget import input_bound
 from inference.images import ProblemImages, image_tokens, message_parts
-from inference.keys import request_key, request_text
-from inference.protocol import GenerationRequest, Message, Role
+from inference.protocol import GenerationRequest, Message, Role, request_key, request_text
 from tests.formats.picture_files import dicom, picture
 from tests.inference.pictures import encoded, showing
-from traces.abstention import Abstention, AbstentionReason
+from traces.labels import Abstention, AbstentionReason
 from traces.problem import Problem
 
 

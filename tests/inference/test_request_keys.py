@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.keys import request_key, request_text
-from inference.protocol import GenerationRequest, Message
+from inference.protocol import GenerationRequest, Message, request_key, request_text
 
 texts = st.text(max_size=6)
 messages = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), text=texts)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.faults import TransientFault
-from inference.retry import Retrier, RetryPolicy
+from inference.retries import Retrier, RetryPolicy, TransientFault
 from traces.errors import ModelRefused, ModelUnavailable
 
 

@@ -11,19 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.dispatch import Dispatcher
-from inference.gemini import GeminiModel
+from inference.gemini.model import GeminiModel
+from inference.prompting import ContinuationPrompt
 from inference.protocol import GenerationRequest, Message
-from inference.rendering import ContinuationPrompt
 from inference.server_policy import ServerPolicy, continuation_seed
 from labeling.stages import Policy
 from tests.inference.scripted import MemoryResponses, ScriptedModel
 from tests.loopback.gemini_server import GeminiServer
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
-from traces.continuation import TraceContinuations
 from traces.errors import ModelUnavailable, QuotaExhausted
 from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace
+from traces.labels import AbstentionReason
+from traces.problem import Problem, Trace, TraceContinuations, TraceInContext
 from traces.records import ModelReply, Usage
 
 EVIDENCE = (Evidence(Passage("c", "d", 0, 0, 2, "P1"), 0.9, 0),)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import httpx2
 import pytest
 
-from inference.spread_transport import SpreadTransport
+from inference.gemini.client import SpreadTransport
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

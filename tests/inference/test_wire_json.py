@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference import batch_wire, gemini_wire, openai_wire
-from inference.faults import TransientFault
-from inference.wire_reply import WireReply
+from inference.gemini import batch as batch_wire
+from inference.gemini import client as gemini_wire
+from inference.openai import model as openai_wire
+from inference.protocol import WireReply
+from inference.retries import TransientFault
 from traces.records import Usage
 
 Read = Callable[[str], WireReply]

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 _STEPS = (
     "Step 1: the dose is 6 mg per kg.",

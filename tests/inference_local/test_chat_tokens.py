@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from inference.chat_templates import template_from_tokenizer
-from inference.chat_tokens import conversation_ids, conversation_text
+from inference.prompting import conversation_ids, conversation_text, template_from_tokenizer
 from inference.protocol import Message
 from tests.tiny_models import tiny_tokenizer
 from traces.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
-from inference.checkpoints import weights_fingerprint
+from inference.local.checkpoints import weights_fingerprint
 
 GIB = 1 << 30
 

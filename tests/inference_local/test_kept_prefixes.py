@@ -12,17 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from inference.local_policy import LocalPolicy
-from inference.noise import noise_key
-from inference.prefix_sharing import ATTENTION, prefill
-from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_engine import PrefixEngine, SharedTrace, WrittenTrace
-from inference.prefix_sharing_kept import KeptPrefixes
-from inference.prefix_sharing_wave import Row
-from inference.rendering import ContinuationPrompt
+from inference.local.policy import LocalPolicy
+from inference.local.shared_attention import ATTENTION, KeptPrefixes, prefill
+from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace, WrittenTrace
+from inference.local.token_choice import SamplingRule, noise_key
+from inference.prompting import ContinuationPrompt
 from tests.tiny_models import tiny_llama, tiny_tokenizer
-from traces.context import TraceInContext
-from traces.continuation import TraceContinuations, Wanted
+from traces.problem import TraceContinuations, TraceInContext, Wanted
 
 TOLERANCE = 2e-5
 

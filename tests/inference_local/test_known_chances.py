@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 from scipy.stats import chi2  # type: ignore[import-untyped]
 
-from inference.local_policy import LocalPolicy
-from inference.rendering import ContinuationPrompt
+from inference.local.policy import LocalPolicy
+from inference.prompting import ContinuationPrompt
 from labeling.answers import AnswerChecker
 from labeling.monte_carlo import MonteCarloConfig
 from labeling.pipeline import Measured, continue_traces
 from tests.known_policy import chances, known_policy, known_traces
-from traces.context import TraceInContext
 from traces.labels import StepLabel
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 Words = dict[str, tuple[tuple[StepLabel, ...], list[str]]]
 

@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from inference.chat_tokens import conversation_ids, conversation_text
-from inference.local_policy import LocalPolicy
-from inference.rendering import ContinuationPrompt, continuation_messages
+from inference.local.policy import LocalPolicy
+from inference.prompting import (
+    ContinuationPrompt,
+    continuation_messages,
+    conversation_ids,
+    conversation_text,
+)
 from labeling.stages import Policy
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
-from traces.continuation import TraceContinuations, Wanted
 from traces.errors import InputError, ModelRefused
-from traces.problem import Problem, Trace
+from traces.labels import AbstentionReason
+from traces.problem import Problem, Trace, TraceContinuations, TraceInContext, Wanted
 
 
 def policy(folder: Path, **changes: Any) -> LocalPolicy:

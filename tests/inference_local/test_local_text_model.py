@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from inference.local.text_model import LocalTextModel
 from inference.protocol import GenerationRequest, Message, TextModel
-from inference.transformers_local import LocalTextModel
 from traces.records import ModelReply
 
 REQUEST = GenerationRequest((Message("system", "Be brief."), Message("user", "Which dose?")), 9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config
 
-from inference.checkpoints import model_window
+from inference.local.checkpoints import model_window
 from tests.tiny_models import tiny_tokenizer
 
 

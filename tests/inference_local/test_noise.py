@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 
-from inference.noise import gumbel, gumbel_rows, noise_key, philox
+from inference.local.token_choice import gumbel, gumbel_rows, noise_key, philox
 
 WORD = st.integers(0, 2**32 - 1)
 

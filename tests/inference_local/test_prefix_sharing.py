@@ -16,11 +16,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from inference.noise import noise_key
-from inference.prefix_sharing import ATTENTION, PrefixLayer, SharedPrefix, prefill
-from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
-from inference.prefix_sharing_wave import Row, Written
+from inference.local.shared_attention import ATTENTION, PrefixLayer, SharedPrefix, prefill
+from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace, Written
+from inference.local.token_choice import SamplingRule, noise_key
 from tests.tiny_models import evaluating, tiny_llama, tiny_tokenizer
 from traces.errors import ModelRefused
 
@@ -182,7 +180,7 @@ def test_each_trace_is_prefilled_once(
         return prefill(model, ids)
 
     engine = PrefixEngine(llama(tokenizer), frozenset(), cache_tokens=60)
-    monkeypatch.setattr("inference.prefix_sharing_kept.prefill", counting)
+    monkeypatch.setattr("inference.local.shared_attention.prefill", counting)
     write(engine, tokenizer, random_traces(tokenizer, [9, 21, 30], k=2))
     assert seen == [8, 20, 29]
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.stop_strings import StopStrings
+from inference.local.token_choice import StopStrings
 from tests.tiny_models import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

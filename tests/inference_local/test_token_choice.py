@@ -7,8 +7,14 @@ import torch
 from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
-from inference.noise import gumbel_rows, noise_key
-from inference.prefix_sharing_choice import NEAR_TIE, NoiseRows, SamplingRule, choose_tokens
+from inference.local.token_choice import (
+    NEAR_TIE,
+    NoiseRows,
+    SamplingRule,
+    choose_tokens,
+    gumbel_rows,
+    noise_key,
+)
 from traces.errors import InputError
 
 

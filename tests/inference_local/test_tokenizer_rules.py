@@ -10,15 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from inference.chat_tokens import conversation_ids
-from inference.local_policy import LocalPolicy
-from inference.prefix_sharing_kept import common_tokens
-from inference.rendering import ContinuationPrompt, continuation_messages
-from inference.stop_strings import StopStrings
+from inference.local.policy import LocalPolicy
+from inference.local.shared_attention import common_tokens
+from inference.local.token_choice import StopStrings
+from inference.prompting import ContinuationPrompt, continuation_messages, conversation_ids
 from tests.tiny_models import save, tiny_llama
 from tests.tokenizer_rules import RULES, Rule
-from traces.context import TraceInContext
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 STEPS = (
     "Step 1: the dose is 6 mg per kg.",

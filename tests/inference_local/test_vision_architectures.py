@@ -6,17 +6,13 @@ from typing import Any
 
 import pytest
 
-from inference.local_engine import Engine, engine_for
-from inference.local_model import LocalModel
-from inference.noise import noise_key
-from inference.plain_engine import PlainEngine
-from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_engine import PrefixEngine, SharedTrace
-from inference.prefix_sharing_wave import Row
+from inference.local.engines import Engine, PlainEngine, engine_for
+from inference.local.model import LocalModel
+from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace
+from inference.local.token_choice import SamplingRule, noise_key
+from inference.local.vision import VisionReader, run
+from inference.local.vision_loading import image_ids
 from inference.protocol import Message
-from inference.vision import VisionReader
-from inference.vision_embedding import run
-from inference.vision_loading import image_ids
 from tests.tiny_vision import shown, tiny_vision
 from tests.tiny_vision_more import ALONE, SHARING
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from inference.vision import VisionReader
-from inference.vision_embedding import embed, run, text_model
-from inference.vision_loading import image_ids
+from inference.local.vision import VisionReader, embed, run, text_model
+from inference.local.vision_loading import image_ids
 from tests.inference_local.test_vision_reading import STEPS, conversation
 from tests.tiny_models import tiny_llama, tiny_tokenizer
 from tests.tiny_vision import tiny_vision

@@ -11,26 +11,20 @@ import pytest
 import torch
 
 from inference.images import ProblemImages
-from inference.local_engine import engine_for
-from inference.local_model import LocalModel, load_local_model
-from inference.local_policy import LocalPolicy
-from inference.local_sampler import LocalSampler
-from inference.noise import noise_key
-from inference.plain_engine import PlainEngine
-from inference.prefix_sharing import ATTENTION
-from inference.prefix_sharing_choice import SamplingRule
-from inference.prefix_sharing_engine import PrefixEngine, SharedTrace, WrittenTrace
-from inference.prefix_sharing_wave import Row
+from inference.local.engines import PlainEngine, engine_for
+from inference.local.model import LocalModel, load_local_model
+from inference.local.policy import LocalPolicy, LocalSampler
+from inference.local.shared_attention import ATTENTION
+from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace, WrittenTrace
+from inference.local.text_model import LocalTextModel
+from inference.local.token_choice import SamplingRule, noise_key
+from inference.local.vision import run, text_model
+from inference.prompting import ContinuationPrompt, continuation_messages
 from inference.protocol import GenerationRequest, Message
-from inference.rendering import ContinuationPrompt, continuation_messages
-from inference.transformers_local import LocalTextModel
-from inference.vision_embedding import run, text_model
 from tests.tiny_vision import KINDS, drawing, save_vision, shown
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
-from traces.continuation import PolicyText, TraceContinuations, Wanted
 from traces.errors import ModelRefused, ModelUnavailable
-from traces.problem import Problem, Trace
+from traces.labels import AbstentionReason
+from traces.problem import PolicyText, Problem, Trace, TraceContinuations, TraceInContext, Wanted
 
 STEPS = (
     "Step 1: the dose is 6 mg.",
@@ -294,7 +288,7 @@ def test_what_is_not_proven_is_written_slowly_and_the_same(
     asked = [context(0, "0.png", steps=1), context(1, steps=1)]
     wanted = drawn(made[kind], asked)
     # A mistake in the positions behind images, or in the keys, must not get through the proof.
-    monkeypatch.setattr("inference.prefix_sharing_heads.positions_of", lambda *_: torch.tensor([99]))  # fmt: skip
+    monkeypatch.setattr("inference.local.shared_prefix.positions_of", lambda *_: torch.tensor([99]))  # fmt: skip
     slow = policy(folders[kind], scans)
     assert slow.slow_because is not None
     assert slow.slow_because.startswith("logits differ by ")
@@ -304,8 +298,8 @@ def test_what_is_not_proven_is_written_slowly_and_the_same(
 def test_what_neither_engine_covers_is_refused(
     folders: dict[str, Path], scans: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inference.local_engine.sharing_fault", lambda *_: "logits differ by 1")
-    monkeypatch.setattr("inference.local_engine.plain_fault", lambda *_: "logits differ by 2")
+    monkeypatch.setattr("inference.local.engines.sharing_fault", lambda *_: "logits differ by 1")
+    monkeypatch.setattr("inference.local.engines.plain_fault", lambda *_: "logits differ by 2")
     with pytest.raises(ModelRefused, match=r"does not cover .logits differ by 2"):
         policy(folders["llava"], scans)
 

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inference.local.engines import prove_reading
+from inference.local.vision import ImageHead, VisionReader, picture
+from inference.local.vision_config import folder_takes_images, takes_images
+from inference.local.vision_loading import image_ids, load_processor, load_vision_model
 from inference.protocol import Message
-from inference.vision import ImageHead, VisionReader
-from inference.vision_config import folder_takes_images, takes_images
-from inference.vision_loading import image_ids, load_processor, load_vision_model
-from inference.vision_pictures import picture
-from inference.vision_proof import prove_reading
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
 from tests.tiny_vision import KINDS, save_vision, shown, tiny_vision
 from traces.errors import ModelRefused
@@ -99,7 +98,7 @@ def test_pixels_that_were_let_go_are_read_again(
 ) -> None:
     model, processor, _ = made
     reader = VisionReader(processor, image_ids(model.config, processor), model.device)
-    monkeypatch.setattr("inference.vision._PIXEL_BYTES", 1)
+    monkeypatch.setattr("inference.local.vision._PIXEL_BYTES", 1)
     head = headed(reader, conversation("a"))
     before = reader.inputs(head)
     headed(reader, conversation("a", images=1))

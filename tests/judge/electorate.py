@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from inference.dispatch import Dispatcher, Outcome
-from inference.openai_server import OpenAIModel
+from inference.openai.model import OpenAIModel
 from inference.protocol import GenerationRequest, TextModel
 from tests.loopback.openai_server import OpenAIServer
 from traces.records import ModelReply, StoredCall

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 PASSAGE = (
     "Zentide dose is 6 mg per kg. Zentide cap is 300 mg. Zentide is halved below eGFR 40. "

@@ -8,16 +8,14 @@ from datetime import date
 import pytest
 
 from inference.dispatch import Dispatcher
-from inference.gemini import GeminiModel
-from inference.retry import RetryPolicy
+from inference.gemini.model import GeminiModel
+from inference.retries import RetryPolicy
 from judge.rag_judge import RagJudge
 from tests.loopback.gemini_failures import ENDING, FAILURES
 from tests.loopback.gemini_server import GeminiServer
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
 from traces.errors import ModelRefused, QuotaExhausted
-from traces.labels import TraceLabel
-from traces.problem import Problem, Trace
+from traces.labels import AbstentionReason, TraceLabel
+from traces.problem import Problem, Trace, TraceInContext
 
 ATTEMPTS = 3
 

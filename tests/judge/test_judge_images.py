@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from inference.dispatch import Dispatcher
-from inference.gemini import GeminiModel
+from inference.gemini.model import GeminiModel
 from inference.images import ProblemImages
-from inference.keys import request_key
+from inference.protocol import request_key
 from judge.config import JudgeConfig
 from judge.prompt import IMAGE_RULE, render_vote
 from judge.prompt_file import packaged_prompt
@@ -21,9 +21,8 @@ from tests.formats.picture_files import dicom, picture
 from tests.inference.pictures import encoded
 from tests.judge.sheets import context
 from tests.loopback.gemini_file_server import GeminiFileServer, parts_of
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
-from traces.labels import TraceLabel
+from traces.labels import AbstentionReason, TraceLabel
+from traces.problem import TraceInContext
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.markers import TAGS, escape_attribute, escape_markers, unescape_markers
-from judge.tokens import estimate_tokens
+from judge.prompt import estimate_tokens
+from judge.prompt_file import TAGS, escape_attribute, escape_markers, unescape_markers
 
 TAG = re.compile(r"[<＜﹤]\s*/?\s*(?:" + "|".join(TAGS) + r")\b", re.IGNORECASE)
 

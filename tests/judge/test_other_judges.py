@@ -10,17 +10,15 @@ from typing import Any
 import pytest
 
 from inference.dispatch import Dispatcher
-from inference.openai_server import OpenAIModel
+from inference.openai.model import OpenAIModel
 from inference.protocol import TextModel
 from judge.config import JudgeConfig
 from judge.prompt import render_judge_request
-from judge.prompt_file import JudgePrompt
+from judge.prompt_file import REPLY_SCHEMA, JudgePrompt
 from judge.rag_judge import RagJudge
-from judge.schema import REPLY_SCHEMA
 from tests.judge.sheets import PASSAGE, context
 from tests.loopback.openai_server import OpenAIServer
-from traces.abstention import AbstentionReason
-from traces.labels import TraceLabel, Verdict
+from traces.labels import AbstentionReason, TraceLabel, Verdict
 
 ROOT = Path(__file__).parents[2]
 OWN = "--- system ---\nJudge.\n--- user ---\n{documents}\n{question}\n{steps}\n--- no documents ---\nNo."
@@ -133,7 +131,7 @@ def _teach(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from inference.chat_tokens import conversation_ids
+    from inference.prompting import conversation_ids
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
@@ -151,7 +149,7 @@ def _teach(folder: Path) -> None:
 
 
 def local(folder: Path) -> TextModel:
-    from inference.transformers_local import LocalTextModel
+    from inference.local.text_model import LocalTextModel
 
     return LocalTextModel(str(folder), spec=f"hf:{folder.name}")
 

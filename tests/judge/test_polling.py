@@ -8,17 +8,15 @@ from itertools import pairwise
 import pytest
 
 from inference.dispatch import Outcome
-from inference.openai_server import OpenAIModel
+from inference.openai.model import OpenAIModel
 from inference.protocol import GenerationRequest
 from judge.config import JudgeConfig
 from judge.prompt import render_vote
 from judge.rag_judge import JudgedTrace, RagJudge
 from tests.judge.electorate import Ballot, Electorate, Responses, Watched
 from tests.judge.sheets import PASSAGE, context
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
-from traces.first_error import FirstError, first_error
-from traces.labels import Verdict
+from traces.labels import AbstentionReason, FirstError, Verdict, first_error
+from traces.problem import TraceInContext
 
 THREE = JudgeConfig(votes=3, temperature=0.7)
 STEPS = JudgeConfig(granularity="step")

@@ -11,13 +11,13 @@ import pytest
 from judge.prompt import (
     REPLY_SCHEMA,
     JudgeConfig,
+    estimate_tokens,
     packaged_prompt,
     render_judge_request,
     render_judgement,
     render_vote,
 )
-from judge.schema import ANSWERS
-from judge.tokens import estimate_tokens
+from judge.prompt_file import ANSWERS
 from tests.judge.sheets import PASSAGE, context
 
 CONFIG = JudgeConfig()

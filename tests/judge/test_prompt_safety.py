@@ -11,13 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from judge.config import JudgeConfig
-from judge.markers import TAGS, escape_markers, unescape_markers
 from judge.prompt import REPLY_SCHEMA, render_vote
-from judge.prompt_file import packaged_prompt
+from judge.prompt_file import TAGS, escape_markers, packaged_prompt, unescape_markers
 from judge.reply import read_reply
 from tests.judge.sheets import PASSAGE, context
-from traces.abstention import Abstention
-from traces.context import TraceInContext
+from traces.labels import Abstention
+from traces.problem import TraceInContext
 
 SLOTS = ("passage", "title", "question", "option", "step")
 ATTACKS = (

@@ -9,7 +9,7 @@ from datetime import date
 import pytest
 
 from inference.dispatch import Dispatcher
-from inference.gemini import GeminiModel
+from inference.gemini.model import GeminiModel
 from inference.protocol import GenerationRequest
 from judge.prompt import JudgeConfig, render_judge_request
 from judge.rag_judge import RagJudge
@@ -17,11 +17,10 @@ from labeling.stages import Judge
 from tests.judge.sheets import PASSAGE, context
 from tests.loopback.gemini_answers import verdicts
 from tests.loopback.gemini_server import GeminiServer
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
 from traces.errors import ModelRefused
-from traces.labels import TraceLabel
+from traces.labels import AbstentionReason, TraceLabel
 from traces.privacy import refuse_phi
+from traces.problem import TraceInContext
 from traces.records import ModelReply, StoredCall
 
 NAME = "gemini-3.5-flash-lite"

@@ -10,13 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.ballot import label_of
-from judge.reply import read_reply
-from judge.reply_text import MAX_REPLY_CHARACTERS
+from judge.reply import MAX_REPLY_CHARACTERS, read_reply
+from judge.voting import label_of
 from tests.judge.sheets import PASSAGE, context
-from traces.abstention import AbstentionReason
-from traces.first_error import first_error
-from traces.labels import TraceLabel, Verdict
+from traces.labels import AbstentionReason, TraceLabel, Verdict, first_error
 
 STEPS = ("Zentide dose is 6 mg per kg.", "6 x 120 = 720 mg.", "720 is above 300, so 300 mg.")
 

@@ -9,15 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.ballot import CastVote, word_of
 from judge.config import JudgeConfig
-from judge.voting import Decision, decide, decide_escalated, votes_needed
-from traces.abstention import Abstention, AbstentionReason
+from judge.voting import CastVote, Decision, decide, decide_escalated, votes_needed, word_of
 from traces.errors import InputError
 from traces.evidence import Quote
-from traces.first_error import MISSING, FirstError, first_error
-from traces.labels import StepLabel, TraceLabel, Verdict, abstained
-from traces.votes import Vote
+from traces.labels import (
+    MISSING,
+    Abstention,
+    AbstentionReason,
+    FirstError,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    Vote,
+    abstained,
+    first_error,
+)
 
 C, I, N = Verdict.CORRECT, Verdict.INCORRECT, Verdict.NEUTRAL  # noqa: E741
 SILENT = AbstentionReason.NO_EVIDENCE

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from lab.condition_examples import DECISION_WEIGHT, decision_ids, draw_line, draw_solution
-from lab.tokens import decode
-from lab.vocabulary import build_tokenizer
+from lab.training.condition_examples import DECISION_WEIGHT, decision_ids, draw_line, draw_solution
+from lab.training.tokens import decode
+from lab.training.vocabulary import build_tokenizer
 
 TOKENIZER = build_tokenizer()
 

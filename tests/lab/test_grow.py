@@ -11,11 +11,11 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from lab import prompts
 from lab.corruption import draw_trace
 from lab.domain import decisive_passage, draw_facts, draw_question
-from lab.grow import CODE, MISMATCH, CodeBook, grow
-from lab.prm_examples import encode_verdicts
-from lab.tokens import decode, decoder_layers, encode, token_id, token_table
-from lab.train_language import fresh_model
-from lab.vocabulary import build_tokenizer
+from lab.training.grow import CODE, MISMATCH, CodeBook, grow
+from lab.training.prm_examples import encode_verdicts
+from lab.training.tokens import decode, decoder_layers, encode, token_id, token_table
+from lab.training.train_language import fresh_model
+from lab.training.vocabulary import build_tokenizer
 
 
 @pytest.fixture(scope="module")

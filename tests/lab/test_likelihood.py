@@ -17,9 +17,9 @@ from lab.likelihood import (
     step_min_probabilities,
     step_min_probability,
 )
-from lab.tokens import encode
-from lab.train_language import fresh_model
-from lab.vocabulary import build_tokenizer
+from lab.training.tokens import encode
+from lab.training.train_language import fresh_model
+from lab.training.vocabulary import build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ from transformers import (
 
 from lab import prompts
 from lab.bundled import ModelName, load_bundled, model_folder
-from lab.measures import (
+from lab.training.measures import (
     HeldOut,
     draw_held_out,
     likelihood_figures,
     marker_first_errors,
     pass_rate,
 )
-from lab.vocabulary import build_tokenizer
+from lab.training.vocabulary import build_tokenizer
 
 NAMES: tuple[ModelName, ...] = ("policy", "judge", "prm")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lab.muon import Muon, orthogonalise
+from lab.training.muon import Muon, orthogonalise
 
 
 def test_singular_values_are_pushed_towards_one() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from labeling.candidates import Asked, CandidateRule, Candidates, sample_candidates
-from traces.abstention import Abstention, AbstentionReason
-from traces.continuation import ProblemSamples, SampledText
-from traces.problem import Problem
+from traces.labels import Abstention, AbstentionReason
+from traces.problem import Problem, ProblemSamples, SampledText
 
 SEVEN = Problem("p", "3+4?", answer="7")
 GOOD = "Step 1: 3\nStep 2: 4\nStep 3: The answer is 7."

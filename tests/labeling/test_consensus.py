@@ -10,15 +10,19 @@ from hypothesis import strategies as st
 
 import labeling.analysis
 from labeling.analysis import labeler_table, retention_table
-from labeling.consensus import ConsensusConfig, agree, require_rule
-from labeling.filters import QualityFilters
-from traces.abstention import Abstention, AbstentionReason
-from traces.context import TraceInContext
+from labeling.consensus import ConsensusConfig, QualityFilters, agree, require_rule
 from traces.errors import InputError
 from traces.evidence import Quote
-from traces.first_error import first_error
-from traces.labels import StepLabel, TraceLabel, Verdict, abstained
-from traces.problem import Problem, Trace
+from traces.labels import (
+    Abstention,
+    AbstentionReason,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    abstained,
+    first_error,
+)
+from traces.problem import Problem, Trace, TraceInContext
 
 C, I, N = Verdict.CORRECT, Verdict.INCORRECT, Verdict.NEUTRAL  # noqa: E741
 SILENT = Abstention(AbstentionReason.UNPARSED, "nothing read")

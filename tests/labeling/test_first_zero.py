@@ -7,12 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeling.consensus import ConsensusConfig, agree, require_after_first_error
-from traces.abstention import Abstention, AbstentionReason
-from traces.context import TraceInContext
 from traces.errors import InputError
-from traces.first_error import first_error
-from traces.labels import StepLabel, TraceLabel, Verdict
-from traces.problem import Problem, Trace
+from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel, Verdict, first_error
+from traces.problem import Problem, Trace, TraceInContext
 
 C, I = Verdict.CORRECT, Verdict.INCORRECT  # noqa: E741
 ZERO = ConsensusConfig(after_first_error="incorrect")

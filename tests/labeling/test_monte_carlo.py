@@ -8,12 +8,8 @@ from hypothesis import strategies as st
 
 from labeling.answers import AnswerChecker
 from labeling.monte_carlo import MonteCarloConfig, mc_label
-from traces.abstention import Abstention, AbstentionReason
-from traces.context import TraceInContext
-from traces.continuation import PolicyText, TraceContinuations
-from traces.first_error import first_error
-from traces.labels import TraceLabel, Verdict
-from traces.problem import Problem, Trace
+from traces.labels import Abstention, AbstentionReason, TraceLabel, Verdict, first_error
+from traces.problem import PolicyText, Problem, Trace, TraceContinuations, TraceInContext
 from traces.records import Continuation
 
 RIGHT, WRONG, SILENT = "So.\nThe answer is 300 mg.", "The answer is 720 mg.", "I do not know."

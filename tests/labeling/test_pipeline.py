@@ -25,13 +25,17 @@ from labeling.pipeline import (
     retrieve_evidence,
 )
 from labeling.stages import Judge, Policy, Retriever
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
-from traces.continuation import PolicyText, TraceContinuations, Wanted
 from traces.evidence import Evidence, Passage
-from traces.first_error import FirstError, first_error
-from traces.labels import StepLabel, TraceLabel, Verdict, abstained
-from traces.problem import Problem, Trace
+from traces.labels import (
+    AbstentionReason,
+    FirstError,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    abstained,
+    first_error,
+)
+from traces.problem import PolicyText, Problem, Trace, TraceContinuations, TraceInContext, Wanted
 
 Truth = Mapping[str, int | None]
 

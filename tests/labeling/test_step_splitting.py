@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.step_splitting import split_steps
+from labeling.candidates import split_steps
 from traces.errors import InputError
 
 

@@ -10,20 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import betaln  # type: ignore[import-untyped]
 
-from labeling import rounds
+from labeling import monte_carlo as rounds
 from labeling.answers import AnswerChecker
-from labeling.drawn import Bounds, Drawn
 from labeling.mc_config import MonteCarloConfig
 from labeling.pipeline import Measured, continue_traces
-from labeling.strategies import STRATEGIES, strategy
-from labeling.strategies.adaptive import ERROR, given_up
-from traces.abstention import Abstention, AbstentionReason
-from traces.context import TraceInContext
-from traces.continuation import PolicyText, TraceContinuations, Wanted
+from labeling.strategies import ERROR, STRATEGIES, Bounds, Drawn, given_up, strategy
 from traces.errors import InputError
-from traces.first_error import first_error
-from traces.labels import StepLabel, TraceLabel, Verdict
-from traces.problem import Problem, Trace
+from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel, Verdict, first_error
+from traces.problem import PolicyText, Problem, Trace, TraceContinuations, TraceInContext, Wanted
 from traces.records import Continuation
 
 RIGHT, WRONG = "The answer is 7.", "The answer is 8."

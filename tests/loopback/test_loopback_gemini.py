@@ -15,9 +15,8 @@ import pytest
 from judge.prompt import JudgeConfig, render_judge_request
 from tests.loopback.gemini_answers import verdicts
 from tests.loopback.gemini_server import GeminiServer
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 PATH = "/v1beta/models/gemini-3.5-flash-lite:generateContent"
 

@@ -9,15 +9,15 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.bm25 import LexicalIndex
-from retrieval.candidates import Dense
-from retrieval.config import RetrievalConfig
 from retrieval.documents import make_document
-from retrieval.embedding import encode_in_batches, text_to_embed
-from retrieval.index import PassageIndex
+from retrieval.index.encoder import encode_in_batches, text_to_embed
+from retrieval.index.index import PassageIndex
 from retrieval.passages import split_document
-from retrieval.rerank import Reranker
-from retrieval.retriever import PassageRetriever
+from retrieval.search.bm25 import LexicalIndex
+from retrieval.search.choice import Dense
+from retrieval.search.config import RetrievalConfig
+from retrieval.search.rerank import Reranker
+from retrieval.search.retriever import PassageRetriever
 from traces.evidence import Passage
 
 DRUGS = {

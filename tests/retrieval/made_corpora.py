@@ -8,7 +8,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.encoding_run import Corpora
+from retrieval.index.update import Corpora
 from traces.evidence import Passage
 
 

@@ -19,8 +19,8 @@ from bm25s.stopwords import STOPWORDS_EN  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.bm25 import LexicalIndex, highlights
-from retrieval.fusion import Ranking
+from retrieval.search.bm25 import LexicalIndex, highlights
+from retrieval.search.fusion import Ranking
 from traces.errors import InputError, StoreError
 
 TITLES = ["Warfarin -- Dosing", "Warfarin -- Storage", "Metformin", ""]

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from retrieval import encoder as encoder_module
-from retrieval.embedding import encode_in_batches, text_to_embed
-from retrieval.encoder import (
+from retrieval.index import encoder as encoder_module
+from retrieval.index.encoder import (
     SentenceEncoder,
     batches_by_tokens,
+    encode_in_batches,
     load_encoder,
     packaged_model,
+    text_to_embed,
 )
 from traces.errors import InputError
 from traces.evidence import Passage

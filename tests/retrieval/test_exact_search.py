@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from retrieval import exact_search
-from retrieval.exact_search import nearest_rows
+from retrieval.index import vectors as exact_search
+from retrieval.index.vectors import nearest_rows
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]

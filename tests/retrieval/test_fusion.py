@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.diversity import distinct, maximal_marginal_relevance, with_quotas
-from retrieval.fusion import Ranking, reciprocal_rank_fusion
+from retrieval.search.choice import distinct, maximal_marginal_relevance, with_quotas
+from retrieval.search.fusion import Ranking, reciprocal_rank_fusion
 
 
 def ranking(*scored: tuple[int, float]) -> Ranking:

@@ -8,9 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from retrieval.index import PassageIndex
-from retrieval.index_kinds import FLAT_LIMIT, is_fitting, require_kind, resolve_kind
-from retrieval.index_tuning import SearchQuality, recall, sample_queries, tune
+from retrieval.index.index import PassageIndex
+from retrieval.index.kinds import (
+    FLAT_LIMIT,
+    SearchQuality,
+    is_fitting,
+    recall,
+    require_kind,
+    resolve_kind,
+    sample_queries,
+    tune,
+)
 from traces.errors import IndexMismatch, InputError
 
 APPROXIMATE = ["hnsw", "ivf"]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval.index import PassageIndex
-from retrieval.index_files import MANIFEST, read_whole
-from retrieval.index_tuning import SearchQuality
+from retrieval.index.files import MANIFEST, read_whole
+from retrieval.index.index import PassageIndex
+from retrieval.index.kinds import SearchQuality
 from traces.errors import IndexMismatch, InputError, StoreError
 
 ENCODER = "mini@abc"

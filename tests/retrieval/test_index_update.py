@@ -17,13 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from retrieval import encoding_run
-from retrieval.encoding_run import Corpora
-from retrieval.folder_lock import only_writer
-from retrieval.index import PassageIndex
-from retrieval.index_files import MANIFEST
-from retrieval.index_update import IndexUpdate, update_index
-from retrieval.vector_journal import VectorJournal
+from retrieval.index import update as encoding_run
+from retrieval.index.files import MANIFEST, VectorJournal, only_writer
+from retrieval.index.index import PassageIndex
+from retrieval.index.update import Corpora, IndexUpdate, update_index
 from tests.retrieval.made_corpora import MadeEncoder, corpora, vectors_of
 from traces.errors import CorpusError, InputError
 
@@ -236,7 +233,7 @@ import sys
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 from tests.retrieval.made_corpora import MadeEncoder, corpora
-from retrieval.index_update import update_index
+from retrieval.index.update import update_index
 print("ready", flush=True)
 texts = {n: f"text {n}" for n in range(int(sys.argv[2]), 4000)}
 update_index(Path(sys.argv[1]), corpora(texts), MadeEncoder())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.machine import available_memory, has_bfloat16_units
+from retrieval.index.encoder import available_memory, has_bfloat16_units
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.rerank import load_reranker
+from retrieval.search.rerank import load_reranker
 from traces.errors import InputError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dose", "of", "warfarin", "liver", "five"]

@@ -13,13 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from labeling.stages import Retriever
-from retrieval.candidates import Dense
-from retrieval.config import RetrievalConfig
-from retrieval.embedding import encode_in_batches
-from retrieval.encoder import load_encoder, packaged_model
-from retrieval.index import PassageIndex
-from retrieval.queries import parse_rewritten, query_of, step_queries
-from retrieval.retriever import PassageRetriever
+from retrieval.index.encoder import encode_in_batches, load_encoder, packaged_model
+from retrieval.index.index import PassageIndex
+from retrieval.search.choice import Dense
+from retrieval.search.config import RetrievalConfig, parse_rewritten, query_of, step_queries
+from retrieval.search.retriever import PassageRetriever
 from tests.retrieval.guidelines import DRUGS, passages, retriever
 from traces.errors import IndexMismatch, InputError
 from traces.evidence import Passage

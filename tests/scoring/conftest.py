@@ -8,9 +8,8 @@ import pytest
 
 from tests.scoring.checkpoints import save_qwen_prm
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 DOCUMENTS = (
     "The cap of the drug is 300 mg, and never more than that. " * 6,

@@ -18,9 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from tests.scoring.golden_tokenizers import llama31, mistral, qwen25
 from tests.tiny_models import evaluating, save
-from traces.context import TraceInContext
 from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 STEPWISE = (
     "You are an evaluator assessing the logicality and validity of the reasoning in each step of the "

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from scoring.engine import Scorer
+from scoring.engine.engine import Scorer
 from scoring.families.likelihood import Likelihood
 from scoring.families.medprm import MedPrm
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
 from traces.evidence import Evidence
-from traces.labels import TraceLabel
+from traces.labels import AbstentionReason, TraceLabel
+from traces.problem import TraceInContext
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +67,8 @@ def test_problems_are_read_ahead_whole(
     most: int, taken_at_first: int,
 ) -> None:  # fmt: skip
     """Problems of three candidates: the window ends behind a problem, or where it is full."""
-    monkeypatch.setattr("scoring.engine._READ_AHEAD", 4)
-    monkeypatch.setattr("scoring.engine._READ_AHEAD_MOST", most)
+    monkeypatch.setattr("scoring.engine.engine._READ_AHEAD", 4)
+    monkeypatch.setattr("scoring.engine.engine._READ_AHEAD_MOST", most)
     taken = []
 
     def stream() -> Any:

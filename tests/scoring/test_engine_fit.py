@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from scoring.engine import Scorer
-from scoring.engine_fit import FitRules, Fitted, Overflow, fit
+from scoring.engine.engine import Scorer
+from scoring.engine.fit import FitRules, Fitted, Overflow, fit
 from scoring.families.likelihood import Likelihood
 from scoring.families.medprm import MedPrm
 from tests.tiny_models import tiny_llama, tiny_tokenizer
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
 from traces.errors import InputError
 from traces.evidence import Evidence, Passage
-from traces.labels import TraceLabel
-from traces.problem import Problem, Trace
+from traces.labels import AbstentionReason, TraceLabel
+from traces.problem import Problem, Trace, TraceInContext
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from inference.device_memory import is_out_of_memory
-from scoring.engine import Scorer
-from scoring.engine_memory import best_device, best_dtype, forward_tokens
+from inference.local.checkpoints import is_out_of_memory
+from scoring.engine.cost import best_device, best_dtype, forward_tokens
+from scoring.engine.engine import Scorer
 from scoring.families.likelihood import Likelihood
 from scoring.families.medprm import MedPrm
 from tests.tiny_models import tiny_llama, tiny_tokenizer
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
 from traces.errors import InputError
-from traces.labels import TraceLabel
-from traces.problem import Problem, Trace
+from traces.labels import AbstentionReason, TraceLabel
+from traces.problem import Problem, Trace, TraceInContext
 
 
 def scores(labels: Any) -> dict[str, list[float | None]]:
@@ -168,7 +166,7 @@ _LIMITED = """
 import resource
 import torch
 from benchmarks.score_case import Case, Size
-from scoring.engine import Scorer
+from scoring.engine.engine import Scorer
 
 torch.set_num_threads(1)
 family, model = Size(layers=1, width=128, vocabulary=2000).family()

@@ -24,16 +24,13 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from scoring.engine import Scorer
-from scoring.engine_attention import PackView
-from scoring.engine_forward import PackedForward, PaddedForward, prepare
-from scoring.engine_tree import plant
+from scoring.engine.engine import Scorer
+from scoring.engine.forward import PackedForward, PackView, PaddedForward, plant, prepare
 from scoring.families.likelihood import Likelihood
 from scoring.families.medprm import MedPrm
 from scoring.family import LaidOutTrace
 from tests.tiny_models import evaluating, tiny_tokenizer
-from traces.context import TraceInContext
-from traces.problem import Trace
+from traces.problem import Trace, TraceInContext
 
 SETTINGS: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring.engine_tree import Node, plant
+from scoring.engine.forward import Node, plant
 from scoring.family import LaidOutTrace
 
 tokens = st.lists(st.integers(0, 2), min_size=1, max_size=12)

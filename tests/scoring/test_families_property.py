@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scoring.families.generic import Generic
 from scoring.families.generic_layout import GenericLayout
 from scoring.families.math_shepherd import MathShepherd
-from scoring.families.medprm import MedPrm
-from scoring.families.medprm_orm import MedPrmOrm
+from scoring.families.medprm import MedPrm, MedPrmOrm
 from scoring.families.qwen_prm import QwenPrm
 from scoring.families.rlhflow import RlhFlow
 from scoring.families.skywork import Skywork

@@ -103,7 +103,7 @@ def test_scores_are_those_of_the_slow_reference(name: str, folder: Folder, load:
 
 
 def test_every_family_has_a_golden_case() -> None:
-    from scoring.binding import FAMILIES
+    from scoring.loading import FAMILIES
 
     # The likelihood and implicit PRMs read every token, VisualPRM images: they have tests of their own.
     assert {case.family for case in CASES.values()} >= {*FAMILIES} - {

@@ -15,17 +15,15 @@ from torch import Tensor, nn
 
 from inference.images import EncodedImage, ProblemImages
 from scoring import Scorer, load_scorer
-from scoring.engine_tree import plant
+from scoring.engine.forward import plant
 from scoring.family import CannotLayOut
-from scoring.image_tokens import GrownEmbedding, ImageTokens
+from scoring.images.tokens import GrownEmbedding, ImageTokens
 from scoring.planning import plan_scoring
 from tests.scoring.visual_checkpoints import save_visualprm
 from tests.tiny_vision import drawing
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
 from traces.errors import InputError, PrmError
-from traces.labels import TraceLabel
-from traces.problem import Problem, Trace
+from traces.labels import AbstentionReason, TraceLabel
+from traces.problem import Problem, Trace, TraceInContext
 
 FIRST = 151675
 """The first id behind the vocabulary of the tiny checkpoint."""
@@ -165,7 +163,7 @@ def test_a_plan_counts_images_and_names_those_that_cannot_be_read(scorer: Scorer
 
 
 def test_too_long_is_refused_beforehand_and_unreadable_is_not(folder: Path) -> None:
-    from scoring.engine_fit import Overflow
+    from scoring.engine.fit import Overflow
 
     strict = load_scorer(
         str(folder), family="visualprm", images=ProblemImages(folder), max_tokens=60,

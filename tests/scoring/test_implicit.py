@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from scoring import load_scorer
-from scoring.engine import Scorer
+from scoring.engine.engine import Scorer
 from scoring.families.implicit import REWARDS, ImplicitPrm
 from tests.scoring.golden_cases import WORDS, llama, trace
 from tests.scoring.golden_tokenizers import llama31, qwen25
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
-from traces.context import TraceInContext
-from traces.problem import Trace
+from traces.problem import Trace, TraceInContext
 
 Make = Callable[[], Any]
 STEPS = ("6 x 30 = 180 mg.", "It is\n\n180", "So it is 180.")

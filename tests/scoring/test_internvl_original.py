@@ -16,9 +16,8 @@ from scoring import load_scorer
 from scoring.families.visualprm import SYSTEM_OF_TEMPLATE
 from tests.scoring.visual_checkpoints import TILE, internvl, internvl_tokenizer, save_visualprm
 from tests.tiny_vision import drawing
-from traces.context import TraceInContext
 from traces.errors import PrmError
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 SETTINGS: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,

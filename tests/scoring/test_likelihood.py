@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from inference.rendering import ContinuationPrompt, render_question
+from inference.prompting import ContinuationPrompt, render_question
 from scoring import load_scorer
-from scoring.engine import Scorer
+from scoring.engine.engine import Scorer
 from scoring.families.likelihood import Likelihood
 from tests.scoring.golden_cases import trace
 from tests.tiny_models import tiny_tokenizer
-from traces.context import TraceInContext
+from traces.problem import TraceInContext
 
 
 def reference(model: Any, tokenizer: Any, context: TraceInContext, separator: str) -> list[float]:
@@ -81,7 +81,7 @@ def test_large_vocabularies_are_read_in_parts(
     model, tokenizer = checkpoint
     scorer = Scorer(Likelihood(tokenizer, model), max_tokens=1024)
     whole = list(scorer.score(contexts[:4]))
-    monkeypatch.setattr("scoring.language_head._LOGITS_NUMBERS", 7 * len(tokenizer))
+    monkeypatch.setattr("scoring.engine.heads._LOGITS_NUMBERS", 7 * len(tokenizer))
     for parts, label in zip(scorer.score(contexts[:4]), whole, strict=True):
         for one, other in zip(parts.step_labels, label.step_labels, strict=True):
             assert one.score == pytest.approx(other.score, rel=1e-5)

@@ -11,13 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scoring import load_scorer
-from scoring.engine import Scorer
+from scoring.engine.engine import Scorer
 from scoring.families.medprm import SYSTEM, SYSTEM_WITH_DOCUMENTS, MedPrm
 from tests.tiny_models import tiny_llama, tiny_tokenizer
-from traces.context import TraceInContext
 from traces.errors import PrmError
 from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 PUBLISHED = (
     "You are an evaluator assessing the logicality and validity of the reasoning in each step of the "

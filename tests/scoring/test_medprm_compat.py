@@ -10,8 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scoring import load_scorer
-from scoring.families.medprm import MedPrm
-from scoring.families.medprm_compat import MedPrmCompat
+from scoring.families.medprm import MedPrm, MedPrmCompat
 from tests.scoring.golden_cases import BARE, STEPWISE, trace
 from tests.tiny_models import tiny_llama, tiny_tokenizer
 from traces.errors import InputError, PrmError

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from scoring import names
-from scoring.binding import FAMILIES
 from scoring.families.implicit import AGGREGATIONS
+from scoring.loading import FAMILIES
 from traces.errors import InputError
 
 
@@ -66,7 +66,7 @@ def test_what_goes_together_passes(family: str, mode: str, reference: bool) -> N
 def test_a_slip_loads_no_model_library(slip: dict[str, Any]) -> None:
     code = f"""
 import sys
-from commands.score_run import ScorerOptions, open_scorer
+from stepgold.scoring_run import ScorerOptions, open_scorer
 from traces.errors import InputError
 try:
     open_scorer(ScorerOptions("hf:no/such", **{slip!r}))

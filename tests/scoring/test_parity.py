@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.parity import NEAR_TIE, compare, refusal
-from traces.abstention import AbstentionReason
+from scoring.server.parity import NEAR_TIE, compare, refusal
 from traces.errors import PrmError
-from traces.first_error import first_error
-from traces.labels import StepLabel, TraceLabel, abstained
+from traces.labels import AbstentionReason, StepLabel, TraceLabel, abstained, first_error
 
 Scores = list[float]
 
@@ -95,7 +93,7 @@ def test_a_trace_that_one_side_alone_scores_is_never_equal() -> None:
 
 def test_steps_without_a_score_of_their_own_are_no_difference() -> None:
     """An outcome model scores the last step alone."""
-    from traces.abstention import Abstention
+    from traces.labels import Abstention
 
     silent = StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED, ""))
     here = {"t": TraceLabel("t", (silent, StepLabel(score=0.9)))}

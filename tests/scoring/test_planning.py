@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 
-from scoring.engine import Scorer
-from scoring.engine_work import LayerWork, expected_work
-from scoring.families.medprm import MedPrm
-from scoring.families.medprm_compat import MedPrmCompat
+from scoring.engine.cost import LayerWork, expected_work
+from scoring.engine.engine import Scorer
+from scoring.families.medprm import MedPrm, MedPrmCompat
 from scoring.planning import plan_scoring
 from tests.tiny_models import tiny_llama, tiny_tokenizer
-from traces.context import TraceInContext
-from traces.problem import Trace
+from traces.problem import Trace, TraceInContext
 
 
 @pytest.fixture(scope="module")

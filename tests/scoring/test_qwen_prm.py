@@ -13,9 +13,8 @@ from transformers import AutoModel, AutoModelForTokenClassification, AutoTokeniz
 from scoring import load_scorer
 from scoring.families.qwen_prm import SYSTEM, QwenPrm, load_head
 from tests.scoring.checkpoints import save_qwen_prm
-from traces.context import TraceInContext
 from traces.errors import PrmError
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 
 def reference_ids(tokenizer: Any, context: TraceInContext) -> list[int]:

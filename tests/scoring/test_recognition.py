@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scoring import load_scorer
-from scoring.recognition import recognise
+from scoring.loading import recognise
 from tests.scoring.checkpoints import save_qwen_prm
 from tests.scoring.golden_cases import CASES, checkpoint
 from tests.scoring.golden_tokenizers import llama31, mistral

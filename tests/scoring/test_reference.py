@@ -11,19 +11,17 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from scoring import load_scorer
-from scoring.engine import Scorer
-from scoring.engine_readers import window_of
-from scoring.engine_work import LayerWork
+from scoring.engine.cost import LayerWork
+from scoring.engine.engine import Scorer, window_of
+from scoring.engine.heads import LanguageHead
 from scoring.families.implicit import REWARDS, ImplicitPrm
-from scoring.language_head import LanguageHead
-from scoring.reference import difference
+from scoring.quiet import difference
 from tests.scoring.golden_cases import trace
 from tests.scoring.golden_tokenizers import llama31, qwen25
 from tests.tiny_models import evaluating, save, tiny_llama, tiny_tokenizer
-from traces.abstention import AbstentionReason
-from traces.context import TraceInContext
 from traces.errors import PrmError
-from traces.problem import Trace
+from traces.labels import AbstentionReason
+from traces.problem import Trace, TraceInContext
 
 TOKENIZER = tiny_tokenizer()
 
@@ -118,7 +116,7 @@ def test_logits_are_held_in_parts(monkeypatch: pytest.MonkeyPatch, wanted: dict[
     model.get_output_embeddings().register_forward_pre_hook(
         lambda _, given: rows.append(given[0].shape[0])
     )
-    monkeypatch.setattr("scoring.language_head._LOGITS_NUMBERS", 7 * len(TOKENIZER))
+    monkeypatch.setattr("scoring.engine.heads._LOGITS_NUMBERS", 7 * len(TOKENIZER))
     found = sums(Scorer(parts, max_tokens=512), candidates(2))
     for name, values in found.items():
         assert values == pytest.approx(wanted[name], abs=1e-7)

@@ -10,10 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.family import LaidOutTrace
-from scoring.served import of_head, of_signs
-from scoring.server_routes import Completions, Generate, Pooling, route_of
-from scoring.server_rows import ACTIVATED, LOGITS, LOGPROBS, Unread, probabilities
+from scoring.family import LaidOutTrace, of_head, of_signs
+from scoring.server.routes import (
+    ACTIVATED,
+    LOGITS,
+    LOGPROBS,
+    Completions,
+    Generate,
+    Pooling,
+    Unread,
+    probabilities,
+    route_of,
+)
 from traces.errors import InputError, ModelRefused
 
 numbers = st.floats(-1e4, 1e4)

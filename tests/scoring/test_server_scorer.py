@@ -11,18 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from inference.json_server import JsonServer
-from inference.retry import RetryPolicy
-from scoring.server_loading import load_server_scorer
-from scoring.server_rows import ACTIVATED, LOGITS, LOGPROBS
-from scoring.server_scorer import ServerScorer
+from inference.openai.json_calls import JsonServer
+from inference.retries import RetryPolicy
+from scoring.server.routes import ACTIVATED, LOGITS, LOGPROBS
+from scoring.server.scorer import ServerScorer, load_server_scorer
 from tests.loopback.prm_server import Manners, PrmServer, TinyPrm
 from tests.scoring.golden_cases import CASES, Case, checkpoint
 from tests.scoring.golden_ids import GOLDEN
-from traces.context import TraceInContext
 from traces.errors import InputError, ModelRefused
 from traces.labels import TraceLabel
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 Served = Callable[[Case], tuple[Path, TinyPrm]]
 HEADS = ("qwen-prm", "trl", "skywork-o1")

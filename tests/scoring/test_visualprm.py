@@ -15,10 +15,10 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from inference.images import ProblemImages
-from inference.vision_loading import load_processor
+from inference.local.vision_loading import load_processor
 from scoring import Scorer, load_scorer
 from scoring.families.visualprm import SYSTEM, VisualPrm
-from scoring.image_tokens import ShowsImages
+from scoring.images.tokens import ShowsImages
 from tests.scoring.golden_visual_ids import GOLDEN
 from tests.scoring.visual_checkpoints import (
     INTERNVL3_CONTROL,
@@ -29,9 +29,8 @@ from tests.scoring.visual_checkpoints import (
 )
 from tests.tiny_models import tiny_tokenizer
 from tests.tiny_vision import drawing
-from traces.context import TraceInContext
 from traces.errors import PrmError
-from traces.problem import Problem, Trace
+from traces.problem import Problem, Trace, TraceInContext
 
 PLACE = INTERNVL3_CONTROL["<IMG_CONTEXT>"]
 PUBLISHED_SYSTEM = "18279fe8e6c5f76aebb619b266e665b89b2d0b1cb181b6aa3fded44d24b8fa1e"

@@ -9,9 +9,16 @@ from dataclasses import replace
 import pytest
 
 from storage import Store
-from traces.batches import BatchEnding, BatchJob, BatchRow, BatchState
 from traces.errors import InputError
-from traces.records import ModelReply, StoredCall, Usage
+from traces.records import (
+    BatchEnding,
+    BatchJob,
+    BatchRow,
+    BatchState,
+    ModelReply,
+    StoredCall,
+    Usage,
+)
 
 JOB = BatchJob("j1", "gemini:m", "https://service", 1000.0)
 REPLY = ModelReply("Yes.", "stop", "gemini:m", "m-1", Usage(10, 2, 3, 4), 0.25, "2026-11-01", "{}")

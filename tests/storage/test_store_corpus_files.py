@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from storage import Store
-from storage.corpus_files import FileKey, KnownDocument, KnownFile
+from storage.corpora import FileKey, KnownDocument, KnownFile
 from tests.storage.builders import document, evidence, fill, row, source
 from traces.errors import InputError
 

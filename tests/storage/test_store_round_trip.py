@@ -28,15 +28,8 @@ from traces import (
     TraceLabel,
     Verdict,
 )
-from traces.context import TraceInContext
-from traces.records import (
-    Continuation,
-    Failure,
-    ImportedTrace,
-    ModelReply,
-    StoredCall,
-    Usage,
-)
+from traces.problem import TraceInContext
+from traces.records import Continuation, Failure, ImportedTrace, ModelReply, StoredCall, Usage
 
 PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 """What a source may hold: everything but NUL and half surrogate pairs."""

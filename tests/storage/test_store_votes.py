@@ -11,8 +11,7 @@ from storage.votes import VoteTotals
 from tests.storage.builders import JUDGE, fill, judged, refused
 from traces import Abstention, AbstentionReason, Quote, StepLabel, TraceLabel, Verdict
 from traces.errors import InputError
-from traces.first_error import MISSING, FirstError
-from traces.votes import Vote
+from traces.labels import MISSING, FirstError, Vote
 
 YES, NO = Verdict.CORRECT, Verdict.INCORRECT
 VOTE = Vote(

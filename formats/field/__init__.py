@@ -1,0 +1,1 @@
+"""The field's formats, one plug-in each."""

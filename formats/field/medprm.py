@@ -1,0 +1,243 @@
+"""Med-PRM (arXiv 2506.11474, eth-medical-ai-lab/Med-PRM): one JSON list of questions, each with many solutions.
+
+`{"question_id", "question", "options"?: [..], "correct_answer"?, "data_source"?, "related_docs": [..],
+"solutions": [{"prm_processed_solution": "Step 1: ... ки Step 2: ... ки", "orm_label"?: 0|1, "answer"?,
+"prm_soft_label"?: [0.25, ..], "prm_hard_label"?: [1, 0], "prm_gemini_label"?, "prm_llama_label"?}]}`.
+A step ends with " ки". Nothing is concluded from one label key about another: hard = 0 beside
+soft = 0.25 occurs in the wild.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from formats import rows as fields
+from formats.files.container import RawRow
+from formats.labels import stated_id
+from formats.rows import (
+    CannotCarry,
+    ExportRow,
+    FileFormat,
+    FormatLimit,
+    Misfit,
+    Part,
+    Reading,
+    Rendered,
+    RowFault,
+    binary_verdicts,
+    parts_of,
+    require_word,
+)
+from traces.evidence import Evidence
+from traces.labels import (
+    AbstentionReason,
+    Labeler,
+    LabelerKind,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    abstained,
+)
+from traces.problem import Problem, Trace
+from traces.records import ImportedTrace, RejectedRow
+
+MARK = " ки"
+_MARK = re.compile(r" ки(?!\w)")
+_CONFIG = {"imported_from": "medprm"}
+SOFT = Labeler("prm_soft_label", LabelerKind.MC, _CONFIG)
+HARD = Labeler("prm_hard_label", LabelerKind.MC, _CONFIG)
+GEMINI = Labeler("prm_gemini_label", LabelerKind.JUDGE, _CONFIG)
+LLAMA = Labeler("prm_llama_label", LabelerKind.JUDGE, _CONFIG)
+LABELERS = (SOFT, HARD, GEMINI, LLAMA)
+_QUESTION_KEYS = (
+    "question_id",
+    "question",
+    "options",
+    "correct_answer",
+    "related_docs",
+    "solutions",
+    "data_source",
+)
+
+
+def _name_row(row: RawRow, _: Reading) -> str | None:
+    value = row.value.get("question_id")
+    return str(value) if isinstance(value, str | int) else None
+
+
+def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+    row = raw.value
+    question_id = _name_row(raw, reading)
+    if not question_id:
+        raise RowFault("'question_id' is no text or whole number")
+    problem = Problem(
+        question_id,
+        fields.text_of(row, "question"),
+        fields.texts_of(row, "options"),
+        fields.optional_text_of(row, "correct_answer"),
+        meta=fields.rest_of(row, *_QUESTION_KEYS),
+    )
+    documents = fields.texts_of(row, "related_docs")
+    evidence = tuple(
+        fields.imported_evidence(f"{question_id}/{rank}", "", text, rank)
+        for rank, text in enumerate(documents)
+        if text.strip()
+    )
+    solutions = row.get("solutions")
+    if not isinstance(solutions, list) or not solutions:
+        raise RowFault("'solutions' is no list with at least one solution")
+    # The subset says where the solutions come from, the problem does not: solutions of one question may
+    # stand under two sources.
+    subset = reading.subset or fields.optional_text_of(row, "data_source") or "default"
+    for index, solution in enumerate(solutions):
+        trace_id = f"{question_id}:{index}"
+        if isinstance(solution, dict):
+            trace_id = stated_id(solution, trace_id)
+        try:
+            yield from _solution(raw, reading, solution, problem, evidence, trace_id, subset)
+        except RowFault as fault:
+            yield reading.rejected(raw, trace_id, str(fault))
+
+
+def _solution(
+    raw: RawRow,
+    reading: Reading,
+    solution: Any,
+    problem: Problem,
+    evidence: tuple[Evidence, ...],
+    trace_id: str,
+    subset: str,
+) -> Iterator[ImportedTrace | RejectedRow]:
+    if not isinstance(solution, dict):
+        raise RowFault("the solution is not an object")
+    keys = [labeler.name for labeler in LABELERS]
+    right = solution.get("orm_label")
+    trace = Trace(
+        trace_id,
+        problem.id,
+        split_steps(fields.text_of(solution, "prm_processed_solution")),
+        subset=subset,
+        final_answer=fields.optional_text_of(solution, "answer"),
+        final_answer_correct=bool(right) if right in (0, 1) else None,
+        meta=fields.rest_of(
+            solution, "prm_processed_solution", "orm_label", "answer", "trace_id", *keys
+        ),
+    )
+    labels, misfits = [], []
+    for labeler in LABELERS:
+        if solution.get(labeler.name) is None:
+            continue
+        try:
+            label = _label(trace, labeler, solution[labeler.name])
+        except Misfit as misfit:
+            misfits.append(f"{labeler.name}: {misfit}")
+            label = abstained(trace_id, AbstentionReason.UNREADABLE, str(misfit))
+        labels.append((labeler, label))
+    yield ImportedTrace(problem, trace, tuple(labels), evidence, raw.line)
+    for reason in misfits:
+        yield reading.rejected(raw, trace_id, reason, imported=True)
+
+
+def split_steps(text: str) -> tuple[str, ...]:
+    """The steps of a `prm_processed_solution`, without their marks."""
+    *steps, tail = _MARK.split(text)
+    if not steps:
+        raise RowFault(f"'prm_processed_solution' has no step mark '{MARK}'")
+    if tail.strip():
+        raise RowFault("'prm_processed_solution' has text behind its last step mark")
+    return tuple(step.strip() for step in steps)
+
+
+def _label(trace: Trace, labeler: Labeler, stated: Any) -> TraceLabel:
+    values = stated if isinstance(stated, list) else [stated]
+    if len(values) != len(trace.steps):
+        raise Misfit(f"{len(values)} labels for {len(trace.steps)} steps")
+    if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values):
+        raise Misfit("a label is no number in [0, 1]")
+    if labeler is SOFT:
+        return TraceLabel(trace.id, tuple(StepLabel(score=float(value)) for value in values))
+    if not all(value in (0, 1) for value in values):
+        raise Misfit("a label is neither 0 nor 1")
+    verdicts = (Verdict.CORRECT if value else Verdict.INCORRECT for value in values)
+    return TraceLabel(trace.id, tuple(StepLabel(verdict) for verdict in verdicts))
+
+
+def _render(row: ExportRow) -> Rendered:
+    require_word(row)
+    labels, length = _label_keys(row)
+    steps = [" ".join(step.split()) for step in row.trace.steps[:length]]
+    if any(_MARK.search(f" {step} ") or not step for step in steps):
+        raise CannotCarry(
+            FormatLimit.NOT_CARRIED, f"a step is blank or holds the step mark '{MARK}'"
+        )
+    right = row.trace.final_answer_correct
+    solution = {
+        "prm_processed_solution": " ".join(f"{step}{MARK}" for step in steps),
+        "orm_label": None if right is None else int(right),
+        "answer": row.trace.final_answer,
+        **labels,
+        "trace_id": row.trace.id,
+        "labeler": {"name": row.labeler.name, "kind": row.labeler.kind.value},
+    }
+    question = {
+        "question_id": row.problem.id,
+        "question": row.problem.question,
+        "options": list(row.problem.options),
+        "correct_answer": row.problem.answer,
+        "data_source": row.trace.subset,
+        "related_docs": [found.passage.text for found in row.evidence],
+        "solutions": [{key: value for key, value in solution.items() if value is not None}],
+    }
+    lost = set()
+    if tuple(steps) != row.trace.steps[:length]:
+        lost.add(Part.TEXT)
+    if SOFT.name not in labels:
+        lost.add(Part.SCORES)
+    kept = {key: value for key, value in question.items() if value is not None}
+    left_out = len(row.trace.steps) - length
+    return Rendered(kept, left_out, frozenset(lost) & (parts_of(row) | {Part.TEXT}))
+
+
+def _label_keys(row: ExportRow) -> tuple[dict[str, list[float] | list[int]], int]:
+    """The label keys that Med-PRM's trainer reads, and how many steps they cover."""
+    n_steps = len(row.trace.steps)
+    keys: dict[str, list[float] | list[int]] = {}
+    scores = [step.score for step in row.label.step_labels]
+    whole = [score for score in scores if score is not None]
+    if whole and len(whole) == n_steps:
+        keys[SOFT.name] = whole
+        if all(step.verdict is None for step in row.label.step_labels):
+            return keys, n_steps
+    verdicts = [int(good) for good in binary_verdicts(row)]
+    # Their trainer knows Monte-Carlo labels and one kind of label that is not: the judge's.
+    keys[HARD.name if row.labeler.kind is LabelerKind.MC else GEMINI.name] = verdicts
+    if SOFT.name in keys and len(verdicts) < n_steps:
+        del keys[SOFT.name]
+    return keys, len(verdicts)
+
+
+def _gather(rows: Iterable[dict[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    # One object per question, since the solutions of a question may lie far apart: held in memory.
+    questions: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        known = questions.setdefault((row["question_id"], row["data_source"]), row)
+        if known is not row:
+            known["solutions"].extend(row["solutions"])
+    return questions.values()
+
+
+FORMAT = FileFormat(
+    "medprm",
+    frozenset({"question_id", "question", "solutions"}),
+    _parse,
+    _name_row,
+    _render,
+    frozenset(
+        {Part.OPTIONS, Part.ANSWER, Part.SUBSET, Part.FINAL_ANSWER, Part.OUTCOME,
+         Part.EVIDENCE, Part.SCORES, Part.LATER_VERDICTS}
+    ),
+    gather=_gather,
+    always_list=True,
+)  # fmt: skip

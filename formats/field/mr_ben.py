@@ -1,0 +1,278 @@
+"""MR-Ben (Zeng et al., arXiv 2406.13975): exam questions, three models' solutions, the first wrong step marked by experts.
+
+A JSON object of lists, one list per question: `{"Question_UUID", "Subject", "Question", "Options":
+"A: Enhancer \nB: ...", "Ground_Truth_Answer": "C", "Ground_Truth_Answer_Modified": "A", "Sampled_Model",
+"Model_Solution_Steps": ["Step 1: ...", "Solution: Choice_A"], "Model_Solution_Correctness": "incorrect",
+"Model_Solution_First_Error_Step": "2", ...}`. The error step is the *number* written in the line (a
+1-based string, "N/A" for none), not a list index: lists hold unnumbered lines too.
+
+A written row is read back before it is kept: only traces whose steps carry their number can be MR-Ben's.
+Reason and correction of the error are kept in the gold label's meta, since they are the annotators' words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from formats import rows as fields
+from formats.files.container import RawRow
+from formats.labels import (
+    OURS,
+    human_gold,
+    imported,
+    outside,
+    stated_id,
+    stated_labeler,
+    who_labelled,
+    with_meta,
+)
+from formats.rows import (
+    CannotCarry,
+    ExportRow,
+    FileFormat,
+    FormatLimit,
+    Part,
+    Reading,
+    Rendered,
+    RowFault,
+    stated_first_error,
+)
+from traces.labels import Labeler, TraceLabel
+from traces.problem import Problem, Trace
+from traces.records import ImportedTrace, RejectedRow
+
+GOLD = human_gold("mr-ben")
+NO_ERROR = "N/A"
+_STEP = re.compile(r"\s*Step (\d+):")
+_SOLUTION = re.compile(r"\s*Solution:\s*(.*)", re.DOTALL)
+_OPTION = re.compile(r"(?:^|\n)\s*([A-Z]):")
+_CHOICE = re.compile(r"\bChoice(?:\\?_|\s)([A-Z])\b")
+
+
+@dataclass(frozen=True, slots=True)
+class _Solution:
+    steps: tuple[str, ...]
+    numbers: tuple[int, ...]
+    final_answer: str | None
+
+
+def _name_row(row: RawRow, _: Reading) -> str | None:
+    parts = row.value.get("Question_UUID"), row.value.get("Sampled_Model")
+    if not all(isinstance(part, str | int) and part for part in parts):
+        return None
+    return stated_id(row.value, ":".join(map(str, parts)))
+
+
+def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+    row = raw.value
+    problem = _problem(row)
+    solution = _solution(row)
+    model = fields.text_of(row, "Sampled_Model")
+    trace = Trace(
+        stated_id(row, f"{problem.id}:{model}"),
+        problem.id,
+        solution.steps,
+        subset=reading.subset or fields.optional_text_of(row, "Subject") or "default",
+        generator=model,
+        final_answer=solution.final_answer,
+        final_answer_correct=_is_right(solution.final_answer, problem),
+        meta=fields.rest_of(row, *_PROBLEM_KEYS, *_TRACE_KEYS),
+    )
+    labeler = stated_labeler(row, GOLD)
+    label = _label(row, labeler, trace, solution)
+    said = {name: row[key] for name, key in _SAID.items() if row.get(key) not in (None, NO_ERROR)}
+    label = replace(label, meta={**label.meta, **said})
+    yield from imported(raw, reading, problem, trace, labeler, label)
+
+
+_PROBLEM_KEYS = (
+    "Question_UUID", "Question", "Options", "Subject",
+    "Ground_Truth_Answer", "Ground_Truth_Answer_Modified", "Ground_Truth_Analysis",
+)  # fmt: skip
+_TRACE_KEYS = (
+    "Sampled_Model", "Model_Solution_Steps", "Model_Solution_Correctness", "Model_Solution_First_Error_Step",
+    "Model_Solution_Error_Reason", "Model_Solution_Rectified_First_Error_Step", *OURS,
+)  # fmt: skip
+_SAID = {
+    "reason": "Model_Solution_Error_Reason",
+    "rectified": "Model_Solution_Rectified_First_Error_Step",
+}
+"""Keys of the gold label's meta."""
+
+
+def _problem(row: dict[str, Any]) -> Problem:
+    question = fields.text_of(row, "Question")
+    stated = fields.optional_text_of(row, "Options") or ""
+    options = _options(stated)
+    if stated and not options:
+        question = f"{question}\n{stated.strip()}"
+    answer = fields.optional_text_of(
+        row, "Ground_Truth_Answer_Modified"
+    ) or fields.optional_text_of(row, "Ground_Truth_Answer")
+    meta = {key: row[key] for key in _PROBLEM_KEYS[3:] if row.get(key)}
+    if options and answer is not None:
+        letters = {chr(ord("A") + index) for index in range(len(options))}
+        # "AC" is no letter a model could be checked against: no answer is better than a wrong one.
+        answer = answer.strip() if answer.strip() in letters else None
+    return Problem(fields.text_of(row, "Question_UUID"), question, options, answer, meta=meta)
+
+
+def _options(stated: str) -> tuple[str, ...]:
+    parts = _OPTION.split(stated)
+    letters, texts = parts[1::2], parts[2::2]
+    consecutive = letters == [chr(ord("A") + index) for index in range(len(letters))]
+    return tuple(text.strip() for text in texts) if consecutive and not parts[0].strip() else ()
+
+
+def _solution(row: dict[str, Any]) -> _Solution:
+    if isinstance(row.get("Model_Solution_Steps"), str):
+        raise RowFault(
+            "'Model_Solution_Steps' is one text (the coding subject), not a list of steps"
+        )
+    steps: list[str] = []
+    numbers: list[int] = []
+    before: list[str] = []
+    final_answer = None
+    for line in fields.steps_of(row, "Model_Solution_Steps"):
+        if numbered := _STEP.match(line):
+            # What stands before the first step belongs to it: no step precedes it.
+            steps.append("\n".join([*before, line.strip()]))
+            before.clear()
+            numbers.append(int(numbered[1]))
+        elif said := _SOLUTION.match(line):
+            final_answer = said[1].strip() or None
+        elif line.strip() and steps:
+            steps[-1] += "\n" + line.strip()
+        elif line.strip():
+            before.append(line.strip())
+    if not steps:
+        raise RowFault("no line of 'Model_Solution_Steps' begins with 'Step N:'")
+    return _Solution(tuple(steps), tuple(numbers), final_answer)
+
+
+def _is_right(final_answer: str | None, problem: Problem) -> bool | None:
+    if final_answer is None or problem.answer is None or not problem.options:
+        return None
+    letters = set(_CHOICE.findall(final_answer))
+    # "Choice_A/B" or "none of the choices" names no single option: then it is not known.
+    plain = re.search(r"[/,&]|\b(or|and)\b", final_answer) is None
+    return letters == {problem.answer} if len(letters) == 1 and plain else None
+
+
+def _label(row: dict[str, Any], labeler: Labeler, trace: Trace, solution: _Solution) -> TraceLabel:
+    correctness = fields.text_of(row, "Model_Solution_Correctness").strip().lower()
+    stated = str(row.get("Model_Solution_First_Error_Step", "")).strip()
+    if correctness not in ("correct", "incorrect"):
+        raise RowFault(f"'Model_Solution_Correctness' is '{correctness}', not correct or incorrect")
+    if correctness == "correct" and stated == NO_ERROR:
+        return TraceLabel(trace.id, first_error_given=True)
+    if correctness == "incorrect" and stated.isdecimal() and int(stated) in solution.numbers:
+        number = int(stated)
+        # Where a number stands twice, the first error is taken to be the first of them.
+        repeated = {"step_number_repeated": number} if solution.numbers.count(number) > 1 else {}
+        index = solution.numbers.index(number)
+        return TraceLabel(trace.id, first_error_given=True, first_error_index=index, meta=repeated)
+    detail = f"gold says '{correctness}' with first error step '{stated}'"
+    if correctness == "incorrect" and stated.isdecimal():
+        detail = (
+            f"gold names step {stated} as the first error, no line begins with 'Step {stated}:'"
+        )
+    return outside(labeler, trace.id, detail)
+
+
+def _render(row: ExportRow) -> Rendered:
+    error, problem, trace = stated_first_error(row), row.problem, row.trace
+    model = trace.generator
+    if model is None or (problem.options and _options(_lettered(problem)) != problem.options):
+        raise _cannot("it names no model, or its options cannot be lettered line by line")
+    lines = [line for step in trace.steps for line in _lines(step)]
+    lines += [] if trace.final_answer is None else [f"Solution: {trace.final_answer}"]
+    again = _read_back(lines)
+    if again is None or (again.steps, again.final_answer) != (trace.steps, trace.final_answer):
+        raise _cannot("not every step begins with its number, 'Step N:'")
+    if error is not None and again.numbers.index(again.numbers[error]) != error:
+        raise _cannot("the number of the wrong step stands before another step too")
+    said = {_SAID[name]: value for name, value in row.label.meta.items() if name in _SAID}
+    given = {
+        "Question_UUID": problem.id,
+        "Question": problem.question,
+        "Options": _lettered(problem),
+        "Subject": trace.subset,
+        "Ground_Truth_Answer": problem.answer or "",
+        **{key: problem.meta[key] for key in _PROBLEM_KEYS[3:] if key in problem.meta},
+        "Sampled_Model": model,
+        "Model_Solution_Steps": lines,
+        "Model_Solution_Correctness": "correct" if error is None else "incorrect",
+        "Model_Solution_First_Error_Step": NO_ERROR if error is None else f"{again.numbers[error]}",
+        **said,
+        **who_labelled(row),
+    }
+    if f"{problem.id}:{model}" != trace.id:
+        given["trace_id"] = trace.id
+    return with_meta(row, given, (*_PROBLEM_KEYS, *_TRACE_KEYS), _lost(row, given))
+
+
+def _cannot(detail: str) -> CannotCarry:
+    return CannotCarry(FormatLimit.NOT_CARRIED, detail)
+
+
+def _lettered(problem: Problem) -> str:
+    letters = (chr(ord("A") + index) for index in range(len(problem.options)))
+    return "\n".join(
+        f"{letter}: {text}" for letter, text in zip(letters, problem.options, strict=True)
+    )
+
+
+def _lines(step: str) -> list[str]:
+    """A step as entries of the list: what stands before its number becomes an entry of its own."""
+    numbered = re.search(r"^\s*Step \d+:", step, re.MULTILINE)
+    if numbered is None or not numbered.start():
+        return [step]
+    return [step[: numbered.start() - 1], step[numbered.start() :]]
+
+
+def _read_back(lines: list[str]) -> _Solution | None:
+    try:
+        return _solution({"Model_Solution_Steps": lines})
+    except RowFault:
+        return None
+
+
+def _is_said(key: str, value: Any) -> bool:
+    if key == "step_number_repeated":
+        return True
+    return key in _SAID and value not in (None, NO_ERROR)
+
+
+def _lost(row: ExportRow, given: dict[str, Any]) -> frozenset[Part]:
+    read_back = _problem(given)
+    same = {
+        Part.ANSWER: read_back.answer == row.problem.answer,
+        Part.TEXT: read_back.question == row.problem.question,
+        Part.PROBLEM_META: not row.problem.meta.keys() - set(_PROBLEM_KEYS[3:]),
+        Part.SUBSET: given["Subject"] == row.trace.subset,
+        Part.LABEL_META: all(_is_said(key, value) for key, value in row.label.meta.items()),
+        Part.OUTCOME: _is_right(row.trace.final_answer, read_back)
+        is row.trace.final_answer_correct,
+    }
+    return frozenset(part for part, kept in same.items() if not kept)
+
+
+FORMAT = FileFormat(
+    "mr-ben",
+    frozenset(
+        {"Question_UUID", "Question", "Sampled_Model", "Model_Solution_Steps",
+         "Model_Solution_Correctness", "Model_Solution_First_Error_Step"}
+    ),
+    _parse,
+    _name_row,
+    _render,
+    frozenset(
+        {Part.OPTIONS, Part.ANSWER, Part.PROBLEM_META, Part.SUBSET, Part.GENERATOR,
+         Part.FINAL_ANSWER, Part.OUTCOME, Part.TRACE_META, Part.LABEL_META}
+    ),
+    maps_lists=True,
+)  # fmt: skip

@@ -1,0 +1,107 @@
+"""ShareGPT turns as VisualPRM is trained on (arXiv 2503.10291): a human turn per step, "+" or "-" as the reply.
+
+`{"image": ["a.png"], "conversations": [{"from": "human", "value": "### Question:\n<image>\nWhat?\n\n###
+Solution Process:\nfirst step"}, {"from": "gpt", "value": "+"}, {"from": "human", "value": "second step"},
+{"from": "gpt", "value": "-"}]}`. The layout is OpenGVLab/InternVL's; its system turn is left to the
+trainer's template (a `system` turn is skipped when read). A row does not say who labelled it, so the
+user does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from formats import rows as fields
+from formats.field.training import TRAINING_PARTS, asked, read_training_row, training_keys
+from formats.files.container import RawRow
+from formats.labels import OURS, same_reading_id
+from formats.rows import (
+    CannotCarry,
+    ExportRow,
+    FileFormat,
+    FormatLimit,
+    Part,
+    Reading,
+    Rendered,
+    RowFault,
+    binary_verdicts,
+)
+from traces.records import ImportedTrace, RejectedRow
+
+QUESTION, SOLUTION, IMAGE = "### Question:\n", "\n\n### Solution Process:\n", "<image>\n"
+
+
+def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+    row = raw.value
+    said = _turns(row.get("conversations"))
+    begin, separator, first = said[0][0].partition(SOLUTION)
+    if not separator or not begin.startswith(QUESTION):
+        raise RowFault("the first turn does not name question and solution process")
+    question = begin.removeprefix(QUESTION)
+    images = image_paths(row)
+    while question.startswith(IMAGE):
+        question = question.removeprefix(IMAGE)
+    if not question.strip():
+        raise RowFault("the question is blank")
+    steps = (first, *(step for step, _ in said[1:]))
+    meta = fields.rest_of(row, "conversations", "image", *OURS)
+    values = [value for _, value in said]
+    yield from read_training_row(raw, reading, question, steps, values, meta=meta, images=images)
+
+
+def image_paths(row: dict[str, Any]) -> tuple[str, ...]:
+    """The paths of a row's `image`: one, or a list of them; a path may stand in `{"path": ..}`, as in tables."""
+    stated = row.get("image")
+    listed = stated if isinstance(stated, list) else [] if stated is None else [stated]
+    paths = [one.get("path") if isinstance(one, dict) else one for one in listed]
+    return fields.texts_of({"image": paths}, "image")
+
+
+def _turns(conversations: Any) -> list[tuple[str, str]]:
+    """Pairs of a human's turn and the reply to it."""
+    turns = conversations if isinstance(conversations, list) else []
+    if not turns or not all(isinstance(turn, dict) for turn in turns):
+        raise RowFault("'conversations' is not a list of turns")
+    said = [
+        (fields.text_of(turn, "from"), turn.get("value"))
+        for turn in turns
+        if turn.get("from") != "system"
+    ]
+    texts = [value for _, value in said if isinstance(value, str)]
+    if len(texts) != len(said) or [who for who, _ in said] != ["human", "gpt"] * (len(said) // 2):
+        raise RowFault("the turns are not a human's and a reply in turn")
+    if not said:
+        raise RowFault("'conversations' has no turn of a human")
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _render(row: ExportRow) -> Rendered:
+    verdicts = binary_verdicts(row)
+    question, steps = asked(row.problem), row.trace.steps[: len(verdicts)]
+    # The reader cuts at the first heading: one in the question would move it, one in a step does not.
+    if SOLUTION in f"{question}{SOLUTION}"[:-1] or question.startswith(IMAGE):
+        raise CannotCarry(FormatLimit.NOT_CARRIED, "the question holds a mark of the layout")
+    if not question.strip() or not any(step.strip() for step in steps):
+        raise CannotCarry(FormatLimit.NOT_CARRIED, "the question or all labelled steps are blank")
+    places = IMAGE * len(row.problem.images)
+    asks = [f"{QUESTION}{places}{question}{SOLUTION}{steps[0]}", *steps[1:]]
+    turns = [
+        turn
+        for step, good in zip(asks, verdicts, strict=True)
+        for turn in ({"from": "human", "value": step}, {"from": "gpt", "value": "-+"[good]})
+    ]
+    images = {"image": list(row.problem.images)} if row.problem.images else {}
+    written = {**images, "conversations": turns, **training_keys(row)}
+    return Rendered(written, len(row.trace.steps) - len(verdicts))
+
+
+FORMAT = FileFormat(
+    "sharegpt",
+    frozenset({"conversations"}),
+    _parse,
+    same_reading_id,
+    _render,
+    TRAINING_PARTS | {Part.IMAGES},
+    wants_labeler=True,
+)

@@ -1,0 +1,168 @@
+"""Our own format: one trace per row, with labels of any number of labelers, evidence and meta.
+
+`{"id", "problem", "options"?, "answer"?, "images"?, "subset"?, "generator"?, "steps",
+"final_answer"?, "final_answer_correct"?, "labels": {LABELER: {"kind", "verdicts"?, "scores"?,
+"first_error"?}}?, "evidence": [{"source", "title", "text"}]?, "meta"?}` (design.md section 3).
+Written labels may carry two keys more: `details` (per step: MC counts, reasoning, quote, the
+abstention's reason) and `meta`, a written row one more: `problem_meta`, what the source said about the
+problem. Unknown keys of a row are kept in the trace's meta.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from formats import rows as fields
+from formats.files.container import RawRow
+from formats.labels import read_label, write_label
+from formats.rows import (
+    IMPORTED_CORPUS,
+    ExportRow,
+    FileFormat,
+    Misfit,
+    Part,
+    Reading,
+    Rendered,
+    RowFault,
+    object_of,
+    require_word,
+)
+from traces.evidence import Evidence
+from traces.labels import AbstentionReason, Labeler, LabelerKind, TraceLabel, abstained
+from traces.problem import Problem, Trace
+from traces.records import ImportedTrace, RejectedRow
+
+_KEYS = (
+    "id", "problem", "options", "answer", "images", "subset", "generator", "steps",
+    "final_answer", "final_answer_correct", "labels", "evidence", "meta", "problem_meta",
+)  # fmt: skip
+_LABEL_KEYS = {"kind", "verdicts", "scores", "first_error", "details", "meta"}
+
+
+def _name_row(row: RawRow, _: Reading) -> str | None:
+    value = row.value.get("id")
+    return value if isinstance(value, str) else None
+
+
+def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+    row = raw.value
+    trace_id = fields.text_of(row, "id")
+    problem = _problem(row)
+    trace = Trace(
+        trace_id,
+        problem.id,
+        fields.steps_of(row, "steps"),
+        subset=reading.subset or fields.optional_text_of(row, "subset") or "default",
+        generator=fields.optional_text_of(row, "generator"),
+        final_answer=fields.optional_text_of(row, "final_answer"),
+        final_answer_correct=fields.optional_bool_of(row, "final_answer_correct"),
+        meta=_meta(row),
+    )
+    labels, misfits = _labels(row, trace)
+    yield ImportedTrace(problem, trace, labels, _evidence(row), raw.line)
+    for reason in misfits:
+        yield reading.rejected(raw, trace_id, reason, imported=True)
+
+
+def _problem(row: dict[str, Any]) -> Problem:
+    question = fields.text_of(row, "problem")
+    options, images = fields.texts_of(row, "options"), fields.texts_of(row, "images")
+    answer, meta = fields.optional_text_of(row, "answer"), object_of(row, "problem_meta")
+    # The answer and the meta are part of the id: rows that contradict each other are two problems.
+    stated = [json.dumps(meta, sort_keys=True)] if meta else []
+    problem_id = fields.question_id(question, options, answer, *images, *stated)
+    return Problem(problem_id, question, options, answer, images, meta)
+
+
+def _meta(row: dict[str, Any]) -> dict[str, Any]:
+    meta, unknown = object_of(row, "meta"), fields.rest_of(row, *_KEYS)
+    if twice := meta.keys() & unknown.keys():
+        raise RowFault(f"'{min(twice)}' stands in the row and in its meta")
+    return {**unknown, **meta}
+
+
+def _labels(
+    row: dict[str, Any], trace: Trace
+) -> tuple[tuple[tuple[Labeler, TraceLabel], ...], list[str]]:
+    labels: list[tuple[Labeler, TraceLabel]] = []
+    misfits: list[str] = []
+    for name in object_of(row, "labels"):
+        entry = object_of(row["labels"], name)
+        if unknown := entry.keys() - _LABEL_KEYS:
+            raise RowFault(f"labeler '{name}': unknown key '{min(unknown)}'")
+        if entry.get("kind") not in set(LabelerKind):
+            raise RowFault(
+                f"labeler '{name}': 'kind' is {entry.get('kind')!r}, not one of {', '.join(LabelerKind)}"
+            )
+        labeler = Labeler(name, LabelerKind(entry["kind"]), {"imported_from": FORMAT.name})
+        try:
+            label = read_label(trace.id, entry, len(trace.steps))
+        except Misfit as misfit:
+            misfits.append(f"labeler '{name}': {misfit}")
+            gold = labeler.kind is LabelerKind.GOLD
+            reason = AbstentionReason.GOLD_UNUSABLE if gold else AbstentionReason.UNREADABLE
+            label = abstained(trace.id, reason, str(misfit))
+        except RowFault as fault:
+            raise RowFault(f"labeler '{name}': {fault}") from fault
+        labels.append((labeler, label))
+    return tuple(labels), misfits
+
+
+def _evidence(row: dict[str, Any]) -> tuple[Evidence, ...]:
+    stated = row.get("evidence") or []
+    if not isinstance(stated, list) or not all(isinstance(passage, dict) for passage in stated):
+        raise RowFault("'evidence' is not a list of objects")
+    return tuple(
+        fields.imported_evidence(
+            fields.text_of(passage, "source"),
+            fields.optional_text_of(passage, "title") or "",
+            fields.text_of(passage, "text"),
+            rank,
+        )
+        for rank, passage in enumerate(stated)
+    )
+
+
+def _render(row: ExportRow) -> Rendered:
+    require_word(row)
+    problem, trace = row.problem, row.trace
+    given: dict[str, Any] = {
+        "id": trace.id,
+        "problem": problem.question,
+        "options": list(problem.options),
+        "answer": problem.answer,
+        "images": list(problem.images),
+        "subset": trace.subset,
+        "generator": trace.generator,
+        "steps": list(trace.steps),
+        "final_answer": trace.final_answer,
+        "final_answer_correct": trace.final_answer_correct,
+        "labels": {row.labeler.name: {"kind": row.labeler.kind.value, **write_label(row.label)}},
+        "evidence": [_written_evidence(found) for found in row.evidence],
+        "meta": dict(trace.meta),
+        "problem_meta": dict(problem.meta),
+    }
+    # An absent key means the same as null, or an empty list, and reads more easily.
+    return Rendered({key: value for key, value in given.items() if value not in (None, [], {})})
+
+
+def _written_evidence(found: Evidence) -> dict[str, str]:
+    passage = found.passage
+    source = (
+        passage.document
+        if passage.corpus == IMPORTED_CORPUS
+        else f"{passage.corpus}/{passage.document}"
+    )
+    return {"source": source, "title": passage.title, "text": passage.text}
+
+
+FORMAT = FileFormat(
+    "traces",
+    frozenset({"id", "problem", "steps"}),
+    _parse,
+    _name_row,
+    _render,
+    frozenset(Part),
+)

@@ -1,0 +1,102 @@
+"""VisualProcessBench (Wang et al., VisualPRM, arXiv 2503.10291): questions with images, every step rated.
+
+JSONL: `{"image": ["images/1.png"], "question", "answer", "response": {"steps": [..],
+"process_correctness": [1, 0, -1]}, "policy_model", "data_source": "MMMU"}`; 0 is neutral, and
+`--neutral` says how it is read. All wrong steps are marked, not only the first. Paths of images stay as
+they are. Rows have no id: `<file stem>:i`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from formats import rows as fields
+from formats.field.prm800k import label_of
+from formats.field.sharegpt import image_paths
+from formats.files.container import RawRow
+from formats.labels import (
+    OURS,
+    human_gold,
+    imported,
+    outside,
+    rated_label,
+    same_reading_id,
+    stated_id,
+    stated_labeler,
+    text_or_number,
+    who_labelled,
+    with_meta,
+)
+from formats.rows import ExportRow, FileFormat, NeutralPolicy, Part, Reading, Rendered, RowFault
+from traces.labels import Labeler, TraceLabel
+from traces.problem import Problem, Trace
+from traces.records import ImportedTrace, RejectedRow
+
+_KEYS = ("image", "question", "answer", "response", "policy_model", "data_source", *OURS)
+
+
+def gold(policy: NeutralPolicy) -> Labeler:
+    """The people who rated, as they are read under a policy."""
+    chosen = {} if policy is NeutralPolicy.KEEP else {"neutral": policy.value}
+    return human_gold("visualprocessbench", **chosen)
+
+
+def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+    row = raw.value
+    question, answer = fields.text_of(row, "question"), text_or_number(row, "answer")
+    images = image_paths(row)
+    response = fields.object_of(row, "response")
+    trace = Trace(
+        stated_id(row, reading.row_id(raw)),
+        fields.question_id(question, (), answer, *images),
+        fields.steps_of(response, "steps"),
+        subset=reading.subset or fields.optional_text_of(row, "data_source") or "default",
+        generator=fields.optional_text_of(row, "policy_model"),
+        meta={
+            **fields.rest_of(response, "steps", "process_correctness"),
+            **fields.rest_of(row, *_KEYS),
+        },
+    )
+    labeler = stated_labeler(row, gold(reading.neutral))
+    label = _label(response.get("process_correctness"), labeler, trace, reading.neutral)
+    problem = Problem(trace.problem_id, question, answer=answer, images=images)
+    yield from imported(raw, reading, problem, trace, labeler, label)
+
+
+def _label(ratings: Any, labeler: Labeler, trace: Trace, policy: NeutralPolicy) -> TraceLabel:
+    if not isinstance(ratings, list):
+        raise RowFault("'process_correctness' is not a list")
+    if len(ratings) != len(trace.steps):
+        detail = f"gold rates {len(ratings)} steps, the trace has {len(trace.steps)}"
+        return outside(labeler, trace.id, detail)
+    return rated_label(trace.id, ratings, policy)
+
+
+def _render(row: ExportRow) -> Rendered:
+    response = {"steps": list(row.trace.steps), "process_correctness": label_of(row)}
+    given = {
+        "image": list(row.problem.images),
+        "question": row.problem.question,
+        "answer": row.problem.answer,
+        "response": response,
+        "policy_model": row.trace.generator,
+        "data_source": row.trace.subset,
+        "trace_id": row.trace.id,
+        **who_labelled(row),
+    }
+    return with_meta(row, given, _KEYS, frozenset())
+
+
+FORMAT = FileFormat(
+    "visualprocessbench",
+    frozenset({"image", "question", "response"}),
+    _parse,
+    same_reading_id,
+    _render,
+    frozenset(
+        {Part.ANSWER, Part.IMAGES, Part.SUBSET, Part.GENERATOR, Part.TRACE_META,
+         Part.LATER_VERDICTS, Part.NEUTRAL}
+    ),
+    has_neutral=True,
+)  # fmt: skip

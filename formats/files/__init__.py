@@ -1,0 +1,1 @@
+"""Containers: JSON, gzip, Parquet, images; streaming and bounded."""

@@ -1,0 +1,1 @@
+"""Batch services: jobs, waves, results that survive a restart."""

@@ -1,0 +1,380 @@
+"""The connection to Gemini: the client with its key and address, and the one place that maps its errors.
+
+The SDK's own retries stay off: `retry.Retrier` is the one retry layer, because only it waits as
+long as Retry-After and RetryInfo ask.
+
+One small connection pool for each call at once, in place of a large one.
+
+For every request a pool of httpx asks each of its idle connections whether the server has hung up: a
+handful of system calls a connection. With 64 connections that was a fifth of the client's work. Here a
+request takes a pool that nobody uses, with the one connection that it keeps.
+
+The JSON that Gemini's generateContent speaks, read and written without the SDK's types.
+
+Reading the raw body ourselves keeps it to the letter for the audit, and a finish reason that
+Google adds next month is only a new word. Shapes as served by v1beta:
+
+    {"candidates": [{"content": {"parts": [{"text": ".."}]}, "finishReason": "STOP"}],
+     "usageMetadata": {"promptTokenCount": 100, "candidatesTokenCount": 20,
+                       "thoughtsTokenCount": 5, "cachedContentTokenCount": 64},
+     "modelVersion": ".."}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from urllib.request import getproxies
+
+import httpx2
+import pydantic
+from google import genai
+from google.genai import errors, types
+from google.genai.client import AsyncClient
+
+from inference.images import message_parts
+from inference.openai.model import first_object, mapping, read_object, text_of, token_count
+from inference.protocol import GenerationRequest, Message, WireReply
+from inference.retries import HttpFault, Subject, TransientFault, exception_for
+from inference.specs import checked_base_url
+from traces.errors import InputError
+from traces.records import Usage
+
+_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=1)
+
+
+class SpreadTransport(httpx2.AsyncBaseTransport):
+    """Gives each request a pool of its own; the caller bounds how many are on the wire."""
+
+    def __init__(self, verify: ssl.SSLContext) -> None:
+        """No connection is opened yet; `verify` says how servers are verified."""
+        self._verify = verify
+        self._pools: list[httpx2.AsyncHTTPTransport] = []
+        self._free: list[httpx2.AsyncHTTPTransport] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send through the pool that was used last: its connection is the least likely to be stale."""
+        pool = self._free.pop() if self._free else self._opened()
+        try:
+            response = await pool.handle_async_request(request)
+        except BaseException:
+            self._free.append(pool)
+            raise
+        if not isinstance(response.stream, httpx2.AsyncByteStream):
+            raise TypeError("an asynchronous transport answers with an asynchronous stream")
+        response.stream = _LentStream(response.stream, pool, self._free)
+        return response
+
+    async def aclose(self) -> None:
+        """Close all pools."""
+        await asyncio.gather(*(pool.aclose() for pool in self._pools))
+
+    def _opened(self) -> httpx2.AsyncHTTPTransport:
+        pool = httpx2.AsyncHTTPTransport(verify=self._verify, limits=_LIMITS)
+        self._pools.append(pool)
+        return pool
+
+
+class _LentStream(httpx2.AsyncByteStream):
+    """A body whose pool is free again when it is closed."""
+
+    def __init__(
+        self,
+        stream: httpx2.AsyncByteStream,
+        pool: httpx2.AsyncHTTPTransport,
+        free: list[httpx2.AsyncHTTPTransport],
+    ) -> None:
+        self._stream = stream
+        self._pool: httpx2.AsyncHTTPTransport | None = pool
+        self._free = free
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._stream)
+
+    async def aclose(self) -> None:
+        pool, self._pool = self._pool, None
+        try:
+            await self._stream.aclose()
+        finally:
+            if pool is not None:
+                self._free.append(pool)
+
+
+# --- The connection to Gemini: the client with its key and address, and the one place that maps
+
+
+DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
+KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+BASE_URL_VARIABLE = "GOOGLE_GEMINI_BASE_URL"
+
+
+class GeminiClient:
+    """A google-genai client whose errors are ours."""
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        base_url: str | None,
+        attempt_s: float,
+        connections: int,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Set up the client; nothing is sent.
+
+        Args:
+            spec: the model as the user named it, for messages.
+            base_url: another endpoint; None reads GOOGLE_GEMINI_BASE_URL, else Google's own.
+            attempt_s: seconds one HTTP exchange may take.
+            connections: connections open at once, at least 1.
+            environ: where key and base URL are looked up.
+
+        Raises:
+            InputError: no key, or a base URL that cannot be used.
+        """
+        variable, key = _key(environ)
+        self.subject = Subject(spec, variable, key)
+        """Whom messages are about."""
+        named = "--base-url" if base_url else BASE_URL_VARIABLE
+        url = base_url or environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+        self.base_url = checked_base_url(url, named_by=named)
+        """The endpoint, without a trailing slash."""
+        # an own httpx2 client: whether aiohttp happens to be installed must not change the errors
+        self.http = httpx2.AsyncClient(
+            verify=_tls(),
+            timeout=attempt_s,
+            limits=httpx2.Limits(
+                max_connections=connections, max_keepalive_connections=connections
+            ),
+            # a transport of our own would pass by the proxies of the environment
+            transport=None if getproxies() else SpreadTransport(_tls()),
+            follow_redirects=True,
+        )
+        """The HTTP client underneath."""
+        self._client = genai.Client(
+            api_key=key,
+            vertexai=False,
+            http_options=types.HttpOptions(
+                base_url=self.base_url,
+                api_version="v1beta",
+                timeout=int(attempt_s * 1000),
+                httpx_async_client=self.http,
+                client_args={"verify": _tls()},
+                async_client_args={"verify": _tls(), "ssl": _tls()},
+            ),
+        )
+
+    @property
+    def api(self) -> AsyncClient:
+        """The SDK's asynchronous interface; call it inside `translated()`."""
+        return self._client.aio
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn every third-party error of the block into one of ours, here and nowhere else.
+
+        Raises:
+            TransientFault: the same request may succeed.
+            RequestTooLong: the prompt does not fit into the model's window.
+            QuotaExhausted, ModelRefused: see `faults.exception_for`.
+        """
+        try:
+            yield
+        except errors.APIError as error:
+            raise exception_for(_fault(error), self.subject) from error
+        except (httpx2.TimeoutException, TimeoutError) as error:
+            raise TransientFault("time-out while waiting for the reply") from error
+        except (httpx2.HTTPError, OSError) as error:
+            what = f"{type(error).__name__} {error}".strip()
+            raise TransientFault(f"connection fault: {what}") from error
+        except json.JSONDecodeError as error:
+            raise TransientFault(f"the reply is not JSON: {error.msg}") from error
+        except pydantic.ValidationError as error:
+            raise TransientFault(f"the reply is no {error.title} of the service") from error
+
+    async def aclose(self) -> None:
+        """Release connections."""
+        await self._client.aio.aclose()
+        await self.http.aclose()
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One context for all clients: reading the certificates takes longer than anything else here."""
+    return httpx2.create_ssl_context()
+
+
+def _key(environ: Mapping[str, str]) -> tuple[str, str]:
+    """The variable that holds the key, and the key."""
+    for variable in KEY_VARIABLES:
+        key = environ.get(variable, "").strip()
+        if key:
+            return variable, key
+    raise InputError(
+        "No Gemini key in the environment.",
+        remedy="set GEMINI_API_KEY (or GOOGLE_API_KEY); make one at https://aistudio.google.com",
+    )
+
+
+def _fault(error: errors.APIError) -> HttpFault:
+    headers = getattr(error.response, "headers", None) or {}
+    return HttpFault(
+        status=error.code or 0,
+        message=error.message or error.status or "",
+        headers={name.lower(): value for name, value in headers.items()},
+        body=error.details,
+    )
+
+
+# --- The JSON that Gemini's generateContent speaks, read and written without the SDK's types
+
+
+BLOCKED = frozenset(
+    {
+        "SAFETY",
+        "RECITATION",
+        "LANGUAGE",
+        "OTHER",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "IMAGE_SAFETY",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+        "ESCALATION",
+        "MODEL_ARMOR",
+    }
+)
+"""Finish reasons that mean: the service would not say it. OTHER is one of them in practice."""
+
+_FINISH = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
+
+# these four are all that can be adjusted; CIVIC_INTEGRITY is retired, the rest is image or Vertex
+ADJUSTABLE_HARMS = (
+    "HARM_CATEGORY_HARASSMENT",
+    "HARM_CATEGORY_HATE_SPEECH",
+    "HARM_CATEGORY_SEXUALLY_EXPLICIT",
+    "HARM_CATEGORY_DANGEROUS_CONTENT",
+)
+
+_SAFETY_OFF = [{"category": harm, "threshold": "OFF"} for harm in ADJUSTABLE_HARMS]
+
+
+Uris = Mapping[str, str]
+"""URIs of uploaded images by their hash."""
+
+
+def read_body(body: str) -> WireReply:
+    """Read a 200 body.
+
+    Raises:
+        TransientFault: not a JSON object (empty, cut, an HTML page of some gateway), or an
+            object with nothing in it: nothing was paid for, the same request may succeed. Also
+            counts of tokens that count nothing.
+    """
+    reply = read_object(body)
+    candidate = first_object(reply.get("candidates"))
+    block_reason = mapping(reply.get("promptFeedback")).get("blockReason")
+    usage = mapping(reply.get("usageMetadata"))
+    if candidate is None and not block_reason and not usage:
+        raise TransientFault("the reply holds neither a candidate nor a usage count")
+    if candidate is not None:
+        said, finish = _text(candidate), _finish(candidate.get("finishReason"))
+    else:
+        said, finish = None, "blocked" if block_reason else "empty"
+    return WireReply(said, finish, text_of(reply.get("modelVersion")), _usage(usage))
+
+
+def request_body(request: GenerationRequest, uris: Uris, *, model: str) -> dict[str, Any]:
+    """The body that asks for a request, the same for a single call and a row of a batch file.
+
+    The schema goes out to the letter: the order of its fields counts.
+
+    Args:
+        request: what is asked.
+        uris: of the images that were uploaded, by hash (`ImageUploads.uris`).
+        model: the model's name: which sampling knobs it takes follows from it.
+    """
+    system = [message.text for message in request.messages if message.role == "system"]
+    body: dict[str, Any] = {
+        "contents": [
+            {"parts": _parts(message, uris), "role": _role(message)}
+            for message in request.messages
+            if message.role != "system"
+        ],
+        "safetySettings": _SAFETY_OFF,
+        "generationConfig": _generation_config(request, takes_sampling_knobs(model)),
+    }
+    if any(system):
+        body["systemInstruction"] = {"parts": [{"text": "\n\n".join(system)}], "role": "user"}
+    return body
+
+
+def _parts(message: Message, uris: Uris) -> list[dict[str, Any]]:
+    """The parts of a turn as plain JSON."""
+    parts: list[dict[str, Any]] = []
+    for part in message_parts(message):
+        if isinstance(part, str):
+            parts.append({"text": part})
+        elif part.sha256 in uris:
+            parts.append({"fileData": {"fileUri": uris[part.sha256], "mimeType": part.mime}})
+        else:
+            content = base64.b64encode(part.data).decode("ascii")
+            parts.append({"inlineData": {"mimeType": part.mime, "data": content}})
+    return parts
+
+
+def _generation_config(request: GenerationRequest, knobs: bool) -> dict[str, Any]:
+    schema = request.response_json_schema
+    wanted = {
+        "maxOutputTokens": request.max_tokens,
+        "temperature": request.temperature if knobs else None,
+        "topP": request.top_p if knobs else None,
+        "stopSequences": list(request.stop) or None,
+        "seed": request.seed,
+        "responseMimeType": None if schema is None else "application/json",
+        "responseJsonSchema": schema,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _role(message: Message) -> str:
+    return "model" if message.role == "assistant" else "user"
+
+
+def _text(candidate: Mapping[str, Any]) -> str | None:
+    parts = mapping(candidate.get("content")).get("parts")
+    shown = [mapping(part) for part in parts] if isinstance(parts, list) else []
+    said = [text_of(part.get("text")) for part in shown if not part.get("thought")]
+    texts = [each for each in said if each is not None]
+    return "".join(texts) if texts else None
+
+
+def _finish(reason: Any) -> str:
+    if reason is None:
+        return "unknown"
+    word = str(reason)
+    return "blocked" if word in BLOCKED else _FINISH.get(word, word.lower())
+
+
+def _usage(counts: Mapping[str, Any]) -> Usage:
+    return Usage(
+        input_tokens=token_count(counts.get("promptTokenCount")),
+        cached_tokens=token_count(counts.get("cachedContentTokenCount")),
+        output_tokens=token_count(counts.get("candidatesTokenCount")),
+        thinking_tokens=token_count(counts.get("thoughtsTokenCount")),
+    )
+
+
+def takes_sampling_knobs(model: str) -> bool:
+    """Whether the model still takes temperature and top_p: Gemini 3 and later do not."""
+    match = re.match(r"(?:models/)?gemini-(\d+)", model)
+    return match is None or int(match.group(1)) < 3

@@ -1,0 +1,99 @@
+"""Language models on this machine with their tokenizers, ready for the shared-prefix engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from inference.local.checkpoints import (
+    best_device,
+    checkpoint_folder,
+    end_ids,
+    load_pretrained,
+    model_window,
+    weights_fingerprint,
+)
+from inference.local.shared_attention import ATTENTION
+from inference.local.vision import ImageHead, VisionReader
+from inference.local.vision_config import folder_takes_images
+from inference.local.vision_loading import load_vision_model
+from inference.prompting import conversation_ids
+from inference.protocol import Message
+from traces.errors import ModelRefused
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A causal language model with its tokenizer, ready on a device."""
+
+    model: PreTrainedModel
+    """In evaluation mode; a text model has the shared-prefix attention already."""
+    tokenizer: PreTrainedTokenizerBase
+    """Its tokenizer."""
+    window: int
+    """Most tokens it can look at, prompt and continuation together."""
+    end_ids: frozenset[int]
+    """Token ids that end a turn."""
+    fingerprint: str | None
+    """Which weights these are; None if that cannot be told cheaply."""
+    vision: VisionReader | None = None
+    """What reads conversations with images for it; None for a text model."""
+
+    def read(
+        self, conversations: Sequence[Sequence[Message]]
+    ) -> tuple[list[tuple[int, ...]], ImageHead | None]:
+        """Token ids of conversations, ready for the assistant's next token.
+
+        Where images are shown all conversations begin with the same turns, and with the head that is
+        given back.
+
+        Raises:
+            ModelRefused: images for a text model, or a template that does not show them.
+        """
+        if self.vision is not None:
+            head = self.vision.head(conversations[0])
+            return self.vision.ids(conversations, head), head
+        if any(turn.images for conversation in conversations for turn in conversation):
+            raise ModelRefused(
+                "A text model cannot see the images of a problem.",
+                remedy="take gemini:MODEL, openai:MODEL or an image-text model, or add --ignore-images",
+            )
+        return conversation_ids(self.tokenizer, conversations), None
+
+
+def load_local_model(
+    name: str, *, device: str | None = None, dtype: torch.dtype = torch.float32
+) -> LocalModel:
+    """Load a causal language model, or an image-text model, from a folder or from the hub.
+
+    Args:
+        name: folder or hub id.
+        device: a torch device; None takes CUDA where there is one, else the processor.
+        dtype: of weights and caches; choices are always made in float32.
+
+    Raises:
+        ModelRefused: it cannot be loaded.
+    """
+    folder = checkpoint_folder(name)
+    vision: VisionReader | None = None
+    if folder_takes_images(folder):
+        model, vision = load_vision_model(folder, device=device, dtype=dtype)
+        tokenizer = vision.tokenizer
+    else:
+        tokenizer = load_pretrained(AutoTokenizer, folder)
+        model = load_pretrained(
+            AutoModelForCausalLM, folder, dtype=dtype, attn_implementation=ATTENTION
+        )
+        model = model.to(best_device(device)).eval()
+    return LocalModel(
+        model=model,
+        tokenizer=tokenizer,
+        window=model_window(model.config.get_text_config(), tokenizer),
+        end_ids=end_ids(model, tokenizer),
+        fingerprint=weights_fingerprint(folder),
+        vision=vision,
+    )

@@ -1,0 +1,444 @@
+"""Any OpenAI-compatible server through the plain openai client: the only file that imports it.
+
+Servers differ more than their common name says, so this back end trusts little: one request a
+continuation (`n` is ignored by some), stop strings are cut again (some keep them), a server
+that does not know `response_format` is asked once more without it.
+
+A request that ends with an assistant turn is a prefix to be continued. With a chat template it
+goes to /completions, rendered here to the letter; without one it goes to /chat/completions with
+the two flags that vLLM and llama.cpp understand. llama.cpp gives the prefix back in front of the
+new text; transformers serve refuses the flags and needs the template.
+
+JSON as it comes over a wire: any gateway may have written it, and whatever it is, no run ends by it.
+
+What has another shape than the service describes counts as absent, so that what was paid for is still recorded.
+
+The JSON that OpenAI-compatible servers speak, chat and completions alike.
+
+    {"model": "..", "choices": [{"message": {"content": ".."}, "finish_reason": "stop"}],
+     "usage": {"prompt_tokens": 9, "completion_tokens": 3,
+               "prompt_tokens_details": {"cached_tokens": 0},
+               "completion_tokens_details": {"reasoning_tokens": 0}}}
+
+A completions choice holds `text` instead of `message`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import openai
+
+from inference.images import about_an_image, has_images, message_parts
+from inference.prices import PRICES_AS_OF, cost
+from inference.protocol import GenerationRequest, Message, WireReply, over_length_reply
+from inference.retries import (
+    HttpFault,
+    Pace,
+    RequestTooLong,
+    Retrier,
+    RetryPolicy,
+    Sleep,
+    Subject,
+    TransientFault,
+    exception_for,
+)
+from inference.specs import OPENAI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
+from inference.specs import OPENAI_KEY_VARIABLE as KEY_VARIABLE
+from inference.specs import checked_base_url, is_loopback
+from traces.errors import InputError, ModelRefused
+from traces.records import ModelReply, Usage
+
+if TYPE_CHECKING:
+    from formats.files.images import EncodedImage
+
+
+_MOST_TOKENS = 10**12
+"""No call has more; a database cannot hold every number that JSON can."""
+
+
+def read_object(body: str, *, called: str = "the reply") -> dict[str, Any]:
+    """The JSON object in a 200 body; `called` names it in messages.
+
+    Raises:
+        TransientFault: it is none (empty, cut, nested without end, an HTML page of some gateway).
+    """
+    try:
+        reply = json.loads(body)
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a plain ValueError
+        start = " ".join(body[:60].split())
+        why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise TransientFault(f'{called} is not JSON ("{start}"): {why}') from error
+    if not isinstance(reply, dict):
+        raise TransientFault(f"{called} is no JSON object")
+    return reply
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The object; an empty one in place of anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def first_object(value: Any) -> Mapping[str, Any] | None:
+    """The first object of a list; None of an absent or empty one, an empty object where neither is there."""
+    if value is None or value == []:
+        return None
+    return mapping(value[0] if isinstance(value, list) else None)
+
+
+def text_of(value: Any) -> str | None:
+    """The text; None in place of anything else."""
+    return value if isinstance(value, str) else None
+
+
+def token_count(value: Any) -> int:
+    """A count of tokens, 0 where there is none.
+
+    Raises:
+        TransientFault: it counts nothing: below zero, a fraction, no number. Costs cannot be told from it.
+    """
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
+        raise TransientFault(f"the reply counts its tokens as {str(value)[:40]!r}")
+    return value
+
+
+# --- The JSON that OpenAI-compatible servers speak, chat and completions alike
+
+
+_FINISH = {"stop": "stop", "eos": "stop", "length": "length", "content_filter": "blocked"}
+
+
+def read_body(body: str) -> WireReply:
+    """Read a 200 body.
+
+    Raises:
+        TransientFault: not a JSON object, one without choices and usage, or with counts of tokens
+            that count nothing.
+    """
+    reply = read_object(body)
+    choice = first_object(reply.get("choices"))
+    counts = mapping(reply.get("usage"))
+    if choice is None and not counts:
+        raise TransientFault("the reply holds neither a choice nor a usage count")
+    said, finish = (None, "empty") if choice is None else _first(choice)
+    return WireReply(said, finish, text_of(reply.get("model")), _usage(counts))
+
+
+def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """A conversation for /chat/completions; a turn with images is a list of parts, with data URIs."""
+    return [{"role": message.role, "content": _content(message)} for message in messages]
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if not message.images:
+        return message.text
+    return [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": _data_uri(part)}}
+        for part in message_parts(message)
+    ]
+
+
+def _data_uri(image: EncodedImage) -> str:
+    return f"data:{image.mime};base64,{base64.b64encode(image.data).decode('ascii')}"
+
+
+def _first(choice: Mapping[str, Any]) -> tuple[str | None, str]:
+    message = mapping(choice.get("message"))
+    if message.get("refusal"):
+        return None, "blocked"
+    said = _said(choice["text"] if "text" in choice else message.get("content"))
+    reason = choice.get("finish_reason")
+    return said, "unknown" if reason is None else _FINISH.get(str(reason), str(reason).lower())
+
+
+def _said(content: Any) -> str | None:
+    """The text of a reply; some servers give it as a list of parts, thoughts among them."""
+    if not isinstance(content, list):
+        return text_of(content)
+    texts = [
+        text_of(part.get("text")) for part in map(mapping, content) if part.get("type") == "text"
+    ]
+    return "".join(each for each in texts if each is not None) if texts else None
+
+
+def _usage(counts: Mapping[str, Any]) -> Usage:
+    written = token_count(counts.get("completion_tokens"))
+    of_them = mapping(counts.get("completion_tokens_details"))
+    thinking = token_count(of_them.get("reasoning_tokens"))
+    read = mapping(counts.get("prompt_tokens_details"))
+    return Usage(
+        input_tokens=token_count(counts.get("prompt_tokens")),
+        cached_tokens=token_count(read.get("cached_tokens")),
+        output_tokens=max(0, written - thinking),
+        thinking_tokens=thinking,
+    )
+
+
+def cut_at_stop(text: str | None, stop: Sequence[str]) -> tuple[str | None, bool]:
+    """The text up to the first stop string, and whether one was found.
+
+    transformers serve leaves the stop string in the text, other servers take it out.
+
+    >>> cut_at_stop("one.\\ntwo", ("\\n",))
+    ('one.', True)
+    """
+    found = [text.find(mark) for mark in stop if mark and mark in text] if text else []
+    return (text, False) if text is None or not found else (text[: min(found)], True)
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The `response_format` option that asks for JSON of this schema.
+
+    Not strict: OpenAI's strict mode accepts a subset of JSON schema only, and every reply is
+    checked on our side anyway.
+    """
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "reply", "schema": dict(schema), "strict": False},
+    }
+
+
+# --- Any OpenAI-compatible server through the plain openai client: the only file that imports it
+
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+Template = Callable[[Sequence[Message]], str]
+"""Renders a conversation to the text a model reads; a trailing assistant turn stays open."""
+
+
+class OpenAIModel:
+    """A model behind an OpenAI-compatible server as a `TextModel`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        template: Template | None = None,
+        concurrency: int = 8,
+        retry: RetryPolicy | None = None,
+        sleep: Sleep = asyncio.sleep,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Set up the client; nothing is sent.
+
+        Args:
+            name: model name as the server lists it.
+            base_url: the server; None reads OPENAI_BASE_URL, else OpenAI's own.
+            template: renders conversations for /completions; None uses /chat/completions.
+            concurrency: requests in flight at once, at least 1.
+            retry: bounds of the retries; None for the defaults.
+            sleep: how to wait between attempts.
+            environ: where key and base URL are looked up.
+
+        Raises:
+            InputError: no key for OpenAI's own service, or a base URL that cannot be used.
+        """
+        self.name = name
+        self._template = template
+        self._concurrency = max(1, concurrency)
+        given = base_url or environ.get(BASE_URL_VARIABLE)
+        named = "--base-url" if base_url else BASE_URL_VARIABLE
+        self._base_url = checked_base_url(given or DEFAULT_BASE_URL, named_by=named)
+        key = environ.get(KEY_VARIABLE, "").strip()
+        if not key and not given:
+            raise InputError(
+                "No OpenAI key in the environment.",
+                remedy=f"set {KEY_VARIABLE}, or {BASE_URL_VARIABLE} for a server without keys",
+            )
+        self._subject = Subject(self.spec, KEY_VARIABLE, key)
+        policy = retry or RetryPolicy()
+        self._retrier = Retrier(policy, Pace(self._concurrency, sleep=sleep), sleep=sleep)
+        self._schema_refused = False
+        self._echoes_prefix = True  # until a reply shows that this server does not
+        self._client = openai.AsyncOpenAI(
+            # the client insists on a key; a server without keys does not look at it
+            api_key=key or "none",
+            base_url=self._base_url,
+            max_retries=0,
+            timeout=policy.attempt_s,
+        )
+
+    @property
+    def spec(self) -> str:
+        """The model as the user named it."""
+        return f"openai:{self.name}"
+
+    @property
+    def hosted(self) -> bool:
+        """True unless the server runs on this machine."""
+        return not is_loopback(self._base_url)
+
+    @property
+    def concurrency(self) -> int:
+        """Requests that may be in flight at once."""
+        return self._concurrency
+
+    @property
+    def pace(self) -> Pace:
+        """How many calls it lets onto the wire now."""
+        return self._retrier.pace
+
+    @property
+    def retries(self) -> int:
+        """Attempts after a first one, so far."""
+        return self._retrier.retries
+
+    def rendered(self, request: GenerationRequest) -> str | None:
+        """What the template makes of a prefix; None for what goes to /chat/completions."""
+        if self._template is None or not _is_prefix(request):
+            return None
+        return self._template(request.messages)
+
+    async def generate(self, request: GenerationRequest) -> ModelReply:
+        """Answer one request, after bounded retries; see `TextModel.generate`.
+
+        An image that the server cannot read is a ModelUnavailable of this request alone.
+        """
+        if self._template is not None and _is_prefix(request) and has_images(request):
+            raise ModelRefused(
+                f'"{self.spec}" is asked through /completions, which takes no images.',
+                remedy="leave --template out",
+            )
+
+        async def attempt() -> tuple[str, WireReply]:
+            body = await self._exchange(request)
+            return body, read_body(body)
+
+        try:
+            body, wire = await self._retrier.run(attempt, subject=self.spec)
+        except RequestTooLong as error:
+            return over_length_reply(self.spec, str(error))
+        except ModelRefused as refusal:
+            unreadable = about_an_image(request, refusal)
+            if unreadable is None:
+                raise
+            raise unreadable from refusal
+        fresh = self._without_prefix(request, wire.text)
+        text, was_cut = cut_at_stop(fresh, request.stop)
+        billed = wire.resolved_model or self.name
+        priced = cost(wire.usage, billed) if wire.is_counted else None
+        usd = priced if self.hosted else 0.0
+        return ModelReply(
+            text=text,
+            finish_reason="stop" if was_cut else wire.finish_reason,
+            model=self.spec,
+            resolved_model=wire.resolved_model,
+            usage=wire.usage,
+            usd=usd,
+            prices_as_of=PRICES_AS_OF.isoformat() if self.hosted and usd is not None else None,
+            raw=body,
+        )
+
+    async def aclose(self) -> None:
+        """Release connections."""
+        await self._client.close()
+
+    async def _exchange(self, request: GenerationRequest) -> str:
+        """Send the request in the form that this server takes."""
+        if _is_prefix(request):
+            return await self._continue(request)
+        options = self._options(request, messages=turns(request.messages))
+        if request.response_json_schema is None or self._schema_refused:
+            return await self._post("/chat/completions", options)
+        wanted = response_format(request.response_json_schema)
+        try:
+            return await self._post("/chat/completions", options | {"response_format": wanted})
+        except ModelRefused as refusal:
+            if not _is_about_fields(refusal):
+                raise
+        body = await self._post("/chat/completions", options)
+        self._schema_refused = True
+        return body
+
+    async def _continue(self, request: GenerationRequest) -> str:
+        """Send a request whose last turn is a prefix."""
+        prompt = self.rendered(request)
+        if prompt is not None:
+            return await self._post("/completions", self._options(request, prompt=prompt))
+        flags = {"add_generation_prompt": False, "continue_final_message": True}
+        options = self._options(request, messages=turns(request.messages)) | flags
+        try:
+            return await self._post("/chat/completions", options)
+        except ModelRefused as refusal:
+            if not _is_about_fields(refusal):
+                raise
+            raise ModelRefused(
+                f"{refusal.what} (asked to continue an assistant turn)",
+                remedy="name the folder of the model's tokenizer: its chat template lets the "
+                "prefix go to /completions",
+            ) from refusal
+
+    def _without_prefix(self, request: GenerationRequest, text: str | None) -> str | None:
+        """The new text alone, where a chat server gives the prefix back in front of it."""
+        if text is None or self._template is not None or not _is_prefix(request):
+            return text
+        prefix = request.messages[-1].text
+        self._echoes_prefix = self._echoes_prefix and text.startswith(prefix)
+        return text.removeprefix(prefix) if self._echoes_prefix else text
+
+    def _options(self, request: GenerationRequest, **content: Any) -> dict[str, Any]:
+        # OpenAI's own service refuses max_tokens for newer models; others know only max_tokens
+        own = self._base_url == DEFAULT_BASE_URL and "messages" in content
+        options = {
+            "model": self.name,
+            **content,
+            "max_completion_tokens" if own else "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "stop": list(request.stop) or None,
+            "seed": request.seed,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    async def _post(self, path: str, options: Mapping[str, Any]) -> str:
+        """One HTTP exchange; every third-party error is translated here and nowhere else."""
+        try:
+            return await self._client.post(path, body=options, cast_to=str)
+        except openai.APIStatusError as error:
+            raise exception_for(_fault(error), self._subject) from error
+        except openai.APITimeoutError as error:
+            raise TransientFault("time-out while waiting for the reply") from error
+        except openai.APIError as error:
+            cause = error.__cause__
+            raise TransientFault(f"connection fault: {cause or error}") from error
+        except OSError as error:
+            raise TransientFault(f"connection fault: {error}") from error
+
+
+def _is_prefix(request: GenerationRequest) -> bool:
+    return request.messages[-1].role == "assistant"
+
+
+def _is_about_fields(refusal: ModelRefused) -> bool:
+    """Whether a field of the request may be what was refused: a wrong key stays a wrong key."""
+    cause = refusal.__cause__
+    return isinstance(cause, openai.BadRequestError | openai.UnprocessableEntityError)
+
+
+def _fault(error: openai.APIStatusError) -> HttpFault:
+    return HttpFault(
+        status=error.status_code,
+        message=_openai_server_said(error),
+        headers={name.lower(): value for name, value in error.response.headers.items()},
+        body=error.body,
+    )
+
+
+def _openai_server_said(error: openai.APIStatusError) -> str:
+    """The server's own words: `message` (OpenAI's shape) or `detail` (FastAPI's), else the body."""
+    body = error.body
+    if isinstance(body, Mapping):
+        for name in ("message", "detail"):
+            if body.get(name):
+                return str(body[name])
+    return error.response.text or error.message

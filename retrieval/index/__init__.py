@@ -1,0 +1,1 @@
+"""Encoder, vectors, FAISS index, files and updates."""

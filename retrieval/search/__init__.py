@@ -1,0 +1,1 @@
+"""Queries, BM25, fusion, reranking, choice of passages."""

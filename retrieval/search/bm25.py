@@ -1,0 +1,256 @@
+"""Lexical search by BM25, over the texts and over the titles of passages. The only file that imports bm25s.
+
+What dense vectors confuse, words keep apart: names, doses, codes. Titles are searched apart from
+texts, because a title that names what is asked for says more than a mention.
+
+A folder of files that is there whole or not at all, under a name that says what it was made from.
+
+It is written beside the old one under another name, made durable, and renamed in one step; then the
+old one is removed. A kill at any moment leaves the old folder, the new one, or both, never a half.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import bm25s  # type: ignore[import-untyped]
+import numpy as np
+import Stemmer  # type: ignore[import-not-found]  # compiled, without stubs
+from bm25s.stopwords import STOPWORDS_EN  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from retrieval.search.fusion import Ranking
+from traces.errors import InputError, StoreError
+
+_MANIFEST = "manifest.json"
+_PARTIAL = ".partial"
+
+
+def write_folder(folder: Path, made_from: str, write: Callable[[Path], None]) -> None:
+    """Fill a folder below `folder` for `made_from`, in place of all others there.
+
+    Args:
+        folder: made if it is not there; it belongs to these folders alone. One writer at a time.
+        made_from: what the content is a function of.
+        write: writes the files below the path it is given; raises OSError if it cannot.
+
+    Raises:
+        StoreError: it cannot be written; what was there is as it was.
+    """
+    partial = folder / f"{uuid4().hex}{_PARTIAL}"
+    final = folder / _name(made_from)
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        (partial / _MANIFEST).write_text(
+            json.dumps({"made_from": made_from, "files": _hashes(partial)}), encoding="utf-8"
+        )
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)  # only a damaged one is ever written again
+        partial.replace(final)
+        _sync(folder)
+        for other in folder.iterdir():
+            if other != final:
+                shutil.rmtree(other)
+    except OSError as fault:
+        raise StoreError(
+            f"The lexical index cannot be written ({fault.strerror or fault}).",
+            where=str(folder),
+            remedy="make room, or choose a workspace that can be written",
+        ) from fault
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_folder(folder: Path, made_from: str) -> Path | None:
+    """The folder written for `made_from`; None if there is none, or if a file of it is damaged."""
+    final = folder / _name(made_from)
+    try:
+        manifest = json.loads((final / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = {"made_from": made_from, "files": _hashes(final)}
+    return final if manifest == whole else None
+
+
+def _name(made_from: str) -> str:
+    return hashlib.sha256(made_from.encode()).hexdigest()[:16]
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _MANIFEST:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "blake2b").hexdigest()
+            found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- Lexical search by BM25, over the texts and over the titles of passages. The only file that
+
+
+_WORD = r"\w+(?:[.,]\d+)*"
+"""Words, single digits and letters too; 0.5 is one word (measured: as good as whole words only)."""
+_TEXT = {"k1": 1.2, "b": 0.75}
+"""Lucene's defaults; nDCG@10 .790 alone on PubMedQA."""
+_TITLE = {"k1": 1.2, "b": 0.0}
+"""The length of a title says nothing about how much of it is about a word."""
+_TITLE_SHARE = 0.8
+"""Titles that score below this share of the best one do not name what is asked for."""
+_FIELDS = ("texts", "titles")
+RULE = 1
+"""Version of all of the above: an index saved under another one is built anew."""
+
+Mask = NDArray[np.bool_]
+"""Which of the indexed passages may be found, by position."""
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalIndex:
+    """BM25 over the passages of all corpora. Made by `build` or `load`."""
+
+    ids: NDArray[np.int64]
+    """Passage ids by position."""
+    texts: Any
+    """bm25s over titles and texts; None where they hold no word."""
+    titles: Any
+    """bm25s over titles alone; None where they hold no word."""
+
+    @classmethod
+    def build(cls, ids: Sequence[int], titles: Sequence[str], texts: Sequence[str]) -> LexicalIndex:
+        """Index n passages; a text is searched together with its title.
+
+        Raises:
+            InputError: nothing to index, a repeated id, or lists of different lengths.
+        """
+        if not len(ids) == len(titles) == len(texts):
+            raise InputError("Ids, titles and texts do not belong together.")
+        if not len(ids) or len(set(ids)) < len(ids):
+            raise InputError(
+                "There is no passage to index." if not len(ids) else "A passage id is there twice.",
+                remedy="stepgold corpus add" if not len(ids) else "stepgold index",
+            )
+        both = [f"{title}\n{text}" for title, text in zip(titles, texts, strict=True)]
+        return cls(np.asarray(ids, dtype=np.int64), _index(both, _TEXT), _index(titles, _TITLE))
+
+    def search(self, queries: Sequence[str], k: int, *, among: Mask | None = None) -> list[Ranking]:
+        """The at most `k` best passages of each query that share a word with it."""
+        return [self._best(self.texts, words, k, among, 0.0) for words in _words(queries)]
+
+    def search_titles(
+        self, queries: Sequence[str], k: int, *, among: Mask | None = None
+    ) -> list[Ranking]:
+        """The passages whose titles name what is asked for, at most `k`; passages of one title tie.
+
+        Held back are titles that score below 0.8 of the best one of the whole index.
+        """
+        return [self._best(self.titles, words, k, among, _TITLE_SHARE) for words in _words(queries)]
+
+    def _best(
+        self, model: Any, words: list[str], k: int, among: Mask | None, share: float
+    ) -> Ranking:
+        known = [] if model is None else model.get_tokens_ids(words)
+        if not known:
+            return Ranking(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+        scores = model.get_scores_from_ids(known)
+        wanted = (scores > 0) & (scores >= share * scores.max())
+        if among is not None:
+            wanted &= among
+        found = np.flatnonzero(wanted)
+        if len(found) > k:
+            # Everything above the k-th score, then the first of those that have it.
+            least = np.partition(scores[found], len(found) - k)[len(found) - k]
+            above = found[scores[found] > least]
+            found = np.concatenate([above, found[scores[found] == least][: max(0, k - len(above))]])
+        order = np.lexsort((found, -scores[found]))
+        return Ranking(self.ids[found[order]], scores[found[order]].astype(np.float32))
+
+    def save(self, folder: Path, *, corpus_fingerprint: str) -> None:
+        """Write the index; until the last step an older one stays in force.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+
+        def write(place: Path) -> None:
+            np.save(place / "ids.npy", self.ids, allow_pickle=False)
+            for name, model in zip(_FIELDS, (self.texts, self.titles), strict=True):
+                if model is not None:
+                    model.save(place / name, show_progress=False)
+
+        write_folder(folder, f"{corpus_fingerprint}-{RULE}", write)
+
+    @classmethod
+    def load(cls, folder: Path, *, corpus_fingerprint: str) -> LexicalIndex | None:
+        """The saved index of this state of the corpora; None if there is none, or a damaged one."""
+        place = read_folder(folder, f"{corpus_fingerprint}-{RULE}")
+        if place is None:
+            return None
+        models = [
+            bm25s.BM25.load(place / name, load_corpus=False, show_progress=False)
+            if (place / name).is_dir()
+            else None
+            for name in _FIELDS
+        ]
+        return cls(np.load(place / "ids.npy", allow_pickle=False), *models)
+
+
+def highlights(query: str, text: str) -> Iterator[tuple[int, int]]:
+    """Character offsets (start, end) of the words in `text` that BM25 matches with the query's."""
+    wanted = set(_words([query])[0])
+    for found in re.finditer(_WORD, text):
+        word = found.group().lower()
+        if word not in _STOPWORDS and _stemmer().stemWord(word) in wanted:
+            yield found.span()
+
+
+_STOPWORDS = frozenset(STOPWORDS_EN)
+
+
+@cache
+def _stemmer() -> Any:
+    return Stemmer.Stemmer("english")
+
+
+def _tokens(texts: Sequence[str], *, return_ids: bool) -> Any:
+    return bm25s.tokenize(
+        list(texts),
+        token_pattern=_WORD,
+        stopwords="en",
+        stemmer=_stemmer(),
+        return_ids=return_ids,
+        show_progress=False,
+    )
+
+
+def _words(queries: Sequence[str]) -> list[list[str]]:
+    return list(_tokens(queries, return_ids=False)) if queries else []
+
+
+def _index(texts: Sequence[str], settings: dict[str, float]) -> Any:
+    tokens = _tokens(texts, return_ids=True)
+    if not tokens.vocab:
+        return None  # texts of marks and stop words alone
+    model = bm25s.BM25(method="lucene", **settings)
+    model.index(tokens, show_progress=False)
+    return model

@@ -1,0 +1,124 @@
+"""Query and passage read together by a cross-encoder, which orders the best candidates anew.
+
+With `retrieval/index/encoder.py` the only file that imports sentence-transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.tokens import cut_to_tokens
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+
+_BATCH = 16
+_WIDEST_WINDOW = 8192
+_LEAST_ROOM = 16
+"""Tokens of a passage that must fit beside the query."""
+
+
+class Reranker(Protocol):
+    """Scores pairs of query and passage."""
+
+    @property
+    def name(self) -> str:
+        """The model with a hash of its weights."""
+
+    def relevance(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """A score a pair (query, passage): the greater, the more relevant; on no fixed scale."""
+
+
+def load_reranker(model: str) -> CrossEncoderReranker:
+    """Load a cross-encoder of sentence-transformers in float32, from a folder or the hub.
+
+    Raises:
+        InputError: it cannot be had, or gives more than one score a pair.
+    """
+    from sentence_transformers import CrossEncoder
+
+    try:
+        loaded = CrossEncoder(model, model_kwargs={"dtype": "float32"})
+    except (OSError, ValueError, RuntimeError) as fault:  # hub errors are one of these
+        reason = f" ({str(fault).splitlines()[0]})" if str(fault) else ""
+        raise InputError(
+            f"The cross-encoder '{model}' cannot be loaded{reason}.",
+            remedy="give a model folder by --rerank, or let this machine reach the hub",
+        ) from fault
+    if loaded.num_labels != 1:
+        raise InputError(
+            f"'{model}' gives {loaded.num_labels} scores a pair, a cross-encoder for ranking one.",
+            remedy="give a reranker such as cross-encoder/ms-marco-MiniLM-L6-v2",
+        )
+    return CrossEncoderReranker(Path(model).name, loaded)
+
+
+class CrossEncoderReranker:
+    """A sentence-transformers cross-encoder with one score a pair."""
+
+    def __init__(self, label: str, model: CrossEncoder) -> None:
+        self._model = model
+        self._name = f"{label}@{_weights_hash(model)}"
+        widest = int(model.max_seq_length or _WIDEST_WINDOW)
+        special = int(model.tokenizer.num_special_tokens_to_add(pair=True))
+        self._window = min(widest, _WIDEST_WINDOW) - special
+
+    @property
+    def name(self) -> str:
+        """Label and hash of the weights."""
+        return self._name
+
+    def relevance(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """A score a pair; a passage beyond the window is read in pieces, and the best one counts.
+
+        Raises:
+            InputError: a query leaves no room for a passage.
+        """
+        pieces: list[tuple[str, str]] = []
+        owners: list[int] = []
+        for owner, (query, passage) in enumerate(pairs):
+            for piece in self._pieces(query, passage):
+                pieces.append((query, piece))
+                owners.append(owner)
+        best = np.full(len(pairs), -np.inf, dtype=np.float32)
+        if pieces:
+            scores = self._model.predict(
+                pieces,
+                batch_size=_BATCH,
+                show_progress_bar=False,
+                # Bare logits: behind a sigmoid all that is clearly relevant is 1.
+                activation_fn=lambda logits: logits,
+            )
+            np.maximum.at(best, owners, np.asarray(scores, dtype=np.float32))
+        return best
+
+    def _pieces(self, query: str, passage: str) -> list[str]:
+        room = self._window - self._count(query)
+        if room < _LEAST_ROOM:
+            raise InputError(
+                f"A query of {self._count(query)} tokens leaves the cross-encoder no room for a"
+                f" passage: it reads {self._window}.",
+                remedy="leave --rerank out, or give a model with a longer window",
+            )
+        if self._count(passage) <= room:
+            return [passage]
+        return [passage[start:end] for start, end in cut_to_tokens(passage, room, self._count)]
+
+    def _count(self, text: str) -> int:
+        return len(self._model.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+
+def _weights_hash(model: CrossEncoder) -> str:
+    digest = hashlib.sha256()
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]

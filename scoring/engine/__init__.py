@@ -1,0 +1,1 @@
+"""The shared-prefix scoring engine."""

@@ -1,0 +1,1 @@
+"""Image tokens of vision-language PRMs."""

@@ -1,0 +1,1 @@
+"""PRMs behind a model server."""

@@ -1,0 +1,1 @@
+"""The application layer: one workspace, one method a verb."""

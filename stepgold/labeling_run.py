@@ -1,0 +1,275 @@
+"""Run a labeler over what is still missing, committing traces as they are done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stepgold.console import note, progress
+from stepgold.models import ModelTruth
+from stepgold.outcome import Tally
+from traces.errors import (
+    BudgetExhausted,
+    InputError,
+    ModelChanged,
+    ModelRefused,
+    ModelUnavailable,
+    QuotaExhausted,
+    ToolkitError,
+)
+
+if TYPE_CHECKING:
+    from storage import Store
+    from traces.labels import Labeler, TraceLabel, Vote
+    from traces.problem import TraceInContext
+    from traces.records import Continuation
+
+
+STOPS = (BudgetExhausted, QuotaExhausted, ModelRefused, ModelChanged, ModelUnavailable)
+"""What ends a run early while everything done so far stays done."""
+EVIDENCE_KEY = "retrieval"
+"""Under which a labeler's configuration says how its evidence was found."""
+COMMIT_EVERY_S = 0.25
+"""Labels that come within this time are one transaction: a commit costs more than a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One trace as a labeler left it, ready to be stored."""
+
+    label: TraceLabel
+    """The labeler's word."""
+    continuations: tuple[Continuation, ...] = ()
+    """MC: the continuations behind it."""
+    resolved_model: str | None = None
+    """The model version that answered; None if none did."""
+    votes: tuple[Vote, ...] = ()
+    """Judge: the votes behind it."""
+    prompt: tuple[str, str] | None = None
+    """Judge: hash and text of the prompt that was asked with."""
+    last_of_batch: bool = False
+    """Whether long work follows before the next one: what waits is stored at once."""
+
+
+LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[Labelled]]
+"""A stage: contexts in, labelled traces out, in any order."""
+
+
+class Reading(Protocol):
+    """How a stage wants its traces, where the order of import and counting them will not do."""
+
+    def contexts(self, trace_ids: Sequence[str]) -> Iterable[TraceInContext]:
+        """These traces, in the order that suits the stage."""
+
+    def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
+        """What each will take, in any unit: time left is told from it."""
+
+
+class LabelWriter:
+    """Stores labels in groups, at most a quarter of a second old; a context manager.
+
+    What a kill takes with it was either paid, and then stands in the ledger, or took no time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tally: Tally,
+        labeler: Labeler,
+        *,
+        declared: bool,
+        replace: bool = False,
+        also: Callable[[Sequence[TraceLabel]], None] | None = None,
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            store: where to.
+            tally: counts what was stored.
+            labeler: who labels.
+            declared: whether the store has this very labeler.
+            replace: whether another one of its name gives way.
+            also: what else is to be done in the transaction that stores these labels.
+        """
+        self._also = also
+        self._store, self._tally, self._labeler = store, tally, labeler
+        self._declared, self._replace = declared, replace
+        self._waiting: list[Labelled] = []
+        self._written_at = time.monotonic()
+
+    def __enter__(self) -> LabelWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def write(self, labelled: Labelled) -> None:
+        """Take a label, and store all that wait if the oldest has waited long enough."""
+        self._waiting.append(labelled)
+        if labelled.last_of_batch or time.monotonic() - self._written_at >= COMMIT_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what waits, all or none."""
+        ready, self._waiting = self._waiting, []
+        if ready:
+            self._put(ready)
+        self._written_at = time.monotonic()
+
+    def _put(self, ready: Sequence[Labelled]) -> None:
+        dataset, labels = str(self._tally.dataset), [each.label for each in ready]
+        versions = {each.resolved_model for each in ready if each.resolved_model}
+        with self._store.transaction():
+            if not self._declared:
+                # Only now: a refused key must neither leave an empty labeler behind nor,
+                # under --replace, have dropped the labels of the old one.
+                self._store.declare_labeler(dataset, self._labeler, replace=self._replace)
+            self._store.put_labels(
+                dataset,
+                self._labeler.name,
+                labels,
+                resolved_model=", ".join(sorted(versions)) or None,
+                continuations=[one for each in ready for one in each.continuations],
+            )
+            for sha256, text in {each.prompt for each in ready if each.prompt is not None}:
+                self._store.votes.put_prompt(sha256, text)
+            votes = [vote for each in ready for vote in each.votes]
+            if votes:
+                self._store.votes.put(dataset, self._labeler.name, votes)
+            if self._also is not None:
+                self._also(labels)
+        self._declared = True
+        self._tally.count(labels)
+
+
+def label_missing(
+    store: Store,
+    tally: Tally,
+    labeler: Labeler,
+    stage: LabelStage,
+    *,
+    limit: int | None,
+    replace: bool,
+    within: Collection[str] | None = None,
+    truth: ModelTruth | None = None,
+    reading: Reading | None = None,
+) -> Tally:
+    """Let `labeler` label the traces of the dataset that it has no stored word on.
+
+    Traces are committed as they are done, so that a kill loses nothing that was paid for.
+    A stop by budget, quota, a refused key or another model version keeps what is done; before the
+    first commit it is raised instead (but for the budget), because then nothing was kept.
+    Traces outside `within` (None: all are inside) cannot be labelled yet: they stay missing.
+    `truth` (None: nobody asks) is told who answered in earlier runs. `reading` (None: in the order
+    of import, all alike) says how the stage wants its traces.
+    """
+    dataset = str(tally.dataset)
+    asked = [
+        context.trace.id for context in store.contexts(dataset, with_evidence=False, limit=limit)
+    ]
+    declared = _is_declared(store, dataset, labeler, replace=replace)
+    unlabelled = set(store.unlabeled_trace_ids(dataset, labeler.name)) if declared else set(asked)
+    missing: Sequence[str] = [trace_id for trace_id in asked if trace_id in unlabelled]
+    tally.unchanged = len(asked) - len(missing)
+    _tell_failures(store, dataset, labeler.name, set(asked) - set(missing))
+    if within is not None:
+        inside = [trace_id for trace_id in missing if trace_id in within]
+        tally.failed = len(missing) - len(inside)
+        missing = inside
+    if not missing:
+        return tally
+    if truth is not None and declared:
+        truth.expect(store, dataset, labeler.name)
+    writer = LabelWriter(store, tally, labeler, declared=declared, replace=replace)
+    label_traces(store, tally, labeler, stage, missing, writer, truth, reading)
+    return tally
+
+
+def _tell_failures(store: Store, dataset: str, name: str, there: Collection[str]) -> None:
+    """Say which of the words that are there already are failures that only `retry` asks again."""
+    failed = {
+        failure.id
+        for _, failure in store.failures(dataset)
+        if failure.stage == name and failure.retryable and failure.id in there
+    }
+    if failed:
+        traces = "1 trace" if len(failed) == 1 else f"{len(failed)} traces"
+        note(f"{traces} of '{name}' failed before: `stepgold retry` asks again.")
+
+
+def label_traces(
+    store: Store,
+    tally: Tally,
+    labeler: Labeler,
+    stage: LabelStage,
+    trace_ids: Sequence[str],
+    writer: LabelWriter,
+    truth: ModelTruth | None = None,
+    reading: Reading | None = None,
+) -> None:
+    """Let a stage label these traces and store what it says; see `label_missing` for what ends it."""
+    how: dict[str, Any] = {"total": len(trace_ids), "label": tally.command}
+    if reading is None:
+        contexts: Iterable[TraceInContext] = store.contexts(str(tally.dataset), trace_ids=trace_ids)
+    else:
+        contexts, work = reading.contexts(trace_ids), reading.work(trace_ids)
+        how |= {"work": lambda one: work[one.label.trace_id], "total_work": sum(work.values())}
+    try:
+        with writer:
+            for labelled in progress(stage(contexts), **how):
+                if truth is not None:
+                    truth.see_label(labeler.model, labelled.resolved_model)
+                writer.write(labelled)
+    except STOPS as stop:
+        _stopped(tally, stop, asked=len(trace_ids))
+
+
+def _stopped(tally: Tally, stop: ToolkitError, *, asked: int) -> None:
+    """Count what a stop left missing; raise it if nothing was kept."""
+    stored = tally.done + sum(tally.abstained.values())
+    if not stored and not isinstance(stop, BudgetExhausted):
+        raise stop
+    tally.stopped = stop
+    tally.failed += asked - stored
+    note(str(stop))
+
+
+def evidence_source(store: Store, dataset: str, labeler: Labeler) -> Labeler:
+    """The labeler with how its evidence was found as part of its configuration.
+
+    Evidence that was retrieved anew, or for the first time, then makes another labeler: its old
+    verdicts are not called done. A labeler stored before this was noted stays the one it is.
+    """
+    if any(
+        row.labeler.name == labeler.name and _text(row.labeler.config) == _text(labeler.config)
+        for row in store.labelers(dataset)
+    ):
+        return labeler
+    found = store.retrieval_config(dataset)
+    digest = None if found is None else hashlib.sha256(_text(found).encode()).hexdigest()[:16]
+    return replace(labeler, config={**labeler.config, EVIDENCE_KEY: digest})
+
+
+def _text(config: Mapping[str, Any]) -> str:
+    return json.dumps(dict(config), sort_keys=True)
+
+
+def _is_declared(store: Store, dataset: str, labeler: Labeler, *, replace: bool) -> bool:
+    """Whether the dataset has this very labeler; another one of its name is refused or replaced.
+
+    Raises:
+        InputError: the name belongs to another configuration, and `replace` is not given.
+    """
+    if all(row.labeler.name != labeler.name for row in store.labelers(dataset)):
+        return False
+    try:
+        store.declare_labeler(dataset, labeler)
+    except InputError:
+        if not replace:
+            raise
+        return False
+    return True

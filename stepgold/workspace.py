@@ -1,0 +1,94 @@
+"""The workspace: a folder with a database, an index and, optionally, defaults in stepgold.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from storage import Store
+
+
+DATABASE_NAME = "stepgold.db"
+DEFAULTS_NAME = "stepgold.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where a command works. Nothing is opened or created until a command asks for it."""
+
+    folder: Path
+    """The workspace folder."""
+    db: str | None = None
+    """Database URL; None means `stepgold.db` in the folder."""
+    debug: bool = False
+    """Whether errors come with a traceback."""
+
+    @property
+    def url(self) -> str:
+        """The database URL."""
+        return self.db or f"sqlite:///{self.folder / DATABASE_NAME}"
+
+    @property
+    def index_folder(self) -> Path:
+        """Where the FAISS index and its manifest lie."""
+        return self.folder / "index"
+
+    def open_store(self, *, create: bool = False) -> Store:
+        """Open the database; with `create` a missing one (and the folder) is made.
+
+        Raises:
+            StoreError: it is missing, foreign, newer than this program, or cannot be opened.
+            InputError: the folder cannot be made, or `--db` is no URL.
+        """
+        from storage import Store
+
+        if self.db is not None and "://" not in self.db:
+            raise InputError(
+                f"'{self.db}' is not a database URL.", remedy="write --db sqlite:///path/to/file.db"
+            )
+        if create and self.db is None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as fault:
+                raise InputError(
+                    f"The workspace '{self.folder}' cannot be created: {fault.strerror}.",
+                    remedy="name a folder you may write to with --workspace",
+                ) from fault
+        return Store.open(self.url, create=create)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict.
+
+    Raises:
+        InputError: it cannot be read or is not TOML.
+    """
+    try:
+        # editors of Windows put a mark in front, which is no TOML
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as fault:
+        raise InputError(
+            f"The TOML file cannot be read: {fault.strerror}.",
+            where=str(path),
+            remedy="check the path",
+        ) from fault
+    except UnicodeDecodeError as fault:
+        raise InputError(
+            "The TOML file is no UTF-8 text.", where=str(path), remedy="save it as UTF-8"
+        ) from fault
+    except tomllib.TOMLDecodeError as fault:
+        raise InputError(
+            f"The file is no TOML: {fault}.", where=str(path), remedy="correct that line"
+        ) from fault
+
+
+def read_defaults(folder: Path) -> Mapping[str, Any]:
+    """The defaults of `stepgold.toml` in `folder`; empty if there is none."""
+    path = folder / DEFAULTS_NAME
+    return read_toml(path) if path.is_file() else {}

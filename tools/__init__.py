@@ -1,0 +1,1 @@
+"""Checks that the repository runs on itself; nothing here is shipped."""
