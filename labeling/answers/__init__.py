@@ -11,9 +11,9 @@ from labeling.answers.checker import (
     normal_answer,
     unusable_gold,
 )
-from labeling.answers.equality import TOLERANCE
 from labeling.answers.judge import AnswerJudge
 from labeling.answers.mathematics import MathProcess, shared_math_process
+from labeling.answers.scalars import TOLERANCE
 
 __all__ = [
     "TOLERANCE",

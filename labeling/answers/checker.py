@@ -8,16 +8,29 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from labeling.answers import languages
-from labeling.answers.choices import NoOption, option_letter, plain, read_letter, read_word
-from labeling.answers.equality import TOLERANCE, Equality
+from labeling.answers.equality import Equality
 from labeling.answers.grammar.evaluation import NotExact, exact
 from labeling.answers.grammar.expressions import Expr
-from labeling.answers.grammar.reader import Answer, Named, Value, prepared, read
+from labeling.answers.grammar.reader import prepared, read
+from labeling.answers.grammar.readings import Answer, Named, Value
 from labeling.answers.grammar.tokens import Unread
 from labeling.answers.mathematics import MathProcess, shared_math_process
-from labeling.answers.mentions import Mention, find_mentions, last_line
-from labeling.answers.texts import same_text
+from labeling.answers.mentions import (
+    Mention,
+    find_mentions,
+    last_line,
+    with_digits,
+    yes_no_maybe,
+)
+from labeling.answers.scalars import TOLERANCE, Scalars
+from labeling.answers.words import (
+    NoOption,
+    option_letter,
+    plain,
+    read_letter,
+    read_word,
+    same_text,
+)
 from traces.errors import InputError
 from traces.problem import Problem
 
@@ -127,7 +140,7 @@ class AnswerChecker:
             return (math or shared_math_process()).same(one, other)
 
         reader = _MathReader(readings)
-        equality = Equality(confirm, tolerance)
+        equality = Equality(Scalars(confirm, tolerance))
         squeezed = "".join(gold.split())
         exact_gold = _exact(readings[0]) if len(readings) == 1 else None
 
@@ -135,7 +148,7 @@ class AnswerChecker:
             if exact_gold is not None and _BARE_NUMBER.fullmatch(answer):
                 return _same_number(exact_gold, answer, tolerance)
             try:
-                return equality.same(readings, read(languages.with_digits(answer)))
+                return equality.same(readings, read(with_digits(answer)))
             except Unread:
                 return True if "".join(answer.split()) == squeezed else None
 
@@ -262,7 +275,7 @@ def gold_word(text: str) -> str | None:
     bare = plain(text)
     if bare in {"yes", "no", "maybe"}:
         return bare
-    return None if text.isascii() or len(text) > 12 else languages.yes_no_maybe(bare)
+    return None if text.isascii() or len(text) > 12 else yes_no_maybe(bare)
 
 
 def plain_text(text: str) -> str:
@@ -280,7 +293,7 @@ def _gold_readings(gold: str, problem_id: str) -> tuple[Answer, ...] | None:
     if _LETTER_GOLD.fullmatch(worded) and (worded != gold.strip("$ .") or worded.startswith("(")):
         return None
     try:
-        readings = read(languages.with_digits(gold))
+        readings = read(with_digits(gold))
     except Unread as fault:
         if _is_free_text(gold):
             return None
@@ -369,7 +382,7 @@ class _MathReader:
         if _BARE_NUMBER.fullmatch(text):
             return text
         if not text.isascii():
-            text = languages.with_digits(text)
+            text = with_digits(text)
         for candidate in self._candidates(text, boxed=mention.boxed):
             try:
                 readings = read(candidate)

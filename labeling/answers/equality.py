@@ -1,7 +1,8 @@
 """Whether two readings of answers say the same: one rule for each kind, never a guess.
 
-Numbers are compared exactly; only where one is a decimal, a relative tolerance allows for its
-rounding. What the rules cannot decide is None, neither right nor wrong.
+Tuples are ordered, lists are compared with multiplicity, sets without; intervals and inequalities as
+sets of numbers; units are converted within a dimension. What the rules cannot decide is None, neither
+right nor wrong.
 """
 
 from __future__ import annotations
@@ -11,16 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import permutations
 
-from labeling.answers.grammar.evaluation import (
-    NotExact,
-    approximate,
-    exact,
-    exact_points,
-    points,
-    whole_points,
-)
+from labeling.answers.grammar.evaluation import approximate, points
 from labeling.answers.grammar.expressions import CONSTANTS, Expr, number
-from labeling.answers.grammar.reader import (
+from labeling.answers.grammar.readings import (
     Answer,
     Clock,
     Equation,
@@ -34,26 +28,18 @@ from labeling.answers.grammar.reader import (
     Value,
 )
 from labeling.answers.grammar.units import Unit, unit_named
+from labeling.answers.scalars import CLOSE, Scalars, valued
 
-TOLERANCE = 1e-6
-"""Relative difference up to which a decimal is another value's rounding."""
-_CLOSE = 1e-9
-"""Relative difference up to which two values of double precision may be one."""
 _MAX_MATCHED = 24
 """Elements of an unordered list that are matched one by one."""
-
-Confirm = Callable[[Expr, Expr], bool | None]
-"""Whether two expressions that agree at many points are equal; None if nobody can say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Equality:
     """The rules with their tolerance and their symbolic back end."""
 
-    confirm: Confirm
-    """Asked only where expressions that are not rational agree numerically."""
-    tolerance: float = TOLERANCE
-    """Relative, for decimals."""
+    scalars: Scalars
+    """The rules for single expressions."""
 
     def same(self, gold: Sequence[Answer], answer: Sequence[Answer]) -> bool | None:
         """Whether some reading of the one says what some reading of the other says."""
@@ -72,7 +58,7 @@ class Equality:
         if isinstance(gold, Value) and isinstance(answer, Value):
             return self._values(gold, answer)
         if isinstance(gold, Equation) and isinstance(answer, Equation):
-            return self._equations(gold, answer)
+            return self.scalars.equations(gold, answer)
         if isinstance(gold, Group) and isinstance(answer, Group):
             return self._groups(gold, answer)
         return self._others(gold, answer)
@@ -80,7 +66,7 @@ class Equality:
     def _stable(self, answer: Answer) -> bool | None:
         """True, unless a number in it is too large to be compared with anything."""
         if isinstance(answer, Value) and not answer.expr.symbols - CONSTANTS:
-            return True if _valued(answer.expr) else None
+            return True if valued(answer.expr) else None
         return True
 
     # Names -------------------------------------------------------------------------------------
@@ -104,7 +90,7 @@ class Equality:
         if isinstance(gold, Named):
             as_equation = _as_equation(gold)
             if isinstance(answer, Equation) and as_equation is not None:
-                return self._equations(as_equation, answer)
+                return self.scalars.equations(as_equation, answer)
             if isinstance(answer, Relation):
                 return self._others(gold, answer)
             return self.equal(gold.value, answer)
@@ -112,7 +98,7 @@ class Equality:
             return None
         as_equation = _as_equation(answer)
         if isinstance(gold, Equation) and as_equation is not None:
-            return self._equations(gold, as_equation)
+            return self.scalars.equations(gold, as_equation)
         if isinstance(gold, Relation):
             return self._others(gold, answer)
         return self.equal(gold, answer.value)
@@ -123,7 +109,7 @@ class Equality:
         if one is None or other is None:
             return False
         names = (one.left.symbols | one.right.symbols) - CONSTANTS
-        return len(names) > 1 and self._equations(one, other) is True
+        return len(names) > 1 and self.scalars.equations(one, other) is True
 
     # Scalars -----------------------------------------------------------------------------------
 
@@ -131,9 +117,9 @@ class Equality:
         gold, answer = _unit_symbol(gold, answer), _unit_symbol(answer, gold)
         if gold.unit is not None and answer.unit is not None:
             return self._quantities(gold, answer)
-        decided = self.expressions(gold.expr, answer.expr)
+        decided = self.scalars.expressions(gold.expr, answer.expr)
         if decided is not True:
-            share = self.expressions(_as_share(gold), _as_share(answer))
+            share = self.scalars.expressions(_as_share(gold), _as_share(answer))
             decided = share if share is True else decided
         if decided is True and (gold.noun or gold.unit) and (answer.noun or answer.unit):
             return (
@@ -150,114 +136,8 @@ class Equality:
                 return None  # "37 C" may be degrees Celsius, and so may "37 degrees"
             return False
         nouns = True if not (gold.noun and answer.noun) else _same_noun(gold, answer)
-        decided = self.expressions(_in_base(gold.expr, one), _in_base(answer.expr, other))
+        decided = self.scalars.expressions(_in_base(gold.expr, one), _in_base(answer.expr, other))
         return nouns if decided is True else decided
-
-    def expressions(self, gold: Expr, answer: Expr) -> bool | None:
-        """Whether two scalars are equal."""
-        if gold.op == answer.op == "num":
-            return self._numbers(gold, answer)
-        if "based" in {gold.op, answer.op}:
-            return _based(gold, answer)
-        names = tuple(sorted((gold.symbols | answer.symbols) - CONSTANTS))
-        if gold == answer:
-            return True if names or _valued(gold) else None
-        rounded = gold.rounded or answer.rounded
-        try:
-            equal = self._exactly(gold, answer, exact_points(names) if names else ({},), rounded)
-            if not equal or not names:
-                return equal
-            # What is equal for positive values alone, as |x| and x are, is undecided.
-            return self._exactly(gold, answer, exact_points(names, signed=True), rounded) or None
-        except NotExact:
-            return self._complex(gold, answer, names, rounded=rounded)
-
-    def _exactly(
-        self, gold: Expr, answer: Expr, at: Sequence[dict[str, Fraction]], rounded: object
-    ) -> bool:
-        pairs = [(exact(gold, point), exact(answer, point)) for point in at]
-        if all(one == other for one, other in pairs):
-            return True
-        return bool(rounded) and all(self._near(one, other) for one, other in pairs)
-
-    def _numbers(self, gold: Expr, answer: Expr) -> bool:
-        if gold.value == answer.value:
-            return True
-        return (gold.decimal or answer.decimal) and self._near(gold.value, answer.value)
-
-    def _near(self, gold: Fraction, answer: Fraction) -> bool:
-        return abs(gold - answer) <= Fraction(self.tolerance) * abs(gold)
-
-    def _complex(
-        self, gold: Expr, answer: Expr, names: tuple[str, ...], *, rounded: bool
-    ) -> bool | None:
-        """Compare at points; what agrees everywhere is confirmed symbolically."""
-        limit = self.tolerance if rounded else _CLOSE
-        agreed = _agreement(gold, answer, points(names) if names else ({},), limit)
-        if agreed is None:
-            return None
-        if not agreed:
-            whole = names and _agreement(gold, answer, whole_points(names), limit)
-            return None if whole else False
-        if rounded:
-            return True
-        if names and not _agreement(gold, answer, points(names, signed=True), limit):
-            return None  # equal for positive values alone, as |x| and x are
-        return self.confirm(gold, answer)
-
-    # Equations -------------------------------------------------------------------------------
-
-    def _equations(self, gold: Equation, answer: Equation) -> bool | None:
-        """Equal up to a nonzero constant factor, or with the same numerators."""
-        one, other = _difference(gold), _difference(answer)
-        names = tuple(sorted((one.symbols | other.symbols) - CONSTANTS))
-        if one.symbols - CONSTANTS != other.symbols - CONSTANTS:
-            return False
-        try:
-            values = [(exact(one, at), exact(other, at)) for at in exact_points(names)]
-        except NotExact:
-            return self._proportional(one, other, names)
-        if any(b == 0 for _, b in values):
-            return None
-        ratios = {a / b for a, b in values}
-        if len(ratios) == 1 and 0 not in ratios:
-            return True
-        if one.rounded or other.rounded:
-            first = values[0][0] / values[0][1]
-            return all(self._near(a, b * first) for a, b in values)
-        return self._same_roots(one, other, names)
-
-    def _proportional(self, one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
-        values = [(approximate(one, at), approximate(other, at)) for at in points(names)]
-        if any(a is None or not b for a, b in values):
-            return None
-        ratios = [a / b for a, b in values if a is not None and b]
-        rounded = one.rounded or other.rounded
-        limit = self.tolerance if rounded else _CLOSE
-        if (
-            all(abs(ratio - ratios[0]) <= limit * abs(ratios[0]) for ratio in ratios)
-            and abs(ratios[0]) > _CLOSE
-        ):
-            return True
-        return self._same_roots(one, other, names)
-
-    def _same_roots(self, one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
-        """Whether two functions vanish together; only ever True for equations in one unknown solved alike."""
-        for name in names:
-            for at in points(names, count=4):
-                for a, b in ((one, other), (other, one)):
-                    root = _root_of(a, name, at)
-                    if root is None:
-                        continue
-                    value = approximate(b, {**at, name: root})
-                    near = approximate(b, {**at, name: root * (1 + 1e-3) + 1e-3})
-                    if (
-                        value is not None
-                        and near is not None
-                        and abs(value) > 1e-5 * max(abs(near), 1e-12)
-                    ):
-                        return False
-        return None if len(names) == 1 else _numerators(one, other, names)
 
     # Groups --------------------------------------------------------------------------------------
 
@@ -314,9 +194,9 @@ class Equality:
     # Other kinds -------------------------------------------------------------------------------
 
     def _others(self, gold: Answer, answer: Answer) -> bool | None:
-        if isinstance(gold, Relation) and isinstance(answer, Relation):
-            if _unknowns(gold) != _unknowns(answer):
-                return False
+        unknowns = _unknowns(gold), _unknowns(answer)
+        if None not in unknowns and unknowns[0] != unknowns[1]:
+            return False
         for one, other in ((gold, answer), (answer, gold)):
             sets = _as_set(one), _as_set(other)
             if isinstance(one, Relation | Union) and sets[0] is not None and sets[1] is not None:
@@ -384,7 +264,7 @@ class Equality:
             return False
         first, *others = zip(gold.parts, answer.parts, strict=True)
         return _all(
-            self.expressions(Expr("mul", (one, first[1])), Expr("mul", (other, first[0])))
+            self.scalars.expressions(Expr("mul", (one, first[1])), Expr("mul", (other, first[0])))
             for one, other in others
         )
 
@@ -430,7 +310,7 @@ class Equality:
         return False
 
     def _expressions_or_missing(self, gold: Expr | None, answer: Expr | None) -> bool | None:
-        return True if gold is None or answer is None else self.expressions(gold, answer)
+        return True if gold is None or answer is None else self.scalars.expressions(gold, answer)
 
     def _side(
         self, gold: Expr | None, answer: Expr | None, one: Unit | None, other: Unit | None
@@ -438,7 +318,7 @@ class Equality:
         if gold is None or answer is None:
             return True
         if gold.symbols - CONSTANTS or answer.symbols - CONSTANTS:
-            return self.expressions(gold, answer)
+            return self.scalars.expressions(gold, answer)
         return self._values(Value(gold, one), Value(answer, other))
 
     def _scaled(self, gold: Relation, answer: Relation) -> bool | None:
@@ -451,10 +331,10 @@ class Equality:
         if any(a is None or not b for a, b in values):
             return None
         ratios = [a / b for a, b in values if a is not None and b]
-        constant = all(abs(ratio - ratios[0]) <= _CLOSE * abs(ratios[0]) for ratio in ratios)
+        constant = all(abs(ratio - ratios[0]) <= CLOSE * abs(ratios[0]) for ratio in ratios)
         if constant and gold.operators[0] == "!=":
             return True
-        return constant and ratios[0].real > 0 and abs(ratios[0].imag) < _CLOSE
+        return constant and ratios[0].real > 0 and abs(ratios[0].imag) < CLOSE
 
     def _sets(self, gold: list[_Piece], answer: list[_Piece]) -> bool | None:
         """Unions of intervals, piece by piece."""
@@ -471,7 +351,9 @@ class Equality:
     def _pieces(self, gold: _Piece, answer: _Piece) -> bool | None:
         if gold[2:] != answer[2:]:
             return False
-        return _all(self.expressions(a, b) for a, b in ((gold[0], answer[0]), (gold[1], answer[1])))
+        return _all(
+            self.scalars.expressions(a, b) for a, b in ((gold[0], answer[0]), (gold[1], answer[1]))
+        )
 
 
 # Pieces of the real line -------------------------------------------------------------------------
@@ -526,21 +408,31 @@ def _relation_set(relation: Relation) -> list[_Piece] | None:
 def _union_set(union: Union) -> list[_Piece] | None:
     if union.operator == "setminus" and len(union.items) == 2:
         whole, taken = union.items
-        [piece, *more] = _as_set(whole) or [None]
+        pieces = _as_set(whole) or []
         holes = taken.items if isinstance(taken, Group) and taken.opening == "{" else ()
-        if piece is None or more or len(holes) != 1 or not isinstance(holes[0], Value):
+        if len(pieces) != 1 or len(holes) != 1 or not isinstance(holes[0], Value):
             return None
-        hole = holes[0].expr
-        return [(piece[0], hole, piece[2], False), (hole, piece[1], False, piece[3])]
+        return _with_hole(pieces[0], holes[0].expr)
     if union.operator != "cup":
         return None
-    pieces: list[_Piece] = []
+    joined: list[_Piece] = []
     for item in union.items:
         some = _as_set(item)
         if some is None:
             return None
-        pieces += some
-    return pieces
+        joined += some
+    return joined
+
+
+def _with_hole(piece: _Piece, hole: Expr) -> list[_Piece] | None:
+    """An interval without a number inside it; None where the number is not known to be inside."""
+    low, high, has_low, has_high = piece
+    ends = {"infty": complex(1e300)}
+    values = [approximate(expr, ends) for expr in (low, hole, high)]
+    known = [value.real for value in values if value is not None]
+    if len(known) < 3 or not known[0] < known[1] < known[2]:
+        return None
+    return [(low, hole, has_low, False), (hole, high, False, has_high)]
 
 
 def _valued_piece(piece: _Piece) -> bool:
@@ -556,8 +448,11 @@ def _rising(relation: Relation) -> Relation:
     return relation
 
 
-def _unknowns(relation: Relation) -> frozenset[str]:
-    sides = [side.symbols for side in relation.sides if side is not None]
+def _unknowns(answer: Answer) -> frozenset[str] | None:
+    """The variables of a relation; None for anything else, which has none to compare."""
+    if not isinstance(answer, Relation):
+        return None
+    sides = [side.symbols for side in answer.sides if side is not None]
     return frozenset().union(*sides) - CONSTANTS
 
 
@@ -611,34 +506,6 @@ def _spread(answer: Answer) -> Answer:
     return answer
 
 
-def _valued(expr: Expr) -> bool:
-    """Whether a number can be computed at all."""
-    if expr.op in {"num", "based"} or any(node.op == "pm" for node in expr.walk()):
-        return True
-    try:
-        exact(expr)
-    except NotExact:
-        return approximate(expr) is not None or any(node.op == "sym" for node in expr.walk())
-    return True
-
-
-def _agreement(
-    gold: Expr, answer: Expr, at: Sequence[dict[str, complex]], limit: float
-) -> bool | None:
-    """Whether the values agree at all points where both have one; None if there is no such point."""
-    seen = False
-    for point in at:
-        one, other = approximate(gold, point), approximate(answer, point)
-        if one is None or other is None:
-            if (one is None) != (other is None) and not point:
-                return None
-            continue
-        seen = True
-        if abs(one - other) > limit * max(abs(one), abs(other)):
-            return False
-    return True if seen else None
-
-
 def _as_equation(named: Named) -> Equation | None:
     """A named scalar as an equation; None where the name is no plain variable."""
     if (
@@ -649,48 +516,6 @@ def _as_equation(named: Named) -> Equation | None:
     ):
         return Equation(Expr("sym", name=named.name), named.value.expr)
     return None
-
-
-def _difference(equation: Equation) -> Expr:
-    return Expr("add", (equation.left, Expr("neg", (equation.right,))))
-
-
-def _root_of(expr: Expr, name: str, at: dict[str, complex]) -> complex | None:
-    """A value of one variable at which an expression vanishes, by the secant method."""
-    for start in (at[name], at[name] * 3 - 2.2, complex(-1.7, 0.9)):
-        a, b = start, start + 0.1
-        fa, fb = approximate(expr, {**at, name: a}), approximate(expr, {**at, name: b})
-        for _ in range(60):
-            if fa is None or fb is None or fa == fb:
-                break
-            a, b, fa = b, b - fb * (b - a) / (fb - fa), fb
-            if abs(b) > 1e8:
-                break
-            fb = approximate(expr, {**at, name: b})
-            if fb is not None and abs(b - a) < 1e-12 * max(1.0, abs(b)) and abs(fb) < 1e-9:
-                return b
-    return None
-
-
-def _numerators(one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
-    """True where roots were found for some variable and all of them are shared."""
-    found = [
-        _root_of(expr, name, at)
-        for expr in (one, other)
-        for name in names
-        for at in points(names, count=4)
-    ]
-    return True if sum(root is not None for root in found) >= 4 else None
-
-
-def _based(gold: Expr, answer: Expr) -> bool | None:
-    """Numbers in a base: by their digits where only one side names it."""
-    if gold.op == answer.op:
-        return exact(gold) == exact(answer)
-    digits = [side.args[0].value if side.op == "based" else side.value for side in (gold, answer)]
-    if any(side.op not in {"based", "num"} for side in (gold, answer)):
-        return None
-    return digits[0] == digits[1]
 
 
 def _in_base(expr: Expr, unit: Unit) -> Expr:
@@ -732,10 +557,11 @@ def _shared_units(items: Sequence[Answer]) -> Sequence[Answer]:
     """`3, 5 cm`: the unit of the last element is that of all."""
     last = items[-1] if items else None
     values = [item for item in items if isinstance(item, Value)]
-    if isinstance(last, Value) and last.unit and len(values) == len(items):
-        if all(value.unit is None and not value.noun for value in values[:-1]):
-            return [Value(value.expr, last.unit, last.noun) for value in values]
-    return items
+    if not isinstance(last, Value) or last.unit is None or len(values) < len(items):
+        return items
+    if any(value.unit is not None or value.noun for value in values[:-1]):
+        return items
+    return [Value(value.expr, last.unit, last.noun) for value in values]
 
 
 def _values_of(group: Group) -> tuple[Answer, ...]:

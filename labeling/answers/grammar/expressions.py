@@ -291,7 +291,8 @@ class Parser:
                 raise Unread("a subscript is missing")
             self.at += 1
             return token.text
-        parts, depth = [], 1
+        parts: list[str] = []
+        depth = 1
         while (token := self.peek()) is not None:
             self.at += 1
             depth += {"{": 1, "}": -1}.get(token.text, 0) if token.kind == "sign" else 0

@@ -13,115 +13,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import replace
 from functools import lru_cache
 
 from labeling.answers.grammar.expressions import CONSTANTS, FUNCTIONS, Expr, Parser, number
+from labeling.answers.grammar.readings import (
+    Answer,
+    Clock,
+    Equation,
+    Group,
+    Matrix,
+    Named,
+    Range,
+    Ratio,
+    Relation,
+    Union,
+    Value,
+)
 from labeling.answers.grammar.tokens import Token, Unread, cleaned, tokenize
-from labeling.answers.grammar.units import Unit, product, raised, unit_named
+from labeling.answers.grammar.units import is_unit_word
+from labeling.answers.grammar.values import NUMBER_WORDS, plain, read_value
 
 MAX_CHARACTERS = 2000
 """A longer text is prose and unread."""
 
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A scalar with what it counts."""
-
-    expr: Expr
-    unit: Unit | None = None
-    noun: str = ""
-    """Words after the number that are no unit we know: `apples`, `twice daily`."""
-    start: int = field(default=0, compare=False)
-    """Offset in the prepared text where the number begins."""
-    end: int = field(default=-1, compare=False)
-    """Offset in the prepared text where number and unit end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A value with the name it is given (`x = 5`, `f(x) = x + 1`, `x \\in [1, 2]`)."""
-
-    name: str
-    value: Answer
-
-
-@dataclass(frozen=True, slots=True)
-class Equation:
-    """Two expressions that are equal, the left one being more than a name."""
-
-    left: Expr
-    right: Expr
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A chain of inequalities; the expressions stand between the operators."""
-
-    sides: tuple[Expr | None, ...]
-    """None in front of "at most 5"."""
-    operators: tuple[str, ...]
-    """<, <=, >, >=, !=, equiv."""
-    unit: Unit | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Several answers with or without brackets around them."""
-
-    opening: str
-    """( [ { or < ; empty without brackets."""
-    closing: str
-    items: tuple[Answer, ...]
-    alternatives: bool = False
-    """Whether they are joined by "or"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """A union of sets, or a set without another."""
-
-    operator: str
-    """cup, cap or setminus."""
-    items: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """Rows of answers."""
-
-    rows: tuple[tuple[Answer, ...], ...]
-    determinant: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """A time of day."""
-
-    hour: int
-    minute: int
-    half: str
-    """a, p, or empty where it is not said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """`a : b : c`."""
-
-    parts: tuple[Expr, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """From one number to another, with a unit."""
-
-    low: Expr
-    high: Expr
-    unit: Unit | None = None
-
-
-Answer = Value | Named | Equation | Relation | Group | Union | Matrix | Clock | Ratio | Range
 
 _RELATIONS = {
     "=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "le": "<=", "leq": "<=",
@@ -144,23 +59,9 @@ _BOUNDS = (
     (re.compile(r"^(?:more|greater|larger|higher)\s+than\s+(?=\S)|^(?:over|above)\s+(?=\S)", re.I), ">"),
 )  # fmt: skip
 _NEGATIVE = re.compile(r"^(?:negative|minus)\s+(?=[\d.]|[a-z]+\b)", re.IGNORECASE)
-_DIGIT_WORDS = "zero one two three four five six seven eight nine ten eleven twelve"
-NUMBER_WORDS = tuple(_DIGIT_WORDS.split())
 _NUMBER_WORD = re.compile(
     rf"^({'|'.join(NUMBER_WORDS)})\b(?![\s-]+(?:of|hundred)\b|-)", re.IGNORECASE
 )
-_MULTIPLIERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
-                "hundred": 100, "score": 20}  # fmt: skip
-_CHANGING = """
-plus minus times over per to or and not less more than half third quarter thirds halves quarters
-fourths squared cubed factorial divided multiplied by modulo mod root power if unless except without
-nor between either neither negative hundredths tenths e i pi percent versus vs below above
-"""
-_DANGER = (
-    frozenset(_CHANGING.split()) | FUNCTIONS | frozenset(NUMBER_WORDS) | _MULTIPLIERS.keys()
-) - {"det", "sign", "max", "min"}
-"""Words after a number that may change it: with one of these the rest is no noun."""
-_MAX_NOUN = 8
 _CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?\s*([ap])\.?\s*m\.?", re.IGNORECASE)
 _BARE_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)")
 _RANGE = re.compile(r"(?<=[\w\x03)}])\s*(?:-|~|\bto\b)\s*(?=[$\d.\\])", re.IGNORECASE)
@@ -252,16 +153,12 @@ def _ranged(clean: str) -> list[Answer]:
     low, high = (_answers(tokenize(part))[0] for part in parts)
     if not (isinstance(low, Value) and isinstance(high, Value)) or low.noun:
         raise Unread("no range")
-    smaller, larger = _plain(low.expr), _plain(high.expr)
+    smaller, larger = plain(low.expr), plain(high.expr)
     if smaller is None or larger is None or not 0 <= smaller < larger:
         raise Unread("no range")
     if low.unit is not None and high.unit is not None and low.unit != high.unit:
         raise Unread("no range")
     return [Range(low.expr, high.expr, high.unit or low.unit)]
-
-
-def _plain(expr: Expr) -> Fraction | None:
-    return expr.value if expr.op == "num" else None
 
 
 def _grouped_list(clean: str) -> list[Answer]:
@@ -333,7 +230,7 @@ class _Reader:
         ratio = _split(tokens, lambda token: _is(token, ":"))
         if len(ratio) > 1:
             return Ratio(tuple(self._expression(part) for part in ratio))
-        return self._value(tokens)
+        return self._valued(tokens)
 
     # Relations ---------------------------------------------------------------------------------
 
@@ -357,7 +254,7 @@ class _Reader:
             raise Unread("a chain of different relations")
         if "equiv" in operators:
             return self._congruence(sides)
-        values = [self._value(side) if number_ == len(sides) - 1 else Value(self._expression(side))
+        values = [self._valued(side) if number_ == len(sides) - 1 else Value(self._expression(side))
                   for number_, side in enumerate(sides)]  # fmt: skip
         if values[-1].noun:
             raise Unread(f"'{values[-1].noun}' is left over")
@@ -393,10 +290,10 @@ class _Reader:
         """An equation, or the value that a calculation ends with (`6 x 150 = 900 mg`)."""
         last = self.answer(sides[-1], depth + 1)
         lefts = [self._loosely(side) for side in sides[:-1]]
-        if isinstance(last, Value) and not any(left.symbols - CONSTANTS for left in lefts):
-            if not last.expr.symbols - CONSTANTS:
-                _require_consistent(lefts, last, exact="~" not in operators)
-                return self._loose_value(sides[0]) if operators == ["~"] and not last.unit else last
+        constant = not any(left.symbols - CONSTANTS for left in lefts)
+        if constant and isinstance(last, Value) and not last.expr.symbols - CONSTANTS:
+            _require_consistent(lefts, last, exact="~" not in operators)
+            return self._valued(sides[0]) if operators == ["~"] and not last.unit else last
         if (
             len(sides) > 2
             and set(operators) == {"="}
@@ -419,11 +316,8 @@ class _Reader:
         try:
             return self._expression(side)
         except Unread:
-            bare = tuple(token for token in side if not _is_unit_word(token))
+            bare = tuple(token for token in side if not is_unit_word(token))
             return self._expression(bare)
-
-    def _loose_value(self, side: tuple[Token, ...]) -> Answer:
-        return self._value(side)
 
     # Groups ------------------------------------------------------------------------------------
 
@@ -506,6 +400,12 @@ class _Reader:
 
     # Values ------------------------------------------------------------------------------------
 
+    def _valued(self, tokens: Sequence[Token]) -> Value:
+        """A number or expression with its unit and what it counts."""
+        value, loose = read_value(tokens, tight=self.tight)
+        self.loose = self.loose or loose
+        return value
+
     def _expression(self, tokens: Sequence[Token]) -> Expr:
         """The tokens as one expression and nothing else."""
         if not tokens:
@@ -517,47 +417,6 @@ class _Reader:
         if left_over is not None:
             raise Unread(f"'{left_over.text}' is left over")
         return expr
-
-    def _value(self, tokens: Sequence[Token]) -> Value:
-        """A number or expression with its unit and what it counts."""
-        start = tokens[0].start
-        currency, tokens = _currency(tokens)
-        if not tokens:
-            raise Unread("something is missing")
-        cut = _unit_start(tokens)
-        parser = Parser(tokens[:cut], tight=self.tight)
-        expr = parser.expression()
-        if parser.at < len(tokens[:cut]) and parser.at < len(parser.tokens):
-            rest: Sequence[Token] = [*parser.tokens[parser.at :], *tokens[cut:]]
-        else:
-            rest = tokens[cut:]
-        self.loose = self.loose or parser.loose
-        end = (tokens[cut - 1] if parser.at >= cut else parser.tokens[parser.at - 1]).end
-        while rest and rest[0].text.casefold() in _MULTIPLIERS:
-            expr = Expr("mul", (expr, number(_MULTIPLIERS[rest[0].text.casefold()])))
-            end, rest = rest[0].end, rest[1:]
-        if _is_fraction_words(rest):
-            raise Unread(f"'{rest[0].text}' is left over")
-        unit, used = _rate(currency, rest) if currency else read_unit(rest)
-        if used:
-            end, rest = rest[used - 1].end, rest[used:]
-        smaller = self._smaller(Value(expr, unit, start=start), rest)
-        if smaller is not None:
-            return smaller
-        return Value(expr, unit or currency, _noun(rest), start, end)
-
-    def _smaller(self, larger: Value, rest: Sequence[Token]) -> Value | None:
-        """`2 h 30 min`: both parts together in the larger unit; None if no such part follows."""
-        if larger.unit is None or not rest or rest[0].kind != "number":
-            return None
-        smaller = self._value(rest)
-        unit, one, other = smaller.unit, _plain(larger.expr), _plain(smaller.expr)
-        if unit is None or one is None or other is None or not unit.same_dimension(larger.unit):
-            raise Unread("two numbers side by side")
-        if unit.factor >= larger.unit.factor or one < 0 or unit.offset:
-            raise Unread("two numbers side by side")
-        total = number(one + other * unit.factor / larger.unit.factor)
-        return Value(total, larger.unit, smaller.noun, larger.start, smaller.end)
 
 
 def _require_consistent(lefts: list[Expr], last: Value, *, exact: bool) -> None:
@@ -580,178 +439,6 @@ def _require_consistent(lefts: list[Expr], last: Value, *, exact: bool) -> None:
         )
         if not near:
             raise Unread("a calculation whose sides differ")
-
-
-def read_unit(tokens: Sequence[Token]) -> tuple[Unit | None, int]:
-    """The unit that tokens begin with and how many of them it takes; (None, 0) if they do not."""
-    parts: list[tuple[Unit, int]] = []
-    at, side = 0, 1
-    if tokens and tokens[0].text in {"(", "-"}:  # "(cm)", "5-mg"
-        bracketed = tokens[0].text == "("
-        unit, used = read_unit(tokens[1:])
-        closes = used + 1 < len(tokens) and tokens[used + 1].text == ")"
-        if unit is not None and (closes or not bracketed):
-            return unit, used + 2 if bracketed else used + 1
-        return None, 0
-    while at < len(tokens):
-        unit, used = _unit_atom(tokens[at:], inside=bool(parts))
-        if unit is None:
-            break
-        parts.append((unit, side))
-        at += used
-        following = tokens[at].text.casefold() if at < len(tokens) else ""
-        if following in {"/", "per"}:
-            unit, used = _divisor(tokens[at + 1 :])
-            if unit is None:
-                return (product(parts), at) if following == "per" else (None, 0)
-            parts.append((unit, -1))
-            at += 1 + used
-            continue
-        if following in {"cdot", "times", "*"} and at + 1 < len(tokens):
-            at += 1
-    while parts and at < len(tokens) and tokens[at].text.casefold() in {"/", "per"}:
-        unit, used = _divisor(tokens[at + 1 :])
-        if unit is None:
-            break
-        parts.append((unit, -1))
-        at += 1 + used
-    return (product(parts), at) if parts else (None, 0)
-
-
-def _rate(currency: Unit, rest: Sequence[Token]) -> tuple[Unit | None, int]:
-    """`per hour` after an amount of money."""
-    if rest and rest[0].text.casefold() in {"/", "per"}:
-        unit, used = _divisor(rest[1:])
-        if unit is not None:
-            return product([(currency, 1), (unit, -1)]), used + 1
-    return None, 0
-
-
-def _divisor(tokens: Sequence[Token]) -> tuple[Unit | None, int]:
-    if tokens and tokens[0].text == "(":
-        unit, used = read_unit(tokens[1:])
-        if unit is not None and used + 1 < len(tokens) and tokens[used + 1].text == ")":
-            return unit, used + 2
-        return None, 0
-    return _unit_atom(tokens, inside=True)
-
-
-_SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
-
-
-def _unit_atom(tokens: Sequence[Token], *, inside: bool) -> tuple[Unit | None, int]:
-    """One unit with its power."""
-    if not tokens:
-        return None, 0
-    first = tokens[0]
-    power, at = 1, 0
-    if first.text.casefold() in _SQUARES:
-        power, at = _SQUARES[first.text.casefold()], 1
-        if at < len(tokens) and tokens[at].text == ".":
-            at += 1
-    if at >= len(tokens) or not _may_be_unit(tokens[at], inside=inside or at > 0):
-        return None, 0
-    unit = unit_named(tokens[at].text)
-    if unit is None or (at and tokens[at].text.casefold() in {"unit", "units"}):
-        return None, 0
-    at += 1
-    found, used = _unit_power(tokens[at:])
-    return raised(unit, found * power) if found * power != 1 else unit, at + used
-
-
-def _unit_power(tokens: Sequence[Token]) -> tuple[int, int]:
-    """The power after a unit (`^2`, `^{-1}`, `2` in `cm2`, "squared") and its tokens."""
-    texts = [token.text for token in tokens[:6]]
-    if texts[:1] == ["^"]:
-        if texts[1:2] and texts[1].isdigit() and int(texts[1]) in range(1, 10):
-            return int(texts[1]), 2
-        if texts[1:2] == ["{"] and "}" in texts:
-            inner = "".join(texts[2 : texts.index("}")])
-            if re.fullmatch(r"-?[1-9]", inner):
-                return int(inner), texts.index("}") + 1
-    if texts[:1] and texts[0] in {"2", "3"} and not tokens[0].spaced:
-        return int(texts[0]), 1
-    if texts[:1] and texts[0].casefold() in {"squared", "cubed"}:
-        return (2 if texts[0].casefold() == "squared" else 3), 1
-    return 1, 0
-
-
-def _may_be_unit(token: Token, *, inside: bool) -> bool:
-    if token.kind == "word":
-        return True
-    if token.kind == "symbol":
-        return inside or token.spaced
-    return token.text in {"%", "‰", "°", "$", "€", "£", "¥", "¢"}
-
-
-def _unit_start(tokens: Sequence[Token]) -> int:
-    """Where a single letter after a number begins a unit that takes all the rest; else the end."""
-    for place in range(1, len(tokens)):
-        token, before = tokens[place], tokens[place - 1]
-        if token.kind == "symbol" and token.spaced and before.kind in {"number", "command", "sign"}:
-            if before.kind == "number" or before.text in {"}", ")"}:
-                unit, used = read_unit(tokens[place:])
-                rest = tokens[place + used :]
-                ends = not rest or rest[0].kind in {"number", "word"}
-                if unit is not None and ends and token.text in "msghdLNJVWKATCl":
-                    return place
-    return len(tokens)
-
-
-def _is_unit_word(token: Token) -> bool:
-    return token.kind == "word" and unit_named(token.text) is not None
-
-
-_CURRENCIES = frozenset("$€£¥")
-
-
-def _currency(tokens: Sequence[Token]) -> tuple[Unit | None, Sequence[Token]]:
-    """The currency in front of a number and the tokens without it."""
-    for place in (0, 1):
-        if place < len(tokens) and tokens[place].text in _CURRENCIES:
-            if place == 0 or tokens[0].text in {"-", "+"}:
-                return unit_named(tokens[place].text), [*tokens[:place], *tokens[place + 1 :]]
-    return None, tokens
-
-
-def _is_fraction_words(rest: Sequence[Token]) -> bool:
-    return bool(rest) and rest[0].text.casefold() in {
-        "third",
-        "thirds",
-        "half",
-        "halves",
-        "quarters",
-    }
-
-
-def _noun(rest: Sequence[Token]) -> str:
-    """The words after a number as what it counts.
-
-    Raises:
-        Unread: there is something else than words, or a word that may change the number.
-    """
-    if not rest:
-        return ""
-    words = []
-    brackets = 0
-    for place, token in enumerate(rest):
-        folded = token.text.casefold()
-        brackets += {"(": 1, ")": -1}.get(token.text, 0)
-        joins = token.text in {"-", "'", ",", ".", "/", '"'} and place and place + 1 < len(rest)
-        is_word = token.kind == "word" or (token.text in {"a", "s"} and place > 0)
-        if not (is_word or joins or token.text in {"(", ")"}) or folded in _DANGER or brackets < 0:
-            raise Unread(f"'{token.text}' is left over")
-        if (
-            place == 0
-            and token.kind == "word"
-            and not (token.spaced or token.styled or not token.text.isascii())
-        ):
-            raise Unread(f"'{token.text}' is left over")
-        if is_word:
-            words.append(folded)
-    if brackets or len(words) > _MAX_NOUN:
-        raise Unread(f"'{rest[0].text}' is left over")
-    return " ".join(words)
 
 
 # Tokens ------------------------------------------------------------------------------------------

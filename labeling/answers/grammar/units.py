@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+
+from labeling.answers.grammar.tokens import Token
 
 Powers = tuple[tuple[str, int], ...]
 
@@ -224,3 +227,126 @@ def product(parts: list[tuple[Unit, int]]) -> Unit:
     if any(powers.values()) and (derived or not above.keys() & below.keys()):
         return _unit(powers, factor)
     return Unit(tuple(sorted(above.items())), tuple(sorted(below.items())), factor)
+
+
+# Units in an answer ------------------------------------------------------------------------------
+
+
+def read_unit(tokens: Sequence[Token]) -> tuple[Unit | None, int]:
+    """The unit that tokens begin with and how many of them it takes; (None, 0) if they do not."""
+    parts: list[tuple[Unit, int]] = []
+    at, side = 0, 1
+    if tokens and tokens[0].text in {"(", "-"}:  # "(cm)", "5-mg"
+        bracketed = tokens[0].text == "("
+        unit, used = read_unit(tokens[1:])
+        closes = used + 1 < len(tokens) and tokens[used + 1].text == ")"
+        if unit is not None and (closes or not bracketed):
+            return unit, used + 2 if bracketed else used + 1
+        return None, 0
+    while at < len(tokens):
+        unit, used = _unit_atom(tokens[at:], inside=bool(parts))
+        if unit is None:
+            break
+        parts.append((unit, side))
+        at += used
+        following = tokens[at].text.casefold() if at < len(tokens) else ""
+        if following in {"/", "per"}:
+            unit, used = _divisor(tokens[at + 1 :])
+            if unit is None:
+                return (product(parts), at) if following == "per" else (None, 0)
+            parts.append((unit, -1))
+            at += 1 + used
+            continue
+        if following in {"cdot", "times", "*"} and at + 1 < len(tokens):
+            at += 1
+    while parts and at < len(tokens) and tokens[at].text.casefold() in {"/", "per"}:
+        unit, used = _divisor(tokens[at + 1 :])
+        if unit is None:
+            break
+        parts.append((unit, -1))
+        at += 1 + used
+    return (product(parts), at) if parts else (None, 0)
+
+
+def rate(currency: Unit, rest: Sequence[Token]) -> tuple[Unit | None, int]:
+    """`per hour` after an amount of money."""
+    if rest and rest[0].text.casefold() in {"/", "per"}:
+        unit, used = _divisor(rest[1:])
+        if unit is not None:
+            return product([(currency, 1), (unit, -1)]), used + 1
+    return None, 0
+
+
+def _divisor(tokens: Sequence[Token]) -> tuple[Unit | None, int]:
+    if tokens and tokens[0].text == "(":
+        unit, used = read_unit(tokens[1:])
+        if unit is not None and used + 1 < len(tokens) and tokens[used + 1].text == ")":
+            return unit, used + 2
+        return None, 0
+    return _unit_atom(tokens, inside=True)
+
+
+_SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+
+
+def _unit_atom(tokens: Sequence[Token], *, inside: bool) -> tuple[Unit | None, int]:
+    """One unit with its power."""
+    if not tokens:
+        return None, 0
+    first = tokens[0]
+    power, at = 1, 0
+    if first.text.casefold() in _SQUARES:
+        power, at = _SQUARES[first.text.casefold()], 1
+        if at < len(tokens) and tokens[at].text == ".":
+            at += 1
+    if at >= len(tokens) or not _may_be_unit(tokens[at], inside=inside or at > 0):
+        return None, 0
+    unit = unit_named(tokens[at].text)
+    if unit is None or (at and tokens[at].text.casefold() in {"unit", "units"}):
+        return None, 0
+    at += 1
+    found, used = _unit_power(tokens[at:])
+    return raised(unit, found * power) if found * power != 1 else unit, at + used
+
+
+def _unit_power(tokens: Sequence[Token]) -> tuple[int, int]:
+    """The power after a unit (`^2`, `^{-1}`, `2` in `cm2`, "squared") and its tokens."""
+    texts = [token.text for token in tokens[:6]]
+    if texts[:1] == ["^"]:
+        if texts[1:2] and texts[1].isdigit() and int(texts[1]) in range(1, 10):
+            return int(texts[1]), 2
+        if texts[1:2] == ["{"] and "}" in texts:
+            inner = "".join(texts[2 : texts.index("}")])
+            if re.fullmatch(r"-?[1-9]", inner):
+                return int(inner), texts.index("}") + 1
+    if texts[:1] and texts[0] in {"2", "3"} and not tokens[0].spaced:
+        return int(texts[0]), 1
+    if texts[:1] and texts[0].casefold() in {"squared", "cubed"}:
+        return (2 if texts[0].casefold() == "squared" else 3), 1
+    return 1, 0
+
+
+def _may_be_unit(token: Token, *, inside: bool) -> bool:
+    if token.kind == "word":
+        return True
+    if token.kind == "symbol":
+        return inside or token.spaced
+    return token.text in {"%", "‰", "°", "$", "€", "£", "¥", "¢"}
+
+
+def is_unit_word(token: Token) -> bool:
+    """Whether a token is the name of a unit."""
+    return token.kind == "word" and unit_named(token.text) is not None
+
+
+_CURRENCIES = frozenset("$€£¥")
+
+
+def leading_currency(tokens: Sequence[Token]) -> tuple[Unit | None, Sequence[Token]]:
+    """The currency in front of a number and the tokens without it."""
+    for place in (0, 1):
+        if place >= len(tokens) or tokens[place].text not in _CURRENCIES:
+            continue
+        if place == 0 or tokens[0].text in {"-", "+"}:
+            return unit_named(tokens[place].text), [*tokens[:place], *tokens[place + 1 :]]
+    return None, tokens

@@ -8,9 +8,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
-from labeling.answers import AnswerChecker
-from labeling.answers.texts import same_text
-from labeling.answers import MathProcess, shared_math_process
+from labeling.answers import AnswerChecker, MathProcess, shared_math_process
+from labeling.answers.words import same_text
 from tests.labeling.answers.tricky_pairs import Pair, tricky_pairs
 from traces.problem import Problem
 

@@ -1,14 +1,22 @@
-"""Reading a named answer as one of given options, or as yes, no or maybe."""
+"""Answers in words: one of given options, yes, no or maybe, and free text with its qualifiers.
+
+Of free text nothing is guessed: synonyms are a judge's business. What is undone here is spelling
+alone: case, accents, possessives, hyphens, `ae`/`oe`, Roman numerals of a type or stage, an article
+in front, the order of "pneumonia, left-sided". Brackets hold a code, a synonym or a remark: a code or
+synonym may be left out, two remarks have to agree, and a side, severity, course, type or stage that
+only the answer has leaves it undecided.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from string import ascii_uppercase
 
-from labeling.answers import languages
+from labeling.answers import mentions
 
 WORDS = ("yes", "no", "maybe")
 """Answers that are words (PubMedQA)."""
@@ -32,8 +40,8 @@ _FIRST_WORD = re.compile(
 _OPERATOR = re.compile(
     r"\s*(?:[-+*^<>±]\s*[\w\\]|\\(?:pm|times|cdot|sqrt|pi|ln|frac|log)|[+*^<>±])"
 )
-_ARTICLES = re.compile(r"^(?:the|a|an|to)\s+", re.IGNORECASE)
-_EDGE = " \t\n.,;:!?*_\"'“”‘’$"
+_LEADING_ARTICLE = re.compile(r"^(?:the|a|an|to)\s+", re.IGNORECASE)
+_EDGES = " \t\n.,;:!?*_\"'“”‘’$"
 
 
 class NoOption(Exception):
@@ -45,7 +53,7 @@ def plain(text: str) -> str:
     unwrapped = _LATEX_TEXT.sub(r"\1", text) if "\\" in text else text
     if not unwrapped.isascii():
         unwrapped = unicodedata.normalize("NFKC", unwrapped)
-    return " ".join(unwrapped.casefold().strip(_EDGE).split())
+    return " ".join(unwrapped.casefold().strip(_EDGES).split())
 
 
 @lru_cache(maxsize=2048)
@@ -66,7 +74,7 @@ def option_letter(gold: str, options: Sequence[str]) -> str | None:
         return bare
     if same:
         return same[0] if len(same) == 1 else None
-    marked = languages.option_index(gold)
+    marked = mentions.option_index(gold)
     if marked is not None and not marked[1].strip(" .") and marked[0] < len(letters):
         return letters[marked[0]]
     lettered = _LETTER.fullmatch(gold.strip())
@@ -125,11 +133,11 @@ def read_letter(
 
 def _marked(text: str, letters: str, options: Sequence[str]) -> str | None:
     """The option of a mark such as `②` or `2번`; None if there is none."""
-    marked = languages.option_index(text.strip(" \t*_$\"'“”‘’`"))
+    marked = mentions.option_index(text.strip(" \t*_$\"'“”‘’`"))
     if marked is None:
         return None
     index, rest = marked
-    second = languages.option_index(rest.lstrip(" ,、·와과및和或と/&"))
+    second = mentions.option_index(rest.lstrip(" ,、·와과및和或と/&"))
     if index >= len(letters) or (
         second is not None and second[0] != index and second[0] < len(letters)
     ):
@@ -137,12 +145,15 @@ def _marked(text: str, letters: str, options: Sequence[str]) -> str | None:
     return letters[index]
 
 
+def _has_digit(option: str) -> bool:
+    return any(char.isdigit() for char in option)
+
+
 def _numbered(text: str, letters: str, options: Sequence[str], *, foreign: bool) -> str | None:
     """`option 2`, and a bare `2` where numbers are marks; never where an option is a number."""
     found = _OPTION_NUMBER.match(text)
-    if found is None and foreign and re.fullmatch(r"\(?\d{1,2}\)?", text):
-        if not any(char.isdigit() for option in options for char in option):
-            found = re.fullmatch(r"\(?(\d{1,2})\)?", text)
+    if found is None and foreign and not any(map(_has_digit, options)):
+        found = re.fullmatch(r"\(?(\d{1,2})\)?", text)
     if found is None:
         return None
     index = int(found[1]) - 1
@@ -158,7 +169,7 @@ def read_word(named: str, words: Sequence[str] = WORDS, *, boxed: bool = False) 
     """
     bare = _LATEX_TEXT.sub(r"\1", named)
     if not bare.isascii():
-        return languages.yes_no_maybe(bare)
+        return mentions.yes_no_maybe(bare)
     first = _FIRST_WORD.match(bare)
     word = first["word"].casefold() if first else ""
     if first is None or word not in words or (first["other"] or "").casefold() in words:
@@ -189,7 +200,7 @@ def _read_text(named: str, letters: str, options: Sequence[str]) -> str | None:
     """The letter of the longest option whose text the mention begins with."""
     texts = _plain_options(tuple(options))
     whole = plain(named)
-    without = plain(_ARTICLES.sub("", named.strip()))
+    without = plain(_LEADING_ARTICLE.sub("", named.strip()))
     for candidate in (whole,) if without == whole else (whole, without):
         fitting = [
             (len(text), letter)
@@ -213,3 +224,101 @@ def _begins_with(text: str, start: str) -> bool:
         return True
     cut = rest[0].isalnum() and (rest[0].isascii() or start[-1].isascii() is rest[0].isascii())
     return not (cut or re.match(r"[./%^-]\S|%|\s?[-–]\s?\d|\s(?:or|and|to)\s", rest))
+
+
+# Free text ---------------------------------------------------------------------------------------
+
+_BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
+_POSSESSIVE = re.compile(r"['’`´]s\b|(?<=s)['’](?=\s|$)")
+_ARTICLE = re.compile(r"^(?:the|a|an)\s+")
+_ROMAN = re.compile(r"\b(type|stage|grade|class|phase|factor)\s+(i{1,3}|iv|v|vi{0,3}|ix|x)\b")
+_NUMERALS = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
+_ABBREVIATION = re.compile(r"[A-Z][A-Za-z0-9-]*[A-Z][A-Za-z0-9-]*")
+_CODE = re.compile(
+    r"(?:icd[-\s]?\d*(?:-cm)?\s*[:=]?\s*)?[a-z]\d{2}(?:\.[a-z0-9]{1,4})?", re.IGNORECASE
+)
+_JOINED = re.compile(r"(?<=\w)\s?[-‐‑–/]\s?(?=\w)")
+_SPELLING = (("ae", "e"), ("oe", "e"))
+_QUALIFIER = re.compile(
+    r"\b(?:left|right|bilateral|unilateral|sided|mild|moderate|severe|severity|critical|acute|subacute|chronic|"
+    r"recurrent|primary|secondary|anterior|posterior|inferior|superior|lateral|medial|proximal|distal|upper|lower|"
+    r"early|late|active|inactive|latent|benign|malignant|metastatic|partial|complete|stable|unstable|suspected|"
+    r"confirmed|resolved|congenital|acquired|type|stage|grade|class|phase|degree|first|second|third|persistent|"
+    r"intermittent|paroxysmal|progressive|[1-9]|i{1,3}|iv|positive|negative)\b"
+)
+"""Words that make another diagnosis of the same name."""
+
+
+def same_text(gold: str, answer: str) -> bool | None:
+    """Whether the answer says the words of the gold answer; None if it only adds a qualifier."""
+    one, other = _text(gold), _text(answer)
+    if not one.names & other.names:
+        return (one.qualified or other.qualified) and one.bag == other.bag
+    if one.remarks == other.remarks:
+        return True
+    if one.remarks and other.remarks:
+        return one.remarks <= other.names or other.remarks <= one.names
+    if any(_QUALIFIER.search(remark) for remark in other.remarks):
+        return None
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text as it is compared."""
+
+    names: frozenset[str]
+    """What it can be called by: itself without brackets, and an abbreviation in brackets."""
+    remarks: frozenset[str]
+    """What is in brackets and neither a code nor another name."""
+    bag: tuple[str, ...]
+    """All of its words in alphabetical order, those of its remarks among them."""
+
+    @property
+    def qualified(self) -> bool:
+        """Whether its remarks are qualifiers, which may come before the name as well."""
+        return bool(self.remarks) and all(_QUALIFIER.search(each) for each in self.remarks)
+
+
+@lru_cache(maxsize=4096)
+def _text(text: str) -> _Text:
+    bare = _BRACKETS.sub("", text)
+    names = {_folded(bare), *_turned(bare)}
+    remarks: set[str] = set()
+    spelled_out = text.partition("(")[0].strip()
+    for inside in _BRACKETS.findall(text):
+        # "COPD (chronic obstructive ..)" and the other way round; never an ICD code like "M30.3"
+        if _ABBREVIATION.fullmatch(inside.strip()) or _ABBREVIATION.fullmatch(spelled_out):
+            names.add(_folded(inside))
+        elif not _CODE.fullmatch(inside.strip()):
+            remarks.add(_folded(inside))
+    remarks.discard("")
+    names.discard("")
+    words = " ".join([_folded(bare), *sorted(remarks)]).replace(",", " ")
+    return _Text(frozenset(names), frozenset(remarks), tuple(sorted(words.split())))
+
+
+def _turned(text: str) -> set[str]:
+    """`Diabetes mellitus, type 2` in the order in which it is spoken."""
+    head, comma, tail = text.partition(",")
+    if not comma or "," in tail or not _QUALIFIER.search(tail.casefold()):
+        return set()
+    return {_folded(f"{tail} {head}")}
+
+
+def _folded(text: str) -> str:
+    bare = _POSSESSIVE.sub("", plain(text))
+    letters = bare if bare.isascii() or mentions.has_cjk(bare) else _without_accents(bare)
+    words = " ".join(_JOINED.sub(" ", letters).split())
+    for long, short in _SPELLING:
+        words = words.replace(long, short)
+    return _ROMAN.sub(_as_digits, _ARTICLE.sub("", words))
+
+
+def _without_accents(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(sign for sign in decomposed if not unicodedata.combining(sign))
+
+
+def _as_digits(found: re.Match[str]) -> str:
+    return f"{found[1]} {_NUMERALS.index(found[2]) + 1}"
