@@ -9,6 +9,7 @@ import typer
 
 from commands.options import Json, Resamples, Seed
 from stepgold.candidates import Candidates, from_files, from_workspace
+from stepgold.golds import list_unusable_golds
 from stepgold.outcome import INCOMPLETE, OK, Outcome
 from traces.errors import InputError
 
@@ -71,6 +72,9 @@ def best_of_n(
         resamples=resamples,
     )
     document = source | report.as_json() | found.as_json() | {"normalised": normalise_answers}
+    if normalise_answers and dataset:
+        with ctx.obj.open_store() as store:
+            document["unusable_golds"] = list_unusable_golds(store.problems(dataset))
     words = [report.table(name), *found.words(LISTED)]
     code = INCOMPLETE if found.rejected else OK
     return Outcome(document, "\n".join(words), code, json_output)

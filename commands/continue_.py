@@ -26,6 +26,7 @@ from commands.options import (
     parse_policy,
 )
 from stepgold.continuing import continue_stage
+from stepgold.golds import list_unusable_golds
 from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
 from stepgold.labeling_run import evidence_source, label_missing
 from stepgold.models import ModelTruth, PolicyOptions, checker_factory, continuation_limit, policy
@@ -208,6 +209,7 @@ def _continue(
         labeler = Labeler(str(tally.labeler), LabelerKind.MC, settings, model=str(spec))
         if options.with_evidence:
             labeler = evidence_source(store, str(tally.dataset), labeler)
+        golds = list_unusable_golds(store.problems(str(tally.dataset)))
         purse = Purse(budget)
         chosen, hosted = policy(
             spec, store, closing, options, allow_phi=allow_phi, truth=truth, budget_usd=purse
@@ -224,4 +226,5 @@ def _continue(
             allow_phi=allow_phi,
         )
         label_missing(store, tally, labeler, stage, limit=limit, replace=replace, truth=truth)
-    return Outcome(tally.document(), tally.sentence(), tally.exit_code, json_output)
+    document = tally.document(unusable_golds=golds)
+    return Outcome(document, tally.sentence(), tally.exit_code, json_output)

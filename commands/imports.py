@@ -10,6 +10,7 @@ import typer
 from commands.options import Dataset, Json, Replace
 from commands.rejections import rejection_lines, row_document
 from stepgold.console import progress
+from stepgold.golds import list_unusable_golds
 from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
 from stepgold.workspace import Workspace
 from traces.errors import InputError
@@ -148,6 +149,7 @@ def _import_traces(
                 removed += outcome.removed
                 rejected.extend(outcome.rejected)
         summary = store.import_summary(dataset)
+        golds = list_unusable_golds(store.problems(dataset))
     tally.failed = sum(not row.imported for row in rejected)
     document = tally.document(
         traces=summary.traces,
@@ -155,6 +157,7 @@ def _import_traces(
         without_error=summary.without_error,
         unlabelled=summary.unlabelled,
         removed=removed,
+        unusable_golds=golds,
         rejected=[row_document(row) for row in rejected],
     )
     gone = f", {removed} removed (no longer in the file)" if removed else ""

@@ -21,6 +21,7 @@ from commands.options import (
     parse_policy,
 )
 from stepgold.console import note, progress
+from stepgold.golds import list_unusable_golds
 from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
 from stepgold.labeling_run import STOPS
 from stepgold.models import (
@@ -135,6 +136,7 @@ def sample(
         config |= shown.as_dict()
         wanted = known[:limit]
         store.sampled.refuse_changed(dataset, [problem for problem, _ in wanted])
+        golds = list_unusable_golds(problem for problem, _ in wanted)
         stored = store.sampled.declare(dataset, name, config, replace=replace)
         tally.unchanged = stored.traces
         missing = [pair for pair in wanted if pair[0].id not in stored.problems]
@@ -142,7 +144,7 @@ def sample(
         marked = None if allow_phi else store.marked_problems(dataset)
         sampler = _sampler(spec, store, closing, config, shown, server, budget, marked)
         turned_away = _draw(store, tally, missing, sampler, rule, str(spec))
-    return _outcome(tally, len(wanted), turned_away, json_output)
+    return _outcome(tally, len(wanted), turned_away, golds, json_output)
 
 
 def _check(name: str, min_steps: int, max_steps: int) -> None:
@@ -286,8 +288,16 @@ def _sampler(
     )
 
 
-def _outcome(tally: Tally, problems: int, turned_away: Counter[str], json_output: bool) -> Outcome:
-    document = tally.document(problems=problems, turned_away=dict(sorted(turned_away.items())))
+def _outcome(
+    tally: Tally,
+    problems: int,
+    turned_away: Counter[str],
+    golds: list[dict[str, str]],
+    json_output: bool,
+) -> Outcome:
+    document = tally.document(
+        problems=problems, turned_away=dict(sorted(turned_away.items())), unusable_golds=golds
+    )
     lines = [tally.sentence()]
     if turned_away:
         reasons = ", ".join(f"{count} with {why}" for why, count in turned_away.most_common())

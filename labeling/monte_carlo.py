@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from labeling.answers import AnswerChecker
+from labeling.answers import TOLERANCE, AnswerChecker
 from labeling.mc_config import MonteCarloConfig
 from labeling.stages import Policy
 from labeling.strategies import Drawn, given_up, strategy
@@ -87,7 +87,11 @@ def label_of(context: TraceInContext, drawn: Drawn, config: MonteCarloConfig) ->
     if config.label == "advantage":
         steps = _by_advantage(steps)
     inferred = _infer(steps, config)
-    meta: dict[str, Any] = {"rule": config.rule(), "k": config.k}
+    meta: dict[str, Any] = {
+        "rule": config.rule(),
+        "k": config.k,
+        "answer_tolerance": TOLERANCE,
+    }
     if config.strategy != "all":
         meta["strategy"] = config.strategy
     if drawn.known:

@@ -52,6 +52,7 @@ _BARE_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _LETTER_GOLD = re.compile(r"\(?([A-Z])\)?[.)]?")
 _MATH_SEGMENT = re.compile(r"(?<!\\)\$([^$]+)\$")
 _JOYFUL = re.compile(r"(?:[^\d]*\s)?(\d{1,9})!")
+_CIRCLES = re.compile(r"[①-⑩]")
 _QUOTED = " \t*_\"'`“”"
 
 
@@ -306,7 +307,7 @@ def _gold_readings(gold: str, problem_id: str) -> tuple[Answer, ...] | None:
 def _is_free_text(gold: str) -> bool:
     """Whether words are all that there is to it."""
     unwrapped = _TEXT_COMMANDS.sub(r"\1", gold)
-    return not re.search(r"[\\=<>^{}]|\$", unwrapped) and _LONG_WORD.search(unwrapped) is not None
+    return re.search(r"[\\=<>^{}$]|^[\W\d]+$", _CIRCLES.sub("x", unwrapped)) is None
 
 
 def _reads_as_words(readings: tuple[Answer, ...], gold: str) -> bool:

@@ -54,6 +54,8 @@ class Equality:
             return self._stable(gold)
         if isinstance(gold, Named) or isinstance(answer, Named):
             return self._named(gold, answer)
+        if (_unconditional(gold) is gold) != (_unconditional(answer) is answer):
+            return self._conditions(gold, answer)
         gold, answer = _spread(gold), _spread(answer)
         if isinstance(gold, Value) and isinstance(answer, Value):
             return self._values(gold, answer)
@@ -140,6 +142,12 @@ class Equality:
         return nouns if decided is True else decided
 
     # Groups --------------------------------------------------------------------------------------
+
+    def _conditions(self, gold: Answer, answer: Answer) -> bool | None:
+        r"""Whether two answers agree of which one alone says where it holds (`, k \in \mathbb{Z}`)."""
+        bare = _unconditional(gold), _unconditional(answer)
+        decided = self.equal(*bare)
+        return None if decided else decided
 
     def _groups(self, gold: Group, answer: Group) -> bool | None:
         if gold.opening == "" and answer.opening == "":
@@ -354,6 +362,24 @@ class Equality:
         return _all(
             self.scalars.expressions(a, b) for a, b in ((gold[0], answer[0]), (gold[1], answer[1]))
         )
+
+
+def _unconditional(answer: Answer) -> Answer:
+    """A list without the elements that only say where the others hold; else the answer itself."""
+    if not isinstance(answer, Group) or answer.opening:
+        return answer
+    kept = tuple(item for item in answer.items if not _is_condition(item))
+    if not kept or len(kept) == len(answer.items):
+        return answer
+    return kept[0] if len(kept) == 1 else Group("", "", kept, answer.alternatives)
+
+
+def _is_condition(item: Answer) -> bool:
+    if isinstance(item, Relation):
+        return True
+    if not isinstance(item, Named) or not isinstance(item.value, Value):
+        return False
+    return item.value.expr.op == "sym" and item.value.expr.name.startswith("mathbb(")
 
 
 # Pieces of the real line -------------------------------------------------------------------------

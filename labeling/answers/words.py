@@ -238,6 +238,8 @@ _CODE = re.compile(
     r"(?:icd[-\s]?\d*(?:-cm)?\s*[:=]?\s*)?[a-z]\d{2}(?:\.[a-z0-9]{1,4})?", re.IGNORECASE
 )
 _JOINED = re.compile(r"(?<=\w)\s?[-‐‑–/]\s?(?=\w)")
+_CIRCLES = re.compile(r"[①-⑩、,，和与與及\s]+")
+"""Statements by their numbers (`①③`)."""
 _SPELLING = (("ae", "e"), ("oe", "e"))
 _QUALIFIER = re.compile(
     r"\b(?:left|right|bilateral|unilateral|sided|mild|moderate|severe|severity|critical|acute|subacute|chronic|"
@@ -307,6 +309,8 @@ def _turned(text: str) -> set[str]:
 
 
 def _folded(text: str) -> str:
+    if _CIRCLES.fullmatch(text):
+        return "".join(sorted(sign for sign in text if sign in mentions.CIRCLED))
     bare = _POSSESSIVE.sub("", plain(text))
     letters = bare if bare.isascii() or mentions.has_cjk(bare) else _without_accents(bare)
     words = " ".join(_JOINED.sub(" ", letters).split())

@@ -69,7 +69,7 @@ CONSTANTS = frozenset({"pi", "e", "i"})
 _SYMBOL_COMMANDS = """
 alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho
 sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar
-infty partial nabla emptyset varnothing
+infty partial nabla emptyset varnothing ldots cdots dots
 """
 GREEK = frozenset(_SYMBOL_COMMANDS.split())
 """Commands that are symbols."""
@@ -78,12 +78,18 @@ _ALIKE = {
     "vartheta": "theta",
     "varphi": "phi",
     "varnothing": "emptyset",
+    "cdots": "ldots",
+    "dots": "ldots",
     "lg": "log",
 }
 _OPENING = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil", "langle": "rangle"}
 _ACCENTS = frozenset(
     {"vec", "hat", "bar", "overline", "overrightarrow", "tilde", "dot", "mathbb", "underline"}
 )
+_BIG = frozenset({"sum", "prod", "int", "iint", "oint", "lim"})
+"""Operators with bounds; what they give is compared as it is written."""
+_FACTORS = FUNCTIONS | GREEK | _ACCENTS | _BIG | {"frac", "sqrt", "binom", "lfloor", "lceil"}
+"""Commands that may begin a factor without an operator before it."""
 _TIMES = frozenset({"cdot", "times", "ast"})
 _PLAIN_NAMES = {"pi": "pi", "infinity": "infty", "theta": "theta", "alpha": "alpha", "beta": "beta", "inf": "infty",
                 "lambda": "lambda", "omega": "omega", "phi": "phi"}  # fmt: skip
@@ -217,13 +223,7 @@ class Parser:
             named = token.text.casefold() in FUNCTIONS | _PLAIN_NAMES.keys()
             return (named and not self._is_unit(token)) or self._is_run(token)
         if token.kind == "command":
-            return token.text in FUNCTIONS | GREEK | _ACCENTS | {
-                "frac",
-                "sqrt",
-                "binom",
-                "lfloor",
-                "lceil",
-            }
+            return token.text in _FACTORS
         return token.text in {"(", "{"}
 
     def _is_unit(self, token: Token) -> bool:
@@ -433,6 +433,8 @@ class Parser:
             if not self.take("rvert", "vert", "mid", "|"):
                 raise Unread("an absolute value is not closed")
             return Expr("abs", (inner,))
+        if name in _BIG:
+            return self._bounded(name)
         if name in FUNCTIONS:
             return self._function(_ALIKE.get(name, name))
         if name in GREEK:
@@ -440,6 +442,13 @@ class Parser:
         if name in _ACCENTS:
             return symbol(f"{name}({_spelled(self._argument())})")
         raise Unread(f"'\\{name}' is left over")
+
+    def _bounded(self, name: str) -> Expr:
+        r"""`\sum_{n=1}^{k} n^2` with its bounds and everything it is applied to."""
+        below = self._subscript() if self.take("_") else ""
+        above = self._exponent() if self.take("^") else None
+        body = self._term()
+        return Expr(name, (body,) if above is None else (body, above), name=below)
 
     def _fraction(self) -> Expr:
         derivative = self._derivative()

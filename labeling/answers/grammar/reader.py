@@ -43,6 +43,11 @@ _RELATIONS = {
     "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "lt": "<", "gt": ">", "ne": "!=", "neq": "!=",
     "approx": "~", "~=": "~", "equiv": "equiv", "in": "in", "sim": "~",
 }  # fmt: skip
+_MARKED_NAME = re.compile(
+    r"(?:angle|triangle)\{?[A-Z]{1,3}\}?"
+    r"|(?:overline|vec|overrightarrow|hat|bar|tilde|widehat)(?:\{\w+\}|[A-Za-z])(?:_(?:\w|\{\w+\}))?"
+)
+_FUNCTION_LETTERS = frozenset("fghFGHPEVQD")
 _OPEN = frozenset({"(", "[", "{", "lfloor", "lceil", "langle", "begin"})
 _CLOSE = frozenset({")", "]", "}", "rfloor", "rceil", "rangle", "end"})
 _LEAD = re.compile(
@@ -326,6 +331,12 @@ class _Reader:
         if _is(first, "begin"):
             return self._matrix(tokens, depth)
         if (
+            _is(first, "{")
+            and first.kind == "command"
+            and _is(tokens[min(1, len(tokens) - 1)], "begin")
+        ):
+            return self._matrix(tokens[1:], depth)  # a brace in front of several lines
+        if (
             first.kind == "command"
             and first.text in {"emptyset", "varnothing"}
             and len(tokens) == 1
@@ -376,6 +387,7 @@ class _Reader:
             "matrix",
             "vmatrix",
             "Bmatrix",
+            "aligned",
             "smallmatrix",
             "cases",
         }:
@@ -522,7 +534,7 @@ def _name(tokens: Sequence[Token]) -> str | None:
     first = tokens[0]
     if re.fullmatch(r"\([A-Za-z](?:,[A-Za-z])+\)", joined):
         return joined
-    if first.kind == "command" and first.text in {"angle", "triangle", "overline", "vec", "mathrm"}:
+    if _MARKED_NAME.fullmatch(joined) or _is_applied(tokens):
         return joined
     if first.kind == "word" and len(tokens) == 1 and _is_product(first.text):
         return None
@@ -541,6 +553,13 @@ def _name(tokens: Sequence[Token]) -> str | None:
         products = len(tokens) > 1 and tokens[1].kind in {"symbol", "command"}
         return None if products and heads[0].text.islower() else joined
     return None
+
+
+def _is_applied(tokens: Sequence[Token]) -> bool:
+    """Whether tokens are a function and its argument, whatever that is (`P(X = 2)`)."""
+    if len(tokens) < 4 or tokens[0].text not in _FUNCTION_LETTERS or tokens[1].text != "(":
+        return False
+    return _closing(tokens[1:]) == len(tokens) - 2
 
 
 def _is_product(run: str) -> bool:

@@ -68,10 +68,12 @@ _STYLES = (
     r"|bm|mathit|mathsf|mathcal|mathtt|texttt"
 )
 _STYLED = re.compile(rf"\\(?:{_STYLES})\*?\s*\{{([^{{}}]*)\}}")
+_LINES = re.compile(r"(?<=[^\\])\$[.,;]?[ \t]*(?:\n\s*)+\$")
 _PRIMES = re.compile(r"\^\s*(?:\\prime\b|\{\s*(?:\\prime\s*)+\})")
 _LETTERS = re.compile(
     r"\\(?:mathbf|boldsymbol|bm|mathit|mathcal|mathsf|bold)\s*\{\s*([A-Za-z])\s*\}|\\mathrm\s*\{\s*([eid])\s*\}"
 )
+_OLD_STYLE = re.compile(r"\{\s*\\(?:rm|bf|it|sf)\s+([^{}\\]*)\}")
 _BRACED_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d)")
 _ESCAPED = re.compile(r"\\([%$#&])")
 _BOX = re.compile(r"\\f?boxed\s*\{(.*)\}", re.DOTALL)
@@ -102,6 +104,7 @@ def cleaned(text: str) -> str:
     box = _BOX.fullmatch(text.strip("$ ."))
     if box is not None:
         text = box[1]
+    text = _LINES.sub("$, $", text)
     text = _RAISED.sub(_raised, text).translate(_SIGNS)
     text = _PRIMES.sub(lambda found: "'" * found[0].count("prime"), text).replace(r"\$", "\x04")
     text = _MATH.sub(lambda found: f" {found[1] or found[2] or found[3] or found[4]} ", text)
@@ -110,7 +113,7 @@ def cleaned(text: str) -> str:
     text = text.replace(r"\%", "%").replace(r"\{,}", ",").replace("{,}", ",").replace(r",\!", ",")
     text = _DRESS.sub(" ", _FRACTIONS.sub(r"\\frac", text))
     text = _ESCAPED.sub(r"\1", text).replace("\x04", "$")
-    text = _STYLED.sub(_marked, text)
+    text = _STYLED.sub(_marked, _OLD_STYLE.sub(r"\\text{\1}", text))
     text = _TIMES.sub(r" \\times ", text)
     return " ".join(text.split()).strip().rstrip(".").rstrip() if text.strip() != "." else ""
 
