@@ -14,6 +14,7 @@ from labeling.answers.grammar.expressions import Expr
 from labeling.answers.grammar.reader import prepared, read
 from labeling.answers.grammar.readings import Answer, Named, Value
 from labeling.answers.grammar.tokens import Unread
+from labeling.answers.grammar.units import Unit
 from labeling.answers.mathematics import MathProcess, shared_math_process
 from labeling.answers.mentions import (
     Mention,
@@ -369,7 +370,7 @@ class _MathReader:
         first = gold[0]
         value = first.value if isinstance(first, Named) else first
         self._keeps_name = isinstance(first, Named) or not isinstance(value, Value)
-        self._keeps_noun = isinstance(value, Value) and bool(value.noun)
+        self._keeps_noun = isinstance(value, Value) and (bool(value.noun) or _is_rate(value.unit))
 
     def read(self, mention: Mention) -> str | None:
         """The answer in its shortest spelling; None where the mention is prose.
@@ -423,6 +424,11 @@ class _MathReader:
         return _presentable(prepared(text)[value.start : value.end])
 
 
+def _is_rate(unit: Unit | None) -> bool:
+    """Whether a unit is of something in a time: "daily" may then be part of an answer's unit."""
+    return unit is not None and any(name == "time" for name, _ in unit.below)
+
+
 def _first_clause(text: str) -> re.Match[str] | None:
     found = _CLAUSE.search(text)
     return found if found is not None and found.start() > 0 else None
@@ -448,8 +454,8 @@ def _presentable(text: str) -> str:
 
 def _says_something(text: str) -> bool:
     """Whether a sentence's end is an answer and no single word that happens to be a product."""
-    return re.search(r"[\d\\=+^*/<>|]| - ", text) is not None or len(text.strip("$. ")) == 1 or not re.search(
-        r"[^\W\d_]{2}", re.sub(r"\b(?:pi|sqrt|ln|sin|cos|tan|log|infinity|zero|one|two|three|four|five|six|seven|"
+    return re.search(r"[\d\\=+^*/<>|$]| - ", text) is not None or len(text.strip("$. ")) == 1 or not re.search(
+        r"[^\W\d_]{2}", re.sub(r"\b(?:pi|sqrt|ln|sin|cos|tan|log|infinity|negative|minus|zero|one|two|three|four|five|six|seven|"
                                r"eight|nine|ten|eleven|twelve)\b", "", text)) or "=" in text  # fmt: skip
 
 

@@ -7,6 +7,7 @@ right nor wrong.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,6 +31,7 @@ from labeling.answers.grammar.readings import (
 from labeling.answers.grammar.units import Unit, unit_named
 from labeling.answers.scalars import CLOSE, Scalars, valued
 
+_FREQUENCY = re.compile(r"\b(?:daily|hourly|weekly|monthly|yearly|every|each)\b")
 _MAX_MATCHED = 24
 """Elements of an unordered list that are matched one by one."""
 
@@ -74,36 +76,29 @@ class Equality:
     # Names -------------------------------------------------------------------------------------
 
     def _named(self, gold: Answer, answer: Answer) -> bool | None:
+        """Two answers of which one at least has a name (`x = 5`)."""
         if isinstance(gold, Named) and isinstance(answer, Named):
-            if gold.name != answer.name:
-                swapped = self._sides_swapped(gold, answer)
-                if swapped:
-                    return True
-                decided = self.equal(gold.value, answer.value)
-                # `f(x) = ..` and `y = ..` may be one function under two names.
-                alike = (
-                    "(" in gold.name
-                    or "(" in answer.name
-                    or len(gold.name) > 2
-                    or len(answer.name) > 2
-                )
-                return False if decided is False or not alike else None
-            return self.equal(gold.value, answer.value)
-        if isinstance(gold, Named):
-            as_equation = _as_equation(gold)
-            if isinstance(answer, Equation) and as_equation is not None:
-                return self.scalars.equations(as_equation, answer)
-            if isinstance(answer, Relation):
+            if gold.name == answer.name:
+                return self.equal(gold.value, answer.value)
+            return self._differently_named(gold, answer)
+        for one, other in ((gold, answer), (answer, gold)):
+            equation = _as_equation(one)
+            if isinstance(other, Relation):
                 return self._others(gold, answer)
-            return self.equal(gold.value, answer)
-        if not isinstance(answer, Named):
-            return None
-        as_equation = _as_equation(answer)
-        if isinstance(gold, Equation) and as_equation is not None:
-            return self.scalars.equations(gold, as_equation)
-        if isinstance(gold, Relation):
-            return self._others(gold, answer)
-        return self.equal(gold, answer.value)
+            if isinstance(other, Equation) and equation is not None:
+                return self.scalars.equations(equation, other)
+        bare = [side.value if isinstance(side, Named) else side for side in (gold, answer)]
+        return self.equal(bare[0], bare[1])
+
+    def _differently_named(self, gold: Named, answer: Named) -> bool | None:
+        if self._sides_swapped(gold, answer):
+            return True
+        decided = self.equal(gold.value, answer.value)
+        # `f(x) = ..` and `y = ..` may be one function under two names, "area" and "A" one thing.
+        alike = any(
+            "(" in name or (name.isalpha() and len(name) > 1) for name in (gold.name, answer.name)
+        )
+        return False if decided is False or not alike else None
 
     def _sides_swapped(self, gold: Named, answer: Named) -> bool:
         """`x = y` and `y = x`; `y = 2x` and `x = y/2`: one equation solved for two names."""
@@ -134,9 +129,9 @@ class Equality:
     def _quantities(self, gold: Value, answer: Value) -> bool | None:
         one, other = gold.unit, answer.unit
         if one is None or other is None or not one.same_dimension(other):
-            if {one, other} & {unit_named("C"), unit_named("degree")}:
-                return None  # "37 C" may be degrees Celsius, and so may "37 degrees"
-            return False
+            # "37 C" and "37 degrees" may be degrees Celsius, "5 mg daily" is 5 mg/day.
+            unclear = {one, other} & {unit_named("C"), unit_named("degree")}
+            return None if unclear or _FREQUENCY.search(f"{gold.noun} {answer.noun}") else False
         nouns = True if not (gold.noun and answer.noun) else _same_noun(gold, answer)
         decided = self.scalars.expressions(_in_base(gold.expr, one), _in_base(answer.expr, other))
         return nouns if decided is True else decided
@@ -207,7 +202,7 @@ class Equality:
             return False
         for one, other in ((gold, answer), (answer, gold)):
             sets = _as_set(one), _as_set(other)
-            if isinstance(one, Relation | Union) and sets[0] is not None and sets[1] is not None:
+            if _is_set(one) and sets[0] is not None and sets[1] is not None:
                 return self._sets(sets[0], sets[1])
         if type(gold) is type(answer):
             return self._alike(gold, answer)
@@ -215,9 +210,8 @@ class Equality:
             return self._as_vectors(gold, answer)
         if isinstance(gold, Ratio) or isinstance(answer, Ratio):
             return self._as_quotients(gold, answer)
-        if isinstance(gold, Equation) or isinstance(answer, Equation):
-            other = answer if isinstance(gold, Equation) else gold
-            return False if isinstance(other, Value) and isinstance(gold, Equation) else None
+        if isinstance(answer, Equation) and isinstance(gold, Value):
+            return None  # an equation that is not solved
         single = [
             side for side in (gold, answer) if isinstance(side, Group) and len(side.items) == 1
         ]
@@ -283,7 +277,9 @@ class Equality:
                 sides.append(Value(Expr("div", side.parts)))
             elif isinstance(side, Value):
                 sides.append(side)
-        return self._values(sides[0], sides[1]) if len(sides) == 2 else False
+        decided = self._values(sides[0], sides[1]) if len(sides) == 2 else False
+        fraction = any(isinstance(side, Value) and side.expr.op == "div" for side in (gold, answer))
+        return decided if fraction or not decided else None
 
     def _as_vectors(self, gold: Answer, answer: Answer) -> bool | None:
         """A matrix of one row or column and a tuple."""
@@ -387,6 +383,13 @@ def _is_condition(item: Answer) -> bool:
 _Piece = tuple[Expr, Expr, bool, bool]
 """Low end, high end, and whether each of them belongs to it."""
 _INFINITY = Expr("sym", name="infty")
+
+
+def _is_set(answer: Answer) -> bool:
+    """Whether an answer is compared as a set of numbers with whatever can be one."""
+    return isinstance(answer, Relation | Union) or (
+        isinstance(answer, Value) and answer.expr.name == "mathbb(R)"
+    )
 
 
 def _as_set(answer: Answer) -> list[_Piece] | None:
@@ -532,8 +535,10 @@ def _spread(answer: Answer) -> Answer:
     return answer
 
 
-def _as_equation(named: Named) -> Equation | None:
+def _as_equation(named: Answer) -> Equation | None:
     """A named scalar as an equation; None where the name is no plain variable."""
+    if not isinstance(named, Named):
+        return None
     if (
         isinstance(named.value, Value)
         and not named.value.unit

@@ -242,7 +242,7 @@ class Parser:
         """Whether a short run of letters is a product of variables and no noun."""
         if token.styled or len(token.text) > 3 or not token.text.isascii():
             return False
-        if self._is_unit(token):
+        if self._is_unit(token) or token.text in {"st", "nd", "rd", "th"}:
             return False
         before = self.tokens[self.at - 1] if self.at else token
         counted = before.kind == "number" or before.text in {"}", ")"}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
 
 from labeling.answers.grammar.expressions import CONSTANTS, FUNCTIONS, Expr, Parser, number
@@ -31,7 +32,7 @@ from labeling.answers.grammar.readings import (
     Value,
 )
 from labeling.answers.grammar.tokens import Token, Unread, cleaned, tokenize
-from labeling.answers.grammar.units import is_unit_word
+from labeling.answers.grammar.units import is_unit_word, unit_named
 from labeling.answers.grammar.values import NUMBER_WORDS, plain, read_value
 
 MAX_CHARACTERS = 2000
@@ -54,7 +55,7 @@ _LEAD = re.compile(
     r"^(?:approximately|approx\.?|about|around|roughly|exactly|only|simply|just|nearly|equal\s+to|equals|"
     r"given\s+by|(?:a|the)\s+(?:grand\s+)?total\s+of|a\s+(?:single\s+)?dose\s+of|the\s+(?:set|interval|value|number|"
     r"point|pair|ordered\s+pair|function|equation|matrix|vector|ratio|tuple|expression|list|numbers|values)(?:\s+of)?|"
-    r"약|大约|约|約|およそ|\\approx|[≈~=:])\s*(?=\S)",
+    r"약|大约|约|約|およそ|\\(?:approx|sim)\b|[≈~=:])\s*(?=\S)",
     re.IGNORECASE,
 )
 _BOUNDS = (
@@ -71,6 +72,12 @@ _CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?\s*([ap])\.?\s*m\.?", re.IGNORECAS
 _BARE_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)")
 _RANGE = re.compile(r"(?<=[\w\x03)}])\s*(?:-|~|\bto\b)\s*(?=[$\d.\\])", re.IGNORECASE)
 _JOINED = re.compile(r"(?<=[a-z\x03])\s*(?:,|\band\b|,\s*and\b)\s*(?=\d)", re.IGNORECASE)
+_SIMPLE = re.compile(
+    r"(?:(?P<name>[A-DF-Za-df-hj-z])\s?=\s?)?(?P<sign>[-+]?)"
+    r"(?P<number>(?:\d{1,3},0\d\d(?!,)|\d{1,300})(?:\.\d{1,300})?)(?:\s?(?P<unit>%|[a-zA-Zμ]{2,4}))?"
+    r"|\\frac\{(?P<top>\d{1,300})\}\{(?P<bottom>\d{1,300})\}"
+)
+"""What `_simple` reads. `1,200` is not among it: that may be a list."""
 _GROUPED = re.compile(r"\d{1,3}(?:,[1-9]\d{2})+")
 
 
@@ -83,10 +90,9 @@ def read(text: str) -> tuple[Answer, ...]:
     """
     if len(text) > MAX_CHARACTERS:
         raise Unread("too long")
-    if text.isdigit() and text.isascii():
-        return (
-            (Value(number(int(text)), end=len(text)),) if len(text) < 400 else _unread("too long")
-        )
+    simple = _SIMPLE.fullmatch(text)
+    if simple is not None and (value := _simple(simple)) is not None:
+        return (value,)
     clean = prepared(text)
     clock = _clock(clean)
     if clock is not None:
@@ -121,8 +127,27 @@ def prepared(text: str) -> str:
     return clean
 
 
-def _unread(why: str) -> tuple[Answer, ...]:
-    raise Unread(why)
+def _simple(found: re.Match[str]) -> Answer | None:
+    """The plainest and commonest answers without any grammar: `-1,200.5 mg`, `x = 3`, `1/2`."""
+    top, bottom = found["top"], found["bottom"]
+    if top is not None:
+        if not int(bottom):
+            return None
+        expr = Expr("div", (number(int(top)), number(int(bottom))))
+        return Value(expr, start=found.start("top") - 6, end=found.end("bottom") + 1)
+    digits = found["number"].replace(",", "")
+    value = number(Fraction(digits), decimal="." in digits)
+    sign = found["sign"] == "-"
+    if sign:
+        value = number(-value.value, decimal=value.decimal)
+    unit = None
+    if found["unit"]:
+        unit = unit_named(found["unit"])
+        if unit is None or (len(found["unit"]) == 1 and found["unit"] != "%"):
+            return None
+    start = found.start("number") - (len(found["sign"]) if sign else 0)
+    whole = Value(value, unit, start=start, end=found.end("unit") if unit else found.end("number"))
+    return Named(found["name"], whole) if found["name"] else whole
 
 
 # Ways to read a text -----------------------------------------------------------------------------
@@ -217,22 +242,23 @@ class _Reader:
             raise Unread("something is missing between separators")
         if depth > 12:
             raise Unread("nested too deeply")
-        parts, alternatives = _listed(tokens)
+        texts = {token.text.casefold() for token in tokens}
+        parts, alternatives = _listed(tokens) if texts & _SEPARATORS else ([tokens], False)
         if len(parts) > 1:
             items = tuple(self.answer(part, depth + 1) for part in parts)
             return Group("", "", _with_name(items), alternatives)
         tokens = parts[0]
-        for operator in ("cup", "cap", "setminus"):
+        for operator in texts & {"cup", "cap", "setminus"}:
             sets = _split(tokens, lambda token, operator=operator: _is(token, operator))  # type: ignore[misc]
             if len(sets) > 1:
                 return Union(operator, tuple(self.answer(part, depth + 1) for part in sets))
-        related = self._related(tokens, depth)
+        related = self._related(tokens, depth) if texts & _RELATIONS.keys() else None
         if related is not None:
             return related
         grouped = self._grouped(tokens, depth)
         if grouped is not None:
             return grouped
-        ratio = _split(tokens, lambda token: _is(token, ":"))
+        ratio = _split(tokens, lambda token: _is(token, ":")) if ":" in texts else []
         if len(ratio) > 1:
             return Ratio(tuple(self._expression(part) for part in ratio))
         return self._valued(tokens)
@@ -254,7 +280,8 @@ class _Reader:
         if name is not None and operators == ["in"]:
             return Named(name, self.answer(sides[1], depth + 1))
         if set(operators) <= {"=", "~"}:
-            return self._equation(sides, operators, depth)
+            turned = self._turned(sides, operators, depth)
+            return turned or self._equation(sides, operators, depth)
         if "in" in operators or "=" in operators or "~" in operators:
             raise Unread("a chain of different relations")
         if "equiv" in operators:
@@ -264,6 +291,17 @@ class _Reader:
         if values[-1].noun:
             raise Unread(f"'{values[-1].noun}' is left over")
         return Relation(tuple(value.expr for value in values), tuple(operators), values[-1].unit)
+
+    def _turned(
+        self, sides: list[tuple[Token, ...]], operators: list[str], depth: int
+    ) -> Answer | None:
+        """`5 = x` as `x = 5`; None where the left side is more than a number."""
+        name = _name(sides[-1])
+        if len(sides) != 2 or operators != ["="] or name is None or "(" in name:
+            return None
+        left = self.answer(sides[0], depth + 1)
+        constant = isinstance(left, Value) and not left.expr.symbols - CONSTANTS
+        return Named(name, left) if constant else None
 
     def _congruence(self, sides: list[tuple[Token, ...]]) -> Relation:
         r"""`x \equiv 3 \pmod{7}`."""
@@ -490,6 +528,7 @@ def _split(
 
 _AND = frozenset({"and", "or", "及", "和", "및", "과", "와", "또는", "或", "と", "または"})
 _OR = frozenset({"or", "또는", "或", "または"})
+_SEPARATORS = _AND | {",", ";", "lor", "vee", "land", "wedge"}
 
 
 def _listed(

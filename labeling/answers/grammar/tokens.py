@@ -104,6 +104,8 @@ def cleaned(text: str) -> str:
     box = _BOX.fullmatch(text.strip("$ ."))
     if box is not None:
         text = box[1]
+    if text.startswith("$") and text.endswith("$") and text.count("$") == 2:
+        text = text[1:-1]
     text = _LINES.sub("$, $", text)
     text = _RAISED.sub(_raised, text).translate(_SIGNS)
     text = _PRIMES.sub(lambda found: "'" * found[0].count("prime"), text).replace(r"\$", "\x04")
