@@ -90,6 +90,11 @@ def read(text: str) -> tuple[Answer, ...]:
     """
     if len(text) > MAX_CHARACTERS:
         raise Unread("too long")
+    if text[:1] == "$" == text[-1:] and text.count("$") == 2:
+        text = text[1:-1].strip()
+    if _GROUPED.fullmatch(text):
+        whole = Value(number(int(text.replace(",", ""))), end=len(text))
+        return (whole, *_grouped_list(text))
     simple = _SIMPLE.fullmatch(text)
     if simple is not None and (value := _simple(simple)) is not None:
         return (value,)
@@ -99,7 +104,7 @@ def read(text: str) -> tuple[Answer, ...]:
         return clock
     found: list[Answer] = []
     reasons: list[str] = []
-    for way in (_bounded, _whole, _ranged, _grouped_list, _compound):
+    for way in (_bounded, _whole, _ranged, _compound):
         try:
             one = way(clean)
         except (Unread, ZeroDivisionError, ValueError, RecursionError) as fault:
@@ -193,8 +198,6 @@ def _ranged(clean: str) -> list[Answer]:
 
 def _grouped_list(clean: str) -> list[Answer]:
     """`100,200,300` as three numbers."""
-    if not _GROUPED.fullmatch(clean):
-        raise Unread("no list")
     return [Group("", "", tuple(Value(number(int(part))) for part in clean.split(",")))]
 
 

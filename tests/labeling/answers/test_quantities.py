@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from labeling.answers import AnswerChecker
 from labeling.answers.grammar.evaluation import NotExact, exact
-from labeling.answers.grammar.reader import Group, Value, read
+from labeling.answers.grammar.reader import read
+from labeling.answers.grammar.readings import Group, Value
 from labeling.answers.grammar.tokens import Unread, cleaned
 from labeling.answers.grammar.units import known_units, raised, unit_named
 from labeling.answers.mentions import find_mentions, last_line
