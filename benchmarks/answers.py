@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from labeling.answers import AnswerChecker
-from traces.problem import Problem
+from labeling import AnswerChecker
+from traces import Problem
 
 WORK = (
     "We first compute the whole amount, which is 40 + 12 = 52.\n"

@@ -11,8 +11,9 @@ from commands.options import Dataset, Json, Replace
 from commands.rejections import rejection_lines, row_document
 from stepgold.console import progress
 from stepgold.golds import list_unusable_golds
-from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.outcome import Outcome, Tally
+from stepgold.results import INCOMPLETE, OK
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 from traces.labels import Labeler, LabelerKind, TraceLabel
 from traces.records import RejectedRow
@@ -60,7 +61,7 @@ def import_(
     json_output: Json = False,
 ) -> Outcome:
     """Import traces, or a third party's scores, with every unusable row listed."""
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     if format == "scores":
         if subset is not None or neutral != "keep":
             raise InputError(
@@ -73,7 +74,7 @@ def import_(
 
 
 def _kind(kind: str | None) -> LabelerKind | None:
-    from traces.labels import LabelerKind
+    from traces import LabelerKind
 
     if kind is None:
         return None
@@ -113,7 +114,7 @@ def _require_own_names(files: list[Path]) -> None:
 
 
 def _import_traces(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     format: str,
     files: list[Path],
     dataset: str,
@@ -149,7 +150,7 @@ def _import_traces(
                 removed += outcome.removed
                 rejected.extend(outcome.rejected)
         summary = store.import_summary(dataset)
-        golds = list_unusable_golds(store.problems(dataset))
+        tally.unusable_golds = list_unusable_golds(store.problems(dataset))
     tally.failed = sum(not row.imported for row in rejected)
     document = tally.document(
         traces=summary.traces,
@@ -157,7 +158,6 @@ def _import_traces(
         without_error=summary.without_error,
         unlabelled=summary.unlabelled,
         removed=removed,
-        unusable_golds=golds,
         rejected=[row_document(row) for row in rejected],
     )
     gone = f", {removed} removed (no longer in the file)" if removed else ""
@@ -174,7 +174,7 @@ def _import_traces(
 
 
 def import_scores(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     files: list[Path],
     dataset: str,
     name: str | None,

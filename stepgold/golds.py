@@ -19,7 +19,7 @@ def list_unusable_golds(problems: Iterable[Problem]) -> list[dict[str, str]]:
 
     The first of them are named on standard error. Their problems abstain (`no_answer`).
     """
-    from labeling.answers import check_golds
+    from labeling import check_golds
 
     found = check_golds(problems)
     if found:

@@ -6,15 +6,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stepgold.console import note, progress
 from stepgold.models import ModelTruth
 from stepgold.outcome import Tally
-from traces.errors import (
+from traces import (
     BudgetExhausted,
     InputError,
+    LabeledTrace,
     ModelChanged,
     ModelRefused,
     ModelUnavailable,
@@ -23,10 +24,9 @@ from traces.errors import (
 )
 
 if TYPE_CHECKING:
+    from stepgold.options import LabelingOptions
     from storage import Store
-    from traces.labels import Labeler, TraceLabel, Vote
-    from traces.problem import TraceInContext
-    from traces.records import Continuation
+    from traces import Labeler, TraceInContext, TraceLabel
 
 
 STOPS = (BudgetExhausted, QuotaExhausted, ModelRefused, ModelChanged, ModelUnavailable)
@@ -37,25 +37,7 @@ COMMIT_EVERY_S = 0.25
 """Labels that come within this time are one transaction: a commit costs more than a label."""
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """One trace as a labeler left it, ready to be stored."""
-
-    label: TraceLabel
-    """The labeler's word."""
-    continuations: tuple[Continuation, ...] = ()
-    """MC: the continuations behind it."""
-    resolved_model: str | None = None
-    """The model version that answered; None if none did."""
-    votes: tuple[Vote, ...] = ()
-    """Judge: the votes behind it."""
-    prompt: tuple[str, str] | None = None
-    """Judge: hash and text of the prompt that was asked with."""
-    last_of_batch: bool = False
-    """Whether long work follows before the next one: what waits is stored at once."""
-
-
-LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[Labelled]]
+LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[LabeledTrace]]
 """A stage: contexts in, labelled traces out, in any order."""
 
 
@@ -98,7 +80,7 @@ class LabelWriter:
         self._also = also
         self._store, self._tally, self._labeler = store, tally, labeler
         self._declared, self._replace = declared, replace
-        self._waiting: list[Labelled] = []
+        self._waiting: list[LabeledTrace] = []
         self._written_at = time.monotonic()
 
     def __enter__(self) -> LabelWriter:
@@ -107,7 +89,7 @@ class LabelWriter:
     def __exit__(self, *_: object) -> None:
         self.flush()
 
-    def write(self, labelled: Labelled) -> None:
+    def write(self, labelled: LabeledTrace) -> None:
         """Take a label, and store all that wait if the oldest has waited long enough."""
         self._waiting.append(labelled)
         if labelled.last_of_batch or time.monotonic() - self._written_at >= COMMIT_EVERY_S:
@@ -120,7 +102,7 @@ class LabelWriter:
             self._put(ready)
         self._written_at = time.monotonic()
 
-    def _put(self, ready: Sequence[Labelled]) -> None:
+    def _put(self, ready: Sequence[LabeledTrace]) -> None:
         dataset, labels = str(self._tally.dataset), [each.label for each in ready]
         versions = {each.resolved_model for each in ready if each.resolved_model}
         with self._store.transaction():
@@ -152,8 +134,7 @@ def label_missing(
     labeler: Labeler,
     stage: LabelStage,
     *,
-    limit: int | None,
-    replace: bool,
+    options: LabelingOptions,
     within: Collection[str] | None = None,
     truth: ModelTruth | None = None,
     reading: Reading | None = None,
@@ -169,9 +150,10 @@ def label_missing(
     """
     dataset = str(tally.dataset)
     asked = [
-        context.trace.id for context in store.contexts(dataset, with_evidence=False, limit=limit)
+        context.trace.id
+        for context in store.contexts(dataset, with_evidence=False, limit=options.limit)
     ]
-    declared = _is_declared(store, dataset, labeler, replace=replace)
+    declared = _is_declared(store, dataset, labeler, replace=options.replace)
     unlabelled = set(store.unlabeled_trace_ids(dataset, labeler.name)) if declared else set(asked)
     missing: Sequence[str] = [trace_id for trace_id in asked if trace_id in unlabelled]
     tally.unchanged = len(asked) - len(missing)
@@ -184,8 +166,10 @@ def label_missing(
         return tally
     if truth is not None and declared:
         truth.expect(store, dataset, labeler.name)
-    writer = LabelWriter(store, tally, labeler, declared=declared, replace=replace)
-    label_traces(store, tally, labeler, stage, missing, writer, truth, reading)
+    writer = LabelWriter(store, tally, labeler, declared=declared, replace=options.replace)
+    label_traces(
+        store, tally, labeler, stage, trace_ids=missing, writer=writer, truth=truth, reading=reading
+    )
     return tally
 
 
@@ -206,6 +190,7 @@ def label_traces(
     tally: Tally,
     labeler: Labeler,
     stage: LabelStage,
+    *,
     trace_ids: Sequence[str],
     writer: LabelWriter,
     truth: ModelTruth | None = None,

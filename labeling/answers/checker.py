@@ -32,8 +32,7 @@ from labeling.answers.words import (
     read_word,
     same_text,
 )
-from traces.errors import InputError
-from traces.problem import Problem
+from traces import InputError, Problem
 
 MAX_ANSWER_CHARACTERS = 500
 """A longer "answer" is prose."""

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from labeling.answers.grammar.evaluation import points
 from labeling.answers.grammar.expressions import CONSTANTS, Expr
-from traces.errors import ToolkitError
+from traces import ToolkitError
 
 Ruling = Literal["equal", "different", "gold_unreadable", "answer_unreadable"]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 
 from labeling.answers.grammar.expressions import CONSTANTS, FUNCTIONS, Expr, Parser, number
@@ -32,8 +31,8 @@ from labeling.answers.grammar.readings import (
     Value,
 )
 from labeling.answers.grammar.tokens import Token, Unread, cleaned, tokenize
-from labeling.answers.grammar.units import is_unit_word, unit_named
-from labeling.answers.grammar.values import NUMBER_WORDS, plain, read_value
+from labeling.answers.grammar.units import is_unit_word
+from labeling.answers.grammar.values import NUMBER_WORDS, plain, read_simple, read_value
 
 MAX_CHARACTERS = 2000
 """A longer text is prose and unread."""
@@ -72,12 +71,6 @@ _CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?\s*([ap])\.?\s*m\.?", re.IGNORECAS
 _BARE_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)")
 _RANGE = re.compile(r"(?<=[\w\x03)}])\s*(?:-|~|\bto\b)\s*(?=[$\d.\\])", re.IGNORECASE)
 _JOINED = re.compile(r"(?<=[a-z\x03])\s*(?:,|\band\b|,\s*and\b)\s*(?=\d)", re.IGNORECASE)
-_SIMPLE = re.compile(
-    r"(?:(?P<name>[A-DF-Za-df-hj-z])\s?=\s?)?(?P<sign>[-+]?)"
-    r"(?P<number>(?:\d{1,3},0\d\d(?!,)|\d{1,300})(?:\.\d{1,300})?)(?:\s?(?P<unit>%|[a-zA-Zμ]{2,4}))?"
-    r"|\\frac\{(?P<top>\d{1,300})\}\{(?P<bottom>\d{1,300})\}"
-)
-"""What `_simple` reads. `1,200` is not among it: that may be a list."""
 _GROUPED = re.compile(r"\d{1,3}(?:,[1-9]\d{2})+")
 
 
@@ -95,9 +88,9 @@ def read(text: str) -> tuple[Answer, ...]:
     if _GROUPED.fullmatch(text):
         whole = Value(number(int(text.replace(",", ""))), end=len(text))
         return (whole, *_grouped_list(text))
-    simple = _SIMPLE.fullmatch(text)
-    if simple is not None and (value := _simple(simple)) is not None:
-        return (value,)
+    simple = read_simple(text)
+    if simple is not None:
+        return (simple,)
     clean = prepared(text)
     clock = _clock(clean)
     if clock is not None:
@@ -130,29 +123,6 @@ def prepared(text: str) -> str:
     if word is not None:
         clean = f"{sign}{NUMBER_WORDS.index(word[1].lower())}{bare[word.end() :]}"
     return clean
-
-
-def _simple(found: re.Match[str]) -> Answer | None:
-    """The plainest and commonest answers without any grammar: `-1,200.5 mg`, `x = 3`, `1/2`."""
-    top, bottom = found["top"], found["bottom"]
-    if top is not None:
-        if not int(bottom):
-            return None
-        expr = Expr("div", (number(int(top)), number(int(bottom))))
-        return Value(expr, start=found.start("top") - 6, end=found.end("bottom") + 1)
-    digits = found["number"].replace(",", "")
-    value = number(Fraction(digits), decimal="." in digits)
-    sign = found["sign"] == "-"
-    if sign:
-        value = number(-value.value, decimal=value.decimal)
-    unit = None
-    if found["unit"]:
-        unit = unit_named(found["unit"])
-        if unit is None or (len(found["unit"]) == 1 and found["unit"] != "%"):
-            return None
-    start = found.start("number") - (len(found["sign"]) if sign else 0)
-    whole = Value(value, unit, start=start, end=found.end("unit") if unit else found.end("number"))
-    return Named(found["name"], whole) if found["name"] else whole
 
 
 # Ways to read a text -----------------------------------------------------------------------------

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from labeling.answers.grammar.expressions import FUNCTIONS, Expr, Parser, number
-from labeling.answers.grammar.readings import Value
+from labeling.answers.grammar.readings import Named, Value
 from labeling.answers.grammar.tokens import Token, Unread
-from labeling.answers.grammar.units import leading_currency, rate, read_unit
+from labeling.answers.grammar.units import leading_currency, rate, read_unit, unit_named
 
 _DIGIT_WORDS = "zero one two three four five six seven eight nine ten eleven twelve"
 NUMBER_WORDS = tuple(_DIGIT_WORDS.split())
 _MULTIPLIERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
                 "hundred": 100, "score": 20}  # fmt: skip
+_SIMPLE = re.compile(
+    r"(?:(?P<name>[A-DF-Za-df-hj-z])\s?=\s?)?(?P<sign>[-+]?)"
+    r"(?P<number>(?:\d{1,3},0\d\d(?!,)|\d{1,300})(?:\.\d{1,300})?)(?:\s?(?P<unit>%|[a-zA-Zμ]{2,4}))?"
+    r"|\\frac\{(?P<top>\d{1,300})\}\{(?P<bottom>\d{1,300})\}"
+)
+"""What `read_simple` reads. `1,200` is not among it: that may be a list."""
 _LETTER_UNITS = "msghdLNJVWKATCl"
 """Units of one letter that are read after a number and a space."""
 _FRACTIONS = frozenset({"third", "thirds", "half", "halves", "quarters"})
@@ -72,6 +79,32 @@ def _smaller(larger: Value, rest: Sequence[Token]) -> Value | None:
         raise Unread("two numbers side by side")
     total = number(one + other * unit.factor / larger.unit.factor)
     return replace(larger, expr=total, noun=smaller.noun, end=smaller.end)
+
+
+def read_simple(text: str) -> Value | Named | None:
+    """The plainest and commonest answers without any grammar: `-1,200.5 mg`, `x = 3`, `1/2`."""
+    found = _SIMPLE.fullmatch(text)
+    if found is None:
+        return None
+    top, bottom = found["top"], found["bottom"]
+    if top is not None:
+        if not int(bottom):
+            return None
+        expr = Expr("div", (number(int(top)), number(int(bottom))))
+        return Value(expr, start=found.start("top") - 6, end=found.end("bottom") + 1)
+    digits = found["number"].replace(",", "")
+    value = number(Fraction(digits), decimal="." in digits)
+    sign = found["sign"] == "-"
+    if sign:
+        value = number(-value.value, decimal=value.decimal)
+    unit = None
+    if found["unit"]:
+        unit = unit_named(found["unit"])
+        if unit is None or (len(found["unit"]) == 1 and found["unit"] != "%"):
+            return None
+    start = found.start("number") - (len(found["sign"]) if sign else 0)
+    whole = Value(value, unit, start=start, end=found.end("unit") if unit else found.end("number"))
+    return Named(found["name"], whole) if found["name"] else whole
 
 
 def plain(expr: Expr) -> Fraction | None:
