@@ -1,7 +1,7 @@
 """Answer checking: what a solution ends with, and whether that is the gold answer.
 
-`AnswerChecker.for_problem` chooses the rules by the gold answer; `check_golds` says beforehand which
-gold answers cannot be compared at all.
+`AnswerChecker.for_problem` chooses the rules by the gold answer; `check_golds` says beforehand
+which gold answers cannot be compared at all.
 """
 
 from labeling.answers.checker import (

@@ -13,7 +13,7 @@ from labeling.answers.grammar.evaluation import NotExact, exact
 from labeling.answers.grammar.expressions import Expr
 from labeling.answers.grammar.reader import prepared, read
 from labeling.answers.grammar.readings import Answer, Named, Value
-from labeling.answers.grammar.tokens import Unread
+from labeling.answers.grammar.tokens import UnreadAnswer
 from labeling.answers.grammar.units import Unit
 from labeling.answers.mathematics import MathProcess, shared_math_process
 from labeling.answers.mentions import (
@@ -43,8 +43,10 @@ MAX_FACTORIAL = 20
 _LONG_WORD = re.compile(r"(?<!\\)[^\W\d_]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 _TEXT_COMMANDS = re.compile(r"\\(?:text|textbf|mathrm|mbox|textit|rm|mathbf)\s*\{([^{}]*)\}")
 _CLAUSE = re.compile(
-    r"(?:\s*[,;:.!]\s*|\s+[-–—]+\s+|\s+|\s*\((?=because|since|as\b))(?:because|since|as|so|which|where|hence|thus|therefore|who|that|"
-    r"is|are|was|were|making|giving|meaning|i\.e|not|rather\s+than|instead\s+of|and\s+not)\b.*$|\s*!\s*$",
+    r"(?:\s*[,;:.!]\s*|\s+[-–—]+\s+|\s+|\s*\((?=because|since|as\b))(?:because|since|as|so"
+    r"|which|where|hence|thus|therefore|who|that|"
+    r"is|are|was|were|making|giving|meaning|i\.e|not|rather\s+than|instead\s+of"
+    r"|and\s+not)\b.*$|\s*!\s*$",
     re.IGNORECASE | re.DOTALL,
 )
 """A clause that explains an answer and is no part of it."""
@@ -53,6 +55,10 @@ _LETTER_GOLD = re.compile(r"\(?([A-Z])\)?[.)]?")
 _MATH_SEGMENT = re.compile(r"(?<!\\)\$([^$]+)\$")
 _JOYFUL = re.compile(r"(?:[^\d]*\s)?(\d{1,9})!")
 _CIRCLES = re.compile(r"[①-⑩]")
+_MATH_WORDS = re.compile(
+    r"\b(?:pi|sqrt|ln|sin|cos|tan|log|infinity|negative|minus|zero|one|two|three|four|five|six|seven"
+    r"|eight|nine|ten|eleven|twelve)\b"
+)
 _QUOTED = " \t*_\"'`“”"
 
 
@@ -150,7 +156,7 @@ class AnswerChecker:
                 return _same_number(exact_gold, answer, tolerance)
             try:
                 return equality.same(readings, read(with_digits(answer)))
-            except Unread:
+            except UnreadAnswer:
                 return True if "".join(answer.split()) == squeezed else None
 
         return cls("number" if _is_number(readings[0]) else "math", gold, reader.read, equal)
@@ -198,7 +204,7 @@ class AnswerChecker:
         if self.kind in {"number", "math"} and "=" not in line and len(line) < 80:
             try:
                 readings = read(line.strip(_QUOTED))
-            except Unread:
+            except UnreadAnswer:
                 return None
             number = next((one for one in readings if _is_number(one)), None)
             alone = (
@@ -295,7 +301,7 @@ def _gold_readings(gold: str, problem_id: str) -> tuple[Answer, ...] | None:
         return None
     try:
         readings = read(with_digits(gold))
-    except Unread as fault:
+    except UnreadAnswer as fault:
         if _is_free_text(gold):
             return None
         raise InputError(
@@ -387,7 +393,7 @@ class _MathReader:
         for candidate in self._candidates(text, boxed=mention.boxed):
             try:
                 readings = read(candidate)
-            except Unread:
+            except UnreadAnswer:
                 continue
             if not mention.boxed and not _says_something(candidate):
                 continue
@@ -452,10 +458,10 @@ def _presentable(text: str) -> str:
 
 
 def _says_something(text: str) -> bool:
-    """Whether a sentence's end is an answer and no single word that happens to be a product."""
-    return re.search(r"[\d\\=+^*/<>|$]| - ", text) is not None or len(text.strip("$. ")) == 1 or not re.search(
-        r"[^\W\d_]{2}", re.sub(r"\b(?:pi|sqrt|ln|sin|cos|tan|log|infinity|negative|minus|zero|one|two|three|four|five|six|seven|"
-                               r"eight|nine|ten|eleven|twelve)\b", "", text)) or "=" in text  # fmt: skip
+    """Whether a sentence's end is an answer and no word that happens to be a product."""
+    if re.search(r"[\d\\=+^*/<>|$]| - ", text) is not None or len(text.strip("$. ")) == 1:
+        return True
+    return re.search(r"[^\W\d_]{2}", _MATH_WORDS.sub("", text)) is None
 
 
 def _is_answer_like(text: str) -> bool:
@@ -516,8 +522,8 @@ def normal_answer(answer: str) -> str:
     r"""An answer in the form in which equal answers are equal strings.
 
     Numbers are compared exactly and as numbers, with a unit in the base unit of its dimension; all
-    else by its letters: one case, single spaces, no edge punctuation, brackets or LaTeX text. Unlike
-    `AnswerChecker` it needs no gold answer, and knows no algebra.
+    else by its letters: one case, single spaces, no edge punctuation, brackets or LaTeX text.
+    Unlike `AnswerChecker` it needs no gold answer, and knows no algebra.
 
     >>> normal_answer("5.00") == normal_answer("\\$5") == normal_answer("5")
     True
@@ -526,7 +532,7 @@ def normal_answer(answer: str) -> str:
     """
     try:
         first = read(answer)[0]
-    except Unread:
+    except UnreadAnswer:
         return plain(answer.strip().strip("()[]"))
     value = first.value if isinstance(first, Named) else first
     if not isinstance(value, Value) or value.noun:

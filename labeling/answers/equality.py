@@ -1,8 +1,8 @@
 """Whether two readings of answers say the same: one rule for each kind, never a guess.
 
-Tuples are ordered, lists are compared with multiplicity, sets without; intervals and inequalities as
-sets of numbers; units are converted within a dimension. What the rules cannot decide is None, neither
-right nor wrong.
+Tuples are ordered, lists are compared with multiplicity, sets without; intervals and inequalities
+as sets of numbers; units are converted within a dimension. What the rules cannot decide is None,
+neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from labeling.answers.grammar.evaluation import approximate, points
 from labeling.answers.grammar.expressions import CONSTANTS, Expr, number
 from labeling.answers.grammar.readings import (
     Answer,
-    Clock,
+    Collection,
     Equation,
-    Group,
     Matrix,
     Named,
     Range,
     Ratio,
     Relation,
+    TimeOfDay,
     Union,
     Value,
 )
@@ -63,7 +63,7 @@ class Equality:
             return self._values(gold, answer)
         if isinstance(gold, Equation) and isinstance(answer, Equation):
             return self.scalars.equations(gold, answer)
-        if isinstance(gold, Group) and isinstance(answer, Group):
+        if isinstance(gold, Collection) and isinstance(answer, Collection):
             return self._groups(gold, answer)
         return self._others(gold, answer)
 
@@ -139,12 +139,12 @@ class Equality:
     # Groups --------------------------------------------------------------------------------------
 
     def _conditions(self, gold: Answer, answer: Answer) -> bool | None:
-        r"""Whether two answers agree of which one alone says where it holds (`, k \in \mathbb{Z}`)."""
+        r"""Two answers of which one alone says where it holds (`, k \in \mathbb{Z}`)."""
         bare = _unconditional(gold), _unconditional(answer)
         decided = self.equal(*bare)
         return None if decided else decided
 
-    def _groups(self, gold: Group, answer: Group) -> bool | None:
+    def _groups(self, gold: Collection, answer: Collection) -> bool | None:
         if gold.opening == "" and answer.opening == "":
             return self._unordered(gold.items, answer.items)
         brackets = {gold.opening + gold.closing, answer.opening + answer.closing}
@@ -166,11 +166,11 @@ class Equality:
             return False if ordered is not None else None
         return self._ordered(gold.items, answer.items)
 
-    def _ordered_unlike(self, gold: Group, answer: Group) -> bool | None:
+    def _ordered_unlike(self, gold: Collection, answer: Collection) -> bool | None:
         """A set compared with a tuple: never equal, and undecided where the elements are."""
         return None if self._ordered(gold.items, answer.items) is not False else False
 
-    def _distinct(self, group: Group) -> tuple[Answer, ...]:
+    def _distinct(self, group: Collection) -> tuple[Answer, ...]:
         kept: list[Answer] = []
         for item in group.items:
             if not any(self.equal(item, one) is True for one in kept):
@@ -213,13 +213,13 @@ class Equality:
         if isinstance(answer, Equation) and isinstance(gold, Value):
             return None  # an equation that is not solved
         single = [
-            side for side in (gold, answer) if isinstance(side, Group) and len(side.items) == 1
+            side for side in (gold, answer) if isinstance(side, Collection) and len(side.items) == 1
         ]
         if len(single) == 1 and isinstance(gold if single[0] is answer else answer, Value):
             other = answer if single[0] is gold else gold
             return self.equal(single[0].items[0], other)
-        either = answer if isinstance(answer, Group) else gold
-        if isinstance(either, Group) and either.alternatives:
+        either = answer if isinstance(answer, Collection) else gold
+        if isinstance(either, Collection) and either.alternatives:
             return None
         return False
 
@@ -232,7 +232,7 @@ class Equality:
             return _all(self._ordered(a, b) for a, b in zip(gold.rows, answer.rows, strict=True))
         if isinstance(gold, Ratio) and isinstance(answer, Ratio):
             return self._ratios(gold, answer)
-        if isinstance(gold, Clock) and isinstance(answer, Clock):
+        if isinstance(gold, TimeOfDay) and isinstance(answer, TimeOfDay):
             same = (gold.hour, gold.minute) == (answer.hour, answer.minute)
             halves = {gold.half, answer.half}
             if "" in halves and not same:
@@ -285,7 +285,7 @@ class Equality:
         """A matrix of one row or column and a tuple."""
         entries = []
         for side in (gold, answer):
-            if isinstance(side, Group) and side.opening in {"(", "<", "["}:
+            if isinstance(side, Collection) and side.opening in {"(", "<", "["}:
                 entries.append(side.items)
             elif isinstance(side, Matrix) and all(len(row) == 1 for row in side.rows):
                 entries.append(tuple(row[0] for row in side.rows))
@@ -294,7 +294,7 @@ class Equality:
         return self._ordered(entries[0], entries[1]) if len(entries) == 2 else False
 
     def _relations(self, gold: Relation, answer: Relation) -> bool | None:
-        """Inequalities: in the same direction between the same sides, or the same up to a factor."""
+        """Inequalities between the same sides, or the same up to a factor."""
         gold, answer = _rising(gold), _rising(answer)
         if "equiv" in gold.operators or "equiv" in answer.operators:
             return _all(
@@ -362,12 +362,12 @@ class Equality:
 
 def _unconditional(answer: Answer) -> Answer:
     """A list without the elements that only say where the others hold; else the answer itself."""
-    if not isinstance(answer, Group) or answer.opening:
+    if not isinstance(answer, Collection) or answer.opening:
         return answer
     kept = tuple(item for item in answer.items if not _is_condition(item))
     if not kept or len(kept) == len(answer.items):
         return answer
-    return kept[0] if len(kept) == 1 else Group("", "", kept, answer.alternatives)
+    return kept[0] if len(kept) == 1 else Collection("", "", kept, answer.alternatives)
 
 
 def _is_condition(item: Answer) -> bool:
@@ -400,14 +400,14 @@ def _as_set(answer: Answer) -> list[_Piece] | None:
         return _relation_set(_rising(answer))
     if isinstance(answer, Union):
         return _union_set(answer)
-    if isinstance(answer, Group) and answer.opening in {"", "{"} and answer.items:
+    if isinstance(answer, Collection) and answer.opening in {"", "{"} and answer.items:
         if all(isinstance(item, Relation) for item in answer.items) and (
             answer.alternatives or not answer.opening
         ):
             pieces = [_as_set(item) for item in answer.items]
             return None if None in pieces else [each for some in pieces for each in some or []]
         return None
-    if isinstance(answer, Group) and len(answer.items) == 2 and answer.opening in {"(", "["}:
+    if isinstance(answer, Collection) and len(answer.items) == 2 and answer.opening in {"(", "["}:
         low, high = answer.items
         if isinstance(low, Value) and isinstance(high, Value) and answer.closing in {")", "]"}:
             return [(low.expr, high.expr, answer.opening == "[", answer.closing == "]")]
@@ -438,7 +438,7 @@ def _union_set(union: Union) -> list[_Piece] | None:
     if union.operator == "setminus" and len(union.items) == 2:
         whole, taken = union.items
         pieces = _as_set(whole) or []
-        holes = taken.items if isinstance(taken, Group) and taken.opening == "{" else ()
+        holes = taken.items if isinstance(taken, Collection) and taken.opening == "{" else ()
         if len(pieces) != 1 or len(holes) != 1 or not isinstance(holes[0], Value):
             return None
         return _with_hole(pieces[0], holes[0].expr)
@@ -521,17 +521,19 @@ def _spread(answer: Answer) -> Answer:
     if isinstance(answer, Value) and answer.expr.op == "pm":
         base, part = answer.expr.args
         both = (Expr("add", (base, part)), Expr("add", (base, Expr("neg", (part,)))))
-        return Group("", "", tuple(Value(expr, answer.unit, answer.noun) for expr in both))
+        return Collection("", "", tuple(Value(expr, answer.unit, answer.noun) for expr in both))
     if (
-        isinstance(answer, Group)
+        isinstance(answer, Collection)
         and not answer.opening
         and any(isinstance(item, Value) and item.expr.op == "pm" for item in answer.items)
     ):
         items: list[Answer] = []
         for item in answer.items:
             spread = _spread(item)
-            items += spread.items if isinstance(spread, Group) and not spread.opening else [spread]
-        return Group("", "", tuple(items), answer.alternatives)
+            items += (
+                spread.items if isinstance(spread, Collection) and not spread.opening else [spread]
+            )
+        return Collection("", "", tuple(items), answer.alternatives)
     return answer
 
 
@@ -595,6 +597,6 @@ def _shared_units(items: Sequence[Answer]) -> Sequence[Answer]:
     return [Value(value.expr, last.unit, last.noun) for value in values]
 
 
-def _values_of(group: Group) -> tuple[Answer, ...]:
+def _values_of(group: Collection) -> tuple[Answer, ...]:
     """The elements, without the names they are given."""
     return tuple(item.value if isinstance(item, Named) else item for item in group.items)

@@ -57,7 +57,7 @@ class MathProcess:
         self._worker: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
 
     def rule(self, gold: str, answer: str) -> Ruling | None:
-        """How `answer` stands to `gold`, both LaTeX or plain; None if that cannot be decided.
+        """How `answer` compares with `gold`, both LaTeX or plain; None if that cannot be decided.
 
         Undecided is what takes longer than `timeout_s`, more memory than `MEMORY_BYTES`, or more
         characters than `MAX_CHARACTERS`. Safe to call from several threads, one at a time is
@@ -144,7 +144,7 @@ class MathProcess:
 
 @cache
 def shared_math_process() -> MathProcess:
-    """The process-wide worker that answer checkers use unless told otherwise."""
+    """The process-wide worker that answer checkers use by default."""
     process = MathProcess()
     atexit.register(process.close)
     return process

@@ -1,4 +1,4 @@
-"""Where a solution names its answer: `\\boxed{..}`, "the answer is ..", `#### ..`, "정답은 ..", in order.
+"""Where a solution names its answer: `\\boxed{..}`, "the answer is ..", `#### ..`, "정답은 ..".
 
 English, Korean, Chinese and Japanese are read; so are the marks of options (`②`, `2번`) and the
 numbers (`3만 5천`) of the latter three. What an answer looks like otherwise is not decided here.
@@ -16,7 +16,8 @@ from typing import NamedTuple
 _PHRASE = re.compile(
     r"(?:\banswer(?:\s+(?:choice|option|key))?|\bdiagnosis)[\s*_]*"
     r"(?:(?:is|are|=|:|[-–—](?=\s)|(?:would|should|must|will|has\s+to)\s+be)(?![\w'’])[\s*_]*)+"
-    r"(?:(?:therefore|thus|hence|then|clearly|indeed|simply|likely|most\s+likely|probably|:|,)\s*)*",
+    r"(?:(?:therefore|thus|hence|then|clearly|indeed|simply|likely|most\s+likely|probably|:"
+    r"|,)\s*)*",
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*", re.MULTILINE)
@@ -29,11 +30,13 @@ _CONDITION = re.compile(
     r"\b(?:if|whether|suppos(?:e|ing)|assum(?:e|ing)|unless|were)\b[^.!?\n]{0,30}$", re.IGNORECASE
 )
 _END = re.compile(
-    r"(?<!\bapprox)(?<!\bca)(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bSt)(?<!\bNo)(?<!\bsq)\.(?=\s|$)(?<!\b[A-Z]\.(?=\s[a-z]))"
+    r"(?<!\bapprox)(?<!\bca)(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bSt)(?<!\bNo)(?<!\bsq)\.(?=\s"
+    r"|$)(?<!\b[A-Z]\.(?=\s[a-z]))"
     r"|\?(?=\s|$)|!(?=\s+[A-Z\"“*]|\s*$|\s*\n)|;(?=\s+[A-Za-z]{2}|\s*$)|\n"
 )
 _NOT = re.compile(
-    r"(?:(?:definitely|clearly|certainly|probably|obviously)\s+)?(?:not|never)\b(?!\s+(?:more|less)\s+than)",
+    r"(?:(?:definitely|clearly|certainly|probably|obviously)\s+)?(?:not|never)\b(?!\s+(?:more"
+    r"|less)\s+than)",
     re.I,
 )
 _BUT = re.compile(r"\b(?:but(?:\s+rather)?|rather)\s+(?:it\s+is\s+|is\s+)?(?!than\b)", re.I)
@@ -132,7 +135,7 @@ def _foreign(text: str) -> Iterator[Mention]:
         yield Mention(one.text, one.start, boxed=False, closed=one.end < len(text), foreign=True)
 
 
-# Korean, Chinese and Japanese ----------------------------------------------------------------------
+# Korean, Chinese and Japanese -----------------------------------------------------------------
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3131-\u318e\u3400-\u9fff\uac00-\ud7a3]")
 
@@ -174,11 +177,14 @@ _BEFORE = re.compile(
     re.MULTILINE,
 )
 _AFTER = re.compile(
-    r"(?P<named>[^\s,，、。.!?]{1,40}?)\s*(?:이|가|은|는)\s*(?:올바른\s*|옳은\s*|맞는\s*|최종\s*)?(?:정답|답)(?:입니다|이다|이에요|임|이\s*된다)"
+    r"(?P<named>[^\s,，、。.!?]{1,40}?)\s*(?:이|가|은|는)\s*(?:올바른\s*|옳은\s*|맞는\s*|최종\s*)?(?:정답"
+    r"|답)(?:입니다|이다|이에요|임|이\s*된다)"
     r"|(?P<named2>[^\s,，、。.!?]{1,40}?)\s*(?:이|가)\s*(?:옳다|옳습니다|맞다|맞습니다|정확하다)"
     r"|(?P<named5>[A-Ja-j①-⑩]|\d{1,2}\s*번)\s*(?:을|를)\s*(?:선택|고르|고른|골라)"
-    r"|(?P<named3>(?:选项|選項)?\s*[(（]?[A-Ja-j①-⑩][)）]?)\s*(?:项|項|选项|選項)?\s*(?:是|为|為)?\s*(?:正确|正確|对的)(?:答案|选项|選項|的)*(?![^。\n]{0,6}吗)"
-    r"|(?P<named4>[^\s,，、。.!?]{1,40}?)\s*(?:が|は)\s*(?:正解|正答|正しい答え|答え|正しい)(?:です|である|だ|となる|になる|となります)?(?=[。.\s]|$)"
+    r"|(?P<named3>(?:选项|選項)?\s*[(（]?[A-Ja-j①-⑩][)）]?)\s*(?:项|項|选项|選項)?\s*(?:是|为|為)?\s*(?:正确|正確"
+    r"|对的)(?:答案|选项|選項|的)*(?![^。\n]{0,6}吗)"
+    r"|(?P<named4>[^\s,，、。.!?]{1,40}?)\s*(?:が|は)\s*(?:正解|正答|正しい答え|答え|正しい)(?:です|である|だ|となる|になる"
+    r"|となります)?(?=[。.\s]|$)"
 )
 _CJK_END = re.compile(r"[。！？!?\n]|\.(?=\s|$)|[；;](?=\s*\S*[\u3040-\u9fff\uac00-\ud7a3])")
 _CJK_CONDITION = re.compile(
@@ -188,7 +194,8 @@ _CONDITIONAL_CJK_END = re.compile(
     r"(?:라면|이라면|라고\s*가정|일\s*때|인지|なら|ならば|だとすると|とすれば|の場合|的话|的話|吗|か)[\s,，、。?？]*$"
 )
 _CJK_BUT = re.compile(
-    r"^.{1,60}?(?:이\s*아니라|가\s*아니라|아니라|아니고|ではなく|じゃなく|でなく)[,，、\s]*|^.{0,60}?(?:不是|并非|並非|而非)?.{0,40}?而是\s*"
+    r"^.{1,60}?(?:이\s*아니라|가\s*아니라|아니라|아니고|ではなく|じゃなく|でなく)[,，、\s]*|^.{0,60}?(?:不是|并非|並非"
+    r"|而非)?.{0,40}?而是\s*"
 )
 _NEGATED = re.compile(
     r"(?:아니다|아닙니다|아니에요|아님|않다|않습니다|없다|없습니다|모른다|모르겠|ではない|ではありません|じゃない|"
@@ -337,7 +344,7 @@ def yes_no_maybe(named: str) -> str | None:
     return None
 
 
-# Numbers -------------------------------------------------------------------------------------------
+# Numbers ---------------------------------------------------------------------------------------
 
 _DIGITS = {sign: value for value, sign in enumerate("〇一二三四五六七八九")} | {
     "零": 0,
@@ -357,7 +364,8 @@ _LARGE = {
     "조": 10**12,
 }
 _WITH_DIGITS = re.compile(
-    r"\d[\d,]*(?:\.\d+)?\s*[万萬만亿億억兆조千百천백](?:\s*(?:\d[\d,]*(?:\.\d+)?\s*[万萬만亿億억兆조千百천백십]?|[万萬만亿億억兆조]))*"
+    r"\d[\d,]*(?:\.\d+)?\s*[万萬만亿億억兆조千百천백](?:\s*(?:\d[\d,]*(?:\.\d+)?\s*[万萬만亿億억兆조千百천백십]?"
+    r"|[万萬만亿億억兆조]))*"
 )
 _SPELLED = re.compile(
     r"[零〇一二三四五六七八九十百千万萬亿億兆两兩]+(?=$|[\s.。,，個个人元円年月日天歳岁分秒米克公种種次本只枚張张])"

@@ -1,8 +1,8 @@
 """Whether two scalars, or two equations between scalars, are the same.
 
 Numbers are compared exactly; only where one is a decimal, a relative tolerance allows for its
-rounding. Expressions are evaluated at points: where they differ there, they differ; where they agree
-and the arithmetic was not exact, the symbolic back end has to confirm it.
+rounding. Expressions are evaluated at points: where they differ there, they differ; where they
+agree and the arithmetic was not exact, the symbolic back end has to confirm it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOLERANCE = 1e-6
 CLOSE = 1e-9
 """Relative difference up to which two values of double precision may be one."""
 Confirm = Callable[[Expr, Expr], bool | None]
-"""Whether two expressions that agree at many points are equal; None if nobody can say."""
+"""Whether two expressions that agree at many points are equal; None if that is undecided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Scalars:
         return self._same_roots(one, other, names)
 
     def _same_roots(self, one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
-        """Whether two functions vanish together; only ever True for equations in one unknown solved alike."""
+        """Whether two functions vanish together, found by solving for each variable."""
         for name in names:
             for at in points(names, count=4):
                 for a, b in ((one, other), (other, one)):
@@ -160,7 +160,7 @@ def valued(expr: Expr) -> bool:
 def _agreement(
     gold: Expr, answer: Expr, at: Sequence[dict[str, complex]], limit: float
 ) -> bool | None:
-    """Whether the values agree at all points where both have one; None if there is no such point."""
+    """Whether the values agree at all points; None where no point gives both a value."""
     seen = False
     for point in at:
         one, other = approximate(gold, point), approximate(answer, point)

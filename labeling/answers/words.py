@@ -2,8 +2,8 @@
 
 Of free text nothing is guessed: synonyms are a judge's business. What is undone here is spelling
 alone: case, accents, possessives, hyphens, `ae`/`oe`, Roman numerals of a type or stage, an article
-in front, the order of "pneumonia, left-sided". Brackets hold a code, a synonym or a remark: a code or
-synonym may be left out, two remarks have to agree, and a side, severity, course, type or stage that
+in front, the order of "pneumonia, left-sided". Brackets hold a code, a synonym or a remark: a code
+or synonym may be left out, two remarks have to agree, and a side, severity, course, type or stage that
 only the answer has leaves it undecided.
 """
 
@@ -21,7 +21,8 @@ from labeling.answers import mentions
 WORDS = ("yes", "no", "maybe")
 """Answers that are words (PubMedQA)."""
 _LETTER = re.compile(
-    r"(?P<said>(?:the\s+)?(?:(?:correct|best|right)\s+)?(?:option|choice|letter|answer)\s+(?:is\s+)?|선택지\s*|选项\s*|選項\s*|選択肢\s*|보기\s*)?"
+    r"(?P<said>(?:the\s+)?(?:(?:correct|best|right)\s+)?(?:option|choice|letter"
+    r"|answer)\s+(?:is\s+)?|선택지\s*|选项\s*|選項\s*|選択肢\s*|보기\s*)?"
     r"(?P<open>[(\[{]\s*)?(?P<letter>[A-Za-z])(?P<close>\s*[)\]}])?(?![A-Za-z0-9_'’])(?P<rest>.*)",
     re.DOTALL | re.IGNORECASE,
 )
@@ -62,7 +63,7 @@ def _plain_options(options: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def option_letter(gold: str, options: Sequence[str]) -> str | None:
-    """The letter of a gold answer: a letter (`B`, `(B)`), a mark (`②`, `2번`) or an option's text."""
+    """The letter of a gold answer: a letter, a mark (`②`, `2번`) or an option's text."""
     letters = ascii_uppercase[: len(options)]
     bare = plain(gold).strip("()[]. ").upper()
     same = [
@@ -242,10 +243,14 @@ _CIRCLES = re.compile(r"[①-⑩、,，和与與及\s]+")
 """Statements by their numbers (`①③`)."""
 _SPELLING = (("ae", "e"), ("oe", "e"))
 _QUALIFIER = re.compile(
-    r"\b(?:left|right|bilateral|unilateral|sided|mild|moderate|severe|severity|critical|acute|subacute|chronic|"
-    r"recurrent|primary|secondary|anterior|posterior|inferior|superior|lateral|medial|proximal|distal|upper|lower|"
-    r"early|late|active|inactive|latent|benign|malignant|metastatic|partial|complete|stable|unstable|suspected|"
-    r"confirmed|resolved|congenital|acquired|type|stage|grade|class|phase|degree|first|second|third|persistent|"
+    r"\b(?:left|right|bilateral|unilateral|sided|mild|moderate|severe|severity|critical|acute"
+    r"|subacute|chronic|"
+    r"recurrent|primary|secondary|anterior|posterior|inferior|superior|lateral|medial|proximal"
+    r"|distal|upper|lower|"
+    r"early|late|active|inactive|latent|benign|malignant|metastatic|partial|complete|stable"
+    r"|unstable|suspected|"
+    r"confirmed|resolved|congenital|acquired|type|stage|grade|class|phase|degree|first|second"
+    r"|third|persistent|"
     r"intermittent|paroxysmal|progressive|[1-9]|i{1,3}|iv|positive|negative)\b"
 )
 """Words that make another diagnosis of the same name."""

@@ -1,4 +1,4 @@
-"""Scalar expressions: a recursive-descent parser that leaves nothing over, and the tree it builds."""
+"""Scalar expressions: a parser that leaves nothing over, and the tree it builds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from labeling.answers.grammar.tokens import Token, Unread
+from labeling.answers.grammar.tokens import Token, UnreadAnswer
 from labeling.answers.grammar.units import unit_named
 
 MAX_DEPTH = 40
@@ -18,7 +18,7 @@ class Expr:
     """A node of an expression."""
 
     op: str
-    """num, sym, add, mul, div, pow, neg, pm, root, fact, binom, abs, floor, ceil, log or a function."""
+    """num, sym, add, mul, div, pow, neg, pm, root, fact, binom, abs, floor, ceil or a function."""
     args: tuple[Expr, ...] = ()
     """Operands in order."""
     name: str = ""
@@ -59,8 +59,8 @@ def symbol(name: str) -> Expr:
 
 
 _FUNCTION_NAMES = """
-sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh ln log lg exp sqrt max min gcd lcm
-sgn det sign
+sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh ln log lg exp sqrt max min gcd
+lcm sgn det sign
 """
 FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 """Functions with a name of several letters; they are read in plain text too."""
@@ -68,8 +68,8 @@ CONSTANTS = frozenset({"pi", "e", "i"})
 """Symbols that are numbers."""
 _SYMBOL_COMMANDS = """
 alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho
-sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar
-infty partial nabla emptyset varnothing ldots cdots dots
+sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell
+hbar infty partial nabla emptyset varnothing ldots cdots dots
 """
 GREEK = frozenset(_SYMBOL_COMMANDS.split())
 """Commands that are symbols."""
@@ -107,7 +107,7 @@ class Parser:
         Args:
             tokens: of a cleaned text.
             tight: whether `1/2x` is `1/(2x)`; else it is `(1/2)x`.
-            whole: whether short runs of letters (`xy`) are products wherever they stand.
+            whole: whether short runs of letters (`xy`) are products everywhere.
         """
         self.tokens = tokens
         self.at = 0
@@ -140,7 +140,7 @@ class Parser:
         """Skip the next token, which has to be this one."""
         if not self.take(text):
             token = self.peek()
-            raise Unread(f"'{text}' is missing before '{token.text if token else 'the end'}'")
+            raise UnreadAnswer(f"'{text}' is missing before '{token.text if token else 'the end'}'")
 
     # Grammar -----------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class Parser:
         """A sum of terms, as far as one can be read."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Unread("nested too deeply")
+            raise UnreadAnswer("nested too deeply")
         total = self._term()
         while self.next_is("+", "-", "pm", "mp"):
             sign = self.tokens[self.at].text
@@ -204,7 +204,7 @@ class Parser:
     def _signed_term(self) -> Expr:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Unread("nested too deeply")
+            raise UnreadAnswer("nested too deeply")
         inner = self._signed()
         self._depth -= 1
         return inner
@@ -288,7 +288,7 @@ class Parser:
         if not self.take("{"):
             token = self.peek()
             if token is None:
-                raise Unread("a subscript is missing")
+                raise UnreadAnswer("a subscript is missing")
             self.at += 1
             return token.text
         parts: list[str] = []
@@ -299,14 +299,14 @@ class Parser:
             if depth == 0:
                 return "".join(parts)
             parts.append(token.text)
-        raise Unread("a subscript is not closed")
+        raise UnreadAnswer("a subscript is not closed")
 
     def _base(self) -> Expr:
         token = self.peek()
         if token is None:
-            raise Unread("something is missing at the end")
+            raise UnreadAnswer("something is missing at the end")
         if token.styled and token.kind != "number" and not _is_styled_symbol(token):
-            raise Unread(f"'{token.text}' is left over")
+            raise UnreadAnswer(f"'{token.text}' is left over")
         self.at += 1
         if token.kind == "number":
             return self._number(token)
@@ -324,7 +324,7 @@ class Parser:
             inner = self.expression()
             self.need("|")
             return Expr("abs", (inner,))
-        raise Unread(f"'{token.text}' is left over")
+        raise UnreadAnswer(f"'{token.text}' is left over")
 
     def _number(self, token: Token) -> Expr:
         text = token.text.replace(",", "").replace(" ", "")
@@ -337,7 +337,7 @@ class Parser:
         """`1011_2`; its digits have to be digits of that base."""
         base = int(self._subscript().strip("()"))
         if not 2 <= base <= 36:
-            raise Unread(f"no base {base}")
+            raise UnreadAnswer(f"no base {base}")
         int(str(digits.value), base)  # ValueError: no digits of this base
         return Expr("based", (digits, number(base)))
 
@@ -354,7 +354,7 @@ class Parser:
         digits = str(inner.value)
         places = len(text.partition(".")[2])
         if inner.op != "num" or not digits.isdigit():
-            raise Unread("only digits can repeat")
+            raise UnreadAnswer("only digits can repeat")
         if self.at and self.tokens[self.at - 1].text == "}":
             digits = self.tokens[self.at - 2].text
         repeated = Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)
@@ -383,7 +383,7 @@ class Parser:
         if not proper or top.decimal or bottom.decimal or top.value.denominator != 1:
             self.at = begin
             if following.kind == "number":
-                raise Unread("two numbers side by side")
+                raise UnreadAnswer("two numbers side by side")
             return None
         return number(whole.value + top.value / bottom.value)
 
@@ -406,7 +406,7 @@ class Parser:
         run = self._is_run(token) or (self.whole and len(token.text) <= 3 and token.text.isascii())
         self.at += 1
         if not run:
-            raise Unread(f"'{token.text}' is left over")
+            raise UnreadAnswer(f"'{token.text}' is left over")
         product = symbol(token.text[0])
         for letter in token.text[1:-1]:
             product = Expr("mul", (product, symbol(letter)))
@@ -431,7 +431,7 @@ class Parser:
         if name in {"lvert", "vert", "mid", "|"}:
             inner = self.expression()
             if not self.take("rvert", "vert", "mid", "|"):
-                raise Unread("an absolute value is not closed")
+                raise UnreadAnswer("an absolute value is not closed")
             return Expr("abs", (inner,))
         if name in _BIG:
             return self._bounded(name)
@@ -441,7 +441,7 @@ class Parser:
             return symbol(_ALIKE.get(name, name))
         if name in _ACCENTS:
             return symbol(f"{name}({_spelled(self._argument())})")
-        raise Unread(f"'\\{name}' is left over")
+        raise UnreadAnswer(f"'\\{name}' is left over")
 
     def _bounded(self, name: str) -> Expr:
         r"""`\sum_{n=1}^{k} n^2` with its bounds and everything it is applied to."""
@@ -480,7 +480,7 @@ class Parser:
             return inner
         token = self.peek()
         if token is None:
-            raise Unread("an argument is missing")
+            raise UnreadAnswer("an argument is missing")
         if token.kind == "number" and len(token.text) > 1 and token.text.isdigit():
             return self._digit(token)
         return self._base()
@@ -491,7 +491,7 @@ class Parser:
         if previous is not None and previous.text == "sqrt" and token.spaced:
             self.at += 1  # "√ 12" from a plain radical sign
             return number(int(token.text))
-        rest = Token("number", token.text[1:], token.start + 1, token.end, False)
+        rest = Token("number", token.text[1:], token.start + 1, token.end, spaced=False)
         self.tokens = [*self.tokens[: self.at], rest, *self.tokens[self.at + 1 :]]
         return number(int(token.text[0]))
 
@@ -506,7 +506,7 @@ class Parser:
             if exponent is None and self.take("^"):
                 exponent = self._exponent()
         if name in {"max", "min", "gcd", "lcm"}:
-            raise Unread(f"'{name}' is not compared")
+            raise UnreadAnswer(f"'{name}' is not compared")
         argument = self._function_argument()
         if (
             exponent is not None

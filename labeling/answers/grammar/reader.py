@@ -2,7 +2,7 @@
 
     answer    := list | union | relation | group | matrix | clock | ratio | range | value
     list      := answer (("," | ";" | "and" | "or") answer)+
-    relation  := expression (("=" | "<" | "<=" | ...) expression)+, "at most" value, name "in" answer
+    relation  := expression (("=" | "<" | ...) expression)+, "at most" value, name "in" answer
     group     := "(" list ")" | "[" list ")" | "{" list "}" | ...
     value     := ["$"] expression [multiplier] [unit] [noun]
 
@@ -19,18 +19,18 @@ from functools import lru_cache
 from labeling.answers.grammar.expressions import CONSTANTS, FUNCTIONS, Expr, Parser, number
 from labeling.answers.grammar.readings import (
     Answer,
-    Clock,
+    Collection,
     Equation,
-    Group,
     Matrix,
     Named,
     Range,
     Ratio,
     Relation,
+    TimeOfDay,
     Union,
     Value,
 )
-from labeling.answers.grammar.tokens import Token, Unread, cleaned, tokenize
+from labeling.answers.grammar.tokens import Token, UnreadAnswer, cleaned, tokenize
 from labeling.answers.grammar.units import is_unit_word
 from labeling.answers.grammar.values import NUMBER_WORDS, plain, read_simple, read_value
 
@@ -39,30 +39,43 @@ MAX_CHARACTERS = 2000
 
 
 _RELATIONS = {
-    "=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "le": "<=", "leq": "<=",
-    "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "lt": "<", "gt": ">", "ne": "!=", "neq": "!=",
+    "=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "le": "<=",
+    "leq": "<=",
+    "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "lt": "<", "gt": ">", "ne": "!=",
+    "neq": "!=",
     "approx": "~", "~=": "~", "equiv": "equiv", "in": "in", "sim": "~",
 }  # fmt: skip
 _MARKED_NAME = re.compile(
     r"(?:angle|triangle)\{?[A-Z]{1,3}\}?"
-    r"|(?:overline|vec|overrightarrow|hat|bar|tilde|widehat)(?:\{\w+\}|[A-Za-z])(?:_(?:\w|\{\w+\}))?"
+    r"|(?:overline|vec|overrightarrow|hat|bar|tilde|widehat)(?:\{\w+\}|[A-Za-z])(?:_(?:\w"
+    r"|\{\w+\}))?"
 )
+_MATRIX_NAMES = "pmatrix bmatrix matrix vmatrix Bmatrix aligned smallmatrix cases"
+_MATRICES = frozenset(_MATRIX_NAMES.split())
+_SUCH_THAT = frozenset({"mid", "|", ":", "vert"})
 _FUNCTION_LETTERS = frozenset("fghFGHPEVQD")
 _OPEN = frozenset({"(", "[", "{", "lfloor", "lceil", "langle", "begin"})
 _CLOSE = frozenset({")", "]", "}", "rfloor", "rceil", "rangle", "end"})
 _LEAD = re.compile(
-    r"^(?:approximately|approx\.?|about|around|roughly|exactly|only|simply|just|nearly|equal\s+to|equals|"
-    r"given\s+by|(?:a|the)\s+(?:grand\s+)?total\s+of|a\s+(?:single\s+)?dose\s+of|the\s+(?:set|interval|value|number|"
-    r"point|pair|ordered\s+pair|function|equation|matrix|vector|ratio|tuple|expression|list|numbers|values)(?:\s+of)?|"
+    r"^(?:approximately|approx\.?|about|around|roughly|exactly|only|simply|just|nearly"
+    r"|equal\s+to|equals|"
+    r"given\s+by|(?:a|the)\s+(?:grand\s+)?total\s+of|a\s+(?:single\s+)?dose\s+of|the\s+(?:set"
+    r"|interval|value|number|"
+    r"point|pair|ordered\s+pair|function|equation|matrix|vector|ratio|tuple|expression|list"
+    r"|numbers|values)(?:\s+of)?|"
     r"약|大约|约|約|およそ|\\(?:approx|sim)\b|[≈~=:])\s*(?=\S)",
     re.IGNORECASE,
 )
-_BOUNDS = (
-    (re.compile(r"^(?:at\s+most|no\s+more\s+than|not\s+more\s+than|up\s+to|maximum\s+of)\s+(?=\S)", re.I), "<="),
-    (re.compile(r"^(?:at\s+least|no\s+less\s+than|not\s+less\s+than|minimum\s+of)\s+(?=\S)", re.I), ">="),
-    (re.compile(r"^(?:less|fewer|smaller|lower)\s+than\s+(?=\S)|^(?:under|below)\s+(?=\S)", re.I), "<"),
-    (re.compile(r"^(?:more|greater|larger|higher)\s+than\s+(?=\S)|^(?:over|above)\s+(?=\S)", re.I), ">"),
-)  # fmt: skip
+_BOUND_WORDS = {
+    "<=": r"at\s+most|no\s+more\s+than|not\s+more\s+than|up\s+to|maximum\s+of",
+    ">=": r"at\s+least|no\s+less\s+than|not\s+less\s+than|minimum\s+of",
+    "<": r"(?:less|fewer|smaller|lower)\s+than|under|below",
+    ">": r"(?:more|greater|larger|higher)\s+than|over|above",
+}
+_BOUNDS = tuple(
+    (re.compile(rf"^(?:{words})\s+(?=\S)", re.IGNORECASE), operator)
+    for operator, words in _BOUND_WORDS.items()
+)
 _NEGATIVE = re.compile(r"^(?:negative|minus)\s+(?=[\d.]|[a-z]+\b)", re.IGNORECASE)
 _NUMBER_WORD = re.compile(
     rf"^({'|'.join(NUMBER_WORDS)})\b(?![\s-]+(?:of|hundred)\b|-)", re.IGNORECASE
@@ -79,10 +92,10 @@ def read(text: str) -> tuple[Answer, ...]:
     """Every reading of a text as a whole, the likeliest first.
 
     Raises:
-        Unread: there is none; the message says what was left over.
+        UnreadAnswer: there is none; the message says what was left over.
     """
     if len(text) > MAX_CHARACTERS:
-        raise Unread("too long")
+        raise UnreadAnswer("too long")
     if text[:1] == "$" == text[-1:] and text.count("$") == 2:
         text = text[1:-1].strip()
     if _GROUPED.fullmatch(text):
@@ -100,14 +113,14 @@ def read(text: str) -> tuple[Answer, ...]:
     for way in (_bounded, _whole, _ranged, _compound):
         try:
             one = way(clean)
-        except (Unread, ZeroDivisionError, ValueError, RecursionError) as fault:
+        except (UnreadAnswer, ZeroDivisionError, ValueError, RecursionError) as fault:
             reasons.append(str(fault))
             continue
         found += [each for each in one if each not in found]
         if way is _bounded:
             break
     if not found:
-        raise Unread(reasons[1] if len(reasons) > 1 else "; ".join(reasons))
+        raise UnreadAnswer(reasons[1] if len(reasons) > 1 else "; ".join(reasons))
     return tuple(found)
 
 
@@ -135,7 +148,7 @@ def _bounded(clean: str) -> list[Answer]:
             [value, *_] = _whole(clean[found.end() :])
             if isinstance(value, Value):
                 return [Relation((None, value.expr), (operator,), value.unit)]
-    raise Unread("no bound")
+    raise UnreadAnswer("no bound")
 
 
 def _whole(clean: str) -> list[Answer]:
@@ -154,31 +167,31 @@ def _ranged(clean: str) -> list[Answer]:
     """`5-10 mg`, `10 to 20`."""
     parts = _RANGE.split(clean)
     if len(parts) != 2:
-        raise Unread("no range")
+        raise UnreadAnswer("no range")
     low, high = (_answers(tokenize(part))[0] for part in parts)
     if not (isinstance(low, Value) and isinstance(high, Value)) or low.noun:
-        raise Unread("no range")
+        raise UnreadAnswer("no range")
     smaller, larger = plain(low.expr), plain(high.expr)
     if smaller is None or larger is None or not 0 <= smaller < larger:
-        raise Unread("no range")
+        raise UnreadAnswer("no range")
     if low.unit is not None and high.unit is not None and low.unit != high.unit:
-        raise Unread("no range")
+        raise UnreadAnswer("no range")
     return [Range(low.expr, high.expr, high.unit or low.unit)]
 
 
 def _grouped_list(clean: str) -> list[Answer]:
     """`100,200,300` as three numbers."""
-    return [Group("", "", tuple(Value(number(int(part))) for part in clean.split(",")))]
+    return [Collection("", "", tuple(Value(number(int(part))) for part in clean.split(",")))]
 
 
 def _compound(clean: str) -> list[Answer]:
     """`1 hour and 30 minutes` as one duration."""
     joined = _JOINED.sub(" ", clean)
     if joined == clean or "=" in clean:
-        raise Unread("no compound")
+        raise UnreadAnswer("no compound")
     [value, *_] = _whole(joined)
     if not isinstance(value, Value) or value.unit is None:
-        raise Unread("no compound")
+        raise UnreadAnswer("no compound")
     return [replace(value, end=-1)]
 
 
@@ -186,11 +199,11 @@ def _clock(clean: str) -> tuple[Answer, ...] | None:
     flat = clean.replace("\x02", " ").replace("\x03", " ").strip().rstrip(".") + "."
     found = _CLOCK.fullmatch(flat.rstrip(".")) or _CLOCK.fullmatch(flat)
     if found is not None and 1 <= int(found[1]) <= 12:
-        return (Clock(int(found[1]), int(found[2] or 0), found[3].lower()),)
+        return (TimeOfDay(int(found[1]), int(found[2] or 0), found[3].lower()),)
     bare = _BARE_CLOCK.fullmatch(flat.rstrip("."))
     if bare is not None:
         parts = (number(int(bare[1])), number(int(bare[2])))
-        return (Clock(int(bare[1]), int(bare[2]), ""), Ratio(parts))
+        return (TimeOfDay(int(bare[1]), int(bare[2]), ""), Ratio(parts))
     return None
 
 
@@ -199,11 +212,11 @@ def _clock(clean: str) -> tuple[Answer, ...] | None:
 
 def _answer(tokens: Sequence[Token], *, tight: bool) -> tuple[Answer, bool]:
     """The tokens as one answer, and whether `tight` made a difference."""
-    reader = _Reader(tight=tight)
+    reader = _StructureReader(tight=tight)
     return reader.answer(tuple(tokens)), reader.loose
 
 
-class _Reader:
+class _StructureReader:
     """Reads structures of one way of binding divisions."""
 
     def __init__(self, *, tight: bool) -> None:
@@ -212,17 +225,17 @@ class _Reader:
 
     def answer(self, tokens: tuple[Token, ...], depth: int = 0) -> Answer:
         if not tokens:
-            raise Unread("something is missing between separators")
+            raise UnreadAnswer("something is missing between separators")
         if depth > 12:
-            raise Unread("nested too deeply")
+            raise UnreadAnswer("nested too deeply")
         texts = {token.text.casefold() for token in tokens}
         parts, alternatives = _listed(tokens) if texts & _SEPARATORS else ([tokens], False)
         if len(parts) > 1:
             items = tuple(self.answer(part, depth + 1) for part in parts)
-            return Group("", "", _with_name(items), alternatives)
+            return Collection("", "", _with_name(items), alternatives)
         tokens = parts[0]
         for operator in texts & {"cup", "cap", "setminus"}:
-            sets = _split(tokens, lambda token, operator=operator: _is(token, operator))  # type: ignore[misc]
+            sets = _split(tokens, lambda token: token.text == operator)  # noqa: B023
             if len(sets) > 1:
                 return Union(operator, tuple(self.answer(part, depth + 1) for part in sets))
         related = self._related(tokens, depth) if texts & _RELATIONS.keys() else None
@@ -256,13 +269,13 @@ class _Reader:
             turned = self._turned(sides, operators, depth)
             return turned or self._equation(sides, operators, depth)
         if "in" in operators or "=" in operators or "~" in operators:
-            raise Unread("a chain of different relations")
+            raise UnreadAnswer("a chain of different relations")
         if "equiv" in operators:
             return self._congruence(sides)
         values = [self._valued(side) if number_ == len(sides) - 1 else Value(self._expression(side))
                   for number_, side in enumerate(sides)]  # fmt: skip
         if values[-1].noun:
-            raise Unread(f"'{values[-1].noun}' is left over")
+            raise UnreadAnswer(f"'{values[-1].noun}' is left over")
         return Relation(tuple(value.expr for value in values), tuple(operators), values[-1].unit)
 
     def _turned(
@@ -279,12 +292,12 @@ class _Reader:
     def _congruence(self, sides: list[tuple[Token, ...]]) -> Relation:
         r"""`x \equiv 3 \pmod{7}`."""
         if len(sides) != 2:
-            raise Unread("a chain of congruences")
+            raise UnreadAnswer("a chain of congruences")
         place = next(
             (n for n, token in enumerate(sides[1]) if token.text in {"pmod", "mod", "bmod"}), None
         )
         if place is None:
-            raise Unread("a congruence without its modulus")
+            raise UnreadAnswer("a congruence without its modulus")
         rest = sides[1][:place]
         if rest and rest[-1].text == "(":
             modulus = sides[1][place + 1 : -1]
@@ -316,7 +329,7 @@ class _Reader:
             and any(left.symbols - CONSTANTS for left in lefts)
         ):
             members = [*lefts, self._expression(sides[-1])]
-            return Group("", "", tuple(map(Equation, members, members[1:])))
+            return Collection("", "", tuple(map(Equation, members, members[1:])))
         if (
             len(sides) != 2
             or operators != ["="]
@@ -324,14 +337,14 @@ class _Reader:
             or last.unit
             or last.noun
         ):
-            raise Unread("a chain of equations")
+            raise UnreadAnswer("a chain of equations")
         return Equation(lefts[0], last.expr)
 
     def _loosely(self, side: tuple[Token, ...]) -> Expr:
         """A side of an equation; units inside a calculation are left to its result."""
         try:
             return self._expression(side)
-        except Unread:
+        except UnreadAnswer:
             bare = tuple(token for token in side if not is_unit_word(token))
             return self._expression(bare)
 
@@ -352,7 +365,7 @@ class _Reader:
             and first.text in {"emptyset", "varnothing"}
             and len(tokens) == 1
         ):
-            return Group("{", "}", ())
+            return Collection("{", "}", ())
         if first.text not in {"(", "[", "{", "langle", "\\{"} or len(tokens) < 2:
             return None
         if _closing(tokens) != len(tokens) - 1:
@@ -365,26 +378,28 @@ class _Reader:
         if opening == "{":
             return self.answer(inside, depth + 1)
         if not inside:
-            return Group(opening, closing, ())
+            return Collection(opening, closing, ())
         parts, _ = _listed(inside, words=False)
         if len(parts) == 1:
             if _is(inside[0], "begin"):
                 return self.answer(inside, depth + 1)
             if opening == "(" and closing == ")":
                 return None if _arithmetic(inside) else self.answer(inside, depth + 1)
-            return Group(opening, closing, (self.answer(inside, depth + 1),))
-        return Group(opening, closing, tuple(self.answer(part, depth + 1) for part in parts))
+            return Collection(opening, closing, (self.answer(inside, depth + 1),))
+        return Collection(opening, closing, tuple(self.answer(part, depth + 1) for part in parts))
 
     def _set(self, inside: tuple[Token, ...], depth: int) -> Answer:
         """A set of elements, or of what a condition allows."""
-        bars = _split(inside, lambda token: _is(token, "mid", "|", ":", "vert"))
+        bars = _split(inside, lambda token: token.text in _SUCH_THAT)
         if len(bars) == 2:
             allowed = self.answer(bars[1], depth + 1)
             return Union("cup", (allowed,)) if isinstance(allowed, Relation) else allowed
         if not inside:
-            return Group("{", "}", ())
+            return Collection("{", "}", ())
         parts, _ = _listed(inside)
-        return Group("{", "}", _with_name(tuple(self.answer(part, depth + 1) for part in parts)))
+        return Collection(
+            "{", "}", _with_name(tuple(self.answer(part, depth + 1) for part in parts))
+        )
 
     def _matrix(self, tokens: tuple[Token, ...], depth: int) -> Answer:
         kind = "".join(token.text for token in tokens[2 : _index(tokens, "}", 1)])
@@ -392,27 +407,18 @@ class _Reader:
         if kind == "array":
             if begin < len(tokens) and tokens[begin].text == "{":
                 begin = _index(tokens, "}", begin) + 1
-        elif kind not in {
-            "pmatrix",
-            "bmatrix",
-            "matrix",
-            "vmatrix",
-            "Bmatrix",
-            "aligned",
-            "smallmatrix",
-            "cases",
-        }:
-            raise Unread(f"'{kind}' is not compared")
+        elif kind not in _MATRICES:
+            raise UnreadAnswer(f"'{kind}' is not compared")
         end = max(n for n, token in enumerate(tokens) if _is(token, "end"))
         if "".join(token.text for token in tokens[end:]) != f"end{{{kind}}}":
-            raise Unread("more after a matrix")
+            raise UnreadAnswer("more after a matrix")
         body = [token for token in tokens[begin:end] if not _is(token, "hline")]
         while body and _is(body[-1], "\\"):
             body.pop()
         rows = _split(tuple(body), lambda token: _is(token, "\\"))
         if kind == "cases":
             lines = [tuple(token for token in row if not _is(token, "&")) for row in rows]
-            return Group("", "", tuple(self.answer(line, depth + 1) for line in lines))
+            return Collection("", "", tuple(self.answer(line, depth + 1) for line in lines))
         cells = tuple(
             tuple(
                 self.answer(cell, depth + 1) for cell in _split(row, lambda token: _is(token, "&"))
@@ -432,13 +438,13 @@ class _Reader:
     def _expression(self, tokens: Sequence[Token]) -> Expr:
         """The tokens as one expression and nothing else."""
         if not tokens:
-            raise Unread("something is missing")
+            raise UnreadAnswer("something is missing")
         parser = Parser(tokens, tight=self.tight, whole=True)
         expr = parser.expression()
         self.loose = self.loose or parser.loose
         left_over = parser.peek()
         if left_over is not None:
-            raise Unread(f"'{left_over.text}' is left over")
+            raise UnreadAnswer(f"'{left_over.text}' is left over")
         return expr
 
 
@@ -450,7 +456,7 @@ def _require_consistent(lefts: list[Expr], last: Value, *, exact: bool) -> None:
     for left in lefts:
         value = approximate(left)
         if value is None or target is None:
-            raise Unread("a calculation that cannot be followed")
+            raise UnreadAnswer("a calculation that cannot be followed")
         # A result may be rounded, and may be in another unit than the calculation.
         ratio = abs(value / target) if target else abs(value)
         slack = 0.02 if not exact or last.expr.rounded else 1e-9
@@ -461,7 +467,7 @@ def _require_consistent(lefts: list[Expr], last: Value, *, exact: bool) -> None:
             else any(abs(ratio / s - 1) <= slack for s in scales)
         )
         if not near:
-            raise Unread("a calculation whose sides differ")
+            raise UnreadAnswer("a calculation whose sides differ")
 
 
 # Tokens ------------------------------------------------------------------------------------------
@@ -594,7 +600,7 @@ def _index(tokens: Sequence[Token], text: str, start: int) -> int:
     for place in range(start, len(tokens)):
         if tokens[place].text == text:
             return place
-    raise Unread(f"'{text}' is missing")
+    raise UnreadAnswer(f"'{text}' is missing")
 
 
 def _arithmetic(tokens: Sequence[Token]) -> bool:

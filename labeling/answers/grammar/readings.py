@@ -40,7 +40,7 @@ class Equation:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A chain of inequalities; the expressions stand between the operators."""
+    """A chain of inequalities; the operators are between the expressions."""
 
     sides: tuple[Expr | None, ...]
     """None in front of "at most 5"."""
@@ -50,7 +50,7 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Collection:
     """Several answers with or without brackets around them."""
 
     opening: str
@@ -79,7 +79,7 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class TimeOfDay:
     """A time of day."""
 
     hour: int
@@ -104,4 +104,6 @@ class Range:
     unit: Unit | None = None
 
 
-Answer = Value | Named | Equation | Relation | Group | Union | Matrix | Clock | Ratio | Range
+Answer = (
+    Value | Named | Equation | Relation | Collection | Union | Matrix | TimeOfDay | Ratio | Range
+)

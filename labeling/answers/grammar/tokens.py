@@ -14,7 +14,7 @@ from typing import Literal
 Kind = Literal["number", "symbol", "word", "command", "sign"]
 
 
-class Unread(Exception):
+class UnreadAnswer(Exception):
     """The text is no answer that the grammar covers; the message says what is left over."""
 
 
@@ -39,17 +39,27 @@ class Token:
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _SIGNS = str.maketrans(
     {
-        "\u3000": " ", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-",
-        "﹣": "-", "∗": "*", "×": r"\times ", "✕": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ",
-        "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ",
-        "±": r"\pm ", "∓": r"\mp ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-        "∅": r"\emptyset ", "π": r"\pi ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ",
-        "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ", "ρ": r"\rho ", "σ": r"\sigma ", "δ": r"\delta ",
-        "ε": r"\epsilon ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ", "⟨": r"\langle ", "⟩": r"\rangle ",
-        "、": ",", "。": ".", "「": "(", "」": ")", "『": "(", "』": ")", "【": "(", "】": ")", "〜": "~", "∼": "~",
+        "\u3000": " ", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "−": "-", "–": "-", "—": "-",
+        "‐": "-", "‑": "-",
+        "﹣": "-", "∗": "*", "×": r"\times ", "✕": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ",
+        "÷": r"\div ",
+        "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
+        "≡": r"\equiv ",
+        "±": r"\pm ", "∓": r"\mp ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ",
+        "∈": r"\in ",
+        "∅": r"\emptyset ", "π": r"\pi ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
+        "θ": r"\theta ",
+        "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ", "ρ": r"\rho ", "σ": r"\sigma ",
+        "δ": r"\delta ",
+        "ε": r"\epsilon ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ", "⟨": r"\langle ",
+        "⟩": r"\rangle ",
+        "、": ",", "。": ".", "「": "(", "」": ")", "『": "(", "』": ")", "【": "(", "】": ")", "〜": "~",
+        "∼": "~",
         "µ": "μ", "º": "°", "℃": "°C", "℉": "°F", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
-        "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
-        "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}",
+        "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}",
+        "¾": r"\frac{3}{4}",
+        "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}",
+        "⅞": r"\frac{7}{8}",
         "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}", "⁄": "/",
     }
     | {sign: f"_{{{digit}}}" for digit, sign in enumerate("₀₁₂₃₄₅₆₇₈₉")}
@@ -60,7 +70,8 @@ _RAISED = re.compile("[" + "".join(_SUPERSCRIPTS) + "]+")
 _DEGREES = re.compile(r"\\?\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree\b|\\circ(?![a-zA-Z])")
 _DRESS = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])\.?"
-    r"|(?<!\\)\\[,;:!> ]|\\q?quad(?![a-zA-Z])|(?<!\\)~|\\(?:hspace|vspace|phantom)\{[^{}]*\}|\*\*|__|\\displaylimits"
+    r"|(?<!\\)\\[,;:!> ]|\\q?quad(?![a-zA-Z])|(?<!\\)~|\\(?:hspace|vspace|phantom)\{[^{}]*\}"
+    r"|\*\*|__|\\displaylimits"
 )
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _STYLES = (
@@ -71,7 +82,8 @@ _STYLED = re.compile(rf"\\(?:{_STYLES})\*?\s*\{{([^{{}}]*)\}}")
 _LINES = re.compile(r"(?<=[^\\])\$[.,;]?[ \t]*(?:\n\s*)+\$")
 _PRIMES = re.compile(r"\^\s*(?:\\prime\b|\{\s*(?:\\prime\s*)+\})")
 _LETTERS = re.compile(
-    r"\\(?:mathbf|boldsymbol|bm|mathit|mathcal|mathsf|bold)\s*\{\s*([A-Za-z])\s*\}|\\mathrm\s*\{\s*([eid])\s*\}"
+    r"\\(?:mathbf|boldsymbol|bm|mathit|mathcal|mathsf|bold)\s*\{\s*([A-Za-z])\s*\}"
+    r"|\\mathrm\s*\{\s*([eid])\s*\}"
 )
 _OLD_STYLE = re.compile(r"\{\s*\\(?:rm|bf|it|sf)\s+([^{}\\]*)\}")
 _BRACED_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d)")
@@ -84,7 +96,8 @@ _MATH = re.compile(
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
     r"|(?P<styled>\x02(?P<words>[^\x03]*)\x03)"
-    r"|(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?![\d./])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?![\w.]))?|\.\d+)"
+    r"|(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?![\d./])"
+    r"|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?![\w.]))?|\.\d+)"
     r"|(?P<command>\\(?:[a-zA-Z]+|[{}|\\]))"
     r"|(?P<degree>°\s?[CFcf](?![A-Za-z])|°)"
     r"|(?P<hangul>[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\u3131-\u318e]+)"
@@ -97,7 +110,7 @@ _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=\d)|(?<=[a-zμ]) [xX] (?=\d)")
 
 @lru_cache(maxsize=4096)
 def cleaned(text: str) -> str:
-    """The text without dress; styled text stands between \\x02 and \\x03."""
+    """The text without dress; styled text is between \\x02 and \\x03."""
     text = text.strip()
     if text.isalnum() and text.isascii():
         return text
@@ -125,7 +138,7 @@ def _raised(found: re.Match[str]) -> str:
 
 
 def _marked(found: re.Match[str]) -> str:
-    """Styled text as its own token; single styled letters of a vector are symbols like any other."""
+    """Styled text between the marks that make it words."""
     inside = found[1].strip()
     lead = " " if found[1][:1].isspace() else ""
     return f"{lead}\x02{inside}\x03" if inside else " "
@@ -135,10 +148,10 @@ def tokenize(text: str) -> list[Token]:
     """The tokens of a cleaned text.
 
     Raises:
-        Unread: the text is empty or longer than anything the grammar looks at.
+        UnreadAnswer: the text is empty or longer than anything the grammar looks at.
     """
     if not text:
-        raise Unread("nothing there")
+        raise UnreadAnswer("nothing there")
     tokens: list[Token] = []
     spaced = False
     for found in _TOKEN.finditer(text):
@@ -147,9 +160,9 @@ def tokenize(text: str) -> list[Token]:
             spaced = True
             continue
         if kind in {"styled", "words"}:
-            tokens += _styled_tokens(found, spaced)
+            tokens += _styled_tokens(found, spaced=spaced)
         else:
-            tokens.append(_token(kind, found, spaced))
+            tokens.append(_token(kind, found, spaced=spaced))
         spaced = False
     return tokens
 
@@ -160,16 +173,16 @@ _KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
-def _token(kind: str, found: re.Match[str], spaced: bool) -> Token:
+def _token(kind: str, found: re.Match[str], *, spaced: bool) -> Token:
     text = found[0]
     if kind == "command":
         text = text[1:]
     elif kind == "degree":
         text = text.replace(" ", "")
-    return Token(_KINDS[kind], text, found.start(), found.end(), spaced)
+    return Token(_KINDS[kind], text, found.start(), found.end(), spaced=spaced)
 
 
-def _styled_tokens(found: re.Match[str], spaced: bool) -> list[Token]:
+def _styled_tokens(found: re.Match[str], *, spaced: bool) -> list[Token]:
     """Words of a styled text; its numbers and signs are what they are elsewhere."""
     start = found.start("words")
     tokens = []
@@ -187,8 +200,8 @@ def _styled_tokens(found: re.Match[str], spaced: bool) -> list[Token]:
                 text.lstrip("\\"),
                 start + each.start(),
                 start + each.end(),
-                inner_space,
-                True,
+                spaced=inner_space,
+                styled=True,
             )
         )
         inner_space = False

@@ -1,4 +1,4 @@
-"""Values: a number or an expression with its currency, its unit and the words for what it counts."""
+"""Values: a number or an expression with its currency, its unit and what it counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from labeling.answers.grammar.expressions import FUNCTIONS, Expr, Parser, number
 from labeling.answers.grammar.readings import Named, Value
-from labeling.answers.grammar.tokens import Token, Unread
+from labeling.answers.grammar.tokens import Token, UnreadAnswer
 from labeling.answers.grammar.units import leading_currency, rate, read_unit, unit_named
 
 _DIGIT_WORDS = "zero one two three four five six seven eight nine ten eleven twelve"
@@ -18,7 +18,8 @@ _MULTIPLIERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion
                 "hundred": 100, "score": 20}  # fmt: skip
 _SIMPLE = re.compile(
     r"(?:(?P<name>[A-DF-Za-df-hj-z])\s?=\s?)?(?P<sign>[-+]?)"
-    r"(?P<number>(?:\d{1,3},0\d\d(?!,)|\d{1,300})(?:\.\d{1,300})?)(?:\s?(?P<unit>%|[a-zA-Zμ]{2,4}))?"
+    r"(?P<number>(?:\d{1,3},0\d\d(?!,)|\d{1,300})(?:\.\d{1,300})?)(?:\s?(?P<unit>%"
+    r"|[a-zA-Zμ]{2,4}))?"
     r"|\\frac\{(?P<top>\d{1,300})\}\{(?P<bottom>\d{1,300})\}"
 )
 """What `read_simple` reads. `1,200` is not among it: that may be a list."""
@@ -41,12 +42,12 @@ def read_value(tokens: Sequence[Token], *, tight: bool = False) -> tuple[Value, 
     """The tokens as a value, and whether `tight` (see `Parser`) made a difference.
 
     Raises:
-        Unread: something is left over.
+        UnreadAnswer: something is left over.
     """
     start = tokens[0].start if tokens else 0
     currency, tokens = leading_currency(tokens)
     if not tokens:
-        raise Unread("something is missing")
+        raise UnreadAnswer("something is missing")
     cut = _unit_start(tokens)
     parser = Parser(tokens[:cut], tight=tight)
     expr = parser.expression()
@@ -56,7 +57,7 @@ def read_value(tokens: Sequence[Token], *, tight: bool = False) -> tuple[Value, 
         expr = Expr("mul", (expr, number(_MULTIPLIERS[rest[0].text.casefold()])))
         end, rest = rest[0].end, rest[1:]
     if rest and rest[0].text.casefold() in _FRACTIONS:
-        raise Unread(f"'{rest[0].text}' is left over")
+        raise UnreadAnswer(f"'{rest[0].text}' is left over")
     unit, used = rate(currency, rest) if currency else read_unit(rest)
     if used:
         end, rest = rest[used - 1].end, rest[used:]
@@ -74,9 +75,9 @@ def _smaller(larger: Value, rest: Sequence[Token]) -> Value | None:
     smaller, _ = read_value(rest)
     unit, one, other = smaller.unit, plain(larger.expr), plain(smaller.expr)
     if unit is None or one is None or other is None or not unit.same_dimension(larger.unit):
-        raise Unread("two numbers side by side")
+        raise UnreadAnswer("two numbers side by side")
     if unit.factor >= larger.unit.factor or one < 0 or unit.offset:
-        raise Unread("two numbers side by side")
+        raise UnreadAnswer("two numbers side by side")
     total = number(one + other * unit.factor / larger.unit.factor)
     return replace(larger, expr=total, noun=smaller.noun, end=smaller.end)
 
@@ -130,7 +131,7 @@ def _noun(rest: Sequence[Token]) -> str:
     """The words after a number as what it counts.
 
     Raises:
-        Unread: there is something else than words, or a word that may change the number.
+        UnreadAnswer: there is something else than words, or a word that may change the number.
     """
     if not rest:
         return ""
@@ -142,15 +143,15 @@ def _noun(rest: Sequence[Token]) -> str:
         joins = token.text in {"-", "'", ",", ".", "/", '"'} and place and place + 1 < len(rest)
         is_word = token.kind == "word" or (token.text in {"a", "s"} and place > 0)
         if not (is_word or joins or token.text in {"(", ")"}) or folded in _DANGER or brackets < 0:
-            raise Unread(f"'{token.text}' is left over")
+            raise UnreadAnswer(f"'{token.text}' is left over")
         if (
             place == 0
             and token.kind == "word"
             and not (token.spaced or token.styled or not token.text.isascii())
         ):
-            raise Unread(f"'{token.text}' is left over")
+            raise UnreadAnswer(f"'{token.text}' is left over")
         if is_word:
             words.append(folded)
     if brackets or len(words) > _MAX_NOUN:
-        raise Unread(f"'{rest[0].text}' is left over")
+        raise UnreadAnswer(f"'{rest[0].text}' is left over")
     return " ".join(words)

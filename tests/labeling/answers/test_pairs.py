@@ -10,7 +10,7 @@ import pytest
 
 from labeling.answers import TOLERANCE, AnswerChecker, check_golds, unusable_gold
 from labeling.answers.grammar.reader import read
-from labeling.answers.grammar.tokens import Unread
+from labeling.answers.grammar.tokens import UnreadAnswer
 from tests.labeling.answers.answer_pairs import CHOICES, RIGHT, UNDECIDED, WRONG
 from tests.labeling.answers.deciding import HERE, checker, decide
 from tests.labeling.answers.language_endings import CHINESE, JAPANESE, KOREAN, Ending
@@ -74,7 +74,7 @@ def test_endings_in_other_languages(endings: list[Ending], least: int) -> None:
     ],
 )
 def test_what_is_left_over_is_named(text: str, left_over: str) -> None:
-    with pytest.raises(Unread, match=re.escape(left_over)):
+    with pytest.raises(UnreadAnswer, match=re.escape(left_over)):
         read(text)
 
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from labeling.answers.grammar.reader import read
-from labeling.answers.grammar.tokens import Unread
+from labeling.answers.grammar.tokens import UnreadAnswer
 from tests.labeling.answers.deciding import checker, decide
 
 NAMES = (
@@ -170,5 +170,5 @@ def test_no_text_breaks_the_reader(text: str, gold: str) -> None:
     one = checker(gold)
     answer = one.extract(text)
     assert answer is None or one.is_correct(answer) in {True, False, None}
-    with suppress(Unread):
+    with suppress(UnreadAnswer):
         assert read(text)

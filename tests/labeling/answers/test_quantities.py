@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from labeling.answers import AnswerChecker
 from labeling.answers.grammar.evaluation import NotExact, exact
 from labeling.answers.grammar.reader import read
-from labeling.answers.grammar.readings import Group, Value
-from labeling.answers.grammar.tokens import Unread, cleaned
+from labeling.answers.grammar.readings import Collection, Value
+from labeling.answers.grammar.tokens import UnreadAnswer, cleaned
 from labeling.answers.grammar.units import known_units, raised, unit_named
 from labeling.answers.mentions import find_mentions, last_line
 from traces.problem import Problem
@@ -22,9 +22,9 @@ def value_of(text: str) -> Fraction | None:
     """The number that is all of a text; None if it is none, or can be read in two ways."""
     try:
         # `1,200` may be a list as well.
-        [value] = [one for one in read(text) if not isinstance(one, Group)]
+        [value] = [one for one in read(text) if not isinstance(one, Collection)]
         return exact(value.expr) if isinstance(value, Value) and not value.noun else None
-    except (Unread, NotExact, ValueError):
+    except (UnreadAnswer, NotExact, ValueError):
         return None
 
 
