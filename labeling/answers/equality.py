@@ -29,7 +29,7 @@ from labeling.answers.grammar.readings import (
     Value,
 )
 from labeling.answers.grammar.units import Unit, unit_named
-from labeling.answers.scalars import CLOSE, Scalars, valued
+from labeling.answers.scalars import CLOSE, Scalars, all_of, valued
 
 _FREQUENCY = re.compile(r"\b(?:daily|hourly|weekly|monthly|yearly|every|each)\b")
 _MAX_MATCHED = 24
@@ -180,7 +180,7 @@ class Equality:
     def _ordered(self, gold: Sequence[Answer], answer: Sequence[Answer]) -> bool | None:
         if len(gold) != len(answer):
             return False
-        return _all(self.equal(one, other) for one, other in zip(gold, answer, strict=True))
+        return all_of(self.equal(one, other) for one, other in zip(gold, answer, strict=True))
 
     def _unordered(self, gold: Sequence[Answer], answer: Sequence[Answer]) -> bool | None:
         """Every element has its own counterpart."""
@@ -229,7 +229,7 @@ class Equality:
                 return False
             if gold.determinant != answer.determinant:
                 return None
-            return _all(self._ordered(a, b) for a, b in zip(gold.rows, answer.rows, strict=True))
+            return all_of(self._ordered(a, b) for a, b in zip(gold.rows, answer.rows, strict=True))
         if isinstance(gold, Ratio) and isinstance(answer, Ratio):
             return self._ratios(gold, answer)
         if isinstance(gold, TimeOfDay) and isinstance(answer, TimeOfDay):
@@ -257,7 +257,7 @@ class Equality:
 
     def _ranges(self, gold: Range, answer: Range) -> bool | None:
         pairs = ((gold.low, answer.low), (gold.high, answer.high))
-        return _all(
+        return all_of(
             self._values(Value(one, gold.unit), Value(other, answer.unit)) for one, other in pairs
         )
 
@@ -265,7 +265,7 @@ class Equality:
         if len(gold.parts) != len(answer.parts):
             return False
         first, *others = zip(gold.parts, answer.parts, strict=True)
-        return _all(
+        return all_of(
             self.scalars.expressions(Expr("mul", (one, first[1])), Expr("mul", (other, first[0])))
             for one, other in others
         )
@@ -297,13 +297,13 @@ class Equality:
         """Inequalities between the same sides, or the same up to a factor."""
         gold, answer = _rising(gold), _rising(answer)
         if "equiv" in gold.operators or "equiv" in answer.operators:
-            return _all(
+            return all_of(
                 self._expressions_or_missing(a, b)
                 for a, b in zip(gold.sides, answer.sides, strict=False)
             )
         if gold.operators == answer.operators:
             pairs = list(zip(gold.sides, answer.sides, strict=True))
-            decided = _all(self._side(a, b, gold.unit, answer.unit) for a, b in pairs)
+            decided = all_of(self._side(a, b, gold.unit, answer.unit) for a, b in pairs)
             if decided is not False or len(gold.operators) > 1:
                 return decided
         if len(gold.operators) == len(answer.operators) == 1 and None not in (
@@ -346,7 +346,7 @@ class Equality:
             return False if all(_valued_piece(piece) for piece in [*gold, *answer]) else None
         decided: bool | None = False
         for order in permutations(answer) if len(answer) <= 4 else (tuple(answer),):
-            found = _all(self._pieces(a, b) for a, b in zip(gold, order, strict=True))
+            found = all_of(self._pieces(a, b) for a, b in zip(gold, order, strict=True))
             if found is True:
                 return True
             decided = None if found is None else decided
@@ -355,7 +355,7 @@ class Equality:
     def _pieces(self, gold: _Piece, answer: _Piece) -> bool | None:
         if gold[2:] != answer[2:]:
             return False
-        return _all(
+        return all_of(
             self.scalars.expressions(a, b) for a, b in ((gold[0], answer[0]), (gold[1], answer[1]))
         )
 
@@ -491,12 +491,6 @@ def _gap(relation: Relation) -> Expr:
 
 
 # Expressions -----------------------------------------------------------------------------------
-
-
-def _all(decisions: object) -> bool | None:
-    """False if one is, else None if one is undecided."""
-    seen = list(decisions)  # type: ignore[call-overload]
-    return False if False in seen else None if None in seen else True
 
 
 def _matched(table: list[list[bool | None]], allowed: Callable[[bool | None], bool]) -> bool:

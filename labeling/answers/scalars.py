@@ -7,7 +7,7 @@ agree and the arithmetic was not exact, the symbolic back end has to confirm it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -214,3 +214,9 @@ def _based(gold: Expr, answer: Expr) -> bool | None:
     if any(side.op not in {"based", "num"} for side in (gold, answer)):
         return None
     return digits[0] == digits[1]
+
+
+def all_of(decisions: Iterable[bool | None]) -> bool | None:
+    """False if one is, else None if one is undecided."""
+    seen = list(decisions)
+    return False if False in seen else None if None in seen else True

@@ -12,7 +12,7 @@ A text may have several readings (`100,200` is a number and a list); all of them
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -30,7 +30,16 @@ from labeling.answers.grammar.readings import (
     Union,
     Value,
 )
-from labeling.answers.grammar.tokens import Token, UnreadAnswer, cleaned, tokenize
+from labeling.answers.grammar.tokens import (
+    Token,
+    UnreadAnswer,
+    at_top,
+    cleaned,
+    closing_place,
+    place_of,
+    split_at,
+    tokenize,
+)
 from labeling.answers.grammar.units import is_unit_word
 from labeling.answers.grammar.values import NUMBER_WORDS, plain, read_simple, read_value
 
@@ -54,8 +63,6 @@ _MATRIX_NAMES = "pmatrix bmatrix matrix vmatrix Bmatrix aligned smallmatrix case
 _MATRICES = frozenset(_MATRIX_NAMES.split())
 _SUCH_THAT = frozenset({"mid", "|", ":", "vert"})
 _FUNCTION_LETTERS = frozenset("fghFGHPEVQD")
-_OPEN = frozenset({"(", "[", "{", "lfloor", "lceil", "langle", "begin"})
-_CLOSE = frozenset({")", "]", "}", "rfloor", "rceil", "rangle", "end"})
 _LEAD = re.compile(
     r"^(?:approximately|approx\.?|about|around|roughly|exactly|only|simply|just|nearly"
     r"|equal\s+to|equals|"
@@ -235,7 +242,7 @@ class _StructureReader:
             return Collection("", "", _with_name(items), alternatives)
         tokens = parts[0]
         for operator in texts & {"cup", "cap", "setminus"}:
-            sets = _split(tokens, lambda token: token.text == operator)  # noqa: B023
+            sets = split_at(tokens, lambda token: _is(token, operator))  # noqa: B023
             if len(sets) > 1:
                 return Union(operator, tuple(self.answer(part, depth + 1) for part in sets))
         related = self._related(tokens, depth) if texts & _RELATIONS.keys() else None
@@ -244,7 +251,7 @@ class _StructureReader:
         grouped = self._grouped(tokens, depth)
         if grouped is not None:
             return grouped
-        ratio = _split(tokens, lambda token: _is(token, ":")) if ":" in texts else []
+        ratio = split_at(tokens, lambda token: _is(token, ":")) if ":" in texts else []
         if len(ratio) > 1:
             return Ratio(tuple(self._expression(part) for part in ratio))
         return self._valued(tokens)
@@ -252,7 +259,7 @@ class _StructureReader:
     # Relations ---------------------------------------------------------------------------------
 
     def _related(self, tokens: tuple[Token, ...], depth: int) -> Answer | None:
-        places = [place for place, token in _at_top(tokens) if _relation(token) is not None]
+        places = [place for place, token in at_top(tokens) if _relation(token) is not None]
         if not places:
             return None
         operators = [str(_relation(tokens[place])) for place in places]
@@ -368,7 +375,7 @@ class _StructureReader:
             return Collection("{", "}", ())
         if first.text not in {"(", "[", "{", "langle", "\\{"} or len(tokens) < 2:
             return None
-        if _closing(tokens) != len(tokens) - 1:
+        if closing_place(tokens) != len(tokens) - 1:
             return None
         opening = "<" if first.text == "langle" else first.text
         closing = ">" if last.text == "rangle" else last.text
@@ -390,7 +397,7 @@ class _StructureReader:
 
     def _set(self, inside: tuple[Token, ...], depth: int) -> Answer:
         """A set of elements, or of what a condition allows."""
-        bars = _split(inside, lambda token: token.text in _SUCH_THAT)
+        bars = split_at(inside, lambda token: token.text in _SUCH_THAT)
         if len(bars) == 2:
             allowed = self.answer(bars[1], depth + 1)
             return Union("cup", (allowed,)) if isinstance(allowed, Relation) else allowed
@@ -402,11 +409,11 @@ class _StructureReader:
         )
 
     def _matrix(self, tokens: tuple[Token, ...], depth: int) -> Answer:
-        kind = "".join(token.text for token in tokens[2 : _index(tokens, "}", 1)])
-        begin = _index(tokens, "}", 1) + 1
+        kind = "".join(token.text for token in tokens[2 : place_of(tokens, "}", 1)])
+        begin = place_of(tokens, "}", 1) + 1
         if kind == "array":
             if begin < len(tokens) and tokens[begin].text == "{":
-                begin = _index(tokens, "}", begin) + 1
+                begin = place_of(tokens, "}", begin) + 1
         elif kind not in _MATRICES:
             raise UnreadAnswer(f"'{kind}' is not compared")
         end = max(n for n, token in enumerate(tokens) if _is(token, "end"))
@@ -415,13 +422,14 @@ class _StructureReader:
         body = [token for token in tokens[begin:end] if not _is(token, "hline")]
         while body and _is(body[-1], "\\"):
             body.pop()
-        rows = _split(tuple(body), lambda token: _is(token, "\\"))
+        rows = split_at(tuple(body), lambda token: _is(token, "\\"))
         if kind == "cases":
             lines = [tuple(token for token in row if not _is(token, "&")) for row in rows]
             return Collection("", "", tuple(self.answer(line, depth + 1) for line in lines))
         cells = tuple(
             tuple(
-                self.answer(cell, depth + 1) for cell in _split(row, lambda token: _is(token, "&"))
+                self.answer(cell, depth + 1)
+                for cell in split_at(row, lambda token: _is(token, "&"))
             )
             for row in rows
         )
@@ -481,30 +489,6 @@ def _relation(token: Token) -> str | None:
     return _RELATIONS.get(token.text) if token.kind in {"sign", "command"} else None
 
 
-def _at_top(tokens: Sequence[Token]) -> list[tuple[int, Token]]:
-    """The tokens outside of all brackets, with their places."""
-    depth, found = 0, []
-    for place, token in enumerate(tokens):
-        if token.kind in {"sign", "command"}:
-            if token.text in _CLOSE:
-                depth -= 1
-            if depth == 0:
-                found.append((place, token))
-            if token.text in _OPEN:
-                depth += 1
-        elif depth == 0:
-            found.append((place, token))
-    return found
-
-
-def _split(
-    tokens: tuple[Token, ...], separates: Callable[[Token], bool]
-) -> list[tuple[Token, ...]]:
-    places = [place for place, token in _at_top(tokens) if separates(token)]
-    bounds = zip([0, *(place + 1 for place in places)], [*places, len(tokens)], strict=True)
-    return [tokens[a:b] for a, b in bounds]
-
-
 _AND = frozenset({"and", "or", "及", "和", "및", "과", "와", "또는", "或", "と", "または"})
 _OR = frozenset({"or", "또는", "或", "または"})
 _SEPARATORS = _AND | {",", ";", "lor", "vee", "land", "wedge"}
@@ -522,9 +506,9 @@ def _listed(
             return True
         return words and token.kind == "word" and token.text.casefold() in _AND
 
-    parts = _split(tokens, separates)
+    parts = split_at(tokens, separates)
     alternatives = any(
-        token.text.casefold() in _OR for _, token in _at_top(tokens) if token.kind == "word"
+        token.text.casefold() in _OR for _, token in at_top(tokens) if token.kind == "word"
     )
     if len(parts) > 1:  # ", and" is one separator
         parts = [part for place, part in enumerate(parts) if part or place in {0, len(parts) - 1}]
@@ -577,30 +561,12 @@ def _is_applied(tokens: Sequence[Token]) -> bool:
     """Whether tokens are a function and its argument, whatever that is (`P(X = 2)`)."""
     if len(tokens) < 4 or tokens[0].text not in _FUNCTION_LETTERS or tokens[1].text != "(":
         return False
-    return _closing(tokens[1:]) == len(tokens) - 2
+    return closing_place(tokens[1:]) == len(tokens) - 2
 
 
 def _is_product(run: str) -> bool:
     """Whether letters side by side are variables (`xy`) and no word that names something."""
     return len(run) <= 3 and run.islower() and not set(run) & {*"eiou"}
-
-
-def _closing(tokens: Sequence[Token]) -> int:
-    """The place of the bracket that closes the first token's; -1 if there is none."""
-    depth = 0
-    for place, token in enumerate(tokens):
-        if token.kind in {"sign", "command"}:
-            depth += (token.text in _OPEN) - (token.text in _CLOSE)
-            if depth == 0:
-                return place
-    return -1
-
-
-def _index(tokens: Sequence[Token], text: str, start: int) -> int:
-    for place in range(start, len(tokens)):
-        if tokens[place].text == text:
-            return place
-    raise UnreadAnswer(f"'{text}' is missing")
 
 
 def _arithmetic(tokens: Sequence[Token]) -> bool:

@@ -7,6 +7,7 @@ character ends up in a token, or the text is unread.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -206,3 +207,57 @@ def _styled_tokens(found: re.Match[str], *, spaced: bool) -> list[Token]:
         )
         inner_space = False
     return tokens
+
+
+# Brackets ----------------------------------------------------------------------------------------
+
+_OPEN = frozenset({"(", "[", "{", "lfloor", "lceil", "langle", "begin"})
+_CLOSE = frozenset({")", "]", "}", "rfloor", "rceil", "rangle", "end"})
+
+
+def at_top(tokens: Sequence[Token]) -> list[tuple[int, Token]]:
+    """The tokens outside of all brackets, with their places."""
+    depth, found = 0, []
+    for place, token in enumerate(tokens):
+        if token.kind in {"sign", "command"}:
+            if token.text in _CLOSE:
+                depth -= 1
+            if depth == 0:
+                found.append((place, token))
+            if token.text in _OPEN:
+                depth += 1
+        elif depth == 0:
+            found.append((place, token))
+    return found
+
+
+def split_at(
+    tokens: tuple[Token, ...], separates: Callable[[Token], bool]
+) -> list[tuple[Token, ...]]:
+    """The parts between separators outside of all brackets; one part if there is none."""
+    places = [place for place, token in at_top(tokens) if separates(token)]
+    bounds = zip([0, *(place + 1 for place in places)], [*places, len(tokens)], strict=True)
+    return [tokens[a:b] for a, b in bounds]
+
+
+def closing_place(tokens: Sequence[Token]) -> int:
+    """The place of the bracket that closes the first token's; -1 if there is none."""
+    depth = 0
+    for place, token in enumerate(tokens):
+        if token.kind in {"sign", "command"}:
+            depth += (token.text in _OPEN) - (token.text in _CLOSE)
+            if depth == 0:
+                return place
+    return -1
+
+
+def place_of(tokens: Sequence[Token], text: str, start: int) -> int:
+    """The place of the first token with that text from `start` on.
+
+    Raises:
+        UnreadAnswer: there is none.
+    """
+    for place in range(start, len(tokens)):
+        if tokens[place].text == text:
+            return place
+    raise UnreadAnswer(f"'{text}' is missing")
