@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, get_args
 
-from labeling.answers import AnswerChecker
+from labeling.answers import TOLERANCE, AnswerChecker
 from labeling.stages import Policy
 from labeling.strategies import STRATEGIES, Bounds, TraceProgress, given_up, strategy_named
 from traces import (
@@ -201,7 +201,11 @@ def label_progress(
     if config.label == "advantage":
         steps = _by_advantage(steps)
     inferred = _infer(steps, config)
-    meta: dict[str, Any] = {"rule": config.rule(), "k": config.k}
+    meta: dict[str, Any] = {
+        "rule": config.rule(),
+        "k": config.k,
+        "answer_tolerance": TOLERANCE,
+    }
     if config.strategy != "all":
         meta["strategy"] = config.strategy
     if progress.known:

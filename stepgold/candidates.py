@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgold.golds import list_unusable_golds
 from stepgold.options import BootstrapOptions
 from stepgold.results import INCOMPLETE, OK, NamedFigures, Result
 from stepgold.trials import compared_traces
@@ -229,6 +230,8 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         name = options.labeler
         with workspace.open_store() as store:
             found = from_workspace(store, options.dataset, name, options.subset)
+            if options.normalize_answers:
+                list_unusable_golds(store.problems(options.dataset))
     else:
         pool, scores = Path(str(options.pool)), Path(str(options.scores))
         name, found = scores.name, from_files(pool, scores)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from labeling import MonteCarloConfig
+from stepgold.golds import list_unusable_golds
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import LabelStage, evidence_source, label_missing
 from stepgold.models import (
@@ -117,6 +118,7 @@ def continue_(workspace: WorkspaceFolder, options: ContinueOptions) -> LabelingR
         labeler = Labeler(options.name, LabelerKind.MC, options.settings(images), model=str(spec))
         if options.with_evidence:
             labeler = evidence_source(store, options.dataset, labeler)
+        tally.unusable_golds = list_unusable_golds(store.problems(options.dataset))
         truth = ModelTruth(allow_mixed=options.allow_mixed)
         terms = RunTerms(store, closing, truth, Purse(options.budget), images)
         stage = continue_stage(options, terms)

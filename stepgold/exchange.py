@@ -19,6 +19,7 @@ from formats import (
     write_file,
 )
 from stepgold.console import progress
+from stepgold.golds import list_unusable_golds
 from stepgold.labeling_run import source_of
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
@@ -205,6 +206,7 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
                 removed += outcome.removed
                 rejected.extend(outcome.rejected)
         summary = store.import_summary(options.dataset)
+        tally.unusable_golds = list_unusable_golds(store.problems(options.dataset))
     tally.failed = sum(not row.imported for row in rejected)
     figures = tally.figures() | _sizes(summary)
     return ImportResult(**figures, removed=removed, rejected=tuple(rejected))

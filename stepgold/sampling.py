@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from labeling import CandidateRule
 from stepgold.console import note, progress
+from stepgold.golds import list_unusable_golds
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import STOPS
 from stepgold.models import (
@@ -133,6 +134,7 @@ def sample(workspace: WorkspaceFolder, options: SampleOptions) -> SampleResult:
         images = images.settled(spec, exist=any(problem.images for problem, _ in known))
         wanted = known[: options.limit]
         store.sampled.refuse_changed(options.dataset, [problem for problem, _ in wanted])
+        tally.unusable_golds = list_unusable_golds(problem for problem, _ in wanted)
         stored = store.sampled.declare(
             options.dataset, options.name, options.settings(images), replace=options.replace
         )

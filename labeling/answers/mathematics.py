@@ -1,4 +1,8 @@
-"""Mathematical equality (math-verify) in a process of its own that can be killed.
+"""Symbolic equality (Math-Verify) in a process of its own that can be killed.
+
+What is compared here are single expressions that the grammar has read to their last sign: lists,
+sets, intervals and equations are taken apart before. Math-Verify's word is checked with sixty
+digits, so that neither its rounding nor a simplification that goes too far decides.
 
 A hostile expression such as `10^{10^{10^{10}}}` hangs inside one C call: no signal and no thread
 reaches it, and math-verify's own time limits fail outside the main thread. So its limits are off,
@@ -16,16 +20,22 @@ import threading
 import warnings
 from functools import cache
 from multiprocessing.connection import Connection
-from typing import Literal
+from typing import Any, Literal
 
+from labeling.answers.grammar.evaluation import points
+from labeling.answers.grammar.expressions import CONSTANTS, Expr
 from traces import ToolkitError
 
 Ruling = Literal["equal", "different", "gold_unreadable", "answer_unreadable"]
 
 MAX_CHARACTERS = 2000
 """Longer expressions are not looked at."""
+MAX_NODES = 400
+"""Expressions with more nodes are not looked at."""
 MEMORY_BYTES = 4 * 1024**3
 """Address space of the worker: what needs more is undecided, not the machine's end."""
+DIGITS = 30
+"""Decimal places to which Math-Verify rounds what it cannot simplify; its default is 6."""
 START_S = 120.0
 """A worker that is not up after this many seconds never will be."""
 
@@ -47,7 +57,7 @@ class MathProcess:
         self._worker: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
 
     def rule(self, gold: str, answer: str) -> Ruling | None:
-        """How `answer` stands to `gold`, both LaTeX or plain; None if that cannot be decided.
+        """How `answer` compares with `gold`, both LaTeX or plain; None if that cannot be decided.
 
         Undecided is what takes longer than `timeout_s`, more memory than `MEMORY_BYTES`, or more
         characters than `MAX_CHARACTERS`. Safe to call from several threads, one at a time is
@@ -58,13 +68,28 @@ class MathProcess:
         """
         if max(len(gold), len(answer)) > MAX_CHARACTERS:
             return None
+        ruling: Ruling | None = self._ask((gold, answer))
+        return ruling
+
+    def same(self, gold: Expr, answer: Expr) -> bool | None:
+        """Whether two expressions are equal; None where that cannot be decided in time.
+
+        Raises:
+            ToolkitError: the worker does not start.
+        """
+        if max(len(gold.walk()), len(answer.walk())) > MAX_NODES:
+            return None
+        decided: bool | None = self._ask((gold, answer))
+        return decided
+
+    def _ask(self, question: tuple[Any, Any]) -> Any:
+        """The worker's reply; None where it took too long or died of the question."""
         with self._lock:
             connection = self._started()
             try:
-                connection.send((gold, answer))
+                connection.send(question)
                 if connection.poll(self.timeout_s):
-                    ruling: Ruling | None = connection.recv()
-                    return ruling
+                    return connection.recv()
             except (EOFError, OSError):
                 pass  # the worker died of this question: undecided, as if it had hung
             self._end()
@@ -119,7 +144,7 @@ class MathProcess:
 
 @cache
 def shared_math_process() -> MathProcess:
-    """The process-wide worker that answer checkers use unless told otherwise."""
+    """The process-wide worker that answer checkers use by default."""
     process = MathProcess()
     atexit.register(process.close)
     return process
@@ -142,7 +167,8 @@ def _serve(connection: Connection) -> None:
             gold, answer = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(compare(gold, answer))
+        both = isinstance(gold, Expr) and isinstance(answer, Expr)
+        connection.send(confirm(gold, answer) if both else compare(gold, answer))
 
 
 def compare(gold: str, answer: str) -> Ruling | None:
@@ -156,11 +182,110 @@ def compare(gold: str, answer: str) -> Ruling | None:
         parsed_answer = _parse(answer)
         if not parsed_answer:
             return "answer_unreadable"
-        equal = verify(parsed_gold, parsed_answer, timeout_seconds=None, raise_on_error=True)
+        equal = verify(
+            parsed_gold,
+            parsed_answer,
+            float_rounding=DIGITS,
+            numeric_precision=2 * DIGITS,
+            strict=True,
+            timeout_seconds=None,
+            raise_on_error=True,
+        )
     except Exception as fault:  # sympy raises anything on odd input
         logging.getLogger(__name__).debug("undecided: %r", fault)
         return None
     return "equal" if equal else "different"
+
+
+def confirm(gold: Expr, answer: Expr) -> bool | None:
+    """Whether two expressions are equal, in this process and without any time limit."""
+    names = tuple(sorted((gold.symbols | answer.symbols) - CONSTANTS))
+    precise = _agree_precisely(gold, answer, names)
+    if precise is not None:
+        return precise
+    ruling = compare(as_latex(gold), as_latex(answer))
+    return True if ruling == "equal" else None
+
+
+def _agree_precisely(gold: Expr, answer: Expr, names: tuple[str, ...]) -> bool | None:
+    """Whether sixty digits of the values agree at some points; None where there is no value."""
+    import mpmath  # type: ignore[import-untyped]
+
+    seen = False
+    with mpmath.workdps(60):
+        for at in points(names, count=3) if names else ({},):
+            try:
+                one, other = (_precise(each, at, mpmath) for each in (gold, answer))
+            except (ArithmeticError, ValueError, TypeError, KeyError):
+                continue
+            seen = True
+            if abs(one - other) > mpmath.mpf(10) ** -45 * max(abs(one), abs(other)):
+                return False
+    return True if seen else None
+
+
+def _precise(expr: Expr, at: Any, mp: Any) -> Any:
+    """The value of an expression with mpmath's current precision."""
+    if expr.op == "num":
+        return mp.mpf(expr.value.numerator) / expr.value.denominator
+    if expr.op == "sym":
+        constants = {"pi": mp.pi, "e": mp.e, "i": mp.mpc(0, 1)}
+        return mp.mpf(at[expr.name].real) if expr.name in at else +constants[expr.name]
+    args = [_precise(arg, at, mp) for arg in expr.args]
+    rules = {
+        "add": lambda a, b: a + b,
+        "mul": lambda a, b: a * b,
+        "div": lambda a, b: a / b,
+        "neg": lambda a: -a,
+        "pow": lambda a, b: a**b,
+        "root": lambda a, b: mp.root(a, int(b)),
+        "fact": mp.factorial,
+        "binom": mp.binomial,
+        "abs": abs,
+        "log": lambda a, b=10: mp.log(a) / mp.log(b),
+        "ln": mp.log,
+        "exp": mp.exp,
+    }
+    inverse = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot"}
+    plain = {"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"}
+    if expr.op in plain or expr.op in inverse:
+        return getattr(mp, inverse.get(expr.op, expr.op))(*args)
+    return rules[expr.op](*args)
+
+
+def as_latex(expr: Expr) -> str:
+    """An expression in LaTeX that can be read in one way only."""
+    names = {name: f"v_{{{place}}}" for place, name in enumerate(sorted(expr.symbols - CONSTANTS))}
+
+    def shown(node: Expr) -> str:
+        args = [shown(arg) for arg in node.args]
+        if node.op == "num":
+            top, bottom = node.value.numerator, node.value.denominator
+            return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
+        if node.op == "sym":
+            return names.get(node.name) or (r"\pi" if node.name == "pi" else node.name)
+        if node.op == "log" and len(args) == 1:
+            args.append("10")
+        return _LATEX.get(node.op, rf"\{node.op}({{0}})").format(*args)
+
+    return shown(expr)
+
+
+_LATEX = {
+    "add": "({0}+{1})",
+    "mul": r"({0}\cdot {1})",
+    "div": r"\frac{{{0}}}{{{1}}}",
+    "neg": "(-{0})",
+    "pow": "({0})^{{{1}}}",
+    "root": r"\sqrt[{1}]{{{0}}}",
+    "fact": "({0})!",
+    "binom": r"\binom{{{0}}}{{{1}}}",
+    "abs": "|{0}|",
+    "floor": r"\lfloor {0}\rfloor",
+    "ceil": r"\lceil {0}\rceil",
+    "log": r"\log_{{{1}}}({0})",
+    "exp": "e^{{{0}}}",
+}
 
 
 def _parse(expression: str) -> list[object]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from labeling.math_process import MAX_CHARACTERS, MathProcess, compare, shared_math_process
+from labeling.answers.mathematics import MAX_CHARACTERS, MathProcess, compare, shared_math_process
 
 HANGS = "10^{10^{10^{10}}}"
 """Python raises 10 to a number of ten billion digits: for ever, and deaf to signals."""
@@ -92,11 +92,11 @@ def test_closed_process_leaves_no_child() -> None:
 def test_interpreter_ends_with_a_worker_hanging_about(tmp_path: Path) -> None:
     script = tmp_path / "ends.py"
     script.write_text(
-        "from labeling.math_process import shared_math_process\n"
+        "from labeling.answers import shared_math_process\n"
         "if __name__ == '__main__':\n"
         "    print(shared_math_process().rule('2', '1+1'))\n"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, str(script)],
         capture_output=True,

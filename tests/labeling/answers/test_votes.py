@@ -6,12 +6,12 @@ import doctest
 
 import pytest
 
-import labeling.normal_form
-from labeling.normal_form import normal_answer
+import labeling.answers.checker
+from labeling.answers import normal_answer
 
 
 def test_docstring_examples() -> None:
-    assert doctest.testmod(labeling.normal_form).failed == 0
+    assert doctest.testmod(labeling.answers.checker).failed == 0
 
 
 @pytest.mark.parametrize(

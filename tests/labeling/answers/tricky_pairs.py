@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.labeling.answer_cases import CHOICES, MATHEMATICS, NUMBERS, OPTIONS
+from tests.labeling.answers.answer_cases import CHOICES, MATHEMATICS, NUMBERS, OPTIONS
 
 
 class Pair(NamedTuple):

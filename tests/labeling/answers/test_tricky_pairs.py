@@ -8,10 +8,9 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
-from labeling.answers import AnswerChecker
-from labeling.free_text import same_text
-from labeling.math_process import MathProcess, shared_math_process
-from tests.labeling.tricky_pairs import Pair, tricky_pairs
+from labeling.answers import AnswerChecker, MathProcess, shared_math_process
+from labeling.answers.words import same_text
+from tests.labeling.answers.tricky_pairs import Pair, tricky_pairs
 from traces.problem import Problem
 
 _HOSTILE = Pair(r"\frac{1}{2}", r"\boxed{10^{10^{10^{10}}}}", None)
@@ -62,7 +61,7 @@ def test_hostile_answer_costs_its_own_time_and_nothing_else() -> None:
             pair.right for pair in tricky_pairs() if pair.options
         ]
         assert hostile.result(timeout=60) is None
-        assert process.kills == 1
+        assert process.kills == 0  # a number that large never reaches the process
         assert time.monotonic() - began < 30
     assert shared_math_process().kills == 0
 

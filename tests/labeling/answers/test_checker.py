@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.answers import AnswerChecker, unusable_gold
-from labeling.choices import option_letter
-from labeling.math_process import MathProcess
-from tests.labeling.answer_cases import CHOICES, MATHEMATICS, NUMBERS, OPTIONS
+from labeling.answers import AnswerChecker, MathProcess, unusable_gold
+from labeling.answers.words import option_letter
+from tests.labeling.answers.answer_cases import CHOICES, MATHEMATICS, NUMBERS, OPTIONS
 from traces.errors import InputError
 from traces.problem import Problem
 
