@@ -164,7 +164,7 @@ def test_retrieval_is_measured_and_nothing_attached(cli: Cli, tmp_path: Path) ->
     ("options", "words"),
     [
         (("--evaluate", "nowhere.txt"), "cannot be read"),
-        (("--evaluate", "BAD"), "speak of no problem"),
+        (("--evaluate", "BAD"), "no relevant document"),
         (("--evaluate", "BAD", "--query", "step"), "by trace"),
         (("--mode", "magic"), "magic"),
         (("--quota", "maths"), "no quota"),
