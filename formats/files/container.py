@@ -190,7 +190,7 @@ def _lines(stream: io.BufferedIOBase, path: Path, row_limit: int) -> Iterator[Ra
             data = data.removeprefix(_BOM)
         if not data.strip():
             continue
-        yield _line(decoder, data, index, line, path)
+        yield _line(decoder, data, index=index, line=line, path=path)
         index += 1
 
 

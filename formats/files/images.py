@@ -229,7 +229,7 @@ def load_image(path: str, root: Path) -> EncodedImage:
     content = _read(path, root / name)
     if content[_DICOM_PREAMBLE : _DICOM_PREAMBLE + 4] == b"DICM":
         image, notes, may_show_patient = render_dicom(content, frame, where=path)
-        return _encoded(path, image, "PNG", notes, may_show_patient)
+        return _encoded(path, image, kind="PNG", notes=notes, may_show_patient=may_show_patient)
     if frame is not None:
         raise ImageError("Only a DICOM has frames to name.", where=path)
     return _picture(path, content)
@@ -297,7 +297,12 @@ def _picture(path: str, content: bytes) -> EncodedImage:
     if max(image.size) > MAX_SIDE or notes or _has_metadata(image):
         return _encoded(path, turned, kind, notes)
     return EncodedImage(
-        _MIME[kind], hashlib.sha256(content).hexdigest(), image.width, image.height, path, content
+        mime=_MIME[kind],
+        sha256=hashlib.sha256(content).hexdigest(),
+        width=image.width,
+        height=image.height,
+        path=path,
+        data=content,
     )
 
 
@@ -332,14 +337,14 @@ def _encoded(
     bare.save(out, kind, **options, **({"icc_profile": icc} if icc else {}))
     data = out.getvalue()
     return EncodedImage(
-        _MIME[kind],
-        hashlib.sha256(data).hexdigest(),
-        image.width,
-        image.height,
-        path,
-        data,
-        tuple(said),
-        may_show_patient,
+        mime=_MIME[kind],
+        sha256=hashlib.sha256(data).hexdigest(),
+        width=image.width,
+        height=image.height,
+        path=path,
+        data=data,
+        notes=tuple(said),
+        may_show_patient=may_show_patient,
     )
 
 

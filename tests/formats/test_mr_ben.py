@@ -163,7 +163,7 @@ def test_a_question_that_changes_under_its_id_is_rejected(tmp_path: Path) -> Non
     rows = [ROW, ROW | {"Sampled_Model": "Claude2", "Question": "Another?"}]
     traces, (rejected,) = read("mr-ben", jsonl(tmp_path / "a.jsonl", rows))
     assert len(traces) == 1
-    assert "another question" in rejected.reason
+    assert "differs from an earlier row" in rejected.reason
 
 
 def test_reads_the_object_of_lists_and_the_json_list_alike(tmp_path: Path) -> None:

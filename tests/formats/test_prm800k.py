@@ -75,7 +75,7 @@ def test_neutral_is_read_by_the_policy(
 
 
 def test_a_format_without_neutral_steps_takes_no_policy(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no neutral"):
+    with pytest.raises(InputError, match="no option --neutral"):
         list(read_file("processbench", tmp_path / "a", neutral=NeutralPolicy.POSITIVE))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from formats import write_file
-from formats.row_texts import RowTexts, read_row_texts
+from formats.auxiliary import RowTexts, read_row_texts
 from tests.formats.samples import SAMPLES
 from tests.formats.test_writing import row
 from traces.labels import Verdict

@@ -55,7 +55,7 @@ def test_a_wrong_type_rejects_the_row(tmp_path: Path, labels: Any) -> None:
 
 def test_who_labelled_must_be_said_here_and_nowhere_else(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "x.jsonl", [ROW])
-    with pytest.raises(InputError, match="who labelled"):
+    with pytest.raises(InputError, match="do not name their labeler"):
         read("trl", path, labeler="mine")
-    with pytest.raises(InputError, match="names its labelers itself"):
+    with pytest.raises(InputError, match="name their labelers themselves"):
         read("processbench", path, labeler="mine", kind=LabelerKind.MC)
