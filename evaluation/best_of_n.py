@@ -396,13 +396,15 @@ def evaluate_best_of_n(
         raise InputError("Two pools have the same problem id.")
     everyone = [one for pool in held for one in pool.candidates]
     return BestOfNReport(
-        len(held),
-        len(everyone),
-        sum(one.step_scores is None for one in everyone),
-        sum(one.answer is None for one in everyone),
-        sum(pool.disputed_answers() for pool in held),
-        over_subsets,
-        {n: _at(held, n, over_subsets, seed, resamples) for n in ns},
+        pools=len(held),
+        candidates=len(everyone),
+        unscored=sum(one.step_scores is None for one in everyone),
+        unanswered=sum(one.answer is None for one in everyone),
+        disputed_answers=sum(pool.disputed_answers() for pool in held),
+        expected=over_subsets,
+        by_n={
+            n: _at(held, n, over_subsets=over_subsets, seed=seed, resamples=resamples) for n in ns
+        },
     )
 
 
@@ -416,12 +418,12 @@ def _at(pools: Sequence[Pool], n: int, over_subsets: bool, seed: int, resamples:
         nobody: Chances = {"majority": None, "weighted_majority": None}
         found = {problem: chances | nobody for problem, chances in found.items()}
     return AtN(
-        n,
-        len(long_enough),
-        len(pools) - len(long_enough),
-        sum(chances["min"] is None for chances in found.values()),
-        {name: _accuracy(found, name, seed, resamples) for name in MEASURES},
-        found,
+        n=n,
+        pools=len(long_enough),
+        short=len(pools) - len(long_enough),
+        unscored_pools=sum(chances["min"] is None for chances in found.values()),
+        accuracy={name: _accuracy(found, name, seed, resamples) for name in MEASURES},
+        by_problem=found,
     )
 
 

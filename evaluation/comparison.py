@@ -253,12 +253,14 @@ def compare_labelers(
         _pair(
             table,
             (table.words[one], table.words[two]),
-            gold,
-            _paired(traces, (one, two), thresholds, gold, seed, resamples)
+            gold=gold,
+            paired=_paired(
+                traces, (one, two), thresholds=thresholds, gold=gold, seed=seed, resamples=resamples
+            )
             if paired_tests
             else None,
-            seed,
-            resamples,
+            seed=seed,
+            resamples=resamples,
         )
         for one, two in combinations(names, 2)
     )
@@ -279,7 +281,9 @@ def _pair(
     scored = one.scored & two.scored
     # Columns: both correct, only b incorrect, only a incorrect, both incorrect.
     said = np.eye(4)[2 * one.incorrect[both] + two.incorrect[both]]
-    sums, draws = _drawn(table.problem_of_step[both], said, "steps", seed, resamples)
+    sums, draws = _drawn(
+        table.problem_of_step[both], said, name="steps", seed=seed, resamples=resamples
+    )
     named = [
         (place, first == second)
         for place, (first, second) in enumerate(
@@ -289,21 +293,25 @@ def _pair(
     ]
     where = np.array([place for place, _ in named], dtype=np.int64)
     rows = np.array([(same, 1) for _, same in named], dtype=np.float64).reshape(-1, 2)
-    firsts = _drawn(table.problem_of_trace[where], rows, "first-errors", seed, resamples)
+    firsts = _drawn(
+        table.problem_of_trace[where], rows, name="first-errors", seed=seed, resamples=resamples
+    )
     of, against = (two, one) if one.labeler == gold else (one, two)
     return PairComparison(
-        one.labeler,
-        two.labeler,
-        int(both.sum()),
-        int((both & (one.neutral | two.neutral)).sum()),
-        estimate(_agreement, sums, draws),
-        estimate(_kappa, sums, draws),
-        int(scored.sum()),
-        pearson(one.score[scored], two.score[scored]),
-        len(named),
-        estimate(_share, *firsts),
-        first_error_confusion(of.labeler, against.labeler, of.first_errors, against.first_errors),
-        paired,
+        a=one.labeler,
+        b=two.labeler,
+        n_steps=int(both.sum()),
+        n_neutral=int((both & (one.neutral | two.neutral)).sum()),
+        agreement=estimate(_agreement, sums, draws),
+        cohen_kappa=estimate(_kappa, sums, draws),
+        n_scored=int(scored.sum()),
+        pearson=pearson(one.score[scored], two.score[scored]),
+        n_first_errors=len(named),
+        first_error_agreement=estimate(_share, *firsts),
+        first_errors=first_error_confusion(
+            of.labeler, against.labeler, of.first_errors, against.first_errors
+        ),
+        paired=paired,
     )
 
 
@@ -337,13 +345,13 @@ def against_gold(traces: Sequence[ComparedTrace], name: str, gold: str) -> list[
     """The traces as an evaluation of one of the labelers looks at them."""
     return [
         EvaluatedTrace(
-            trace.trace_id,
-            trace.problem_id,
-            trace.subset,
-            trace.n_steps,
-            trace.labels.get(gold),
-            trace.labels.get(name),
-            trace.final_answer_correct,
+            trace_id=trace.trace_id,
+            problem_id=trace.problem_id,
+            subset=trace.subset,
+            n_steps=trace.n_steps,
+            gold=trace.labels.get(gold),
+            predicted=trace.labels.get(name),
+            final_answer_correct=trace.final_answer_correct,
         )
         for trace in traces
     ]
@@ -358,7 +366,9 @@ def _alpha(table: WordTable, seed: int, resamples: int) -> tuple[Estimate, int]:
     m, bad = said[paired], bad[paired]
     good = m - bad
     rows: Floats = np.stack([good, bad, 2 * good * bad / (m - 1)], axis=1).astype(np.float64)
-    sums, draws = _drawn(table.problem_of_step[paired], rows, "alpha", seed, resamples)
+    sums, draws = _drawn(
+        table.problem_of_step[paired], rows, name="alpha", seed=seed, resamples=resamples
+    )
 
     def alpha(counts: Floats) -> tuple[Floats, Mask]:
         return alpha_of_counts(counts[..., :2], counts[..., 2])

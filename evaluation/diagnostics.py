@@ -76,12 +76,12 @@ def false_positive_slice(
         return share_by_problem(problems, holds, generator(seed, "false-positives"), resamples)
 
     return FalsePositiveSlice(
-        len(wrong_process),
-        len(right),
-        sum(trace.final_answer_correct is None for trace in usable),
-        share(named),
-        share([found.index is not None for found in said]),
-        sum(found.missing for found in said),
+        n=len(wrong_process),
+        n_right_answer=len(right),
+        answer_unknown=sum(trace.final_answer_correct is None for trace in usable),
+        error_accuracy=share(named),
+        detected=share([found.index is not None for found in said]),
+        missing=sum(found.missing for found in said),
     )
 
 
@@ -177,7 +177,13 @@ def minimum_position(
         [problem for problem, *_ in found], at_last, generator(seed, "minimum"), resamples
     )
     mean = sum((index + 1) / n for _, index, n in found) / len(found) if found else None
-    return MinimumPosition(len(found), len(traces) - len(found), share, mean, tuple(depths))
+    return MinimumPosition(
+        n=len(found),
+        incomplete=len(traces) - len(found),
+        share_at_last=share,
+        mean_depth=mean,
+        depths=tuple(depths),
+    )
 
 
 def step_index_rows(
@@ -209,15 +215,15 @@ def step_index_rows(
                 firsts[min(found.index, LAST_INDEX)] += 1
     return tuple(
         StepIndexRow(
-            at,
-            at == LAST_INDEX,
-            n[at],
-            bad[at] / n[at],
-            called[at],
-            flagged[at] / called[at] if called[at] else None,
-            total[at] / scored[at] if scored[at] else None,
-            first[at],
-            called_first[at],
+            index=at,
+            open_ended=at == LAST_INDEX,
+            n=n[at],
+            gold_incorrect=bad[at] / n[at],
+            n_called=called[at],
+            called_incorrect=flagged[at] / called[at] if called[at] else None,
+            mean_score=total[at] / scored[at] if scored[at] else None,
+            gold_first=first[at],
+            called_first=called_first[at],
         )
         for at in range(size)
         if n[at]
@@ -308,14 +314,16 @@ def diagnose(
     }
     subsets = sorted({trace.subset for trace in traces})
     return Diagnostics(
-        score_report(steps, seed, resamples) if gives_scores else None,
-        minimum_position(traces, seed, resamples) if gives_scores else None,
-        {name: minimum_position(group, seed, resamples) for name, group in by_answer.items()}
+        step_scores=score_report(steps, seed, resamples) if gives_scores else None,
+        minimum=minimum_position(traces, seed, resamples) if gives_scores else None,
+        minimum_by_answer={
+            name: minimum_position(group, seed, resamples) for name, group in by_answer.items()
+        }
         if gives_scores
         else {},
-        step_index_rows(traces, threshold),
-        false_positive_slice(traces, threshold, seed, resamples),
-        {
+        step_index=step_index_rows(traces, threshold),
+        false_positives=false_positive_slice(traces, threshold, seed, resamples),
+        false_positives_by_subset={
             name: false_positive_slice(
                 [trace for trace in traces if trace.subset == name], threshold, seed, resamples
             )

@@ -217,14 +217,14 @@ def score_report(steps: ScoredSteps, seed: int = 0, resamples: int = RESAMPLES) 
     """All measures of a labeler's step scores."""
     bins = calibration_curve(steps.score, steps.correct)
     return ScoreReport(
-        int(steps.correct.sum()),
-        int((~steps.correct).sum()),
-        steps.unscored,
-        auroc_with_interval(steps),
-        average_precision_of_incorrect(steps),
-        _brier(steps, seed, resamples),
-        calibration_error(bins),
-        bins,
+        n_correct=int(steps.correct.sum()),
+        n_incorrect=int((~steps.correct).sum()),
+        unscored=steps.unscored,
+        auroc=auroc_with_interval(steps),
+        average_precision_incorrect=average_precision_of_incorrect(steps),
+        brier=_brier(steps, seed, resamples),
+        calibration_error=calibration_error(bins),
+        calibration=bins,
     )
 
 
@@ -273,11 +273,11 @@ def calibration_curve(
     right = np.bincount(place, correct, bins)
     return tuple(
         CalibrationBin(
-            low,
-            high,
-            int(count),
-            float(total[index] / count) if count else None,
-            float(right[index] / count) if count else None,
+            low=low,
+            high=high,
+            n=int(count),
+            mean_score=float(total[index] / count) if count else None,
+            share_correct=float(right[index] / count) if count else None,
         )
         for index, ((low, high), count) in enumerate(zip(pairwise(edges), counts, strict=True))
     )

@@ -260,7 +260,13 @@ def find_overlap(
     matches = [match for texts in held if (match := found.match(texts)) is not None]
     matches.sort(key=lambda match: (-match.question_share, -match.solution_share))
     short = sum(len(texts.question.folded) < ngram for texts in held)
-    return OverlapReport(ngram, len(held), short, n_rows, tuple(matches))
+    return OverlapReport(
+        ngram=ngram,
+        problems=len(held),
+        short_questions=short,
+        training_rows=n_rows,
+        matches=tuple(matches),
+    )
 
 
 def _ids(problems: Iterable[EvaluatedProblem]) -> set[str]:

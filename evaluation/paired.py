@@ -193,7 +193,7 @@ def _difference(
 ) -> PairedDifference:
     """The difference of the means over groups (one group: of the measure itself)."""
     if not totals:
-        return PairedDifference(None, None, None, None, 0)
+        return PairedDifference(first=None, second=None, difference=None, ci95=None, n_traces=0)
     half = totals[0].shape[-1] // 2
 
     def side(columns: slice) -> tuple[float | None, Floats, Mask]:
@@ -205,11 +205,18 @@ def _difference(
     one, values, defined = side(slice(0, half))
     two, other_values, other_defined = side(slice(half, None))
     if one is None or two is None:
-        return PairedDifference(one, two, None, None, n_traces)
+        return PairedDifference(
+            first=one, second=two, difference=None, ci95=None, n_traces=n_traces
+        )
     both = defined & other_defined
     differences = values - other_values
     return PairedDifference(
-        one, two, one - two, interval(differences, both), n_traces, _p_value(differences[both])
+        first=one,
+        second=two,
+        difference=one - two,
+        ci95=interval(differences, both),
+        n_traces=n_traces,
+        p_value=_p_value(differences[both]),
     )
 
 

@@ -107,7 +107,12 @@ def _words(traces: Sequence[ComparedTrace], name: str, threshold: float) -> Step
     for trace in traces:
         label = trace.labels.get(name)
         seen = EvaluatedTrace(
-            trace.trace_id, trace.problem_id, trace.subset, trace.n_steps, None, label
+            trace_id=trace.trace_id,
+            problem_id=trace.problem_id,
+            subset=trace.subset,
+            n_steps=trace.n_steps,
+            gold=None,
+            predicted=label,
         )
         calls += step_calls(seen, label, threshold)
         scores += step_scores(seen)
@@ -115,14 +120,14 @@ def _words(traces: Sequence[ComparedTrace], name: str, threshold: float) -> Step
         neutral += [index in said_neutral for index in range(trace.n_steps)]
         first_errors.append(predicted_error(label, threshold))
     return StepWords(
-        name,
-        threshold,
-        np.array([call is not None for call in calls], dtype=np.bool_),
-        np.array([call is True for call in calls], dtype=np.bool_),
-        np.array(neutral, dtype=np.bool_),
-        np.array([score is not None for score in scores], dtype=np.bool_),
-        np.array([score or 0.0 for score in scores], dtype=np.float64),
-        tuple(first_errors),
+        labeler=name,
+        threshold=threshold,
+        known=np.array([call is not None for call in calls], dtype=np.bool_),
+        incorrect=np.array([call is True for call in calls], dtype=np.bool_),
+        neutral=np.array(neutral, dtype=np.bool_),
+        scored=np.array([score is not None for score in scores], dtype=np.bool_),
+        score=np.array([score or 0.0 for score in scores], dtype=np.float64),
+        first_errors=tuple(first_errors),
     )
 
 

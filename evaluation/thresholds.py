@@ -152,7 +152,14 @@ def fit_threshold(
             where=f"{dataset}/{subset}",
             remedy="fit on a split with traces of both kinds",
         )
-    return FittedThreshold(best[0], dataset, subset, measure, best[1], len(usable))
+    return FittedThreshold(
+        threshold=best[0],
+        dataset=dataset,
+        subset=subset,
+        measure=measure,
+        value=best[1],
+        n_traces=len(usable),
+    )
 
 
 def deciding_scores(trace: EvaluatedTrace) -> list[float]:

@@ -94,12 +94,12 @@ def evaluate_macro_f1(
     split = split_by_gold(traces)
     whole, groups = whole_and_subsets(split.usable, measures.step_row, threshold)
     return MacroF1Report(
-        threshold,
-        threshold_source,
-        _report(whole, seed, resamples),
-        {name: _report(group, seed, resamples) for name, group in groups.items()},
-        split.gold_unusable,
-        split.gold_missing,
+        threshold=threshold,
+        threshold_source=threshold_source,
+        overall=_report(whole, seed, resamples),
+        subsets={name: _report(group, seed, resamples) for name, group in groups.items()},
+        gold_unusable=split.gold_unusable,
+        gold_missing=split.gold_missing,
     )
 
 
@@ -107,14 +107,14 @@ def _report(group: Group, seed: int, resamples: int) -> StepReport:
     sums, drawn = group.resampled(seed, resamples)
     right, over, under, found, neutral, missing = (int(count) for count in sums)
     return StepReport(
-        estimate(measures.macro_f1, sums, drawn),
-        estimate(measures.f1_correct, sums, drawn),
-        estimate(measures.f1_incorrect, sums, drawn),
-        estimate(measures.step_accuracy_of, sums, drawn),
-        right + over,
-        under + found,
-        neutral,
-        missing,
+        macro_f1=estimate(measures.macro_f1, sums, drawn),
+        f1_correct=estimate(measures.f1_correct, sums, drawn),
+        f1_incorrect=estimate(measures.f1_incorrect, sums, drawn),
+        step_accuracy=estimate(measures.step_accuracy_of, sums, drawn),
+        n_correct=right + over,
+        n_incorrect=under + found,
+        n_neutral=neutral,
+        missing=missing,
     )
 
 

@@ -84,12 +84,12 @@ def evaluate_mistake(
     usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
     whole, groups = whole_and_subsets(usable, measures.first_error_row, threshold)
     return MistakeReport(
-        threshold,
-        threshold_source,
-        _report(whole, seed, resamples),
-        {name: _report(group, seed, resamples) for name, group in groups.items()},
-        split.gold_unusable + len(split.usable) - len(usable),
-        split.gold_missing,
+        threshold=threshold,
+        threshold_source=threshold_source,
+        overall=_report(whole, seed, resamples),
+        subsets={name: _report(group, seed, resamples) for name, group in groups.items()},
+        gold_unusable=split.gold_unusable + len(split.usable) - len(usable),
+        gold_missing=split.gold_missing,
     )
 
 
@@ -97,11 +97,11 @@ def _report(group: Group, seed: int, resamples: int) -> LocationReport:
     sums, drawn = group.resampled(seed, resamples)
     n_error, _, n_correct, _, n_kept, _ = (int(count) for count in sums)
     return LocationReport(
-        n_error + n_correct,
-        n_error,
-        estimate(measures.location_accuracy, sums, drawn),
-        estimate(measures.error_accuracy, sums, drawn),
-        estimate(measures.correct_accuracy, sums, drawn),
-        estimate(measures.processbench_f1, sums, drawn),
-        n_error + n_correct - n_kept,
+        n=n_error + n_correct,
+        n_error=n_error,
+        location_accuracy=estimate(measures.location_accuracy, sums, drawn),
+        error_accuracy=estimate(measures.error_accuracy, sums, drawn),
+        correct_accuracy=estimate(measures.correct_accuracy, sums, drawn),
+        processbench_f1=estimate(measures.processbench_f1, sums, drawn),
+        missing=n_error + n_correct - n_kept,
     )

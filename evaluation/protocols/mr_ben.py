@@ -100,12 +100,14 @@ def evaluate_mr_ben(
     usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
     whole, groups = whole_and_subsets(usable, measures.solution_row, threshold)
     return MrBenReport(
-        threshold,
-        threshold_source,
-        _report(whole, threshold, seed, resamples),
-        {name: _report(group, threshold, seed, resamples) for name, group in groups.items()},
-        split.gold_unusable + len(split.usable) - len(usable),
-        split.gold_missing,
+        threshold=threshold,
+        threshold_source=threshold_source,
+        overall=_report(whole, threshold, seed, resamples),
+        subsets={
+            name: _report(group, threshold, seed, resamples) for name, group in groups.items()
+        },
+        gold_unusable=split.gold_unusable + len(split.usable) - len(usable),
+        gold_missing=split.gold_missing,
     )
 
 
@@ -117,12 +119,14 @@ def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScor
     )
     unknown = Estimate(None, None)
     return MrScore(
-        int(sums[0] + sums[1]),
-        int(sums[2] + sums[3]),
-        estimate(measures.mcc, sums, drawn),
-        estimate(measures.error_step_accuracy, sums, drawn),
-        unknown if unread else estimate(measures.error_reason_accuracy, sums, drawn),
-        unknown if unread else estimate(measures.mr_score, sums, drawn),
-        sum(predicted_error(trace.predicted, threshold).missing for trace in group.traces),
-        unread,
+        n_correct=int(sums[0] + sums[1]),
+        n_incorrect=int(sums[2] + sums[3]),
+        mcc=estimate(measures.mcc, sums, drawn),
+        step_accuracy=estimate(measures.error_step_accuracy, sums, drawn),
+        reason_accuracy=unknown
+        if unread
+        else estimate(measures.error_reason_accuracy, sums, drawn),
+        mr_score=unknown if unread else estimate(measures.mr_score, sums, drawn),
+        missing=sum(predicted_error(trace.predicted, threshold).missing for trace in group.traces),
+        reason_missing=unread,
     )

@@ -138,12 +138,12 @@ def evaluate_prmbench(
         split.usable, measures.kept_step_row, threshold, not_pooled=ORIGINALS
     )
     return PrmBenchReport(
-        threshold,
-        threshold_source,
-        {name: _report(group, seed, resamples) for name, group in groups.items()},
-        _report(whole, seed, resamples),
-        split.gold_unusable,
-        split.gold_missing,
+        threshold=threshold,
+        threshold_source=threshold_source,
+        classes={name: _report(group, seed, resamples) for name, group in groups.items()},
+        overall=_report(whole, seed, resamples),
+        gold_unusable=split.gold_unusable,
+        gold_missing=split.gold_missing,
     )
 
 
@@ -158,11 +158,11 @@ def _report(group: Group, seed: int, resamples: int) -> ClassReport:
     scored = group.rows[:, :4].sum(axis=1)
     unsaid = group.rows[:, 5]
     return ClassReport(
-        prmscore,
-        good,
-        bad,
-        len(group.traces),
-        int(((scored == 0) & (unsaid > 0)).sum()),
-        int(scored.sum() + unsaid.sum()),
-        int(unsaid.sum()),
+        prmscore=prmscore,
+        f1=good,
+        f1_negative=bad,
+        n=len(group.traces),
+        missing=int(((scored == 0) & (unsaid > 0)).sum()),
+        n_steps=int(scored.sum() + unsaid.sum()),
+        missing_steps=int(unsaid.sum()),
     )

@@ -162,13 +162,15 @@ def evaluate_processbench(
     _, groups = whole_and_subsets(usable, measures.first_error_row, threshold)
     drawn = {name: group.resampled(seed, resamples) for name, group in groups.items()}
     return ProcessBenchReport(
-        threshold,
-        threshold_source,
-        {name: _report([sums], [draws]) for name, (sums, draws) in drawn.items()},
-        _report([sums for sums, _ in drawn.values()], [draws for _, draws in drawn.values()]),
+        threshold=threshold,
+        threshold_source=threshold_source,
+        subsets={name: _report([sums], [draws]) for name, (sums, draws) in drawn.items()},
+        average=_report(
+            [sums for sums, _ in drawn.values()], [draws for _, draws in drawn.values()]
+        ),
         # Gold that leaves the first error open (a step before it is not annotated) cannot be used.
-        split.gold_unusable + len(split.usable) - len(usable),
-        split.gold_missing,
+        gold_unusable=split.gold_unusable + len(split.usable) - len(usable),
+        gold_missing=split.gold_missing,
     )
 
 
@@ -179,11 +181,11 @@ def _report(totals: Sequence[Floats], draws: Sequence[Floats]) -> FirstErrorRepo
     sums = np.sum(totals, axis=0) if totals else np.zeros(len(measures.FIRST_ERROR_COLUMNS))
     n_error, _, n_correct, _, n_kept, _ = (int(count) for count in sums)
     return FirstErrorReport(
-        n_error,
-        n_correct,
-        mean(measures.error_accuracy),
-        mean(measures.correct_accuracy),
-        mean(measures.processbench_f1),
-        n_error + n_correct - n_kept,
-        Kept(n_kept, mean(measures.kept_share), mean(measures.first_error_precision)),
+        n_error=n_error,
+        n_correct=n_correct,
+        error_accuracy=mean(measures.error_accuracy),
+        correct_accuracy=mean(measures.correct_accuracy),
+        processbench_f1=mean(measures.processbench_f1),
+        missing=n_error + n_correct - n_kept,
+        kept=Kept(n_kept, mean(measures.kept_share), mean(measures.first_error_precision)),
     )

@@ -174,7 +174,11 @@ def stacked(counts: Sequence[tuple[str, str, int]]) -> list[Part]:
         if count:
             parts.append(
                 Part(
-                    kind, name, count, round(100 * before / total, 3), round(100 * count / total, 3)
+                    kind=kind,
+                    name=name,
+                    count=count,
+                    start=round(100 * before / total, 3),
+                    width=round(100 * count / total, 3),
                 )
             )
         before += count
@@ -215,12 +219,12 @@ def sweep_chart(sections: Sequence[LabelerSection]) -> Chart | None:
         if best is not None:
             told.append(f"{name} is highest at {best[0]:.3f} with {figure(best[1])}")
     return Chart(
-        "sweep",
-        "processbench_f1 by threshold",
-        "Lines of processbench_f1 over the threshold from 0 to 1. " + "; ".join(told) + ".",
-        "threshold",
-        "processbench_f1, all traces pooled",
-        series,
+        id="sweep",
+        title="processbench_f1 by threshold",
+        text="Lines of processbench_f1 over the threshold from 0 to 1. " + "; ".join(told) + ".",
+        x_label="threshold",
+        y_label="processbench_f1, all traces pooled",
+        series=series,
         verticals=[
             (section.threshold, style_of(sections, section.labeler.name)) for section in swept
         ],
@@ -235,13 +239,13 @@ def calibration_chart(
     most = max((part.n for part in bins), default=1)
     name = section.labeler.name
     return Chart(
-        f"calibration-{number}",
-        name,
-        f"Share of correct steps by mean score of {name}, in {len(bins)} bins; the mean distance "
+        id=f"calibration-{number}",
+        title=name,
+        text=f"Share of correct steps by mean score of {name}, in {len(bins)} bins; the mean distance "
         f"from the diagonal is {figure(found.calibration_error)}.",
-        "mean score",
-        "share correct",
-        [
+        x_label="mean score",
+        y_label="share correct",
+        series=[
             Series(
                 name,
                 [(part.mean_score or 0.0, part.share_correct) for part in bins],
@@ -274,13 +278,13 @@ def step_index_chart(sections: Sequence[LabelerSection], gold: str) -> Chart | N
         for section, rows in known
     ]
     return Chart(
-        "step-index",
-        "Share of steps called incorrect",
-        f"Lines over step 1 to {last}: {gold} begins at {figure(longest[0].gold_incorrect)} and ends "
+        id="step-index",
+        title="Share of steps called incorrect",
+        text=f"Lines over step 1 to {last}: {gold} begins at {figure(longest[0].gold_incorrect)} and ends "
         f"at {figure(longest[-1].gold_incorrect)}; the table has every figure.",
-        "step",
-        "share called incorrect",
-        series,
+        x_label="step",
+        y_label="share called incorrect",
+        series=series,
         x_range=(1, max(last, 2)),
         x_ticks=_counted_ticks(last, open_ended=longest[-1].open_ended),
     )
@@ -305,12 +309,12 @@ def depth_chart(sections: Sequence[LabelerSection]) -> Chart | None:
     if not series:
         return None
     return Chart(
-        "depth",
-        "Where the lowest score stands",
-        f"Share of traces by the position of their lowest score: {'; '.join(told)}.",
-        "position in the trace, up to this share of its steps",
-        "share of traces",
-        series,
+        id="depth",
+        title="Where the lowest score stands",
+        text=f"Share of traces by the position of their lowest score: {'; '.join(told)}.",
+        x_label="position in the trace, up to this share of its steps",
+        y_label="share of traces",
+        series=series,
         x_ticks=[(at / 5, f"{20 * at}%") for at in range(6)],
     )
 
@@ -331,12 +335,12 @@ def best_of_n_chart(section: CandidateSection, number: int) -> Chart:
     last = report.by_n[ns[-1]].accuracy
     told = ", ".join(f"{one.replace('_', ' ')} {figure(last[one].value)}" for one in measures)
     return Chart(
-        f"best-of-n-{number}",
-        f"{section.labeler} on {section.subset}",
-        f"Accuracy over N from {ns[0]} to {ns[-1]}; at N = {ns[-1]}: {told}.",
-        "N candidates",
-        "accuracy",
-        series,
+        id=f"best-of-n-{number}",
+        title=f"{section.labeler} on {section.subset}",
+        text=f"Accuracy over N from {ns[0]} to {ns[-1]}; at N = {ns[-1]}: {told}.",
+        x_label="N candidates",
+        y_label="accuracy",
+        series=series,
         x_range=(ns[0], max(ns[-1], ns[0] + 1)),
         x_ticks=[(n, str(n)) for n in ns],
         logarithmic=True,

@@ -139,7 +139,14 @@ def example_cells(example: ExampleTrace, name: str, threshold: float) -> list[Ce
         )
     found = first_error(label, threshold)
     calls = step_calls(
-        EvaluatedTrace(trace.id, trace.problem_id, trace.subset, n_steps, None, label),
+        EvaluatedTrace(
+            trace_id=trace.id,
+            problem_id=trace.problem_id,
+            subset=trace.subset,
+            n_steps=n_steps,
+            gold=None,
+            predicted=label,
+        ),
         label,
         threshold,
     )
