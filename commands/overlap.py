@@ -85,7 +85,7 @@ def _training_rows(
     store: Store, files: Iterable[Path], other: str | None, rejected: list[RejectedRow]
 ) -> Iterator[TrainingRow]:
     from evaluation.overlap import TrainingRow
-    from formats.row_texts import RowTexts, read_row_texts
+    from formats import RowTexts, read_row_texts
 
     for path in files:
         for row in read_row_texts(path):

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from formats.files.images import EncodedImage, ImageError, load_images
+from formats import EncodedImage, ImageError, load_images
 from inference.protocol import GenerationRequest, Message
 from traces.errors import ModelRefused, ModelUnavailable
 from traces.labels import Abstention, AbstentionReason

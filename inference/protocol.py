@@ -12,7 +12,7 @@ from traces.errors import ModelError
 from traces.records import ModelReply, StoredCall, Usage
 
 if TYPE_CHECKING:
-    from formats.files.images import EncodedImage
+    from formats import EncodedImage
 
 
 Role = Literal["system", "user", "assistant"]

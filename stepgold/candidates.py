@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evaluation.best_of_n import Candidate, Pool
     from evaluation.report.input import CandidateSection
     from evaluation.step_words import ComparedTrace
-    from formats.pools import PoolRow
+    from formats import PoolRow
     from storage import Store
     from traces.labels import Labeler, TraceLabel
 
@@ -155,7 +155,7 @@ def from_files(pool: Path, scores: Path) -> Candidates:
         InputError: a file cannot be read to its end, a row is faulty, or no row fits a candidate.
     """
     from evaluation.best_of_n import Candidate, Pool
-    from formats.pools import read_pool, read_pool_scores
+    from formats import read_pool, read_pool_scores
 
     known: dict[tuple[str, int], PoolRow] = {
         (row.problem_id, row.candidate_index): row for row in read_pool(pool)

@@ -68,7 +68,7 @@ def measure_retrieval(
         InputError: the judgements do not fit the dataset or the corpora, or `--query step`.
     """
     from evaluation.ranking import RankedProblem, evaluate_rankings
-    from formats.qrels import read_qrels
+    from formats import read_qrels
     from retrieval.search.config import Query, query_of
 
     if config.query == "step":

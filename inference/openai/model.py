@@ -55,7 +55,7 @@ from traces.errors import InputError, ModelRefused
 from traces.records import ModelReply, Usage
 
 if TYPE_CHECKING:
-    from formats.files.images import EncodedImage
+    from formats import EncodedImage
 
 
 _MOST_TOKENS = 10**12
