@@ -1,4 +1,5 @@
-"""Reads the files beside traces: scores, best-of-N pools, problems, relevance judgments, raw text."""
+"""Reads the files beside traces: scores, best-of-N pools, problems, relevance judgments, raw
+text."""
 
 from __future__ import annotations
 
@@ -119,8 +120,8 @@ def read_pool(path: Path) -> list[PoolRow]:
 def read_pool_scores(path: Path) -> list[ScoreRow]:
     """The rows of a pool's score file, in file order.
 
-    A row is `{"problem_id", "candidate_index", "step_scores": [0.98, ..]}`; null for a candidate that
-    could not be scored. Callers match rows by problem and candidate, not by order.
+    A row is `{"problem_id", "candidate_index", "step_scores": [0.98, ..]}`; null for a candidate
+    that could not be scored. Callers match rows by problem and candidate, not by order.
 
     Raises:
         TraceFormatError: the file cannot be read, a row is faulty, or a candidate occurs twice.

@@ -1,7 +1,7 @@
 """The file formats by name: built-in ones, and those of other installed distributions.
 
-A built-in format is a `FileFormat` in a module of `formats.field`. Another distribution adds one with
-an entry point of the group `stepgold.formats` that names a `FileFormat`.
+A built-in format is a `FileFormat` in a module of `formats.field`. Another distribution adds one
+with an entry point of the group `stepgold.formats` that names a `FileFormat`.
 """
 
 from __future__ import annotations

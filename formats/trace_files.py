@@ -1,4 +1,5 @@
-"""Reads and writes files of traces: every row is used, reported with a reason, or counted as lost."""
+"""Reads and writes files of traces: every row is used, reported with a reason, or counted as
+lost."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def read_file(
         )
     if not known.needs_labeler and (labeler is not None or kind is not None):
         raise InputError(
-            f"Files of format {format} name their labelers themselves.", remedy="omit --labeler and --kind"
+            f"Files of format {format} name their labelers themselves.",
+            remedy="omit --labeler and --kind",
         )
     if neutral is not NeutralPolicy.KEEP:
         _require_option(known, "neutral")

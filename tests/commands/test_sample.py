@@ -108,8 +108,8 @@ def test_short_problems_are_counted_and_every_refusal_listed(
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("{", "no JSON"),
-        ("[]", "no JSON object"),
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
         ('{"id": "a"}', '"problem" is no text'),
         ('{"id": "a", "problem": "q", "steps": []}', "unknown field 'steps'"),
         ('{"id": "a", "problem": "q", "options": "x"}', "no list of texts"),

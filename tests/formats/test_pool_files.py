@@ -63,7 +63,7 @@ def test_gzip_is_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "told"),
     [
-        ("{broken", "is no JSON"),
+        ("{broken", "is not JSON"),
         (CANDIDATE, "candidate 0 of problem 'p' is also in line 1"),
         ({k: v for k, v in CANDIDATE.items() if k != "is_correct"}, "'is_correct' is missing"),
         (CANDIDATE | {"is_correct": 1}, "'is_correct' is 1, not true, false or null"),
