@@ -16,10 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.evaluated import EvaluatedTrace
-from evaluation.paired import paired_difference
-from evaluation.protocols.macro_f1 import step_accuracy
-from evaluation.protocols.processbench import evaluate_processbench
+from evaluation import EvaluatedTrace, evaluate_processbench, paired_difference, step_accuracy
 from inference.local.policy import LocalPolicy
 from inference.prompting import ContinuationPrompt
 from lab.build import LabProblem, LabTrace, LabWorkspace, build_workspace

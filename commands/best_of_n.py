@@ -59,14 +59,14 @@ def best_of_n(
     """Best-of-N by min, product, last and mean score, beside majorities, pass@N and mean accuracy."""
     ns = parse_ns(n)
     found, name, source = _candidates(ctx.obj, dataset, labeler, pool, scores, tuple(subset or ()))
-    from evaluation.best_of_n import evaluate_best_of_n
+    from evaluation import evaluate_best_of_n
     from labeling.normal_form import normal_answer
 
     report = evaluate_best_of_n(
         found.pools,
         ns,
         over_subsets=expected,
-        normalise=normal_answer if normalise_answers else None,
+        normalize=normal_answer if normalise_answers else None,
         seed=seed,
         resamples=resamples,
     )

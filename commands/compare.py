@@ -15,8 +15,7 @@ from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.disagreements import Disputes
-    from evaluation.step_words import WordTable
+    from evaluation import Disputes, LabelTable
     from storage import Store
 
 GoldOrNone = Annotated[
@@ -44,8 +43,7 @@ def compare(
     _at_least_two(labelers)
     wish = ThresholdWish.parse(threshold, in_sample=in_sample)
     workspace: Workspace = ctx.obj
-    from evaluation.comparison import compare_labelers, comparison_words
-    from evaluation.disagreements import disagreement_lines, find_disputes
+    from evaluation import compare_labelers, comparison_tables, disagreement_lines, find_disputes
 
     with workspace.open_store() as store:
         truth = known_gold(store, dataset, gold)
@@ -73,7 +71,7 @@ def compare(
         "disagreements": entries,
     }
     words = [
-        *comparison_words(found),
+        *comparison_tables(found),
         *(
             f"threshold of {name}: {limits[name].value:.6g} from {limits[name].source}"
             for name in labelers
@@ -97,10 +95,10 @@ def _at_least_two(labelers: Sequence[str]) -> None:
 
 
 def _entries(
-    store: Store, dataset: str, table: WordTable, disputes: Disputes, limit: int
+    store: Store, dataset: str, table: LabelTable, disputes: Disputes, limit: int
 ) -> list[dict[str, Any]]:
     """The most disputed traces, with step texts and evidence."""
-    from evaluation.disagreements import disagreement_json
+    from evaluation import disagreement_json
 
     chosen = disputes.traces[:limit]
     if not chosen:

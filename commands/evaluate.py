@@ -11,16 +11,13 @@ from commands.options import Dataset, Json, LabelerName, Resamples, Seed
 from stepgold.outcome import Outcome
 from stepgold.trials import ThresholdWish, evaluated_traces
 from stepgold.workspace import Workspace
-from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.evaluated import EvaluatedTrace
-    from evaluation.protocols.known import Protocol
-    from evaluation.thresholds import FittedThreshold
+    from evaluation import EvaluatedTrace, FittedThreshold, Protocol
     from storage import Store
 
 PROTOCOLS = ("processbench", "macro-f1", "prmbench", "mr-ben", "mistake")
-"""Those of `evaluation.protocols.known`, here so that the help text needs no numpy."""
+"""Those of `evaluation.protocols.registry`, here so that the help text needs no numpy."""
 
 GoldName = Annotated[str, typer.Option("--gold", help="The labeler taken as truth.")]
 ProtocolName = Annotated[str, typer.Option("--protocol", help=f"One of {', '.join(PROTOCOLS)}.")]
@@ -60,14 +57,12 @@ def evaluate(
     json_output: Json = False,
 ) -> Outcome:
     """A labeler by one of the field's protocols, with bootstrap intervals by problem."""
-    if protocol not in PROTOCOLS:
-        known = f"{', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}"
-        raise InputError(f"'{protocol}' is not a protocol.", remedy=f"use {known}")
-    wish = ThresholdWish.parse(threshold, in_sample=in_sample)
-    from evaluation.protocols.known import PROTOCOLS as KNOWN
+    from evaluation import protocol_named
 
+    rules = protocol_named(protocol)
+    wish = ThresholdWish.parse(threshold, in_sample=in_sample)
     workspace: Workspace = ctx.obj
-    trial = Trial(dataset, gold, KNOWN[protocol], wish, tuple(subset or ()), seed, resamples)
+    trial = Trial(dataset, gold, rules, wish, tuple(subset or ()), seed, resamples)
     with workspace.open_store() as store:
         first = trial.side(store, labeler)
         second = None if against is None else trial.side(store, against, may_lack_scores=True)
@@ -136,7 +131,7 @@ class Trial:
             may_lack_scores: whether a labeler of verdicts is let through where a threshold is to
                 be fitted, so that a PRM can be held beside a judge.
         """
-        from evaluation.thresholds import decided_by_scores
+        from evaluation import decided_by_scores
 
         traces = evaluated_traces(store, self.dataset, labeler, self.gold, self.subsets)
         if may_lack_scores and self.wish.number is None and not decided_by_scores(traces):
@@ -148,7 +143,7 @@ class Trial:
 
     def judged(self, side: Side) -> tuple[dict[str, Any], list[str]]:
         """The document and the words about one labeler."""
-        from evaluation.diagnostics import diagnose
+        from evaluation import diagnose
 
         report = self.protocol.evaluate(
             side.traces, side.threshold, self.seed, self.resamples, threshold_source=side.source

@@ -15,7 +15,7 @@ from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.overlap import EvaluatedProblem, TrainingRow
+    from evaluation import EvaluatedProblem, TrainingRow
     from storage import Store
     from traces.problem import TraceInContext
     from traces.records import RejectedRow
@@ -43,7 +43,7 @@ def overlap(
         )
     if other == dataset:
         raise InputError("A dataset overlaps with itself.", remedy="name another with --with")
-    from evaluation.overlap import find_overlap
+    from evaluation import find_overlap
 
     rejected: list[RejectedRow] = []
     workspace: Workspace = ctx.obj
@@ -66,7 +66,7 @@ def overlap(
 
 def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
     """The problems of a dataset with their traces, in order of import."""
-    from evaluation.overlap import EvaluatedProblem
+    from evaluation import EvaluatedProblem
 
     groups: dict[str, list[TraceInContext]] = {}
     for context in store.contexts(dataset, with_evidence=False):
@@ -84,7 +84,7 @@ def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
 def _training_rows(
     store: Store, files: Iterable[Path], other: str | None, rejected: list[RejectedRow]
 ) -> Iterator[TrainingRow]:
-    from evaluation.overlap import TrainingRow
+    from evaluation import TrainingRow
     from formats import RowTexts, read_row_texts
 
     for path in files:

@@ -18,7 +18,7 @@ from stepgold.workspace import Workspace
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.report.input import ReportInput
+    from evaluation import ReportInput
 
 FORMATS = ("html", "md", "json", "csv")
 
@@ -106,14 +106,14 @@ def write_report(gathered: ReportInput, out: Path, format_name: str = "html") ->
 
 def _rendered(gathered: ReportInput, format_name: str) -> str:
     if format_name == "json":
-        from evaluation.report.tables import report_json
+        from evaluation import report_json
 
         return json.dumps(report_json(gathered), ensure_ascii=False, allow_nan=False, indent=1)
     if format_name in ("md", "csv"):
-        from evaluation.report.tables import render_csv, render_markdown
+        from evaluation import render_csv, render_markdown
 
         return render_csv(gathered) if format_name == "csv" else render_markdown(gathered)
-    from evaluation.report.page import render_report
+    from evaluation import render_report
 
     return render_report(gathered)
 

@@ -1,17 +1,17 @@
-"""Figures as a person reads them."""
+"""Formats figures, tables and notes as text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.figures import Estimate
+from evaluation.measures import Estimate
 
 UNDEFINED = "-"
-"""What stands for a figure that is not defined."""
+"""Shown for an undefined figure."""
 
 
 def figure(value: float | None) -> str:
-    """Three digits behind the point.
+    """Three decimal places.
 
     >>> figure(0.12345), figure(None)
     ('0.123', '-')
@@ -32,7 +32,7 @@ def with_interval(estimated: Estimate) -> str:
 
 
 def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell, the first one to the left, the others to the right."""
+    """A table of padded columns, the first aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for row in (head, *rows):
@@ -43,7 +43,7 @@ def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def threshold_note(threshold: float, source: str) -> str:
-    """A line that says where a threshold comes from; nothing for one that the user gave.
+    """A line with the source of a threshold; nothing for one that the user gave.
 
     >>> print("figures" + threshold_note(0.5, "given") + threshold_note(0.25, "fit:pb/gsm8k"))
     figures
@@ -53,5 +53,5 @@ def threshold_note(threshold: float, source: str) -> str:
 
 
 def left_out_note(traces: int) -> str:
-    """A line that says how many traces have no usable gold; nothing if all have."""
+    """A line with the number of traces without usable gold; nothing if there are none."""
     return f"\n{traces} traces without usable gold left out" if traces else ""

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.best_of_n import Candidate, Pool
-    from evaluation.report.input import CandidateSection
-    from evaluation.step_words import ComparedTrace
+    from evaluation import CandidateSection, ComparedTrace, Pool, PoolCandidate
     from formats import PoolRow
     from storage import Store
     from traces.labels import Labeler, TraceLabel
@@ -92,12 +90,12 @@ def from_workspace(
     Raises:
         InputError: unknown dataset, labeler or subset, or no trace has a score on every step.
     """
-    from evaluation.best_of_n import Candidate, Pool
+    from evaluation import Pool, PoolCandidate
 
     store.require_dataset(dataset)
     outcome = scores_outcomes(store.labeler(dataset, labeler))
     labels = store.labels(dataset, labeler)
-    groups: dict[str, list[Candidate]] = defaultdict(list)
+    groups: dict[str, list[PoolCandidate]] = defaultdict(list)
     unknown = 0
     known: set[str] = set()
     for context in store.contexts(dataset, with_evidence=False):
@@ -110,7 +108,7 @@ def from_workspace(
             unknown += 1
             continue
         groups[context.problem.id].append(
-            Candidate(trace.final_answer, trace.final_answer_correct, scores)
+            PoolCandidate(trace.final_answer, trace.final_answer_correct, scores)
         )
     if strangers := sorted(set(subsets) - known):
         raise InputError(
@@ -154,7 +152,7 @@ def from_files(pool: Path, scores: Path) -> Candidates:
     Raises:
         InputError: a file cannot be read to its end, a row is faulty, or no row fits a candidate.
     """
-    from evaluation.best_of_n import Candidate, Pool
+    from evaluation import Pool, PoolCandidate
     from formats import read_pool, read_pool_scores
 
     known: dict[tuple[str, int], PoolRow] = {
@@ -172,14 +170,14 @@ def from_files(pool: Path, scores: Path) -> Candidates:
             rejected.append(UnusedScores(row.line, *key, reason))
         else:
             used[key] = row.step_scores
-    groups: dict[str, list[tuple[int, Candidate]]] = defaultdict(list)
+    groups: dict[str, list[tuple[int, PoolCandidate]]] = defaultdict(list)
     unknown = 0
     for key, candidate in known.items():
         group = groups[candidate.problem_id]
         if candidate.is_correct is None:
             unknown += 1
             continue
-        one = Candidate(candidate.answer, candidate.is_correct, used.get(key))
+        one = PoolCandidate(candidate.answer, candidate.is_correct, used.get(key))
         group.append((candidate.candidate_index, one))
     pools = (
         Pool(id, tuple(one for _, one in sorted(group, key=lambda pair: pair[0])))
@@ -229,8 +227,7 @@ def candidate_sections(
     Raises:
         InputError: a subset is unknown.
     """
-    from evaluation.best_of_n import evaluate_best_of_n
-    from evaluation.report.input import CandidateSection
+    from evaluation import CandidateSection, evaluate_best_of_n
 
     known = list(dict.fromkeys(trace.subset for trace in traces))
     if unknown := sorted(set(subsets) - set(known)):
@@ -270,9 +267,9 @@ def _pools(
     traces: Sequence[ComparedTrace], labeler: str, *, outcome: bool
 ) -> tuple[list[Pool], int]:
     """A problem's traces as candidates in import order, and how many nobody calls right or wrong."""
-    from evaluation.best_of_n import Candidate, Pool
+    from evaluation import Pool, PoolCandidate
 
-    groups: dict[str, list[Candidate]] = defaultdict(list)
+    groups: dict[str, list[PoolCandidate]] = defaultdict(list)
     unknown = 0
     for trace in traces:
         if trace.final_answer_correct is None:
@@ -280,6 +277,6 @@ def _pools(
             continue
         scores = complete_scores(trace.labels.get(labeler), outcome=outcome)
         groups[trace.problem_id].append(
-            Candidate(trace.final_answer, trace.final_answer_correct, scores)
+            PoolCandidate(trace.final_answer, trace.final_answer_correct, scores)
         )
     return [Pool(id_, tuple(found)) for id_, found in groups.items()], unknown

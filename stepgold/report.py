@@ -21,16 +21,16 @@ from traces.errors import InputError
 from traces.labels import LabelerKind, TraceLabel
 
 if TYPE_CHECKING:
-    from evaluation.comparison import Comparison
-    from evaluation.disagreements import Disputes
-    from evaluation.report.input import (
+    from evaluation import (
+        ComparedTrace,
+        Comparison,
+        Disputes,
         ExampleTrace,
         LabelerSection,
         LeaderTest,
+        ModelSpending,
         ReportInput,
-        Spending,
     )
-    from evaluation.step_words import ComparedTrace
     from storage import Store
 
 
@@ -68,8 +68,7 @@ def gather_report(store: Store, wish: ReportWish) -> ReportInput:
     Raises:
         InputError: unknown dataset, labeler or subset, or no threshold can be fitted.
     """
-    from evaluation.disagreements import find_disputes
-    from evaluation.report.input import ReportInput
+    from evaluation import ReportInput, find_disputes
 
     gold = known_gold(store, wish.dataset, wish.gold)
     names = _labelers(store, wish, gold)
@@ -135,11 +134,11 @@ def _section(
     gold: str | None,
     limit: LabelerThreshold,
 ) -> LabelerSection:
-    from evaluation.report.input import LabelerSection, grounding
+    from evaluation import LabelerSection, count_quotes
 
     labeler = store.labeler(wish.dataset, name)
     labels = [trace.labels[name] for trace in traces if name in trace.labels]
-    quotes = grounding(labels)
+    quotes = count_quotes(labels)
     may_quote = labeler.kind is LabelerKind.JUDGE or quotes.verified or quotes.unverified
     reasons = Counter(
         label.abstention.reason.value for label in labels if label.abstention is not None
@@ -166,13 +165,16 @@ def _measured(
     limit: LabelerThreshold,
 ) -> dict[str, Any]:
     """What a labeler is worth against gold: the figures of `evaluate`, by the same functions."""
-    from evaluation.comparison import against_gold
-    from evaluation.diagnostics import diagnose
-    from evaluation.evaluated import predicted_error
-    from evaluation.protocols.macro_f1 import evaluate_macro_f1
-    from evaluation.protocols.processbench import evaluate_processbench
-    from evaluation.step_words import first_error_confusion
-    from evaluation.thresholds import decided_by_scores, threshold_sweep
+    from evaluation import (
+        against_gold,
+        decided_by_scores,
+        diagnose,
+        evaluate_macro_f1,
+        evaluate_processbench,
+        first_error_confusion,
+        predicted_error,
+        threshold_sweep,
+    )
 
     seen = against_gold(traces, name, gold)
     settings = (limit.value, wish.seed, wish.resamples)
@@ -199,7 +201,7 @@ def _comparison(
     wish: ReportWish,
 ) -> Comparison | None:
     """Every two labelers; the paired test is left to the two that lead (`_leaders`)."""
-    from evaluation.comparison import compare_labelers
+    from evaluation import compare_labelers
 
     if len(names) < 2:
         return None
@@ -221,15 +223,13 @@ def _leaders(
     wish: ReportWish,
 ) -> LeaderTest | None:
     """The best two by processbench_f1 on the same problems."""
-    from evaluation.comparison import against_gold
-    from evaluation.paired import compare_by_measure
-    from evaluation.report.input import LeaderTest, headline
+    from evaluation import LeaderTest, against_gold, compare_by_measure, headline_figure
 
     measure = "processbench_f1"
-    known = [section for section in sections if headline(section, measure) is not None]
+    known = [section for section in sections if headline_figure(section, measure) is not None]
     if gold is None or len(known) < 2:
         return None
-    known.sort(key=lambda section: -(headline(section, measure) or 0.0))
+    known.sort(key=lambda section: -(headline_figure(section, measure) or 0.0))
     first, second = known[:2]
     found = compare_by_measure(
         against_gold(traces, first.labeler.name, gold),
@@ -252,7 +252,7 @@ def _examples(
     disputes: Disputes | None,
 ) -> tuple[ExampleTrace, ...]:
     """The most disputed traces, with evidence and everybody's words."""
-    from evaluation.report.input import ExampleTrace
+    from evaluation import ExampleTrace
 
     chosen = () if disputes is None else disputes.traces[: wish.examples]
     if not chosen:
@@ -270,11 +270,11 @@ def _examples(
     )
 
 
-def _spending(store: Store) -> Spending:
-    from evaluation.report.input import ModelCalls, Spending
+def _spending(store: Store) -> ModelSpending:
+    from evaluation import ModelCalls, ModelSpending
 
     totals = store.call_totals()
-    return Spending(
+    return ModelSpending(
         totals.sent,
         totals.cached,
         None if totals.sent and totals.unpriced == totals.sent else totals.usd,

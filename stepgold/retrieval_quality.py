@@ -67,7 +67,7 @@ def measure_retrieval(
     Raises:
         InputError: the judgements do not fit the dataset or the corpora, or `--query step`.
     """
-    from evaluation.ranking import RankedProblem, evaluate_rankings
+    from evaluation import RankedProblem, evaluate_rankings
     from formats import read_qrels
     from retrieval.search.config import Query, query_of
 

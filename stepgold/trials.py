@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.evaluated import EvaluatedTrace
-    from evaluation.protocols.known import Protocol
-    from evaluation.step_words import ComparedTrace
-    from evaluation.thresholds import FittedThreshold
+    from evaluation import ComparedTrace, EvaluatedTrace, FittedThreshold, Protocol
     from storage import Store
 
 
@@ -27,7 +24,7 @@ def evaluated_traces(
     Raises:
         InputError: unknown dataset, labeler or subset.
     """
-    from evaluation.evaluated import EvaluatedTrace
+    from evaluation import EvaluatedTrace
 
     store.require_dataset(dataset)
     for name in (labeler, gold):
@@ -120,7 +117,7 @@ class ThresholdWish:
         """
         if self.number is not None:
             return self.number, None
-        from evaluation.thresholds import fit_threshold
+        from evaluation import fit_threshold
 
         split, subset = _split(store, self.spec)
         _same_model(store, labeler, dataset, split)
@@ -257,7 +254,7 @@ def compared_traces(
     Raises:
         InputError: unknown dataset, labeler or subset.
     """
-    from evaluation.step_words import ComparedTrace
+    from evaluation import ComparedTrace
 
     store.require_dataset(dataset)
     for name in names:
@@ -306,9 +303,7 @@ def labeler_thresholds(
             where=f"--threshold {wish.spec}",
             remedy="name a labeler that is the truth with --gold, or give a number",
         )
-    from evaluation.comparison import against_gold
-    from evaluation.protocols.known import PROTOCOLS
-    from evaluation.thresholds import decided_by_scores
+    from evaluation import against_gold, decided_by_scores, protocol_named
 
     found = {}
     for name in names:
@@ -316,6 +311,6 @@ def labeler_thresholds(
         if name == gold or not decided_by_scores(seen):
             found[name] = LabelerThreshold(0.5, NONE_NEEDED)
             continue
-        value, fit = wish.resolve(store, dataset, name, gold, PROTOCOLS[PROTOCOL], seen)
+        value, fit = wish.resolve(store, dataset, name, gold, protocol_named(PROTOCOL), seen)
         found[name] = LabelerThreshold(value, "given" if fit is None else fit.source, fit)
     return found

@@ -1,8 +1,8 @@
-"""Macro F1 over steps, as VisualProcessBench reports it (arXiv 2503.10291, section 3.3): all wrong steps count.
+"""Macro F1 over steps, as in VisualProcessBench (arXiv 2503.10291, section 3.3): all wrong steps count.
 
-Mean of the F1 of correct and of incorrect steps over all steps pooled; steps that gold calls
-neutral are out, a missing call counts as the other class, a class absent from both sides has F1 0.
-Where gold is a first error only, the steps behind it are not scored.
+The mean of the F1 of correct and of incorrect steps over all steps pooled. Steps that gold calls
+neutral are left out, a missing call counts as the other class, a class absent from gold and calls has
+F1 0. Where gold is only a first error, later steps are not scored.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation import figures as measures
+from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.figures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
-from evaluation.protocols.table import PooledReport
+from evaluation.measures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
+from evaluation.protocols.protocol import PooledReport, Protocol
 from evaluation.wording import figure, with_interval
 
 
@@ -23,24 +23,22 @@ class StepReport:
     """The step measures of one group of traces."""
 
     macro_f1: Estimate
-    """Mean of the two; None if no step can be scored."""
+    """Mean of the two class F1s; None if no step can be scored."""
     f1_correct: Estimate
-    """F1 of the class of correct steps."""
     f1_incorrect: Estimate
-    """F1 of the class of incorrect steps."""
     step_accuracy: Estimate
-    """Share of the scored steps called as they are."""
+    """Share of the scored steps called right."""
     n_correct: int
-    """Scored steps that are correct."""
+    """Scored steps that gold calls correct."""
     n_incorrect: int
-    """Scored steps that are not."""
+    """Scored steps that gold calls incorrect."""
     n_neutral: int
     """Steps left out because gold calls them neutral."""
     missing: int
-    """Scored steps on which the labeler is silent."""
+    """Scored steps that the labeler did not label."""
 
     def as_json(self) -> dict[str, Any]:
-        """As in the contract, with the interval of macro_f1."""
+        """The figures by name; `ci95` belongs to macro_f1."""
         return {
             "macro_f1": self.macro_f1.value,
             "ci95": as_list(self.macro_f1),
@@ -53,7 +51,7 @@ class StepReport:
         }
 
     def cells(self) -> tuple[str, ...]:
-        """A line of the table."""
+        """A row of the table."""
         return (
             with_interval(self.macro_f1),
             figure(self.f1_correct.value),
@@ -90,7 +88,7 @@ def evaluate_macro_f1(
     *,
     threshold_source: str = "given",
 ) -> MacroF1Report:
-    """Evaluate one labeler on all scored steps; arguments as `evaluate_processbench`."""
+    """Evaluate one labeler on all scored steps; arguments as in `evaluate_processbench`."""
     split = split_by_gold(traces)
     whole, groups = whole_and_subsets(split.usable, measures.step_row, threshold)
     return MacroF1Report(
@@ -119,10 +117,15 @@ def _report(group: Group, seed: int, resamples: int) -> StepReport:
 
 
 def step_accuracy(traces: Iterable[EvaluatedTrace], threshold: float = 0.5) -> float | None:
-    """Share of the steps with gold on which the labeler agrees; silence is no agreement.
+    """Share of the steps with gold on which the labeler agrees; unlabeled steps count as errors.
 
     None if no step can be scored.
     """
     rows = measures.rows_of(split_by_gold(traces).usable, measures.step_row, threshold)
     value, defined = measures.step_accuracy_of(rows.sum(axis=0)[None, :])
     return float(value[0]) if defined[0] else None
+
+
+PROTOCOL = Protocol(
+    name="macro-f1", evaluate=evaluate_macro_f1, measures=("macro_f1", "step_accuracy")
+)

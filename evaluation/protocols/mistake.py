@@ -1,7 +1,7 @@
-"""Mistake location as BIG-Bench Mistake has it (arXiv 2311.08516): the exact first error, or that there is none.
+"""Mistake location as in BIG-Bench Mistake (arXiv 2311.08516): the exact first error, or none.
 
-One accuracy over all traces: most of that benchmark's traces hold a mistake, so that the two
-accuracies of ProcessBench's protocol stand beside it. A missing prediction is wrong, and counted.
+One accuracy over all traces. Since most of that benchmark's traces have a mistake, the two accuracies
+of ProcessBench's protocol are reported too. A missing prediction counts as wrong.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation import figures as measures
+from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
-from evaluation.figures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
-from evaluation.protocols.table import PooledReport
+from evaluation.measures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
+from evaluation.protocols.protocol import PooledReport, Protocol
 from evaluation.wording import with_interval
 
 
@@ -26,13 +26,13 @@ class LocationReport:
     n_error: int
     """Of these, traces with a mistake."""
     location_accuracy: Estimate
-    """Share of all traces whose first mistake, or lack of one, was named exactly."""
+    """Share of all traces whose first mistake, or lack of one, was predicted exactly."""
     error_accuracy: Estimate
     """The same among traces with a mistake."""
     correct_accuracy: Estimate
     """The same among traces without one."""
     processbench_f1: Estimate
-    """Harmonic mean of these two; None if a group is empty."""
+    """Harmonic mean of the two; None if a group is empty."""
     missing: int
     """Traces without a prediction."""
 
@@ -51,7 +51,7 @@ class LocationReport:
         }
 
     def cells(self) -> tuple[str, ...]:
-        """A line of the table."""
+        """A row of the table."""
         return (
             str(self.n),
             str(self.n_error),
@@ -68,7 +68,14 @@ class MistakeReport(PooledReport[LocationReport]):
     __slots__ = ()
     protocol = "mistake"
     title = "mistake location"
-    columns = ("traces", "with error", "location accuracy", "error accuracy", "correct accuracy", "missing")  # fmt: skip
+    columns = (
+        "traces",
+        "with error",
+        "location accuracy",
+        "error accuracy",
+        "correct accuracy",
+        "missing",
+    )
 
 
 def evaluate_mistake(
@@ -79,7 +86,7 @@ def evaluate_mistake(
     *,
     threshold_source: str = "given",
 ) -> MistakeReport:
-    """Evaluate one labeler by mistake location; arguments as `evaluate_processbench`."""
+    """Evaluate one labeler by mistake location; arguments as in `evaluate_processbench`."""
     split = split_by_gold(traces)
     usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
     whole, groups = whole_and_subsets(usable, measures.first_error_row, threshold)
@@ -105,3 +112,10 @@ def _report(group: Group, seed: int, resamples: int) -> LocationReport:
         processbench_f1=estimate(measures.processbench_f1, sums, drawn),
         missing=n_error + n_correct - n_kept,
     )
+
+
+PROTOCOL = Protocol(
+    name="mistake",
+    evaluate=evaluate_mistake,
+    measures=("location_accuracy", "error_accuracy", "correct_accuracy"),
+)

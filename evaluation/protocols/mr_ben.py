@@ -1,10 +1,10 @@
-"""MR-Score (arXiv 2312.17080 and 2406.13975; dvlab-research/MR-GSM8K, eval_mr_gsm8k.py): is it right, where is it wrong, why.
+"""MR-Score (arXiv 2312.17080 and 2406.13975): is the solution right, where is it wrong, and why.
 
-0.2 max(0, MCC) + 0.3 step accuracy + 0.5 reason accuracy. MCC is over "solution correct"; both
-accuracies are over the solutions that are incorrect: the step counts only if the solution was called
-incorrect, the reason only if the step was right. Whether a reason is right is for an expert (or
-another judge) to say: a label carries it as `reason_correct` in its meta. Without that word on every
-right step, the reason part and the total are null. A missing prediction counts as the other class.
+0.2 max(0, MCC) + 0.3 step accuracy + 0.5 reason accuracy, as in dvlab-research/MR-GSM8K,
+eval_mr_gsm8k.py. MCC is over "solution correct"; both accuracies are over incorrect solutions: the step
+counts only if the solution was called incorrect, the reason only if the step was right. An expert (or
+another judge) decides whether a reason is right: `reason_correct` in the label's meta. Unless all right
+steps have it, the reason part and the total are null. A missing prediction counts as the other class.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation import figures as measures
+from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
-from evaluation.figures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
-from evaluation.protocols.table import PooledReport
+from evaluation.measures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
+from evaluation.protocols.protocol import PooledReport, Protocol
 from evaluation.wording import with_interval
 
 
@@ -33,13 +33,13 @@ class MrScore:
     step_accuracy: Estimate
     """In [0, 1]; None if no solution is incorrect."""
     reason_accuracy: Estimate
-    """In [0, 1]; None if no solution is incorrect, or nobody looked at a reason that counts."""
+    """In [0, 1]; None if no solution is incorrect, or a reason that counts was not assessed."""
     mr_score: Estimate
     """In [0, 1]; None if a part is."""
     missing: int
     """Solutions without a prediction."""
     reason_missing: int
-    """Rightly named steps whose reason nobody looked at."""
+    """Right steps whose reason was not assessed."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name; `ci95` belongs to mr_score, each part has its own."""
@@ -59,7 +59,7 @@ class MrScore:
         }
 
     def cells(self) -> tuple[str, ...]:
-        """A line of the table."""
+        """A row of the table."""
         return (
             with_interval(self.mr_score),
             with_interval(self.mcc),
@@ -77,14 +77,22 @@ class MrBenReport(PooledReport[MrScore]):
     __slots__ = ()
     protocol = "mr-ben"
     title = "mr-ben"
-    columns = ("mr_score", "mcc", "step accuracy", "reason accuracy", "correct", "incorrect", "missing")  # fmt: skip
+    columns = (
+        "mr_score",
+        "mcc",
+        "step accuracy",
+        "reason accuracy",
+        "correct",
+        "incorrect",
+        "missing",
+    )
 
     def remark(self) -> str:
-        """Why there is no MR-Score, if for that reason."""
+        """Says if reasons that were not assessed leave MR-Score undefined."""
         reasons = self.overall.reason_missing
         if not reasons:
             return ""
-        return f"\n{reasons} rightly named steps have no word on their reason: no MR-Score"
+        return f"\nthe reasons of {reasons} right steps were not assessed: no MR-Score"
 
 
 def evaluate_mr_ben(
@@ -95,7 +103,7 @@ def evaluate_mr_ben(
     *,
     threshold_source: str = "given",
 ) -> MrBenReport:
-    """Evaluate one labeler by MR-Score; arguments as `evaluate_processbench`."""
+    """Evaluate one labeler by MR-Score; arguments as in `evaluate_processbench`."""
     split = split_by_gold(traces)
     usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
     whole, groups = whole_and_subsets(usable, measures.solution_row, threshold)
@@ -113,7 +121,7 @@ def evaluate_mr_ben(
 
 def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScore:
     sums, drawn = group.resampled(seed, resamples)
-    unread = sum(
+    unassessed = sum(
         bool(hit) and measures.stated_reason(trace) is None
         for trace, hit in zip(group.traces, group.rows[:, 4], strict=True)
     )
@@ -124,9 +132,17 @@ def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScor
         mcc=estimate(measures.mcc, sums, drawn),
         step_accuracy=estimate(measures.error_step_accuracy, sums, drawn),
         reason_accuracy=unknown
-        if unread
+        if unassessed
         else estimate(measures.error_reason_accuracy, sums, drawn),
-        mr_score=unknown if unread else estimate(measures.mr_score, sums, drawn),
+        mr_score=unknown if unassessed else estimate(measures.mr_score, sums, drawn),
         missing=sum(predicted_error(trace.predicted, threshold).missing for trace in group.traces),
-        reason_missing=unread,
+        reason_missing=unassessed,
     )
+
+
+PROTOCOL = Protocol(
+    name="mr-ben",
+    evaluate=evaluate_mr_ben,
+    # Most labels do not state whether their reason is right, so MR-Score itself cannot lead.
+    measures=("mcc", "error_step_accuracy"),
+)

@@ -1,10 +1,10 @@
-"""PRMBench's PRMScore (arXiv 2501.03124; ssmisya/PRMBench, task.py): both classes of steps, by error class.
+"""PRMBench's PRMScore (arXiv 2501.03124; ssmisya/PRMBench, task.py): both classes of steps, by error.
 
-Per class, over all its steps pooled: F1 of good steps (a good step kept is a hit) and F1 of bad steps;
-PRMScore is their mean. `multi_solutions` has no bad step: its PRMScore is the F1 of good steps alone.
-A step is good iff its score > threshold. What the labeler is silent on is left out, and counted. The
-overall figures pool the steps of all classes but `correct`, whose items are the untouched originals. The
-redundancy scores that the official code reads for two classes are not read: our labelers have none.
+Per class, over all its steps pooled: the F1 of good steps and the F1 of bad steps; PRMScore is their
+mean. `multi_solutions` has no bad steps: its PRMScore is the F1 of good steps alone. A step is good iff
+its score > threshold. Unlabeled steps are left out and counted. The overall figures pool the steps of
+all classes but `correct`, whose items are the unmodified originals. The redundancy scores that the
+official code reads for two classes are not used: our labelers have none.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation import figures as measures
+from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.figures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
+from evaluation.measures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
+from evaluation.protocols.protocol import Protocol
 from evaluation.wording import figure, left_out_note, plain_table, threshold_note, with_interval
 
 GOOD_STEPS_ONLY = "multi_solutions"
-"""The class without a bad step."""
+"""The class without bad steps."""
 ORIGINALS = "correct"
-"""The class of untouched solutions, which the overall figures leave out."""
+"""The class of unmodified solutions, which the overall figures leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,11 @@ class ClassReport:
     n: int
     """Traces with usable gold."""
     missing: int
-    """Of these, traces on no step of which the labeler says anything."""
+    """Of these, traces without any labeled step."""
     n_steps: int
-    """Steps with gold, silent ones included, neutral ones left out."""
+    """Steps with gold, unlabeled ones included, neutral ones left out."""
     missing_steps: int
-    """Of these, steps on which the labeler is silent."""
+    """Of these, unlabeled steps."""
 
     @property
     def validity_rate(self) -> float | None:
@@ -49,7 +50,7 @@ class ClassReport:
         return (self.n - self.missing) / self.n if self.n else None
 
     def as_json(self) -> dict[str, Any]:
-        """As in the contract, with intervals and the counts of steps."""
+        """The figures by name, with the interval of prmscore."""
         return {
             "prmscore": self.prmscore.value,
             "ci95": as_list(self.prmscore),
@@ -96,7 +97,7 @@ class PrmBenchReport:
         }
 
     def table(self, labeler: str) -> str:
-        """The figures for a person, one line per class."""
+        """The figures as a table, one line per class."""
         rows = [
             (
                 name,
@@ -156,13 +157,21 @@ def _report(group: Group, seed: int, resamples: int) -> ClassReport:
         prmscore = estimate(measures.prmscore, sums, drawn)
         bad = estimate(measures.bad_step_f1, sums, drawn)
     scored = group.rows[:, :4].sum(axis=1)
-    unsaid = group.rows[:, 5]
+    unlabeled = group.rows[:, 5]
     return ClassReport(
         prmscore=prmscore,
         f1=good,
         f1_negative=bad,
         n=len(group.traces),
-        missing=int(((scored == 0) & (unsaid > 0)).sum()),
-        n_steps=int(scored.sum() + unsaid.sum()),
-        missing_steps=int(unsaid.sum()),
+        missing=int(((scored == 0) & (unlabeled > 0)).sum()),
+        n_steps=int(scored.sum() + unlabeled.sum()),
+        missing_steps=int(unlabeled.sum()),
     )
+
+
+PROTOCOL = Protocol(
+    name="prmbench",
+    evaluate=evaluate_prmbench,
+    measures=("prmscore",),
+    not_pooled=frozenset({ORIGINALS}),
+)

@@ -1,8 +1,8 @@
-"""ProcessBench's protocol (arXiv 2412.06559, section 4.1): exact first errors, the harmonic mean of two accuracies.
+"""ProcessBench's protocol (arXiv 2412.06559, section 4.1): exact first errors, two accuracies.
 
-Per subset: the share of erroneous traces whose first error was named exactly, the share of right
-traces called right, and their harmonic mean. The average is the unweighted mean over subsets. A
-missing prediction is wrong and stays in the denominator.
+Per subset: the share of erroneous traces whose first error was predicted exactly, the share of correct
+traces called correct, and their harmonic mean. The average is the unweighted mean over subsets. A
+missing prediction counts as wrong.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import figures as measures
+from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
-from evaluation.figures import (
+from evaluation.measures import (
     RESAMPLES,
     Estimate,
     Floats,
@@ -24,22 +24,23 @@ from evaluation.figures import (
     mean_estimate,
     whole_and_subsets,
 )
+from evaluation.protocols.protocol import Protocol
 from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """How a labeler does on the traces it labelled, which is all that a filter promises."""
+class KeptTraces:
+    """A labeler on the traces it labeled, the relevant ones if it is used as a filter."""
 
     n: int
     """Traces with a prediction."""
     share: Estimate
     """Their share of all traces with usable gold."""
     first_error_precision: Estimate
-    """Share of them that is exactly right, "no error" included."""
+    """Share of them that are exactly right, "no error" included."""
 
     def as_json(self) -> dict[str, Any]:
-        """As in the contract; `ci95` belongs to the precision."""
+        """The figures by name; `ci95` belongs to the precision."""
         return {
             "n": self.n,
             "share": self.share.value,
@@ -57,18 +58,17 @@ class FirstErrorReport:
     n_correct: int
     """Traces without one."""
     error_accuracy: Estimate
-    """Exact first errors among the former."""
+    """Share of exact first errors among the former."""
     correct_accuracy: Estimate
-    """"No error" among the latter."""
+    """Share of "no error" among the latter."""
     processbench_f1: Estimate
     """Harmonic mean of the two; None if one group is empty."""
     missing: int
     """Traces without a prediction."""
-    kept: Kept
-    """The traces with one."""
+    kept: KeptTraces
 
     def as_json(self) -> dict[str, Any]:
-        """As in the contract; `ci95` belongs to processbench_f1."""
+        """The figures by name; `ci95` belongs to processbench_f1."""
         return {
             "n_error": self.n_error,
             "n_correct": self.n_correct,
@@ -94,7 +94,7 @@ class ProcessBenchReport:
     average: FirstErrorReport
     """Counts added up, every measure the unweighted mean over subsets (None if one is None)."""
     gold_unusable: int
-    """Traces left out because their gold is an abstention, or leaves the first error open."""
+    """Traces left out because their gold is an abstention or has no first error."""
     gold_missing: int
     """Traces left out because they have no gold."""
 
@@ -118,7 +118,7 @@ class ProcessBenchReport:
         }
 
     def table(self, labeler: str) -> str:
-        """The figures for a person, one line per subset."""
+        """The figures as a table, one line per subset."""
         named = [*self.subsets.items(), ("average", self.average)]
         rows = [
             (
@@ -133,7 +133,16 @@ class ProcessBenchReport:
             )
             for name, report in named
         ]
-        head = ("subset", "traces", "error accuracy", "correct accuracy", "processbench_f1", "missing", "share kept", "precision of kept")  # fmt: skip
+        head = (
+            "subset",
+            "traces",
+            "error accuracy",
+            "correct accuracy",
+            "processbench_f1",
+            "missing",
+            "share kept",
+            "precision of kept",
+        )
         return (
             f"{labeler}: processbench, 95% intervals by problem\n{plain_table(head, rows)}"
             f"{threshold_note(self.threshold, self.threshold_source)}"
@@ -168,7 +177,7 @@ def evaluate_processbench(
         average=_report(
             [sums for sums, _ in drawn.values()], [draws for _, draws in drawn.values()]
         ),
-        # Gold that leaves the first error open (a step before it is not annotated) cannot be used.
+        # Gold without annotation of a step before its first error has no first error.
         gold_unusable=split.gold_unusable + len(split.usable) - len(usable),
         gold_missing=split.gold_missing,
     )
@@ -187,5 +196,13 @@ def _report(totals: Sequence[Floats], draws: Sequence[Floats]) -> FirstErrorRepo
         correct_accuracy=mean(measures.correct_accuracy),
         processbench_f1=mean(measures.processbench_f1),
         missing=n_error + n_correct - n_kept,
-        kept=Kept(n_kept, mean(measures.kept_share), mean(measures.first_error_precision)),
+        kept=KeptTraces(n_kept, mean(measures.kept_share), mean(measures.first_error_precision)),
     )
+
+
+PROTOCOL = Protocol(
+    name="processbench",
+    evaluate=evaluate_processbench,
+    measures=("processbench_f1", "error_accuracy", "correct_accuracy", "first_error_precision"),
+    averaged=True,
+)

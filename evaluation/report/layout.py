@@ -1,25 +1,29 @@
-"""Charts as geometry: where lines, marks and ticks stand. The template draws them as inline SVG."""
+"""Lays out charts and example traces; the templates draw them as inline SVG and tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from evaluation.best_of_n import BestOfNReport
 from evaluation.diagnostics import DEPTHS, StepIndexRow
 from evaluation.discrimination import ScoreReport
-from evaluation.report.input import CandidateSection, LabelerSection
+from evaluation.evaluated import EvaluatedTrace, step_calls
+from evaluation.report.input import CandidateSection, ExampleTrace, LabelerSection, ReportInput
 from evaluation.wording import figure
+from traces.evidence import Quote
+from traces.labels import StepLabel, TraceLabel, Verdict, first_error
 
 WIDTH, HEIGHT = 360.0, 236.0
-"""Size of the drawing in its own units; the page scales it."""
+"""Size in drawing units; the page scales it."""
 LEFT, RIGHT, TOP, BOTTOM = 32.0, 18.0, 24.0, 38.0
 """Margins for ticks and labels."""
 MARKED = 24
-"""A line of so many points or fewer gets a mark on each."""
+"""Largest number of points that get a mark each."""
 STYLES = 8
-"""Colours with dash and mark that the page knows; further series start again."""
+"""Number of line styles (color, dash, mark) of the page; further series reuse them."""
 
 Point = tuple[float, float | None]
 
@@ -29,49 +33,42 @@ class Series:
     """One line."""
 
     name: str
-    """What it shows."""
     points: Sequence[Point]
     """By x; None leaves a gap."""
     style: int
-    """Number of its colour, dash and mark, from 0."""
+    """From 0."""
     sizes: Sequence[float] = ()
-    """Radius of each mark in drawing units; empty for the usual size."""
+    """Radius of each mark in drawing units; empty for the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One mark of a line, placed."""
+    """One mark of a line, in drawing units from the top left."""
 
     x: float
-    """From the left, in drawing units."""
     y: float
-    """From the top."""
     radius: float
-    """Half its width."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A series, placed."""
+    """A series in drawing units."""
 
     name: str
-    """What it shows."""
     style: int
-    """Number of its colour, dash and mark, below `STYLES`."""
+    """Below `STYLES`."""
     path: str
-    """SVG path data; empty if no point is defined."""
+    """SVG path data; empty without defined points."""
     marks: tuple[Mark, ...]
     """Empty on long lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A labelled place on an axis."""
+    """A labeled position on an axis, in drawing units."""
 
     at: float
-    """In drawing units."""
     text: str
-    """Its label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +78,29 @@ class Chart:
     id: str
     """Unique on the page."""
     title: str
-    """What it is."""
     text: str
-    """What can be seen, in words: for those who do not see it."""
+    """Description for screen readers."""
     x_label: str
-    """Under the horizontal axis."""
     y_label: str
-    """Above the vertical one."""
     series: Sequence[Series]
-    """The lines."""
     x_range: tuple[float, float] = (0.0, 1.0)
-    """Ends of the horizontal axis."""
     x_ticks: Sequence[tuple[float, str]] = tuple((at / 4, f"{at / 4:g}") for at in range(5))
-    """Places and labels on it."""
+    """Positions and labels."""
     diagonal: bool = False
-    """Whether the line y = x is drawn, as a calibration curve needs it."""
+    """Whether to draw the line y = x, for calibration curves."""
     logarithmic: bool = False
-    """Whether x is shown by its logarithm."""
+    """Whether the x axis is logarithmic."""
     verticals: Sequence[tuple[float, int]] = ()
-    """Places and styles of vertical lines."""
+    """Positions and styles of vertical lines."""
 
     def x(self, value: float) -> float:
-        """Where an x stands."""
+        """The horizontal position of an x value."""
         low, high = (self._scaled(end) for end in self.x_range)
         share = (self._scaled(value) - low) / (high - low) if high > low else 0.5
         return round(LEFT + share * (WIDTH - LEFT - RIGHT), 2)
 
     def y(self, value: float) -> float:
-        """Where a y in [0, 1] stands."""
+        """The vertical position of a y value in [0, 1]."""
         return round(TOP + (1 - value) * (HEIGHT - TOP - BOTTOM), 2)
 
     def x_places(self) -> list[Tick]:
@@ -120,7 +112,7 @@ class Chart:
         return [Tick(self.y(at / 4), f"{at / 4:g}") for at in range(5)]
 
     def lines(self) -> list[Line]:
-        """The series, placed."""
+        """The series in drawing units."""
         return [
             Line(one.name, one.style % STYLES, self._path(one), self._marks(one))
             for one in self.series
@@ -151,29 +143,27 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BarPart:
     """One part of a bar."""
 
     kind: str
     """CSS class."""
     name: str
-    """What it counts."""
     count: int
-    """How many."""
     start: float
-    """Where it begins, in percent of the bar."""
+    """In percent of the bar."""
     width: float
     """In percent of the bar."""
 
 
-def stacked(counts: Sequence[tuple[str, str, int]]) -> list[Part]:
-    """A bar of parts (kind, name, count) that fill 100 percent together; empty parts are left out."""
+def stacked(counts: Sequence[tuple[str, str, int]]) -> list[BarPart]:
+    """A bar of parts (kind, name, count) that add up to 100 percent, without empty parts."""
     total = sum(count for *_, count in counts)
     parts, before = [], 0
     for kind, name, count in counts:
         if count:
             parts.append(
-                Part(
+                BarPart(
                     kind=kind,
                     name=name,
                     count=count,
@@ -185,20 +175,17 @@ def stacked(counts: Sequence[tuple[str, str, int]]) -> list[Part]:
     return parts
 
 
-# --- The charts of the report, each from the figures that stand in its tables
-
-
 SWEEP_POINTS = 101
-"""Of a threshold sweep on the page: enough for every bend that can be seen."""
+"""Of a threshold sweep on the page, enough for every visible bend."""
 GOLD_STYLE = 7
-"""Gold's line; labelers have the styles before it."""
+"""Style of gold; labelers have the styles before it."""
 BY_SCORE = ("min", "product", "last", "mean", "weighted_majority")
-"""What a labeler's scores choose by; the other measures of best-of-N need none."""
+"""Measures of best-of-N that need scores."""
 WITHOUT_SCORE = ("majority", "pass", "mean_accuracy")
 
 
 def style_of(sections: Sequence[LabelerSection], name: str) -> int:
-    """The style of a labeler: the same in every chart of a page."""
+    """The style of a labeler, the same in every chart of a page."""
     names = [section.labeler.name for section in sections if not section.is_gold]
     return names.index(name) % GOLD_STYLE if name in names else GOLD_STYLE
 
@@ -208,7 +195,7 @@ def sweep_chart(sections: Sequence[LabelerSection]) -> Chart | None:
     swept = [section for section in sections if section.sweep is not None]
     if not swept:
         return None
-    series, told = [], []
+    series, notes = [], []
     for section in swept:
         sweep = section.sweep
         if sweep is None:
@@ -217,11 +204,11 @@ def sweep_chart(sections: Sequence[LabelerSection]) -> Chart | None:
         series.append(Series(name, sweep.thinned(SWEEP_POINTS), style_of(sections, name)))
         best = sweep.best()
         if best is not None:
-            told.append(f"{name} is highest at {best[0]:.3f} with {figure(best[1])}")
+            notes.append(f"{name} is highest at {best[0]:.3f} with {figure(best[1])}")
     return Chart(
         id="sweep",
         title="processbench_f1 by threshold",
-        text="Lines of processbench_f1 over the threshold from 0 to 1. " + "; ".join(told) + ".",
+        text="Lines of processbench_f1 over the threshold from 0 to 1. " + "; ".join(notes) + ".",
         x_label="threshold",
         y_label="processbench_f1, all traces pooled",
         series=series,
@@ -234,7 +221,7 @@ def sweep_chart(sections: Sequence[LabelerSection]) -> Chart | None:
 def calibration_chart(
     section: LabelerSection, found: ScoreReport, style: int, number: int
 ) -> Chart:
-    """The share of correct steps over the mean score, by bins; large bins have large marks."""
+    """The share of correct steps over the mean score by bin; marks grow with the bin's steps."""
     bins = [part for part in found.calibration if part.mean_score is not None]
     most = max((part.n for part in bins), default=1)
     name = section.labeler.name
@@ -280,8 +267,8 @@ def step_index_chart(sections: Sequence[LabelerSection], gold: str) -> Chart | N
     return Chart(
         id="step-index",
         title="Share of steps called incorrect",
-        text=f"Lines over step 1 to {last}: {gold} begins at {figure(longest[0].gold_incorrect)} and ends "
-        f"at {figure(longest[-1].gold_incorrect)}; the table has every figure.",
+        text=f"Lines over step 1 to {last}: {gold} begins at {figure(longest[0].gold_incorrect)} and "
+        f"ends at {figure(longest[-1].gold_incorrect)}; the table has every figure.",
         x_label="step",
         y_label="share called incorrect",
         series=series,
@@ -291,8 +278,8 @@ def step_index_chart(sections: Sequence[LabelerSection], gold: str) -> Chart | N
 
 
 def depth_chart(sections: Sequence[LabelerSection]) -> Chart | None:
-    """Where in a trace the lowest score stands, as shares of traces; None if none gives scores."""
-    series, told = [], []
+    """Positions of the lowest scores as shares of traces; None if no labeler gives scores."""
+    series, notes = [], []
     for section in sections:
         found = None if section.diagnostics is None else section.diagnostics.minimum
         if found is None or not found.n:
@@ -305,13 +292,13 @@ def depth_chart(sections: Sequence[LabelerSection]) -> Chart | None:
                 style_of(sections, name),
             )
         )
-        told.append(f"{name} has it on the last step in {figure(found.share_at_last.value)}")
+        notes.append(f"{name} has it on the last step in {figure(found.share_at_last.value)}")
     if not series:
         return None
     return Chart(
         id="depth",
-        title="Where the lowest score stands",
-        text=f"Share of traces by the position of their lowest score: {'; '.join(told)}.",
+        title="Position of the lowest score",
+        text=f"Share of traces by the position of their lowest score: {'; '.join(notes)}.",
         x_label="position in the trace, up to this share of its steps",
         y_label="share of traces",
         series=series,
@@ -320,7 +307,7 @@ def depth_chart(sections: Sequence[LabelerSection]) -> Chart | None:
 
 
 def best_of_n_chart(section: CandidateSection, number: int) -> Chart:
-    """Accuracy over N for everything that can choose."""
+    """Accuracy over N by all measures."""
     report: BestOfNReport = section.report
     ns = list(report.by_n)
     measures = (*BY_SCORE, *WITHOUT_SCORE)
@@ -333,11 +320,11 @@ def best_of_n_chart(section: CandidateSection, number: int) -> Chart:
         for style, measure in enumerate(measures)
     ]
     last = report.by_n[ns[-1]].accuracy
-    told = ", ".join(f"{one.replace('_', ' ')} {figure(last[one].value)}" for one in measures)
+    notes = ", ".join(f"{one.replace('_', ' ')} {figure(last[one].value)}" for one in measures)
     return Chart(
         id=f"best-of-n-{number}",
         title=f"{section.labeler} on {section.subset}",
-        text=f"Accuracy over N from {ns[0]} to {ns[-1]}; at N = {ns[-1]}: {told}.",
+        text=f"Accuracy over N from {ns[0]} to {ns[-1]}; at N = {ns[-1]}: {notes}.",
         x_label="N candidates",
         y_label="accuracy",
         series=series,
@@ -348,9 +335,163 @@ def best_of_n_chart(section: CandidateSection, number: int) -> Chart:
 
 
 def _counted_ticks(last: int, *, open_ended: bool) -> list[tuple[float, str]]:
-    """At most about eight whole numbers from 1 on; the last one says if it stands for all behind it."""
+    """At most about eight whole numbers from 1; the last one gets a "+" if it covers later steps too."""
     gap = max(1, math.ceil(last / 8))
     at = list(range(1, last + 1, gap))
     if at[-1] != last:
         at = [tick for tick in at if last - tick >= gap / 2] + [last]
     return [(tick, f"{tick}+" if open_ended and tick == last else str(tick)) for tick in at]
+
+
+MAX_STEPS = 60
+"""Most steps of one example on the page; the rest is counted."""
+MAX_REMARKS = 60
+"""Most remarks of one example on the page; the rest is counted."""
+MAX_CHARACTERS = 3000
+"""Most characters of one text on the page; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One labeler's label of one step."""
+
+    kind: str
+    """CSS class: correct, incorrect, neutral or silent."""
+    text: str
+    detail: str = ""
+    """Counts and score, or the detail of an abstention."""
+    is_first_error: bool = False
+    """Whether this is the labeler's first error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A labeler's reasoning and quote for a step."""
+
+    step: int
+    """1-based."""
+    labeler: str
+    reasoning: str
+    """May be empty."""
+    quote: Quote | None
+    """None without a quote."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRow:
+    """One step with every labeler's label."""
+
+    number: int
+    """1-based."""
+    text: str
+    cells: tuple[Cell, ...]
+    """One per labeler."""
+    disputed: bool
+    """Whether some labelers call it incorrect and some do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleTable:
+    """An example as the page shows it."""
+
+    rows: tuple[ExampleRow, ...]
+    """The first `MAX_STEPS` steps."""
+    left_out: int
+    """Number of further steps."""
+    remarks: tuple[Remark, ...]
+    """The first `MAX_REMARKS` remarks."""
+    remarks_left_out: int
+    """Number of further remarks."""
+
+
+def example_table(example: ExampleTrace, report: ReportInput) -> ExampleTable:
+    """Lay out an example, applying each labeler's threshold."""
+    limits = {section.labeler.name: section.threshold for section in report.labelers}
+    columns = [example_cells(example, name, limits.get(name, 0.5)) for name in example.labels]
+    rows = tuple(
+        ExampleRow(
+            index + 1,
+            text,
+            tuple(column[index] for column in columns),
+            _disputed([column[index].kind for column in columns]),
+        )
+        for index, text in enumerate(example.context.trace.steps[:MAX_STEPS])
+    )
+    remarks = list(example_remarks(example))
+    return ExampleTable(
+        rows,
+        len(example.context.trace.steps) - len(rows),
+        tuple(islice(remarks, MAX_REMARKS)),
+        max(0, len(remarks) - MAX_REMARKS),
+    )
+
+
+def example_cells(example: ExampleTrace, name: str, threshold: float) -> list[Cell]:
+    """One cell per step of an example for one labeler."""
+    label, trace = example.labels[name], example.context.trace
+    n_steps = len(trace.steps)
+    if label.abstention is not None:
+        reason = label.abstention.reason.value
+        # The first cell alone gives the detail of an abstention on the whole trace.
+        return [Cell("silent", reason, label.abstention.detail)] + [Cell("silent", reason)] * (
+            n_steps - 1
+        )
+    found = first_error(label, threshold)
+    calls = step_calls(
+        EvaluatedTrace(
+            trace_id=trace.id,
+            problem_id=trace.problem_id,
+            subset=trace.subset,
+            n_steps=n_steps,
+            gold=None,
+            predicted=label,
+        ),
+        label,
+        threshold,
+    )
+    steps = label.step_labels or (StepLabel(),) * n_steps
+    return [
+        _cell(step, incorrect=call, is_first_error=not found.missing and found.index == index)
+        for index, (step, call) in enumerate(zip(steps, calls, strict=True))
+    ]
+
+
+def clipped(text: str) -> str:
+    """A text, or its beginning and the number of further characters.
+
+    >>> clipped("short")
+    'short'
+    """
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    return f"{text[:MAX_CHARACTERS]} … [{len(text) - MAX_CHARACTERS:,} more characters]"
+
+
+def example_remarks(example: ExampleTrace) -> Iterator[Remark]:
+    """Reasoning and quotes of all labelers on an example, step by step."""
+    for index in range(len(example.context.trace.steps)):
+        for name, label in example.labels.items():
+            step = _step(label, index)
+            if step is not None and (step.reasoning or step.quote is not None):
+                yield Remark(index + 1, name, step.reasoning or "", step.quote)
+
+
+def _disputed(kinds: list[str]) -> bool:
+    return "incorrect" in kinds and ("correct" in kinds or "neutral" in kinds)
+
+
+def _cell(step: StepLabel, *, incorrect: bool | None, is_first_error: bool) -> Cell:
+    if incorrect is None:
+        reason = step.abstention.reason.value if step.abstention else "not labeled"
+        return Cell("silent", reason, step.abstention.detail if step.abstention else "")
+    if step.verdict is Verdict.NEUTRAL:
+        return Cell("neutral", "neutral")
+    counts = f"{step.successes}/{step.continuations}" if step.continuations else ""
+    score = "" if step.score is None else f"{step.score:.2f}"
+    detail = ", ".join(part for part in (counts, score) if part)
+    verdict = "incorrect" if incorrect else "correct"
+    return Cell(verdict, verdict, detail, is_first_error)
+
+
+def _step(label: TraceLabel, index: int) -> StepLabel | None:
+    return label.step_labels[index] if index < len(label.step_labels) else None

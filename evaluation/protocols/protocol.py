@@ -1,0 +1,152 @@
+"""What a protocol is: how it evaluates a labeler, and by which measures labelers are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+from typing import Protocol as Structure
+
+from evaluation.evaluated import EvaluatedTrace
+from evaluation.measures import RESAMPLES
+from evaluation.paired import PairedReport, compare_by_measure
+from evaluation.wording import left_out_note, plain_table, threshold_note
+
+
+class Report(Structure):
+    """The result of a protocol for one labeler on one dataset."""
+
+    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
+        """The document of `stepgold evaluate`."""
+
+    def table(self, labeler: str) -> str:
+        """The figures as text."""
+
+
+class Evaluate(Structure):
+    """Evaluates one labeler on one dataset; arguments as in `evaluate_processbench`."""
+
+    def __call__(
+        self,
+        traces: Iterable[EvaluatedTrace],
+        threshold: float = 0.5,
+        seed: int = 0,
+        resamples: int = RESAMPLES,
+        *,
+        threshold_source: str = "given",
+    ) -> Report: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """A protocol: what a plug-in of the group `stepgold.protocols` provides."""
+
+    name: str
+    """As `--protocol` takes it."""
+    evaluate: Evaluate
+    measures: tuple[str, ...]
+    """Names in `measures.MEASURES` by which two labelers are compared; thresholds are fitted for the
+    first one."""
+    averaged: bool = False
+    """Whether headline figures are the unweighted mean over subsets, not over all traces pooled."""
+    not_pooled: frozenset[str] = frozenset()
+    """Subsets that the headline figures leave out."""
+
+    def pooled(self, traces: Iterable[EvaluatedTrace]) -> list[EvaluatedTrace]:
+        """The traces that the headline figures cover."""
+        return [trace for trace in traces if trace.subset not in self.not_pooled]
+
+    def compare(
+        self,
+        first: Sequence[EvaluatedTrace],
+        second: Sequence[EvaluatedTrace],
+        *,
+        thresholds: tuple[float, float],
+        seed: int = 0,
+        resamples: int = RESAMPLES,
+    ) -> Mapping[str, PairedReport]:
+        """Compare two labelers on the same traces by each measure, with a paired bootstrap.
+
+        Raises:
+            InputError: the traces are not the same.
+        """
+        return {
+            measure: compare_by_measure(
+                self.pooled(first),
+                self.pooled(second),
+                measure,
+                averaged=self.averaged,
+                threshold=thresholds[0],
+                second_threshold=thresholds[1],
+                seed=seed,
+                resamples=resamples,
+            )
+            for measure in self.measures
+        }
+
+
+class Figures(Structure):
+    """The measures of a protocol in one group of traces."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures by name."""
+
+    def cells(self) -> tuple[str, ...]:
+        """The figures as text, in the order of the report's columns."""
+
+
+F = TypeVar("F", bound=Figures)
+
+
+@dataclass(frozen=True, slots=True)
+class PooledReport(Generic[F]):
+    """The result of a protocol that pools all traces, for one labeler on one dataset."""
+
+    protocol: ClassVar[str]
+    """As `--protocol` takes it."""
+    title: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    """Names of the cells."""
+
+    threshold: float
+    """A step is correct iff its score is at least this."""
+    threshold_source: str
+    """`given`, or the split it was fitted on."""
+    overall: F
+    """All traces pooled."""
+    subsets: dict[str, F]
+    """By subset, in alphabetical order."""
+    gold_unusable: int
+    """Traces left out because their gold is an abstention or does not say what the protocol needs."""
+    gold_missing: int
+    """Traces left out because they have no gold."""
+
+    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
+        """The document of `stepgold evaluate`."""
+        return {
+            "protocol": self.protocol,
+            "dataset": dataset,
+            "labeler": labeler,
+            "gold": gold,
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+            "overall": self.overall.as_json(),
+            "subsets": {name: figures.as_json() for name, figures in self.subsets.items()},
+            "gold_unusable": self.gold_unusable,
+            "gold_missing": self.gold_missing,
+        }
+
+    def table(self, labeler: str) -> str:
+        """The figures as a table, one line per subset."""
+        groups = [*self.subsets.items(), ("overall", self.overall)]
+        rows = [(name, *figures.cells()) for name, figures in groups]
+        table = plain_table(("subset", *self.columns), rows)
+        return (
+            f"{labeler}: {self.title}, 95% intervals by problem\n{table}{self.remark()}"
+            f"{threshold_note(self.threshold, self.threshold_source)}"
+            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
+        )
+
+    def remark(self) -> str:
+        """A line between the table and the notes; may be empty."""
+        return ""
