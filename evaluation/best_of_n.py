@@ -2,10 +2,10 @@
 
 Rules. The order of candidates counts; the first wins a tie (in expectation, ties are shared). An
 unscored candidate is never selected by score and has no weight, but it votes in the plain majority
-and counts for pass and mean accuracy. A candidate without an answer does not vote; if no candidate of
-any problem has an answer (formats without final answers), the majorities are undefined, not wrong. A
-problem with fewer than N candidates is left out of that N, one without any scored candidate is left
-out of the measures that need scores; both are counted.
+and counts for pass and mean accuracy. A candidate without an answer does not vote; if no candidate
+of any problem has an answer (formats without final answers), the majorities are undefined, not
+wrong. A problem with fewer than N candidates is left out of that N, one without any scored
+candidate is left out of the measures that need scores; both are counted.
 """
 
 from __future__ import annotations
@@ -228,7 +228,8 @@ def expected_best(figures: Sequence[float | None], correct: Sequence[bool], n: i
 
 
 def _drawn_subsets(pool: Pool, n: int, seed: int, subsets: int) -> NDArray[np.bool_]:
-    """Subsets of n candidates as a mask, shape (subsets, candidates): all or `subsets` random ones."""
+    """Subsets of n candidates as a mask, shape (subsets, candidates): all or `subsets` random
+    ones."""
     total = len(pool.candidates)
     if math.comb(total, n) <= subsets:
         every = np.array(list(combinations(range(total), n)), dtype=np.int64)
@@ -282,7 +283,8 @@ class AtN:
     short: int
     """Problems with fewer, which are left out."""
     unscored_pools: int
-    """Of `pools`, problems without a scored candidate, left out of the measures that need scores."""
+    """Of `pools`, problems without a scored candidate, left out of the measures that need
+    scores."""
     accuracy: Mapping[str, Estimate]
     """By measure (`MEASURES`), in [0, 1]; None without problems."""
     by_problem: Mapping[str, Chances]
@@ -311,7 +313,8 @@ class BestOfNReport:
     unanswered: int
     """Candidates without an answer."""
     disputed_answers: int
-    """Answers that are right for one candidate of a problem and wrong for another; the first counts."""
+    """Answers that are right for one candidate of a problem and wrong for another; the first
+    counts."""
     expected: bool
     """Whether over all subsets of size N, not over the first N."""
     by_n: Mapping[int, AtN]
@@ -332,10 +335,10 @@ class BestOfNReport:
 
     def table(self, name: str) -> str:
         """The figures as a table, one line per N."""
-        rows = [
-            (str(n), *(figure(found.accuracy[measure].value) for measure in MEASURES), str(found.pools))
-            for n, found in self.by_n.items()
-        ]  # fmt: skip
+        rows = []
+        for n, found in self.by_n.items():
+            figures = (figure(found.accuracy[measure].value) for measure in MEASURES)
+            rows.append((str(n), *figures, str(found.pools)))
         head = ("N", *(measure.replace("_", " ") for measure in MEASURES), "problems")
         over = "all subsets of N candidates" if self.expected else "the first N candidates"
         lines = [f"{name}: best-of-N over {over}", plain_table(head, rows)]

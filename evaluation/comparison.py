@@ -1,10 +1,10 @@
 """Compares labelers with each other: agreement, chance-corrected agreement, first errors.
 
-A step is "incorrect" or not: neutral is no error, a score is incorrect below the labeler's threshold.
-Steps that one of two labelers did not label are left out. Intervals resample problems.
+A step is "incorrect" or not: neutral is no error, a score is incorrect below the labeler's
+threshold. Steps that one of two labelers did not label are left out. Intervals resample problems.
 
-The formulas (Cohen's kappa, Krippendorff's alpha, Pearson's r) work on counts that add up over steps,
-so that resampling problems gives their intervals; the functions on labels count first.
+The formulas (Cohen's kappa, Krippendorff's alpha, Pearson's r) work on counts that add up over
+steps, so that resampling problems gives their intervals; the functions on labels count first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from evaluation.wording import figure, plain_table, with_interval
 
 
 def kappa_of_tables(tables: Floats) -> tuple[Floats, Mask]:
-    """Cohen's kappa of cross tables, shape (..., classes, classes), with a mask of where it is defined.
+    """Cohen's kappa of cross tables, shape (..., classes, classes), and where it is defined.
 
     Undefined without steps, and where both labelers always give the same class.
     """
@@ -91,7 +91,7 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
 
 
 def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
-    """Correlation of two labelers' scores in [-1, 1]; None with fewer than two steps or if one is constant.
+    """Correlation of two labelers' scores in [-1, 1]; None below two steps or if one is constant.
 
     Raises:
         ValueError: the numbers of scores differ.
@@ -158,7 +158,7 @@ class PairComparison:
     n_scored: int
     """Steps that both score."""
     pearson: float | None
-    """Correlation of the scores; None with fewer than two steps or if one is constant."""
+    """Correlation of the scores; None below two steps or if one is constant."""
     n_first_errors: int
     """Traces on which both give a first error or none."""
     first_error_agreement: Estimate
@@ -372,7 +372,8 @@ def _alpha(table: LabelTable, seed: int, resamples: int) -> tuple[Estimate, int]
 def _resampled(
     problems: NDArray[np.int64], rows: Floats, name: str, seed: int, resamples: int
 ) -> tuple[Floats, Floats]:
-    """Sums of the rows, shape (columns,), and over resampled problems, shape (resamples, columns)."""
+    """Sums of the rows, shape (columns,), and over resampled problems, shape (resamples,
+    columns)."""
     held, at = np.unique(problems, return_inverse=True)
     counts = np.zeros((len(held), rows.shape[1]))
     np.add.at(counts, at.reshape(-1), rows)

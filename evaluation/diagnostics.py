@@ -269,7 +269,8 @@ class Diagnostics:
             scores = self.step_scores
             lines.append(
                 f"step scores: AUROC {with_interval(scores.auroc)}, average precision of incorrect "
-                f"steps {with_interval(scores.average_precision_incorrect)}, Brier {figure(scores.brier.value)}"
+                f"steps {with_interval(scores.average_precision_incorrect)}, "
+                f"Brier {figure(scores.brier.value)}"
             )
         if self.minimum is not None:
             lines.append(

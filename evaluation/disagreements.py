@@ -1,4 +1,5 @@
-"""Disagreements: the steps that some labelers call incorrect and some do not, most disputed first."""
+"""Disagreements: the steps that some labelers call incorrect and some do not, most disputed
+first."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def disagreement_json(
 
 
 def verdict_at(columns: LabelColumns, step: int) -> str | None:
-    """A labeler's verdict on a step, given by its position in the table; None for an unlabeled step."""
+    """A labeler's verdict on a step, given by its position in the table; None for an unlabeled
+    step."""
     if not columns.known[step]:
         return None
     if columns.neutral[step]:

@@ -1,8 +1,8 @@
-"""Threshold-free measures of rankings: AUROC, average precision and calibration of step scores, nDCG.
+"""Threshold-free measures: AUROC, average precision and calibration of step scores, nDCG.
 
-nDCG is Järvelin and Kekäläinen's ("Cumulated gain-based evaluation of IR techniques", TOIS 2002) with
-the gain 2^grade - 1 of Burges et al. (ICML 2005); trec_eval's `ndcg_cut` uses the grade itself, which
-is the same for grades 0 and 1.
+nDCG is Järvelin and Kekäläinen's ("Cumulated gain-based evaluation of IR techniques", TOIS 2002)
+with the gain 2^grade - 1 of Burges et al. (ICML 2005); trec_eval's `ndcg_cut` uses the grade
+itself, which is the same for grades 0 and 1.
 """
 
 from __future__ import annotations
@@ -192,11 +192,13 @@ class ScoreReport:
     """Of correct steps; None if a class is empty. The interval accounts for steps of one problem
     (Obuchowski, Biometrics 53:567, 1997)."""
     average_precision_incorrect: Estimate
-    """Of incorrect steps, from the lowest score up; None without any. Chance level is their share."""
+    """Of incorrect steps, from the lowest score up; None without any. Chance level is their
+    share."""
     brier: Estimate
     """Mean squared distance of score and gold, in [0, 1], lower is better; None without steps."""
     calibration_error: float | None
-    """Mean distance of mean score and share correct over bins, weighted by steps; None without steps."""
+    """Mean distance of mean score and share correct over bins, weighted by steps; None without
+    steps."""
     calibration: tuple[CalibrationBin, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -320,7 +322,7 @@ def _brier(steps: ScoredSteps, seed: int, resamples: int) -> Estimate:
 
 
 def _pairs_won(scores: Floats, positive: Mask) -> tuple[Floats | None, int, int]:
-    """For each step the number of steps of the other class that it is ranked right against, ties half.
+    """Per step the number of steps of the other class that it is ranked right against, ties half.
 
     Returns:
         Those counts (None if a class is empty), the number of positives and of negatives.

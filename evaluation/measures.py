@@ -22,7 +22,8 @@ Mask = NDArray[np.bool_]
 Formula = Callable[[Floats], tuple[Floats, Mask]]
 
 FIRST_ERROR_COLUMNS = ("n_error", "hit_error", "n_correct", "hit_correct", "n_kept", "hit_kept")
-"""Counts of `first_error_row`: traces with error, without, with a prediction, and exact hits in each."""
+"""Counts of `first_error_row`: traces with error, without, with a prediction, and exact hits in
+each."""
 STEP_COLUMNS = (
     "correct_as_correct",
     "correct_as_incorrect",
@@ -31,7 +32,8 @@ STEP_COLUMNS = (
     "neutral",
     "missing",
 )
-"""Counts of `step_row`: steps by gold and call, neutral steps, and unlabeled ones (counted twice)."""
+"""Counts of `step_row`: steps by gold and call, neutral steps, and unlabeled ones (counted
+twice)."""
 SOLUTION_COLUMNS = (
     "correct_as_correct",
     "correct_as_incorrect",
@@ -40,9 +42,11 @@ SOLUTION_COLUMNS = (
     "hit_step",
     "hit_reason",
 )
-"""Counts of `solution_row`: traces by gold and call; of the erroneous ones, right steps and reasons."""
+"""Counts of `solution_row`: traces by gold and call; of the erroneous ones, right steps and
+reasons."""
 REASON_KEY = "reason_correct"
-"""Key of a label's meta: whether its reason for the first error is right (MR-Score's third part)."""
+"""Key of a label's meta: whether its reason for the first error is right (MR-Score's third
+part)."""
 
 
 def first_error_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
@@ -74,7 +78,8 @@ def step_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
 
 
 def kept_step_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
-    """As `step_row` by PRMBench's rules: correct iff score > threshold, unlabeled steps left out."""
+    """As `step_row` by PRMBench's rules: correct iff score > threshold, unlabeled steps left
+    out."""
     counts = [0, 0, 0, 0, 0, 0]
     if trace.gold is None:
         return tuple(counts)
@@ -360,7 +365,8 @@ def estimate(formula: Formula, sums: Floats, resampled: Floats) -> Estimate:
 
 
 def mean_estimate(formula: Formula, totals: Sequence[Floats], draws: Sequence[Floats]) -> Estimate:
-    """The unweighted mean of a measure over subsets, each resampled within itself; None if one is None."""
+    """The unweighted mean of a measure over subsets, each resampled within itself; None if one is
+    None."""
     if len(totals) == 1:
         return estimate(formula, totals[0], draws[0])
     if not totals:

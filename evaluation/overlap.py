@@ -1,8 +1,9 @@
-"""Contamination: which problems of an evaluation set occur in a training set, by id or word n-grams.
+"""Contamination: problems of an evaluation set that occur in a training set, by id or n-grams.
 
-By GPT-3's rule (arXiv 2005.14165, appendix C): a common n-gram of 13 words. Medical and mathematical
-questions share stock phrases, so reports include the share of a text's n-grams and the longest common
-passage. A text shorter than n words matches only if a field of a training row is equal to it.
+By GPT-3's rule (arXiv 2005.14165, appendix C): a common n-gram of 13 words. Medical and
+mathematical questions share stock phrases, so reports include the share of a text's n-grams and the
+longest common passage. A text shorter than n words matches only if a field of a training row is
+equal to it.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Vocabulary:
     def hashes(self, words: Sequence[str], n: int) -> Hashes:
         """The hash of every n-gram, in order; empty if there are fewer than n words.
 
-        Unknown words share one number, so an n-gram with one of them does not match n-grams of known
-        words.
+        Unknown words share one number, so an n-gram with one of them does not match n-grams of
+        known words.
         """
         if len(words) < n:
             return np.empty(0, dtype=np.uint64)

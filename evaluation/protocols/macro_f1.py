@@ -1,8 +1,8 @@
-"""Macro F1 over steps, as in VisualProcessBench (arXiv 2503.10291, section 3.3): all wrong steps count.
+"""Macro F1 over steps, as in VisualProcessBench (arXiv 2503.10291, 3.3): all wrong steps count.
 
 The mean of the F1 of correct and of incorrect steps over all steps pooled. Steps that gold calls
-neutral are left out, a missing call counts as the other class, a class absent from gold and calls has
-F1 0. Where gold is only a first error, later steps are not scored.
+neutral are left out, a missing call counts as the other class, a class absent from gold and calls
+has F1 0. Where gold is only a first error, later steps are not scored.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Mistake location as in BIG-Bench Mistake (arXiv 2311.08516): the exact first error, or none.
 
-One accuracy over all traces. Since most of that benchmark's traces have a mistake, the two accuracies
-of ProcessBench's protocol are reported too. A missing prediction counts as wrong.
+One accuracy over all traces. Since most of that benchmark's traces have a mistake, the two
+accuracies of ProcessBench's protocol are reported too. A missing prediction counts as wrong.
 """
 
 from __future__ import annotations

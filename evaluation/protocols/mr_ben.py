@@ -1,10 +1,11 @@
 """MR-Score (arXiv 2312.17080 and 2406.13975): is the solution right, where is it wrong, and why.
 
 0.2 max(0, MCC) + 0.3 step accuracy + 0.5 reason accuracy, as in dvlab-research/MR-GSM8K,
-eval_mr_gsm8k.py. MCC is over "solution correct"; both accuracies are over incorrect solutions: the step
-counts only if the solution was called incorrect, the reason only if the step was right. An expert (or
-another judge) decides whether a reason is right: `reason_correct` in the label's meta. Unless all right
-steps have it, the reason part and the total are null. A missing prediction counts as the other class.
+eval_mr_gsm8k.py. MCC is over "solution correct"; both accuracies are over incorrect solutions: the
+step counts only if the solution was called incorrect, the reason only if the step was right. An
+expert (or another judge) decides whether a reason is right: `reason_correct` in the label's meta.
+Unless all right steps have it, the reason part and the total are null. A missing prediction counts
+as the other class.
 """
 
 from __future__ import annotations

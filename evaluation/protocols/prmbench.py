@@ -1,10 +1,10 @@
-"""PRMBench's PRMScore (arXiv 2501.03124; ssmisya/PRMBench, task.py): both classes of steps, by error.
+"""PRMBench's PRMScore (arXiv 2501.03124; ssmisya/PRMBench, task.py): good and bad steps by error.
 
-Per class, over all its steps pooled: the F1 of good steps and the F1 of bad steps; PRMScore is their
-mean. `multi_solutions` has no bad steps: its PRMScore is the F1 of good steps alone. A step is good iff
-its score > threshold. Unlabeled steps are left out and counted. The overall figures pool the steps of
-all classes but `correct`, whose items are the unmodified originals. The redundancy scores that the
-official code reads for two classes are not used: our labelers have none.
+Per class, over all its steps pooled: the F1 of good steps and the F1 of bad steps; PRMScore is
+their mean. `multi_solutions` has no bad steps: its PRMScore is the F1 of good steps alone. A step
+is good iff its score > threshold. Unlabeled steps are left out and counted. The overall figures
+pool the steps of all classes but `correct`, whose items are the unmodified originals. The
+redundancy scores that the official code reads for two classes are not used: our labelers have none.
 """
 
 from __future__ import annotations

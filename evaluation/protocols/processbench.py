@@ -1,8 +1,8 @@
 """ProcessBench's protocol (arXiv 2412.06559, section 4.1): exact first errors, two accuracies.
 
-Per subset: the share of erroneous traces whose first error was predicted exactly, the share of correct
-traces called correct, and their harmonic mean. The average is the unweighted mean over subsets. A
-missing prediction counts as wrong.
+Per subset: the share of erroneous traces whose first error was predicted exactly, the share of
+correct traces called correct, and their harmonic mean. The average is the unweighted mean over
+subsets. A missing prediction counts as wrong.
 """
 
 from __future__ import annotations

@@ -45,8 +45,7 @@ class Protocol:
     """As `--protocol` takes it."""
     evaluate: Evaluate
     measures: tuple[str, ...]
-    """Names in `measures.MEASURES` by which two labelers are compared; thresholds are fitted for the
-    first one."""
+    """Names in `measures.MEASURES` to compare labelers by; thresholds are fitted for the first."""
     averaged: bool = False
     """Whether headline figures are the unweighted mean over subsets, not over all traces pooled."""
     not_pooled: frozenset[str] = frozenset()
@@ -117,7 +116,8 @@ class PooledReport(Generic[F]):
     subsets: dict[str, F]
     """By subset, in alphabetical order."""
     gold_unusable: int
-    """Traces left out because their gold is an abstention or does not say what the protocol needs."""
+    """Traces left out because their gold is an abstention or does not say what the protocol
+    needs."""
     gold_missing: int
     """Traces left out because they have no gold."""
 

@@ -1,7 +1,7 @@
 """The protocols by name: built-in ones, and those of other installed distributions.
 
-A built-in protocol is a `Protocol` in a module of `evaluation.protocols`. Another distribution adds one
-with an entry point of the group `stepgold.protocols` that names a `Protocol`.
+A built-in protocol is a `Protocol` in a module of `evaluation.protocols`. Another distribution adds
+one with an entry point of the group `stepgold.protocols` that names a `Protocol`.
 """
 
 from __future__ import annotations

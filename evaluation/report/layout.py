@@ -228,8 +228,8 @@ def calibration_chart(
     return Chart(
         id=f"calibration-{number}",
         title=name,
-        text=f"Share of correct steps by mean score of {name}, in {len(bins)} bins; the mean distance "
-        f"from the diagonal is {figure(found.calibration_error)}.",
+        text=f"Share of correct steps by mean score of {name}, in {len(bins)} bins; the mean "
+        f"distance from the diagonal is {figure(found.calibration_error)}.",
         x_label="mean score",
         y_label="share correct",
         series=[
@@ -267,8 +267,8 @@ def step_index_chart(sections: Sequence[LabelerSection], gold: str) -> Chart | N
     return Chart(
         id="step-index",
         title="Share of steps called incorrect",
-        text=f"Lines over step 1 to {last}: {gold} begins at {figure(longest[0].gold_incorrect)} and "
-        f"ends at {figure(longest[-1].gold_incorrect)}; the table has every figure.",
+        text=f"Lines over step 1 to {last}: {gold} begins at "
+        f"{figure(longest[0].gold_incorrect)} and ends at {figure(longest[-1].gold_incorrect)}; the table has every figure.",
         x_label="step",
         y_label="share called incorrect",
         series=series,
@@ -335,7 +335,8 @@ def best_of_n_chart(section: CandidateSection, number: int) -> Chart:
 
 
 def _counted_ticks(last: int, *, open_ended: bool) -> list[tuple[float, str]]:
-    """At most about eight whole numbers from 1; the last one gets a "+" if it covers later steps too."""
+    """At most about eight whole numbers from 1; the last one gets a "+" if it covers later steps
+    too."""
     gap = max(1, math.ceil(last / 8))
     at = list(range(1, last + 1, gap))
     if at[-1] != last:

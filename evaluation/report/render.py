@@ -1,4 +1,5 @@
-"""Renders the report: one self-contained HTML page, and the same figures as JSON, Markdown or CSV."""
+"""Renders the report: one self-contained HTML page, and the same figures as JSON, Markdown or
+CSV."""
 
 from __future__ import annotations
 
@@ -458,12 +459,11 @@ def _thresholds(scored: Sequence[LabelerSection]) -> str:
 def _best_of_n(report: ReportInput) -> str:
     head: tuple[str, ...] = ()
     rows = []
-    for one in report.candidates:
-        for n, found in one.report.by_n.items():
+    for section in report.candidates:
+        for n, found in section.report.by_n.items():
             head = tuple(found.accuracy)
-            rows.append(
-                (one.labeler, one.subset, str(n), *(figure(e.value) for e in found.accuracy.values()))
-            )  # fmt: skip
+            figures = (figure(one.value) for one in found.accuracy.values())
+            rows.append((section.labeler, section.subset, str(n), *figures))
     return _table(("labeler", "subset", "N", *(name.replace("_", " ") for name in head)), rows)
 
 
