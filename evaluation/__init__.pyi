@@ -30,9 +30,9 @@ from .paired import paired_difference as paired_difference
 from .protocols.macro_f1 import evaluate_macro_f1 as evaluate_macro_f1
 from .protocols.macro_f1 import step_accuracy as step_accuracy
 from .protocols.processbench import evaluate_processbench as evaluate_processbench
-from .protocols.protocol import PooledReport as PooledReport
+from .protocols.protocol import GroupFigures as GroupFigures
 from .protocols.protocol import Protocol as Protocol
-from .protocols.protocol import Report as Report
+from .protocols.protocol import ProtocolReport as ProtocolReport
 from .protocols.registry import protocol_named as protocol_named
 from .protocols.registry import protocol_names as protocol_names
 from .report.input import CandidateSection as CandidateSection

@@ -40,7 +40,7 @@ from evaluation.measures import (
     resampled_sums,
 )
 from evaluation.paired import PairedReport, compare_by_measure
-from evaluation.wording import figure, plain_table, with_interval
+from evaluation.wording import figure, figures_json, plain_table, with_interval
 
 
 def kappa_of_tables(tables: Floats) -> tuple[Floats, Mask]:
@@ -169,26 +169,8 @@ class PairComparison:
     """Tests by measure whether a is better than b; None without gold, or if one of them is gold."""
 
     def as_json(self) -> dict[str, Any]:
-        """The figures by name, with intervals and counts."""
-        return {
-            "a": self.a,
-            "b": self.b,
-            "n_steps": self.n_steps,
-            "n_neutral": self.n_neutral,
-            "agreement": self.agreement.value,
-            "agreement_ci95": as_list(self.agreement),
-            "cohen_kappa": self.cohen_kappa.value,
-            "cohen_kappa_ci95": as_list(self.cohen_kappa),
-            "n_scored": self.n_scored,
-            "pearson": self.pearson,
-            "n_first_errors": self.n_first_errors,
-            "first_error_agreement": self.first_error_agreement.value,
-            "first_error_agreement_ci95": as_list(self.first_error_agreement),
-            "first_errors": self.first_errors.as_json(),
-            "paired": None
-            if self.paired is None
-            else {measure: found.as_json() for measure, found in self.paired.items()},
-        }
+        """The figures by name."""
+        return figures_json(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from evaluation.discrimination import ScoreReport, score_report, scored_steps, step_scores
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold, step_calls
-from evaluation.measures import RESAMPLES, Estimate, as_list, generator, share_by_problem
-from evaluation.wording import figure, with_interval
+from evaluation.measures import RESAMPLES, Estimate, generator, share_by_problem
+from evaluation.wording import figure, figures_json, with_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,7 @@ class FalsePositiveSlice:
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "n": self.n,
-            "n_right_answer": self.n_right_answer,
-            "answer_unknown": self.answer_unknown,
-            "error_accuracy": self.error_accuracy.value,
-            "error_accuracy_ci95": as_list(self.error_accuracy),
-            "detected": self.detected.value,
-            "detected_ci95": as_list(self.detected),
-            "missing": self.missing,
-        }
+        return figures_json(self)
 
 
 def false_positive_slice(
@@ -106,14 +97,7 @@ class MinimumPosition:
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "n": self.n,
-            "incomplete": self.incomplete,
-            "share_at_last": self.share_at_last.value,
-            "share_at_last_ci95": as_list(self.share_at_last),
-            "mean_depth": self.mean_depth,
-            "depths": list(self.depths),
-        }
+        return figures_json(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +125,7 @@ class StepIndexRow:
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "index": self.index,
-            "open_ended": self.open_ended,
-            "n": self.n,
-            "gold_incorrect": self.gold_incorrect,
-            "n_called": self.n_called,
-            "called_incorrect": self.called_incorrect,
-            "mean_score": self.mean_score,
-            "gold_first": self.gold_first,
-            "called_first": self.called_first,
-        }
+        return figures_json(self)
 
 
 def minimum_position(

@@ -23,12 +23,12 @@ from evaluation.measures import (
     Estimate,
     Floats,
     Mask,
-    as_list,
     estimate,
     generator,
     ratio,
     resampled_sums,
 )
+from evaluation.wording import figures_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +169,7 @@ class CalibrationBin:
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "low": self.low,
-            "high": self.high,
-            "n": self.n,
-            "mean_score": self.mean_score,
-            "share_correct": self.share_correct,
-        }
+        return figures_json(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,20 +196,8 @@ class ScoreReport:
     calibration: tuple[CalibrationBin, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The key `step_scores` of the diagnostics."""
-        return {
-            "n_correct": self.n_correct,
-            "n_incorrect": self.n_incorrect,
-            "unscored": self.unscored,
-            "auroc": self.auroc.value,
-            "auroc_ci95": as_list(self.auroc),
-            "average_precision_incorrect": self.average_precision_incorrect.value,
-            "average_precision_incorrect_ci95": as_list(self.average_precision_incorrect),
-            "brier": self.brier.value,
-            "brier_ci95": as_list(self.brier),
-            "calibration_error": self.calibration_error,
-            "calibration": [part.as_json() for part in self.calibration],
-        }
+        """The figures by name."""
+        return figures_json(self)
 
 
 def score_report(steps: ScoredSteps, seed: int = 0, resamples: int = RESAMPLES) -> ScoreReport:

@@ -23,6 +23,7 @@ from evaluation.measures import (
     resampled_sums,
     rows_of,
 )
+from evaluation.wording import figures_json
 from traces.errors import InputError
 
 
@@ -45,14 +46,7 @@ class PairedDifference:
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "difference": self.difference,
-            "ci95": None if self.ci95 is None else list(self.ci95),
-            "p_value": self.p_value,
-            "n_traces": self.n_traces,
-        }
+        return figures_json(self)
 
 
 @dataclass(frozen=True, slots=True)

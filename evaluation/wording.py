@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from evaluation.measures import Estimate
+from evaluation.measures import Estimate, as_list
 
 UNDEFINED = "-"
 """Shown for an undefined figure."""
@@ -55,3 +57,39 @@ def threshold_note(threshold: float, source: str) -> str:
 def left_out_note(traces: int) -> str:
     """A line with the number of traces without usable gold; nothing if there are none."""
     return f"\n{traces} traces without usable gold left out" if traces else ""
+
+
+def cell(value: Estimate | float | None) -> str:
+    """A table cell: an estimate with its interval, a count, or a figure.
+
+    >>> cell(3), cell(0.5), cell(None), cell(Estimate(0.5, (0.25, 0.75)))
+    ('3', '0.500', '-', '0.500 [0.250, 0.750]')
+    """
+    if isinstance(value, Estimate):
+        return with_interval(value)
+    return str(value) if isinstance(value, int) else figure(value)
+
+
+def figures_json(report: Any, *, lead: str | None = None) -> dict[str, Any]:
+    """The fields of a dataclass as JSON: an estimate is its value and, as NAME_ci95, its interval.
+
+    Args:
+        lead: the estimate whose interval is the key `ci95`.
+    """
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(report):
+        value = getattr(report, field.name)
+        if isinstance(value, Estimate):
+            found[field.name] = value.value
+            found["ci95" if field.name == lead else f"{field.name}_ci95"] = as_list(value)
+        else:
+            found[field.name] = _json(value)
+    return found
+
+
+def _json(value: Any) -> Any:
+    if hasattr(value, "as_json"):
+        return value.as_json()
+    if isinstance(value, Mapping):
+        return {name: _json(part) for name, part in value.items()}
+    return [_json(part) for part in value] if isinstance(value, tuple | list) else value

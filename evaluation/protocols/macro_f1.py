@@ -9,18 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.measures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
-from evaluation.protocols.protocol import PooledReport, Protocol
-from evaluation.wording import figure, with_interval
+from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
 
 
-@dataclass(frozen=True, slots=True)
-class StepReport:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReport(GroupFigures):
     """The step measures of one group of traces."""
+
+    lead = "macro_f1"
+    columns = (
+        ("macro_f1", "macro_f1"),
+        ("f1_correct", "f1_correct.value"),
+        ("f1_incorrect", "f1_incorrect.value"),
+        ("correct", "n_correct"),
+        ("incorrect", "n_incorrect"),
+        ("neutral", "n_neutral"),
+        ("missing", "missing"),
+    )
 
     macro_f1: Estimate
     """Mean of the two class F1s; None if no step can be scored."""
@@ -37,47 +46,14 @@ class StepReport:
     missing: int
     """Scored steps that the labeler did not label."""
 
-    def as_json(self) -> dict[str, Any]:
-        """The figures by name; `ci95` belongs to macro_f1."""
-        return {
-            "macro_f1": self.macro_f1.value,
-            "ci95": as_list(self.macro_f1),
-            "f1_correct": self.f1_correct.value,
-            "f1_incorrect": self.f1_incorrect.value,
-            "n_correct": self.n_correct,
-            "n_incorrect": self.n_incorrect,
-            "n_neutral": self.n_neutral,
-            "missing": self.missing,
-        }
 
-    def cells(self) -> tuple[str, ...]:
-        """A row of the table."""
-        return (
-            with_interval(self.macro_f1),
-            figure(self.f1_correct.value),
-            figure(self.f1_incorrect.value),
-            str(self.n_correct),
-            str(self.n_incorrect),
-            str(self.n_neutral),
-            str(self.missing),
-        )
-
-
-class MacroF1Report(PooledReport[StepReport]):
-    """The protocol's result for one labeler on one dataset."""
+class MacroF1Report(ProtocolReport[StepReport]):
+    """The result of the protocol `macro-f1`."""
 
     __slots__ = ()
     protocol = "macro-f1"
     title = "macro-f1 over steps"
-    columns = (
-        "macro_f1",
-        "f1_correct",
-        "f1_incorrect",
-        "correct",
-        "incorrect",
-        "neutral",
-        "missing",
-    )
+    figures = StepReport
 
 
 def evaluate_macro_f1(

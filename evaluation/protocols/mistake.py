@@ -8,23 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
-from evaluation.measures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
-from evaluation.protocols.protocol import PooledReport, Protocol
-from evaluation.wording import with_interval
+from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
 
 
-@dataclass(frozen=True, slots=True)
-class LocationReport:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocationReport(GroupFigures):
     """Mistake location in one subset, or in all traces pooled."""
+
+    lead = "location_accuracy"
+    columns = (
+        ("traces", "n"),
+        ("with error", "n_error"),
+        ("location accuracy", "location_accuracy"),
+        ("error accuracy", "error_accuracy"),
+        ("correct accuracy", "correct_accuracy"),
+        ("missing", "missing"),
+    )
 
     n: int
     """Traces."""
     n_error: int
     """Of these, traces with a mistake."""
+    n_correct: int
+    """Of these, traces without one."""
     location_accuracy: Estimate
     """Share of all traces whose first mistake, or lack of one, was predicted exactly."""
     error_accuracy: Estimate
@@ -36,46 +46,14 @@ class LocationReport:
     missing: int
     """Traces without a prediction."""
 
-    def as_json(self) -> dict[str, Any]:
-        """The figures by name; `ci95` belongs to location_accuracy."""
-        return {
-            "n": self.n,
-            "n_error": self.n_error,
-            "n_correct": self.n - self.n_error,
-            "location_accuracy": self.location_accuracy.value,
-            "ci95": as_list(self.location_accuracy),
-            "error_accuracy": self.error_accuracy.value,
-            "correct_accuracy": self.correct_accuracy.value,
-            "processbench_f1": self.processbench_f1.value,
-            "missing": self.missing,
-        }
 
-    def cells(self) -> tuple[str, ...]:
-        """A row of the table."""
-        return (
-            str(self.n),
-            str(self.n_error),
-            with_interval(self.location_accuracy),
-            with_interval(self.error_accuracy),
-            with_interval(self.correct_accuracy),
-            str(self.missing),
-        )
-
-
-class MistakeReport(PooledReport[LocationReport]):
-    """The protocol's result for one labeler on one dataset."""
+class MistakeReport(ProtocolReport[LocationReport]):
+    """The result of the protocol `mistake`."""
 
     __slots__ = ()
     protocol = "mistake"
     title = "mistake location"
-    columns = (
-        "traces",
-        "with error",
-        "location accuracy",
-        "error accuracy",
-        "correct accuracy",
-        "missing",
-    )
+    figures = LocationReport
 
 
 def evaluate_mistake(
@@ -106,6 +84,7 @@ def _report(group: Group, seed: int, resamples: int) -> LocationReport:
     return LocationReport(
         n=n_error + n_correct,
         n_error=n_error,
+        n_correct=n_correct,
         location_accuracy=estimate(measures.location_accuracy, sums, drawn),
         error_accuracy=estimate(measures.error_accuracy, sums, drawn),
         correct_accuracy=estimate(measures.correct_accuracy, sums, drawn),

@@ -12,18 +12,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
-from evaluation.measures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
-from evaluation.protocols.protocol import PooledReport, Protocol
-from evaluation.wording import with_interval
+from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
 
 
-@dataclass(frozen=True, slots=True)
-class MrScore:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MrScore(GroupFigures):
     """MR-Score and its parts in one subset, or in all solutions pooled."""
+
+    lead = "mr_score"
+    columns = (
+        ("mr_score", "mr_score"),
+        ("mcc", "mcc"),
+        ("step accuracy", "step_accuracy"),
+        ("reason accuracy", "reason_accuracy"),
+        ("correct", "n_correct"),
+        ("incorrect", "n_incorrect"),
+        ("missing", "missing"),
+    )
 
     n_correct: int
     """Solutions without an error."""
@@ -42,51 +51,13 @@ class MrScore:
     reason_missing: int
     """Right steps whose reason was not assessed."""
 
-    def as_json(self) -> dict[str, Any]:
-        """The figures by name; `ci95` belongs to mr_score, each part has its own."""
-        return {
-            "mr_score": self.mr_score.value,
-            "ci95": as_list(self.mr_score),
-            "mcc": self.mcc.value,
-            "mcc_ci95": as_list(self.mcc),
-            "step_accuracy": self.step_accuracy.value,
-            "step_accuracy_ci95": as_list(self.step_accuracy),
-            "reason_accuracy": self.reason_accuracy.value,
-            "reason_accuracy_ci95": as_list(self.reason_accuracy),
-            "n_correct": self.n_correct,
-            "n_incorrect": self.n_incorrect,
-            "missing": self.missing,
-            "reason_missing": self.reason_missing,
-        }
 
-    def cells(self) -> tuple[str, ...]:
-        """A row of the table."""
-        return (
-            with_interval(self.mr_score),
-            with_interval(self.mcc),
-            with_interval(self.step_accuracy),
-            with_interval(self.reason_accuracy),
-            str(self.n_correct),
-            str(self.n_incorrect),
-            str(self.missing),
-        )
-
-
-class MrBenReport(PooledReport[MrScore]):
-    """The protocol's result for one labeler on one dataset."""
+class MrBenReport(ProtocolReport[MrScore]):
+    """The result of the protocol `mr-ben`."""
 
     __slots__ = ()
-    protocol = "mr-ben"
-    title = "mr-ben"
-    columns = (
-        "mr_score",
-        "mcc",
-        "step accuracy",
-        "reason accuracy",
-        "correct",
-        "incorrect",
-        "missing",
-    )
+    protocol = title = "mr-ben"
+    figures = MrScore
 
     def remark(self) -> str:
         """Says if reasons that were not assessed leave MR-Score undefined."""

@@ -15,9 +15,8 @@ from typing import Any
 
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.measures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
-from evaluation.protocols.protocol import Protocol
-from evaluation.wording import figure, left_out_note, plain_table, threshold_note, with_interval
+from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
 
 GOOD_STEPS_ONLY = "multi_solutions"
 """The class without bad steps."""
@@ -25,9 +24,19 @@ ORIGINALS = "correct"
 """The class of unmodified solutions, which the overall figures leave out."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassReport:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassReport(GroupFigures):
     """The measures of one class, or of several pooled."""
+
+    lead = "prmscore"
+    columns = (
+        ("prmscore", "prmscore"),
+        ("f1", "f1.value"),
+        ("f1_negative", "f1_negative.value"),
+        ("traces", "n"),
+        ("missing", "missing"),
+        ("validity rate", "validity_rate"),
+    )
 
     prmscore: Estimate
     """Mean of the two F1s; None if one is not defined."""
@@ -49,73 +58,24 @@ class ClassReport:
         """Share of the traces that could be scored, in [0, 1]; None without any."""
         return (self.n - self.missing) / self.n if self.n else None
 
-    def as_json(self) -> dict[str, Any]:
-        """The figures by name, with the interval of prmscore."""
-        return {
-            "prmscore": self.prmscore.value,
-            "ci95": as_list(self.prmscore),
-            "f1": self.f1.value,
-            "f1_negative": self.f1_negative.value,
-            "n": self.n,
-            "missing": self.missing,
-            "n_steps": self.n_steps,
-            "missing_steps": self.missing_steps,
-        }
 
+class PrmBenchReport(ProtocolReport[ClassReport]):
+    """The result of the protocol `prmbench`; the groups are PRMBench's classes."""
 
-@dataclass(frozen=True, slots=True)
-class PrmBenchReport:
-    """The protocol's result for one labeler on one dataset."""
+    __slots__ = ()
+    protocol = title = "prmbench"
+    figures = ClassReport
+    groups_key, group = "classes", "class"
 
-    threshold: float
-    """A step is good iff its score is higher."""
-    threshold_source: str
-    """`given`, or the split it was fitted on."""
-    classes: dict[str, ClassReport]
-    """By class (the traces' subset), in alphabetical order."""
-    overall: ClassReport
-    """All classes pooled but `correct`."""
-    gold_unusable: int
-    """Traces left out because their gold is an abstention."""
-    gold_missing: int
-    """Traces left out because they have no gold."""
+    @property
+    def classes(self) -> dict[str, ClassReport]:
+        """By class (the traces' subset), in alphabetical order."""
+        return self.subsets
 
     def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
         """The document of `stepgold evaluate --protocol prmbench`."""
-        return {
-            "protocol": "prmbench",
-            "dataset": dataset,
-            "labeler": labeler,
-            "gold": gold,
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "classes": {name: report.as_json() for name, report in self.classes.items()},
-            "overall": self.overall.as_json(),
-            "validity_rate": self.overall.validity_rate,
-            "gold_unusable": self.gold_unusable,
-            "gold_missing": self.gold_missing,
-        }
-
-    def table(self, labeler: str) -> str:
-        """The figures as a table, one line per class."""
-        rows = [
-            (
-                name,
-                with_interval(report.prmscore),
-                figure(report.f1.value),
-                figure(report.f1_negative.value),
-                str(report.n),
-                str(report.missing),
-                figure(report.validity_rate),
-            )
-            for name, report in [*self.classes.items(), ("overall", self.overall)]
-        ]
-        head = ("class", "prmscore", "f1", "f1_negative", "traces", "missing", "validity rate")
-        return (
-            f"{labeler}: prmbench, 95% intervals by problem\n{plain_table(head, rows)}"
-            f"{threshold_note(self.threshold, self.threshold_source)}"
-            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
-        )
+        document = super().as_json(dataset=dataset, labeler=labeler, gold=gold)
+        return document | {"validity_rate": self.overall.validity_rate}
 
 
 def evaluate_prmbench(
@@ -141,7 +101,7 @@ def evaluate_prmbench(
     return PrmBenchReport(
         threshold=threshold,
         threshold_source=threshold_source,
-        classes={name: _report(group, seed, resamples) for name, group in groups.items()},
+        subsets={name: _report(group, seed, resamples) for name, group in groups.items()},
         overall=_report(whole, seed, resamples),
         gold_unusable=split.gold_unusable,
         gold_missing=split.gold_missing,

@@ -20,12 +20,11 @@ from evaluation.measures import (
     Estimate,
     Floats,
     Formula,
-    as_list,
     mean_estimate,
     whole_and_subsets,
 )
-from evaluation.protocols.protocol import Protocol
-from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
+from evaluation.wording import figures_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +40,23 @@ class KeptTraces:
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name; `ci95` belongs to the precision."""
-        return {
-            "n": self.n,
-            "share": self.share.value,
-            "first_error_precision": self.first_error_precision.value,
-            "ci95": as_list(self.first_error_precision),
-        }
+        return figures_json(self, lead="first_error_precision")
 
 
-@dataclass(frozen=True, slots=True)
-class FirstErrorReport:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstErrorReport(GroupFigures):
     """The first-error measures of one subset."""
+
+    lead = "processbench_f1"
+    columns = (
+        ("traces", "n"),
+        ("error accuracy", "error_accuracy"),
+        ("correct accuracy", "correct_accuracy"),
+        ("processbench_f1", "processbench_f1"),
+        ("missing", "missing"),
+        ("share kept", "kept.share"),
+        ("precision of kept", "kept.first_error_precision"),
+    )
 
     n_error: int
     """Traces with an error."""
@@ -67,87 +72,24 @@ class FirstErrorReport:
     """Traces without a prediction."""
     kept: KeptTraces
 
-    def as_json(self) -> dict[str, Any]:
-        """The figures by name; `ci95` belongs to processbench_f1."""
-        return {
-            "n_error": self.n_error,
-            "n_correct": self.n_correct,
-            "error_accuracy": self.error_accuracy.value,
-            "correct_accuracy": self.correct_accuracy.value,
-            "processbench_f1": self.processbench_f1.value,
-            "ci95": as_list(self.processbench_f1),
-            "missing": self.missing,
-            "kept": self.kept.as_json(),
-        }
+    @property
+    def n(self) -> int:
+        """Traces with usable gold."""
+        return self.n_error + self.n_correct
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessBenchReport:
-    """The protocol's result for one labeler on one dataset."""
+class ProcessBenchReport(ProtocolReport[FirstErrorReport]):
+    """The result of the protocol `processbench`."""
 
-    threshold: float
-    """A step is correct iff its score is at least this."""
-    threshold_source: str
-    """`given`, or the subset it was fitted on."""
-    subsets: dict[str, FirstErrorReport]
-    """By subset name, in alphabetical order."""
-    average: FirstErrorReport
-    """Counts added up, every measure the unweighted mean over subsets (None if one is None)."""
-    gold_unusable: int
-    """Traces left out because their gold is an abstention or has no first error."""
-    gold_missing: int
-    """Traces left out because they have no gold."""
+    __slots__ = ()
+    protocol = title = "processbench"
+    figures = FirstErrorReport
+    whole_key = "average"
 
-    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
-        """The document of `stepgold evaluate --protocol processbench`."""
-        return {
-            "protocol": "processbench",
-            "dataset": dataset,
-            "labeler": labeler,
-            "gold": gold,
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "subsets": {name: report.as_json() for name, report in self.subsets.items()},
-            "average": {
-                "processbench_f1": self.average.processbench_f1.value,
-                "ci95": as_list(self.average.processbench_f1),
-                "kept": self.average.kept.as_json(),
-            },
-            "gold_unusable": self.gold_unusable,
-            "gold_missing": self.gold_missing,
-        }
-
-    def table(self, labeler: str) -> str:
-        """The figures as a table, one line per subset."""
-        named = [*self.subsets.items(), ("average", self.average)]
-        rows = [
-            (
-                name,
-                str(report.n_error + report.n_correct),
-                with_interval(report.error_accuracy),
-                with_interval(report.correct_accuracy),
-                with_interval(report.processbench_f1),
-                str(report.missing),
-                with_interval(report.kept.share),
-                with_interval(report.kept.first_error_precision),
-            )
-            for name, report in named
-        ]
-        head = (
-            "subset",
-            "traces",
-            "error accuracy",
-            "correct accuracy",
-            "processbench_f1",
-            "missing",
-            "share kept",
-            "precision of kept",
-        )
-        return (
-            f"{labeler}: processbench, 95% intervals by problem\n{plain_table(head, rows)}"
-            f"{threshold_note(self.threshold, self.threshold_source)}"
-            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
-        )
+    @property
+    def average(self) -> FirstErrorReport:
+        """Counts added up, measures averaged over subsets without weights (None if one is None)."""
+        return self.overall
 
 
 def evaluate_processbench(
@@ -174,7 +116,7 @@ def evaluate_processbench(
         threshold=threshold,
         threshold_source=threshold_source,
         subsets={name: _report([sums], [draws]) for name, (sums, draws) in drawn.items()},
-        average=_report(
+        overall=_report(
             [sums for sums, _ in drawn.values()], [draws for _, draws in drawn.values()]
         ),
         # Gold without annotation of a step before its first error has no first error.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, TypeVar
 from typing import Protocol as Structure
 
 from evaluation.evaluated import EvaluatedTrace
 from evaluation.measures import RESAMPLES
 from evaluation.paired import PairedReport, compare_by_measure
-from evaluation.wording import left_out_note, plain_table, threshold_note
+from evaluation.wording import cell, figures_json, left_out_note, plain_table, threshold_note
 
 
 class Report(Structure):
@@ -84,40 +85,52 @@ class Protocol:
         }
 
 
-class Figures(Structure):
-    """The measures of a protocol in one group of traces."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupFigures:
+    """Base of the measures of a protocol in one group of traces; fields are counts and estimates."""
+
+    lead: ClassVar[str]
+    """The estimate whose interval is the key `ci95`."""
+    columns: ClassVar[Sequence[tuple[str, str]]]
+    """Headings of the table, each with the attribute that it shows."""
 
     def as_json(self) -> dict[str, Any]:
-        """The figures by name."""
+        """The figures by name, with intervals."""
+        return figures_json(self, lead=self.lead)
 
     def cells(self) -> tuple[str, ...]:
-        """The figures as text, in the order of the report's columns."""
+        """A row of the table."""
+        return tuple(cell(attrgetter(path)(self)) for _, path in self.columns)
 
 
-F = TypeVar("F", bound=Figures)
+F = TypeVar("F", bound=GroupFigures)
 
 
-@dataclass(frozen=True, slots=True)
-class PooledReport(Generic[F]):
-    """The result of a protocol that pools all traces, for one labeler on one dataset."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProtocolReport(Generic[F]):
+    """The result of a protocol for one labeler on one dataset."""
 
     protocol: ClassVar[str]
     """As `--protocol` takes it."""
     title: ClassVar[str]
-    columns: ClassVar[tuple[str, ...]]
-    """Names of the cells."""
+    figures: ClassVar[type[GroupFigures]]
+    whole_key: ClassVar[str] = "overall"
+    """JSON key and table row of `overall`."""
+    groups_key: ClassVar[str] = "subsets"
+    """JSON key of `subsets`."""
+    group: ClassVar[str] = "subset"
+    """Heading of the groups."""
 
     threshold: float
-    """A step is correct iff its score is at least this."""
+    """A step is correct iff its score is at least this (prmbench: higher)."""
     threshold_source: str
     """`given`, or the split it was fitted on."""
     overall: F
-    """All traces pooled."""
+    """The headline figures."""
     subsets: dict[str, F]
     """By subset, in alphabetical order."""
     gold_unusable: int
-    """Traces left out because their gold is an abstention or does not say what the protocol
-    needs."""
+    """Traces left out because their gold is an abstention or does not say what the protocol needs."""
     gold_missing: int
     """Traces left out because they have no gold."""
 
@@ -130,19 +143,19 @@ class PooledReport(Generic[F]):
             "gold": gold,
             "threshold": self.threshold,
             "threshold_source": self.threshold_source,
-            "overall": self.overall.as_json(),
-            "subsets": {name: figures.as_json() for name, figures in self.subsets.items()},
+            self.whole_key: self.overall.as_json(),
+            self.groups_key: {name: figures.as_json() for name, figures in self.subsets.items()},
             "gold_unusable": self.gold_unusable,
             "gold_missing": self.gold_missing,
         }
 
     def table(self, labeler: str) -> str:
-        """The figures as a table, one line per subset."""
-        groups = [*self.subsets.items(), ("overall", self.overall)]
+        """The figures as a table, one line per group."""
+        groups = [*self.subsets.items(), (self.whole_key, self.overall)]
         rows = [(name, *figures.cells()) for name, figures in groups]
-        table = plain_table(("subset", *self.columns), rows)
         return (
-            f"{labeler}: {self.title}, 95% intervals by problem\n{table}{self.remark()}"
+            f"{labeler}: {self.title}, 95% intervals by problem\n"
+            f"{plain_table((self.group, *(head for head, _ in self.figures.columns)), rows)}{self.remark()}"
             f"{threshold_note(self.threshold, self.threshold_source)}"
             f"{left_out_note(self.gold_unusable + self.gold_missing)}"
         )

@@ -15,7 +15,7 @@ from evaluation.paired import PairedReport
 from evaluation.protocols.macro_f1 import MacroF1Report
 from evaluation.protocols.processbench import ProcessBenchReport
 from evaluation.thresholds import FittedThreshold, ThresholdSweep
-from evaluation.wording import figure, with_interval
+from evaluation.wording import figure, figures_json, with_interval
 from traces.labels import Labeler, TraceLabel
 from traces.problem import TraceInContext
 
@@ -46,14 +46,8 @@ class Grounding:
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "steps": self.steps,
-            "verified": self.verified,
-            "unverified": self.unverified,
-            "absent": self.absent,
-            "verified_share": self.verified_share,
-            "methods": self.methods,
-        }
+        shares = {"steps": self.steps, "verified_share": self.verified_share}
+        return shares | figures_json(self)
 
 
 def count_quotes(labels: Iterable[TraceLabel]) -> Grounding:
