@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.timing import peak_memory
 from evaluation import EvaluatedTrace, diagnose, evaluate_macro_f1, evaluate_processbench, measures
 from evaluation.measures import Floats, by_problem, generator, resampled_sums
-from traces.labels import StepLabel, TraceLabel, Verdict
+from traces import StepLabel, TraceLabel, Verdict
 
 PROCESSBENCH = {"gsm8k": 400, "math": 1000, "olympiadbench": 1000, "omnimath": 1000}
 """Traces by subset."""

@@ -10,7 +10,7 @@ import typer
 from commands.options import Dataset, Json, LabelerName, Resamples, Seed
 from stepgold.outcome import Outcome
 from stepgold.trials import ThresholdWish, evaluated_traces
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 
 if TYPE_CHECKING:
     from evaluation import EvaluatedTrace, FittedThreshold, Protocol
@@ -61,7 +61,7 @@ def evaluate(
 
     rules = protocol_named(protocol)
     wish = ThresholdWish.parse(threshold, in_sample=in_sample)
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     trial = Trial(dataset, gold, rules, wish, tuple(subset or ()), seed, resamples)
     with workspace.open_store() as store:
         first = trial.side(store, labeler)

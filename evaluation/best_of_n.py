@@ -32,7 +32,7 @@ from evaluation.measures import (
     resampled_sums,
 )
 from evaluation.wording import figure, plain_table
-from traces.errors import InputError
+from traces import InputError
 
 Normalize = Callable[[str], str]
 """Maps equal answers to equal strings."""

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.label_table import ComparedTrace, LabelColumns, LabelTable
-from traces.evidence import Evidence, Quote
-from traces.labels import FirstError, StepLabel
-from traces.problem import TraceInContext
+from traces import Evidence, FirstError, Quote, StepLabel, TraceInContext
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from evaluation.measures import (
     rows_of,
 )
 from evaluation.wording import figures_json
-from traces.errors import InputError
+from traces import InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,7 @@ from formats.rows import (
     whole_number,
 )
 from formats.trace_files import checked_rows, file_stem
-from traces.errors import TraceFormatError
-from traces.evidence import Relevance
-from traces.labels import TraceLabel
-from traces.problem import Problem
-from traces.records import RejectedRow
+from traces import Problem, RejectedRow, Relevance, TraceFormatError, TraceLabel
 
 _LABEL_KEYS = {"scores", "verdicts", "first_error"}
 _REASON = "reason_correct"

@@ -20,19 +20,21 @@ from formats.rows import (
     optional_text_of,
     whole_number,
 )
-from traces.evidence import Quote
-from traces.labels import (
+from traces import (
     Abstention,
     AbstentionReason,
+    ImportedTrace,
     Labeler,
     LabelerKind,
+    Problem,
+    Quote,
+    RejectedRow,
     StepLabel,
+    Trace,
     TraceLabel,
     Verdict,
     abstained,
 )
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
 
 
 def human_gold(format: str, **config: str) -> Labeler:

@@ -14,7 +14,7 @@ from typing import Any
 
 from formats import field
 from formats.rows import FileFormat
-from traces.errors import InputError
+from traces import InputError
 from traces.plugins import broken_plugin, load_plugin, load_plugins
 
 GROUP = "stepgold.formats"

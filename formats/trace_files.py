@@ -38,9 +38,15 @@ from formats.rows import (
     SkippedTrace,
     parts_of,
 )
-from traces.errors import InputError, TraceFormatError
-from traces.labels import Labeler, LabelerKind
-from traces.records import ImportedTrace, RejectedRow, SourceFile
+from traces import (
+    ImportedTrace,
+    InputError,
+    Labeler,
+    LabelerKind,
+    RejectedRow,
+    SourceFile,
+    TraceFormatError,
+)
 
 FIRST_ROWS = 5
 """Usable rows in which to look for one of the named format."""

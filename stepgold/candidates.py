@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from evaluation import CandidateSection, ComparedTrace, Pool, PoolCandidate
     from formats import PoolRow
     from storage import Store
-    from traces.labels import Labeler, TraceLabel
+    from traces import Labeler, TraceLabel
 
 
 _OUTCOME_FAMILIES = ("medprm-orm",)

@@ -13,7 +13,7 @@ from functools import cache
 
 from evaluation import protocols
 from evaluation.protocols.protocol import Protocol
-from traces.errors import InputError
+from traces import InputError
 from traces.plugins import broken_plugin, load_plugin, load_plugins
 
 GROUP = "stepgold.protocols"

@@ -16,8 +16,7 @@ from evaluation.protocols.macro_f1 import MacroF1Report
 from evaluation.protocols.processbench import ProcessBenchReport
 from evaluation.thresholds import FittedThreshold, ThresholdSweep
 from evaluation.wording import figure, figures_json, with_interval
-from traces.labels import Labeler, TraceLabel
-from traces.problem import TraceInContext
+from traces import Labeler, TraceInContext, TraceLabel
 
 
 @dataclass(frozen=True, slots=True)

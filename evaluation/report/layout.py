@@ -13,8 +13,7 @@ from evaluation.discrimination import ScoreReport
 from evaluation.evaluated import EvaluatedTrace, step_calls
 from evaluation.report.input import CandidateSection, ExampleTrace, LabelerSection, ReportInput
 from evaluation.wording import figure
-from traces.evidence import Quote
-from traces.labels import StepLabel, TraceLabel, Verdict, first_error
+from traces import Quote, StepLabel, TraceLabel, Verdict, first_error
 
 WIDTH, HEIGHT = 360.0, 236.0
 """Size in drawing units; the page scales it."""

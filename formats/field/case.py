@@ -15,9 +15,16 @@ from string import ascii_uppercase
 from typing import Any
 
 from formats.rows import ExportRow, FileFormat, Part, Rendered, require_label
-from traces.evidence import Evidence, Quote
-from traces.labels import AbstentionReason, Labeler, LabelerKind, StepLabel, TraceLabel
-from traces.problem import Problem
+from traces import (
+    AbstentionReason,
+    Evidence,
+    Labeler,
+    LabelerKind,
+    Problem,
+    Quote,
+    StepLabel,
+    TraceLabel,
+)
 
 _METADATA = (
     "source", "difficulty", "specialty", "requires_specialist", "irb_approved", "phi_removed",

@@ -24,9 +24,17 @@ from formats.rows import (
     binary_verdicts,
     stated_id,
 )
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import (
+    ImportedTrace,
+    Labeler,
+    LabelerKind,
+    Problem,
+    RejectedRow,
+    StepLabel,
+    Trace,
+    TraceLabel,
+    Verdict,
+)
 
 LABELER = Labeler(
     "math_shepherd", LabelerKind.MC, {"imported_from": "math-shepherd", "rule": "hard"}

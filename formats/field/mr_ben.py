@@ -34,9 +34,7 @@ from formats.rows import (
     stated_first_error,
     stated_id,
 )
-from traces.labels import Labeler, TraceLabel
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
 
 GOLD = human_gold("mr-ben")
 NO_ERROR = "N/A"

@@ -28,7 +28,7 @@ from formats.rows import (
     Rendered,
     values_of,
 )
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, RejectedRow
 
 
 def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:

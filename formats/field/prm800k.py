@@ -33,9 +33,7 @@ from formats.rows import (
     require_label,
     stated_id,
 )
-from traces.labels import Labeler, LabelerKind
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Labeler, LabelerKind, Problem, RejectedRow, Trace
 
 ALTERNATIVES, HUMAN, FLAGGED = "alternatives", "human_steps", "flagged_steps"
 """Keys of the trace's meta: completions that were not taken, and 0-based steps that a person wrote

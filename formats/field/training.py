@@ -20,9 +20,7 @@ from formats.rows import (
     question_id,
     stated_id,
 )
-from traces.labels import StepLabel, TraceLabel, Verdict
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Problem, RejectedRow, StepLabel, Trace, TraceLabel, Verdict
 
 TRAINING_PARTS = frozenset({Part.OPTIONS, Part.LATER_VERDICTS})
 """What every training row carries; options are part of the question's text."""

@@ -20,7 +20,7 @@ from formats.rows import (
     Rendered,
     binary_verdicts,
 )
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, RejectedRow
 
 
 def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:

@@ -36,9 +36,7 @@ from formats.rows import (
     RowFault,
     stated_id,
 )
-from traces.labels import Labeler, TraceLabel
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
 
 _KEYS = ("image", "question", "answer", "response", "policy_model", "data_source", *OWN_KEYS)
 

@@ -24,7 +24,7 @@ from formats.files.json import (
     mapped_lists,
 )
 from formats.files.parquet import parquet_rows
-from traces.errors import TraceFormatError
+from traces import TraceFormatError
 
 HEAD = 64 * 1024
 """Bytes read to detect what a file is."""

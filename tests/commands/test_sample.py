@@ -110,9 +110,9 @@ def test_short_problems_are_counted_and_every_refusal_listed(
     [
         ("{", "not JSON"),
         ("[]", "not a JSON object"),
-        ('{"id": "a"}', '"problem" is no text'),
+        ('{"id": "a"}', '"problem" is not a text'),
         ('{"id": "a", "problem": "q", "steps": []}', "unknown field 'steps'"),
-        ('{"id": "a", "problem": "q", "options": "x"}', "no list of texts"),
+        ('{"id": "a", "problem": "q", "options": "x"}', "not a list of texts"),
         ('{"id": "q4", "problem": "again"}', "twice"),
     ],
 )
