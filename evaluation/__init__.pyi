@@ -22,6 +22,9 @@ from .label_table import ComparedTrace as ComparedTrace
 from .label_table import LabelTable as LabelTable
 from .label_table import first_error_confusion as first_error_confusion
 from .measures import Estimate as Estimate
+from .measures import Group as Group
+from .measures import estimate as estimate
+from .measures import whole_and_subsets as whole_and_subsets
 from .overlap import EvaluatedProblem as EvaluatedProblem
 from .overlap import TrainingRow as TrainingRow
 from .overlap import find_overlap as find_overlap
@@ -29,6 +32,9 @@ from .paired import compare_by_measure as compare_by_measure
 from .paired import paired_difference as paired_difference
 from .protocols.macro_f1 import evaluate_macro_f1 as evaluate_macro_f1
 from .protocols.macro_f1 import step_accuracy as step_accuracy
+from .protocols.mistake import evaluate_mistake as evaluate_mistake
+from .protocols.mr_ben import evaluate_mr_ben as evaluate_mr_ben
+from .protocols.prmbench import evaluate_prmbench as evaluate_prmbench
 from .protocols.processbench import evaluate_processbench as evaluate_processbench
 from .protocols.protocol import GroupFigures as GroupFigures
 from .protocols.protocol import Protocol as Protocol

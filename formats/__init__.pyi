@@ -12,6 +12,9 @@ from .files.images import EncodedImage as EncodedImage
 from .files.images import ImageError as ImageError
 from .files.images import load_image as load_image
 from .files.images import load_images as load_images
+from .labels import first_error_label as first_error_label
+from .labels import human_gold as human_gold
+from .labels import labeled_trace as labeled_trace
 from .registry import export_formats as export_formats
 from .registry import import_formats as import_formats
 from .rows import CannotCarry as CannotCarry

@@ -63,7 +63,7 @@ def outside(labeler: Labeler, trace_id: str, detail: str) -> TraceLabel:
     return abstained(trace_id, reason, detail)
 
 
-def placed(labeler: Labeler, trace: Trace, index: int | None, stated: str) -> TraceLabel:
+def first_error_label(labeler: Labeler, trace: Trace, index: int | None, stated: str) -> TraceLabel:
     """The label of a first error, or an abstention if that is not a step of the trace.
 
     Args:
@@ -78,7 +78,7 @@ def placed(labeler: Labeler, trace: Trace, index: int | None, stated: str) -> Tr
     return TraceLabel(trace.id, first_error_given=True, first_error_index=index)
 
 
-def imported(
+def labeled_trace(
     raw: RawRow,
     file: FileContext,
     *,

@@ -75,7 +75,7 @@ def _plugin(name: str) -> FileFormat:
     entry = load_plugins(GROUP)[name]
     found = load_plugin(entry)
     if not isinstance(found, FileFormat):
-        raise broken_plugin(entry, f"it is a {type(found).__name__}, not a formats.FileFormat")
+        raise broken_plugin(entry, f"its type is {type(found).__name__}, not formats.FileFormat")
     if found.name != name:
         raise broken_plugin(entry, f"its FileFormat is named '{found.name}'")
     return found

@@ -59,7 +59,7 @@ def protocol_named(name: str) -> Protocol:
         )
     found = load_plugin(entry)
     if not isinstance(found, Protocol):
-        raise broken_plugin(entry, f"it is a {type(found).__name__}, not an evaluation.Protocol")
+        raise broken_plugin(entry, f"its type is {type(found).__name__}, not evaluation.Protocol")
     if found.name != name:
         raise broken_plugin(entry, f"its Protocol is named '{found.name}'")
     return found

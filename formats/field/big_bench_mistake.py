@@ -13,10 +13,10 @@ from typing import Any
 from formats import rows as fields
 from formats.files.container import RawRow
 from formats.labels import (
+    first_error_label,
     human_gold,
-    imported,
+    labeled_trace,
     labeler_key,
-    placed,
     stated_labeler,
     text_or_number,
     with_meta,
@@ -55,7 +55,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
     labeler = stated_labeler(row, GOLD)
     label = _label(row, labeler, trace)
     problem = Problem(trace.problem_id, question, answer=target)
-    yield from imported(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 
 
 def _is_right(answer: str | None, target: str | None) -> bool | None:
@@ -75,7 +75,7 @@ def _label(row: dict[str, Any], labeler: Labeler, trace: Trace) -> TraceLabel:
     number = fields.whole_number(index)
     if index is not None and number is None:
         raise RowFault(f"'mistake_index' is {index!r:.40}, not a whole number or null")
-    return placed(labeler, trace, number, f"step {number!r:.40} (0-based)")
+    return first_error_label(labeler, trace, number, f"step {number!r:.40} (0-based)")
 
 
 def _render(row: ExportRow) -> Rendered:

@@ -20,7 +20,14 @@ from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import human_gold, imported, labeler_key, outside, stated_labeler, with_meta
+from formats.labels import (
+    human_gold,
+    labeled_trace,
+    labeler_key,
+    outside,
+    stated_labeler,
+    with_meta,
+)
 from formats.rows import (
     OWN_KEYS,
     CannotCarry,
@@ -76,7 +83,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
     label = _label(row, labeler, trace, solution)
     said = {name: row[key] for name, key in _SAID.items() if row.get(key) not in (None, NO_ERROR)}
     label = replace(label, meta={**label.meta, **said})
-    yield from imported(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 
 
 _PROBLEM_KEYS = (

@@ -19,7 +19,7 @@ from formats import rows as fields
 from formats.files.container import RawRow
 from formats.labels import (
     human_gold,
-    imported,
+    labeled_trace,
     labeler_key,
     outside,
     stated_labeler,
@@ -80,7 +80,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
     if _is_reason(reason):
         label = replace(label, meta={"reason": reason})
     problem = Problem(trace.problem_id, question, answer=answer)
-    yield from imported(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 
 
 def _label(row: dict[str, Any], labeler: Labeler, trace: Trace) -> TraceLabel:

@@ -17,7 +17,14 @@ from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import human_gold, imported, labeler_key, outside, stated_labeler, with_meta
+from formats.labels import (
+    human_gold,
+    labeled_trace,
+    labeler_key,
+    outside,
+    stated_labeler,
+    with_meta,
+)
 from formats.rows import (
     ExportRow,
     FileContext,
@@ -78,7 +85,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
     if reason is not None:
         label = replace(label, meta={**label.meta, "reason": reason})
     problem = Problem(trace.problem_id, question)
-    yield from imported(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
     if stray and label.abstention is None:
         detail = (
             f"error steps {_listed(stray)} are outside the {len(trace.steps)} steps;"

@@ -11,7 +11,14 @@ from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import human_gold, imported, labeler_key, placed, stated_labeler, with_meta
+from formats.labels import (
+    first_error_label,
+    human_gold,
+    labeled_trace,
+    labeler_key,
+    stated_labeler,
+    with_meta,
+)
 from formats.rows import (
     ExportRow,
     FileContext,
@@ -47,7 +54,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
     )
     labeler = stated_labeler(row, GOLD)
     label = _label(row.get("label"), labeler, trace)
-    yield from imported(
+    yield from labeled_trace(
         raw,
         file,
         problem=Problem(trace.problem_id, question),
@@ -62,7 +69,7 @@ def _label(label: Any, labeler: Labeler, trace: Trace) -> TraceLabel:
     if number is None:
         raise RowFault(f"'label' is {label!r:.40}, not a whole number")
     index = None if number == NO_ERROR else number
-    return placed(labeler, trace, index, f"step {number} (0-based)")
+    return first_error_label(labeler, trace, index, f"step {number} (0-based)")
 
 
 def _render(row: ExportRow) -> Rendered:

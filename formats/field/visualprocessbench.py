@@ -17,7 +17,7 @@ from formats.field.sharegpt import image_paths
 from formats.files.container import RawRow
 from formats.labels import (
     human_gold,
-    imported,
+    labeled_trace,
     labeler_key,
     outside,
     rated_label,
@@ -66,7 +66,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
     labeler = stated_labeler(row, gold(file.neutral))
     label = _label(response.get("process_correctness"), labeler, trace, file.neutral)
     problem = Problem(trace.problem_id, question, answer=answer, images=images)
-    yield from imported(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 
 
 def _label(ratings: Any, labeler: Labeler, trace: Trace, policy: NeutralPolicy) -> TraceLabel:
