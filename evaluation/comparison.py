@@ -23,7 +23,7 @@ from evaluation.label_table import (
     KINDS,
     ComparedTrace,
     FirstErrorConfusion,
-    LabelColumns,
+    StepColumns,
     LabelTable,
     first_error_confusion,
     label_table,
@@ -245,7 +245,7 @@ def compare_labelers(
 
 def _pair(
     table: LabelTable,
-    columns: tuple[LabelColumns, LabelColumns],
+    columns: tuple[StepColumns, StepColumns],
     gold: str | None,
     paired: Mapping[str, PairedReport] | None,
     seed: int,

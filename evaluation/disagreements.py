@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.label_table import ComparedTrace, LabelColumns, LabelTable
+from evaluation.label_table import ComparedTrace, StepColumns, LabelTable
 from traces import Evidence, FirstError, Quote, StepLabel, TraceInContext
 
 
@@ -94,7 +94,7 @@ def disagreement_json(
     }
 
 
-def verdict_at(columns: LabelColumns, step: int) -> str | None:
+def verdict_at(columns: StepColumns, step: int) -> str | None:
     """A labeler's verdict on a step, given by its position in the table; None for an unlabeled
     step."""
     if not columns.known[step]:
@@ -111,7 +111,7 @@ def _step(trace: ComparedTrace, name: str, index: int) -> StepLabel | None:
     return label.step_labels[index]
 
 
-def _label_json(columns: LabelColumns, step: int, label: StepLabel | None) -> dict[str, Any]:
+def _label_json(columns: StepColumns, step: int, label: StepLabel | None) -> dict[str, Any]:
     abstention = None if label is None else label.abstention
     return {
         "verdict": verdict_at(columns, step),

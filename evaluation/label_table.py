@@ -36,7 +36,7 @@ class ComparedTrace:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelColumns:
+class StepColumns:
     """One labeler's labels on the steps of all traces, in order; columns of equal length."""
 
     labeler: str
@@ -61,7 +61,7 @@ class LabelTable:
 
     traces: Sequence[ComparedTrace]
     """The traces, in order."""
-    columns: Mapping[str, LabelColumns]
+    columns: Mapping[str, StepColumns]
     """By labeler, in the requested order."""
     trace_of_step: NDArray[np.int64]
     """Position of each step's trace in `traces`."""
@@ -96,7 +96,7 @@ def label_table(
     )
 
 
-def _columns(traces: Sequence[ComparedTrace], name: str, threshold: float) -> LabelColumns:
+def _columns(traces: Sequence[ComparedTrace], name: str, threshold: float) -> StepColumns:
     calls: list[bool | None] = []
     scores: list[float | None] = []
     neutral: list[bool] = []
@@ -116,7 +116,7 @@ def _columns(traces: Sequence[ComparedTrace], name: str, threshold: float) -> La
         neutral_indices = set() if label is None else neutral_steps(seen, label)
         neutral += [index in neutral_indices for index in range(trace.n_steps)]
         first_errors.append(predicted_error(label, threshold))
-    return LabelColumns(
+    return StepColumns(
         labeler=name,
         threshold=threshold,
         known=np.array([call is not None for call in calls], dtype=np.bool_),
