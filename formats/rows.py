@@ -202,6 +202,8 @@ class FileContext:
     labeler: Labeler | None = None
     """From `--labeler`, for formats that do not name theirs."""
     neutral: NeutralPolicy = NeutralPolicy.KEEP
+    alternatives: bool = False
+    """Whether rated completions that were not taken become traces too."""
 
     def rejected(
         self, row: RawRow, id: str | None, reason: str, *, imported: bool = False
@@ -474,7 +476,7 @@ class FileFormat:
     needs_labeler: bool = False
     """Whether `--labeler` and `--kind` are required, since files do not name their labeler."""
     takes: frozenset[str] = frozenset()
-    """Further options of `import` that it understands: `neutral`."""
+    """Further options of `import` that it understands: `neutral`, `alternatives`."""
 
     def fits(self, row: Mapping[str, Any]) -> bool:
         """Whether a row has all keys of this format."""

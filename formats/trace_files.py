@@ -9,10 +9,11 @@ import io
 import itertools
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -43,6 +44,7 @@ from traces import (
     InputError,
     Labeler,
     LabelerKind,
+    Problem,
     RejectedRow,
     SourceFile,
     TraceFormatError,
@@ -60,6 +62,8 @@ def read_file(
     labeler: str | None = None,
     kind: LabelerKind | None = None,
     neutral: NeutralPolicy = NeutralPolicy.KEEP,
+    alternatives: bool = False,
+    problems: ProblemIds | None = None,
 ) -> Iterator[ImportedTrace | RejectedRow]:
     """Yield the traces of a file and the rows that cannot be used, in bounded memory.
 
@@ -71,6 +75,9 @@ def read_file(
             sharegpt).
         kind: that labeler's kind.
         neutral: how to read a step rated neutral (prm800k, visualprocessbench).
+        alternatives: whether to yield a trace for each rated completion that was not taken, too:
+            the steps before it and the completion (prm800k).
+        problems: the problems of the call's earlier files; None for a single file.
 
     Raises:
         InputError: unknown format, or labeler, kind or neutral missing or out of place.
@@ -90,11 +97,18 @@ def read_file(
         )
     if neutral is not NeutralPolicy.KEEP:
         _require_option(known, "neutral")
+    if alternatives:
+        _require_option(known, "alternatives")
     who = Labeler(labeler, kind, {"imported_from": format}) if labeler and kind else None
     context = FileContext(
-        path=str(path), stem=file_stem(path), subset=subset, labeler=who, neutral=neutral
+        path=str(path),
+        stem=file_stem(path),
+        subset=subset,
+        labeler=who,
+        neutral=neutral,
+        alternatives=alternatives,
     )
-    return _traces(known, path, context)
+    return _traces(known, path, context, ProblemIds() if problems is None else problems)
 
 
 def _require_option(known: FileFormat, option: str) -> None:
@@ -171,7 +185,7 @@ def checked_rows(
 
 
 def _traces(
-    known: FileFormat, path: Path, file: FileContext
+    known: FileFormat, path: Path, file: FileContext, problems: ProblemIds
 ) -> Iterator[ImportedTrace | RejectedRow]:
     parse = known.parse
     if parse is None:
@@ -196,27 +210,72 @@ def _traces(
                     refused.add(item.trace.id)
                     yield file.rejected(row, item.trace.id, reason)
                     continue
-            elif item.imported and item.id in refused:
+                settled, note = problems.settle(item)
+                yield settled
+                if note is not None:
+                    yield file.rejected(row, item.trace.id, note, imported=True)
                 continue
-            yield item
+            if not item.imported or item.id not in refused:
+                yield item
+
+
+class ProblemIds:
+    """Gives problems that share an id but differ in content ids of their own.
+
+    Content that differs in white space only is the same problem, in its first wording; otherwise
+    later content gets the id `ID~2`, `ID~3` and so on. Share one between the files of a call.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, Problem]] = {}
+
+    def settle(self, item: ImportedTrace) -> tuple[ImportedTrace, str | None]:
+        """The trace with its problem's settled id, and a note if that problem is a new variant."""
+        problem, note = item.problem, None
+        if _DERIVED_ID.fullmatch(problem.id):
+            return item, None
+        variants = self._known.setdefault(problem.id, {})
+        key = _without_space(problem)
+        known = variants.get(key)
+        if known is None:
+            number = len(variants) + 1
+            known = problem if number == 1 else replace(problem, id=f"{problem.id}~{number}")
+            variants[key] = known
+            if number > 1:
+                note = f"problem '{problem.id}' differs from an earlier row: kept as '{known.id}'"
+        trace = replace(item.trace, problem_id=known.id)
+        return replace(item, problem=known, trace=trace), note
+
+
+_DERIVED_ID = re.compile(r"q-[0-9a-f]{16}")
+"""Ids that `question_id` derives from the content, so they cannot clash."""
+
+
+def _without_space(problem: Problem) -> str:
+    """The problem's content without any white space."""
+
+    def stripped(value: Any) -> Any:
+        if isinstance(value, str):
+            return "".join(value.split())
+        if isinstance(value, Mapping):
+            return {name: stripped(part) for name, part in value.items()}
+        return [stripped(part) for part in value] if isinstance(value, list | tuple) else value
+
+    content = [problem.question, problem.options, problem.answer, problem.images, problem.meta]
+    return json.dumps(stripped(content), sort_keys=True)
 
 
 class _Seen:
-    """Trace ids, problems and labelers of the rows read so far."""
+    """Trace ids and labelers of the rows read so far."""
 
     def __init__(self) -> None:
         self._traces: set[str] = set()
         self._labelers: dict[str, Labeler] = {}
-        self._problems: dict[str, int] = {}
 
     def clash(self, item: ImportedTrace) -> str | None:
         """Why a trace contradicts an earlier row; None if it does not."""
         if item.trace.id in self._traces:
             return "the id occurs twice in the file"
-        asked = item.problem
-        content = hash((asked.question, asked.options, asked.answer, asked.images))
-        if self._problems.setdefault(asked.id, content) != content:
-            return f"problem '{asked.id}' differs from an earlier row"
         for labeler, _ in item.labels:
             known = self._labelers.setdefault(labeler.name, labeler)
             if known != labeler:

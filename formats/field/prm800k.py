@@ -8,13 +8,15 @@ JSONL: `{"labeler": uuid, "timestamp", "generation", "question": {"problem",
 completion, or the one a person wrote (rated +1 by the instructions). At the last step of a found
 error nothing is chosen: the solution's own step is then the completion that occurs in
 `pre_generated_steps`. Alternatives are kept in the trace's meta. Rows have no id: `<file stem>:i`.
-`--neutral` says how to read 0.
+`--neutral` says how to read 0; `--alternatives` makes a trace of every rated alternative and the
+steps before it, as the authors trained on them (openai/prm800k#10).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from formats import rows as fields
@@ -258,6 +260,32 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
     yield ImportedTrace(problem, trace, ((labeler, label),), line=raw.line)
     if found.cut is not None:
         yield file.rejected(raw, trace.id, found.cut, imported=True)
+    if file.alternatives:
+        for other, ratings in _alternatives(trace, found):
+            label = rated_label(other.id, ratings, file.neutral)
+            yield ImportedTrace(problem, other, ((labeler, label),), line=raw.line)
+
+
+def _alternatives(trace: Trace, found: RatedSteps) -> Iterator[tuple[Trace, tuple[Any, ...]]]:
+    """Each rated completion that was not taken as the last step of a trace `ID/STEP.NUMBER`.
+
+    STEP is the 0-based index of the step, NUMBER counts its alternatives from 1.
+    """
+    numbers: Counter[int] = Counter()
+    for other in found.meta.get(ALTERNATIVES, ()):
+        index = other["step"]
+        numbers[index] += 1
+        if other["rating"] is None or not other["text"].strip():
+            continue
+        yield (
+            replace(
+                trace,
+                id=f"{trace.id}/{index}.{numbers[index]}",
+                steps=(*found.steps[:index], other["text"]),
+                meta={"alternative_of": trace.id},
+            ),
+            (*found.ratings[:index], other["rating"]),
+        )
 
 
 def _labeler(row: dict[str, Any], file: FileContext) -> Labeler:
@@ -296,5 +324,5 @@ FORMAT = FileFormat(
     parse=_parse,
     render=_render,
     carries=frozenset({Part.ANSWER, Part.TRACE_META, Part.LATER_VERDICTS, Part.NEUTRAL}),
-    takes=frozenset({"neutral"}),
+    takes=frozenset({"neutral", "alternatives"}),
 )

@@ -8,7 +8,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from formats.files.container import RawRow
-from formats.labels import outside
+from formats.labels import UNRATED, outside
 from formats.rows import (
     CannotCarry,
     ExportRow,
@@ -53,7 +53,7 @@ def read_training_row(
         file: how the file is read.
         question: the question, options included.
         steps: the steps.
-        values: one value per step: true or false, 1 or 0, "+" or "-", a fraction in [0, 1].
+        values: one value per step: true or false, 1 or 0, "+" or "-", a fraction in [0, 1], or null.
         more: `meta` of the trace and `images` of the problem.
     """
     if not any(step.strip() for step in steps):
@@ -89,13 +89,17 @@ def _label(values: Any, trace: Trace) -> TraceLabel:
 
 
 def _step(value: Any) -> StepLabel:
+    if value is None:
+        return StepLabel(abstention=UNRATED)
     if value in ("+", "-"):
         return StepLabel(_VERDICTS[value == "+"])
     if isinstance(value, int) and value in (0, 1):
         return StepLabel(_VERDICTS[bool(value)])
     if isinstance(value, float) and 0 <= value <= 1:
         return StepLabel(score=value)
-    raise RowFault(f"a label is {value!r:.40}, not +, -, true, false, 1, 0 or a fraction in [0, 1]")
+    raise RowFault(
+        f"a label is {value!r:.40}, not +, -, true, false, 1, 0, null or a fraction in [0, 1]"
+    )
 
 
 MARK = "ки"
