@@ -475,9 +475,11 @@ class FileFormat:
     """Whether the file may be one JSON object of lists."""
     needs_labeler: bool = False
     """Whether `--labeler` and `--kind` are required, since files do not name their labeler."""
+    excludes: Callable[[Mapping[str, Any]], bool] | None = None
+    """Whether a row with all required keys is in another format, by the types of its values."""
     takes: frozenset[str] = frozenset()
     """Further options of `import` that it understands: `neutral`, `alternatives`."""
 
     def fits(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row has all keys of this format."""
-        return self.required <= row.keys()
+        """Whether a row has all keys of this format and is not excluded."""
+        return self.required <= row.keys() and not (self.excludes and self.excludes(row))

@@ -160,7 +160,7 @@ def checked_rows(
     """The rows, after checking that one of the first `FIRST_ROWS` usable ones fits the format.
 
     Raises:
-        TraceFormatError: none fits, or the first fits a more specific format.
+        TraceFormatError: none fits, or the first one is a processbench row for `traces`.
     """
     rows = iter(rows)
     first: list[RawRow] = []

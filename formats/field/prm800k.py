@@ -324,5 +324,6 @@ FORMAT = FileFormat(
     parse=_parse,
     render=_render,
     carries=frozenset({Part.ANSWER, Part.TRACE_META, Part.LATER_VERDICTS, Part.NEUTRAL}),
+    excludes=lambda row: isinstance(row["label"], list),  # OpenR
     takes=frozenset({"neutral", "alternatives"}),
 )

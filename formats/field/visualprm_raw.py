@@ -71,5 +71,7 @@ def _step(stated: dict[str, Any]) -> StepLabel:
 
 
 FORMAT = FileFormat(
-    name="visualprm-raw", required=frozenset({"question", "steps_with_score"}), parse=_parse
+    name="visualprm-raw",
+    required=frozenset({"question", "response", "steps_with_score"}),
+    parse=_parse,
 )

@@ -102,5 +102,6 @@ FORMAT = FileFormat(
         {Part.ANSWER, Part.IMAGES, Part.SUBSET, Part.GENERATOR, Part.TRACE_META,
          Part.LATER_VERDICTS, Part.NEUTRAL}
     ),
+    excludes=lambda row: "steps_with_score" in row,  # visualprm-raw
     takes=frozenset({"neutral"}),
 )  # fmt: skip
