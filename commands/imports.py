@@ -28,7 +28,8 @@ def import_(
         typer.Argument(
             metavar="FORMAT",
             help="traces, processbench, mr-ben, mr-gsm8k, big-bench-mistake, prmbench, prm800k, "
-            "visualprocessbench, medprm, math-shepherd, trl, openrlhf, qwen-prm, sharegpt, or scores.",
+            "visualprocessbench, visualprm-raw, medprm, math-shepherd, openr, trl, openrlhf, qwen-prm, "
+            "sharegpt, or scores.",
         ),
     ],
     files: Annotated[
@@ -56,19 +57,29 @@ def import_(
             help="Neutral steps of prm800k and visualprocessbench: keep, positive, negative or ignore.",
         ),
     ] = "keep",
+    alternatives: Annotated[
+        bool,
+        typer.Option("--alternatives", help="Import prm800k's rated alternatives as traces, too."),
+    ] = False,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
     """Import traces, or a third party's scores, with every unusable row listed."""
     workspace: WorkspaceFolder = ctx.obj
     if format == "scores":
-        if subset is not None or neutral != "keep":
+        if subset is not None or neutral != "keep" or alternatives:
             raise InputError(
                 "Scores belong to traces that have a subset and gold already.",
-                remedy="leave --subset and --neutral out",
+                remedy="leave --subset, --neutral and --alternatives out",
             )
         return import_scores(workspace, files, dataset, labeler, _kind(kind), replace, json_output)
-    given = {"subset": subset, "labeler": labeler, "kind": _kind(kind), "neutral": _policy(neutral)}
+    given = {
+        "subset": subset,
+        "labeler": labeler,
+        "kind": _kind(kind),
+        "neutral": _policy(neutral),
+        "alternatives": alternatives,
+    }
     return _import_traces(workspace, format, files, dataset, given, replace, json_output)
 
 
@@ -121,7 +132,7 @@ def _import_traces(
     replace: bool,
     json_output: bool,
 ) -> Outcome:
-    from formats import read_file, source_file
+    from formats import ProblemIds, read_file, source_file
 
     _require_own_names(files)
     tally = Tally("import", dataset)
@@ -130,8 +141,13 @@ def _import_traces(
     # The same file under another policy is another source; the default stands for no option.
     options = {name: value for name, value in given.items() if value and value != "keep"}
     # Before the store: a slip of the pen must not leave a workspace behind.
+    problems = ProblemIds()
     sources = [
-        (path, source_file(path, format, options), read_file(format, path, **given))
+        (
+            path,
+            source_file(path, format, options),
+            read_file(format, path, problems=problems, **given),
+        )
         for path in files
     ]
     with workspace.open_store(create=True) as store:
@@ -156,7 +172,8 @@ def _import_traces(
         without_error=summary.without_error,
         unlabelled=summary.unlabelled,
         removed=removed,
-        rejected=[row_document(row) for row in rejected],
+        rejected=[row_document(row) for row in rejected if not row.imported],
+        notes=[row_document(row) for row in rejected if row.imported],
     )
     gone = f", {removed} removed (no longer in the file)" if removed else ""
     words = [

@@ -20,7 +20,7 @@ def rejection_lines(rejected: Sequence[RejectedRow]) -> Iterator[str]:
     """One line a row, and a last one that counts the others."""
     for row in rejected[:SHOWN_ROWS]:
         place = row.file if row.line is None else f"{row.file}:{row.line}"
-        what = "imported, but" if row.imported else "rejected"
+        what = "note" if row.imported else "rejected"
         yield f"{what}: {place}: {row.id or 'no id'}: {row.reason}"
     if len(rejected) > SHOWN_ROWS:
         yield f"... and {len(rejected) - SHOWN_ROWS} more: --json lists them all"

@@ -23,8 +23,8 @@ from evaluation.label_table import (
     KINDS,
     ComparedTrace,
     FirstErrorConfusion,
-    StepColumns,
     LabelTable,
+    StepColumns,
     first_error_confusion,
     label_table,
 )

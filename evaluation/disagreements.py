@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.label_table import ComparedTrace, StepColumns, LabelTable
+from evaluation.label_table import ComparedTrace, LabelTable, StepColumns
 from traces import Evidence, FirstError, Quote, StepLabel, TraceInContext
 
 
