@@ -94,14 +94,14 @@ def test_fitting_on_evaluated_traces_is_refused_or_said(scored: Cli, split: str)
 @pytest.mark.parametrize(
     ("wish", "told"),
     [
-        (["--threshold", "1.5"], "'1.5' is no threshold"),
-        (["--threshold", "nan"], "'nan' is no threshold"),
-        (["--threshold", "high"], "'high' is no threshold"),
+        (["--threshold", "1.5"], "'1.5' is not a threshold"),
+        (["--threshold", "nan"], "'nan' is not a threshold"),
+        (["--threshold", "high"], "'high' is not a threshold"),
         (["--threshold", "fit:"], "names no DATASET/SUBSET"),
         (["--threshold", "fit:d"], "names no DATASET/SUBSET"),
         (["--threshold", "fit:other/dev"], "names no DATASET/SUBSET"),
         (["--threshold", "fit:d/train"], "no subset 'train'"),
-        (["--threshold", "0.5", "--in-sample"], "--in-sample goes with a fitted threshold"),
+        (["--threshold", "0.5", "--in-sample"], "--in-sample has no effect without"),
         (["--subset", "train"], "no subset 'train'"),
         (["--protocol", "f1"], "Unknown protocol 'f1'"),
         (["--against", "nobody"], "nobody"),

@@ -76,7 +76,8 @@ def test_an_unusable_error_step_of_prmbench_is_listed_and_exits_1(cli: Cli, tmp_
     path.write_text(json.dumps(SAMPLES["prmbench"] | {"error_steps": [1, 9]}) + "\n")
     called = cli("import", "prmbench", path, "--dataset", "d", "--json")
     assert (called.code, called.document["done"]) == (1, 1)
-    (listed,) = called.document["rejected"]
+    assert called.document["rejected"] == []
+    (listed,) = called.document["notes"]
     assert (listed["file"], listed["line"], listed["id"]) == (
         str(path),
         1,
