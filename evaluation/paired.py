@@ -41,8 +41,8 @@ class PairedDifference:
     n_traces: int
     """Traces with usable gold."""
     p_value: float | None = None
-    """Two-sided, in (0, 1]: twice the smaller share of resamples on one side of 0, with one added to
-    each count so that it is never 0; None if the difference is."""
+    """Two-sided, in (0, 1]: twice the smaller share of resamples on one side of 0, with one added
+    to each count so that it is never 0; None if the difference is."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""

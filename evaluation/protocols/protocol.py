@@ -87,7 +87,8 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupFigures:
-    """Base of the measures of a protocol in one group of traces; fields are counts and estimates."""
+    """Base of the measures of a protocol in one group of traces; fields are counts and
+    estimates."""
 
     lead: ClassVar[str]
     """The estimate whose interval is the key `ci95`."""
@@ -130,7 +131,8 @@ class ProtocolReport(Generic[F]):
     subsets: dict[str, F]
     """By subset, in alphabetical order."""
     gold_unusable: int
-    """Traces left out because their gold is an abstention or does not say what the protocol needs."""
+    """Traces left out because their gold is an abstention or does not say what the protocol
+    needs."""
     gold_missing: int
     """Traces left out because they have no gold."""
 
@@ -153,9 +155,10 @@ class ProtocolReport(Generic[F]):
         """The figures as a table, one line per group."""
         groups = [*self.subsets.items(), (self.whole_key, self.overall)]
         rows = [(name, *figures.cells()) for name, figures in groups]
+        head = (self.group, *(heading for heading, _ in self.figures.columns))
         return (
             f"{labeler}: {self.title}, 95% intervals by problem\n"
-            f"{plain_table((self.group, *(head for head, _ in self.figures.columns)), rows)}{self.remark()}"
+            f"{plain_table(head, rows)}{self.remark()}"
             f"{threshold_note(self.threshold, self.threshold_source)}"
             f"{left_out_note(self.gold_unusable + self.gold_missing)}"
         )

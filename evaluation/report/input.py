@@ -273,17 +273,17 @@ def warnings(report: ReportInput) -> list[str]:
     """Warnings about figures that are optimistic or not comparable."""
     lines = []
     for section in report.labelers:
-        fit = section.threshold_fit
+        name, fit = section.labeler.name, section.threshold_fit
         if fit is not None and fit.in_sample:
             lines.append(
-                f"The threshold of {section.labeler.name} was fitted on {fit.dataset}/{fit.subset}, "
+                f"The threshold of {name} was fitted on {fit.dataset}/{fit.subset}, "
                 f"which is evaluated here ({', '.join(fit.in_sample)}): its figures are optimistic."
             )
         found = section.first_errors
         if found is not None and found.average.missing:
             n = found.average.n_error + found.average.n_correct
             lines.append(
-                f"{section.labeler.name} has no prediction on {found.average.missing:,} of {n:,} traces; "
+                f"{name} has no prediction on {found.average.missing:,} of {n:,} traces; "
                 "they count as wrong."
             )
     return lines

@@ -263,11 +263,12 @@ def step_index_chart(sections: Sequence[LabelerSection], gold: str) -> Chart | N
         )
         for section, rows in known
     ]
+    ends = [figure(longest[at].gold_incorrect) for at in (0, -1)]
     return Chart(
         id="step-index",
         title="Share of steps called incorrect",
-        text=f"Lines over step 1 to {last}: {gold} begins at "
-        f"{figure(longest[0].gold_incorrect)} and ends at {figure(longest[-1].gold_incorrect)}; the table has every figure.",
+        text=f"Lines over step 1 to {last}: {gold} begins at {ends[0]} and ends at {ends[1]}; "
+        "the table has every figure.",
         x_label="step",
         y_label="share called incorrect",
         series=series,

@@ -53,7 +53,8 @@ def read_training_row(
         file: how the file is read.
         question: the question, options included.
         steps: the steps.
-        values: one value per step: true or false, 1 or 0, "+" or "-", a fraction in [0, 1], or null.
+        values: one value per step: true or false, 1 or 0, "+" or "-", a fraction in [0, 1], or
+            null.
         more: `meta` of the trace and `images` of the problem.
     """
     if not any(step.strip() for step in steps):

@@ -1,10 +1,10 @@
 """VisualPRM400K's raw Monte Carlo counts (Wang et al., VisualPRM, arXiv 2503.10291).
 
 JSONL: `{"image": "a.png", "question", "question_orig"?, "answer", "response", "steps_with_score":
-[{"step", "score": 0.75, "num_mc_correct": 12, "num_mc_total": 16}]}`. Each step's score is correct /
-total with both counts; a total of 0 means not measured, whatever `score` says (early stopping writes
-0.0 there). `question` is the prompted form, so `question_orig` is preferred. Rows have no id:
-`<file stem>:i`. Files of this format are only read.
+[{"step", "score": 0.75, "num_mc_correct": 12, "num_mc_total": 16}]}`. Each step's score is correct
+/ total with both counts; a total of 0 means not measured, whatever `score` says (early stopping
+writes 0.0 there). `question` is the prompted form, so `question_orig` is preferred. Rows have no
+id: `<file stem>:i`. Files of this format are only read.
 """
 
 from __future__ import annotations
