@@ -61,6 +61,14 @@ def import_(
         bool,
         typer.Option("--alternatives", help="Import prm800k's rated alternatives as traces, too."),
     ] = False,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="N[,N]",
+            help="Classes (from 0) to add up where a step's score is a list of probabilities.",
+        ),
+    ] = None,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:
@@ -72,7 +80,18 @@ def import_(
                 "Scores belong to traces that have a subset and gold already.",
                 remedy="leave --subset, --neutral and --alternatives out",
             )
-        return import_scores(workspace, files, dataset, labeler, _kind(kind), replace, json_output)
+        return import_scores(
+            workspace,
+            files,
+            dataset,
+            labeler,
+            _kind(kind),
+            replace,
+            json_output,
+            columns=_columns(column),
+        )
+    if column is not None:
+        raise InputError("--column is for scores.", remedy="omit --column")
     given = {
         "subset": subset,
         "labeler": labeler,
@@ -104,6 +123,15 @@ def _policy(neutral: str) -> NeutralPolicy:
             remedy=f"one of {', '.join(NeutralPolicy)}",
         )
     return NeutralPolicy(neutral)
+
+
+def _columns(text: str | None) -> tuple[int, ...]:
+    parts = [] if text is None else text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise InputError(
+            f"'{text}' is not a column.", where="--column", remedy="give numbers from 0: 1,2"
+        )
+    return tuple(map(int, parts))
 
 
 def _require_own_names(files: list[Path]) -> None:
@@ -196,6 +224,8 @@ def import_scores(
     kind: LabelerKind | None,
     replace: bool,
     json_output: bool,
+    *,
+    columns: tuple[int, ...] = (),
 ) -> Outcome:
     """Store the labels of score files; unknown ids, length mismatches and missing traces are listed."""
     if name is None:
@@ -207,7 +237,7 @@ def import_scores(
             context.trace.id: len(context.trace.steps)
             for context in store.contexts(dataset, with_evidence=False)
         }
-        labels, rejected = _read(files, known)
+        labels, rejected = _read(files, known, columns)
         unusable = len(rejected)
         if not labels:
             raise InputError(
@@ -215,7 +245,7 @@ def import_scores(
                 where=str(files[0]),
                 remedy=rejected[0].reason if rejected else "write rows as the README shows",
             )
-        labeler = Labeler(name, kind or _inferred_kind(labels), _config(files))
+        labeler = Labeler(name, kind or _inferred_kind(labels), _config(files, columns))
         with store.transaction():
             store.declare_labeler(dataset, labeler, replace=replace)
             before = set(known) - set(store.unlabeled_trace_ids(dataset, name))
@@ -248,7 +278,7 @@ def import_scores(
 
 
 def _read(
-    files: list[Path], known: dict[str, int]
+    files: list[Path], known: dict[str, int], columns: tuple[int, ...]
 ) -> tuple[dict[str, TraceLabel], list[RejectedRow]]:
     """All usable labels by trace id, and the rows that fit no trace."""
     from formats import read_scores
@@ -256,7 +286,7 @@ def _read(
     labels: dict[str, TraceLabel] = {}
     rejected: list[RejectedRow] = []
     for path in files:
-        for row in read_scores(path, known):
+        for row in read_scores(path, known, columns=columns):
             if isinstance(row, RejectedRow):
                 rejected.append(row)
             elif row.trace_id in labels:
@@ -272,9 +302,12 @@ def _inferred_kind(labels: dict[str, TraceLabel]) -> LabelerKind:
     return LabelerKind.PRM if scored else LabelerKind.JUDGE
 
 
-def _config(files: list[Path]) -> dict[str, Any]:
+def _config(files: list[Path], columns: tuple[int, ...]) -> dict[str, Any]:
     """The configuration of the labeler is the content of its files."""
     from formats import source_file
 
     sources = [source_file(path, "scores", {}) for path in files]
-    return {"files": [{"name": source.name, "sha256": source.sha256} for source in sources]}
+    chosen = {"columns": list(columns)} if columns else {}
+    return {
+        "files": [{"name": source.name, "sha256": source.sha256} for source in sources]
+    } | chosen

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,9 @@ _LABEL_KEYS = {"scores", "verdicts", "first_error"}
 _REASON = "reason_correct"
 
 
-def read_scores(path: Path, known: Mapping[str, int]) -> Iterator[TraceLabel | RejectedRow]:
+def read_scores(
+    path: Path, known: Mapping[str, int], *, columns: Sequence[int] = ()
+) -> Iterator[TraceLabel | RejectedRow]:
     """Yield one label per usable row of a third party's outputs, and every row that fits no trace.
 
     A row is `{"id": <trace id>, "scores": [0.9, null, ..]}`, `{"id", "verdicts": [1, 0, -1, null]}`
@@ -40,6 +43,8 @@ def read_scores(path: Path, known: Mapping[str, int]) -> Iterator[TraceLabel | R
         path: the file; a JSON list and gzip are read too.
         known: number of steps by trace id. The caller lists the traces without a row, since they
             may be in another file of the same call.
+        columns: 0-based classes whose probabilities are added up where a step's score is a list of
+            them, as ReasonEval's (wrong, neutral, right): 1 and 2 give its validity.
 
     Raises:
         TraceFormatError: the file cannot be read to its end or has no scores; while iterating.
@@ -50,7 +55,7 @@ def read_scores(path: Path, known: Mapping[str, int]) -> Iterator[TraceLabel | R
         try:
             if row.fault is not None:
                 raise RowFault(f"the row {row.fault}")
-            label = _score_label(row.value, known)
+            label = _score_label(row.value, known, columns)
             if label.trace_id in seen:
                 raise RowFault("the id occurs twice in the file")
         except RowFault as fault:
@@ -64,14 +69,33 @@ def _is_score_row(row: Mapping[str, Any]) -> bool:
     return "id" in row and bool(row.keys() & _LABEL_KEYS)
 
 
-def _score_label(row: Mapping[str, Any], known: Mapping[str, int]) -> TraceLabel:
+def _score_label(
+    row: Mapping[str, Any], known: Mapping[str, int], columns: Sequence[int]
+) -> TraceLabel:
     trace_id = id_of(row, "id")
     if trace_id not in known:
         raise RowFault("the dataset has no trace with this id")
     entry = {key: row[key] for key in _LABEL_KEYS & row.keys()}
+    if isinstance(entry.get("scores"), list):
+        entry["scores"] = [_summed(score, columns) for score in entry["scores"]]
     reason = optional_bool_of(row, _REASON)
     meta = {} if reason is None else {_REASON: reason}
     return read_label(trace_id, entry | {"meta": meta}, known[trace_id])
+
+
+def _summed(score: Any, columns: Sequence[int]) -> Any:
+    """A score, or the sum of the chosen columns if it is a list of class probabilities."""
+    if not isinstance(score, list):
+        return score
+    if not columns:
+        raise RowFault(f"a score is a list of {len(score)} numbers: choose with --column")
+    if not max(columns) < len(score):
+        raise RowFault(f"a score has {len(score)} columns, there is no column {max(columns)}")
+    chosen = [score[column] for column in columns]
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in chosen):
+        raise RowFault("a column of a score is not a number")
+    total = math.fsum(chosen)
+    return 1.0 if 1 < total < 1 + 1e-6 else total
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,3 +101,17 @@ def test_a_whole_number_is_an_id_as_its_text(tmp_path: Path) -> None:
     (label,) = read_scores(path, {"7": 2})
     assert isinstance(label, TraceLabel)
     assert label.trace_id == "7"
+
+
+def test_columns_of_class_probabilities_add_up(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"id": "a", "scores": [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]}]
+    path = jsonl(tmp_path / "s.jsonl", rows)
+    (label,) = read_scores(path, KNOWN, columns=(1, 2))
+    assert isinstance(label, TraceLabel)
+    assert [step.score for step in label.step_labels] == pytest.approx([0.5, 0.9])
+    (row,) = read_scores(path, KNOWN)
+    assert isinstance(row, RejectedRow)
+    assert "--column" in row.reason
+    (row,) = read_scores(path, KNOWN, columns=(3,))
+    assert isinstance(row, RejectedRow)
+    assert "no column 3" in row.reason
