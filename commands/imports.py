@@ -21,54 +21,60 @@ if TYPE_CHECKING:
     from formats import NeutralPolicy
 
 
+FormatName = Annotated[
+    str,
+    typer.Argument(
+        metavar="FORMAT",
+        help="traces, processbench, mr-ben, mr-gsm8k, big-bench-mistake, prmbench, prm800k, "
+        "visualprocessbench, visualprm-raw, medprm, math-shepherd, openr, trl, openrlhf, qwen-prm, "
+        "sharegpt, or scores.",
+    ),
+]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE...", help=".json or .jsonl, also .gz, or .parquet."),
+]
+LabelerOrNone = Annotated[
+    str | None,
+    typer.Option("--labeler", help="Name of the labeler, where files do not say it (scores, trl)."),
+]
+Neutral = Annotated[
+    str,
+    typer.Option(
+        "--neutral",
+        help="Neutral steps of prm800k and visualprocessbench: keep, positive, negative or ignore.",
+    ),
+]
+Alternatives = Annotated[
+    bool,
+    typer.Option("--alternatives", help="Import prm800k's rated alternatives as traces, too."),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        "--column",
+        metavar="N[,N]",
+        help="Classes (from 0) to add up where a step's score is a list of probabilities.",
+    ),
+]
+
+
 def import_(
     ctx: typer.Context,
-    format: Annotated[
-        str,
-        typer.Argument(
-            metavar="FORMAT",
-            help="traces, processbench, mr-ben, mr-gsm8k, big-bench-mistake, prmbench, prm800k, "
-            "visualprocessbench, visualprm-raw, medprm, math-shepherd, openr, trl, openrlhf, qwen-prm, "
-            "sharegpt, or scores.",
-        ),
-    ],
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE...", help=".json or .jsonl, also .gz, or .parquet."),
-    ],
+    format: FormatName,
+    files: Files,
     dataset: Dataset,
     subset: Annotated[
         str | None, typer.Option("--subset", help="Report these traces under this name.")
     ] = None,
-    labeler: Annotated[
-        str | None,
-        typer.Option(
-            "--labeler", help="Name of the labeler, where files do not say it (scores, trl)."
-        ),
-    ] = None,
+    labeler: LabelerOrNone = None,
     kind: Annotated[
         str | None,
         typer.Option("--kind", help="Its kind: gold, judge, mc, consensus, prm or expert."),
     ] = None,
-    neutral: Annotated[
-        str,
-        typer.Option(
-            "--neutral",
-            help="Neutral steps of prm800k and visualprocessbench: keep, positive, negative or ignore.",
-        ),
-    ] = "keep",
-    alternatives: Annotated[
-        bool,
-        typer.Option("--alternatives", help="Import prm800k's rated alternatives as traces, too."),
-    ] = False,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            "--column",
-            metavar="N[,N]",
-            help="Classes (from 0) to add up where a step's score is a list of probabilities.",
-        ),
-    ] = None,
+    neutral: Neutral = "keep",
+    alternatives: Alternatives = False,
+    column: Column = None,
     replace: Replace = False,
     json_output: Json = False,
 ) -> Outcome:

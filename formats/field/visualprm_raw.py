@@ -32,6 +32,8 @@ from traces import (
 
 LABELER = Labeler("visualprm", LabelerKind.MC, {"imported_from": "visualprm-raw"})
 _KEYS = ("image", "question", "question_orig", "answer", "response", "steps_with_score", *OWN_KEYS)
+MOST = 2**31
+"""Counts from here on are not counts of continuations, and do not fit into every database."""
 _UNMEASURED = Abstention(AbstentionReason.NOT_MEASURED, "0 of 0 continuations")
 
 
@@ -60,7 +62,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
 def _step(stated: dict[str, Any]) -> StepLabel:
     correct = fields.whole_number(stated.get("num_mc_correct"))
     total = fields.whole_number(stated.get("num_mc_total"))
-    if correct is None or total is None or not 0 <= correct <= total:
+    if correct is None or total is None or not 0 <= correct <= total < MOST:
         raise RowFault(
             f"'num_mc_correct' and 'num_mc_total' are {stated.get('num_mc_correct')!r:.40} and"
             f" {stated.get('num_mc_total')!r:.40}, not counts"
