@@ -16,10 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.evaluated import EvaluatedTrace
-from evaluation.paired import paired_difference
-from evaluation.protocols.macro_f1 import step_accuracy
-from evaluation.protocols.processbench import evaluate_processbench
+from evaluation import EvaluatedTrace, evaluate_processbench, paired_difference, step_accuracy
 from inference import LocalPolicy, PolicyConfig
 from lab.build import LabProblem, LabTrace, LabWorkspace, build_workspace
 from lab.bundled import model_folder

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.ranking import RankedProblem, recall
+from evaluation import RankedProblem, recall_within
 from retrieval.documents import TokenCounter, cut_to_tokens
 from retrieval.packing import PackedEvidence, pack_evidence, pack_like_medprm
 from retrieval.search.bm25 import LexicalIndex
@@ -125,7 +125,8 @@ def packing(topics: Sequence[Topic], count: TokenCounter) -> list[str]:
     for name, rule in rules.items():
         packed = [rule(topic.found) for topic in topics]
         recalls = [
-            recall(_ranked(each, topic), DEPTH) for each, topic in zip(packed, topics, strict=True)
+            recall_within(_ranked(each, topic), DEPTH)
+            for each, topic in zip(packed, topics, strict=True)
         ]
         ours = ours or recalls
         difference = interval([one - other for one, other in zip(recalls, ours, strict=True)])

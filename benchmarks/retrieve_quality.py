@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.packing import interval, medquad, packing
-from evaluation.ranking import RankedProblem, evaluate_rankings, ndcg
+from evaluation import RankedProblem, evaluate_rankings, ndcg
 from lab.build import build_workspace
 from retrieval.documents import make_document, split_document
 from retrieval.index.encoder import Encoder, encode_in_batches, load_encoder, text_to_embed

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formats import (
-    EXPORT_FORMATS,
-    IMPORT_FORMATS,
     ExportRow,
     FormatLimit,
     NeutralPolicy,
+    ProblemIds,
+    export_formats,
+    import_formats,
     read_file,
     read_scores,
     source_file,
@@ -24,7 +25,7 @@ from stepgold.labeling_run import source_of
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK
-from traces.config import Paths, StrPath, argument, option, paths_of
+from traces.config import Need, Paths, StrPath, argument, option, paths_of
 from traces.errors import InputError
 from traces.labels import Labeler, LabelerKind, TraceLabel
 from traces.records import RejectedRow
@@ -61,7 +62,7 @@ class ImportOptions(_SourceOptions):
     """Which files, and what they do not say themselves."""
 
     format: str = argument(
-        kw_only=False, metavar="FORMAT", help=f"{', '.join(IMPORT_FORMATS)}, or {SCORES}."
+        kw_only=False, metavar="FORMAT", help=f"{', '.join(import_formats())}, or {SCORES}."
     )
     files: Paths = argument(
         kw_only=False, metavar="FILE...", help=".json or .jsonl, also .gz, or .parquet."
@@ -79,6 +80,15 @@ class ImportOptions(_SourceOptions):
         choices=tuple(NeutralPolicy),
         help="Neutral steps of prm800k and visualprocessbench.",
     )
+    alternatives: bool = option(
+        default=False, help="Import prm800k's rated alternatives as traces, too."
+    )
+    column: str | None = option(
+        default=None,
+        metavar="N[,N]",
+        help="scores: classes (from 0) to add up where a step's score lists probabilities.",
+        needs=Need("the format scores", lambda config: config.format == SCORES),
+    )
 
     def check(self) -> None:
         """Refuse options that scores have no use for, and files of one name.
@@ -89,10 +99,10 @@ class ImportOptions(_SourceOptions):
         super().check()
         if self.format != SCORES:
             _require_different_names(paths_of(self.files))
-        elif self.subset is not None or self.neutral != "keep":
+        elif self.subset is not None or self.neutral != "keep" or self.alternatives:
             raise InputError(
                 "Scores belong to traces that have a subset and gold already.",
-                remedy="leave --subset and --neutral out",
+                remedy="leave --subset, --neutral and --alternatives out",
             )
 
 
@@ -105,6 +115,27 @@ class ScoresOptions(_SourceOptions):
         help="Rows with an id and scores, verdicts, or first_error.",
     )
     labeler: str = option(metavar="NAME", help="Name of the labeler that the scores come from.")
+    column: str | None = option(
+        default=None,
+        metavar="N[,N]",
+        help="Classes (from 0) to add up where a step's score lists probabilities.",
+    )
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The classes; empty where a step's score is one number.
+
+        Raises:
+            InputError: they are not numbers.
+        """
+        parts = [] if self.column is None else self.column.split(",")
+        if not all(part.isascii() and part.isdigit() for part in parts):
+            raise InputError(
+                f"'{self.column}' is not a column.",
+                where="--column",
+                remedy="give numbers from 0: 1,2",
+            )
+        return tuple(map(int, parts))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -122,12 +153,14 @@ class ImportResult(LabelingResult):
     removed: int | None = None
     """Traces that the files no longer have; None for scores."""
     rejected: tuple[RejectedRow, ...] = field(default=())
-    """Rows that were not imported, or not as a whole."""
+    """Rows that were not imported."""
+    kept: tuple[RejectedRow, ...] = field(default=())
+    """Rows that were imported, but not as they are."""
 
     @property
     def exit_code(self) -> int:
         """0, or 1 if a row was rejected."""
-        return INCOMPLETE if self.rejected else OK
+        return INCOMPLETE if self.rejected or self.kept else OK
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document of an import."""
@@ -138,6 +171,7 @@ class ImportResult(LabelingResult):
             "unlabelled": self.unlabelled,
             **({} if self.removed is None else {"removed": self.removed}),
             "rejected": [row_document(row) for row in self.rejected],
+            "notes": [row_document(row) for row in self.kept],
         }
 
     def words(self) -> str:
@@ -148,7 +182,7 @@ class ImportResult(LabelingResult):
             f" now has {self.traces} traces: {self.with_error} with an error, "
             f"{self.without_error} without, {self.unlabelled} without usable gold"
         )
-        return "\n".join([counts, *rejection_lines(self.rejected)])
+        return "\n".join([counts, *rejection_lines((*self.rejected, *self.kept))])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -185,12 +219,18 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         "labeler": options.labeler,
         "kind": options.labeler_kind,
         "neutral": NeutralPolicy(options.neutral),
+        "alternatives": options.alternatives,
     }
     # The same file under another policy is another source; the default stands for no option.
     said = {name: value for name, value in given.items() if value and value != "keep"}
     # Before the store: a typing error must not leave a workspace behind.
+    problems = ProblemIds()
     sources = [
-        (path, source_file(path, options.format, said), read_file(options.format, path, **given))
+        (
+            path,
+            source_file(path, options.format, said),
+            read_file(options.format, path, problems=problems, **given),
+        )
         for path in paths_of(options.files)
     ]
     with workspace.open_store(create=True) as store:
@@ -209,7 +249,12 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         tally.unusable_golds = list_unusable_golds(store.problems(options.dataset))
     tally.failed = sum(not row.imported for row in rejected)
     figures = tally.figures() | _sizes(summary)
-    return ImportResult(**figures, removed=removed, rejected=tuple(rejected))
+    return ImportResult(
+        **figures,
+        removed=removed,
+        rejected=tuple(row for row in rejected if not row.imported),
+        kept=tuple(row for row in rejected if row.imported),
+    )
 
 
 def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresResult:
@@ -228,7 +273,7 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
             context.trace.id: len(context.trace.steps)
             for context in store.contexts(options.dataset, with_evidence=False)
         }
-        labels, rejected = _read_labels(files, known)
+        labels, rejected = _read_labels(files, known, options.columns)
         unusable = len(rejected)
         if not labels:
             raise InputError(
@@ -237,7 +282,7 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
                 remedy=rejected[0].reason if rejected else "write rows as the README shows",
             )
         kind = options.labeler_kind or _inferred_kind(labels)
-        labeler = Labeler(options.labeler, kind, _config(files))
+        labeler = Labeler(options.labeler, kind, _config(files, options.columns))
         with store.transaction():
             store.declare_labeler(options.dataset, labeler, replace=options.replace)
             unlabeled = store.unlabeled_trace_ids(options.dataset, options.labeler)
@@ -268,6 +313,7 @@ def _as_scores(options: ImportOptions) -> ScoresOptions:
         labeler=options.labeler,
         kind=options.kind,
         replace=options.replace,
+        column=options.column,
     )
 
 
@@ -299,13 +345,13 @@ def _sizes(summary: ImportSummary) -> dict[str, Any]:
 
 
 def _read_labels(
-    files: Sequence[Path], known: Mapping[str, int]
+    files: Sequence[Path], known: Mapping[str, int], columns: tuple[int, ...]
 ) -> tuple[dict[str, TraceLabel], list[RejectedRow]]:
     """All usable labels by trace id, and the rows that fit no trace."""
     labels: dict[str, TraceLabel] = {}
     rejected: list[RejectedRow] = []
     for path in files:
-        for row in read_scores(path, known):
+        for row in read_scores(path, known, columns=columns):
             if isinstance(row, RejectedRow):
                 rejected.append(row)
             elif row.trace_id in labels:
@@ -323,10 +369,12 @@ def _inferred_kind(labels: Mapping[str, TraceLabel]) -> LabelerKind:
     return LabelerKind.PRM if scored else LabelerKind.JUDGE
 
 
-def _config(files: Iterable[Path]) -> dict[str, Any]:
+def _config(files: Iterable[Path], columns: tuple[int, ...]) -> dict[str, Any]:
     """The configuration of the labeler is the content of its files."""
     sources = [source_file(path, SCORES, {}) for path in files]
-    return {"files": [{"name": source.name, "sha256": source.sha256} for source in sources]}
+    chosen = {"columns": list(columns)} if columns else {}
+    named = [{"name": source.name, "sha256": source.sha256} for source in sources]
+    return {"files": named} | chosen
 
 
 def row_document(row: RejectedRow) -> dict[str, Any]:
@@ -338,7 +386,7 @@ def rejection_lines(rejected: Sequence[RejectedRow]) -> Iterator[str]:
     """One line per row, and a last one that counts those not shown."""
     for row in rejected[:SHOWN_ROWS]:
         place = row.file if row.line is None else f"{row.file}:{row.line}"
-        what = "imported, but" if row.imported else "rejected"
+        what = "note" if row.imported else "rejected"
         yield f"{what}: {place}: {row.id or 'no id'}: {row.reason}"
     if len(rejected) > SHOWN_ROWS:
         yield f"... and {len(rejected) - SHOWN_ROWS} more: --json lists them all"
@@ -347,7 +395,7 @@ def rejection_lines(rejected: Sequence[RejectedRow]) -> Iterator[str]:
 class ExportOptions(DatasetOptions):
     """Whose labels, in which format, where to."""
 
-    format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(EXPORT_FORMATS)}.")
+    format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(export_formats())}.")
     out: StrPath = argument(kw_only=False, metavar="OUT", help="File to write.")
     labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
 

@@ -126,7 +126,7 @@ def _training_rows(
     store: Store, options: OverlapOptions, rejected: list[RejectedRow]
 ) -> Iterator[TrainingRow]:
     from evaluation.overlap import TrainingRow
-    from formats.row_texts import RowTexts, read_row_texts
+    from formats import RowTexts, read_row_texts
 
     for path in paths_of(options.files):
         for row in read_row_texts(path):

@@ -236,8 +236,8 @@ def _measured(
 
     A document ranks where its best passage ranks.
     """
-    from evaluation.ranking import RankedProblem, evaluate_rankings
-    from formats.qrels import read_qrels
+    from evaluation import RankedProblem, evaluate_rankings
+    from formats import read_qrels
 
     if options.query == "step":
         raise InputError(

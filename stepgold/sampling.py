@@ -205,7 +205,7 @@ def _store(store: Store, dataset: str, name: str, one: ProblemCandidates) -> Non
 
 
 def _read(file: Path) -> list[Asked]:
-    from formats.problems import read_problems
+    from formats import read_problems
 
     return [(problem, ()) for problem in read_problems(file)]
 

@@ -10,10 +10,7 @@ from stepgold.options import BootstrapOptions, DatasetOptions
 from traces import InputError, Need, option
 
 if TYPE_CHECKING:
-    from evaluation.evaluated import EvaluatedTrace
-    from evaluation.protocols.known import Protocol
-    from evaluation.step_words import ComparedTrace
-    from evaluation.thresholds import FittedThreshold
+    from evaluation import ComparedTrace, EvaluatedTrace, FittedThreshold, Protocol
     from storage import Store
 
 
@@ -117,7 +114,7 @@ def compared_traces(
     Raises:
         InputError: unknown dataset, labeler or subset.
     """
-    from evaluation.step_words import ComparedTrace
+    from evaluation import ComparedTrace
 
     store.require_dataset(dataset)
     for name in names:
@@ -165,7 +162,7 @@ def evaluated_traces(
     Raises:
         InputError: unknown dataset, labeler or subset.
     """
-    from evaluation.comparison import against_gold
+    from evaluation import against_gold
 
     return against_gold(
         compared_traces(store, dataset, (labeler, gold), subsets), name=labeler, gold=gold
@@ -193,9 +190,7 @@ def labeler_thresholds(
             where=f"--threshold {options.threshold}",
             remedy="name the labeler that is the truth with --gold, or give a number",
         )
-    from evaluation.comparison import against_gold
-    from evaluation.protocols.known import PROTOCOLS
-    from evaluation.thresholds import decided_by_scores
+    from evaluation import against_gold, decided_by_scores, protocol_named
 
     found = {}
     for name in names:
@@ -204,7 +199,7 @@ def labeler_thresholds(
             found[name] = LabelerThreshold(0.5, NONE_NEEDED)
             continue
         found[name] = resolve_threshold(
-            store, options, name, gold=gold, protocol=PROTOCOLS[PROTOCOL], evaluated=seen
+            store, options, name, gold=gold, protocol=protocol_named(PROTOCOL), evaluated=seen
         )
     return found
 
@@ -236,7 +231,7 @@ def resolve_threshold(
     """
     if options.number is not None:
         return LabelerThreshold(options.number, GIVEN)
-    from evaluation.thresholds import fit_threshold
+    from evaluation import fit_threshold
 
     split, subset = _split(store, str(options.threshold))
     _require_same_model(store, labeler, options.dataset, split)

@@ -103,7 +103,7 @@ def test_fitting_on_evaluated_traces_is_refused_or_said(scored: Cli, split: str)
         (["--threshold", "fit:d/train"], "no subset 'train'"),
         (["--threshold", "0.5", "--in-sample"], "--in-sample has no effect without"),
         (["--subset", "train"], "no subset 'train'"),
-        (["--protocol", "f1"], "'f1' is not a value of --protocol"),
+        (["--protocol", "f1"], "Unknown protocol 'f1'"),
         (["--against", "nobody"], "nobody"),
         (["--resamples", "0"], "resamples"),
     ],

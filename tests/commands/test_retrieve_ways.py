@@ -163,7 +163,7 @@ def test_retrieval_is_measured_and_nothing_attached(cli: Cli, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--evaluate", "nowhere.txt"), "cannot be read"),
+        (("--evaluate", "nowhere.txt"), "Cannot read"),
         (("--evaluate", "BAD"), "no relevant document"),
         (("--evaluate", "BAD", "--query", "step"), "by trace"),
         (("--mode", "magic"), "magic"),

@@ -1,30 +1,208 @@
-"""The report as one JSON document: the figures of the page, by the names of `evaluate --json`."""
+"""Renders the report: one self-contained HTML page, and the same figures as JSON, Markdown or
+CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from evaluation.figures import Estimate
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from evaluation.discrimination import ScoreReport
+from evaluation.label_table import EXPLAINED, KINDS, FirstErrorConfusion
+from evaluation.measures import Estimate
 from evaluation.report.input import (
     CandidateSection,
+    ExampleTrace,
+    Grounding,
     LabelerSection,
+    ModelSpending,
     ReportInput,
-    Spending,
+    best_labeler,
     sentences,
     warnings,
 )
-from evaluation.step_words import KINDS
-from evaluation.wording import figure, with_interval
+from evaluation.report.layout import (
+    BY_SCORE,
+    WITHOUT_SCORE,
+    BarPart,
+    Chart,
+    best_of_n_chart,
+    calibration_chart,
+    clipped,
+    depth_chart,
+    example_table,
+    stacked,
+    step_index_chart,
+    style_of,
+    sweep_chart,
+)
+from evaluation.wording import UNDEFINED, figure, with_interval
 
-SWEEP_POINTS = 201
-"""Of a threshold sweep, which has one for every score otherwise."""
+TEMPLATES = Path(__file__).parent / "templates"
+MARK = 1.8
+"""Width of the mark on a bar, in percent."""
+MAX_CANDIDATE_CHARTS = 8
+"""Most best-of-N charts on a page; the tables are complete."""
+
+
+def render_report(report: ReportInput) -> str:
+    """The report as one HTML page, with inline styles and figures and with all texts escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def table(example: ExampleTrace) -> Any:
+        return example_table(example, report)
+
+    environment.filters.update(
+        figure=figure, configuration=_configuration, clipped=clipped, table=table
+    )
+    environment.globals.update(
+        bar=bar_geometry,
+        heat=_heat,
+        undefined=UNDEFINED,
+        mark_width=MARK,
+        kinds={kind: EXPLAINED[kind] for kind in KINDS},
+        confusion_parts=_confusion_parts,
+        grounding_parts=_grounding_parts,
+        best_of_n_measures=(*BY_SCORE, *WITHOUT_SCORE),
+    )
+    shown = _shown(report)
+    return environment.get_template("report.html.j2").render(
+        report=report, contents=_contents(report, shown), **shown
+    )
+
+
+def bar_geometry(estimated: Estimate) -> dict[str, float] | None:
+    """Positions of an estimate and its interval on a bar from 0 to 100; None if undefined."""
+    if estimated.value is None:
+        return None
+
+    def place(value: float) -> float:
+        # Kappa may be below 0, where the bar begins.
+        return 100 * min(max(value, 0.0), 1.0)
+
+    low, high = (place(end) for end in estimated.ci95 or (estimated.value, estimated.value))
+    # The mark stays inside the bar at both ends.
+    mark = min(max(place(estimated.value) - MARK / 2, 0), 100 - MARK)
+    return {"low": round(low, 2), "width": round(high - low, 2), "mark": round(mark, 2)}
+
+
+def _shown(report: ReportInput) -> dict[str, Any]:
+    """The templates' variables besides the input itself."""
+    scored = [section for section in report.labelers if section.first_errors is not None]
+    return {
+        "scored": scored,
+        "subsets": _subsets(scored),
+        "left_out": max(
+            (
+                one.first_errors.gold_unusable + one.first_errors.gold_missing
+                for one in scored
+                if one.first_errors is not None
+            ),
+            default=0,
+        ),
+        "leaders": {
+            measure: best_labeler(scored, measure) for measure in ("processbench_f1", "macro_f1")
+        },
+        "hidden": [
+            (one, one.diagnostics.false_positives)
+            for one in scored
+            if one.diagnostics is not None and one.diagnostics.false_positives.n
+        ],
+        "sweep": sweep_chart(report.labelers),
+        "calibrated": _calibrated(report.labelers),
+        "by_index": step_index_chart(report.labelers, report.gold or "gold"),
+        "depths": depth_chart(report.labelers),
+        "candidate_charts": [
+            best_of_n_chart(one, number)
+            for number, one in enumerate(report.candidates[:MAX_CANDIDATE_CHARTS])
+        ],
+        "grounded": [one for one in report.labelers if one.grounding is not None],
+        "sentences": sentences(report),
+        "warnings": warnings(report),
+    }
+
+
+def _subsets(scored: Sequence[LabelerSection]) -> list[str]:
+    """All subsets with first errors, in alphabetical order."""
+    return sorted({name for one in scored if one.first_errors for name in one.first_errors.subsets})
+
+
+def _calibrated(sections: tuple[LabelerSection, ...]) -> list[tuple[LabelerSection, Chart]]:
+    found: list[tuple[LabelerSection, ScoreReport]] = [
+        (section, section.diagnostics.step_scores)
+        for section in sections
+        if section.diagnostics is not None
+        and section.diagnostics.step_scores is not None
+        and section.diagnostics.step_scores.n_correct + section.diagnostics.step_scores.n_incorrect
+    ]
+    return [
+        (
+            section,
+            calibration_chart(section, scores, style_of(sections, section.labeler.name), number),
+        )
+        for number, (section, scores) in enumerate(found)
+    ]
+
+
+def _contents(report: ReportInput, shown: dict[str, Any]) -> list[tuple[str, str]]:
+    """The sections of the page in order, by id."""
+    scored = bool(shown["scored"])
+    known = [
+        ("short", "In short", True),
+        ("figures", "Figures", scored),
+        ("first-errors", "First errors", scored),
+        ("thresholds", "Thresholds", scored),
+        ("calibration", "Scores as probabilities", scored and bool(shown["calibrated"])),
+        ("positions", "Step by step", scored and shown["by_index"] is not None),
+        ("best-of-n", "Choosing among candidates", bool(report.candidates)),
+        ("agreement", "Agreement", report.comparison is not None),
+        ("grounding", "Grounding", bool(shown["grounded"])),
+        ("runs", "Models and cost", True),
+        ("examples", "Disagreements", bool(report.examples)),
+    ]
+    return [(id_, title) for id_, title, there in known if there]
+
+
+def _confusion_parts(found: FirstErrorConfusion) -> list[BarPart]:
+    return stacked([(kind, kind.replace("_", " "), found.counts[kind]) for kind in KINDS])
+
+
+def _grounding_parts(found: Grounding) -> list[BarPart]:
+    return stacked(
+        [
+            ("verified", "verified", found.verified),
+            ("unverified", "unverified", found.unverified),
+            ("absent", "absent", found.absent),
+        ]
+    )
+
+
+def _heat(kappa: float | None) -> float:
+    """Color strength of a cell of the agreement matrix, in [0, 1]."""
+    return 0.0 if kappa is None else round(min(max(kappa, 0.0), 1.0), 3)
+
+
+def _configuration(section: LabelerSection) -> str:
+    return json.dumps(section.labeler.config, indent=1, ensure_ascii=False, sort_keys=True)
+
+
+JSON_SWEEP_POINTS = 201
+"""Most points of a threshold sweep in the JSON document."""
 
 
 def report_json(report: ReportInput) -> dict[str, Any]:
-    """Everything on the page but the example traces, which `compare --json` gives."""
+    """The whole page as one document, without the example traces (see `compare --json`)."""
     return {
         "dataset": report.dataset,
         "gold": report.gold,
@@ -84,7 +262,7 @@ def _labeler(section: LabelerSection, report: ReportInput) -> dict[str, Any]:
         else {
             "measure": section.sweep.measure,
             "thresholds": len(section.sweep.thresholds),
-            "points": [list(pair) for pair in section.sweep.thinned(SWEEP_POINTS)],
+            "points": [list(pair) for pair in section.sweep.thinned(JSON_SWEEP_POINTS)],
         },
         "grounding": None if section.grounding is None else section.grounding.as_json(),
     }
@@ -99,7 +277,7 @@ def _candidates(one: CandidateSection) -> dict[str, Any]:
     }
 
 
-def _spending(spending: Spending) -> dict[str, Any]:
+def _spending(spending: ModelSpending) -> dict[str, Any]:
     return {
         "sent": spending.sent,
         "cached": spending.cached,
@@ -122,17 +300,16 @@ def _spending(spending: Spending) -> dict[str, Any]:
     }
 
 
-# --- The report as Markdown for a pull request or a paper, and as CSV for a spreadsheet
-
-
-CSV_COLUMNS = ("dataset", "gold", "labeler", "against", "subset", "group", "measure", "value", "low", "high")  # fmt: skip
-"""One figure a row; low and high are the ends of its 95% interval, empty where it has none."""
+CSV_COLUMNS = (
+    "dataset", "gold", "labeler", "against", "subset", "group", "measure", "value", "low", "high",
+)  # fmt: skip
+"""One figure a row; low and high are its 95% interval, empty without one."""
 FigureRow = tuple[str, str, str, str, str, Estimate]
-"""labeler, against, subset, group, measure, figure."""
+"""Labeler, against, subset, group, measure, figure."""
 
 
 def render_markdown(report: ReportInput) -> str:
-    """The tables of the page; every text of the data is escaped."""
+    """The tables of the page as Markdown, with all texts escaped."""
     scored = [one for one in report.labelers if one.first_errors is not None]
     parts = [
         f"# {report.title}: {_plain(report.dataset)}",
@@ -141,7 +318,7 @@ def render_markdown(report: ReportInput) -> str:
     ]
     if scored:
         parts += ["## Figures", _headline(scored)]
-        subsets = sorted({name for one in scored if one.first_errors for name in one.first_errors.subsets})  # fmt: skip
+        subsets = _subsets(scored)
         if len(subsets) > 1:
             parts += [
                 part
@@ -163,7 +340,7 @@ def render_markdown(report: ReportInput) -> str:
 
 
 def render_csv(report: ReportInput) -> str:
-    """Every figure of the page in one long table; a cell never begins like a formula."""
+    """Every figure of the page in one long table; no cell begins like a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -205,8 +382,9 @@ def _labeler_rows(section: LabelerSection) -> Iterator[FigureRow]:
             yield (*group, "correct_accuracy", found.correct_accuracy)
             yield (*group, "kept_share", found.kept.share)
             yield (*group, "first_error_precision", found.kept.first_error_precision)
-            for measure, count in (("n_error", found.n_error), ("n_correct", found.n_correct), ("missing", found.missing)):  # fmt: skip
-                yield (*group, measure, Estimate(count, None))
+            yield (*group, "n_error", Estimate(found.n_error, None))
+            yield (*group, "n_correct", Estimate(found.n_correct, None))
+            yield (*group, "missing", Estimate(found.missing, None))
     if section.step_measures is not None:
         steps = section.step_measures
         for subset, part in (*steps.subsets.items(), ("(pooled)", steps.overall)):
@@ -246,7 +424,17 @@ def _headline(scored: Sequence[LabelerSection], subset: str | None = None) -> st
                 str(found.missing),
             )
         )
-    return _table(("labeler", "processbench_f1", "error accuracy", "correct accuracy", "macro_f1", "share kept", "precision of kept", "missing"), rows)  # fmt: skip
+    head = (
+        "labeler",
+        "processbench_f1",
+        "error accuracy",
+        "correct accuracy",
+        "macro_f1",
+        "share kept",
+        "precision of kept",
+        "missing",
+    )
+    return _table(head, rows)
 
 
 def _confusion(scored: Sequence[LabelerSection]) -> str:
@@ -265,18 +453,17 @@ def _thresholds(scored: Sequence[LabelerSection]) -> str:
         else (one.labeler.name, "-", "none needed: verdicts")
         for one in scored
     ]
-    return _table(("labeler", "threshold", "where from"), rows)
+    return _table(("labeler", "threshold", "source"), rows)
 
 
 def _best_of_n(report: ReportInput) -> str:
     head: tuple[str, ...] = ()
     rows = []
-    for one in report.candidates:
-        for n, found in one.report.by_n.items():
+    for section in report.candidates:
+        for n, found in section.report.by_n.items():
             head = tuple(found.accuracy)
-            rows.append(
-                (one.labeler, one.subset, str(n), *(figure(e.value) for e in found.accuracy.values()))
-            )  # fmt: skip
+            figures = (figure(one.value) for one in found.accuracy.values())
+            rows.append((section.labeler, section.subset, str(n), *figures))
     return _table(("labeler", "subset", "N", *(name.replace("_", " ") for name in head)), rows)
 
 
@@ -307,7 +494,7 @@ def _models(report: ReportInput) -> str:
         )
         for one in report.labelers
     ]
-    return _table(("labeler", "kind", "model", "version that answered", "traces"), rows)
+    return _table(("labeler", "kind", "model", "resolved version", "traces"), rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -316,7 +503,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no HTML, no cell of a table ended, one line."""
+    """Text as one line that Markdown shows literally, also in a table cell."""
     for sign in ("\\", "`", "*", "[", "]", "|", "#"):
         text = text.replace(sign, "\\" + sign)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -324,5 +511,5 @@ def _plain(text: str) -> str:
 
 
 def _no_formula(text: str) -> str:
-    """A spreadsheet runs a cell that begins like a formula: an apostrophe makes it text."""
+    """Text with an apostrophe if a spreadsheet would run it as a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -1,9 +1,9 @@
-"""Percentile bootstrap over problems: traces of one problem are not independent, so they move together.
+"""The measures, as formulas over sums of counts, and their intervals by a bootstrap over problems.
 
-The measures as sums of counts per trace, so that one resampling of problems serves them all.
-
-A measure is a vector of counts for each trace, added up over traces, and a formula over the sums.
-Formulas work on arrays of shape (..., columns) and return values with a mask of where they are defined.
+A measure is a vector of counts per trace, added up over traces, and a formula over the sums, so one
+resampling of problems serves all measures. Formulas take arrays of shape (..., columns) and return
+values with a mask of where they are defined. Traces of one problem are not independent, so the
+percentile bootstrap resamples problems.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Mask = NDArray[np.bool_]
 Formula = Callable[[Floats], tuple[Floats, Mask]]
 
 FIRST_ERROR_COLUMNS = ("n_error", "hit_error", "n_correct", "hit_correct", "n_kept", "hit_kept")
-"""What `first_error_row` counts: traces with and without an error, with a prediction, and exact hits in each."""
+"""Counts of `first_error_row`: traces with error, without, with a prediction, and exact hits in
+each."""
 STEP_COLUMNS = (
     "correct_as_correct",
     "correct_as_incorrect",
@@ -31,7 +32,8 @@ STEP_COLUMNS = (
     "neutral",
     "missing",
 )
-"""What `step_row` counts: steps by gold and call, neutral ones left out, silent ones counted twice."""
+"""Counts of `step_row`: steps by gold and call, neutral steps, and unlabeled ones (counted
+twice)."""
 SOLUTION_COLUMNS = (
     "correct_as_correct",
     "correct_as_incorrect",
@@ -40,13 +42,15 @@ SOLUTION_COLUMNS = (
     "hit_step",
     "hit_reason",
 )
-"""What `solution_row` counts: traces by gold and call, and of the erroneous ones what was named rightly."""
+"""Counts of `solution_row`: traces by gold and call; of the erroneous ones, right steps and
+reasons."""
 REASON_KEY = "reason_correct"
-"""Key of a label's meta that says whether its reason for the first error is right (MR-Ben's third part)."""
+"""Key of a label's meta: whether its reason for the first error is right (MR-Score's third
+part)."""
 
 
 def first_error_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
-    """Counts of one trace for the first-error measures; a missing prediction is no hit."""
+    """Counts of one trace for the first-error measures; a missing prediction is not a hit."""
     gold = predicted_error(trace.gold, threshold)
     if gold.missing:
         return (0, 0, 0, 0, 0, 0)
@@ -74,7 +78,8 @@ def step_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
 
 
 def kept_step_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
-    """As `step_row` by PRMBench's rules: correct iff score > threshold, silent steps left out."""
+    """As `step_row` by PRMBench's rules: correct iff score > threshold, unlabeled steps left
+    out."""
     counts = [0, 0, 0, 0, 0, 0]
     if trace.gold is None:
         return tuple(counts)
@@ -107,7 +112,7 @@ def solution_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
 
 
 def stated_reason(trace: EvaluatedTrace) -> bool | None:
-    """Whether somebody found the labeler's reason right; None if nobody looked."""
+    """Whether the labeler's reason was found right; None if not assessed."""
     found = None if trace.predicted is None else trace.predicted.meta.get(REASON_KEY)
     return found if isinstance(found, bool) else None
 
@@ -119,12 +124,12 @@ def ratio(part: Floats, whole: Floats) -> tuple[Floats, Mask]:
 
 
 def error_accuracy(sums: Floats) -> tuple[Floats, Mask]:
-    """Share of traces with an error whose first error was named exactly."""
+    """Share of traces with an error whose first error was predicted exactly."""
     return ratio(sums[..., 1], sums[..., 0])
 
 
 def correct_accuracy(sums: Floats) -> tuple[Floats, Mask]:
-    """Share of traces without an error that were called so."""
+    """Share of traces without an error for which none was predicted."""
     return ratio(sums[..., 3], sums[..., 2])
 
 
@@ -136,28 +141,28 @@ def processbench_f1(sums: Floats) -> tuple[Floats, Mask]:
 
 
 def kept_share(sums: Floats) -> tuple[Floats, Mask]:
-    """Share of traces on which the labeler says where the first error is, or that there is none."""
+    """Share of traces with a prediction."""
     return ratio(sums[..., 4], sums[..., 0] + sums[..., 2])
 
 
 def first_error_precision(sums: Floats) -> tuple[Floats, Mask]:
-    """Share of the kept traces whose first error, or lack of one, was named exactly."""
+    """Share of the traces with a prediction whose first error, or lack of one, is exactly right."""
     return ratio(sums[..., 5], sums[..., 4])
 
 
 def location_accuracy(sums: Floats) -> tuple[Floats, Mask]:
-    """Share of all traces whose first error, or lack of one, was named exactly."""
+    """Share of all traces whose first error, or lack of one, was predicted exactly."""
     return ratio(sums[..., 1] + sums[..., 3], sums[..., 0] + sums[..., 2])
 
 
 def f1_correct(sums: Floats) -> tuple[Floats, Mask]:
-    """F1 of the class of correct steps; 0 if it is absent from both sides, undefined without any step."""
+    """F1 of correct steps; 0 if absent from gold and calls, undefined without any step."""
     value, _ = ratio(2 * sums[..., 0], 2 * sums[..., 0] + sums[..., 1] + sums[..., 2])
     return value, sums[..., :4].sum(axis=-1) > 0
 
 
 def f1_incorrect(sums: Floats) -> tuple[Floats, Mask]:
-    """F1 of the class of incorrect steps; 0 if it is absent from both sides, undefined without any step."""
+    """F1 of incorrect steps; 0 if absent from gold and calls, undefined without any step."""
     value, _ = ratio(2 * sums[..., 3], 2 * sums[..., 3] + sums[..., 1] + sums[..., 2])
     return value, sums[..., :4].sum(axis=-1) > 0
 
@@ -169,22 +174,22 @@ def macro_f1(sums: Floats) -> tuple[Floats, Mask]:
 
 
 def step_accuracy_of(sums: Floats) -> tuple[Floats, Mask]:
-    """Share of the scored steps that were called as they are."""
+    """Share of the scored steps called right."""
     return ratio(sums[..., 0] + sums[..., 3], sums[..., :4].sum(axis=-1))
 
 
 def good_step_f1(sums: Floats) -> tuple[Floats, Mask]:
-    """F1 of the class of good steps; undefined if it is absent from both sides."""
+    """F1 of good steps; undefined if absent from gold and calls."""
     return ratio(2 * sums[..., 0], 2 * sums[..., 0] + sums[..., 1] + sums[..., 2])
 
 
 def bad_step_f1(sums: Floats) -> tuple[Floats, Mask]:
-    """F1 of the class of bad steps; undefined if it is absent from both sides."""
+    """F1 of bad steps; undefined if absent from gold and calls."""
     return ratio(2 * sums[..., 3], 2 * sums[..., 3] + sums[..., 1] + sums[..., 2])
 
 
 def prmscore(sums: Floats) -> tuple[Floats, Mask]:
-    """Mean of the F1 of good and of bad steps; undefined if one of them is."""
+    """Mean of the F1 of good and of bad steps; undefined if either is."""
     (good, has_good), (bad, has_bad) = good_step_f1(sums), bad_step_f1(sums)
     return (good + bad) / 2, has_good & has_bad
 
@@ -192,7 +197,7 @@ def prmscore(sums: Floats) -> tuple[Floats, Mask]:
 def mcc(sums: Floats) -> tuple[Floats, Mask]:
     """Matthews correlation of "solution correct", in [-1, 1].
 
-    0 where its denominator is 0, as MR-Score and scikit-learn have it; undefined without any trace.
+    0 where its denominator is 0, as in MR-Score and scikit-learn; undefined without any trace.
     """
     tp, fn, fp, tn = (sums[..., column] for column in range(4))
     whole = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
@@ -201,17 +206,17 @@ def mcc(sums: Floats) -> tuple[Floats, Mask]:
 
 
 def error_step_accuracy(sums: Floats) -> tuple[Floats, Mask]:
-    """Share of erroneous traces that were called so at the right step."""
+    """Share of erroneous traces called incorrect at the right step."""
     return ratio(sums[..., 4], sums[..., 2] + sums[..., 3])
 
 
 def error_reason_accuracy(sums: Floats) -> tuple[Floats, Mask]:
-    """Share of erroneous traces that were called so at the right step for the right reason."""
+    """Share of erroneous traces called incorrect at the right step for the right reason."""
     return ratio(sums[..., 5], sums[..., 2] + sums[..., 3])
 
 
 def mr_score(sums: Floats) -> tuple[Floats, Mask]:
-    """0.2 max(0, MCC) + 0.3 step accuracy + 0.5 reason accuracy (github.com/dvlab-research/MR-GSM8K)."""
+    """0.2 max(0, MCC) + 0.3 step accuracy + 0.5 reason accuracy (dvlab-research/MR-GSM8K)."""
     (matthews, known), (step, has_errors) = mcc(sums), error_step_accuracy(sums)
     reason, _ = error_reason_accuracy(sums)
     return 0.2 * np.maximum(0, matthews) + 0.3 * step + 0.5 * reason, known & has_errors
@@ -219,7 +224,7 @@ def mr_score(sums: Floats) -> tuple[Floats, Mask]:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure by name: what is counted, and the formula over the sums."""
+    """The counts of a trace, and the formula over their sums."""
 
     row: Callable[[EvaluatedTrace, float], tuple[int, ...]]
     """Counts of one trace at a threshold."""
@@ -248,23 +253,20 @@ def rows_of(
     row: Callable[[EvaluatedTrace, float], tuple[int, ...]],
     threshold: float,
 ) -> Floats:
-    """The counts of all traces, shape (traces, 6): all kinds of rows have six columns."""
+    """The counts of all traces, shape (traces, 6)."""
     return np.array([row(trace, threshold) for trace in traces], dtype=np.float64).reshape(
         len(traces), len(STEP_COLUMNS)
     )
 
 
-# --- Percentile bootstrap over problems: traces of one problem are not independent, so they move
-
-
 RESAMPLES = 2000
-"""Resamples of every interval (design.md section 3)."""
+"""Default number of resamples."""
 TAILS = (2.5, 97.5)
 """Percentiles of a 95% interval."""
 _BLOCK = 250_000
-"""Draws held in memory at once: few enough to stay in the cache."""
+"""Draws in memory at once: few enough for the cache."""
 _FREQUENT = 24
-"""From so many equal problems on, one binomial draw is cheaper than drawing them one by one."""
+"""Number of equal problems from which one binomial draw is cheaper than single draws."""
 
 Interval = tuple[float, float]
 
@@ -274,13 +276,13 @@ class Estimate:
     """A measure with its interval."""
 
     value: float | None
-    """The measure; None where it is not defined (an empty group)."""
+    """None where undefined (an empty group)."""
     ci95: Interval | None
-    """95% percentile interval; None where the value is, or in no resample was, defined."""
+    """95% percentile interval; None where the value, or all resamples, are undefined."""
 
 
 def generator(seed: int, name: str = "") -> np.random.Generator:
-    """A generator that depends on the seed and a name, so that one subset's draws leave another's alone."""
+    """A generator seeded by seed and name, so that subsets have independent draws."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
@@ -303,11 +305,11 @@ def by_problem(problem_ids: Sequence[str], rows: Floats) -> Floats:
 
 
 def resampled_sums(counts: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
-    """Sums over problems drawn with replacement, as many as there are; shape (resamples, columns).
+    """Sums over problems drawn with replacement, shape (resamples, columns).
 
-    Problems with equal counts are exchangeable: how many of them a resample holds is drawn at once
-    (multinomial), which has the same distribution as drawing them one by one and makes a million
-    steps cheap. Problems whose counts are rare are drawn one by one.
+    Problems with equal counts are exchangeable: their number in a resample is one multinomial draw,
+    which has the distribution of single draws and makes a million steps cheap. Problems with rare
+    counts are drawn one by one.
     """
     problems = len(counts)
     sums = np.zeros((resamples, counts.shape[1]))
@@ -328,7 +330,7 @@ def resampled_sums(counts: Floats, rng: np.random.Generator, resamples: int = RE
 
 
 def _by_frequency(counts: Floats) -> tuple[Floats, Floats, Floats]:
-    """Rows that many problems share, the share of each (and of all others), and the rows of the others."""
+    """Rows of many problems, the share of each (and of all others), and the other rows."""
     rows, kind, found = np.unique(counts, axis=0, return_inverse=True, return_counts=True)
     frequent = found >= _FREQUENT
     rare = counts[~frequent[kind.reshape(-1)]]
@@ -339,7 +341,7 @@ def _by_frequency(counts: Floats) -> tuple[Floats, Floats, Floats]:
 def _drawn_one_by_one(rows: Floats, draws: NDArray[np.int64], rng: np.random.Generator) -> Floats:
     """Sums of `draws[i]` rows drawn with replacement, for each i."""
     drawn = rng.integers(0, len(rows), int(draws.sum()))
-    # How often each row was drawn, for all resamples of the block in one count.
+    # Draws of each row, for all resamples of the block in one count.
     flat = drawn + np.repeat(np.arange(len(draws)) * len(rows), draws)
     weights = np.bincount(flat, minlength=len(draws) * len(rows)).reshape(len(draws), len(rows))
     sums: Floats = weights @ rows
@@ -347,7 +349,7 @@ def _drawn_one_by_one(rows: Floats, draws: NDArray[np.int64], rng: np.random.Gen
 
 
 def interval(values: Floats, defined: Mask) -> Interval | None:
-    """The 95% percentile interval of the resamples in which the measure is defined; None without any."""
+    """95% percentile interval over the resamples where the measure is defined; None without any."""
     if not defined.any():
         return None
     low, high = np.percentile(values[defined], TAILS)
@@ -363,7 +365,8 @@ def estimate(formula: Formula, sums: Floats, resampled: Floats) -> Estimate:
 
 
 def mean_estimate(formula: Formula, totals: Sequence[Floats], draws: Sequence[Floats]) -> Estimate:
-    """The unweighted mean of a measure over subsets, each resampled within itself; None if one is None."""
+    """The unweighted mean of a measure over subsets, each resampled within itself; None if one is
+    None."""
     if len(totals) == 1:
         return estimate(formula, totals[0], draws[0])
     if not totals:
@@ -380,9 +383,6 @@ def mean_estimate(formula: Formula, totals: Sequence[Floats], draws: Sequence[Fl
 def as_list(estimated: Estimate) -> list[float] | None:
     """The interval as JSON has it."""
     return None if estimated.ci95 is None else list(estimated.ci95)
-
-
-# --- Traces with their counts, as a whole and by subset; every trace is counted once
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,9 +425,6 @@ def whole_and_subsets(
 
     pooled = [index for index, trace in enumerate(traces) if trace.subset != not_pooled]
     return group("", pooled), {name: group(name, members[name]) for name in sorted(members)}
-
-
-# --- The share of traces for which something holds, with its interval by problem
 
 
 def share_by_problem(
