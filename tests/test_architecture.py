@@ -32,12 +32,18 @@ OURS = frozenset({*MAY_IMPORT, "cli"})
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "faiss": ("retrieval/index/vectors.py",),
-    "sentence_transformers": ("retrieval/index/encoder.py", "retrieval/search/rerank.py"),
+    "sentence_transformers": ("retrieval/index/sentence_models.py", "retrieval/search/rerank.py"),
     "bm25s": ("retrieval/search/bm25.py",),
     "pyarrow": ("formats/files/parquet.py",),
     "google": ("inference/gemini",),
     "openai": ("inference/openai/model.py",),
-    "torch": ("inference/", "scoring/", "lab/", "retrieval/index/vectors.py"),
+    "torch": (
+        "inference/",
+        "scoring/",
+        "lab/",
+        "retrieval/index/sentence_models.py",
+        "retrieval/index/vectors.py",
+    ),
     "transformers": ("inference/", "scoring/", "lab/"),
     "sqlmodel": ("storage/",),
     "sqlalchemy": ("storage/",),

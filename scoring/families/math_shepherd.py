@@ -1,8 +1,8 @@
 """Math-Shepherd-Mistral-7B-PRM: `Step i: ... ки`, a line each, P(+) against P(-) at each `ки`.
 
 Wang et al., "Math-Shepherd: Verify and Reinforce LLMs Step-by-step without Human Annotations",
-https://arxiv.org/abs/2312.08935; checkpoint and read-out (ids 648 and 387 at tag 12902) as its card,
-`peiyi9979/math-shepherd-mistral-7b-prm`, says. Aggregated by the minimum, as in the paper.
+https://arxiv.org/abs/2312.08935; checkpoint and read-out (ids 648 and 387 at tag 12902) as its
+card, `peiyi9979/math-shepherd-mistral-7b-prm`, says. Aggregated by the minimum, as in the paper.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_signs
-from scoring.layout import Marked, joint_ids, numbered, one_line, question_inline, token_behind
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_tokens
+from scoring.layout import Marked, joint_ids, numbered, one_line, question_inline, token_after_word
 from traces.errors import PrmError
 from traces.evidence import Evidence
 from traces.problem import TraceInContext
 
 MARKER: Final = " ки"
-"""Stands behind each step, a line break behind it."""
-SIGNS: Final = "+ -"
+"""Written after each step, followed by a line break."""
+VERDICTS: Final = "+ -"
 """The two tokens whose logits are compared, good and bad, as the card encodes them."""
 
 
@@ -39,15 +39,15 @@ class MathShepherd:
         """Bind the family to a checkpoint.
 
         Args:
-            tokenizer: fast; has `ки` behind a blank as one token, and `+ -` as two.
+            tokenizer: fast; has `ки` after a space as one token, and `+ -` as two.
             model: a causal language model.
 
         Raises:
             PrmError: a token is missing.
         """
-        marker = token_behind(tokenizer, MARKER)
-        signs = tokenizer(SIGNS, add_special_tokens=False)["input_ids"]
-        if marker is None or len(signs) != 2 or tokenizer.unk_token_id in signs:
+        marker = token_after_word(tokenizer, MARKER)
+        verdicts = tokenizer(VERDICTS, add_special_tokens=False)["input_ids"]
+        if marker is None or len(verdicts) != 2 or tokenizer.unk_token_id in verdicts:
             raise PrmError(
                 'The checkpoint lacks a token for "ки", "+" or "-", which the family '
                 "math-shepherd reads.",
@@ -57,11 +57,11 @@ class MathShepherd:
         self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
         self._marker = marker
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._rows = head.weight[signs].detach().float()
-        self.served = of_signs(*signs)
+        self._rows = head.weight[verdicts].detach().float()
+        self.served = served_tokens(*verdicts)
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """The question, then a numbered step a line, each with its marker; no place for evidence."""
+        """Lay out the question, then numbered steps, one a line, each with its marker; no evidence."""
         before, pieces = f"{question_inline(context.problem)} ", []
         for step in numbered([one_line(step) for step in context.trace.steps]):
             pieces.append(Marked(f"{before}{step}", MARKER))
@@ -70,5 +70,10 @@ class MathShepherd:
         return LaidOutTrace(context.trace.id, ids, tuple((marker,) for marker in markers))
 
     def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """P(+) of the two signs, read at the markers."""
+        """Return P(+) of the two verdict tokens, read at the markers."""
         return torch.softmax(hidden.float() @ self._rows.T, dim=-1)[:, 0]
+
+
+def bind(checkpoint: PrmCheckpoint) -> MathShepherd:
+    """Bind the family to a checkpoint."""
+    return MathShepherd(checkpoint.tokenizer, checkpoint.model())
