@@ -20,7 +20,7 @@ from commands.options import (
     Replace,
     refuse_idle,
 )
-from scoring.names import family_names
+from scoring import describe_families
 from stepgold.console import note
 from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
 from stepgold.labeling_run import evidence_source, label_missing
@@ -38,8 +38,7 @@ from stepgold.served_prm import PARITY_KEY, ServerOptions, open_server_scorer, p
 from stepgold.workspace import Workspace
 
 if TYPE_CHECKING:
-    from scoring import Scorer
-    from scoring.server.scorer import ServerScorer
+    from scoring import Scorer, ServerScorer
     from storage import Store
     from traces.labels import Labeler
 
@@ -51,7 +50,7 @@ FamilyName = Annotated[
     str | None,
     typer.Option(
         "--family",
-        help=f"{family_names()} [default: recognised by tokens and heads; implicit-prm where a "
+        help=f"{describe_families()} [default: recognised by tokens and heads; implicit-prm where a "
         "--reference is given].",
     ),
 ]

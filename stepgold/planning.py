@@ -370,7 +370,7 @@ def plan_prm(
         InputError: an option that does not fit.
         PrmError: the checkpoint cannot be used.
     """
-    from scoring.planning import plan_scoring
+    from scoring import plan_scoring
 
     if parse_spec(chosen.prm).kind == "openai":
         raise InputError(

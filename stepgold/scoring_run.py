@@ -13,10 +13,7 @@ from stepgold.models import model_folder, parse_spec
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from scoring import Scorer
-    from scoring.families.generic_layout import GenericLayout
-    from scoring.family import Family
-    from scoring.server.scorer import ServerScorer
+    from scoring import Family, FitOptions, GenericLayout, Scorer, ServerScorer
     from storage import Store
     from traces.labels import Labeler
     from traces.problem import TraceInContext
@@ -62,13 +59,12 @@ class ScorerOptions:
             InputError: an unknown family, mode or packing, or options that do not go together.
         """
         from retrieval.packing import refuse_unknown_packing
-        from scoring.families.generic_layout import GenericLayout, named_family
-        from scoring.names import COMPARED, refuse_mismatch
+        from scoring import WITH_REFERENCE, GenericLayout, named_family, refuse_mismatch
 
         refuse_unknown_packing(self.packing)
         named = named_family(self.family, self.mode)
         compared = self.reference is not None
-        if parse_spec(self.prm).kind == "openai" and (compared or named in COMPARED):
+        if parse_spec(self.prm).kind == "openai" and (compared or named in WITH_REFERENCE):
             raise InputError(
                 "An implicit PRM and its reference are read on this machine, by no server.",
                 remedy="take --prm hf:PATH",
@@ -81,6 +77,12 @@ class ScorerOptions:
                 f'"{self.reference}" is no checkpoint.', remedy="name it as --reference hf:PATH"
             )
 
+    def fit_options(self) -> FitOptions:
+        """Window and documents, as the engine takes them."""
+        from scoring import FitOptions, Overflow
+
+        return FitOptions(self.max_tokens, Overflow(self.overflow), self.reserve, self.packing)
+
 
 def open_scorer(chosen: ScorerOptions) -> Scorer:
     """The scorer behind the options of the command line.
@@ -91,7 +93,6 @@ def open_scorer(chosen: ScorerOptions) -> Scorer:
     """
     chosen.check()
     from scoring import load_scorer
-    from scoring.engine.fit import Overflow
 
     # The likelihood family reads a language model: in the lab that is the policy, never the judge.
     role: Literal["policy", "prm"] = "policy" if chosen.family == "likelihood" else "prm"
@@ -99,10 +100,7 @@ def open_scorer(chosen: ScorerOptions) -> Scorer:
         model_folder(parse_spec(chosen.prm), role),
         family=chosen.family,
         mode=chosen.mode,
-        max_tokens=chosen.max_tokens,
-        overflow=Overflow(chosen.overflow),
-        reserve=chosen.reserve,
-        packing=chosen.packing,
+        options=chosen.fit_options(),
         device=chosen.device,
         dtype=None if chosen.dtype == "auto" else chosen.dtype,
         images=chosen.images.loader(),
@@ -112,7 +110,7 @@ def open_scorer(chosen: ScorerOptions) -> Scorer:
 
 def note_unseen(family: Family) -> None:
     """Say that a family is not shown the images that problems have, if so."""
-    from scoring.images.tokens import ShowsImages
+    from scoring import ShowsImages
 
     if not isinstance(family, ShowsImages):
         note("Problems have images, which a PRM is not shown: their steps are scored as text.")
@@ -140,7 +138,7 @@ def score_again(labeler: Labeler, max_tokens: int | None, images: ImageOptions) 
 
 def stored_options(labeler: Labeler, max_tokens: int | None) -> ScorerOptions:
     """The options that a stored PRM labeler was made with, but for the window where one is given."""
-    from scoring.families.generic_layout import GenericLayout
+    from scoring import GenericLayout
 
     stored = labeler.config
     # A family from a file is stored with all that the file said.

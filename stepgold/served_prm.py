@@ -23,11 +23,7 @@ from traces.labels import Labeler, LabelerKind, TraceLabel
 
 if TYPE_CHECKING:
     from inference.specs import ModelSpec
-    from scoring import Scorer
-    from scoring.engine.fit import Fitted
-    from scoring.server.parity import Parity
-    from scoring.server.routes import Row
-    from scoring.server.scorer import ServerScorer
+    from scoring import Fitted, Parity, Scorer, ServerRow, ServerScorer
     from storage import Store
     from traces.problem import TraceInContext
 
@@ -186,7 +182,7 @@ def _compare(
     Raises:
         PrmError: they differ by too much.
     """
-    from scoring.server.parity import refusal
+    from scoring import parity_error
 
     note(f"holding the server against the checkpoint on {len(sample)} traces")
     answers = list(scorer.answers(sample))
@@ -194,7 +190,7 @@ def _compare(
     compared = list(_readings(scorer, answers, here))
     reading, best = min(compared, key=lambda each: each[1].max_difference)
     if not best.passes(served.limit):
-        raise refusal(scorer.server.spec, best, served.limit)
+        raise parity_error(scorer.server.spec, best, served.limit)
     note(
         f"step scores differ by at most {best.max_difference:.2g}, first errors agree on"
         f" {best.agreement:.1%} of them"
@@ -212,17 +208,16 @@ def _compare(
 
 def _readings(
     scorer: ServerScorer,
-    answers: Sequence[tuple[Fitted, list[Row]] | TraceLabel],
+    answers: Sequence[tuple[Fitted, list[ServerRow]] | TraceLabel],
     here: Mapping[str, TraceLabel],
 ) -> Iterator[tuple[str, Parity]]:
     """For each way in which the server's rows may be read, how they compare."""
-    from scoring.server.parity import compare
-    from scoring.server.routes import probabilities
+    from scoring import compare_scores, row_scores
 
     given = [each for each in answers if not isinstance(each, TraceLabel)]
     without = [each for each in answers if isinstance(each, TraceLabel)]
     for reading in scorer.route.readings:
-        scores = [probabilities(rows, reading) for _, rows in given]
+        scores = [row_scores(rows, reading) for _, rows in given]
         if None in scores:
             continue
         labels = [
@@ -233,7 +228,7 @@ def _readings(
                 if read is not None
             ),
         ]
-        yield reading, compare(here, {label.trace_id: label for label in labels})
+        yield reading, compare_scores(here, {label.trace_id: label for label in labels})
 
 
 # --- A PRM behind a server for `score` and `retry`: joined to its checkpoint, and held against
@@ -250,8 +245,7 @@ def open_server_scorer(
         ModelError: the server does not serve the model.
     """
     from inference.openai.json_calls import JsonServer
-    from scoring.engine.fit import Overflow
-    from scoring.server.scorer import load_server_scorer
+    from scoring import load_server_scorer
 
     if served.checkpoint is None:
         raise InputError(
@@ -273,10 +267,7 @@ def open_server_scorer(
         closing.enter_context(server),
         served.checkpoint,
         family=chosen.family,
-        max_tokens=chosen.max_tokens,
-        overflow=Overflow(chosen.overflow),
-        reserve=chosen.reserve,
-        packing=chosen.packing,
+        options=chosen.fit_options(),
         route=served.route,
         allow_phi=served.allow_phi,
     )
