@@ -9,11 +9,12 @@ import typer
 
 from commands.options import Json, Resamples, Seed
 from stepgold.candidates import Candidates, from_files, from_workspace
-from stepgold.outcome import INCOMPLETE, OK, Outcome
+from stepgold.outcome import Outcome
+from stepgold.results import INCOMPLETE, OK
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from stepgold.workspace import Workspace
+    from stepgold.workspace import WorkspaceFolder
 
 LISTED = 5
 """Score rows named to a person; all of them stand in the JSON document."""
@@ -60,7 +61,7 @@ def best_of_n(
     ns = parse_ns(n)
     found, name, source = _candidates(ctx.obj, dataset, labeler, pool, scores, tuple(subset or ()))
     from evaluation.best_of_n import evaluate_best_of_n
-    from labeling.normal_form import normal_answer
+    from labeling import normal_answer
 
     report = evaluate_best_of_n(
         found.pools,
@@ -91,7 +92,7 @@ def parse_ns(text: str) -> list[int]:
 
 
 def _candidates(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     dataset: str | None,
     labeler: str | None,
     pool: Path | None,

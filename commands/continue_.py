@@ -30,12 +30,12 @@ from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
 from stepgold.labeling_run import evidence_source, label_missing
 from stepgold.models import ModelTruth, PolicyOptions, checker_factory, continuation_limit, policy
 from stepgold.outcome import Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from inference.specs import ModelSpec
-    from labeling.mc_config import MonteCarloConfig
+    from inference import ModelSpec
+    from labeling import MonteCarloConfig
 
 SYSTEM = (
     "Solve the question step by step, one step a line. End with a line that says "
@@ -139,7 +139,7 @@ def continue_(
         template=template,
         base_url=base_url,
         concurrency=concurrency,
-        images=ImageOptions.of(ctx.obj, images, ignore_images),
+        images=ImageOptions.of(ctx.obj, images, ignore=ignore_images),
         stop=_stop_strings(stop or ()),
         answer_judge=answer_judge,
     )
@@ -162,12 +162,13 @@ def _config(
     k: int, threshold: int, seed: int, strategy: str, label: str, last_step: str, behind: str
 ) -> MonteCarloConfig:
     """What is measured, checked before anything is loaded."""
-    from labeling.mc_config import MonteCarloConfig
-    from labeling.strategies import strategy as by_name
+    from labeling import MonteCarloConfig, strategy_named
 
-    by_name(strategy)
+    strategy_named(strategy)
     rules = {"label": label, "last_step": last_step, "after_first_error": behind}
-    return MonteCarloConfig(k, threshold, seed, strategy, **cast(Any, rules))
+    return MonteCarloConfig(
+        k, threshold=threshold, seed=seed, strategy=strategy, **cast(Any, rules)
+    )
 
 
 def _stop_strings(given: Iterable[str]) -> tuple[str, ...]:
@@ -185,7 +186,7 @@ def _stop_strings(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def _continue(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     tally: Tally,
     spec: ModelSpec,
     options: PolicyOptions,
@@ -197,8 +198,8 @@ def _continue(
     replace: bool,
     json_output: bool,
 ) -> Outcome:
-    from inference.budget import Purse
-    from traces.labels import Labeler, LabelerKind
+    from inference import Purse
+    from traces import Labeler, LabelerKind
 
     with workspace.open_store() as store, ExitStack() as closing:
         store.require_dataset(str(tally.dataset))

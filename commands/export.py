@@ -9,8 +9,9 @@ import typer
 from commands.options import Dataset, Json, LabelerName, OutFile
 from commands.rejections import SHOWN_ROWS
 from stepgold.console import progress
-from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.outcome import Outcome, Tally
+from stepgold.results import INCOMPLETE, OK
+from stepgold.workspace import WorkspaceFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from formats import SkippedTrace, WriteOutcome
     from storage import Store
-    from traces.labels import Labeler, TraceLabel
+    from traces import Labeler, TraceLabel
 
 
 def export(
@@ -38,7 +39,7 @@ def export(
     """Write the labels of one labeler, with everything the format can carry."""
     from formats import ExportRow, FormatLimit, write_file
 
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     tally = Tally("export", dataset, labeler)
     with workspace.open_store() as store:
         who = store.labeler(dataset, labeler)

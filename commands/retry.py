@@ -28,14 +28,14 @@ from stepgold.labeling_run import STOPS, LabelWriter, label_traces
 from stepgold.models import ModelTruth
 from stepgold.outcome import FAULTS, NO_FAILURE, Outcome, Tally
 from stepgold.scoring_run import ScoreStage
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import BudgetExhausted, InputError, ToolkitError
 from traces.labels import AbstentionReason, LabelerKind
 
 if TYPE_CHECKING:
     from storage import Store
     from storage.outcomes import LabelerSummary
-    from traces.labels import TraceLabel
+    from traces import TraceLabel
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ def retry(
     json_output: Json = False,
 ) -> Outcome:
     """Ask again what failed or could not be read; a new word takes the abstention's place."""
-    from inference.budget import Purse
+    from inference import Purse
 
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     purse, shown = Purse(budget), ImageOptions.of(workspace, images)
     tallies: list[Tally] = []
     with workspace.open_store() as store:

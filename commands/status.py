@@ -10,20 +10,20 @@ from commands.options import Json
 from stepgold.models import job_words, open_jobs
 from stepgold.outcome import Outcome
 from stepgold.spending import spending_document, spending_words
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 
 if TYPE_CHECKING:
     from storage import Store
     from storage.labels import ShortenedTrace
     from storage.outcomes import LabelerSummary
-    from traces.records import RejectedRow
+    from traces import RejectedRow
 
 SHOWN_FAILURES = 20
 
 
 def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     """Show datasets, labelers, failures and the ledger."""
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     with workspace.open_store() as store:
         datasets, labelers = store.datasets(), store.labelers()
         failures, calls = _failures(store), spending_document(store)

@@ -20,13 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import get_verbosity, set_verbosity
 
-from inference.images import ProblemImages
-from inference.local.checkpoints import checkpoint_folder, load_pretrained, weights_fingerprint
+from inference import ProblemImages, checkpoint_folder, load_pretrained, weights_fingerprint
 from scoring.names import Aggregation as Aggregation
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.labels import Abstention
-from traces.problem import TraceInContext
+from traces import Abstention, Evidence, PrmError, TraceInContext
 
 NO_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType({})
 """Settings of families that are fully described by their name."""

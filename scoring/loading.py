@@ -11,8 +11,7 @@ from typing import cast
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.images import ProblemImages
-from inference.local.checkpoints import checkpoint_folder, weights_fingerprint
+from inference import ProblemImages, checkpoint_folder, weights_fingerprint
 from inference.local.vision_config import CONFIG, settings
 from scoring.engine.cost import best_device, best_dtype
 from scoring.engine.engine import Scorer, window_of
@@ -24,7 +23,7 @@ from scoring.family import FAMILY_MEMBERS, Family, PrmCheckpoint, Reference
 from scoring.image_tokens import ShowsImages
 from scoring.layout import single_token
 from scoring.names import BUILT_IN, describe_families, find_family, refuse_mismatch
-from traces.errors import InputError, ModelRefused, PrmError, ToolkitError
+from traces import InputError, ModelRefused, PrmError, ToolkitError
 from traces.plugins import broken_plugin, load_plugin
 
 DEFAULT_WINDOW = 4096

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Literal, get_args
 
-from traces.errors import InputError
+from traces import InputError
 from traces.plugins import broken_plugin, load_plugins
 
 Aggregation = Literal["min", "product", "last", "mean"]

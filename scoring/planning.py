@@ -12,8 +12,7 @@ from scoring.engine.engine import Scorer
 from scoring.engine.fit import Fitted, fit
 from scoring.engine.forward import plant
 from scoring.family import CannotLayOut, LaidOutTrace
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, TraceInContext
 
 _LOOKED_AT = 2_000
 """Upper bound on the traces laid out for the plan; larger datasets are sampled at a fixed stride

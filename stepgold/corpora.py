@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from retrieval.index.encoder import Encoder
     from storage import Store
     from storage.corpora import FileKey, KnownDocument, KnownFile
-    from traces.evidence import Passage
-    from traces.records import StoredDocument
+    from traces import Passage, StoredDocument
 
 
 _BATCH = 200

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepgold.console import note
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
+from traces.config import StrPath
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference.images import ProblemImages
-    from inference.specs import ModelSpec
+    from inference import ModelSpec, ProblemImages
 
 
 ImagesFolder = Annotated[
@@ -41,12 +41,15 @@ class ImageOptions:
     """Whether the labeler is shown them; see `settled`."""
 
     @classmethod
-    def of(cls, workspace: Workspace, folder: Path | None, ignore: bool = False) -> ImageOptions:
+    def of(
+        cls, workspace: WorkspaceFolder, images: StrPath | None, *, ignore: bool = False
+    ) -> ImageOptions:
         """As given on the command line.
 
         Raises:
             InputError: the folder is none.
         """
+        folder = None if images is None else Path(images)
         if folder is not None and not folder.is_dir():
             raise InputError(
                 "The folder of the images is missing.",
@@ -90,7 +93,7 @@ class ImageOptions:
 
     def loader(self) -> ProblemImages:
         """What loads the images."""
-        from inference.images import ProblemImages
+        from inference import ProblemImages
 
         return ProblemImages(self.folder, shown=self.shown)
 

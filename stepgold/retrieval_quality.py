@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from stepgold.console import progress
 from stepgold.outcome import Tally
 from stepgold.retrieval import Asked, Rewriting, open_retriever, rewritten
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from retrieval.search.config import RetrievalConfig
     from storage import Store
-    from traces.evidence import Evidence, Relevance
+    from traces import Evidence, Relevance
 
 
 _DEPTH = 100
@@ -52,7 +52,7 @@ class _Judgements:
 
 
 def measure_retrieval(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     store: Store,
     dataset: str,
     config: RetrievalConfig,

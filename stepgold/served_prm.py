@@ -18,14 +18,13 @@ from stepgold.scoring_run import (
     refuse_changed,
     stored_options,
 )
-from traces.errors import InputError, PrmError
-from traces.labels import Labeler, LabelerKind, TraceLabel
+from traces import InputError, Labeler, LabelerKind, PrmError, TraceLabel
 
 if TYPE_CHECKING:
-    from inference.specs import ModelSpec
+    from inference import ModelSpec
     from scoring import Fitted, Parity, Scorer, ServerRow, ServerScorer
     from storage import Store
-    from traces.problem import TraceInContext
+    from traces import TraceInContext
 
 
 PARITY_KEY = "parity"

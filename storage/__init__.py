@@ -10,7 +10,7 @@ from storage.outcomes import (
     LabelerSummary,
 )
 from storage.store import Store
-from traces.records import SourceFile, StoredDocument
+from traces import SourceFile, StoredDocument
 
 __all__ = [
     "CallTotals",

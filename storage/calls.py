@@ -22,12 +22,12 @@ from storage.codecs.model_text import decode_text, encode_text
 from storage.connection import Connections, chunks, delete_where_in, insert_missing, now
 from storage.outcomes import CallTotals, Spending
 from storage.tables import BATCH_JOBS, BATCH_REQUESTS, MODEL_CALLS
-from traces.errors import InputError
-from traces.records import (
+from traces import (
     BatchEnding,
     BatchJob,
     BatchRow,
     BatchState,
+    InputError,
     ModelReply,
     StoredCall,
     Usage,

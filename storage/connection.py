@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
-from traces.errors import StoreError
+from traces import StoreError
 
 _FAULTS = {
     "SQLITE_FULL": (

@@ -13,8 +13,7 @@ from storage.connection import Connections, chunks
 from storage.datasets import IMPORT_ORDER, dataset_pk, trace_keys
 from storage.evidence_sets import load_sets
 from storage.tables import PROBLEMS, STEPS, TRACE_EVIDENCE, TRACES
-from traces.privacy import may_hold_phi
-from traces.problem import Problem, TraceInContext
+from traces import Problem, TraceInContext, may_hold_phi
 
 _PAGE = 500
 

@@ -11,7 +11,7 @@ from storage import checks
 from storage.evidence_sets import delete_orphans
 from storage.outcomes import DatasetCounts
 from storage.tables import DATASETS, PROBLEMS, TRACES
-from traces.errors import InputError
+from traces import InputError
 
 IMPORT_ORDER = (TRACES.c.source_file_pk, TRACES.c.position)
 """The order in which every listing of traces comes."""

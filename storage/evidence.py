@@ -13,9 +13,7 @@ from storage.connection import Connections, chunks, delete_where_in, insert_rows
 from storage.datasets import IMPORT_ORDER, dataset_pk, trace_keys
 from storage.evidence_sets import check_set, delete_orphans, store_sets
 from storage.tables import DATASETS, FAILURES, PROBLEMS, TRACE_EVIDENCE, TRACES
-from traces.errors import InputError
-from traces.evidence import Evidence
-from traces.problem import Problem
+from traces import Evidence, InputError, Problem
 
 RETRIEVE_STAGE = "retrieve"
 """The stage under which failures of retrieval are kept; evidence for the problem clears them."""

@@ -20,7 +20,7 @@ from storage.tables import (
     TRACE_EVIDENCE,
     TRACES,
 )
-from traces.evidence import Evidence
+from traces import Evidence
 
 
 @dataclass(frozen=True, slots=True)

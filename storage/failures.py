@@ -12,8 +12,7 @@ from storage.codecs.model_text import decode_optional
 from storage.connection import delete_where_in, insert_rows, now
 from storage.datasets import IMPORT_ORDER, dataset_pk
 from storage.tables import DATASETS, FAILURES, LABELERS, STEP_LABELS, TRACE_LABELS, TRACES
-from traces.labels import Abstention, AbstentionReason, LabelerKind
-from traces.records import Failure
+from traces import Abstention, AbstentionReason, Failure, LabelerKind
 
 _WORKING_KINDS = (LabelerKind.JUDGE.value, LabelerKind.MC.value, LabelerKind.PRM.value)
 """Kinds that were asked for a word: their abstention is a failure, a consensus rule's is a finding."""

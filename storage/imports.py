@@ -25,9 +25,16 @@ from storage.tables import (
     TRACE_LABELS,
     TRACES,
 )
-from traces.errors import InputError
-from traces.labels import MISSING, Labeler, LabelerKind, first_error
-from traces.records import ImportedTrace, RejectedRow, SourceFile
+from traces import (
+    MISSING_FIRST_ERROR,
+    ImportedTrace,
+    InputError,
+    Labeler,
+    LabelerKind,
+    RejectedRow,
+    SourceFile,
+    first_error,
+)
 
 Columns = dict[str, Any]
 """Column values by name."""
@@ -319,7 +326,7 @@ def summary(connection: Connection, dataset: str) -> ImportSummary:
         )
     )
     labels = load(connection, dataset, names[0]).values() if names else ()
-    found = [word for word in map(first_error, labels) if word != MISSING]
+    found = [word for word in map(first_error, labels) if word != MISSING_FIRST_ERROR]
     with_error = sum(word.index is not None for word in found)
     traces = int(total or 0)
     return ImportSummary(traces, with_error, len(found) - with_error, traces - len(found))

@@ -35,10 +35,7 @@ from storage.tables import (
     TRACE_LABELS,
     TRACES,
 )
-from traces.errors import InputError
-from traces.evidence import Quote
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel
-from traces.records import Continuation
+from traces import Continuation, InputError, Labeler, LabelerKind, Quote, StepLabel, TraceLabel
 
 
 def labeler_row(connection: Connection, dataset: int, name: str) -> Row[Any]:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from storage import migrations
 from storage.connection import BUSY_TIMEOUT_S, Connections, translated
-from traces.errors import InputError, StoreError
+from traces import InputError, StoreError
 
 APPLICATION_ID = 0x53544744
 """ "STGD" in the header of our files (https://www.sqlite.org/pragma.html#pragma_application_id)."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from traces.labels import Labeler
-from traces.records import RejectedRow, Usage
+from traces import Labeler, RejectedRow, Usage
 
 
 @dataclass(frozen=True, slots=True)

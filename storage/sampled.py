@@ -12,8 +12,7 @@ from storage import checks
 from storage.codecs.problems import problem_columns, trace_columns
 from storage.connection import Connections, insert_keyed, insert_rows, now
 from storage.tables import DATASETS, PROBLEMS, REJECTED_ROWS, SOURCE_FILES, STEPS, TRACES
-from traces.errors import InputError
-from traces.problem import Problem, Trace
+from traces import InputError, Problem, Trace
 
 FORMAT = "sample"
 """What the source of sampled traces is called among the formats."""

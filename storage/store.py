@@ -28,17 +28,20 @@ from storage.outcomes import (
 )
 from storage.sampled import Sampled
 from storage.votes import Votes
-from traces.errors import InputError
-from traces.evidence import Evidence, Passage
-from traces.labels import Labeler, TraceLabel
-from traces.problem import Problem, TraceInContext
-from traces.records import (
+from traces import (
     Continuation,
+    Evidence,
     Failure,
     ImportedTrace,
+    InputError,
+    Labeler,
+    Passage,
+    Problem,
     RejectedRow,
     SourceFile,
     StoredDocument,
+    TraceInContext,
+    TraceLabel,
 )
 
 

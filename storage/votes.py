@@ -14,8 +14,7 @@ from storage.connection import Connections, insert_missing, insert_rows, now
 from storage.datasets import IMPORT_ORDER, dataset_pk
 from storage.labels import labeler_row
 from storage.tables import PROMPTS, QUOTES, STEP_LABELS, TRACE_LABELS, TRACES, VOTES
-from traces.errors import InputError
-from traces.labels import AbstentionReason, Verdict, Vote
+from traces import AbstentionReason, InputError, Verdict, Vote
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

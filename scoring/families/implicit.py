@@ -35,9 +35,7 @@ from scoring.engine.heads import LanguageHead
 from scoring.family import Aggregation, LaidOutTrace, PrmCheckpoint
 from scoring.layout import ChatLayout, numbered, question_inline
 from scoring.names import missing_reference
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 AGGREGATIONS: Final[Mapping[str, Aggregation]] = {
     "eurusprm-stage1": "min",

@@ -17,9 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_tokens
 from scoring.layout import Marked, joint_ids, numbered, one_line, question_inline, token_after_word
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 MARKER: Final = " ки"
 """Written after each step, followed by a line break."""

@@ -33,9 +33,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from retrieval.packing import render_document
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_tokens
 from scoring.layout import ChatLayout, Turn, one_line, question_inline, single_token
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 MARKER: Final = " ки"
 """Written after each step."""

@@ -48,7 +48,7 @@ from transformers import (
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.local.checkpoints import load_pretrained
+from inference import load_pretrained
 from inference.local.vision import text_model
 from inference.local.vision_config import CONFIG, settings
 from inference.local.vision_loading import load_processor
@@ -62,9 +62,7 @@ from scoring.image_tokens import (
     TileReader,
 )
 from scoring.layout import ChatLayout, Turn, single_token
-from traces.errors import ModelRefused, PrmError
-from traces.evidence import Evidence
-from traces.problem import Problem, TraceInContext
+from traces import Evidence, ModelRefused, PrmError, Problem, TraceInContext
 
 NAME: Final = "visualprm"
 ORIGINAL: Final = "InternVLRewardModel"

@@ -7,8 +7,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from storage import checks
-from traces.errors import InputError
-from traces.evidence import Evidence, Passage
+from traces import Evidence, InputError, Passage
 
 Columns = dict[str, Any]
 """Column values by name."""

@@ -8,18 +8,18 @@ from sqlalchemy import Row
 
 from storage import checks
 from storage.codecs.model_text import decode_optional, decode_text, encode_optional, encode_text
-from traces.errors import InputError
-from traces.evidence import Quote
-from traces.labels import (
+from traces import (
     Abstention,
     AbstentionReason,
+    Continuation,
+    InputError,
     Labeler,
     LabelerKind,
+    Quote,
     StepLabel,
     TraceLabel,
     Verdict,
 )
-from traces.records import Continuation
 
 Columns = dict[str, Any]
 """Column values by name."""

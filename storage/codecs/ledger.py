@@ -9,8 +9,7 @@ from sqlalchemy import Row
 
 from storage import checks
 from storage.codecs.model_text import decode_optional, decode_text, encode_optional, encode_text
-from traces.labels import AbstentionReason
-from traces.records import Failure, ModelReply, StoredCall, Usage
+from traces import AbstentionReason, Failure, ModelReply, StoredCall, Usage
 
 Columns = dict[str, Any]
 """Column values by name."""

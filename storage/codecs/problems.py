@@ -7,8 +7,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from storage import checks
-from traces.errors import InputError
-from traces.problem import Problem, Trace
+from traces import InputError, Problem, Trace
 
 Columns = dict[str, Any]
 """Column values by name."""

@@ -8,8 +8,15 @@ from sqlalchemy import Row
 
 from storage import checks
 from storage.codecs.model_text import decode_optional, encode_text
-from traces.errors import InputError
-from traces.labels import MISSING, Abstention, AbstentionReason, FirstError, Verdict, Vote
+from traces import (
+    MISSING_FIRST_ERROR,
+    Abstention,
+    AbstentionReason,
+    FirstError,
+    InputError,
+    Verdict,
+    Vote,
+)
 
 Columns = dict[str, Any]
 """Column values by name."""
@@ -52,7 +59,7 @@ def vote_from(row: Row[Any]) -> Vote:
         row.model,
         row.resolved_model,
         tuple(Verdict(w) if w in _VERDICTS else AbstentionReason(w) for w in row.words),
-        named if row.first_error_named else MISSING,
+        named if row.first_error_named else MISSING_FIRST_ERROR,
         tuple(row.request_keys),
         None
         if row.abstention is None

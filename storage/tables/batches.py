@@ -8,7 +8,7 @@ from sqlalchemy import JSON, CheckConstraint
 from sqlmodel import Field
 
 from storage.tables.base import Base, one_of, table_of, within
-from traces.records import BatchEnding, BatchState
+from traces import BatchEnding, BatchState
 
 
 class BatchJobRow(Base, table=True):

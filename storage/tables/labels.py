@@ -8,7 +8,7 @@ from sqlalchemy import JSON, CheckConstraint, ForeignKeyConstraint, UniqueConstr
 from sqlmodel import Field
 
 from storage.tables.base import Base, one_of, table_of, within
-from traces.labels import AbstentionReason, LabelerKind, Verdict
+from traces import AbstentionReason, LabelerKind, Verdict
 
 
 class LabelerRow(Base, table=True):

@@ -8,7 +8,7 @@ from sqlalchemy import JSON, Index
 from sqlmodel import Field
 
 from storage.tables.base import Base, one_of, table_of, within
-from traces.labels import AbstentionReason
+from traces import AbstentionReason
 
 
 class ModelCallRow(Base, table=True):

@@ -8,7 +8,7 @@ from sqlalchemy import JSON, CheckConstraint
 from sqlmodel import Field
 
 from storage.tables.base import Base, one_of, table_of
-from traces.labels import AbstentionReason
+from traces import AbstentionReason
 
 
 class VoteRow(Base, table=True):

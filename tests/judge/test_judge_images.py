@@ -47,7 +47,7 @@ def judged(
     )
     with Dispatcher(model, None) as runner:
         judge = RagJudge(runner, config, images=ProblemImages(root))
-        return {label.trace_id: label for label in judge.judge(asked)}
+        return {one.label.trace_id: one.label for one in judge.judge(asked)}
 
 
 def test_a_broken_image_fails_its_problem_alone(server: GeminiFileServer, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_prompt_says_what_is_shown() -> None:
 def test_a_judge_that_is_not_shown_them_is_told_so(
     server: GeminiFileServer, tmp_path: Path
 ) -> None:
-    blind = JudgeConfig(images=False)
+    blind = JudgeConfig(show_images=False)
     labels = judged(server, tmp_path, showing("a", "nowhere.png"), config=blind)
     assert labels["a"].abstention is None
     [body] = server.bodies

@@ -10,11 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judge.config import JudgeConfig
-from judge.voting import CastVote, Decision, decide, decide_escalated, votes_needed, word_of
+from judge.voting import (
+    CastVote,
+    Decision,
+    decide,
+    decide_escalated,
+    verdict_or_reason,
+    votes_needed,
+)
 from traces.errors import InputError
 from traces.evidence import Quote
 from traces.labels import (
-    MISSING,
+    MISSING_FIRST_ERROR,
     Abstention,
     AbstentionReason,
     FirstError,
@@ -44,7 +51,9 @@ def cast(*words: Word, index: int = 0, quoted: bool = False) -> CastVote:
 
 def failed(reason: AbstentionReason = AbstentionReason.BLOCKED, index: int = 0) -> CastVote:
     label = abstained("t", reason, "why")
-    return CastVote(Vote("t", index, "m", None, (), MISSING, ("k",), label.abstention), label)
+    return CastVote(
+        Vote("t", index, "m", None, (), MISSING_FIRST_ERROR, ("k",), label.abstention), label
+    )
 
 
 def config(votes: int, agree: int = 2, escalate: str | None = None) -> JudgeConfig:
@@ -144,7 +153,7 @@ def test_steps_follow_the_agreeing_votes_and_nobody_else() -> None:
         cast(C, I, C, C, index=4),
     ]
     label = decide("t", [*others, *agreeing], config(5)).label
-    assert [word_of(step) for step in label.step_labels] == [C, I, C, N]
+    assert [verdict_or_reason(step) for step in label.step_labels] == [C, I, C, N]
     assert [step.reasoning for step in label.step_labels] == [
         "vote 3",
         "vote 2",
@@ -155,7 +164,12 @@ def test_steps_follow_the_agreeing_votes_and_nobody_else() -> None:
 
 def test_a_tie_behind_the_first_error_is_uncertain_and_before_it_no_error() -> None:
     label = decide("t", [cast(N, I, C, C), cast(C, I, I, C, index=1)], config(2)).label
-    assert [word_of(step) for step in label.step_labels] == [N, I, AbstentionReason.UNCERTAIN, C]
+    assert [verdict_or_reason(step) for step in label.step_labels] == [
+        N,
+        I,
+        AbstentionReason.UNCERTAIN,
+        C,
+    ]
     tied = label.step_labels[2].abstention
     assert tied is not None
     assert "correct, incorrect" in tied.detail
@@ -221,10 +235,10 @@ def test_voting_always_ends_and_never_buys_more_than_was_allowed(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"votes": 0}, "0 votes"),
-        ({"votes": 3, "agree": 1}, "of which 1"),
+        ({"votes": 0}, "--votes is 0"),
+        ({"votes": 3, "agree": 1}, "--agree is 1"),
         ({"votes": 3, "temperature": 0.0}, "temperature 0"),
-        ({"votes": 1, "escalate": "openai:big"}, "nothing would ever be escalated"),
+        ({"votes": 1, "escalate": "openai:big"}, "at least two votes"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, object], said: str) -> None:
@@ -240,7 +254,7 @@ def test_configuration_as_it_is_stored_and_read_again() -> None:
     assert {k: stored[k] for k in ("votes", "agree", "escalate", "granularity")} == {
         "votes": 3, "agree": 2, "escalate": None, "granularity": "step",
     }  # fmt: skip
-    assert JudgeConfig.from_dict({**stored, "retrieval": "x"}, asked.prompt) == asked
-    assert JudgeConfig.from_dict(JudgeConfig().as_dict(), asked.prompt) == JudgeConfig()
+    assert JudgeConfig.from_dict({**stored, "retrieval": "x"}, asked.template) == asked
+    assert JudgeConfig.from_dict(JudgeConfig().as_dict(), asked.template) == JudgeConfig()
     with pytest.raises(InputError, match="another prompt"):
-        JudgeConfig.from_dict({**stored, "prompt_sha256": "x"}, asked.prompt)
+        JudgeConfig.from_dict({**stored, "prompt_sha256": "x"}, asked.template)
