@@ -182,7 +182,7 @@ class ExtendedEmbedding(nn.Module):
     """A model's embedding that knows image ids too; the model needs no other change."""
 
     def __init__(self, words: nn.Embedding, images: ImageTokens) -> None:
-        """Take the embedding of the vocabulary, and the images, whose ids follow the vocabulary's."""
+        """Take the vocabulary's embedding, and the images, whose ids follow the vocabulary's."""
         super().__init__()
         self.words, self._images = words, images
 

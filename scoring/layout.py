@@ -196,7 +196,7 @@ def _between(tokenizer: PreTrainedTokenizerBase, text: str) -> _Between:
 
 
 def _pieces(how: _Rendering, turns: Sequence[Turn], *, margin: str) -> list[str]:
-    """Return the rendered template, split at the places, each filled with a margin on both sides."""
+    """Return the rendered template, split at the places, each surrounded by a margin."""
     if (how.template or how.tokenizer.chat_template) is None:
         raise PrmError(
             "The checkpoint's tokenizer has no chat template, which this family needs.",

@@ -161,16 +161,15 @@ def load_scorer(
         options: window and documents. Without a window the model's is used, at most 4,096 tokens
             (all of it with images, and in medprm-compat, which has no limit).
         device: a torch device; None for CUDA or Apple's GPU if present, else the CPU.
-        dtype: of the weights: float32, bfloat16 or float16; None for float32 on a CPU, and for
-            bfloat16 elsewhere and in medprm-compat (the only mode with bfloat16 probabilities).
+        dtype: of the weights: float32, bfloat16 or float16; None for float32 on a CPU, else
+            bfloat16 (always in medprm-compat).
         images: reads the images of problems; None reads their paths as they are.
         reference: the model that an implicit PRM is compared with, as `spec`.
 
     Raises:
         InputError: an unknown family or mode, a faulty family file or plug-in, a window or
             reserve that does not fit, a reference missing or not used.
-        PrmError: a checkpoint cannot be loaded, is not recognized, or belongs to another family or
-            vocabulary.
+        PrmError: a checkpoint cannot be loaded or recognized, or is of another family.
     """
     options = options or FitOptions()
     named, compat = named_family(family, mode), _is_compat(mode, options.reserve)

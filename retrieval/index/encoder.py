@@ -117,7 +117,7 @@ def available_memory(memory: Path = _MEMORY, limit: Path = _CGROUP_LIMIT) -> int
             if line.startswith("MemAvailable:"):
                 known.append(int(line.split()[1]) * 1024)
     except OSError:  # not Linux: use the installed memory
-        if "SC_PHYS_PAGES" in os.sysconf_names:
+        if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # Windows has none
             known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     try:
         text = limit.read_text(encoding="utf-8").strip()
@@ -246,7 +246,7 @@ class SentenceEncoder:
 
     def count_tokens(self, text: str) -> int:
         """Return the tokens of a text by the passage model's tokenizer, without special tokens."""
-        return self._passages.token_counts([text])[0]
+        return len(self._passages.token_ids([text])[0])
 
     def encode(self, texts: Sequence[str], *, query: bool = False) -> NDArray[np.float32]:
         """Return unit vectors in float32, shape (n, dimension).
@@ -260,7 +260,7 @@ class SentenceEncoder:
         windows: list[str] = []
         owners: list[int] = []
         weights: list[int] = []
-        for owner, (text, size) in enumerate(zip(texts, model.token_counts(texts), strict=True)):
+        for owner, (text, size) in enumerate(zip(texts, _sizes(model, texts), strict=True)):
             for window, tokens in self._windows(model, text, size):
                 windows.append(window)
                 owners.append(owner)
@@ -278,11 +278,10 @@ class SentenceEncoder:
     def _windows(self, model: SentenceModel, text: str, tokens: int) -> list[tuple[str, int]]:
         if tokens <= self._max_tokens:
             return [(text, max(tokens, 1))]
-        spans = cut_to_tokens(text, self._max_tokens, lambda part: model.token_counts([part])[0])
+        spans = cut_to_tokens(text, self._max_tokens, lambda part: _sizes(model, [part])[0])
         pieces = [text[start:end] for start, end in spans]
         return [
-            (piece, max(size, 1))
-            for piece, size in zip(pieces, model.token_counts(pieces), strict=True)
+            (piece, max(size, 1)) for piece, size in zip(pieces, _sizes(model, pieces), strict=True)
         ]
 
 
@@ -300,6 +299,10 @@ def batches_by_tokens(sizes: Sequence[int], budget: int) -> list[list[int]]:
             batches.append([])
         batches[-1].append(place)
     return batches
+
+
+def _sizes(model: SentenceModel, texts: Sequence[str]) -> list[int]:
+    return [len(ids) for ids in model.token_ids(texts)]
 
 
 def _content_hash(models: Sequence[SentenceModel]) -> str:

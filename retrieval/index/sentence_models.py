@@ -44,8 +44,12 @@ class SentenceModel(Protocol):
     def window(self) -> int:
         """Most tokens of a text, beside special tokens and the model's longest prompt."""
 
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text, special tokens not counted."""
+    @property
+    def unknown_id(self) -> int | None:
+        """Id of the token for unknown text, if there is one."""
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, without special tokens."""
 
     def encode(self, texts: Sequence[str], *, query: bool) -> NDArray[np.float32]:
         """Return one vector per text, shape (n, dimension), in one batch."""
@@ -100,22 +104,25 @@ class LibraryModel:
         self._model = model
         self.dimension = int(model.get_embedding_dimension() or 0)
         self.device_type = str(model.device.type)
+        self.unknown_id: int | None = model.tokenizer.unk_token_id
 
     @property
     def window(self) -> int:
         """Most tokens of a text, beside special tokens and the model's longest prompt."""
         widest = min(self._model.get_max_seq_length() or _WIDEST_WINDOW, _WIDEST_WINDOW)
-        prompts = self.token_counts([prompt for prompt in self._model.prompts.values() if prompt])
+        prompts = self.token_ids([prompt for prompt in self._model.prompts.values() if prompt])
         special = int(self._model.tokenizer.num_special_tokens_to_add())
-        return int(widest) - special - max(prompts, default=0)
+        return int(widest) - special - max(map(len, prompts), default=0)
 
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text, special tokens not counted."""
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, without special tokens."""
         if not texts:
             return []
         tokenizer = self._model.tokenizer
-        found = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return [len(tokens) for tokens in found]
+        found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
+        return found
 
     def encode(self, texts: Sequence[str], *, query: bool) -> NDArray[np.float32]:
         """Return one vector per text, shape (n, dimension), in one batch."""
@@ -162,6 +169,7 @@ class PlainBert:
         tokenizer.no_padding()
         self._layers = [self._layer(number) for number in range(config["num_hidden_layers"])]
         self._dtype = torch.float32
+        self.unknown_id: int | None = tokenizer.token_to_id("[UNK]")
         self.dimension = int(config["hidden_size"])
         self.window = int(config["max_seq_length"]) - tokenizer.num_special_tokens_to_add(False)
 
@@ -213,10 +221,10 @@ class PlainBert:
         layer.load_state_dict(state, assign=True)
         return layer.eval()
 
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text, special tokens not counted."""
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, without special tokens."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [len(each.ids) for each in found]
+        return [each.ids for each in found]
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, query: bool) -> NDArray[np.float32]:

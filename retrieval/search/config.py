@@ -1,4 +1,4 @@
-"""How evidence is looked for; stored with the dataset, so that a second run cannot mix two ways."""
+"""Options of retrieval, stored with the dataset to keep runs consistent, and the queries it uses."""
 
 from __future__ import annotations
 
@@ -12,78 +12,87 @@ from retrieval.search.fusion import DEFAULT_CONSTANT
 from traces import InputError, Problem
 
 MODES = ("hybrid", "dense", "bm25")
-"""What `--mode` takes."""
+"""Values of `--mode`."""
 QUERIES = ("problem", "step", "rewrite")
-"""What `--query` takes."""
+"""Values of `--query`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalConfig:
-    """What decides which passages a query gets, besides corpora, encoder and index."""
+    """What determines the passages of a query, besides corpora, encoder and index."""
 
     k: int = 5
-    """Passages a query, at least 1."""
+    """Passages per query, at least 1."""
     mode: str = "hybrid"
-    """hybrid fuses dense and lexical rankings; dense and bm25 are one of them alone."""
+    """hybrid fuses dense and lexical rankings; dense and bm25 use one of them."""
     depth: int = 200
-    """Passages taken from each ranking; on PubMedQA 200 fused better than 100 (recall@100 .932, .930)."""
+    """Passages taken from each ranking; on PubMedQA 200 fused better than 100 (recall@100 .932,
+    .930)."""
     constant: int = DEFAULT_CONSTANT
     """The c of reciprocal rank fusion."""
     rerank: str | None = None
-    """Cross-encoder that orders the best candidates anew; None for none."""
+    """Cross-encoder that reorders the best candidates; None for none."""
     rerank_depth: int = 50
-    """How many candidates it reads."""
+    """Candidates that it scores."""
     mmr: float | None = None
     """Weight of relevance against novelty in [0, 1]; None chooses by relevance alone."""
     quotas: Mapping[str, int] = field(default_factory=dict)
-    """Fewest passages by corpus."""
+    """Minimum of passages by corpus."""
     unique: bool = True
     """Whether near-duplicates of a better passage are left out."""
     query: str = "problem"
-    """problem, step (one query a step, for each trace) or rewrite (queries that a model writes)."""
+    """problem, step (one query per step of each trace) or rewrite (queries written by a model)."""
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing.
+        """Check the values.
 
         Raises:
-            InputError: naming the value and what may be given.
+            InputError: names the invalid value and the valid ones.
         """
-        _require(self.k >= 1, f"Cannot look for {self.k} passages.", "choose k of at least 1")
-        _require(
-            self.mode in MODES,
-            f"There is no search mode '{self.mode}'.",
-            f"choose {', '.join(MODES)}",
+        places = sum(self.quotas.values())
+        checks = (
+            (self.k >= 1, f"Cannot search for {self.k} passages.", "use -k 1 or more"),
+            (
+                self.mode in MODES,
+                f"Unknown search mode '{self.mode}'.",
+                f"choose --mode {', '.join(MODES)}",
+            ),
+            (
+                self.query in QUERIES,
+                f"Unknown query kind '{self.query}'.",
+                f"choose --query {', '.join(QUERIES)}",
+            ),
+            (
+                self.mmr is None or 0 <= self.mmr <= 1,
+                f"The MMR weight {self.mmr} is not in [0, 1].",
+                "use for example --mmr 0.7",
+            ),
+            (
+                self.constant >= 1,
+                f"A fusion constant of {self.constant} is below 1.",
+                "use for example 60",
+            ),
+            (min(self.quotas.values(), default=1) >= 1, "A quota is below 1.", "drop that --quota"),
+            (
+                places <= self.k,
+                f"Quotas of {places} passages exceed k = {self.k}.",
+                "raise -k or lower a --quota",
+            ),
         )
-        _require(
-            self.query in QUERIES, f"No query is '{self.query}'.", f"choose {', '.join(QUERIES)}"
-        )
-        _require(
-            self.mmr is None or 0 <= self.mmr <= 1,
-            f"The MMR weight {self.mmr} is not in [0, 1].",
-            "0.7 is a usual choice",
-        )
-        _require(self.constant >= 1, f"A constant of {self.constant} is below 1.", "60 is usual")
-        _require(
-            all(places >= 1 for places in self.quotas.values()),
-            "A quota is below 1.",
-            "leave the corpus out",
-        )
-        _require(
-            sum(self.quotas.values()) <= self.k,
-            f"Quotas of {sum(self.quotas.values())} passages do not fit into k of {self.k}.",
-            "raise --k or lower a --quota",
-        )
+        for valid, what, remedy in checks:
+            if not valid:
+                raise InputError(what, remedy=remedy)
 
     @property
     def pool(self) -> int:
-        """Candidates that the last choice is made from: duplicates may cost some."""
+        """Candidates of the final choice: more than k, as duplicates are dropped."""
         return max(self.depth, 2 * self.k)
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as the dataset stores it, strict JSON.
+        """Return the configuration as the dataset stores it, strict JSON.
 
-        Dense search without any of the later steps reads as it did before there was another way, so
-        that evidence retrieved then can be completed.
+        Options that are not in use are left out, so that datasets of earlier versions can be
+        completed.
         """
         stored: dict[str, Any] = {"retriever": self.mode, "k": self.k}
         stored["query"] = "question+options" if self.query == "problem" else self.query
@@ -100,16 +109,8 @@ class RetrievalConfig:
         return stored
 
 
-def _require(holds: bool, what: str, remedy: str) -> None:
-    if not holds:
-        raise InputError(what, remedy=remedy)
-
-
-# --- What is looked for: the problem, a problem with each step of a trace, or what a model
-
-
 MAX_REWRITTEN = 3
-"""Queries a model may write for one problem."""
+"""Most queries that a model may write for one problem."""
 
 REWRITE_INSTRUCTION = (
     "You prepare a search in medical guidelines, textbooks and reviews. Read the question and write"
@@ -117,7 +118,7 @@ REWRITE_INSTRUCTION = (
     " name the drug, disease, test or rule, keep exact names and numbers, do not answer the"
     ' question. Reply with JSON alone: {"queries": ["...", "..."]}.'
 )
-"""System turn for the rewriting model; part of the retrieval's configuration by its hash."""
+"""System turn for the rewriting model; its hash is part of the retrieval's configuration."""
 
 REWRITE_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -132,21 +133,20 @@ REWRITE_SCHEMA: Mapping[str, Any] = {
     "required": ["queries"],
     "additionalProperties": False,
 }
-"""The rewriting model's reply."""
+"""Schema of the rewriting model's reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One text to look for."""
+    """A search text."""
 
     text: str
-    """The text."""
     step: int | None = None
-    """0-based index of the step it asks about; None if it asks about the problem."""
+    """0-based index of the step it is about; None for the problem."""
 
 
 def query_of(problem: Problem) -> str:
-    """The problem as a query: the question, with its lettered options below."""
+    """Return the problem as a query: the question, then its lettered options."""
     options = [
         f"({ascii_uppercase[index]}) {option}" if index < len(ascii_uppercase) else option
         for index, option in enumerate(problem.options)
@@ -155,7 +155,7 @@ def query_of(problem: Problem) -> str:
 
 
 def step_queries(problem: Problem, steps: Sequence[str]) -> tuple[Query, ...]:
-    """The problem's own query, then one a step: the question with the step below."""
+    """Return the problem's own query, then one per step: the question and the step."""
     return (
         Query(query_of(problem)),
         *(
@@ -167,15 +167,15 @@ def step_queries(problem: Problem, steps: Sequence[str]) -> tuple[Query, ...]:
 
 
 def rewritten_queries(problem: Problem, rewritten: Sequence[str]) -> tuple[Query, ...]:
-    """The problem's own query, then those that a model wrote for it."""
+    """Return the problem's own query, then those that a model wrote for it."""
     return (Query(query_of(problem)), *(Query(text) for text in rewritten))
 
 
 def parse_rewritten(text: str | None) -> tuple[str, ...] | None:
-    """The queries in a model's reply; None if it holds none that can be read.
+    """Return the queries in a model's reply; None if it has no readable ones.
 
-    Code fences around the JSON are taken off; blank and repeated queries are passed over, and those
-    beyond the third are left out.
+    Code fences around the JSON are removed, blank and repeated queries dropped, and at most three
+    kept.
     """
     body = (text or "").strip()
     if body.startswith("```"):

@@ -9,12 +9,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any, TypeGuard
 
-from retrieval.packing import (
-    pack_evidence,
-    pack_like_medprm,
-    refuse_unknown_packing,
-    render_document,
-)
+from retrieval import pack_evidence, pack_like_medprm, refuse_unknown_packing, render_document
 from scoring.family import CannotLayOut, Family, LaidOutTrace
 from traces import (
     Abstention,
@@ -204,7 +199,7 @@ def _like_medprm(family: Family, context: TraceInContext, rules: FitRules) -> Fi
 def _wording(
     family: Family, context: TraceInContext, evidence: Sequence[Evidence], bare: LaidOutTrace
 ) -> int:
-    """Return the tokens by which the prompt with documents is longer, not counting the documents."""
+    """Return how many tokens the prompt itself grows with documents, these not counted."""
     with_one = family.lay_out(context, evidence[:1])
     document = _count(family, render_document(1, evidence[0]))
     return max(0, len(with_one.ids) - len(bare.ids) - document)

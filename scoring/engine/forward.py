@@ -163,7 +163,7 @@ class PackView:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None
     ) -> Tensor:
-        """Return one layer's attention `[1, tokens, heads, width]` for `[1, heads, tokens, width]`."""
+        """Return one layer's attention; transposes `[1, heads, tokens, width]` to tokens first."""
         for node, layers in self.kept.items():
             span = self.spans[node]
             # Contiguous, so that later packs read each head's keys without gaps.

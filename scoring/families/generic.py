@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from retrieval.packing import render_document
+from retrieval import render_document
 from scoring.families.generic_layout import GenericLayout
 from scoring.family import Aggregation, LaidOutTrace, served_tokens
 from scoring.layout import (

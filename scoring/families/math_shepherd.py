@@ -59,7 +59,7 @@ class MathShepherd:
         self.served = served_tokens(*verdicts)
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """Lay out the question, then numbered steps, one a line, each with its marker; no evidence."""
+        """Lay out the question and numbered steps, one a line, each with its marker; no evidence."""
         before, pieces = f"{question_inline(context.problem)} ", []
         for step in numbered([one_line(step) for step in context.trace.steps]):
             pieces.append(Marked(f"{before}{step}", MARKER))

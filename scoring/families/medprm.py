@@ -30,7 +30,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from retrieval.packing import render_document
+from retrieval import render_document
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_tokens
 from scoring.layout import ChatLayout, Turn, one_line, question_inline, single_token
 from traces import Evidence, PrmError, TraceInContext

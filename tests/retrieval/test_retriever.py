@@ -196,7 +196,7 @@ def test_a_quota_brings_in_a_corpus_that_would_not_be_found() -> None:
     assert [hit.passage.corpus for hit in hits].count("rare") == 2
     assert hits[0].passage.document == "warfarin"
     assert asked.config()["quotas"] == {"rare": 2}
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="exceed"):
         RetrievalConfig(k=2, quotas={"rare": 3})
 
 
@@ -274,7 +274,7 @@ def test_dense_search_as_it_was_reads_as_it_did() -> None:
         ({"mode": "magic"}, "hybrid"),
         ({"query": "trace"}, "rewrite"),
         ({"constant": 0}, "60"),
-        ({"quotas": {"a": 0}}, "leave"),
+        ({"quotas": {"a": 0}}, "drop"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(changes: dict[str, Any], words: str) -> None:

@@ -82,8 +82,9 @@ def test_an_index_of_either_fits_the_other(
     assert name(load_sentence_model(str(folder), None)) == name(loaded_by_library(folder))
     assert plain.window == library.window == 254
     assert plain.dimension == library.dimension == 384
-    assert plain.token_counts(TEXTS) == library.token_counts(TEXTS)
-    assert library.token_counts([]) == plain.token_counts([]) == []
+    assert plain.token_ids(TEXTS) == library.token_ids(TEXTS)
+    assert library.token_ids([]) == plain.token_ids([]) == []
+    assert plain.unknown_id == library.unknown_id == 100
 
 
 @pytest.mark.slow
