@@ -21,10 +21,15 @@ from evaluation.paired import paired_difference
 from evaluation.protocols.macro_f1 import step_accuracy
 from evaluation.protocols.processbench import evaluate_processbench
 from inference import ContinuationPrompt, LocalPolicy
-from lab.build import LabProblem, LabTrace, LabWorkspace, build_workspace
-from lab.bundled import model_folder
-from lab.candidates import sample_traces
-from lab.judge import LikelihoodJudge
+from lab import (
+    LabProblem,
+    LabTrace,
+    LabWorkspace,
+    LikelihoodJudge,
+    build_workspace,
+    bundled_model_folder,
+    sample_traces,
+)
 from labeling import ConsensusConfig, MonteCarloConfig, agree_on, continue_traces, judge_traces
 from retrieval.documents import make_document
 from retrieval.passages import split_document
@@ -129,9 +134,9 @@ def staged(labeled: Iterable[LabeledTrace]) -> Labels:
 
 def measure(part: Source, k: int, seed: int) -> dict[str, object]:
     """All figures of one source."""
-    judge = LikelihoodJudge(str(model_folder("judge")))
+    judge = LikelihoodJudge(str(bundled_model_folder("judge")))
     policy = LocalPolicy(
-        str(model_folder("policy")),
+        str(bundled_model_folder("policy")),
         spec="lab",
         prompt=ContinuationPrompt(),
         max_new_tokens=130,
@@ -152,9 +157,9 @@ def measure(part: Source, k: int, seed: int) -> dict[str, object]:
             config=ConsensusConfig(),
         )
     )
-    labels["prm"] = by_id(load_scorer(str(model_folder("prm"))).score(part.contexts))
+    labels["prm"] = by_id(load_scorer(str(bundled_model_folder("prm"))).score(part.contexts))
     labels["likelihood"] = by_id(
-        load_scorer(str(model_folder("policy")), family="likelihood").score(part.contexts)
+        load_scorer(str(bundled_model_folder("policy")), family="likelihood").score(part.contexts)
     )
 
     figures: dict[str, object] = {"source": part.name, "traces": len(part.contexts)}

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.ranking import RankedProblem, recall
-from retrieval.packing import PackedEvidence, pack_evidence, pack_like_medprm
-from retrieval.search.bm25 import LexicalIndex
+from retrieval import LexicalIndex, PackedEvidence, pack_evidence, pack_like_medprm
 from retrieval.tokens import TokenCounter, cut_to_tokens
 from traces import Evidence, Passage
 

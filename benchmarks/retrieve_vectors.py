@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval import SentenceEncoder, nearest_rows, text_to_embed
 from retrieval.documents import read_documents
-from retrieval.index.encoder import SentenceEncoder, text_to_embed
-from retrieval.index.vectors import nearest_rows
 from retrieval.passages import split_document
 from traces import StoredDocument
 

@@ -21,7 +21,7 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lab.build import LabWorkspace
+    from lab import LabWorkspace
 
 
 DATASET = "lab"
@@ -120,7 +120,7 @@ def _claim(out: Path, seed: int) -> None:
 
 def _stages(out: Path, seed: int, workspace: WorkspaceFolder) -> Iterator[list[str]]:
     """The verbs of the contract, in order, on the lab's files."""
-    from lab.build import build_workspace, write_workspace_files
+    from lab import build_workspace, write_workspace_files
 
     lab = build_workspace(
         seed, PROBLEMS, traces_per_problem=TRACES_PER_PROBLEM, n_distractors=DISTRACTORS
@@ -165,8 +165,7 @@ def _stages(out: Path, seed: int, workspace: WorkspaceFolder) -> Iterator[list[s
 
 def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: WorkspaceFolder) -> None:
     """Let the policy write traces of its own, with their exact truth, once a folder."""
-    from lab.build import trace_row
-    from lab.candidates import sample_traces
+    from lab import sample_traces, trace_row
 
     if path.is_file():
         return

@@ -16,7 +16,7 @@ from stepgold.workspace import WorkspaceFolder
 from traces.errors import CorpusError
 
 if TYPE_CHECKING:
-    from retrieval.index.update import IndexUpdate
+    from retrieval import IndexUpdate
 
 Thing = TypeVar("Thing")
 
@@ -30,9 +30,7 @@ def index(
     json_output: Json = False,
 ) -> Outcome:
     """Bring the index over all corpora up to date: only passages without a vector are encoded."""
-    from retrieval.index.encoder import load_encoder
-    from retrieval.index.kinds import require_kind
-    from retrieval.index.update import Corpora, update_index
+    from retrieval import Corpora, load_encoder, require_kind, update_index
 
     workspace: WorkspaceFolder = ctx.obj
     require_kind(kind)

@@ -12,7 +12,7 @@ from traces import InputError
 
 if TYPE_CHECKING:
     from inference import ModelSpec
-    from retrieval.search.config import RetrievalConfig
+    from retrieval import RetrievalConfig
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
@@ -161,7 +161,7 @@ def retrieval_config(
     Raises:
         InputError: a value that means nothing.
     """
-    from retrieval.search.config import RetrievalConfig
+    from retrieval import RetrievalConfig
 
     return RetrievalConfig(
         k=k,

@@ -44,7 +44,7 @@ def search(
     json_output: Json = False,
 ) -> Outcome:
     """Show the passages for a text, with its words marked, similarity, source and offsets."""
-    from retrieval.search.bm25 import highlights
+    from retrieval import highlights
 
     if not text.strip():
         raise InputError("There is no text to look for.", remedy="stepgold search 'SOME WORDS'")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from inference import GenerationRequest, Message
 from judge.config import JudgeConfig
 from judge.prompt_file import REPLY_SCHEMA, escape_attribute, escape_markers, packaged_prompt
-from retrieval.packing import PackedEvidence, pack_evidence
+from retrieval import PackedEvidence, pack_evidence
 from retrieval.tokens import TokenCounter
 from traces import Evidence, Problem, TraceInContext
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from stepgold.console import note
 
 if TYPE_CHECKING:
+    from retrieval import Encoder
     from retrieval.documents import DocumentFile, DocumentProblem, Listing
-    from retrieval.index.encoder import Encoder
     from storage import Store
     from storage.corpora import FileKey, KnownDocument, KnownFile
     from traces import Passage, StoredDocument
@@ -234,7 +234,7 @@ def over_window(passages: Iterable[Passage], encoder: Encoder) -> tuple[int, lis
     They are indexed all the same: read in windows along their sentences, the vector being the mean
     of the windows' (`retrieval.index.encoder`).
     """
-    from retrieval.index.encoder import text_to_embed
+    from retrieval import text_to_embed
     from retrieval.tokens import estimate_tokens
 
     count = 0

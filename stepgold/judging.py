@@ -235,7 +235,7 @@ def _plain_stage(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[L
 
 def lab_judge() -> tuple[LabelStage, dict[str, Any]]:
     """The bundled lab's judge as a stage, and its configuration."""
-    from lab.judge import LikelihoodJudge
+    from lab import LikelihoodJudge
 
     note("The lab's judge reads token likelihoods: it writes no reasoning and no quotes.")
     bundled = LikelihoodJudge(model_folder(parse_spec("lab"), "judge"))

@@ -26,10 +26,7 @@ from traces import (
 
 if TYPE_CHECKING:
     from inference import Dispatcher, GenerationRequest
-    from retrieval.search.bm25 import LexicalIndex
-    from retrieval.search.choice import Dense
-    from retrieval.search.config import Query, RetrievalConfig
-    from retrieval.search.retriever import PassageRetriever
+    from retrieval import Dense, LexicalIndex, PassageRetriever, Query, RetrievalConfig
     from storage import Store
     from traces import ModelReply, Problem
 
@@ -87,7 +84,7 @@ def rewrite_queries(
 
 def rewriting_config(model: str) -> dict[str, Any]:
     """What decides the queries, for the configuration of the retrieval."""
-    from retrieval.search.config import REWRITE_INSTRUCTION
+    from retrieval import REWRITE_INSTRUCTION
 
     digest = hashlib.sha256(REWRITE_INSTRUCTION.encode()).hexdigest()[:12]
     return {"rewriter": model, "rewrite_prompt": digest}
@@ -95,7 +92,7 @@ def rewriting_config(model: str) -> dict[str, Any]:
 
 def _request(problem: Problem) -> GenerationRequest:
     from inference import GenerationRequest, Message
-    from retrieval.search.config import REWRITE_INSTRUCTION, REWRITE_SCHEMA, query_of
+    from retrieval import REWRITE_INSTRUCTION, REWRITE_SCHEMA, query_of
 
     return GenerationRequest(
         messages=(Message("system", REWRITE_INSTRUCTION), Message("user", query_of(problem))),
@@ -107,7 +104,7 @@ def _request(problem: Problem) -> GenerationRequest:
 
 
 def _read(problem: Problem, outcome: ModelReply | ModelError) -> Rewritten:
-    from retrieval.search.config import parse_rewritten, rewritten_queries
+    from retrieval import parse_rewritten, rewritten_queries
 
     if isinstance(outcome, ModelError):
         return _failed(problem, AbstentionReason.MODEL_ERROR, outcome.what, again=True)
@@ -144,8 +141,7 @@ def open_retriever(
         IndexMismatch: there is no index, or it belongs to another encoder or corpus state.
         InputError: a quota names no corpus of the store, or a model cannot be loaded.
     """
-    from retrieval.search.rerank import load_reranker
-    from retrieval.search.retriever import PassageRetriever
+    from retrieval import PassageRetriever, load_reranker
 
     corpora = {summary.name for summary in store.corpora()}
     for corpus in config.quotas:
@@ -173,7 +169,7 @@ def lexical_index(workspace: WorkspaceFolder, store: Store, fingerprint: str) ->
         CorpusError: there is no passage.
         StoreError: it cannot be written.
     """
-    from retrieval.search.bm25 import LexicalIndex
+    from retrieval import LexicalIndex
 
     folder = workspace.index_folder / "bm25"
     if (found := LexicalIndex.load(folder, corpus_fingerprint=fingerprint)) is not None:
@@ -193,9 +189,7 @@ def lexical_index(workspace: WorkspaceFolder, store: Store, fingerprint: str) ->
 
 
 def _dense(workspace: WorkspaceFolder, encoder_spec: str | None, fingerprint: str) -> Dense:
-    from retrieval.index.encoder import load_encoder
-    from retrieval.index.index import PassageIndex
-    from retrieval.search.choice import Dense
+    from retrieval import Dense, PassageIndex, load_encoder
 
     if not workspace.index_folder.is_dir():
         raise IndexMismatch(
@@ -325,7 +319,7 @@ def rewritten(
 
 
 def _step_queries(store: Store, dataset: str, trace_ids: Sequence[str]) -> Iterator[Asked]:
-    from retrieval.search.config import step_queries
+    from retrieval import step_queries
 
     contexts: Iterable[Any] = (
         store.contexts(dataset, trace_ids=trace_ids, with_evidence=False) if trace_ids else ()

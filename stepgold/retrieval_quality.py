@@ -15,7 +15,7 @@ from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from retrieval.search.config import RetrievalConfig
+    from retrieval import RetrievalConfig
     from storage import Store
     from traces import Evidence, Relevance
 
@@ -69,7 +69,7 @@ def measure_retrieval(
     """
     from evaluation.ranking import RankedProblem, evaluate_rankings
     from formats.qrels import read_qrels
-    from retrieval.search.config import Query, query_of
+    from retrieval import Query, query_of
 
     if config.query == "step":
         raise InputError(

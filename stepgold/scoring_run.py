@@ -57,7 +57,7 @@ class ScorerOptions:
         Raises:
             InputError: an unknown family, mode or packing, or options that do not go together.
         """
-        from retrieval.packing import refuse_unknown_packing
+        from retrieval import refuse_unknown_packing
         from scoring import WITH_REFERENCE, GenericLayout, named_family, refuse_mismatch
 
         refuse_unknown_packing(self.packing)

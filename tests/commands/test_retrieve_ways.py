@@ -169,7 +169,7 @@ def test_retrieval_is_measured_and_nothing_attached(cli: Cli, tmp_path: Path) ->
         (("--mode", "magic"), "magic"),
         (("--quota", "maths"), "no quota"),
         (("--quota", "maths=1", "--quota", "maths=2"), "twice"),
-        (("--quota", "maths=9"), "do not fit"),
+        (("--quota", "maths=9"), "exceed"),
         (("--quota", "other=1"), "no corpus 'other'"),
         (("--rewriter", "openai:m"), "belong together"),
         (("--mmr", "0.5"), "vectors"),
