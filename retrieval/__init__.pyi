@@ -9,6 +9,7 @@ from .index.update import Corpora as Corpora
 from .index.update import IndexUpdate as IndexUpdate
 from .index.update import update_index as update_index
 from .index.vectors import nearest_rows as nearest_rows
+from .packing import PACKINGS as PACKINGS
 from .packing import PackedEvidence as PackedEvidence
 from .packing import pack_evidence as pack_evidence
 from .packing import pack_like_medprm as pack_like_medprm

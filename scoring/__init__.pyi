@@ -11,6 +11,7 @@ from .family import PrmCheckpoint as PrmCheckpoint
 from .image_tokens import ShowsImages as ShowsImages
 from .loading import load_scorer as load_scorer
 from .names import WITH_REFERENCE as WITH_REFERENCE
+from .names import Mode as Mode
 from .names import describe_families as describe_families
 from .names import known_families as known_families
 from .names import refuse_mismatch as refuse_mismatch
