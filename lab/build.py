@@ -1,4 +1,4 @@
-"""A complete lab workspace from one seed: guideline documents, problems, and traces of known truth."""
+"""A complete lab workspace from one seed: guideline documents, problems, traces of known truth."""
 
 from __future__ import annotations
 

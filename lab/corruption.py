@@ -1,4 +1,4 @@
-"""Traces that leave the correct solution at a known step, with the mistakes of a careless reader."""
+"""Traces that leave the correct solution at a known step, as a careless reader would."""
 
 from __future__ import annotations
 

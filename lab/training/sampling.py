@@ -1,4 +1,4 @@
-"""A small batched sampler for evaluating the lab's policy; prompts of equal length share a batch."""
+"""A small batched sampler for evaluating the policy; prompts of equal length share a batch."""
 
 from __future__ import annotations
 

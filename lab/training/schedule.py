@@ -30,7 +30,7 @@ class Clock:
         return max(self.step / self.steps, elapsed / self.minutes)
 
     def factor(self, warm_up: int = 60, decay: float = 0.35) -> float:
-        """Return the learning-rate factor: linear warm-up, constant, linear decay at the end."""
+        """Return the learning-rate factor: linear warm-up, constant, linear decay."""
         rise = min(1.0, (self.step + 1) / warm_up)
         return rise * min(1.0, max(0.0, 1 - self.progress) / decay)
 
@@ -79,7 +79,8 @@ def orthogonalize(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
 
 
 class Muon:
-    """Orthogonalized momentum .95 with Nesterov look-ahead and one learning rate, batched by shape."""
+    """Orthogonalized momentum .95 with Nesterov look-ahead and one learning rate, batched by
+    shape."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from lab import prompts
 from lab.training.measures import draw_held_out, greedy_pass_rate, marker_figures
 from lab.training.tokens import build_tokenizer, token_id
 from lab.training.train_language import LanguageOptions, train_conditions, train_language
-from lab.training.train_prm import PrmOptions, train_prm
+from lab.training.train_prm import PrmTraining, train_prm
 
 _SEEDS = {"policy": 1, "judge": 2, "prm": 3, "conditions": 4}
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit(
                 "The PRM is grown from a trained language model: name its folder with --start."
             )
-        prm_options = PrmOptions(rate=arguments.rate, **common)
+        prm_options = PrmTraining(rate=arguments.rate, **common)
         trained, figures = train_prm(start, tokenizer, prm_options, report)
     else:
         options = LanguageOptions(

@@ -23,7 +23,7 @@ from lab.training.tokens import decoder_layers, final_states, token_id, token_ta
 
 
 @dataclass(frozen=True)
-class PrmOptions:
+class PrmTraining:
     """All options of a PRM training."""
 
     seed: int
@@ -78,7 +78,7 @@ def verdict_loss(
 
 
 def _parameter_groups(
-    model: LlamaForCausalLM, readout: Readout, options: PrmOptions
+    model: LlamaForCausalLM, readout: Readout, options: PrmTraining
 ) -> list[tuple[list[torch.nn.Parameter], float]]:
     """Return the trained parameters and their rates.
 
@@ -97,7 +97,7 @@ def _parameter_groups(
 def train_prm(
     policy: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    options: PrmOptions,
+    options: PrmTraining,
     report: Callable[[LlamaForCausalLM, dict[str, float]], None],
 ) -> tuple[LlamaForCausalLM, dict[str, float]]:
     """Grow the policy into a PRM and train it; `report` is called every few minutes."""

@@ -152,7 +152,7 @@ class Encoder(Protocol):
         """Most tokens of a text that the model reads in one piece, special tokens not counted."""
 
     def encode(self, texts: Sequence[str], *, query: bool = False) -> NDArray[np.float32]:
-        """Return unit vectors of n texts, shape (n, dimension); `query` for queries, else passages."""
+        """Return unit vectors of n queries or passages, shape (n, dimension)."""
 
     def count_tokens(self, text: str) -> int:
         """Return the tokens of a text, special tokens not counted."""

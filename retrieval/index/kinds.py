@@ -107,7 +107,8 @@ def sample_queries(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float3
 
 
 def recall(found: Sequence[NDArray[np.int64]], exact: Sequence[NDArray[np.int64]]) -> float:
-    """Return the mean share of each query's exact neighbors that were found; 1 if there are none."""
+    """Return the mean share of each query's exact neighbors that were found; 1 if there are
+    none."""
     shares = [
         len(np.intersect1d(some, wanted)) / len(wanted)
         for some, wanted in zip(found, exact, strict=True)

@@ -206,7 +206,7 @@ def _places(query: Integers, count: int) -> Integers:
 
 
 def _group_rows(block: int, k: int) -> int:
-    """Return the rows per group, such that a block has at least four times `k` groups if possible."""
+    """Return the rows per group, so that a block has at least four times `k` groups."""
     group = _GROUP_ROWS
     while group > 1 and block < 4 * k * group:
         group //= 2

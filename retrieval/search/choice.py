@@ -280,7 +280,7 @@ class Chooser:
     def __call__(
         self, candidates: Sequence[EvidenceCandidate], look_up: LookUp
     ) -> list[EvidenceCandidate]:
-        """Return the chosen candidates, best first; look up no more passages than each step reads."""
+        """Return the chosen candidates, best first; each step looks up only what it reads."""
         config = self._config
         if self._reranker is not None:
             candidates = self._reranked(self._reranker, candidates, look_up)

@@ -1,4 +1,4 @@
-"""Options of retrieval, stored with the dataset to keep runs consistent, and the queries it uses."""
+"""Options of retrieval, stored with the dataset to keep runs consistent, and its queries."""
 
 from __future__ import annotations
 

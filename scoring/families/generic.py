@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from retrieval import render_document
 from scoring.families.generic_layout import GenericLayout
-from scoring.family import Aggregation, LaidOutTrace, served_tokens
+from scoring.family import Aggregation, LaidOutTrace
 from scoring.layout import (
     ChatLayout,
     Marked,
@@ -23,10 +21,11 @@ from scoring.layout import (
     single_token,
     token_after_word,
 )
+from scoring.read_outs import TwoTokens
 from traces import Evidence, PrmError, TraceInContext
 
 
-class Generic:
+class Generic(TwoTokens):
     """The read-out that a file describes, on one checkpoint."""
 
     def __init__(
@@ -44,34 +43,14 @@ class Generic:
                 f'"{texts[ids.index(None)]}" is not one token of the checkpoint.',
                 remedy="in the family file, make marker, positive and negative single tokens",
             )
-        self.tokenizer = tokenizer
-        self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
-        self._layout = layout
         self._marker, *verdicts = (int(i) for i in ids if i is not None)
-        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._rows = head.weight[verdicts].detach().float()
-        self.served = served_tokens(*verdicts)
+        super().__init__(tokenizer, model, verdicts)
+        self._layout, self.name = layout, layout.name
+        self.aggregation = cast(Aggregation, layout.aggregation)
+        # A different file of the same name is a different configuration.
+        self.settings = {"layout": asdict(layout)}
+        self.takes_documents = "{documents}" in layout.prompt
         self._chat = None if layout.chat == "none" else self._turns()
-
-    @property
-    def name(self) -> str:
-        """The name given in the file."""
-        return self._layout.name
-
-    @property
-    def aggregation(self) -> Aggregation:
-        """The aggregation given in the file."""
-        return cast(Aggregation, self._layout.aggregation)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The whole file: a different file of the same name is a different configuration."""
-        return {"layout": asdict(self._layout)}
-
-    @property
-    def takes_documents(self) -> bool:
-        """Whether the prompt has a place for documents."""
-        return "{documents}" in self._layout.prompt
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """Lay out prompt and steps as the file says, each step with its marker."""
@@ -87,10 +66,6 @@ class Generic:
         ids, markers = self._ids(prompt, [a + b for a, b in zip(gaps, written, strict=True)])
         shift = self._layout.read == "before"
         return LaidOutTrace(context.trace.id, ids, tuple((marker - shift,) for marker in markers))
-
-    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """Return P(positive) of the two tokens."""
-        return torch.softmax(hidden.float() @ self._rows.T, dim=-1)[:, 0]
 
     def _ids(self, prompt: str, steps: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if self._chat is None:

@@ -7,17 +7,16 @@ card, `peiyi9979/math-shepherd-mistral-7b-prm`, says. Aggregated by the minimum,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Sequence
+from typing import Final
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_tokens
+from scoring.family import Aggregation, LaidOutTrace, PrmCheckpoint
 from scoring.layout import Marked, joint_ids, numbered, one_line, question_inline, token_after_word
-from traces import Evidence, PrmError, TraceInContext
+from scoring.read_outs import TwoTokens, missing_token
+from traces import Evidence, TraceInContext
 
 MARKER: Final = " ки"
 """Written after each step, followed by a line break."""
@@ -25,13 +24,11 @@ VERDICTS: Final = "+ -"
 """The two tokens whose logits are compared, good and bad, as the card encodes them."""
 
 
-class MathShepherd:
+class MathShepherd(TwoTokens):
     """The Math-Shepherd read-out on one checkpoint."""
 
     name = "math-shepherd"
     aggregation: Aggregation = "min"
-    takes_documents = False
-    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
         """Bind the family to a checkpoint.
@@ -46,30 +43,18 @@ class MathShepherd:
         marker = token_after_word(tokenizer, MARKER)
         verdicts = tokenizer(VERDICTS, add_special_tokens=False)["input_ids"]
         if marker is None or len(verdicts) != 2 or tokenizer.unk_token_id in verdicts:
-            raise PrmError(
-                'The checkpoint lacks a token for "ки", "+" or "-", which the family '
-                "math-shepherd reads.",
-                remedy="name the right family with --family",
-            )
-        self.tokenizer = tokenizer
-        self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
+            raise missing_token('"ки", "+" or "-"', self.name)
+        super().__init__(tokenizer, model, verdicts)
         self._marker = marker
-        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._rows = head.weight[verdicts].detach().float()
-        self.served = served_tokens(*verdicts)
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """Lay out the question and numbered steps, one a line, each with its marker; no evidence."""
+        """Lay out the question and numbered steps, one a line, each with its marker."""
         before, pieces = f"{question_inline(context.problem)} ", []
         for step in numbered([one_line(step) for step in context.trace.steps]):
             pieces.append(Marked(f"{before}{step}", MARKER))
             before = "\n"
         ids, markers = joint_ids(self.tokenizer, pieces, self._marker)
         return LaidOutTrace(context.trace.id, ids, tuple((marker,) for marker in markers))
-
-    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """Return P(+) of the two verdict tokens, read at the markers."""
-        return torch.softmax(hidden.float() @ self._rows.T, dim=-1)[:, 0]
 
 
 def bind(checkpoint: PrmCheckpoint) -> MathShepherd:

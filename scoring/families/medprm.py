@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -31,8 +31,9 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from retrieval import render_document
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_tokens
-from scoring.layout import ChatLayout, Turn, one_line, question_inline, single_token
+from scoring.family import Aggregation, LaidOutTrace, PrmCheckpoint
+from scoring.layout import ChatLayout, Turn, one_line, question_inline
+from scoring.read_outs import TwoTokens, require_tokens
 from traces import Evidence, PrmError, TraceInContext
 
 MARKER: Final = " ки"
@@ -53,13 +54,12 @@ SYSTEM: Final = _TASK.format(given="the question and the explanation are", how="
 """The published system turn without evidence."""
 
 
-class MedPrm:
+class MedPrm(TwoTokens):
     """The Med-PRM read-out on one checkpoint."""
 
     name = "medprm"
     aggregation: Aggregation = "min"
     takes_documents = True
-    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
         """Bind the family to a checkpoint.
@@ -71,19 +71,9 @@ class MedPrm:
         Raises:
             PrmError: a token is missing, or the chat template cannot hold the prompt.
         """
-        ids = [single_token(tokenizer, text) for text in (MARKER, *VERDICTS)]
-        if None in ids:
-            missing = (MARKER, *VERDICTS)[ids.index(None)]
-            raise PrmError(
-                f'The checkpoint has no token "{missing}", which the family medprm reads.',
-                remedy="name the right family with --family",
-            )
-        self.tokenizer = tokenizer
-        self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
-        self._marker, *signs = (int(i) for i in ids if i is not None)
-        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._rows = head.weight[signs].detach().float()
-        self.served = served_tokens(*signs)
+        ids = require_tokens(tokenizer, (MARKER, *VERDICTS), family="medprm")
+        super().__init__(tokenizer, model, ids[1:])
+        self._marker = ids[0]
         self._layouts = {
             documents: ChatLayout(
                 tokenizer,
@@ -104,10 +94,6 @@ class MedPrm:
             before = " "
         ids, markers = self._layouts[bool(evidence)].fill([pieces])
         return LaidOutTrace(context.trace.id, ids, tuple((marker,) for marker in markers))
-
-    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """Return P(+) of the two verdict tokens, read at the markers."""
-        return torch.softmax(hidden.float() @ self._rows.T, dim=-1)[:, 0]
 
 
 class MedPrmCompat(MedPrm):

@@ -8,18 +8,18 @@ modeling code is not run: backbone and head are read from the safetensors files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.engine.heads import head_of
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_head
-from scoring.layout import ChatLayout, single_token
-from traces import Evidence, PrmError, TraceInContext
+from scoring.family import Aggregation, LaidOutTrace, PrmCheckpoint
+from scoring.layout import ChatLayout
+from scoring.read_outs import TwoClasses, require_tokens
+from traces import Evidence, TraceInContext
 
 NAMES: Final = ("qwen-prm", "qwen-prm800k")
 """Qwen2.5-Math-PRM and Qwen2.5-Math-7B-PRM800K: different weights, the same read-out."""
@@ -31,13 +31,10 @@ HEADS: Final = (("score.0", "score.2"), ("score",))
 """Names of the head's linear layers: two in published PRMs, one in token classification."""
 
 
-class QwenPrm:
+class QwenPrm(TwoClasses):
     """The Qwen PRM read-out on one checkpoint."""
 
     aggregation: Aggregation = "product"
-    takes_documents = False
-    served = served_head(2)
-    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
         self,
@@ -58,14 +55,9 @@ class QwenPrm:
         Raises:
             PrmError: the marker is missing, or the chat template cannot hold the prompt.
         """
-        marker = single_token(tokenizer, MARKER)
-        if marker is None:
-            raise PrmError(
-                f'The checkpoint has no token "{MARKER}", which the family qwen-prm reads.',
-                remedy="name the right family with --family",
-            )
-        self.name, self.tokenizer, self.backbone = name, tokenizer, backbone
-        self._marker, self._head = marker, head
+        [self._marker] = require_tokens(tokenizer, [MARKER], family=name)
+        super().__init__(tokenizer, backbone, head)
+        self.name = name
         self._layout = ChatLayout(
             tokenizer,
             [("system", SYSTEM), ("user", None), ("assistant", None)],
@@ -81,11 +73,6 @@ class QwenPrm:
             steps += [step.strip(), self._marker]
         ids, markers = self._layout.fill([[f"{problem.question.strip()}{''.join(options)}"], steps])
         return LaidOutTrace(context.trace.id, ids, tuple((marker,) for marker in markers))
-
-    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """Return the probability of the class "correct", read at the markers."""
-        logits: Tensor = self._head(hidden.float())
-        return torch.softmax(logits, dim=-1)[:, 1]
 
 
 def bind(checkpoint: PrmCheckpoint) -> QwenPrm:

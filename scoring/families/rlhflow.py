@@ -9,17 +9,16 @@ the mean. The two checkpoints differ only in how their data split steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Sequence
+from typing import Final
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_tokens
-from scoring.layout import ChatLayout, question_inline, single_token
-from traces import Evidence, PrmError, TraceInContext
+from scoring.family import Aggregation, LaidOutTrace, PrmCheckpoint
+from scoring.layout import ChatLayout, question_inline
+from scoring.read_outs import TwoTokens, require_tokens
+from traces import Evidence, TraceInContext
 
 NAMES: Final = ("rlhflow-mistral", "rlhflow-deepseek")
 """The two checkpoints."""
@@ -27,12 +26,10 @@ VERDICTS: Final = ("+", "-")
 """The answers whose logits are compared: correct, incorrect."""
 
 
-class RlhFlow:
+class RlhFlow(TwoTokens):
     """The RLHFlow read-out on one checkpoint."""
 
     aggregation: Aggregation = "mean"
-    takes_documents = False
-    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, *, name: str = NAMES[0]
@@ -47,19 +44,10 @@ class RlhFlow:
         Raises:
             PrmError: a token is missing, or the chat template cannot hold the turns.
         """
-        verdicts = [single_token(tokenizer, verdict) for verdict in VERDICTS]
-        if None in verdicts:
-            raise PrmError(
-                'The checkpoint has no single tokens "+" and "-", which the RLHFlow families read.',
-                remedy="name the right family with --family",
-            )
-        self.name, self.tokenizer = name, tokenizer
-        self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
-        self._plus, self._minus = (int(i) for i in verdicts if i is not None)
-        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._rows = head.weight[[self._plus, self._minus]].detach().float()
+        verdicts = require_tokens(tokenizer, VERDICTS, family=name)
+        super().__init__(tokenizer, model, verdicts)
+        self.name, self._plus = name, verdicts[0]
         self._layouts: dict[int, ChatLayout] = {}
-        self.served = served_tokens(self._plus, self._minus)
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """Lay out question and first step, then each step, all answered `+`; no evidence."""
@@ -71,10 +59,6 @@ class RlhFlow:
         ids, answers = self._layout(len(steps)).fill(places)
         # An answer is predicted by the token before it.
         return LaidOutTrace(context.trace.id, ids, tuple((answer - 1,) for answer in answers))
-
-    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """Return P(+) of the two answers, read before each."""
-        return torch.softmax(hidden.float() @ self._rows.T, dim=-1)[:, 0]
 
     def _layout(self, steps: int) -> ChatLayout:
         """Return the conversation of that many steps, rendered once."""

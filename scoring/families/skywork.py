@@ -18,7 +18,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from scoring.engine.heads import head_of
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_head
 from scoring.layout import one_line, plain_ids, question_inline
-from traces import Evidence, PrmError, TraceInContext
+from scoring.read_outs import missing_token
+from traces import Evidence, TraceInContext
 
 HEADS: Final = (("v_head.summary",), ("v_head",))
 """Possible names of the value head."""
@@ -48,10 +49,7 @@ class Skywork:
         """
         line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
         if not line_break or line_break[-1] == tokenizer.unk_token_id:
-            raise PrmError(
-                "The checkpoint has no token for a line break, which the family skywork-o1 reads.",
-                remedy="name the right family with --family",
-            )
+            raise missing_token("a line break", self.name)
         self.tokenizer, self.backbone = tokenizer, backbone
         self._marker, self._head = int(line_break[-1]), head
 

@@ -13,18 +13,18 @@ P(correct) is above 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.engine.heads import head_of
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_head
+from scoring.family import Aggregation, LaidOutTrace, PrmCheckpoint
 from scoring.layout import plain_ids, question_inline
-from traces import Evidence, PrmError, TraceInContext
+from scoring.read_outs import TwoClasses, missing_token
+from traces import Evidence, TraceInContext
 
 NAMES: Final = ("trl", "pure")
 """Any checkpoint of the trainer, and PURE-PRM-7B."""
@@ -34,13 +34,10 @@ HEADS: Final = (("score",), ("classifier",))
 """Possible names of the token classification head."""
 
 
-class TrlTokenClassification:
+class TrlTokenClassification(TwoClasses):
     """The read-out of `AutoModelForTokenClassification` PRMs on one checkpoint."""
 
     aggregation: Aggregation = "min"
-    takes_documents = False
-    served = served_head(2)
-    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
         self,
@@ -63,12 +60,9 @@ class TrlTokenClassification:
         """
         separator = tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"]
         if not separator or tokenizer.unk_token_id in separator:
-            raise PrmError(
-                "The checkpoint has no token for a line break, which the family trl reads.",
-                remedy="name the right family with --family",
-            )
-        self.name, self.tokenizer, self.backbone = name, tokenizer, backbone
-        self._separator, self._head = [int(i) for i in separator], head
+            raise missing_token("a line break", name)
+        super().__init__(tokenizer, backbone, head)
+        self.name, self._separator = name, [int(i) for i in separator]
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
         """Lay out BOS, question, and each step with its separator; no evidence."""
@@ -80,11 +74,6 @@ class TrlTokenClassification:
             ids += [*plain_ids(self.tokenizer, step), *self._separator]
             read_at.append((len(ids) - 1,))
         return LaidOutTrace(context.trace.id, tuple(ids), tuple(read_at))
-
-    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """Return the probability of class 1, read at each separator's last token."""
-        logits: Tensor = self._head(hidden.float())
-        return torch.softmax(logits, dim=-1)[:, 1]
 
 
 def bind(checkpoint: PrmCheckpoint) -> TrlTokenClassification:

@@ -62,6 +62,7 @@ from scoring.image_tokens import (
     TileReader,
 )
 from scoring.layout import ChatLayout, Turn, single_token
+from scoring.read_outs import require_tokens
 from traces import Evidence, ModelRefused, PrmError, Problem, TraceInContext
 
 NAME: Final = "visualprm"
@@ -174,17 +175,10 @@ class VisualPrm:
         Raises:
             PrmError: a token of the conversation is missing.
         """
-        verdicts = [single_token(tokenizer, verdict) for verdict in VERDICTS]
-        control = [single_token(tokenizer, token) for token in ("<|im_start|>", "<|im_end|>")]
-        if None in verdicts or None in control:
-            raise PrmError(
-                'The checkpoint lacks a single token "+", "-", "<|im_start|>" or "<|im_end|>", '
-                "which the family visualprm reads.",
-                remedy="name the right family with --family",
-            )
+        control = ("<|im_start|>", "<|im_end|>")
+        self._plus, minus, *_ = require_tokens(tokenizer, (*VERDICTS, *control), family=NAME)
         self.tokenizer, self.backbone, self.image_tokens = tokenizer, backbone, images
-        self._plus, self._minus = (int(i) for i in verdicts if i is not None)
-        self._rows = head[[self._plus, self._minus]].detach().float()
+        self._rows = head[[self._plus, minus]].detach().float()
         self._system = system
         self._layouts: dict[int, ChatLayout] = {}
 

@@ -248,7 +248,7 @@ def test_other_kinds_of_models_are_refused(tmp_path: Path) -> None:
 
 def test_a_checkpoint_without_the_conversations_tokens_is_refused(scorer: Scorer) -> None:
     family: Any = scorer.family
-    with pytest.raises(PrmError, match="lacks a single token"):
+    with pytest.raises(PrmError, match="has no single token"):
         VisualPrm(tiny_tokenizer(), family.backbone, torch.zeros(3, 8), family.image_tokens)
 
 
