@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation import RankedProblem, recall_within
+from retrieval import LexicalIndex, PackedEvidence, pack_evidence, pack_like_medprm
 from retrieval.documents import TokenCounter, cut_to_tokens
-from retrieval.packing import PackedEvidence, pack_evidence, pack_like_medprm
-from retrieval.search.bm25 import LexicalIndex
 from traces import Evidence, Passage
 
 RESAMPLES = 2000

@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.retrieve_vectors import Vectors
-from retrieval.index.encoder import load_encoder
+from retrieval import PassageIndex, load_encoder
 from retrieval.index.files import VectorJournal, digest_of
-from retrieval.index.index import PassageIndex
 from storage import Store
 from traces import Passage, StoredDocument
 

@@ -31,7 +31,7 @@ from traces import AbstentionReason, InputError, Labeler, LabelerKind, Need, opt
 if TYPE_CHECKING:
     from inference import ModelSpec, Runner
     from judge import RagJudge
-    from lab.judge import LikelihoodJudge
+    from lab import LikelihoodJudge
     from labeling import Judge
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
@@ -198,7 +198,7 @@ def open_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0)
 
 def lab_judge() -> LikelihoodJudge:
     """The bundled lab's judge."""
-    from lab.judge import LikelihoodJudge
+    from lab import LikelihoodJudge
 
     note("The lab's judge reads token likelihoods: it writes no reasoning and no quotes.")
     return LikelihoodJudge(model_folder(parse_spec("lab"), "judge"))

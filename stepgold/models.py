@@ -263,7 +263,7 @@ def model_folder(spec: ModelSpec, role: Literal["policy", "judge", "prm"]) -> st
     if spec.kind == "hf":
         return spec.name
     if spec.kind == "lab":
-        from lab.bundled import model_folder as bundled
+        from lab import bundled_model_folder as bundled
 
         return str(bundled(role))
     raise InputError(f"'{spec}' cannot be loaded here.", remedy="use hf:PATH or lab")

@@ -451,7 +451,7 @@ def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -
         InputError: an option that does not fit.
         PrmError: the checkpoint cannot be used.
     """
-    from scoring.planning import plan_scoring
+    from scoring import plan_scoring
     from stepgold.scoring_run import ProblemByProblem, open_scorer
 
     spec = parse_spec(options.prm)

@@ -123,7 +123,7 @@ def test_what_cannot_be_compared_is_refused(
     other = saved(tmp_path / "other", 2, extra=["<more>"])
     refusals = {
         ("--family", "eurusprm-stage1"): "--reference hf:PATH",
-        ("--family", "likelihood", "--reference", pair[1]): "leave --reference out",
+        ("--family", "likelihood", "--reference", pair[1]): "drop --reference",
         ("--reference", "lab"): "--reference hf:PATH",
         ("--reference", "hf:no/such/model"): "no/such/model",
         (

@@ -113,8 +113,8 @@ def test_a_server_that_scores_otherwise_stores_nothing(
     called = score()
     assert called.code == 2
     error = called.document["error"]
-    assert "does not score as the checkpoint does, so nothing was stored" in error["what"]
-    assert "(at most 0.02), first errors agree on" in error["what"]
+    assert "gives other scores than the checkpoint, so nothing was stored" in error["what"]
+    assert "(limit 0.02), first errors agree on" in error["what"]
     assert error["where"].startswith('trace "p')
     assert " here, " in error["where"]
     assert len(server.calls) == 8, "the sample and no more"

@@ -1,9 +1,9 @@
-"""Images as words behind a model's vocabulary: each place that an image fills in a prompt has an id.
+"""Images as token ids after a model's vocabulary: each place that an image fills in a prompt has an
+id.
 
-To the model itself every such place is the same placeholder. Here they are numbers of their own, equal
-where the images are equal and nowhere else, so that what two traces begin with in common follows from
-their ids alone. What the numbers look like is computed when a forward pass meets them, once for all
-traces of a problem.
+For the model itself every such place is the same placeholder. Here the ids differ, except between
+equal images, so that the common prefix of two traces follows from their ids alone. The embeddings
+of these ids are computed when a forward pass meets them, once for all traces of a problem.
 """
 
 from __future__ import annotations
@@ -25,68 +25,73 @@ from scoring.family import CannotLayOut
 from traces import Abstention, PrmError, Problem
 
 KEPT_BYTES: Final = 256 << 20
-"""What images look like is kept up to this size, that of the last ones: an image of 13 tiles takes 27 MB
-with an 8B model."""
+"""Most bytes of image embeddings that are kept, of the latest images: an image of 13 tiles takes 27
+MB with an 8B model."""
 
 
-class Eye(Protocol):
-    """The part of a model that sees."""
+class ImageFeatures(Protocol):
+    """The part of a model that encodes images."""
 
     @property
     def placeholder(self) -> int:
-        """The id whose embedding gives way to what an image looks like."""
+        """The id whose embedding is replaced by an image's features."""
 
     def image_ids(self, image: EncodedImage) -> tuple[int, ...]:
-        """What stands for the image in a prompt, placeholders included."""
+        """Return the ids that represent the image in a prompt, placeholders included."""
 
     def features(self, image: EncodedImage) -> Tensor:
-        """`[placeholders, width]`: what is put in the place of each."""
+        """Return `[placeholders, width]`: the embedding for each placeholder."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """An image that was met."""
+class _KnownImage:
+    """An image that has been read."""
 
     path: str
-    """Where it was read."""
     sha256: str
     """Hash of its content."""
     first: int
-    """The id of its first place; those of the others follow."""
+    """The id of its first place; the ids of the others follow."""
     places: int
-    """Placeholders it takes."""
+    """Number of placeholders."""
     ids: tuple[int, ...]
-    """What stands for it in a prompt, with the ids of its own."""
+    """The ids that represent it in a prompt."""
 
 
 class ImageTokens:
     """The images of problems as token ids, and their embeddings. Used by one thread."""
 
     def __init__(
-        self, eye: Eye, images: ProblemImages, first: int, *, kept_bytes: int = KEPT_BYTES
+        self,
+        encoder: ImageFeatures,
+        images: ProblemImages,
+        *,
+        first: int,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        """Nothing is read yet.
+        """Set up without reading anything.
 
         Args:
-            eye: sees.
+            encoder: computes image features.
             images: reads the images.
-            first: the first id that is free: the size of the vocabulary.
-            kept_bytes: bound of what is kept of the embeddings; the last image always is.
+            first: the first free id: the size of the vocabulary.
+            kept_bytes: limit of the embeddings that are kept; the latest image always is.
         """
-        self._eye, self._images, self._kept_bytes = eye, images, kept_bytes
-        self._known: dict[str, _Known] = {}
-        self._in_order: list[_Known] = []
+        self._encoder, self._images, self._kept_bytes = encoder, images, kept_bytes
+        self._known: dict[str, _KnownImage] = {}
+        self._in_order: list[_KnownImage] = []
         self._free = first
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._size = 0
 
     @property
     def shown(self) -> bool:
-        """Whether the images of problems are shown."""
+        """Whether the images of problems are shown to the model."""
         return self._images.shown
 
     def of(self, problem: Problem) -> tuple[tuple[int, ...], ...]:
-        """For each image of a problem the ids that stand for it; empty if it is shown none.
+        """Return for each image of a problem the ids that represent it; empty if images are not
+        shown.
 
         Raises:
             CannotLayOut: an image cannot be read (`unreadable`, with its path).
@@ -94,7 +99,7 @@ class ImageTokens:
         return tuple(self._ids(path) for path in problem.images if self._images.shown)
 
     def embeddings(self, ids: Sequence[int]) -> Tensor:
-        """What ids of images look like.
+        """Return the embeddings of image ids.
 
         Args:
             ids: given out by `of`, at least one.
@@ -103,7 +108,7 @@ class ImageTokens:
             `[ids, width]`.
 
         Raises:
-            PrmError: an image is no longer what it was when its trace was laid out.
+            PrmError: an image changed since its trace was laid out.
         """
         parts = []
         for number, run in groupby(ids, key=self._number):
@@ -121,39 +126,39 @@ class ImageTokens:
         if isinstance(image, Abstention):
             raise CannotLayOut(image)
         if image.sha256 not in self._known:
-            plain = self._eye.image_ids(image)
-            places = plain.count(self._eye.placeholder)
+            plain = self._encoder.image_ids(image)
+            places = plain.count(self._encoder.placeholder)
             own = iter(range(self._free, self._free + places))
-            ids = tuple(next(own) if i == self._eye.placeholder else i for i in plain)
-            known = _Known(path, image.sha256, self._free, places, ids)
+            ids = tuple(next(own) if i == self._encoder.placeholder else i for i in plain)
+            known = _KnownImage(path, image.sha256, first=self._free, places=places, ids=ids)
             self._known[image.sha256] = known
             self._in_order.append(known)
             self._free += places
         return self._known[image.sha256].ids
 
     def _read(self, path: str) -> EncodedImage | Abstention:
-        # Nothing leaves this machine: what is held back from hosted models may be shown.
+        # Nothing leaves this machine, so protected images may be shown.
         alone = Problem(path, "", images=(path,))
         found = self._images.sendable(alone, hosted=False, allow_phi=True)
         return found if isinstance(found, Abstention) else found[0]
 
-    def _features(self, known: _Known) -> Tensor:
-        """What an image looks like; computed anew if it was not kept."""
+    def _features(self, known: _KnownImage) -> Tensor:
+        """Return an image's embeddings; computed again if they were not kept."""
         if known.sha256 in self._kept:
             self._kept.move_to_end(known.sha256)
             return self._kept[known.sha256]
         image = self._read(known.path)
         if isinstance(image, Abstention) or image.sha256 != known.sha256:
             raise PrmError(
-                "The image changed while it was scored.", where=known.path, remedy="score again"
+                "The image changed during scoring.", where=known.path, remedy="score again"
             )
-        features = self._eye.features(image)
+        features = self._encoder.features(image)
         if len(features) != known.places:
             raise PrmError(
-                f"The model sees {len(features)} tokens in an image for which its processor leaves"
-                f" {known.places} places.",
+                f"The model encodes an image as {len(features)} tokens, but its processor reserves"
+                f" {known.places}.",
                 where=known.path,
-                remedy="take the processor files that were published with the checkpoint",
+                remedy="use the processor files that were published with the checkpoint",
             )
         self._kept[known.sha256] = features
         self._size += features.nbytes
@@ -165,18 +170,18 @@ class ImageTokens:
 
 @runtime_checkable
 class ShowsImages(Protocol):
-    """A family whose model is shown the images of problems."""
+    """A family that shows the images of problems to its model."""
 
     @property
     def image_tokens(self) -> ImageTokens:
         """The images as tokens."""
 
 
-class GrownEmbedding(nn.Module):
-    """A model's embedding that knows the ids of images too; in its place the model needs no other change."""
+class ExtendedEmbedding(nn.Module):
+    """A model's embedding that knows image ids too; the model needs no other change."""
 
     def __init__(self, words: nn.Embedding, images: ImageTokens) -> None:
-        """Take the embedding of the vocabulary, and the images whose ids begin behind it."""
+        """Take the vocabulary's embedding, and the images, whose ids follow the vocabulary's."""
         super().__init__()
         self.words, self._images = words, images
 
@@ -186,7 +191,7 @@ class GrownEmbedding(nn.Module):
         return self.words.weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        """`[...]` ids in, `[..., width]` out."""
+        """Return `[..., width]` for `[...]` ids."""
         of_images = ids >= self.words.num_embeddings
         embedded: Tensor = self.words(ids.masked_fill(of_images, 0))
         if bool(of_images.any()):
@@ -195,18 +200,15 @@ class GrownEmbedding(nn.Module):
         return embedded
 
 
-# --- How an image-text model sees one image: what stands for it in a prompt, and what its tower
-
-
 class PictureReader(Protocol):
-    """Turns a picture into what a model takes."""
+    """Turns a picture into model inputs."""
 
     @property
     def placeholder(self) -> int:
-        """The id whose embedding gives way to what an image looks like."""
+        """The id whose embedding is replaced by an image's features."""
 
     def read(self, image: Image) -> VisionInputs:
-        """The ids that stand for one picture, and its pixels."""
+        """Return the ids that represent one picture, and its pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ class ProcessorReader:
     """The checkpoint's own processor."""
 
     processor: Any
-    """Of transformers, for images and text."""
+    """A processor of transformers for images and text."""
 
     @property
     def placeholder(self) -> int:
@@ -222,7 +224,7 @@ class ProcessorReader:
         return int(self.processor.image_token_id)
 
     def read(self, image: Image) -> VisionInputs:
-        """One image token, as the processor expands it."""
+        """Return one image token as the processor expands it."""
         made = self.processor(
             text=[self.processor.image_token],
             images=[[image]],
@@ -235,21 +237,20 @@ class ProcessorReader:
 
 @dataclass(frozen=True, slots=True)
 class TileReader:
-    """Tiles between two tokens, where a checkpoint has an image processor at most."""
+    """Tiles between two tokens, for checkpoints without a processor for images and text."""
 
     tiles: Any
     """An image processor of transformers that cuts pictures into tiles."""
     begin: int
     """The id before the placeholders."""
     placeholder: int
-    """The id of each."""
     end: int
-    """The id behind them."""
+    """The id after the placeholders."""
     places: int
-    """Placeholders a tile."""
+    """Placeholders per tile."""
 
     def read(self, image: Image) -> VisionInputs:
-        """As many places as the picture has tiles, with their pixels."""
+        """Return the placeholders of all tiles of the picture, with their pixels."""
         pixels = self.tiles(images=[image], crop_to_patches=True, return_tensors="pt")[
             "pixel_values"
         ]
@@ -257,31 +258,31 @@ class TileReader:
         return VisionInputs((self.begin, *middle, self.end), {"pixel_values": pixels})
 
 
-class ModelEye:
-    """The `scoring.images.tokens.Eye` of an image-text model: features are those that it merges itself."""
+class ModelImageFeatures:
+    """Image features as an image-text model itself merges them into its embeddings."""
 
     def __init__(self, model: PreTrainedModel, reader: PictureReader) -> None:
-        """Take an image-text model, ready on its device, and what reads pictures for it."""
+        """Take an image-text model, ready on its device, and its picture reader."""
         self._model, self._reader = model, reader
 
     @property
     def placeholder(self) -> int:
-        """The id whose embedding gives way to what an image looks like."""
+        """The id whose embedding is replaced by an image's features."""
         return self._reader.placeholder
 
     def image_ids(self, image: EncodedImage) -> tuple[int, ...]:
-        """What stands for the image in a prompt.
+        """Return the ids that represent the image in a prompt.
 
         Raises:
-            PrmError: the reader does not take the image.
+            PrmError: the reader cannot process the image.
         """
         return self._inputs(image).ids
 
     def features(self, image: EncodedImage) -> Tensor:
-        """`[placeholders, width]`, as the model itself merges them into its embeddings.
+        """Return `[placeholders, width]`, as the model itself merges them into its embeddings.
 
         Raises:
-            PrmError: the reader does not take the image.
+            PrmError: the reader cannot process the image.
         """
         inputs = self._inputs(image)
         pixels = {name: value.to(self._model.device) for name, value in inputs.beside.items()}
@@ -294,7 +295,7 @@ class ModelEye:
         except (TypeError, ValueError, KeyError, IndexError) as fault:
             reason = str(fault).strip().splitlines() or [type(fault).__name__]
             raise PrmError(
-                f"The checkpoint's image processor does not take an image: {reason[0][:200]}",
+                f"The checkpoint's image processor fails on an image: {reason[0][:200]}",
                 where=image.path,
-                remedy="take the processor files that were published with the checkpoint",
+                remedy="use the processor files that were published with the checkpoint",
             ) from fault
