@@ -1,4 +1,4 @@
-"""What stands behind a judge's labels: its votes, its quotes by verdict, its prompt."""
+"""The votes and quotes from which a judge's labels were made."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import case, func, select
 
-from storage import checks
-from storage.codecs.votes import vote_columns, vote_from
-from storage.connection import Connections, insert_missing, insert_rows, now
-from storage.datasets import IMPORT_ORDER, dataset_pk
-from storage.labels import labeler_row
-from storage.tables import PROMPTS, QUOTES, STEP_LABELS, TRACE_LABELS, TRACES, VOTES
+from storage.database import Connections
+from storage.lookups import IMPORT_ORDER, find_labeler
+from storage.records import vote_columns, vote_from
+from storage.rows import insert_rows
+from storage.tables import QUOTES, STEP_LABELS, TRACE_LABELS, TRACES, VOTES
 from traces.errors import InputError
 from traces.labels import AbstentionReason, Verdict, Vote
 
@@ -23,31 +22,30 @@ class VoteTotals:
     """How a labeler's voting went."""
 
     traces: int
-    """Traces with votes behind their label."""
+    """Traces whose label was made from votes."""
     cast: int
-    """Votes, escalations included."""
+    """Votes, including escalations."""
     escalated: int
-    """Traces whose split was put to another model."""
+    """Traces whose split vote was put to another model."""
 
 
 class Votes:
-    """Votes, quotes and prompts behind judges' labels; safe to share between threads."""
+    """Votes and quotes of judges' labels; safe to share between threads."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
     def put(self, dataset: str, labeler: str, votes: Iterable[Vote]) -> int:
-        """Store the votes behind labels that are stored already; return how many.
+        """Store the votes from which stored labels were made, and return how many.
 
-        A label that is put again drops its votes, so that label and votes belong in one
-        transaction: labels first.
+        A label that is put again drops its votes: put both in one transaction, labels first.
 
         Raises:
             InputError: there is no label for a vote's trace, or the vote does not fit the trace.
         """
         ready = list(votes)
         with self._connections.write() as connection:
-            owner = labeler_row(connection, dataset_pk(connection, dataset), labeler)
+            owner = find_labeler(connection, dataset, labeler)
             query = (
                 select(TRACES.c.id, TRACES.c.n_steps, TRACE_LABELS.c.pk)
                 .join(TRACE_LABELS, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
@@ -56,10 +54,10 @@ class Votes:
                     TRACES.c.id.in_({vote.trace_id for vote in ready}),
                 )
             )
-            labelled = {row.id: row for row in connection.execute(query)}
+            labeled = {row.id: row for row in connection.execute(query)}
             rows = []
             for vote in ready:
-                label = labelled.get(vote.trace_id)
+                label = labeled.get(vote.trace_id)
                 if label is None:
                     raise InputError(
                         f"There is a vote on trace {vote.trace_id!r}, but no label of {labeler!r}."
@@ -69,10 +67,10 @@ class Votes:
         return len(rows)
 
     def load(self, dataset: str, labeler: str) -> dict[str, tuple[Vote, ...]]:
-        """All votes of a labeler by trace id, in the order of import; an escalation comes last."""
+        """All votes of a labeler by trace id, in import order; an escalation comes last."""
         found: dict[str, list[Vote]] = defaultdict(list)
         with self._connections.read() as connection:
-            owner = labeler_row(connection, dataset_pk(connection, dataset), labeler)
+            owner = find_labeler(connection, dataset, labeler)
             query = (
                 select(VOTES, TRACES.c.id.label("trace_id"))
                 .join(TRACE_LABELS, VOTES.c.trace_label_pk == TRACE_LABELS.c.pk)
@@ -88,7 +86,7 @@ class Votes:
         """How a labeler's voting went."""
         escalated = case((VOTES.c.escalated, 1), else_=0)
         with self._connections.read() as connection:
-            owner = labeler_row(connection, dataset_pk(connection, dataset), labeler)
+            owner = find_labeler(connection, dataset, labeler)
             query = (
                 select(
                     func.count(VOTES.c.trace_label_pk.distinct()).label("traces"),
@@ -103,18 +101,18 @@ class Votes:
         return VoteTotals(row.traces, row.cast, row.escalated)
 
     def quotes(self, dataset: str, labeler: str) -> Mapping[str, dict[str, int]]:
-        """Verified, unverified and absent quotes of a labeler's steps, by what it says of the step.
+        """Verified, unverified and absent quotes of a labeler's steps, by verdict.
 
         Returns:
-            For `correct`, `incorrect`, `neutral` and `no_evidence`, each there also if no step is
-            called so, the counts under `verified`, `unverified` and `absent`. Steps without a word
-            for another reason are left out.
+            For each of `correct`, `incorrect`, `neutral` and `no_evidence` the counts under
+            `verified`, `unverified` and `absent`. Steps that have no verdict for another reason
+            are left out.
         """
         words = (*Verdict, AbstentionReason.NO_EVIDENCE)
         counts = {word.value: {"verified": 0, "unverified": 0, "absent": 0} for word in words}
         word = func.coalesce(STEP_LABELS.c.verdict, STEP_LABELS.c.abstention)
         with self._connections.read() as connection:
-            owner = labeler_row(connection, dataset_pk(connection, dataset), labeler)
+            owner = find_labeler(connection, dataset, labeler)
             query = (
                 select(word.label("word"), QUOTES.c.verified, func.count().label("steps"))
                 .select_from(STEP_LABELS)
@@ -131,23 +129,3 @@ class Votes:
                 kinds = {True: "verified", False: "unverified", None: "absent"}
                 counts[row.word][kinds[row.verified]] = row.steps
         return counts
-
-    def put_prompt(self, sha256: str, text: str) -> None:
-        """Keep a prompt under its hash; the same one again changes nothing.
-
-        Raises:
-            InputError: the text cannot be stored.
-        """
-        row = {
-            "sha256": sha256,
-            "text": checks.plain_text(text, "The prompt"),
-            "created_at": now(),
-        }
-        with self._connections.write() as connection:
-            insert_missing(connection, PROMPTS, [row], "sha256")
-
-    def prompt(self, sha256: str) -> str | None:
-        """The prompt that a labeler's `prompt_sha256` stands for; None if it was never kept."""
-        with self._connections.read() as connection:
-            text = connection.scalar(select(PROMPTS.c.text).where(PROMPTS.c.sha256 == sha256))
-        return None if text is None else str(text)

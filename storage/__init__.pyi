@@ -1,0 +1,16 @@
+from .corpora import CorpusSummary as CorpusSummary
+from .corpora import DocumentSource as DocumentSource
+from .corpus_files import FileKey as FileKey
+from .corpus_files import KnownDocument as KnownDocument
+from .corpus_files import KnownFile as KnownFile
+from .database import database_url as database_url
+from .documents import CorpusOutcome as CorpusOutcome
+from .imports import ImportOutcome as ImportOutcome
+from .labels import LabelerSummary as LabelerSummary
+from .labels import ShortenedTrace as ShortenedTrace
+from .replies import CallSpending as CallSpending
+from .replies import CallTotals as CallTotals
+from .store import Store as Store
+from .traces import DatasetCounts as DatasetCounts
+from .traces import ImportSummary as ImportSummary
+from .votes import VoteTotals as VoteTotals
