@@ -107,6 +107,6 @@ def _entries(
         return []
     contexts = {
         context.trace.id: context
-        for context in store.contexts(dataset, trace_ids=[one.trace_id for one in chosen])
+        for context in store.traces.contexts(dataset, trace_ids=[one.trace_id for one in chosen])
     }
     return [disagreement_json(one, table, contexts[one.trace_id]) for one in chosen]

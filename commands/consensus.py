@@ -91,8 +91,8 @@ def _require_three_names(judge: str, mc: str, name: str) -> None:
 
 def _labels(store: Store, dataset: str, name: str, command: str) -> dict[str, TraceLabel]:
     """What a labeler says; one that has said nothing yet is refused."""
-    store.labeler(dataset, name)
-    labels = store.labels(dataset, name)
+    store.labels.labeler(dataset, name)
+    labels = store.labels.load(dataset, name)
     if not labels:
         raise InputError(
             f"Labeler '{name}' has no labels in dataset '{dataset}' yet.",
@@ -103,7 +103,7 @@ def _labels(store: Store, dataset: str, name: str, command: str) -> dict[str, Tr
 
 def source_of(store: Store, dataset: str, name: str) -> dict[str, Any]:
     """Who is agreed with: a judge replaced under the same name is another one."""
-    who = store.labeler(dataset, name)
+    who = store.labels.labeler(dataset, name)
     made = json.dumps([who.kind, who.model, dict(who.config)], sort_keys=True)
     return {"labeler": name, "sha256": hashlib.sha256(made.encode()).hexdigest()[:16]}
 

@@ -201,8 +201,8 @@ def _continue(
     from traces.labels import Labeler, LabelerKind
 
     with workspace.open_store() as store, ExitStack() as closing:
-        store.require_dataset(str(tally.dataset))
-        shown = options.images.settled(spec, exist=store.has_images(str(tally.dataset)))
+        store.traces.require_dataset(str(tally.dataset))
+        shown = options.images.settled(spec, exist=store.traces.has_images(str(tally.dataset)))
         options = replace_fields(options, images=shown)
         settings = {"strategy": "all"} | config.as_dict() | options.as_dict()
         labeler = Labeler(str(tally.labeler), LabelerKind.MC, settings, model=str(spec))

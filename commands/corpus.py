@@ -82,7 +82,7 @@ def add(
         added = _add_all(store, listing, options)
         if added.done + added.unchanged == 0:
             raise _nothing_read(corpus, paths, added.problems)
-        store.corpus_files.describe(corpus, licence=licence, source=source)
+        store.corpora.files.describe(corpus, licence=licence, source=source)
     tally.done, tally.unchanged, tally.failed = added.done, added.unchanged, len(added.problems)
     document = tally.document(
         corpus=corpus,
@@ -102,7 +102,7 @@ def _add_all(store: Store, listing: Listing, options: AddOptions) -> Added:
 
     total = Added(problems=list(listing.problems))
     known = {
-        root: store.corpus_files.known(options.corpus, str(root))
+        root: store.corpora.files.known(options.corpus, str(root))
         for root in {file.root for file in listing.files}
     }
     label = f"corpus {options.corpus}"[:22]
@@ -164,7 +164,7 @@ def list_(ctx: typer.Context, json_output: Json = False) -> Outcome:
     """List the corpora with their size and licence."""
     workspace: Workspace = ctx.obj
     with workspace.open_store() as store:
-        found = store.corpora()
+        found = store.corpora.summaries()
     rows = [
         {
             "corpus": c.name,
@@ -201,9 +201,9 @@ def remove(
     tally = Tally("corpus remove", None)
     with workspace.open_store() as store:
         if document is None:
-            store.remove_corpus(name)
+            store.corpora.remove(name)
         else:
-            store.corpus_files.remove_document(name, document)
+            store.corpora.files.remove_document(name, document)
     tally.done = 1
     what = f"corpus '{name}'" if document is None else f"document '{document}' of corpus '{name}'"
     return Outcome(

@@ -41,8 +41,8 @@ def export(
     workspace: Workspace = ctx.obj
     tally = Tally("export", dataset, labeler)
     with workspace.open_store() as store:
-        who = store.labeler(dataset, labeler)
-        labels = store.labels(dataset, labeler)
+        who = store.labels.labeler(dataset, labeler)
+        labels = store.labels.load(dataset, labeler)
         support = _support(store, dataset, who) if format == "case" else {}
         rows = (
             ExportRow(
@@ -54,12 +54,12 @@ def export(
                 support.get(context.trace.id, ()),
             )
             for context in progress(
-                store.contexts(dataset), total=None, label=f"export {format}"[:22]
+                store.traces.contexts(dataset), total=None, label=f"export {format}"[:22]
             )
             if context.trace.id in labels
         )
         outcome = write_file(format, out, rows)
-        tally.failed = len(store.unlabeled_trace_ids(dataset, labeler))
+        tally.failed = len(store.labels.unlabeled_trace_ids(dataset, labeler))
     tally.done = outcome.written
     for skipped in outcome.skipped:
         tally.abstained[skipped.reason.value] += 1
@@ -103,13 +103,13 @@ def _support(
     """
     from commands.consensus import source_of
 
-    known = {summary.labeler.name for summary in store.labelers(dataset)}
+    known = {summary.labeler.name for summary in store.labels.labelers(dataset)}
     found: dict[str, tuple[tuple[Labeler, TraceLabel], ...]] = {}
     for source in (who.config.get(role) for role in ("judge", "mc")):
         name = source.get("labeler") if isinstance(source, dict) else None
         if name not in known or source_of(store, dataset, name) != source:
             continue
-        labeler = store.labeler(dataset, name)
-        for trace_id, label in store.labels(dataset, name).items():
+        labeler = store.labels.labeler(dataset, name)
+        for trace_id, label in store.labels.load(dataset, name).items():
             found[trace_id] = (*found.get(trace_id, ()), (labeler, label))
     return found

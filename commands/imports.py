@@ -137,7 +137,7 @@ def _import_traces(
         # One transaction for all files: one that is unreadable to its end leaves nothing behind.
         with store.transaction():
             for path, source, rows in sources:
-                outcome = store.import_traces(
+                outcome = store.traces.import_file(
                     dataset,
                     source,
                     progress(rows, total=None, label=f"import {path.name}"[:22]),
@@ -147,7 +147,7 @@ def _import_traces(
                 tally.unchanged += outcome.unchanged
                 removed += outcome.removed
                 rejected.extend(outcome.rejected)
-        summary = store.import_summary(dataset)
+        summary = store.traces.import_summary(dataset)
     tally.failed = sum(not row.imported for row in rejected)
     document = tally.document(
         traces=summary.traces,
@@ -184,10 +184,10 @@ def import_scores(
         raise InputError("Scores need the name of their labeler.", remedy="add --labeler NAME")
     tally = Tally("import", dataset, name)
     with workspace.open_store() as store:
-        store.require_dataset(dataset)
+        store.traces.require_dataset(dataset)
         known = {
             context.trace.id: len(context.trace.steps)
-            for context in store.contexts(dataset, with_evidence=False)
+            for context in store.traces.contexts(dataset, with_evidence=False)
         }
         labels, rejected = _read(files, known)
         unusable = len(rejected)
@@ -199,13 +199,13 @@ def import_scores(
             )
         labeler = Labeler(name, kind or _inferred_kind(labels), _config(files))
         with store.transaction():
-            store.declare_labeler(dataset, labeler, replace=replace)
-            before = set(known) - set(store.unlabeled_trace_ids(dataset, name))
+            store.labels.declare(dataset, labeler, replace=replace)
+            before = set(known) - set(store.labels.unlabeled_trace_ids(dataset, name))
             fresh = [label for trace_id, label in labels.items() if trace_id not in before]
-            store.put_labels(dataset, name, fresh)
+            store.labels.put(dataset, name, fresh)
         tally.count(fresh)
         tally.unchanged = len(before)
-        summary = store.import_summary(dataset)
+        summary = store.traces.import_summary(dataset)
     missing = [trace_id for trace_id in known if trace_id not in labels]
     with_row = {row.id for row in rejected}
     rejected += [

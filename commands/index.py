@@ -38,13 +38,15 @@ def index(
     require_kind(kind)
     tally = Tally("index", None)
     with workspace.open_store() as store:
-        if not any(corpus.passages for corpus in store.corpora()):
+        if not any(corpus.passages for corpus in store.corpora.summaries()):
             raise CorpusError(
                 "There is no passage to index.",
                 where=workspace.url,
                 remedy="stepgold corpus add PATH --corpus NAME",
             )
-        corpora = Corpora(store.passages, store.passages_by_id, store.corpus_fingerprint())
+        corpora = Corpora(
+            store.corpora.passages, store.corpora.passages_by_id, store.corpora.fingerprint()
+        )
         loaded = load_encoder(encoder)
         update = update_index(
             workspace.index_folder,
@@ -59,7 +61,9 @@ def index(
         encoded = (
             passage
             for at in range(0, len(update.encoded), _READ_AT_ONCE)
-            for passage in store.passages_by_id(update.encoded[at : at + _READ_AT_ONCE]).values()
+            for passage in store.corpora.passages_by_id(
+                update.encoded[at : at + _READ_AT_ONCE]
+            ).values()
         )
         long = say_over_window(encoded, loaded) if update.encoded else NOT_LOOKED_AT
     if update.rebuilt:

@@ -41,11 +41,11 @@ def judge_report(store: Store, dataset: str, labeler: str) -> dict[str, Any]:
 
     Empty if the labeler does not exist (nothing was stored).
     """
-    if all(row.labeler.name != labeler for row in store.labelers(dataset)):
+    if all(row.labeler.name != labeler for row in store.labels.labelers(dataset)):
         return {}
-    totals = store.votes.totals(dataset, labeler)
+    totals = store.labels.votes.totals(dataset, labeler)
     return {
-        "quotes": store.votes.quotes(dataset, labeler),
+        "quotes": store.labels.votes.quotes(dataset, labeler),
         "votes": {
             "traces": totals.traces,
             "cast": totals.cast,
@@ -168,7 +168,7 @@ def judge(
     harmless = NO_FAILURE - {AbstentionReason.UNCERTAIN}
     tally = Tally("judge", dataset, name, harmless=harmless, step_faults=FAULTS)
     with workspace.open_store() as store:
-        store.require_dataset(dataset)
+        store.traces.require_dataset(dataset)
         run_judge(store, tally, asking, calling, limit=limit, replace=replace)
         report = judge_report(store, dataset, name)
     words = "\n".join([tally.sentence(), *quote_table(report.get("quotes", {}))])

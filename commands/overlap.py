@@ -48,9 +48,9 @@ def overlap(
     rejected: list[RejectedRow] = []
     workspace: Workspace = ctx.obj
     with workspace.open_store() as store:
-        store.require_dataset(dataset)
+        store.traces.require_dataset(dataset)
         if other is not None:
-            store.require_dataset(other)
+            store.traces.require_dataset(other)
         rows = _training_rows(store, files or (), other, rejected)
         report = find_overlap(list(_problems(store, dataset)), rows, ngram=ngram)
     document = {
@@ -69,7 +69,7 @@ def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
     from evaluation.overlap import EvaluatedProblem
 
     groups: dict[str, list[TraceInContext]] = {}
-    for context in store.contexts(dataset, with_evidence=False):
+    for context in store.traces.contexts(dataset, with_evidence=False):
         groups.setdefault(context.problem.id, []).append(context)
     for contexts in groups.values():
         problem = contexts[0].problem
@@ -94,7 +94,7 @@ def _training_rows(
             else:
                 rejected.append(row)
     if other is not None:
-        for context in store.contexts(other, with_evidence=False):
+        for context in store.traces.contexts(other, with_evidence=False):
             problem, trace = context.problem, context.trace
             yield TrainingRow(
                 other,

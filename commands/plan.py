@@ -108,7 +108,7 @@ def plan(
     stages: list[Planned] = []
     scoring: list[dict[str, Any]] = []
     with workspace.open_store() as store:
-        store.require_dataset(dataset)
+        store.traces.require_dataset(dataset)
         if judge is not None:
             stages += _plan_judge(store, dataset, judge, name, asking, terms, limit)
         if policy is not None:
@@ -152,11 +152,11 @@ def _plan_judge(
             remedy="plan gemini:MODEL, openai:MODEL or hf:PATH",
         )
     second = [] if asking.escalate is None else [parse_spec(asking.escalate)]
-    shown = terms.images.settled(spec, *second, exist=store.has_images(dataset))
+    shown = terms.images.settled(spec, *second, exist=store.traces.has_images(dataset))
     asked, missing = _missing(store, dataset, name, spec, limit)
 
     def contexts() -> Iterator[TraceInContext]:
-        return store.contexts(dataset, trace_ids=missing)
+        return store.traces.contexts(dataset, trace_ids=missing)
 
     return plan_judge(
         store,
@@ -193,14 +193,14 @@ def _plan_policy(
         template=None,
         base_url=None,
         concurrency=None,
-        images=terms.images.settled(spec, exist=store.has_images(dataset)),
+        images=terms.images.settled(spec, exist=store.traces.has_images(dataset)),
     )
     asked, missing = _missing(store, dataset, name, spec, limit)
     return plan_policy(
         store,
         spec,
         options,
-        lambda: store.contexts(dataset, trace_ids=missing),
+        lambda: store.traces.contexts(dataset, trace_ids=missing),
         config=config,
         traces=asked,
         missing=len(missing),
@@ -235,11 +235,12 @@ def _missing(
     Another model under this name has to give way before it can run: all traces are missing then.
     """
     asked = [
-        context.trace.id for context in store.contexts(dataset, with_evidence=False, limit=limit)
+        context.trace.id
+        for context in store.traces.contexts(dataset, with_evidence=False, limit=limit)
     ]
-    labelers = [row.labeler for row in store.labelers(dataset)]
+    labelers = [row.labeler for row in store.labels.labelers(dataset)]
     known = any((each.name, each.model) == (name, str(spec)) for each in labelers)
-    unlabelled = set(store.unlabeled_trace_ids(dataset, name)) if known else set(asked)
+    unlabelled = set(store.labels.unlabeled_trace_ids(dataset, name)) if known else set(asked)
     return len(asked), [trace_id for trace_id in asked if trace_id in unlabelled]
 
 

@@ -23,7 +23,7 @@ def dataset(
     workspace: Workspace = ctx.obj
     tally = Tally("remove dataset", name)
     with workspace.open_store() as store:
-        store.remove_dataset(name)
+        store.traces.remove_dataset(name)
     tally.done = 1
     return Outcome(tally.document(), f"dataset '{name}' removed", as_json=json_output)
 
@@ -39,7 +39,7 @@ def labeler(
     workspace: Workspace = ctx.obj
     tally = Tally("remove labeler", dataset, name)
     with workspace.open_store() as store:
-        store.remove_labeler(dataset, name)
+        store.labels.remove_labeler(dataset, name)
     tally.done = 1
     return Outcome(
         tally.document(), f"labeler '{name}' removed from '{dataset}'", as_json=json_output

@@ -96,7 +96,7 @@ def retrieve(
     workspace: Workspace = ctx.obj
     tally = Tally("retrieve", dataset)
     with workspace.open_store() as store:
-        store.require_dataset(dataset)
+        store.traces.require_dataset(dataset)
         if evaluate is not None:
             measured = measure_retrieval(
                 workspace, store, dataset, config, rewriting, evaluate, encoder

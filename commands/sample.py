@@ -134,12 +134,12 @@ def sample(
         shown = shown.settled(spec, exist=any(problem.images for problem, _ in known))
         config |= shown.as_dict()
         wanted = known[:limit]
-        store.sampled.refuse_changed(dataset, [problem for problem, _ in wanted])
-        stored = store.sampled.declare(dataset, name, config, replace=replace)
+        store.traces.sampled.refuse_changed(dataset, [problem for problem, _ in wanted])
+        stored = store.traces.sampled.declare(dataset, name, config, replace=replace)
         tally.unchanged = stored.traces
         missing = [pair for pair in wanted if pair[0].id not in stored.problems]
         server = (template, base_url, concurrency)
-        marked = None if allow_phi else store.marked_problems(dataset)
+        marked = None if allow_phi else store.traces.marked_problems(dataset)
         sampler = _sampler(spec, store, closing, config, shown, server, budget, marked)
         turned_away = _draw(store, tally, missing, sampler, rule, str(spec))
     return _outcome(tally, len(wanted), turned_away, json_output)
@@ -221,11 +221,13 @@ def _store(store: Store, dataset: str, name: str, one: Candidates) -> None:
     from traces.records import Failure
 
     if one.abstention is None:
-        store.sampled.add(dataset, name, one.problem, one.kept, one.refused)
+        store.traces.sampled.add(dataset, name, one.problem, kept=one.kept, refused=one.refused)
         return
     why = one.abstention
     # Nothing is stored as sampled: the problem stays missing, and the next call asks again.
-    store.put_failures(dataset, [Failure(one.problem.id, name, why.reason, True, why.detail)])
+    store.labels.failures.put(
+        dataset, [Failure(one.problem.id, name, why.reason, True, why.detail)]
+    )
 
 
 def _read(file: Path) -> list[Asked]:
@@ -236,9 +238,9 @@ def _read(file: Path) -> list[Asked]:
 
 def _stored_problems(store: Store, dataset: str) -> list[Asked]:
     """The problems of a dataset, with their evidence."""
-    store.require_dataset(dataset)
+    store.traces.require_dataset(dataset)
     found: dict[str, Asked] = {}
-    for context in store.contexts(dataset):
+    for context in store.traces.contexts(dataset):
         found.setdefault(context.problem.id, (context.problem, context.evidence))
     return list(found.values())
 

@@ -204,13 +204,13 @@ def _scored(
     spec = parse_spec(chosen.prm)
     tally = Tally("score", how.dataset, how.name)
     with workspace.open_store() as store, ExitStack() as closing:
-        store.require_dataset(how.dataset)
-        exist = store.has_images(how.dataset)
+        store.traces.require_dataset(how.dataset)
+        exist = store.traces.has_images(how.dataset)
         chosen = dataclasses.replace(chosen, images=chosen.images.for_prm(exist=exist))
         scorer = _scorer(store, chosen, served, how, closing)
         if exist:
             note_unseen(scorer.family)
-        scorer.refuse_over_length(store.contexts(how.dataset, limit=how.limit))
+        scorer.refuse_over_length(store.traces.contexts(how.dataset, limit=how.limit))
         if scorer.not_shared is not None:
             note(f"candidates are scored one by one: {scorer.not_shared}")
         labeler = Labeler(how.name, LabelerKind.PRM, scorer.config(), model=str(spec))

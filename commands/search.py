@@ -26,7 +26,7 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from storage.outcomes import DocumentSource
+    from storage import DocumentSource
     from traces.evidence import Evidence
 
 
@@ -61,7 +61,7 @@ def search(
     with workspace.open_store() as store:
         found = open_retriever(workspace, store, encoder, config).search(text)
         named = {(hit.passage.corpus, hit.passage.document) for hit in found}
-        sources = store.document_sources(named)
+        sources = store.corpora.document_sources(named)
     marked = [list(highlights(text, hit.passage.text)) for hit in found]
     places = [sources[hit.passage.corpus, hit.passage.document] for hit in found]
     hits = [

@@ -13,9 +13,7 @@ from stepgold.spending import spending_document, spending_words
 from stepgold.workspace import Workspace
 
 if TYPE_CHECKING:
-    from storage import Store
-    from storage.labels import ShortenedTrace
-    from storage.outcomes import LabelerSummary
+    from storage import LabelerSummary, ShortenedTrace, Store
     from traces.records import RejectedRow
 
 SHOWN_FAILURES = 20
@@ -25,9 +23,9 @@ def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     """Show datasets, labelers, failures and the ledger."""
     workspace: Workspace = ctx.obj
     with workspace.open_store() as store:
-        datasets, labelers = store.datasets(), store.labelers()
+        datasets, labelers = store.traces.datasets(), store.labels.labelers()
         failures, calls = _failures(store), spending_document(store)
-        shortened = [_shortened_document(trace) for trace in store.shortened.load()]
+        shortened = [_shortened_document(trace) for trace in store.labels.shortened()]
         jobs = open_jobs(store)
     document = {
         "datasets": {
@@ -119,7 +117,7 @@ def _failures(store: Store) -> list[dict[str, Any]]:
             "dataset": dataset,
             "detail": f"{_place(row)}: {row.reason}",
         }
-        for dataset, row in store.rejected_rows()
+        for dataset, row in store.traces.rejected_rows()
     ]
     return rejected + [
         {
@@ -130,7 +128,7 @@ def _failures(store: Store) -> list[dict[str, Any]]:
             "dataset": dataset,
             "detail": f.detail,
         }
-        for dataset, f in store.failures()
+        for dataset, f in store.labels.failures.load()
     ]
 
 

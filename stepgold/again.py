@@ -263,7 +263,7 @@ def _prompt(store: Store, config: Mapping[str, Any]) -> Any:
     packaged = packaged_prompt()
     if packaged.sha256 == sha256:
         return packaged
-    text = store.votes.prompt(sha256)
+    text = store.replies.prompt(sha256)
     if text is None:
         raise InputError(
             f"The prompt {sha256[:12]} of the labeler was not kept.",

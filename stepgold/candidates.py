@@ -94,13 +94,13 @@ def from_workspace(
     """
     from evaluation.best_of_n import Candidate, Pool
 
-    store.require_dataset(dataset)
-    outcome = scores_outcomes(store.labeler(dataset, labeler))
-    labels = store.labels(dataset, labeler)
+    store.traces.require_dataset(dataset)
+    outcome = scores_outcomes(store.labels.labeler(dataset, labeler))
+    labels = store.labels.load(dataset, labeler)
     groups: dict[str, list[Candidate]] = defaultdict(list)
     unknown = 0
     known: set[str] = set()
-    for context in store.contexts(dataset, with_evidence=False):
+    for context in store.traces.contexts(dataset, with_evidence=False):
         trace = context.trace
         known.add(trace.subset)
         if subsets and trace.subset not in subsets:

@@ -13,8 +13,7 @@ from stepgold.console import note
 if TYPE_CHECKING:
     from retrieval.documents import DocumentFile, DocumentProblem, Listing
     from retrieval.index.encoder import Encoder
-    from storage import Store
-    from storage.corpora import FileKey, KnownDocument, KnownFile
+    from storage import FileKey, KnownDocument, KnownFile, Store
     from traces.evidence import Passage
     from traces.records import StoredDocument
 
@@ -76,7 +75,7 @@ def add_file(
     after a kill it is read again and its stored documents are recognised by their hashes.
     """
     from retrieval.documents import DocumentProblem, file_hash, read_file
-    from storage.corpora import FileKey
+    from storage import FileKey
 
     added = Added()
     key = FileKey(str(file.root), file.name)
@@ -115,10 +114,10 @@ def _store(
     """Store a batch; give the names of those that are in the corpus now."""
     from retrieval.documents import DocumentProblem, same_name
     from retrieval.passages import split_document
-    from storage.corpora import FileKey
+    from storage import FileKey
 
     key = FileKey(str(file.root), file.name)
-    stood = store.corpus_files.documents(options.corpus, [each.name for each in documents])
+    stood = store.corpora.files.documents(options.corpus, [each.name for each in documents])
     same: list[StoredDocument] = []
     fresh = []
     for document in documents:
@@ -141,7 +140,9 @@ def _store(
             )
             fresh.append((document, passages))
     if same or fresh:
-        outcome = store.corpus_files.put(options.corpus, key, fresh, split=options.split, same=same)
+        outcome = store.corpora.files.put(
+            options.corpus, key, fresh, split=options.split, same=same
+        )
         added.done += outcome.done
         added.unchanged += outcome.unchanged
     return {each.name for each in same} | {each.name for each, _ in fresh}
@@ -163,7 +164,7 @@ def _finish(
     clashes = [each for each in added.problems if each.id is not None and each.line is None]
     if not names and not whole:
         return  # nothing of it is known or could be read: it is tried again next time
-    added.removed += store.corpus_files.finish(
+    added.removed += store.corpora.files.finish(
         options.corpus,
         key,
         # What a clash or a fault of the whole file left undone is tried again next time.
@@ -185,13 +186,13 @@ def remove_missing(store: Store, listing: Listing, options: AddOptions) -> list[
         there = {file.name for file in listing.files if file.root == root}
         gone = [
             path
-            for path in store.corpus_files.known(options.corpus, str(root))
+            for path in store.corpora.files.known(options.corpus, str(root))
             if path not in there
         ]
         # A file may also have been added by its own name, from this very folder.
         gone = [path for path in gone if not (root / path).exists()]
         if gone:
-            removed += store.corpus_files.forget(options.corpus, str(root), gone)
+            removed += store.corpora.files.forget(options.corpus, str(root), gone)
     return removed
 
 

@@ -158,7 +158,7 @@ def run_judge(
     if calling.service == BATCH:
         refuse_batch(spec)
     with ExitStack() as closing:
-        exist = store.has_images(dataset)
+        exist = store.traces.has_images(dataset)
         if spec.kind == "lab":
             asking.refuse_for_lab()
             stage, settings = lab_judge()
@@ -276,7 +276,7 @@ def lab_judge() -> tuple[LabelStage, dict[str, Any]]:
 
 def _say_if_ungrounded(store: Store, dataset: str, limit: int | None, asking: Asking) -> None:
     # Asked of what the judge is shown: evidence may also have come with the rows of an import.
-    if any(context.evidence for context in store.contexts(dataset, limit=limit)):
+    if any(context.evidence for context in store.traces.contexts(dataset, limit=limit)):
         return
     note("There is no evidence for these traces: the verdicts will be ungrounded.")
     if asking.require_quotes:

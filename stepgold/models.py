@@ -162,7 +162,7 @@ def dispatcher(
 
     runner = Dispatcher(
         model,
-        store.responses,
+        store.replies,
         budget_usd=budget_usd,
         service=service,
         inspect=truth.see if truth is not None else None,
@@ -388,8 +388,8 @@ def batch_runner(
     return closing.enter_context(
         BatchRunner(
             GeminiBatches(model),
-            store.batch_jobs,
-            store.responses,
+            store.replies.batch_jobs,
+            store.replies,
             limits,
             budget_usd,
             inspect=truth.see if truth is not None else None,
@@ -412,7 +412,7 @@ def open_jobs(store: Store) -> list[dict[str, Any]]:
             "created_at": datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds"),
             "cancelled": job.cancelled_at is not None,
         }
-        for job in store.batch_jobs.alive()
+        for job in store.replies.batch_jobs.alive()
     ]
 
 
@@ -450,7 +450,7 @@ class ModelTruth:
 
     def expect(self, store: Store, dataset: str, labeler: str) -> None:
         """Take over what answered for the labeler in earlier runs."""
-        answered = store.labeler(dataset, labeler).resolved_model or ""
+        answered = store.labels.labeler(dataset, labeler).resolved_model or ""
         self._stored, self._store = frozenset(filter(None, answered.split(", "))), store
 
     def see(self, reply: ModelReply) -> None:
@@ -464,7 +464,7 @@ class ModelTruth:
         earlier: frozenset[str] = frozenset()
         if self._store is not None and not self._known[reply.model]:
             # a labeler may ask two models (a second judge): this one's versions are in the ledger
-            earlier = self._stored & self._store.responses.versions(reply.model)
+            earlier = self._stored & self._store.replies.versions(reply.model)
         self._note(reply.model, reply.resolved_model, earlier)
 
     def see_label(self, model: str | None, versions: str | None) -> None:

@@ -154,7 +154,7 @@ def _judge_counts(
     def dry_run(each: ModelSpec) -> DryRun:
         return DryRun(
             UnaskedModel(str(each), hosted=is_hosted(each)),
-            store.responses,
+            store.replies,
             count_tokens=estimate_tokens,
             answer=lambda request: judge_reply(request, agree=votes_agree),
         )
@@ -329,7 +329,7 @@ def _policy_counts(
     """What the labeler would send if every continuation reached the answer."""
     dry = DryRun(
         UnaskedModel(str(spec), hosted=is_hosted(spec)),
-        store.responses,
+        store.replies,
         count_tokens=estimate_tokens,
         answer=lambda _: "The answer is: yes",
     )
@@ -378,7 +378,7 @@ def plan_prm(
             remedy="plan with --prm hf:PATH: the same traces fit; the time is that of this machine",
         )
     traces, missing = asked
-    shown = chosen.images.for_prm(exist=store.has_images(dataset))
+    shown = chosen.images.for_prm(exist=store.traces.has_images(dataset))
     scorer = open_scorer(replace(chosen, images=shown))
     contexts = ProblemByProblem(store, dataset, scorer.expected_work).contexts(missing)
     planned = plan_scoring(scorer, contexts, traces=len(missing)).as_json()

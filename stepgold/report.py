@@ -79,7 +79,7 @@ def gather_report(store: Store, wish: ReportWish) -> ReportInput:
     sections = tuple(_section(store, wish, traces, name, gold, limits[name]) for name in everyone)
     comparison = _comparison(traces, everyone, limits, gold, wish)
     disputes = None if comparison is None else find_disputes(comparison.table)
-    counts = store.datasets()[wish.dataset]
+    counts = store.traces.datasets()[wish.dataset]
     return ReportInput(
         dataset=wish.dataset,
         problems=counts.problems,
@@ -98,7 +98,9 @@ def gather_report(store: Store, wish: ReportWish) -> ReportInput:
                 wish.candidates,
                 wish.seed,
                 wish.resamples,
-                outcome=[n for n in names if scores_outcomes(store.labeler(wish.dataset, n))],
+                outcome=[
+                    n for n in names if scores_outcomes(store.labels.labeler(wish.dataset, n))
+                ],
             )
         ),
         spending=_spending(store),
@@ -116,9 +118,9 @@ def _labelers(store: Store, wish: ReportWish, gold: str | None) -> list[str]:
     """The labelers under trial, each once, in order."""
     if wish.labelers:
         for name in wish.labelers:
-            store.labeler(wish.dataset, name)
+            store.labels.labeler(wish.dataset, name)
         return [name for name in dict.fromkeys(wish.labelers) if name != gold]
-    known = [summary.labeler.name for summary in store.labelers(wish.dataset)]
+    known = [summary.labeler.name for summary in store.labels.labelers(wish.dataset)]
     if not known:
         raise InputError(
             f"Dataset '{wish.dataset}' has no labels to report on.",
@@ -137,7 +139,7 @@ def _section(
 ) -> LabelerSection:
     from evaluation.report.input import LabelerSection, grounding
 
-    labeler = store.labeler(wish.dataset, name)
+    labeler = store.labels.labeler(wish.dataset, name)
     labels = [trace.labels[name] for trace in traces if name in trace.labels]
     quotes = grounding(labels)
     may_quote = labeler.kind is LabelerKind.JUDGE or quotes.verified or quotes.unverified
@@ -258,7 +260,7 @@ def _examples(
     if not chosen:
         return ()
     ids = [one.trace_id for one in chosen]
-    contexts = {one.trace.id: one for one in store.contexts(wish.dataset, trace_ids=ids)}
+    contexts = {one.trace.id: one for one in store.traces.contexts(wish.dataset, trace_ids=ids)}
     words: dict[str, Mapping[str, TraceLabel]] = {trace.trace_id: trace.labels for trace in traces}
     return tuple(
         ExampleTrace(
@@ -273,7 +275,7 @@ def _examples(
 def _spending(store: Store) -> Spending:
     from evaluation.report.input import ModelCalls, Spending
 
-    totals = store.call_totals()
+    totals = store.replies.totals()
     return Spending(
         totals.sent,
         totals.cached,
@@ -291,6 +293,6 @@ def _spending(store: Store) -> Spending:
                 None if row.unpriced == row.sent else row.usd,
                 row.unpriced,
             )
-            for row in store.responses.spending()
+            for row in store.replies.spending()
         ),
     )

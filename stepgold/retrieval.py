@@ -149,7 +149,7 @@ def open_retriever(
     from retrieval.search.rerank import load_reranker
     from retrieval.search.retriever import PassageRetriever
 
-    corpora = {summary.name for summary in store.corpora()}
+    corpora = {summary.name for summary in store.corpora.summaries()}
     for corpus in config.quotas:
         if corpus not in corpora:
             raise InputError(
@@ -157,14 +157,14 @@ def open_retriever(
                 where=f"--quota {corpus}={config.quotas[corpus]}",
                 remedy=f"corpora: {', '.join(sorted(corpora))}" if corpora else "corpus add",
             )
-    state = fingerprint or store.corpus_fingerprint()
+    state = fingerprint or store.corpora.fingerprint()
     return PassageRetriever(
         config,
-        store.passages_by_id,
+        store.corpora.passages_by_id,
         dense=None if config.mode == "bm25" else _dense(workspace, encoder_spec, state),
         lexical=None if config.mode == "dense" else lexical_index(workspace, store, state),
         reranker=None if config.rerank is None else load_reranker(config.rerank),
-        ids_of_corpus=store.passage_ids,
+        ids_of_corpus=store.corpora.passage_ids,
     )
 
 
@@ -180,7 +180,7 @@ def lexical_index(workspace: Workspace, store: Store, fingerprint: str) -> Lexic
     folder = workspace.index_folder / "bm25"
     if (found := LexicalIndex.load(folder, corpus_fingerprint=fingerprint)) is not None:
         return found
-    rows = [(passage_id, p.title, p.text) for passage_id, p in store.passages()]
+    rows = [(passage_id, p.title, p.text) for passage_id, p in store.corpora.passages()]
     if not rows:
         raise CorpusError(
             "There is no passage to search.",
@@ -261,27 +261,27 @@ def attach_evidence(
     from labeling.pipeline import retrieve_evidence
 
     dataset = str(tally.dataset)
-    fingerprint = store.corpus_fingerprint()
+    fingerprint = store.corpora.fingerprint()
     retriever = open_retriever(workspace, store, encoder, config, fingerprint)
     stored = retriever.config() | {"corpus": fingerprint}
     stored |= rewriting.config() if rewriting is not None else {}
-    store.declare_retrieval(dataset, stored, replace=replace)
+    store.evidence.declare(dataset, stored, replace=replace)
     if config.query == "step":
-        missing = store.trace_evidence.missing(dataset)
-        tally.unchanged = store.datasets()[dataset].traces - len(missing)
+        missing = store.evidence.missing_traces(dataset)
+        tally.unchanged = store.traces.datasets()[dataset].traces - len(missing)
         found = retriever.retrieve_for(_step_queries(store, dataset, missing))
         shown = progress(found, total=len(missing), label="retrieve")
-        tally.done = store.trace_evidence.put(dataset, shown)
+        tally.done = store.evidence.put_for_traces(dataset, shown)
         return
-    problems = store.problems_without_evidence(dataset)
-    tally.unchanged = store.datasets()[dataset].problems - len(problems)
+    problems = store.evidence.missing_problems(dataset)
+    tally.unchanged = store.traces.datasets()[dataset].problems - len(problems)
     if rewriting is None:
         found = retrieve_evidence(problems, retriever)
         total = len(problems)
     else:
         asked = rewritten(store, tally, problems, rewriting)
         found, total = retriever.retrieve_for(asked), len(asked)
-    tally.done = store.put_evidence(dataset, progress(found, total=total, label="retrieve"))
+    tally.done = store.evidence.put(dataset, progress(found, total=total, label="retrieve"))
 
 
 def rewritten(
@@ -307,7 +307,7 @@ def rewritten(
             problems,
             runner,
             allow_phi=rewriting.allow_phi,
-            marked=store.marked_problems(str(tally.dataset)),
+            marked=store.traces.marked_problems(str(tally.dataset)),
         )
         try:
             for each in progress(written, total=len(problems), label="rewrite queries"):
@@ -321,7 +321,7 @@ def rewritten(
             tally.stopped = stop
             tally.failed += len(problems) - len(asked) - len(failures)
             note(str(stop))
-    store.put_failures(str(tally.dataset), failures)
+    store.labels.failures.put(str(tally.dataset), failures)
     tally.abstained.update(failure.reason.value for failure in failures)
     return asked
 
@@ -330,7 +330,9 @@ def _step_queries(store: Store, dataset: str, trace_ids: Sequence[str]) -> Itera
     from retrieval.search.config import step_queries
 
     contexts: Iterable[Any] = (
-        store.contexts(dataset, trace_ids=trace_ids, with_evidence=False) if trace_ids else ()
+        store.traces.contexts(dataset, trace_ids=trace_ids, with_evidence=False)
+        if trace_ids
+        else ()
     )
     for context in contexts:
         yield context.trace.id, step_queries(context.problem, context.trace.steps)

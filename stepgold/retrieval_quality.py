@@ -77,7 +77,7 @@ def measure_retrieval(
             remedy="measure with --query problem or --query rewrite",
         )
     judgements = _judgements(store, dataset, read_qrels(qrels), qrels)
-    problems = [each for each in store.problems(dataset) if each.id in judgements.grades]
+    problems = [each for each in store.traces.problems(dataset) if each.id in judgements.grades]
     deep = replace(config, k=max(config.k, _DEPTH))
     retriever = open_retriever(workspace, store, encoder, deep)
     tally = Tally("retrieve", dataset)
@@ -108,8 +108,8 @@ def measure_retrieval(
 
 
 def _judgements(store: Store, dataset: str, judged: Sequence[Relevance], path: Path) -> _Judgements:
-    problems = {problem.id: problem.id for problem in store.problems(dataset)}
-    by_text = {problem.question: problem.id for problem in store.problems(dataset)}
+    problems = {problem.id: problem.id for problem in store.traces.problems(dataset)}
+    by_text = {problem.question: problem.id for problem in store.traces.problems(dataset)}
     documents = _document_keys(store)
     grades: defaultdict[str, dict[str, int]] = defaultdict(dict)
     decisive: defaultdict[str, list[str]] = defaultdict(list)
@@ -147,7 +147,7 @@ def _judgements(store: Store, dataset: str, judged: Sequence[Relevance], path: P
 def _document_keys(store: Store) -> dict[str, set[str]]:
     """What a judgement may call a document: its name, CORPUS/NAME, or the id of its JSONL row."""
     keys: defaultdict[str, set[str]] = defaultdict(set)
-    for corpus, name in store.document_names():
+    for corpus, name in store.corpora.document_names():
         full = f"{corpus}/{name}"
         for key in {full, name, name.rpartition("#")[2]}:
             keys[key].add(full)

@@ -218,15 +218,15 @@ class ProblemByProblem:
         """Problems in the order of their first trace here, candidates in the order of import."""
         wanted = set(trace_ids)
         problems: dict[str, list[str]] = {}
-        for context in self.store.contexts(self.dataset, with_evidence=False):
+        for context in self.store.traces.contexts(self.dataset, with_evidence=False):
             if context.trace.id in wanted:
                 problems.setdefault(context.problem.id, []).append(context.trace.id)
         if [each for ids in problems.values() for each in ids] == list(trace_ids):
             # As most files are: no need to ask problem by problem.
-            yield from self.store.contexts(self.dataset, trace_ids=trace_ids)
+            yield from self.store.traces.contexts(self.dataset, trace_ids=trace_ids)
             return
         for ids in _chunks(problems.values()):
-            found = {c.trace.id: c for c in self.store.contexts(self.dataset, trace_ids=ids)}
+            found = {c.trace.id: c for c in self.store.traces.contexts(self.dataset, trace_ids=ids)}
             yield from (found[each] for each in ids if each in found)
 
     def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:

@@ -116,7 +116,7 @@ def _stored_gate(
     Raises:
         InputError: the name belongs to another labeler, which does not give way.
     """
-    for row in store.labelers(dataset):
+    for row in store.labels.labelers(dataset):
         if row.labeler.name != name:
             continue
         if _without(row.labeler.config) != _without(scorer.config()):
@@ -124,7 +124,7 @@ def _stored_gate(
                 return None
             # Before the weights are loaded for a gate that could store nothing.
             config = scorer.config()
-            store.declare_labeler(
+            store.labels.declare(
                 dataset, Labeler(name, LabelerKind.PRM, config, scorer.server.spec)
             )
         gate = row.labeler.config.get(PARITY_KEY)
@@ -159,12 +159,14 @@ def _sample(store: Store, dataset: str, scorer: ServerScorer, most: int) -> list
     Raises:
         PrmError: there is none.
     """
-    ids = sorted(context.trace.id for context in store.contexts(dataset, with_evidence=False))
+    ids = sorted(
+        context.trace.id for context in store.traces.contexts(dataset, with_evidence=False)
+    )
     order = random.Random(0).sample(ids, len(ids))
     found: list[TraceInContext] = []
     for start in range(0, len(order), most):
         chunk = order[start : start + most]
-        found += filter(scorer.is_comparable, store.contexts(dataset, trace_ids=chunk))
+        found += filter(scorer.is_comparable, store.traces.contexts(dataset, trace_ids=chunk))
         if len(found) >= most:
             break
     if not found:

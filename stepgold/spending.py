@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from traces.labels import LabelerKind
 
 if TYPE_CHECKING:
-    from storage import Store
-    from storage.outcomes import LabelerSummary, Spending
+    from storage import CallSpending, LabelerSummary, Store
 
 
 PURPOSE = {LabelerKind.JUDGE: "judge", LabelerKind.MC: "continue"}
@@ -36,8 +35,8 @@ def forecasts(store: Store) -> list[Forecast]:
 
     The mean is over all labelers of the same kind and model, calls that led nowhere included.
     """
-    sizes, rows = store.datasets(), store.labelers()
-    spent = store.responses.spending()
+    sizes, rows = store.traces.datasets(), store.labels.labelers()
+    spent = store.replies.spending()
     found = []
     for row in rows:
         missing = sizes[row.dataset].traces - row.traces
@@ -52,7 +51,7 @@ def spending_document(store: Store) -> dict[str, Any]:
     """The `calls` of status: the contract's three figures, and what they are made of."""
     from inference.prices import PRICES_AS_OF
 
-    totals, rows, ahead = store.call_totals(), store.responses.spending(), forecasts(store)
+    totals, rows, ahead = store.replies.totals(), store.replies.spending(), forecasts(store)
     known = [each.usd for each in ahead if each.usd is not None]
     return {
         "sent": totals.sent,
@@ -94,14 +93,14 @@ def spending_words(calls: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _calls(row: LabelerSummary, spent: Sequence[Spending]) -> list[Spending]:
+def _calls(row: LabelerSummary, spent: Sequence[CallSpending]) -> list[CallSpending]:
     """What the ledger says of the labeler's model and purpose."""
     purpose = PURPOSE[row.labeler.kind]
     return [each for each in spent if (each.model, each.purpose) == (row.labeler.model, purpose)]
 
 
 def _usd_a_trace(
-    row: LabelerSummary, rows: Sequence[LabelerSummary], spent: Sequence[Spending]
+    row: LabelerSummary, rows: Sequence[LabelerSummary], spent: Sequence[CallSpending]
 ) -> float | None:
     calls = _calls(row, spent)
     same = (row.labeler.kind, row.labeler.model)

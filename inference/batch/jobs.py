@@ -170,7 +170,7 @@ class BatchService(Protocol):
 
 
 class BatchStore(Protocol):
-    """Where jobs are written down (`storage.calls.BatchJobs`, which says what each does)."""
+    """Where jobs are written down (`storage.replies.BatchJobs`, which says what each does)."""
 
     def open(self, job: BatchJob, rows: Sequence[BatchRow]) -> set[str]:
         """Write a job down before it is sent; return the keys that are in it."""

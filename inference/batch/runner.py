@@ -2,7 +2,7 @@
 
 Runs requests as batch jobs: half the price, hours instead of seconds, nothing lost in between.
 
-    for request, reply in BatchRunner(service, store.batch_jobs, store.responses, limits).run(requests):
+    for request, reply in BatchRunner(service, store.replies.batch_jobs, store.replies, limits).run(requests):
         ...
 
 It takes the place of `dispatch.Dispatcher`. Each job is written down before it is sent, and each
