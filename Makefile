@@ -1,33 +1,66 @@
 # `make demo` and `make test` do all the set-up; `make setup` is the installation alone.
+# What is installed is pinned in constraints.txt; LATEST=1 takes the newest versions instead.
 # TORCH_PIP_ARGS picks another build of torch, e.g. the small CPU one (see README.md).
 PYTHON ?= python3
 TORCH_PIP_ARGS ?=
+TORCH ?= torch
+LATEST ?=
 VENV := .venv
+LATEST_VENV := .venv-latest
 BIN := $(VENV)/bin
 SEED ?= 0
 OUT ?= stepgold-demo
 WORKERS ?= 2
-SETUP := $(VENV)/.stepgold-setup
-SERVERS := $(VENV)/.stepgold-servers
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
 # Threads that spin while they wait cost small models half their speed on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
-PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-slow check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate clean
+ifdef LATEST
+SETUP := $(VENV)/.stepgold-setup-latest
+SERVERS := $(VENV)/.stepgold-servers-latest
+INSTALL := $(PIP) install --upgrade --upgrade-strategy eager
+PYTEST += --latest
+else
+SETUP := $(VENV)/.stepgold-setup
+SERVERS := $(VENV)/.stepgold-servers
+INSTALL := $(PIP) install --constraint constraints.txt
+endif
+
+.PHONY: FORCE setup demo test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate clean
 
 setup: $(SETUP)
 
-$(SETUP): pyproject.toml
+$(SETUP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -f $(VENV)/.stepgold-*
 	# torch first and alone: a resolver that picks it as a dependency may bring gigabytes of CUDA.
-	$(BIN)/python -m pip install --disable-pip-version-check torch==2.13.0 $(TORCH_PIP_ARGS)
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	$(INSTALL) $(TORCH) $(TORCH_PIP_ARGS)
+	$(INSTALL) $(TORCH) -e '.[dev]'
 	touch $@
+
+ifdef LATEST
+$(SETUP): FORCE
+endif
 
 # The servers that the slow tests talk to: llama.cpp's (xllamacpp) and `transformers serve`.
 $(SERVERS): $(SETUP)
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev,servers]'
+	$(INSTALL) $(TORCH) -e '.[dev,servers]'
 	touch $@
+
+# The newest versions of everything, in an environment of their own that is made new each time.
+test-latest:
+	rm -rf $(LATEST_VENV)
+	$(MAKE) test LATEST=1 VENV=$(LATEST_VENV)
+
+# Write the newest versions into constraints.txt; `make test test-slow` then says if they work.
+# Left out: pip, and what belongs to one build of torch (a CUDA build pins it by itself).
+constraints:
+	rm -rf $(LATEST_VENV)
+	$(MAKE) $(LATEST_VENV)/.stepgold-servers-latest LATEST=1 VENV=$(LATEST_VENV)
+	$(LATEST_VENV)/bin/python -m pip freeze --all --exclude-editable > $(LATEST_VENV)/freeze.txt
+	echo '# Versions that the tests pass with; written by `make constraints`.' > constraints.txt
+	grep == $(LATEST_VENV)/freeze.txt | sed 's/+.*//' | grep -vE '^(pip|triton|(nvidia|cuda)-.*)==' | LC_ALL=C sort -f >> constraints.txt
 
 demo: $(SETUP)
 	$(BIN)/stepgold demo --seed $(SEED) --out $(OUT)
@@ -42,6 +75,8 @@ check: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/deptry .
+	$(BIN)/deptry tests benchmarks --exclude .venv --ignore DEP002,DEP004
 
 format: $(SETUP)
 	$(BIN)/ruff check --fix .
@@ -61,7 +96,7 @@ bench-continue: $(SETUP)
 	$(BIN)/python -m benchmarks.continuation
 
 clean:
-	rm -rf $(VENV) stepgold-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LATEST_VENV) stepgold-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Sizes, imports, calls and wording against the limits of tools/house.py; needs no installation.
 .PHONY: house

@@ -41,8 +41,9 @@ from commands import (
     search,
     status,
 )
-from stepgold.outcome import BAD_INPUT, DEFECT, INTERRUPTED, OK, Outcome
-from stepgold.workspace import Workspace
+from stepgold.api import Workspace
+from stepgold.outcome import Outcome
+from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
 from traces.errors import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
@@ -70,7 +71,7 @@ def workspace_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Label the steps of reasoning traces and put process reward models on trial."""
-    ctx.obj = Workspace(workspace, db, debug)
+    ctx.obj = Workspace(workspace, db=db, debug=debug)
     ctx.default_map = run.command_defaults(ctx.command, workspace)
 
 

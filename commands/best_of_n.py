@@ -9,11 +9,12 @@ import typer
 
 from commands.options import Json, Resamples, Seed
 from stepgold.candidates import Candidates, from_files, from_workspace
-from stepgold.outcome import INCOMPLETE, OK, Outcome
+from stepgold.outcome import Outcome
+from stepgold.results import INCOMPLETE, OK
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from stepgold.workspace import Workspace
+    from stepgold.workspace import WorkspaceFolder
 
 LISTED = 5
 """Score rows named to a person; all of them stand in the JSON document."""
@@ -91,7 +92,7 @@ def parse_ns(text: str) -> list[int]:
 
 
 def _candidates(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     dataset: str | None,
     labeler: str | None,
     pool: Path | None,

@@ -11,7 +11,7 @@ from commands.evaluate import InSample, Subsets, Threshold
 from commands.options import Dataset, Json, Resamples, Seed
 from stepgold.outcome import Outcome
 from stepgold.trials import ThresholdWish, compared_traces, known_gold, labeler_thresholds
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def compare(
     """Agreement, kappa, alpha, correlation, first errors, and the steps on which labelers part."""
     _at_least_two(labelers)
     wish = ThresholdWish.parse(threshold, in_sample=in_sample)
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     from evaluation.comparison import compare_labelers, comparison_words
     from evaluation.disagreements import disagreement_lines, find_disputes
 

@@ -13,7 +13,7 @@ import typer
 from commands.options import Dataset, Json, Limit, Name, Replace
 from stepgold.labeling_run import Labelled, label_missing
 from stepgold.outcome import Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def consensus(
     config = ConsensusConfig(
         rule=require_rule(rule), after_first_error=require_after_first_error(after_first_error)
     )
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     tally = Tally("consensus", dataset, name)
     with workspace.open_store() as store:
         judge_labels = _labels(store, dataset, judge, "judge")

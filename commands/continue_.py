@@ -30,7 +30,7 @@ from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
 from stepgold.labeling_run import evidence_source, label_missing
 from stepgold.models import ModelTruth, PolicyOptions, checker_factory, continuation_limit, policy
 from stepgold.outcome import Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def continue_(
         template=template,
         base_url=base_url,
         concurrency=concurrency,
-        images=ImageOptions.of(ctx.obj, images, ignore_images),
+        images=ImageOptions.of(ctx.obj, images, ignore=ignore_images),
         stop=_stop_strings(stop or ()),
         answer_judge=answer_judge,
     )
@@ -185,7 +185,7 @@ def _stop_strings(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def _continue(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     tally: Tally,
     spec: ModelSpec,
     options: PolicyOptions,

@@ -9,8 +9,9 @@ import typer
 
 from commands.options import Json
 from stepgold.console import progress
-from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.outcome import Outcome, Tally
+from stepgold.results import INCOMPLETE, OK
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import CorpusError, InputError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def add(
     from stepgold.corpora import AddOptions
 
     _check_split(passage_tokens, overlap)
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     tally = Tally("corpus add", None)
     options = AddOptions(
         corpus, passage_tokens, overlap, max_file_mb * 1_000_000, replace, keep_missing
@@ -162,7 +163,7 @@ def _place(problem: DocumentProblem) -> str:
 @app.command("list")
 def list_(ctx: typer.Context, json_output: Json = False) -> Outcome:
     """List the corpora with their size and licence."""
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     with workspace.open_store() as store:
         found = store.corpora.summaries()
     rows = [
@@ -197,7 +198,7 @@ def remove(
     json_output: Json = False,
 ) -> Outcome:
     """Remove a corpus or one document; evidence already attached to problems stays readable."""
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     tally = Tally("corpus remove", None)
     with workspace.open_store() as store:
         if document is None:

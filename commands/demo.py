@@ -11,9 +11,11 @@ import typer
 
 from commands.options import Json, Seed
 from commands.run import invoke
+from stepgold.api import Workspace
 from stepgold.console import note
-from stepgold.outcome import OK, Outcome
-from stepgold.workspace import DATABASE_NAME, Workspace
+from stepgold.outcome import Outcome
+from stepgold.results import OK
+from stepgold.workspace import DATABASE_NAME, WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def demo(
     from stepgold.report import ReportWish, gather_report
 
     _claim(out, seed)
-    workspace = Workspace(out, None, ctx.obj.debug)
+    workspace = Workspace(out, debug=ctx.obj.debug)
     root = ctx.find_root().command
     note(
         "The lab: made-up drugs, guideline documents, questions and traces whose truth is known exactly."
@@ -116,7 +118,7 @@ def _claim(out: Path, seed: int) -> None:
         ) from fault
 
 
-def _stages(out: Path, seed: int, workspace: Workspace) -> Iterator[list[str]]:
+def _stages(out: Path, seed: int, workspace: WorkspaceFolder) -> Iterator[list[str]]:
     """The verbs of the contract, in order, on the lab's files."""
     from lab.build import build_workspace, write_workspace_files
 
@@ -161,7 +163,7 @@ def _stages(out: Path, seed: int, workspace: Workspace) -> Iterator[list[str]]:
     yield ["score", *on, "--prm", "lab", "--family", "likelihood", "--name", "likelihood"]
 
 
-def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: Workspace) -> None:
+def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: WorkspaceFolder) -> None:
     """Let the policy write traces of its own, with their exact truth, once a folder."""
     from lab.build import trace_row
     from lab.candidates import sample_traces
@@ -221,7 +223,7 @@ leaves unlabelled: it is there to be right on what it keeps. The lab is small, i
 
 
 def demo_table(
-    root: Any, workspace: Workspace, dataset: str, labelers: Sequence[str]
+    root: Any, workspace: WorkspaceFolder, dataset: str, labelers: Sequence[str]
 ) -> tuple[Table, dict[str, Any]]:
     """The table and the `evaluate` documents it was read from, by labeler and protocol."""
     table = _empty_table()

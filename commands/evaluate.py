@@ -10,7 +10,7 @@ import typer
 from commands.options import Dataset, Json, LabelerName, Resamples, Seed
 from stepgold.outcome import Outcome
 from stepgold.trials import ThresholdWish, evaluated_traces
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def evaluate(
     wish = ThresholdWish.parse(threshold, in_sample=in_sample)
     from evaluation.protocols.known import PROTOCOLS as KNOWN
 
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     trial = Trial(dataset, gold, KNOWN[protocol], wish, tuple(subset or ()), seed, resamples)
     with workspace.open_store() as store:
         first = trial.side(store, labeler)

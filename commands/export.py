@@ -9,8 +9,9 @@ import typer
 from commands.options import Dataset, Json, LabelerName, OutFile
 from commands.rejections import SHOWN_ROWS
 from stepgold.console import progress
-from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.outcome import Outcome, Tally
+from stepgold.results import INCOMPLETE, OK
+from stepgold.workspace import WorkspaceFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ def export(
     """Write the labels of one labeler, with everything the format can carry."""
     from formats import ExportRow, FormatLimit, write_file
 
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     tally = Tally("export", dataset, labeler)
     with workspace.open_store() as store:
         who = store.labels.labeler(dataset, labeler)

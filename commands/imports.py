@@ -10,8 +10,9 @@ import typer
 from commands.options import Dataset, Json, Replace
 from commands.rejections import rejection_lines, row_document
 from stepgold.console import progress
-from stepgold.outcome import INCOMPLETE, OK, Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.outcome import Outcome, Tally
+from stepgold.results import INCOMPLETE, OK
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 from traces.labels import Labeler, LabelerKind, TraceLabel
 from traces.records import RejectedRow
@@ -59,7 +60,7 @@ def import_(
     json_output: Json = False,
 ) -> Outcome:
     """Import traces, or a third party's scores, with every unusable row listed."""
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     if format == "scores":
         if subset is not None or neutral != "keep":
             raise InputError(
@@ -112,7 +113,7 @@ def _require_own_names(files: list[Path]) -> None:
 
 
 def _import_traces(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     format: str,
     files: list[Path],
     dataset: str,
@@ -171,7 +172,7 @@ def _import_traces(
 
 
 def import_scores(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     files: list[Path],
     dataset: str,
     name: str | None,

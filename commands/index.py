@@ -12,7 +12,7 @@ from stepgold.console import note, progress
 from stepgold.corpora import NOT_LOOKED_AT, say_over_window
 from stepgold.outcome import Outcome, Tally
 from stepgold.retrieval import lexical_index
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def index(
     from retrieval.index.kinds import require_kind
     from retrieval.index.update import Corpora, update_index
 
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     require_kind(kind)
     tally = Tally("index", None)
     with workspace.open_store() as store:

@@ -10,8 +10,9 @@ import typer
 
 from commands.options import Dataset, Json
 from commands.rejections import rejection_lines, row_document
-from stepgold.outcome import INCOMPLETE, OK, Outcome
-from stepgold.workspace import Workspace
+from stepgold.outcome import Outcome
+from stepgold.results import INCOMPLETE, OK
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def overlap(
     from evaluation.overlap import find_overlap
 
     rejected: list[RejectedRow] = []
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     with workspace.open_store() as store:
         store.traces.require_dataset(dataset)
         if other is not None:

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from commands.continue_ import SYSTEM, Strategy
-from commands.judge import (
-    Agree,
-    Escalate,
-    EvidenceTokens,
-    GranularityName,
-    MaxTokens,
-    PromptFile,
-    ServiceName,
-    VoteCount,
-)
 from commands.options import Dataset, Json, Limit
 from commands.score import FamilyName, Mode, ReferenceModel
 from stepgold.images import IgnoreImages, ImageOptions, ImagesFolder
-from stepgold.judging import Asking
+from stepgold.judging import JudgeOptions
 from stepgold.models import PolicyOptions, parse_spec
 from stepgold.outcome import Outcome
 from stepgold.planning import plan_prm, scoring_words
 from stepgold.scoring_run import ScorerOptions
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +29,32 @@ if TYPE_CHECKING:
     from traces.problem import TraceInContext
 
 SERVICES = ("standard", "flex", "batch")
+
+PromptFile = Annotated[Path | None, typer.Option("--prompt", help="An own prompt file.")]
+ServiceName = Annotated[
+    str, typer.Option("--service", help="standard, flex or batch (half the price).")
+]
+EvidenceTokens = Annotated[
+    int, typer.Option("--evidence-tokens", min=0, help="Token budget of the evidence.")
+]
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", min=1, help="Limit of one reply, thinking included.")
+]
+GranularityName = Annotated[
+    str, typer.Option("--granularity", help="trace: one call a trace; step: one call a step.")
+]
+VoteCount = Annotated[int, typer.Option("--votes", min=1, help="At most N votes on a trace.")]
+Agree = Annotated[
+    int,
+    typer.Option("--agree", min=2, max=3, help="Voting ends when this many votes all agree: 2, 3."),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", min=0, max=2, help="Sampling [default: 0; with --votes 0.7]."),
+]
+Escalate = Annotated[
+    str | None, typer.Option("--escalate", help="Another model that split votes are put to.")
+]
 
 
 JudgeModel = Annotated[str | None, typer.Option("--judge", help="Plan a judge: its model.")]
@@ -100,17 +116,29 @@ def plan(
     from stepgold.planning import Terms, total_of
 
     _refuse_nothing(judge, policy, prm, service)
-    asked_how = (prompt, evidence_tokens, max_tokens, granularity, votes, agree, temperature)
-    asking = Asking(*asked_how, False, escalate)
-    workspace: Workspace = ctx.obj
-    shown = ImageOptions.of(workspace, images, ignore_images)
+    workspace: WorkspaceFolder = ctx.obj
+    shown = ImageOptions.of(workspace, images, ignore=ignore_images)
     terms = Terms(service, concurrency, date.today(), shown)
     stages: list[Planned] = []
     scoring: list[dict[str, Any]] = []
     with workspace.open_store() as store:
         store.traces.require_dataset(dataset)
         if judge is not None:
-            stages += _plan_judge(store, dataset, judge, name, asking, terms, limit)
+            asking = JudgeOptions(
+                dataset=dataset,
+                judge=judge,
+                name=name,
+                prompt=prompt,
+                evidence_tokens=evidence_tokens,
+                max_tokens=max_tokens,
+                granularity=cast(Any, granularity),
+                votes=votes,
+                agree=agree,
+                temperature=temperature,
+                escalate=escalate,
+                limit=limit,
+            )
+            stages += _plan_judge(store, asking, terms)
         if policy is not None:
             how = (_drawing(k, strategy), policy_max_tokens)
             stages.append(_plan_policy(store, dataset, policy, mc_name, *how, terms, limit))
@@ -133,19 +161,11 @@ def _refuse_nothing(judge: str | None, policy: str | None, prm: str | None, serv
         raise InputError(f"'{service}' is not a service.", remedy=f"use {', '.join(SERVICES)}")
 
 
-def _plan_judge(
-    store: Store,
-    dataset: str,
-    judge: str,
-    name: str,
-    asking: Asking,
-    terms: Terms,
-    limit: int | None,
-) -> list[Planned]:
+def _plan_judge(store: Store, asking: JudgeOptions, terms: Terms) -> list[Planned]:
     from stepgold.planning import plan_judge
 
-    spec = parse_spec(judge)
-    _refuse_retired(judge, asking.escalate)
+    dataset, spec = asking.dataset, parse_spec(asking.judge)
+    _refuse_retired(asking.judge, asking.escalate)
     if spec.kind == "lab":
         raise InputError(
             "The lab's judge calls no model by prompts.",
@@ -153,7 +173,7 @@ def _plan_judge(
         )
     second = [] if asking.escalate is None else [parse_spec(asking.escalate)]
     shown = terms.images.settled(spec, *second, exist=store.traces.has_images(dataset))
-    asked, missing = _missing(store, dataset, name, spec, limit)
+    asked, missing = _missing(store, dataset, asking.name, spec, asking.limit)
 
     def contexts() -> Iterator[TraceInContext]:
         return store.traces.contexts(dataset, trace_ids=missing)
@@ -161,7 +181,7 @@ def _plan_judge(
     return plan_judge(
         store,
         spec,
-        replace(asking.config, images=shown.shown),
+        asking.but(show_images=shown.shown),
         contexts,
         traces=asked,
         missing=len(missing),

@@ -8,7 +8,7 @@ import typer
 
 from commands.options import Dataset, Json
 from stepgold.outcome import Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 
 app = typer.Typer(help="Remove a dataset or a labeler.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def dataset(
     json_output: Json = False,
 ) -> Outcome:
     """Remove a dataset with all its labels; recorded model replies stay in the ledger."""
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     tally = Tally("remove dataset", name)
     with workspace.open_store() as store:
         store.traces.remove_dataset(name)
@@ -36,7 +36,7 @@ def labeler(
     json_output: Json = False,
 ) -> Outcome:
     """Remove one labeler's labels; recorded model replies stay in the ledger."""
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     tally = Tally("remove labeler", dataset, name)
     with workspace.open_store() as store:
         store.labels.remove_labeler(dataset, name)

@@ -14,7 +14,7 @@ from commands.options import Dataset, Json, OutFile, Resamples, Seed
 from stepgold.outcome import Outcome
 from stepgold.report import EXAMPLES, ReportWish, gather_report
 from stepgold.trials import ThresholdWish
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def report(
         seed,
         resamples,
     )
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     with workspace.open_store() as store:
         gathered = gather_report(store, wish)
     size = write_report(gathered, out, chosen)

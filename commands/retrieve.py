@@ -24,8 +24,9 @@ from commands.options import (
     refuse_idle,
     retrieval_config,
 )
-from stepgold.outcome import OK, Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.outcome import Outcome, Tally
+from stepgold.results import OK
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 QueryKind = Annotated[
@@ -93,7 +94,7 @@ def retrieve(
     rewriting = (
         None if rewriter is None else Rewriting(rewriter, base_url, concurrency, budget, allow_phi)
     )
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     tally = Tally("retrieve", dataset)
     with workspace.open_store() as store:
         store.traces.require_dataset(dataset)

@@ -28,7 +28,7 @@ from stepgold.labeling_run import STOPS, LabelWriter, label_traces
 from stepgold.models import ModelTruth
 from stepgold.outcome import FAULTS, NO_FAILURE, Outcome, Tally
 from stepgold.scoring_run import ScoreStage
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import BudgetExhausted, InputError, ToolkitError
 from traces.labels import AbstentionReason, LabelerKind
 
@@ -77,7 +77,7 @@ def retry(
     """Ask again what failed or could not be read; a new word takes the abstention's place."""
     from inference.budget import Purse
 
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     purse, shown = Purse(budget), ImageOptions.of(workspace, images)
     tallies: list[Tally] = []
     with workspace.open_store() as store:

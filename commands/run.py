@@ -12,8 +12,9 @@ from typer.exceptions import TyperException
 
 from commands.options import Json
 from stepgold.console import note
-from stepgold.outcome import INCOMPLETE, INTERRUPTED, OK, Outcome
-from stepgold.workspace import DEFAULTS_NAME, Workspace, read_defaults, read_toml
+from stepgold.outcome import Outcome
+from stepgold.results import INCOMPLETE, INTERRUPTED, OK
+from stepgold.workspace import DEFAULTS_NAME, WorkspaceFolder, read_defaults, read_toml
 from traces.errors import InputError, ToolkitError
 
 PATH_KEYS = frozenset(
@@ -183,7 +184,7 @@ def run(
 
     A table may be repeated as `[[import]]`, for several datasets or labelers.
     """
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     root = ctx.find_root().command
     tables = checked_tables(root, read_toml(config), config)
     if not tables:
@@ -219,7 +220,7 @@ def run(
     return Outcome({"command": "run", "stages": documents}, "\n".join(words), code, json_output)
 
 
-def invoke(root: Any, workspace: Workspace, argv: list[str]) -> Outcome:
+def invoke(root: Any, workspace: WorkspaceFolder, argv: list[str]) -> Outcome:
     """Run one command of the assembled command line in this process and return its outcome."""
     top = ["--workspace", str(workspace.folder)]
     top += ["--db", workspace.db] if workspace.db else []

@@ -32,7 +32,7 @@ from stepgold.models import (
     text_model,
 )
 from stepgold.outcome import Outcome, Tally
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import BudgetExhausted, InputError
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def sample(
 ) -> Outcome:
     """Write candidate traces for every problem, split into steps, kept by a stated rule."""
     _check(name, min_steps, max_steps)
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     spec = parse_policy(ctx, policy_spec)
-    shown = ImageOptions.of(workspace, images, ignore_images)
+    shown = ImageOptions.of(workspace, images, ignore=ignore_images)
     rule = _rule(
         spec, delimiter, n, seed, rounds=rounds, steps=(min_steps, max_steps), keep_all=keep_all
     )

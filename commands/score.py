@@ -35,7 +35,7 @@ from stepgold.scoring_run import (
     open_scorer,
 )
 from stepgold.served_prm import PARITY_KEY, ServerOptions, open_server_scorer, pass_gate
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 
 if TYPE_CHECKING:
     from scoring import Scorer
@@ -163,7 +163,7 @@ def score(
     json_output: Json = False,
 ) -> Outcome:
     """Score every step with a process reward model; what does not fit is named, never cut."""
-    shown = ImageOptions.of(ctx.obj, images, ignore_images)
+    shown = ImageOptions.of(ctx.obj, images, ignore=ignore_images)
     fitting = (max_tokens, overflow, reserve, packing)
     chosen = ScorerOptions(prm, family, *fitting, device, dtype, mode, shown, reference)
     chosen.check()
@@ -192,7 +192,7 @@ class Storing:
 
 
 def _scored(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     chosen: ScorerOptions,
     served: ServerOptions,
     how: Storing,

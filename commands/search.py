@@ -20,7 +20,7 @@ from commands.options import (
 )
 from stepgold.outcome import Outcome
 from stepgold.retrieval import open_retriever
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def search(
         quota=quota,
         keep_duplicates=keep_duplicates,
     )
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     with workspace.open_store() as store:
         found = open_retriever(workspace, store, encoder, config).search(text)
         named = {(hit.passage.corpus, hit.passage.document) for hit in found}

@@ -10,7 +10,7 @@ from commands.options import Json
 from stepgold.models import job_words, open_jobs
 from stepgold.outcome import Outcome
 from stepgold.spending import spending_document, spending_words
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 
 if TYPE_CHECKING:
     from storage import LabelerSummary, ShortenedTrace, Store
@@ -21,7 +21,7 @@ SHOWN_FAILURES = 20
 
 def status(ctx: typer.Context, json_output: Json = False) -> Outcome:
     """Show datasets, labelers, failures and the ledger."""
-    workspace: Workspace = ctx.obj
+    workspace: WorkspaceFolder = ctx.obj
     with workspace.open_store() as store:
         datasets, labelers = store.traces.datasets(), store.labels.labelers()
         failures, calls = _failures(store), spending_document(store)

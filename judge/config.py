@@ -3,92 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
-from judge.prompt_file import ONE_STEP, JudgePrompt, packaged_prompt
+from judge.prompt_file import ONE_STEP, JudgePrompt, read_prompt
+from traces.config import Config, Need, StrPath, defaults_of, option
 from traces.errors import InputError
 
 Granularity = Literal["trace", "step"]
-"""A whole trace in one reply, or one step a call with the steps before it shown."""
+"""A whole trace in one reply, or one step per call with the steps before it shown."""
+
+_VOTES = Need("--votes N", lambda config: config.votes > 1)
 
 VOTING_TEMPERATURE = 0.7
 """Sampling temperature of several votes: at 0 they would all be one."""
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeConfig:
+class JudgeConfig(Config):
     """How the judge is asked; stored with the labeler."""
 
-    prompt: JudgePrompt = field(default_factory=packaged_prompt)
-    """The prompt."""
-    evidence_tokens: int = 3072
-    """Token budget of the documents, wrappers included (estimated, see judge/prompt.py)."""
-    max_tokens: int = 8192
-    """Limit of the reply, thinking included."""
-    temperature: float | None = 0.0
-    """Sampling temperature; None leaves the service's default."""
-    granularity: Granularity = "trace"
-    """trace: all steps in one reply; step: one call a step, which shows the steps up to it."""
-    require_quotes: bool = False
-    """Whether an incorrect verdict without a verified quote becomes the abstention no_evidence."""
-    votes: int = 1
-    """Most votes on one trace, at least 1."""
-    agree: int = 2
-    """Voting ends early when this many votes are in and all name the same first error."""
-    escalate: str | None = None
-    """The model that a split is put to; None leaves it uncertain."""
-    images: bool = True
-    """Whether the images of problems are shown; otherwise the judge is told that they are not."""
+    granularity: Granularity = option(
+        default="trace",
+        choices=get_args(Granularity),
+        help="trace: one call per trace; step: one call per step, showing the steps up to it.",
+    )
+    votes: int = option(default=1, between=(1, None), metavar="N", help="Most votes per trace.")
+    agree: int = option(
+        default=2,
+        between=(2, 3),
+        metavar="N",
+        help="Stop early once this many votes agree.",
+        needs=_VOTES,
+    )
+    escalate: str | None = option(
+        default=None, metavar="MODEL", help="Ask this model about traces on which the votes split."
+    )
+    require_quotes: bool = option(
+        default=False, help="Turn an incorrect verdict without a verified quote into no_evidence."
+    )
+    prompt: JudgePrompt | StrPath | None = option(
+        default=None, metavar="FILE", help="Prompt file [default: the packaged prompt]."
+    )
+    evidence_tokens: int = option(
+        default=3072,
+        between=(0, None),
+        metavar="N",
+        help="Token budget of the documents, wrappers included (estimated).",
+    )
+    max_tokens: int = option(
+        default=8192,
+        between=(1, None),
+        metavar="N",
+        help="Maximum tokens of one reply, thinking included.",
+    )
+    temperature: float | None = option(
+        default=None,
+        between=(0, 2),
+        help="Sampling temperature [default: 0, or 0.7 with several votes].",
+    )
+    show_images: bool = option(
+        default=True,
+        style="python",
+        help="Whether images are shown; if not, the judge is told that they are not.",
+    )
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
+    def check(self) -> None:
+        """Resolve the prompt and the temperature, and refuse what cannot work.
 
         Raises:
-            InputError: no vote; an agreement of fewer than 2; several votes at temperature 0; an
-                escalation without votes; a prompt without the section that the granularity needs.
+            InputError: several votes at temperature 0, an escalation without votes, or a prompt
+                that cannot be read or lacks the section that the granularity needs.
         """
-        if self.votes < 1 or self.agree < 2:
-            raise InputError(
-                f"{self.votes} votes of which {self.agree} must agree cannot be counted.",
-                remedy="take at least 1 vote, and an agreement of at least 2",
-            )
+        super().check()
+        if not isinstance(self.prompt, JudgePrompt):
+            path = None if self.prompt is None else Path(self.prompt)
+            object.__setattr__(self, "prompt", read_prompt(path))
+        if self.temperature is None:
+            default = VOTING_TEMPERATURE if self.votes > 1 else 0.0
+            object.__setattr__(self, "temperature", default)
         if self.votes > 1 and self.temperature == 0:
             raise InputError(
                 "At temperature 0 all votes would be the same reply.",
-                remedy="take a --temperature above 0, or one vote",
+                remedy="use a --temperature above 0, or one vote",
             )
         if self.escalate is not None and self.votes < 2:
             raise InputError(
-                "One vote cannot be split, so that nothing would ever be escalated.",
+                "--escalate needs at least two votes.",
                 remedy="add --votes 3, or leave --escalate out",
             )
-        if self.granularity == "step" and self.prompt.one_step is None:
+        if self.granularity == "step" and self.template.one_step is None:
             raise InputError(
-                "The judge's prompt has no section for judging one step a call.",
+                "The judge's prompt has no section for judging one step per call.",
                 remedy=f"add one under '--- {ONE_STEP} ---', or leave --granularity out",
             )
 
+    @property
+    def template(self) -> JudgePrompt:
+        """The prompt, read and checked."""
+        if not isinstance(self.prompt, JudgePrompt):
+            raise TypeError("a checked config holds its prompt")
+        return self.prompt
+
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], prompt: JudgePrompt) -> JudgeConfig:
+    def from_dict(cls, settings: Mapping[str, Any], prompt: JudgePrompt, **more: Any) -> Self:
         """The configuration that `as_dict` wrote; other keys are the labeler's own.
 
         Args:
             settings: the labeler's configuration.
             prompt: the prompt under its `prompt_sha256`.
+            **more: fields that the labeler does not store.
 
         Raises:
             InputError: it is another prompt, or no judge's configuration.
         """
         if settings.get("prompt_sha256") != prompt.sha256:
             raise InputError("The labeler was made with another prompt.")
-        known = {each.name for each in fields(cls)} - {"prompt"}
-        return cls(prompt, **{name: value for name, value in settings.items() if name in known})
+        known = defaults_of(JudgeConfig).keys() - {"prompt"}
+        kept = {
+            name: value for name, value in settings.items() if name in known and name not in more
+        }
+        return cls(prompt=prompt, show_images=settings.get("images", True), **kept, **more)
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as the labeler stores it: the prompt by its hash, options where used."""
         settings: dict[str, Any] = {
-            "prompt_sha256": self.prompt.sha256,
+            "prompt_sha256": self.template.sha256,
             "evidence_tokens": self.evidence_tokens,
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
@@ -97,7 +136,7 @@ class JudgeConfig:
             settings["granularity"] = self.granularity
         if self.require_quotes:
             settings["require_quotes"] = True
-        if not self.images:
+        if not self.show_images:
             settings["images"] = False
         if self.votes > 1:
             settings |= {"votes": self.votes, "agree": self.agree, "escalate": self.escalate}

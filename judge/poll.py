@@ -126,7 +126,7 @@ class Poll:
         """The voting on a trace, or why it must not or cannot be sent."""
         hosted = self._runner.model.hosted
         refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
-        if refusal is not None or not self._config.images:
+        if refusal is not None or not self._config.show_images:
             return refusal or _Voting(context)
         images = self._images.sendable(context.problem, hosted=hosted, allow_phi=self._allow_phi)
         if isinstance(images, Abstention):

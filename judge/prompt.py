@@ -129,7 +129,7 @@ def render_vote(
         images: the images of the problem, as they are shown; empty if it has none, or if the judge
             is not shown them: then it is told so.
     """
-    prompt = config.prompt
+    prompt = config.template
     # a model's own counter is not remembered: it would keep the model in memory
     pack = _pack_again if count_tokens is estimate_tokens else _pack
     shown = pack(context.evidence, config.evidence_tokens, prompt.tags, count_tokens)
@@ -191,7 +191,7 @@ def _request(
     place: dict[str, int],
 ) -> GenerationRequest:
     vote, sample = numbers[0], sum(numbers)
-    system = f"{config.prompt.system}\n\n{IMAGE_RULE}" if shown[1] else config.prompt.system
+    system = f"{config.template.system}\n\n{IMAGE_RULE}" if shown[1] else config.template.system
     return GenerationRequest(
         messages=(Message("system", system), Message("user", *shown)),
         max_tokens=config.max_tokens,

@@ -194,7 +194,7 @@ class JudgePrompt:
         """
         if self.one_step is None:
             raise InputError(
-                "The judge's prompt has no section for judging one step a call.",
+                "The judge's prompt has no section for judging one step per call.",
                 remedy=f"add one under '--- {ONE_STEP} ---', or leave --granularity out",
             )
         return _fill(self.one_step, values)

@@ -1,1 +1,13 @@
-"""The application layer: one workspace, one method a verb."""
+"""StepGold: label the steps of reasoning traces and put process reward models on trial.
+
+import stepgold
+
+ws = stepgold.Workspace("runs/pb")
+ws.import_("processbench", "gsm8k.json", dataset="pb", subset="gsm8k")
+ws.score(dataset="pb", prm="hf:Qwen/Qwen2.5-Math-PRM-7B")
+print(ws.evaluate(dataset="pb", labeler="prm"))
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -118,36 +118,29 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
     Raises:
         InputError: its prompt was never kept, or its model cannot be used.
     """
-    from judge.config import JudgeConfig
-    from stepgold.judging import Calling, lab_judge, rag_judge, rag_stage
+    from stepgold.judging import JudgeOptions, JudgeTerms, lab_judge, rag_judge, rag_stage
 
     labeler, terms = revived.labeler, revived.terms
     model = str(labeler.model)
     if parse_spec(model).kind == "lab":
         return lab_judge()[0]
-    config = JudgeConfig.from_dict(labeler.config, _prompt(revived.store, labeler.config))
-    if terms.max_tokens is not None:
-        config = replace(config, max_tokens=terms.max_tokens)
-    calling = Calling(
+    changed = {} if terms.max_tokens is None else {"max_tokens": terms.max_tokens}
+    options = JudgeOptions.from_dict(
+        labeler.config,
+        _prompt(revived.store, labeler.config),
+        dataset=revived.dataset,
         judge=model,
+        name=labeler.name,
         base_url=terms.base_url,
-        escalate_base_url=None,
         service=terms.service,
         concurrency=terms.concurrency,
-        budget=terms.purse,
         allow_phi=terms.allow_phi,
-        allow_mixed=False,
-        images=terms.images,
+        **changed,
     )
-    rag = rag_judge(
-        revived.store,
-        revived.closing,
-        config,
-        calling,
-        terms.truth,
-        first_sample=retry * SAMPLES_A_RETRY,
+    shared = JudgeTerms(revived.store, revived.closing, terms.truth, terms.purse, terms.images)
+    return partial(
+        rag_stage, judge=rag_judge(options, shared, first_sample=retry * SAMPLES_A_RETRY)
     )
-    return partial(rag_stage, judge=rag)
 
 
 def continue_again(revived: Revived, _retry: int) -> LabelStage:

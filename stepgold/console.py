@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,17 +15,36 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+_SHOWN: ContextVar[bool] = ContextVar("stepgold_shown", default=True)
+_NOTES: ContextVar[list[str] | None] = ContextVar("stepgold_notes", default=None)
+
+
+@contextmanager
+def session(*, shown: bool) -> Iterator[list[str]]:
+    """Collect the notes of one call; with `shown` they and the progress bars are printed too."""
+    notes: list[str] = []
+    tokens = _SHOWN.set(shown and _SHOWN.get()), _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _SHOWN.reset(tokens[0])
+        _NOTES.reset(tokens[1])
+
 
 def stderr() -> Console:
-    """A console on standard error."""
+    """A console on standard error; in a notebook rich shows it below the cell."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def note(text: str) -> None:
-    """Say one thing to the person at the terminal."""
-    stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+    """Tell the user one thing, on standard error and in the result's `notes`."""
+    notes = _NOTES.get()
+    if notes is not None:
+        notes.append(text)
+    if _SHOWN.get():
+        stderr().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def progress(
@@ -40,9 +61,12 @@ def progress(
         items: what is done, one at a time.
         total: how many there will be; None if unknown.
         label: what is going on.
-        work: what one item took, in any unit, where items differ in length; None counts items.
-        total_work: of all items, in the same unit; time left is told from it.
+        work: the work of one item, in any unit, where items differ in length; None counts items.
+        total_work: the work of all items, in the same unit; the time left is estimated from it.
     """
+    if not _SHOWN.get():
+        yield from items
+        return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (

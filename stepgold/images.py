@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepgold.console import note
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
+from traces.config import StrPath
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,12 +42,15 @@ class ImageOptions:
     """Whether the labeler is shown them; see `settled`."""
 
     @classmethod
-    def of(cls, workspace: Workspace, folder: Path | None, ignore: bool = False) -> ImageOptions:
+    def of(
+        cls, workspace: WorkspaceFolder, images: StrPath | None, *, ignore: bool = False
+    ) -> ImageOptions:
         """As given on the command line.
 
         Raises:
             InputError: the folder is none.
         """
+        folder = None if images is None else Path(images)
         if folder is not None and not folder.is_dir():
             raise InputError(
                 "The folder of the images is missing.",

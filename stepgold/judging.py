@@ -1,15 +1,14 @@
-"""A judge at work: models, dispatchers and labels joined together."""
+"""The judge: models, dispatchers and labels joined together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from dataclasses import replace as replace_fields
-from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
+from judge.config import JudgeConfig
 from stepgold.console import note
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import Labelled, LabelStage, evidence_source, label_missing
@@ -17,7 +16,6 @@ from stepgold.models import (
     BATCH,
     BatchOptions,
     ModelTruth,
-    Service,
     batch_runner,
     dispatcher,
     model_folder,
@@ -25,68 +23,39 @@ from stepgold.models import (
     refuse_batch,
     text_model,
 )
-from stepgold.outcome import Tally
+from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions, SpendingOptions
+from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
+from traces.config import Need, option
 from traces.errors import InputError
+from traces.labels import AbstentionReason, Labeler, LabelerKind
 
 if TYPE_CHECKING:
     from inference.budget import Purse
     from inference.specs import ModelSpec
-    from judge.config import JudgeConfig
     from judge.rag_judge import RagJudge, Runner
     from labeling.stages import Judge
+    from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces.problem import TraceInContext
 
+_QUOTE_KINDS = ("verified", "unverified", "absent")
+# A split is no purpose of a judge, and a step whose call went wrong is not done.
+_HARMLESS = NO_FAILURE - {AbstentionReason.UNCERTAIN}
 
-@dataclass(frozen=True)
-class Asking:
-    """How a RAG judge asks, as given on the command line."""
 
-    prompt: Path | None
-    """The user's prompt file; None takes the packaged one."""
-    evidence_tokens: int
-    """Token budget of the documents."""
-    max_tokens: int
-    """Limit of one reply."""
-    granularity: str
-    """`trace` or `step`."""
-    votes: int
-    """Most votes a trace."""
-    agree: int
-    """Votes that end the voting early when they all agree."""
-    temperature: float | None
-    """Sampling temperature; None takes 0 for one vote, 0.7 for several."""
-    require_quotes: bool
-    """Whether an incorrect verdict needs a verified quote."""
-    escalate: str | None
-    """The model that a split is put to."""
+class JudgeOptions(
+    BatchOptions, ImageFolderOptions, SpendingOptions, HostedOptions, JudgeConfig, LabelingOptions
+):
+    """Whom to ask, how, and on what terms."""
 
-    @cached_property
-    def config(self) -> JudgeConfig:
-        """The checked configuration.
-
-        Raises:
-            InputError: options that do not fit each other, or a prompt that cannot be used.
-        """
-        from judge.config import VOTING_TEMPERATURE, JudgeConfig
-        from judge.prompt_file import read_prompt
-
-        default = VOTING_TEMPERATURE if self.votes > 1 else 0.0
-        if self.granularity not in ("trace", "step"):
-            raise InputError(
-                f"'{self.granularity}' is not a granularity.", remedy="use trace or step"
-            )
-        return JudgeConfig(
-            read_prompt(self.prompt),
-            self.evidence_tokens,
-            self.max_tokens,
-            default if self.temperature is None else self.temperature,
-            "step" if self.granularity == "step" else "trace",
-            self.require_quotes,
-            self.votes,
-            self.agree,
-            self.escalate,
-        )
+    judge: str = option(metavar="MODEL", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")
+    name: str = option(default="judge", metavar="NAME", help="Name of the judge's labeler.")
+    escalate_base_url: str | None = option(
+        default=None,
+        metavar="URL",
+        help="Server of the --escalate model [default: from the environment].",
+        needs=Need("--escalate MODEL", lambda config: config.escalate is not None),
+    )
 
     def refuse_for_lab(self) -> None:
         """Refuse what the lab's judge, which reads likelihoods, cannot do.
@@ -94,161 +63,167 @@ class Asking:
         Raises:
             InputError: votes, single steps, quotes, a prompt or an escalation were asked for.
         """
+        default = JudgeConfig()
         asked = {
             "--votes": self.votes > 1,
             "--granularity": self.granularity != "trace",
             "--require-quotes": self.require_quotes,
-            "--prompt": self.prompt is not None,
+            "--prompt": self.template != default.template,
             "--escalate": self.escalate is not None,
         }
         if wrong := [name for name, given in asked.items() if given]:
             raise InputError(
-                f"The lab's judge reads likelihoods: {', '.join(wrong)} means nothing to it.",
-                remedy="leave it out, or take gemini:MODEL, openai:MODEL or hf:PATH",
+                f"The lab's judge reads likelihoods and has no {', '.join(wrong)}.",
+                remedy="leave it out, or use gemini:MODEL, openai:MODEL or hf:PATH",
             )
 
 
-@dataclass(frozen=True)
-class Calling:
-    """Whom a judge asks, and on what terms, as given on the command line."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class JudgeResult(LabelingResult):
+    """What a judge labeled, and how its quotes stand up."""
 
-    judge: str
-    """The model spec."""
-    base_url: str | None
-    """Its server; None takes the environment's."""
-    escalate_base_url: str | None
-    """The second judge's server; None takes the environment's."""
-    service: str
-    """Whose prices and patience hold."""
-    concurrency: int | None
-    """Requests in flight at once; None leaves the back end's default."""
-    budget: float | Purse | None
-    """Most US dollars for both judges together, or the purse they share with others."""
-    allow_phi: bool
-    """Whether marked problems may go to a hosted model."""
-    allow_mixed: bool
-    """Whether further versions of the model are welcome."""
-    batch: BatchOptions = field(default_factory=BatchOptions)
-    """How jobs are packed and watched where the service is `batch`."""
-    images: ImageOptions = field(default_factory=ImageOptions)
+    report: dict[str, Any]
+    """Quotes and votes of the labeler, as in the document."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document, with the report."""
+        return super().as_json() | self.report
+
+    def words(self) -> str:
+        """The counts, and the table of quotes."""
+        return "\n".join([super().words(), *quote_table(self.report.get("quotes", {}))])
+
+
+def judge(workspace: WorkspaceFolder, options: JudgeOptions) -> JudgeResult:
+    """Put verdicts on the steps of a dataset, grounded in the retrieved evidence.
+
+    Raises:
+        InputError: options that do not fit each other, or a prompt, model or service that cannot
+            be used.
+    """
+    tally = Tally("judge", options.dataset, options.name, harmless=_HARMLESS, step_faults=FAULTS)
+    images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
+    with workspace.open_store() as store, ExitStack() as closing:
+        store.traces.require_dataset(options.dataset)
+        _label(store, closing, tally, options, images=images)
+        report = judge_report(store, options.dataset, options.name)
+    return JudgeResult(**tally.figures(), report=report)
+
+
+def _label(
+    store: Store, closing: ExitStack, tally: Tally, options: JudgeOptions, *, images: ImageOptions
+) -> None:
+    spec = parse_spec(options.judge)
+    if options.service == BATCH:
+        refuse_batch(spec)
+    truth = ModelTruth(allow_mixed=options.allow_mixed)
+    exist = store.traces.has_images(options.dataset)
+    if spec.kind == "lab":
+        options.refuse_for_lab()
+        stage, settings = lab_judge()
+        settings |= images.settled(spec, exist=exist).as_dict()
+    else:
+        specs = [parse_spec(each) for each in (options.judge, options.escalate) if each is not None]
+        shown = images.settled(*specs, exist=exist)
+        options = options.but(show_images=shown.shown)
+        settings = options.as_dict()
+        terms = JudgeTerms(store, closing, truth, _purse(options), shown)
+        stage = partial(rag_stage, judge=rag_judge(options, terms))
+    _say_if_ungrounded(store, options)
+    labeler = Labeler(options.name, LabelerKind.JUDGE, settings, model=str(spec))
+    labeler = evidence_source(store, options.dataset, labeler)
+    label_missing(
+        store,
+        tally,
+        labeler,
+        stage,
+        limit=options.limit,
+        replace=options.replace,
+        truth=truth,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeTerms:
+    """What a judge shares with the rest of a run."""
+
+    store: Store
+    """Where replies are kept."""
+    closing: ExitStack
+    """Closes its connections."""
+    truth: ModelTruth
+    """Sees which version of the model answers."""
+    purse: Purse
+    """The budget of both judges together."""
+    images: ImageOptions
     """Where the images of problems are, and whether they are shown."""
 
 
-# --- A judge at work: models, dispatchers and labels joined together
+def _purse(options: SpendingOptions) -> Purse:
+    from inference.budget import Purse
+
+    return Purse(options.budget)
 
 
-def run_judge(
-    store: Store,
-    tally: Tally,
-    asking: Asking,
-    calling: Calling,
-    *,
-    limit: int | None,
-    replace: bool,
-) -> None:
-    """Let a judge label what is missing; the tally says what came of it.
+def rag_judge(options: JudgeOptions, terms: JudgeTerms, *, first_sample: int = 0) -> RagJudge:
+    """The judge behind a spec, and the one that decides its split votes.
 
-    Raises:
-        InputError: options that do not fit each other, a prompt, model or service that cannot be used.
-    """
-    from traces.labels import Labeler, LabelerKind
-
-    truth = ModelTruth(allow_mixed=calling.allow_mixed)
-    dataset, spec = str(tally.dataset), parse_spec(calling.judge)
-    if calling.service == BATCH:
-        refuse_batch(spec)
-    with ExitStack() as closing:
-        exist = store.traces.has_images(dataset)
-        if spec.kind == "lab":
-            asking.refuse_for_lab()
-            stage, settings = lab_judge()
-            settings |= calling.images.settled(spec, exist=exist).as_dict()
-        else:
-            config = _with_images(asking.config, calling, exist=exist)
-            settings = config.as_dict()
-            rag = rag_judge(store, closing, config, calling, truth)
-            stage = partial(rag_stage, judge=rag)
-        _say_if_ungrounded(store, dataset, limit, asking)
-        labeler = Labeler(str(tally.labeler), LabelerKind.JUDGE, settings, model=str(spec))
-        labeler = evidence_source(store, dataset, labeler)
-        label_missing(store, tally, labeler, stage, limit=limit, replace=replace, truth=truth)
-
-
-def _with_images(config: JudgeConfig, calling: Calling, *, exist: bool) -> JudgeConfig:
-    """The configuration, which says so where the problems' images are not shown."""
-    specs = [parse_spec(each) for each in (calling.judge, config.escalate) if each is not None]
-    return replace_fields(config, images=calling.images.settled(*specs, exist=exist).shown)
-
-
-def rag_judge(
-    store: Store,
-    closing: ExitStack,
-    config: JudgeConfig,
-    calling: Calling,
-    truth: ModelTruth,
-    *,
-    first_sample: int = 0,
-) -> RagJudge:
-    """The judge behind a spec, and the one that its splits are put to; `closing` closes both.
-
-    With `first_sample` above 0, what is stored is asked anew (see `judge.prompt.render_vote`).
+    With `first_sample` above 0, stored replies are asked for again (see `judge.prompt.render_vote`).
 
     Raises:
         InputError: a model or service that cannot be used.
     """
-    from inference.budget import Purse
     from judge.rag_judge import RagJudge
 
-    purse = calling.budget
-    if not isinstance(purse, Purse):
-        purse = Purse(purse)
-    spec = parse_spec(calling.judge)
-    second = None if config.escalate is None else parse_spec(config.escalate)
+    spec = parse_spec(options.judge)
+    second = None if options.escalate is None else parse_spec(options.escalate)
     if second is not None and (second == spec or second.kind == "lab"):
         raise InputError(
-            f"Splits cannot be put to '{second}'.",
+            f"Split votes cannot be escalated to '{second}'.",
             where="--escalate",
-            remedy="take another model than the judge's, best of another family",
+            remedy="use another model than the judge's, best of another family",
         )
     runners = [
-        _runner(each, url, store, closing, calling, purse, truth)
-        for each, url in ((spec, calling.base_url), (second, calling.escalate_base_url))
+        _runner(each, url, options, terms)
+        for each, url in ((spec, options.base_url), (second, options.escalate_base_url))
         if each is not None
     ]
     return RagJudge(
         runners[0],
-        config,
-        allow_phi=calling.allow_phi,
+        options,
+        allow_phi=options.allow_phi,
         escalation=None if second is None else lambda: runners[1],
-        in_rounds=calling.service == BATCH,
+        in_rounds=options.service == BATCH,
         first_sample=first_sample,
-        images=calling.images.loader(),
+        images=terms.images.loader(),
     )
 
 
 def _runner(
-    spec: ModelSpec,
-    base_url: str | None,
-    store: Store,
-    closing: ExitStack,
-    calling: Calling,
-    purse: Purse,
-    truth: ModelTruth,
+    spec: ModelSpec, base_url: str | None, options: JudgeOptions, terms: JudgeTerms
 ) -> Runner:
-    """Who sends the calls of one model; a second judge without a batch service is asked call by call."""
-    batch = calling.service == BATCH
-    if batch and (spec.kind == "gemini" or str(spec) == calling.judge):
+    """Sends the calls of one model; a second judge without a batch service is asked call by call."""
+    batch = options.service == BATCH
+    if batch and (spec.kind == "gemini" or str(spec) == options.judge):
         return batch_runner(
-            spec, store, closing, calling.batch, base_url=base_url, budget_usd=purse, truth=truth
+            spec,
+            terms.store,
+            terms.closing,
+            options,
+            base_url=base_url,
+            budget_usd=terms.purse,
+            truth=terms.truth,
         )
-    tier: Service = "standard" if batch else _service(calling.service)
-    model = text_model(spec, base_url=base_url, service=tier, concurrency=calling.concurrency)
-    return dispatcher(model, store, closing, budget_usd=purse, service=tier, truth=truth)
+    tier: Literal["standard", "flex"] = "flex" if options.service == "flex" else "standard"
+    model = text_model(spec, base_url=base_url, service=tier, concurrency=options.concurrency)
+    return dispatcher(
+        model, terms.store, terms.closing, budget_usd=terms.purse, service=tier, truth=terms.truth
+    )
 
 
 def rag_stage(contexts: Iterable[TraceInContext], judge: RagJudge) -> Iterator[Labelled]:
     """The RAG judge as a stage of `label_missing`."""
-    prompt = judge.config.prompt
+    prompt = judge.config.template
     for judged in judge.judge_with_votes(contexts):
         yield Labelled(
             judged.label,
@@ -274,17 +249,49 @@ def lab_judge() -> tuple[LabelStage, dict[str, Any]]:
     return partial(_plain_stage, judge=bundled), bundled.config()
 
 
-def _say_if_ungrounded(store: Store, dataset: str, limit: int | None, asking: Asking) -> None:
+def _say_if_ungrounded(store: Store, options: JudgeOptions) -> None:
     # Asked of what the judge is shown: evidence may also have come with the rows of an import.
-    if any(context.evidence for context in store.traces.contexts(dataset, limit=limit)):
+    if any(
+        context.evidence for context in store.traces.contexts(options.dataset, limit=options.limit)
+    ):
         return
-    note("There is no evidence for these traces: the verdicts will be ungrounded.")
-    if asking.require_quotes:
+    note("These traces have no evidence: the verdicts will be ungrounded.")
+    if options.require_quotes:
         note("With --require-quotes every incorrect verdict will be the abstention no_evidence.")
 
 
-def _service(name: str) -> Service:
-    for tier in get_args(Service):
-        if name == tier:
-            return cast(Service, tier)
-    raise InputError(f"'{name}' is not a service.", remedy="use standard, flex or batch")
+def judge_report(store: Store, dataset: str, labeler: str) -> dict[str, Any]:
+    """What `judge` adds to its document: `quotes` by verdict and `votes`, of all stored labels.
+
+    Empty if the labeler does not exist (nothing was stored).
+    """
+    if all(row.labeler.name != labeler for row in store.labels.labelers(dataset)):
+        return {}
+    totals = store.labels.votes.totals(dataset, labeler)
+    return {
+        "quotes": store.labels.votes.quotes(dataset, labeler),
+        "votes": {
+            "traces": totals.traces,
+            "cast": totals.cast,
+            "escalated": totals.escalated,
+        },
+    }
+
+
+def quote_table(quotes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The counts as lines of a small table; verdicts that no step has are left out."""
+    rows = [(word, counts) for word, counts in quotes.items() if any(counts.values())]
+    if not any(counts["verified"] or counts["unverified"] for _, counts in rows):
+        return []  # a judge that quotes nothing needs no table that says so
+    lines = [f"{'quotes':<13}" + "".join(f"{kind:>12}" for kind in _QUOTE_KINDS)]
+    lines += [
+        f"  {word:<11}" + "".join(f"{counts[kind]:>12}" for kind in _QUOTE_KINDS)
+        for word, counts in rows
+    ]
+    made_up = quotes["incorrect"]["unverified"]
+    if made_up:
+        lines.append(
+            f"{made_up} incorrect verdicts rest on a quote that is not in the evidence: "
+            "kept, marked unverified (--require-quotes takes them out)"
+        )
+    return lines

@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal
 
 from stepgold.console import note
 from stepgold.images import ImageOptions
+from traces.config import Config, Need, option
 from traces.errors import InputError, ModelChanged
 
 if TYPE_CHECKING:
@@ -307,39 +306,38 @@ def checker_factory(
 BATCH = "batch"
 """The service whose calls are jobs: half the price, within a day."""
 
-EnqueuedTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--enqueued-tokens",
-        min=1,
-        help="batch: input tokens on their way at once [default: the model's in Tier 1].",
-    ),
-]
-PollSeconds = Annotated[
-    float,
-    typer.Option("--poll-seconds", min=0.1, max=600, help="batch: look at the jobs this often."),
-]
-StuckHours = Annotated[
-    float,
-    typer.Option(
-        "--stuck-hours",
-        min=0.1,
-        max=48,
-        help="batch: cancel a job without a sign of life for this long, send it again.",
-    ),
-]
+_IN_BATCHES = Need("--service batch", lambda config: config.service == BATCH)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchOptions:
-    """How batch jobs are packed and watched, as given on the command line."""
+class BatchOptions(Config):
+    """Whose prices and patience apply, and how batch jobs are packed and watched."""
 
-    enqueued_tokens: int | None = None
-    """Input tokens on their way at once; None takes the model's cap in the lowest paid tier."""
-    poll_seconds: float = 30.0
-    """Seconds between two looks at the jobs."""
-    stuck_hours: float = 24.0
-    """Hours without a sign of life after which a job is cancelled."""
+    service: Literal["standard", "flex", "batch"] = option(
+        default="standard",
+        choices=("standard", "flex", BATCH),
+        help="Service of hosted calls; batch is half the price, within a day.",
+    )
+    enqueued_tokens: int | None = option(
+        default=None,
+        between=(1, None),
+        metavar="N",
+        help="batch: input tokens in flight at once [default: the model's in Tier 1].",
+        needs=_IN_BATCHES,
+    )
+    poll_seconds: float = option(
+        default=30.0,
+        between=(0.1, 600),
+        metavar="S",
+        help="batch: seconds between two checks of the jobs.",
+        needs=_IN_BATCHES,
+    )
+    stuck_hours: float = option(
+        default=24.0,
+        between=(0.1, 48),
+        metavar="H",
+        help="batch: cancel a job without progress for this long, and send it again.",
+        needs=_IN_BATCHES,
+    )
 
 
 def refuse_batch(spec: ModelSpec) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stepgold.results import INCOMPLETE, OK, Result
 from traces.errors import ToolkitError
 from traces.labels import AbstentionReason
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from traces.labels import TraceLabel
 
-
-OK, INCOMPLETE, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 
 NO_FAILURE = frozenset(
     {
@@ -103,13 +102,75 @@ class Tally:
     @property
     def exit_code(self) -> int:
         """0, or 1 if something was stopped or abstained for a reason that is a failure."""
-        failures = any(AbstentionReason(reason) not in self.harmless for reason in self.abstained)
-        faults = any(
-            AbstentionReason(reason) in self.step_faults for reason in self.steps_abstained
-        )
+        failures = set(self.abstained) - {reason.value for reason in self.harmless}
+        faults = set(self.steps_abstained) & {reason.value for reason in self.step_faults}
         return INCOMPLETE if failures or faults or self.failed or self.stopped else OK
 
+    def figures(self) -> dict[str, Any]:
+        """The counts as fields of a `LabelingResult`."""
+        return {
+            "command": self.command,
+            "dataset": self.dataset,
+            "labeler": self.labeler,
+            "done": self.done,
+            "unchanged": self.unchanged,
+            "failed": self.failed,
+            "abstained": dict(sorted(self.abstained.items())),
+            "steps_abstained": dict(sorted(self.steps_abstained.items())),
+            "near_ties": self.near_ties,
+            "stopped": None if self.stopped is None else self.stopped.what,
+            "seconds": round(time.monotonic() - self.started, 3),
+            "complete": self.exit_code == OK,
+        }
+
+    def result(self) -> LabelingResult:
+        """What the call did so far."""
+        return LabelingResult(**self.figures())
+
     def document(self, **more: Any) -> dict[str, Any]:
+        """The contract's document of a writing command."""
+        return self.result().as_json() | more
+
+    def sentence(self) -> str:
+        """The same for a person, one to three lines."""
+        return self.result().words()
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LabelingResult(Result):
+    """What a writing verb did: done + unchanged + abstained + failed = traces asked for."""
+
+    command: str
+    """Name of the command."""
+    dataset: str | None
+    """The dataset; None where there is none."""
+    labeler: str | None
+    """The labeler; None where there is none."""
+    done: int
+    """Traces labeled and stored in this call."""
+    unchanged: int
+    """Traces that were labeled before."""
+    failed: int
+    """Traces still missing after this call (budget, quota, signal)."""
+    abstained: Mapping[str, int]
+    """Traces stored in this call as an abstention, by reason."""
+    steps_abstained: Mapping[str, int]
+    """Single steps without a verdict in labeled traces, by reason."""
+    near_ties: int | None
+    """Token choices that another batch might make differently; None where no policy counted them."""
+    stopped: str | None
+    """What ended the run early; None if it finished."""
+    seconds: float
+    """How long it took."""
+    complete: bool
+    """Whether nothing that was asked for is missing."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if something was stopped, or abstained for a reason that is a failure."""
+        return OK if self.complete else INCOMPLETE
+
+    def as_json(self) -> dict[str, Any]:
         """The contract's document of a writing command."""
         document: dict[str, Any] = {
             "command": self.command,
@@ -118,39 +179,35 @@ class Tally:
             "done": self.done,
             "unchanged": self.unchanged,
             "failed": self.failed,
-            "abstained": dict(sorted(self.abstained.items())),
-            "seconds": round(time.monotonic() - self.started, 3),
+            "abstained": dict(self.abstained),
+            "seconds": self.seconds,
         }
         if self.steps_abstained:
-            document["steps_abstained"] = dict(sorted(self.steps_abstained.items()))
+            document["steps_abstained"] = dict(self.steps_abstained)
         if self.near_ties is not None:
             document["near_ties"] = self.near_ties
         if self.stopped is not None:
-            document["stopped"] = self.stopped.what
-        return document | more
+            document["stopped"] = self.stopped
+        return document
 
-    def sentence(self) -> str:
-        """The same for a person, one to three lines."""
+    def words(self) -> str:
+        """The counts in one to four lines."""
         parts = [f"{self.done} done"]
         if self.unchanged:
-            parts.append(f"{self.unchanged} were there already")
+            parts.append(f"{self.unchanged} already done")
         if self.abstained:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(self.abstained.items()))
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.abstained.items())
             parts.append(f"{sum(self.abstained.values())} abstained ({reasons})")
         if self.failed:
             parts.append(f"{self.failed} still missing")
         name = f" '{self.labeler}'" if self.labeler else ""
-        lines = [
-            f"{self.command}{name}: "
-            + ", ".join(parts)
-            + f" in {time.monotonic() - self.started:.1f} s"
-        ]
+        lines = [f"{self.command}{name}: {', '.join(parts)} in {self.seconds:.1f} s"]
         if self.near_ties:
             lines.append(
-                f"{self.near_ties} choices of tokens were near ties: in other batches they may fall otherwise"
+                f"{self.near_ties} token choices were near ties and may differ in other batches"
             )
         if self.stopped is not None:
-            lines.append(f"stopped: {self.stopped.what}")
-        if self.exit_code != OK:
+            lines.append(f"stopped: {self.stopped}")
+        if not self.complete:
             lines.append("see what is missing: stepgold status")
         return "\n".join(lines)

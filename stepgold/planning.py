@@ -172,7 +172,7 @@ def judge_reply(request: GenerationRequest, *, agree: bool) -> str:
     """A made-up reply of a judge: no error, or in every vote another first error.
 
     Args:
-        request: the judge's request; its meta names the vote and, for one step a call, the step.
+        request: the judge's request; its meta names the vote and, for one step per call, the step.
         agree: whether all votes say the same.
     """
     shown = request.messages[-1].text.count('<step number="')

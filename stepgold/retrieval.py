@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note, progress
 from stepgold.outcome import Tally
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import (
     BudgetExhausted,
     CorpusError,
@@ -134,7 +134,7 @@ _WORTH_A_WORD = 20_000
 
 
 def open_retriever(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     store: Store,
     encoder_spec: str | None,
     config: RetrievalConfig,
@@ -168,7 +168,7 @@ def open_retriever(
     )
 
 
-def lexical_index(workspace: Workspace, store: Store, fingerprint: str) -> LexicalIndex:
+def lexical_index(workspace: WorkspaceFolder, store: Store, fingerprint: str) -> LexicalIndex:
     """The lexical index of this state of the corpora; built and saved where there is none.
 
     Raises:
@@ -194,7 +194,7 @@ def lexical_index(workspace: Workspace, store: Store, fingerprint: str) -> Lexic
     return built
 
 
-def _dense(workspace: Workspace, encoder_spec: str | None, fingerprint: str) -> Dense:
+def _dense(workspace: WorkspaceFolder, encoder_spec: str | None, fingerprint: str) -> Dense:
     from retrieval.index.encoder import load_encoder
     from retrieval.index.index import PassageIndex
     from retrieval.search.choice import Dense
@@ -243,7 +243,7 @@ class Rewriting:
 
 
 def attach_evidence(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     store: Store,
     tally: Tally,
     config: RetrievalConfig,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stepgold.console import progress
 from stepgold.outcome import Tally
 from stepgold.retrieval import Asked, Rewriting, open_retriever, rewritten
-from stepgold.workspace import Workspace
+from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _Judgements:
 
 
 def measure_retrieval(
-    workspace: Workspace,
+    workspace: WorkspaceFolder,
     store: Store,
     dataset: str,
     config: RetrievalConfig,

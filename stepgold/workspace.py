@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from traces.config import StrPath
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,16 +18,33 @@ DATABASE_NAME = "stepgold.db"
 DEFAULTS_NAME = "stepgold.toml"
 
 
-@dataclass(frozen=True, slots=True)
-class Workspace:
-    """Where a command works. Nothing is opened or created until a command asks for it."""
+class WorkspaceFolder:
+    """A workspace folder and its database. Nothing is opened or created until it is needed."""
 
-    folder: Path
-    """The workspace folder."""
-    db: str | None = None
-    """Database URL; None means `stepgold.db` in the folder."""
-    debug: bool = False
-    """Whether errors come with a traceback."""
+    def __init__(
+        self,
+        folder: StrPath = ".",
+        *,
+        db: str | None = None,
+        progress: bool = True,
+        debug: bool = False,
+    ) -> None:
+        """Name a workspace.
+
+        Args:
+            folder: the workspace folder.
+            db: database URL; None means `stepgold.db` in the folder.
+            progress: whether progress bars and notes are printed on standard error.
+            debug: whether the command line shows tracebacks.
+        """
+        self.folder = Path(folder)
+        self.db = db
+        self.progress = progress
+        self.debug = debug
+
+    def __repr__(self) -> str:
+        where = f"{str(self.folder)!r}" + (f", db={self.db!r}" if self.db else "")
+        return f"{type(self).__name__}({where})"
 
     @property
     def url(self) -> str:

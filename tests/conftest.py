@@ -33,6 +33,33 @@ _CLEARED = (
 )
 
 
+_OURS = (
+    "traces|formats|retrieval|inference|judge|labeling|scoring|evaluation|storage|lab|commands|cli"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--latest`: the libraries are newer than constraints.txt, and may announce changes."""
+    parser.addoption(
+        "--latest",
+        action="store_true",
+        help="show what libraries deprecate instead of failing (`make test-latest`)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With `--latest` only warnings that our code is the cause of fail; the last match decides."""
+    if config.getoption("--latest"):
+        for line in (
+            "default",
+            rf"error:::({_OURS})(\.|$)",
+            "default::DeprecationWarning",
+            "default::PendingDeprecationWarning",
+            "default::FutureWarning",
+        ):
+            config.addinivalue_line("filterwarnings", line)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see no key and no base URL."""

@@ -133,7 +133,7 @@ def available_memory(memory: Path = _MEMORY, limit: Path = _CGROUP_LIMIT) -> int
             if line.startswith("MemAvailable:"):
                 known.append(int(line.split()[1]) * 1024)
     except OSError:  # not Linux: what is installed is the next best
-        if "SC_PHYS_PAGES" in os.sysconf_names:
+        if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # Windows has none
             known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     try:
         text = limit.read_text(encoding="utf-8").strip()

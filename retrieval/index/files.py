@@ -16,7 +16,6 @@ cut short, and is dropped when the journal is opened.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -32,8 +31,10 @@ from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from retrieval.index.durable import sync
 from retrieval.index.encoder import Vectors, text_to_embed
 from retrieval.index.kinds import SearchQuality
 from traces.errors import IndexMismatch, InputError, StoreError
@@ -50,25 +51,26 @@ def only_writer(folder: Path) -> Iterator[None]:
         InputError: another process holds it.
         StoreError: the folder cannot be written.
     """
+    lock = FileLock(folder / _NAME, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / _NAME).open("w")
+        lock.acquire()
+    except Timeout as fault:
+        raise InputError(
+            "Another process is writing the index.",
+            where=str(folder),
+            remedy="wait until it has finished",
+        ) from fault
     except OSError as fault:
         raise StoreError(
             f"The folder cannot be written ({fault.strerror}).",
             where=str(folder),
             remedy="choose a workspace that can be written",
         ) from fault
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
-            raise InputError(
-                "Another process is writing the index.",
-                where=str(folder),
-                remedy="wait until it has finished",
-            ) from fault
+    try:
         yield
+    finally:
+        lock.release()
 
 
 # --- Index and manifest on disk, so that they cannot get out of step
@@ -276,17 +278,9 @@ def _partial(folder: Path) -> Iterator[Path]:
 
 def _settle(path: Path, final: Path) -> None:
     """Give a finished file its final name, durably."""
-    _sync(path)
+    sync(path)
     path.replace(final)
-    _sync(final.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(final.parent)
 
 
 def _remove_leftovers(folder: Path, *, keep: Collection[str]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ import Stemmer  # type: ignore[import-not-found]  # compiled, without stubs
 from bm25s.stopwords import STOPWORDS_EN  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from retrieval.index.durable import sync
 from retrieval.search.fusion import Ranking
 from traces.errors import InputError, StoreError
 
@@ -56,10 +56,10 @@ def write_folder(folder: Path, made_from: str, write: Callable[[Path], None]) ->
             json.dumps({"made_from": made_from, "files": _hashes(partial)}), encoding="utf-8"
         )
         for path in [*partial.rglob("*"), partial]:
-            _sync(path)
+            sync(path)
         shutil.rmtree(final, ignore_errors=True)  # only a damaged one is ever written again
         partial.replace(final)
-        _sync(folder)
+        sync(folder)
         for other in folder.iterdir():
             if other != final:
                 shutil.rmtree(other)
@@ -96,14 +96,6 @@ def _hashes(folder: Path) -> dict[str, str]:
                 digest = hashlib.file_digest(stream, "blake2b").hexdigest()
             found[path.relative_to(folder).as_posix()] = digest
     return found
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- Lexical search by BM25, over the texts and over the titles of passages. The only file that

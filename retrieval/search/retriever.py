@@ -21,7 +21,7 @@ _QUERY_BATCH = 256
 """Queries searched at once: exact search in batches costs a small part of one by one."""
 
 PassageLookup = Callable[[Collection[int]], Mapping[int, Passage]]
-"""Passages by id, as `Store.passages_by_id` gives them."""
+"""Passages by id, as `Store.corpora.passages_by_id` gives them."""
 
 
 class PassageRetriever:

@@ -104,7 +104,7 @@ RETRIEVE = ("retrieve", "--dataset", "d", "--mode", "bm25")
         ((*JUDGE, "--poll-seconds", "30"), "--poll-seconds", "--service batch"),
         ((*JUDGE, "--stuck-hours", "3", "--service", "flex"), "--stuck-hours", "--service batch"),
         ((*JUDGE, "--agree", "2"), "--agree", "--votes N"),
-        ((*JUDGE, "--escalate-base-url", "http://h"), "--escalate-base-url", "--escalate SPEC"),
+        ((*JUDGE, "--escalate-base-url", "http://h"), "--escalate-base-url", "--escalate MODEL"),
         ((*RETRIEVE, "--budget", "1"), "--budget", "--query rewrite"),
         ((*RETRIEVE, "--base-url", "http://h"), "--base-url", "--query rewrite"),
         ((*RETRIEVE, "--query", "step", "--concurrency", "2"), "--concurrency", "--query rewrite"),

@@ -108,7 +108,7 @@ def test_the_prompt_says_what_is_shown() -> None:
 def test_a_judge_that_is_not_shown_them_is_told_so(
     server: GeminiFileServer, tmp_path: Path
 ) -> None:
-    blind = JudgeConfig(images=False)
+    blind = JudgeConfig(show_images=False)
     labels = judged(server, tmp_path, showing("a", "nowhere.png"), config=blind)
     assert labels["a"].abstention is None
     [body] = server.bodies

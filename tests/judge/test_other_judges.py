@@ -48,13 +48,15 @@ REPLY = json.dumps(
 
 
 def config(max_tokens: int = 220) -> JudgeConfig:
-    return JudgeConfig(JudgePrompt.parse(OWN, where="own.txt"), max_tokens=max_tokens)
+    return JudgeConfig(prompt=JudgePrompt.parse(OWN, where="own.txt"), max_tokens=max_tokens)
 
 
 def judge(model: TextModel, *, max_tokens: int = 220, votes: int = 1) -> TraceLabel:
     asked = config(max_tokens)
     if votes > 1:
-        asked = JudgeConfig(asked.prompt, max_tokens=max_tokens, votes=votes, temperature=0.7)
+        asked = JudgeConfig(
+            prompt=asked.template, max_tokens=max_tokens, votes=votes, temperature=0.7
+        )
     with Dispatcher(model, None) as runner:
         [label] = RagJudge(runner, asked).judge([ASKED])
     return label

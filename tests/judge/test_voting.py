@@ -221,10 +221,10 @@ def test_voting_always_ends_and_never_buys_more_than_was_allowed(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"votes": 0}, "0 votes"),
-        ({"votes": 3, "agree": 1}, "of which 1"),
+        ({"votes": 0}, "--votes is 0"),
+        ({"votes": 3, "agree": 1}, "--agree is 1"),
         ({"votes": 3, "temperature": 0.0}, "temperature 0"),
-        ({"votes": 1, "escalate": "openai:big"}, "nothing would ever be escalated"),
+        ({"votes": 1, "escalate": "openai:big"}, "at least two votes"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, object], said: str) -> None:
@@ -240,7 +240,7 @@ def test_configuration_as_it_is_stored_and_read_again() -> None:
     assert {k: stored[k] for k in ("votes", "agree", "escalate", "granularity")} == {
         "votes": 3, "agree": 2, "escalate": None, "granularity": "step",
     }  # fmt: skip
-    assert JudgeConfig.from_dict({**stored, "retrieval": "x"}, asked.prompt) == asked
-    assert JudgeConfig.from_dict(JudgeConfig().as_dict(), asked.prompt) == JudgeConfig()
+    assert JudgeConfig.from_dict({**stored, "retrieval": "x"}, asked.template) == asked
+    assert JudgeConfig.from_dict(JudgeConfig().as_dict(), asked.template) == JudgeConfig()
     with pytest.raises(InputError, match="another prompt"):
-        JudgeConfig.from_dict({**stored, "prompt_sha256": "x"}, asked.prompt)
+        JudgeConfig.from_dict({**stored, "prompt_sha256": "x"}, asked.template)

@@ -205,7 +205,7 @@ def counted(real):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **kwargs)
     return call
-bm25_files._sync = counted(bm25_files._sync)
+bm25_files.sync = counted(bm25_files.sync)
 bm25_files.shutil.rmtree = counted(bm25_files.shutil.rmtree)
 Path.replace = counted(Path.replace)
 index().save(Path(sys.argv[1]), corpus_fingerprint="new")

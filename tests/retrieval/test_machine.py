@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,10 @@ def test_memory_is_what_is_available_within_the_container(tmp_path: Path) -> Non
     assert available_memory(memory, tmp_path / "none") is None
     installed = available_memory(tmp_path / "none", tmp_path / "none")
     assert installed is None or installed > 10**8
+
+
+def test_a_system_that_cannot_be_asked_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sysconf_names")  # as on Windows
+    assert available_memory(tmp_path / "none", tmp_path / "none") is None

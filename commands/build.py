@@ -1,0 +1,128 @@
+"""Builds a command from a verb: options from its config, one call, and the result in words."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+
+from stepgold.outcome import Outcome
+from stepgold.results import Result
+from stepgold.verbs import run_verb
+from stepgold.workspace import WorkspaceFolder
+from traces.config import Config, Option, declared_options, defaults_of, flag_of, is_path, parts_of
+
+C = TypeVar("C", bound=Config)
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
+"""The option that every command has after its own."""
+
+
+def command(
+    config: type[C], run: Callable[[WorkspaceFolder, C], Result], *, help: str
+) -> Callable[..., Outcome]:
+    """A typer command that fills in `config`, calls `run`, and returns its result.
+
+    Args:
+        config: the verb's options.
+        run: the verb.
+        help: what `--help` says; its first sentence is the summary in the list of commands.
+    """
+
+    fields = _by_style(config)
+    declared = {name: each for name, _, each in fields}
+
+    def called(ctx: typer.Context, **values: Any) -> Outcome:
+        as_json = values.pop("json_output")
+        given = frozenset(name for name in values if _is_given(ctx, name))
+        taken = {
+            name: _value(declared[name], value)
+            for name, value in values.items()
+            if value is not None or defaults_of(config)[name] is None
+        }
+        result = run_verb(ctx.obj, run, config(**taken), given)
+        return Outcome(result.as_json(), result.words(), result.exit_code, as_json)
+
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [
+        inspect.Parameter("ctx", keyword, annotation=typer.Context),
+        *(_parameter(config, *each) for each in fields),
+        inspect.Parameter("json_output", keyword, default=False, annotation=Json),
+    ]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    called.__doc__ = help
+    return called
+
+
+def _by_style(config: type[Config]) -> list[tuple[str, Any, Option]]:
+    """The declared fields: positional arguments first, then what is required, then the others."""
+    fields = [each for each in declared_options(config) if each[2].style != "python"]
+    required = {name for name, default in defaults_of(config).items() if default is MISSING}
+    return sorted(fields, key=lambda each: (each[2].style != "argument", each[0] not in required))
+
+
+def _parameter(config: type[Config], name: str, kind: Any, declared: Option) -> inspect.Parameter:
+    default = defaults_of(config)[name]
+    low, high = declared.between
+    shown: dict[str, Any] = {"help": declared.help, "metavar": _metavar(declared)}
+    if low is not None or high is not None:
+        shown |= {"min": low, "max": high}
+    if declared.style == "argument":
+        info: Any = typer.Argument(**shown)
+    else:
+        flags = declared.flags or (flag_of(name, declared),)
+        info = typer.Option(*flags, **shown)
+    if declared.style == "escaped" and isinstance(default, str):
+        default = default.replace("\n", "\\n")
+    if default == ():
+        default = None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=inspect.Parameter.empty if default is MISSING else default,
+        annotation=Annotated[_typed(kind, optional=default is None), info],
+    )
+
+
+def _metavar(declared: Option) -> str | None:
+    if declared.choices and declared.metavar is None:
+        return "|".join(declared.choices)
+    return declared.metavar
+
+
+def _typed(kind: Any, *, optional: bool) -> Any:
+    """The type that typer reads for a field's type."""
+    parts = [each for each in parts_of(kind) if each is not type(None)]
+    for part in parts:
+        if typing.get_origin(part) is Sequence:
+            (inner,) = typing.get_args(part)
+            many: Any = list[_typed(inner, optional=False)]  # type: ignore[misc]
+            return many | None if optional else many
+    if is_path(kind):
+        one: Any = Path
+    elif any(typing.get_origin(part) is Literal for part in parts) or str in parts:
+        one = str
+    else:
+        one = next(each for each in (bool, int, float) if each in parts)
+    return one | None if optional else one
+
+
+def _value(declared: Option, value: Any) -> Any:
+    """A value as the config takes it: `\\n` typed in a shell is a line break, no value an empty list."""
+    if declared.style != "escaped" or value is None:
+        return value
+    if isinstance(value, str):
+        return value.replace("\\n", "\n")
+    return tuple(each.replace("\\n", "\n") for each in value)
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line; a default of stepgold.toml does not."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

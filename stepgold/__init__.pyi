@@ -1,0 +1,2 @@
+from .api import Workspace as Workspace
+from .judging import JudgeOptions as JudgeOptions

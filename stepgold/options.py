@@ -1,0 +1,89 @@
+"""Options that several verbs share, declared once so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from traces.config import Config, StrPath, option
+from traces.errors import InputError
+
+
+class DatasetOptions(Config):
+    """Which dataset of the workspace."""
+
+    dataset: str = option(help="Dataset in the workspace.", metavar="NAME")
+
+
+class LabelingOptions(DatasetOptions):
+    """Where labels go. Every labeling verb has these; each names its own default labeler."""
+
+    name: str = option(
+        default="labeler", help="Name of the labeler in the dataset.", metavar="NAME"
+    )
+    limit: int | None = option(
+        default=None,
+        help="Label the first N traces only, as a pilot before spending.",
+        metavar="N",
+        between=(1, None),
+    )
+    replace: bool = option(
+        default=False,
+        help="Replace the labeler stored under this name.",
+        flags=("--replace",),
+    )
+
+    def check(self) -> None:
+        """Refuse a name that the store would refuse only after the first call was paid for.
+
+        Raises:
+            InputError: it is blank or has several lines.
+        """
+        super().check()
+        if not self.name.strip() or "\n" in self.name or "\r" in self.name:
+            raise InputError(
+                f"{self.name!r} is not a labeler's name.",
+                where="--name",
+                remedy="use one line that is not blank",
+            )
+
+
+class HostedOptions(Config):
+    """How hosted models are called, and what may be sent to them."""
+
+    base_url: str | None = option(
+        default=None, help="Server address [default: from the environment].", metavar="URL"
+    )
+    concurrency: int | None = option(
+        default=None,
+        help="Requests in flight at once [default: by back end].",
+        metavar="N",
+        between=(1, None),
+    )
+    allow_phi: bool = option(
+        default=False, help="Send problems marked phi_removed: false to a hosted model."
+    )
+
+
+class SpendingOptions(Config):
+    """What a run may cost, and which model versions may share a labeler."""
+
+    budget: float | None = option(
+        default=None,
+        help="Stop before spending more than this, USD.",
+        metavar="USD",
+        between=(0, None),
+    )
+    allow_mixed: bool = option(
+        default=False, help="Continue when another version of the model answers than before."
+    )
+
+
+class ImageFolderOptions(Config):
+    """Where the images of problems are."""
+
+    images: StrPath | None = option(
+        default=None,
+        help="Folder that image paths are relative to [default: the workspace].",
+        metavar="DIR",
+    )
+    ignore_images: bool = option(
+        default=False, help="Ask without the images of problems; the labels say so."
+    )

@@ -1,0 +1,84 @@
+"""What a verb returns: typed figures, the contract's JSON document, and text for a person."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+OK, INCOMPLETE, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
+"""Exit codes: all done; done with something missing; bad input; a defect; interrupted."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Result:
+    """Base of all results. In a notebook a result shows itself as a table."""
+
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What the call said on standard error, e.g. that verdicts will be ungrounded."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if something that was asked for is missing."""
+        return OK
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that the command prints under `--json`."""
+        raise TypeError(f"{type(self).__name__} has no document")
+
+    def words(self) -> RenderableType:
+        """What the command prints for a person: a string or a rich renderable."""
+        raise TypeError(f"{type(self).__name__} has no text")
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """The result as rows of a table; a single row unless a result has more."""
+        return [
+            {key: value for key, value in self.as_json().items() if not isinstance(value, list)}
+        ]
+
+    def frame(self) -> Any:
+        """The rows as a `pandas.DataFrame`.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas  # type: ignore[import-untyped]
+        except ImportError as fault:
+            raise InputError("pandas is not installed.", remedy="pip install pandas") from fault
+        return pandas.DataFrame([dict(row) for row in self.rows()])
+
+    def __str__(self) -> str:
+        """The text for a person, without color."""
+        said = self.words()
+        if isinstance(said, str):
+            return said
+        from rich.console import Console
+
+        page = io.StringIO()
+        Console(file=page, width=100, no_color=True).print(said, soft_wrap=True)
+        return page.getvalue().rstrip("\n")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}\n{self}\n>"
+
+    def _repr_html_(self) -> str:
+        rows = [dict(row) for row in self.rows()]
+        if len(rows) < 2:
+            return f"<pre>{html.escape(str(self))}</pre>"
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        body = "".join(
+            "<tr>"
+            + "".join(f"<td>{html.escape(str(row.get(name, '')))}</td>" for name in names)
+            + "</tr>"
+            for row in rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
