@@ -30,10 +30,11 @@ class Kind:
     """What a column holds."""
 
     write: Callable[[Any, str], Any]
-    """Checks a value and returns what the database holds; takes None where the column may be NULL.
-    The second argument names the value in an InputError."""
+    """Checks a value and returns what the database holds; the second argument names the value in
+    an InputError. Not called for NULL."""
     read: Callable[[Any], Any] | None = None
-    """Returns the value from what the database holds; None if both are the same."""
+    """Returns the value from what the database holds; None if both are the same. Not called for
+    NULL."""
     sa_type: type[JSON] | None = None
     """Column type, where the annotation does not determine it."""
 
@@ -62,22 +63,14 @@ def decode_text(stored: str) -> str:
     return str(json.loads(stored[len(_ESCAPED) :]))
 
 
-def choice(values: type[StrEnum]) -> Kind:
-    """A member of an enum, stored as its value."""
-
-    def write(value: Any, _: str) -> Any:
-        return None if value is None else values(value).value
-
-    return Kind(write, lambda stored: None if stored is None else values(stored))
-
-
-def _write_model_text(value: str | None, _: str) -> str | None:
-    return None if value is None else encode_text(value)
-
-
 def decode_optional(stored: str | None) -> str | None:
     """As `decode_text`; None stays None."""
     return None if stored is None else decode_text(stored)
+
+
+def choice(values: type[StrEnum]) -> Kind:
+    """A member of an enum, stored as its value."""
+    return Kind(lambda value, _: values(value).value, values)
 
 
 def _write_texts(value: Any, what: str) -> list[str]:
@@ -89,14 +82,10 @@ def _read_words(stored: list[str]) -> tuple[Verdict | AbstentionReason, ...]:
     return tuple(Verdict(word) if word in verdicts else AbstentionReason(word) for word in stored)
 
 
-def _write_flag(value: Any, _: str) -> bool | None:
-    return None if value is None else bool(value)
-
-
 NAME = Kind(checks.name)
-TEXT = Kind(checks.optional_text)
-MODEL_TEXT = Kind(_write_model_text, decode_optional)
-FLAG = Kind(_write_flag)
+TEXT = Kind(checks.plain_text)
+MODEL_TEXT = Kind(lambda text, _: encode_text(text), decode_text)
+FLAG = Kind(lambda value, _: bool(value))
 COUNT = Kind(checks.count)
 FRACTION = Kind(checks.fraction)
 SIMILARITY = Kind(checks.similarity)
@@ -116,6 +105,10 @@ def _kind(column: Any) -> Kind:
     return COUNT if isinstance(column.type, Integer) else _AS_IS
 
 
+def _label(field: str) -> str:
+    return "cost" if field == "usd" else field.replace("_", " ")
+
+
 class Codec(Generic[T]):
     """A dataclass as the columns of a table.
 
@@ -127,16 +120,16 @@ class Codec(Generic[T]):
         self._record = record
         names = [field.name for field in fields(record)]  # type: ignore[arg-type]
         self._abstains = "abstention" in names
-        found = [
-            (name, column, _kind(table.c[column]))
+        mapped = [
+            (name, table.c[column])
             for name in names
             if (column := renamed.get(name, name)) in table.c and name != "abstention"
         ]
         self._written = [
-            (name, column, kind.write, "cost" if name == "usd" else name.replace("_", " "))
-            for name, column, kind in found
+            (name, column.name, _kind(column).write, column.nullable, _label(name))
+            for name, column in mapped
         ]
-        self._read = [(name, column, kind.read) for name, column, kind in found]
+        self._read = [(name, column.name, _kind(column).read) for name, column in mapped]
 
     def columns(self, record: T, where: str) -> Columns:
         """The record's columns; `where` names the record in messages.
@@ -144,17 +137,19 @@ class Codec(Generic[T]):
         Raises:
             InputError: a value cannot be stored.
         """
-        columns = {
-            column: write(getattr(record, name), f"The {label} of {where}")
-            for name, column, write, label in self._written
-        }
+        columns: Columns = {}
+        for name, column, write, nullable, label in self._written:
+            value = getattr(record, name)
+            if value is not None or not nullable:
+                value = write(value, f"The {label} of {where}")
+            columns[column] = value
         return columns | _abstention_columns(record) if self._abstains else columns
 
     def record(self, row: Row[Any], **others: Any) -> T:
         """The record in a row; `others` are the fields that the row does not hold."""
         for name, column, read in self._read:
             value = getattr(row, column)
-            others[name] = value if read is None else read(value)
+            others[name] = value if read is None or value is None else read(value)
         if self._abstains:
             others["abstention"] = _abstention(row)
         return self._record(**others)

@@ -196,7 +196,7 @@ class Connections:
                 self._thread.connection = None
 
     def close(self) -> None:
-        """Release all connections; the last one to close merges the write-ahead log into the file."""
+        """Release all connections; the last one merges the write-ahead log into the file."""
         self._engine.dispose()
 
     @contextmanager

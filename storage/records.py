@@ -231,7 +231,7 @@ def evidence_columns(evidence: Evidence, position: int) -> Columns:
     `step` is among them only where there is one, so that lists without steps keep their address.
 
     Raises:
-        InputError: a value cannot be stored, or the passage was cut: the store keeps what was found.
+        InputError: a value cannot be stored, or the passage was cut for a prompt.
     """
     where = f"evidence {position}"
     if evidence.cut:

@@ -1,7 +1,7 @@
-"""The ledger of model calls, which is also where replies are reused from, and batch jobs in flight.
+"""The ledger of model calls, from which replies are reused, and the batch jobs in flight.
 
-A batch job is written before it is sent, so that another process can continue it. A request is in at
-most one job at a time, because its key is the primary key of its row; the row is deleted in the
+A batch job is written before it is sent, so that another process can continue it. A request is in
+at most one job at a time, because its key is the primary key of its row; the row is deleted in the
 transaction that records the reply. So nothing is paid for twice while its job exists, and no paid
 reply is lost, whenever the process dies.
 """
@@ -13,7 +13,18 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from storage import checks
 from storage.columns import encode_text
@@ -81,9 +92,9 @@ class CallSpending:
 
 
 class Replies:
-    """Replies under their content address (`inference.protocol.ResponseStore`), batch jobs and prompts.
+    """Replies by the content address of their requests, batch jobs and prompts.
 
-    Safe to share between threads.
+    An `inference.protocol.ResponseStore`. Safe to share between threads.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -141,22 +152,17 @@ class Replies:
         """What was sent and saved, by model, purpose and version that answered."""
         calls = MODEL_CALLS.c
         by = (calls.model, calls.purpose, calls.resolved_model)
-        query = (
-            select(
-                *by,
-                func.count().label("sent"),
-                func.sum(calls.hits).label("cached"),
-                func.coalesce(func.sum(calls.usd), 0.0).label("usd"),
-                func.coalesce(func.sum(calls.usd * calls.hits), 0.0).label("saved"),
-                func.count(calls.usd).label("priced"),
-                func.sum(calls.input_tokens).label("input_tokens"),
-                func.sum(calls.cached_tokens).label("cached_tokens"),
-                func.sum(calls.output_tokens).label("output_tokens"),
-                func.sum(calls.thinking_tokens).label("thinking_tokens"),
-            )
-            .group_by(*by)
-            .order_by(*by)
+        tokens = ("input_tokens", "cached_tokens", "output_tokens", "thinking_tokens")
+        query = select(
+            *by,
+            func.count().label("sent"),
+            func.sum(calls.hits).label("cached"),
+            func.coalesce(func.sum(calls.usd), 0.0).label("usd"),
+            func.coalesce(func.sum(calls.usd * calls.hits), 0.0).label("saved"),
+            func.count(calls.usd).label("priced"),
+            *(cast(func.sum(calls[name]), BigInteger).label(name) for name in tokens),
         )
+        query = query.group_by(*by).order_by(*by)
         with self._connections.read() as connection:
             rows = connection.execute(query).all()
         return [

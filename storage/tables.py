@@ -103,7 +103,6 @@ class DatasetTable(Keyed, table=True):
     """A named set of problems and traces."""
 
     __tablename__ = "datasets"
-
     name: str = _of(NAME, unique=True)
     retrieval_config: Any = _of(PLAIN_JSON, nullable=True)
     """How the evidence was retrieved; NULL before the first retrieval."""
@@ -128,7 +127,6 @@ class RejectedRowTable(Base, table=True):
     """A row of a file that was not imported, or whose gold cannot be used."""
 
     __tablename__ = "rejected_rows"
-
     source_file_pk: int = _parent("source_files.pk", primary_key=True)
     position: int = Field(primary_key=True)
     file: str
@@ -185,7 +183,6 @@ class StepTable(Base, table=True):
     """One step of a trace."""
 
     __tablename__ = "steps"
-
     trace_pk: int = _parent("traces.pk", primary_key=True)
     step_index: int = Field(primary_key=True)
     text: str
@@ -283,7 +280,6 @@ class ContinuationTable(Base, table=True):
     """One completion of a prefix; it belongs to the label that was made from it."""
 
     __tablename__ = "continuations"
-
     trace_label_pk: int = _parent("trace_labels.pk", primary_key=True)
     step_index: int = Field(primary_key=True)
     continuation_index: int = Field(primary_key=True)
@@ -340,7 +336,6 @@ class CorpusTable(Keyed, table=True):
     """A named set of documents."""
 
     __tablename__ = "corpora"
-
     name: str = _of(NAME, unique=True)
     licence: str | None
     created_at: str
@@ -350,7 +345,6 @@ class CorpusSourceTable(Base, table=True):
     """Where a corpus as a whole comes from, as the user stated it."""
 
     __tablename__ = "corpus_sources"
-
     corpus_pk: int = _parent("corpora.pk", primary_key=True)
     source: str
 
@@ -392,7 +386,6 @@ class DocumentOriginTable(Base, table=True):
     """The file a document came from. Documents of older databases have none."""
 
     __tablename__ = "document_origins"
-
     document_pk: int = _parent("documents.pk", primary_key=True)
     corpus_file_pk: int = _parent("corpus_files.pk", index=True)
     split: str
@@ -424,7 +417,6 @@ class EvidencePassageTable(Keyed, table=True):
     """The copy of a passage as it was when it became evidence, or as it came with a file."""
 
     __tablename__ = "evidence_passages"
-
     digest: str = Field(unique=True)
     corpus: str = _of(TEXT)
     document: str = _of(TEXT)
@@ -439,7 +431,6 @@ class EvidenceSetTable(Keyed, table=True):
     """A list of evidence, best first; it may be empty."""
 
     __tablename__ = "evidence_sets"
-
     digest: str = Field(unique=True)
 
 
@@ -478,7 +469,6 @@ class TraceEvidenceTable(Base, table=True):
     """What retrieval found for a trace; it takes precedence over its problem's evidence."""
 
     __tablename__ = "trace_evidence"
-
     trace_pk: int = _parent("traces.pk", primary_key=True)
     evidence_set_pk: int = Field(foreign_key="evidence_sets.pk", index=True)
 
@@ -565,7 +555,6 @@ class PromptTable(Base, table=True):
     """A prompt under its hash, which labelers hold in their configuration."""
 
     __tablename__ = "prompts"
-
     sha256: str = Field(primary_key=True)
     text: str = _of(TEXT)
     created_at: str

@@ -175,7 +175,7 @@ def test_licence_source_and_single_documents(cli: Cli, guides: Path) -> None:
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
-from storage.corpus_files import CorpusFiles
+from storage.corpora import CorpusFiles
 from cli import execute
 real, left = CorpusFiles.{method}, int(sys.argv[1])
 def counted(*args, **kwargs):

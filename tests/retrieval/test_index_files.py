@@ -138,7 +138,7 @@ def test_a_reader_that_meets_a_writer_reads_again(tmp_path: Path) -> None:
     seen: list[str] = []
 
     def read(manifest: object) -> PassageIndex:
-        seen.append(manifest.corpora.fingerprint)  # type: ignore[attr-defined]
+        seen.append(manifest.corpus_fingerprint)  # type: ignore[attr-defined]
         if len(seen) == 1:  # a writer replaces the index behind the manifest just read
             saved(tmp_path, seed=2, corpus="new")
         return load(tmp_path, seen[-1]) if len(seen) == 2 else broken()
