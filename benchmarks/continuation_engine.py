@@ -29,9 +29,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.continuation_engine_case import Case, lab_case, llama_case
-from inference.local.policy import LocalPolicy
-from inference.prompting import ContinuationPrompt
-from traces.problem import TraceInContext
+from inference import ContinuationPrompt, LocalPolicy
+from traces import TraceInContext
 
 _WANTED_RATIO = 3.0
 Prefix = tuple[TraceInContext, int]

@@ -12,8 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lab.build import LabProblem, build_workspace
 from lab.bundled import model_folder
-from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace, TraceInContext
+from traces import Evidence, Passage, Problem, Trace, TraceInContext
 
 _VOCABULARY = 32_000
 _TEMPLATE = "{% for message in messages %}[user] {{ message['content'] }} [policy] {% endfor %}"

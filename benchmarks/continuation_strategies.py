@@ -22,17 +22,20 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from benchmarks.lab import Source, decisive_passages, source
-from inference.local.policy import LocalPolicy
-from inference.prompting import ContinuationPrompt, continuation_messages, conversation_ids
+from inference import ContinuationPrompt, LocalPolicy, continuation_messages, conversation_ids
 from lab.build import build_workspace
 from lab.bundled import model_folder
 from lab.candidates import sample_traces
-from labeling.answers import AnswerChecker
-from labeling.mc_config import MonteCarloConfig
-from labeling.monte_carlo import checked, continue_by_strategy, label_of, started
-from labeling.strategies import STRATEGIES, Drawn
-from traces.labels import TraceLabel, first_error
-from traces.problem import TraceContinuations, TraceInContext, Wanted
+from labeling import (
+    STRATEGIES,
+    AnswerChecker,
+    MonteCarloConfig,
+    check_texts,
+    continue_by_strategy,
+    label_progress,
+    start_progress,
+)
+from traces import TraceContinuations, TraceInContext, TraceLabel, Wanted, first_error
 
 RESAMPLES = 2000
 
@@ -164,7 +167,8 @@ def spend(
         part.contexts, Replayed(whole, lengths), AnswerChecker.for_problem, config
     )
     found = {}
-    for label, drawn, _ in words:
+    for word in words:
+        label, drawn = word.label, word.continuations
         context = by_id[label.trace_id]
         hard = _hard_labels(context, whole[label.trace_id], k)
         steps = {one.step_index for one in drawn}
@@ -185,9 +189,9 @@ def spend(
 
 def _hard_labels(context: TraceInContext, whole: TraceContinuations, k: int) -> TraceLabel:
     checker, config = AnswerChecker.for_problem(context.problem), MonteCarloConfig(k)
-    drawn: Drawn = started(context, checker, config)
-    drawn.add(checked(context, whole.texts, checker))
-    return label_of(context, drawn, config)
+    progress = start_progress(context, checker, config)
+    progress.add(check_texts(context, whole.texts, checker))
+    return label_progress(context, progress, config)
 
 
 def compare(name: str, every: dict[str, Spent], some: dict[str, Spent]) -> dict[str, Any]:
@@ -229,13 +233,11 @@ def really_run(part: Source, whole: dict[str, TraceContinuations], n: int, k: in
         config = MonteCarloConfig(k, strategy=name)
         words = [
             {
-                label.trace_id: (
-                    label.step_labels,
-                    [(d.step_index, d.index, d.text) for d in drawn],
+                one.label.trace_id: (
+                    one.label.step_labels,
+                    [(each.step_index, each.index, each.text) for each in one.continuations],
                 )
-                for label, drawn, _ in continue_by_strategy(
-                    contexts, policy, AnswerChecker.for_problem, config
-                )
+                for one in continue_by_strategy(contexts, policy, AnswerChecker.for_problem, config)
             }
             for policy in (lab_policy(), Replayed(whole, lengths))
         ]

@@ -26,13 +26,17 @@ import torch
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
-from inference.images import ProblemImages
-from inference.local.model import LocalModel, load_local_model
-from inference.local.policy import LocalPolicy
+from inference import (
+    ContinuationPrompt,
+    LocalModel,
+    LocalPolicy,
+    ProblemImages,
+    continuation_messages,
+    load_local_model,
+)
 from inference.local.vision import run
-from inference.prompting import ContinuationPrompt, continuation_messages
 from tests.tiny_vision import Kind, llava, llava_processor, save_vision
-from traces.problem import Problem, Trace, TraceInContext
+from traces import Problem, Trace, TraceInContext
 
 _STEPS = tuple(f"Step {n}: the image shows {n * 12} of 300, so {n} x 12 is taken off." for n in range(1, 7))  # fmt: skip
 _SIZE = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}  # fmt: skip

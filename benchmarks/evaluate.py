@@ -20,7 +20,7 @@ from evaluation.evaluated import EvaluatedTrace
 from evaluation.figures import Floats, by_problem, generator, resampled_sums
 from evaluation.protocols.macro_f1 import evaluate_macro_f1
 from evaluation.protocols.processbench import evaluate_processbench
-from traces.labels import StepLabel, TraceLabel, Verdict
+from traces import StepLabel, TraceLabel, Verdict
 
 PROCESSBENCH = {"gsm8k": 400, "math": 1000, "olympiadbench": 1000, "omnimath": 1000}
 """Traces by subset."""

@@ -116,7 +116,7 @@ async def bare_loop(prompts: list[tuple[str, str]], url: str, concurrency: int) 
     from google import genai
     from google.genai import types
 
-    from judge.prompt_file import REPLY_SCHEMA
+    from judge import REPLY_SCHEMA
 
     client = genai.Client(
         api_key="k", http_options=types.HttpOptions(base_url=url, api_version="v1beta")
@@ -145,10 +145,8 @@ async def bare_loop(prompts: list[tuple[str, str]], url: str, concurrency: int) 
 def write_prompts(traces: Path, prompts: Path) -> None:
     """The prompts that the judge would send, for the bare loop."""
     from formats import read_file
-    from judge.config import JudgeConfig
-    from judge.prompt import render_vote
-    from traces.problem import TraceInContext
-    from traces.records import ImportedTrace
+    from judge import JudgeConfig, render_vote
+    from traces import ImportedTrace, TraceInContext
 
     config = JudgeConfig()
     with prompts.open("w", encoding="utf-8") as file:

@@ -20,22 +20,26 @@ from evaluation.evaluated import EvaluatedTrace
 from evaluation.paired import paired_difference
 from evaluation.protocols.macro_f1 import step_accuracy
 from evaluation.protocols.processbench import evaluate_processbench
-from inference.local.policy import LocalPolicy
-from inference.prompting import ContinuationPrompt
+from inference import ContinuationPrompt, LocalPolicy
 from lab.build import LabProblem, LabTrace, LabWorkspace, build_workspace
 from lab.bundled import model_folder
 from lab.candidates import sample_traces
 from lab.judge import LikelihoodJudge
-from labeling.answers import AnswerChecker
-from labeling.consensus import ConsensusConfig
-from labeling.monte_carlo import MonteCarloConfig
-from labeling.pipeline import agree_on, continue_traces, judge_traces
+from labeling import ConsensusConfig, MonteCarloConfig, agree_on, continue_traces, judge_traces
 from retrieval.documents import make_document
 from retrieval.passages import split_document
 from scoring import load_scorer
-from traces.evidence import Evidence, Passage
-from traces.labels import StepLabel, TraceLabel, Verdict
-from traces.problem import Problem, Trace, TraceInContext
+from traces import (
+    Evidence,
+    LabeledTrace,
+    Passage,
+    Problem,
+    StepLabel,
+    Trace,
+    TraceInContext,
+    TraceLabel,
+    Verdict,
+)
 
 PASSAGE_TOKENS = 160
 Labels = dict[str, TraceLabel]
@@ -118,6 +122,11 @@ def by_id(labels: Iterable[TraceLabel]) -> Labels:
     return {label.trace_id: label for label in labels}
 
 
+def staged(labeled: Iterable[LabeledTrace]) -> Labels:
+    """The labels of a stage by trace."""
+    return by_id(one.label for one in labeled)
+
+
 def measure(part: Source, k: int, seed: int) -> dict[str, object]:
     """All figures of one source."""
     judge = LikelihoodJudge(str(model_folder("judge")))
@@ -129,16 +138,19 @@ def measure(part: Source, k: int, seed: int) -> dict[str, object]:
         temperature=1.0,
         with_evidence=True,
     )
-    labels: dict[str, Labels] = {"judge": by_id(judge_traces(part.contexts, judge))}
-    wrong = by_id(judge_traces(with_wrong_passage(part.contexts, seed), judge))
+    labels: dict[str, Labels] = {"judge": staged(judge_traces(part.contexts, judge))}
+    wrong = staged(judge_traces(with_wrong_passage(part.contexts, seed), judge))
     started, cpu = time.monotonic(), time.process_time()
-    measured = continue_traces(
-        part.contexts, policy, AnswerChecker.for_problem, MonteCarloConfig(k=k, seed=seed)
-    )
-    labels["mc"] = {word.label.trace_id: word.label for word in measured}
+    config = MonteCarloConfig(k=k, seed=seed)
+    labels["mc"] = staged(continue_traces(part.contexts, policy, config=config))
     seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu
-    labels["consensus"] = by_id(
-        agree_on(part.contexts, labels["judge"], labels["mc"], ConsensusConfig())
+    labels["consensus"] = staged(
+        agree_on(
+            part.contexts,
+            judge_labels=labels["judge"],
+            mc_labels=labels["mc"],
+            config=ConsensusConfig(),
+        )
     )
     labels["prm"] = by_id(load_scorer(str(model_folder("prm"))).score(part.contexts))
     labels["likelihood"] = by_id(

@@ -24,7 +24,7 @@ from evaluation.ranking import RankedProblem, recall
 from retrieval.packing import PackedEvidence, pack_evidence, pack_like_medprm
 from retrieval.search.bm25 import LexicalIndex
 from retrieval.tokens import TokenCounter, cut_to_tokens
-from traces.evidence import Evidence, Passage
+from traces import Evidence, Passage
 
 RESAMPLES = 2000
 BUDGET = 3072

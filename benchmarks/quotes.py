@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rapidfuzz import fuzz
 
-from judge.quotes import verify_quote
+from judge import verify_quote
 from tests.judge import spans
 from tests.judge.spans import Verifier, accepted, accepted_elsewhere
 

@@ -34,7 +34,7 @@ from retrieval.search.bm25 import LexicalIndex
 from retrieval.search.choice import Dense
 from retrieval.search.config import Query, RetrievalConfig
 from retrieval.search.retriever import PassageRetriever
-from traces.evidence import Passage
+from traces import Passage
 
 
 def data_folder() -> Path:

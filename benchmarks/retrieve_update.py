@@ -23,8 +23,7 @@ from retrieval.index.encoder import load_encoder
 from retrieval.index.files import VectorJournal, digest_of
 from retrieval.index.index import PassageIndex
 from storage import Store
-from traces.evidence import Passage
-from traces.records import StoredDocument
+from traces import Passage, StoredDocument
 
 _A_DOCUMENT = 20
 

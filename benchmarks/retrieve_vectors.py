@@ -14,7 +14,7 @@ from retrieval.documents import read_documents
 from retrieval.index.encoder import SentenceEncoder, text_to_embed
 from retrieval.index.vectors import nearest_rows
 from retrieval.passages import split_document
-from traces.records import StoredDocument
+from traces import StoredDocument
 
 Vectors = NDArray[np.float32]
 

@@ -29,7 +29,7 @@ from benchmarks.timing import peak_memory
 from scoring.engine.engine import Scorer
 from scoring.engine.forward import plant
 from scoring.families.medprm import SIGNS, MedPrm
-from traces.problem import TraceInContext
+from traces import TraceInContext
 
 _QUICK = Size(layers=2, width=128, vocabulary=2_000)
 _WINDOW = 8192

@@ -11,8 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from scoring.families.medprm import MARKER, SIGNS, MedPrm
-from traces.evidence import Evidence, Passage
-from traces.problem import Problem, Trace, TraceInContext
+from traces import Evidence, Passage, Problem, Trace, TraceInContext
 
 _TEMPLATE = (
     "{% for message in messages %}<|start|> {{ message['role'] }} {{ message['content'] }} <|end|>"

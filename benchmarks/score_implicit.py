@@ -24,7 +24,7 @@ from benchmarks.score_case import Case, Size
 from benchmarks.timing import peak_memory
 from scoring.engine.engine import Scorer
 from scoring.families.implicit import COEFFICIENT, REWARDS, ImplicitPrm
-from traces.problem import TraceInContext
+from traces import TraceInContext
 
 _CASE = Case("no evidence", evidence=0, question=150, lengths=(300, 500))
 _SIZE = Size(layers=4, width=512, vocabulary=64_000)

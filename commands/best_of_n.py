@@ -61,7 +61,7 @@ def best_of_n(
     ns = parse_ns(n)
     found, name, source = _candidates(ctx.obj, dataset, labeler, pool, scores, tuple(subset or ()))
     from evaluation.best_of_n import evaluate_best_of_n
-    from labeling.normal_form import normal_answer
+    from labeling import normal_answer
 
     report = evaluate_best_of_n(
         found.pools,

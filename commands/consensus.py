@@ -17,10 +17,9 @@ from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from labeling.consensus import ConsensusConfig
+    from labeling import ConsensusConfig
     from storage import Store
-    from traces.labels import TraceLabel
-    from traces.problem import TraceInContext
+    from traces import TraceInContext, TraceLabel
 
 
 def consensus(
@@ -41,8 +40,8 @@ def consensus(
     json_output: Json = False,
 ) -> Outcome:
     """Agree on first errors; disagreement is no failure but an abstention with its reason."""
-    from labeling.consensus import ConsensusConfig, require_after_first_error, require_rule
-    from traces.labels import Labeler, LabelerKind
+    from labeling import ConsensusConfig, require_after_first_error, require_rule
+    from traces import Labeler, LabelerKind
 
     _require_three_names(judge, mc, name)
     config = ConsensusConfig(
@@ -114,7 +113,6 @@ def _stage(
     mc_labels: Mapping[str, TraceLabel],
     config: ConsensusConfig,
 ) -> Iterator[Labelled]:
-    from labeling.pipeline import agree_on
+    from labeling import agree_on
 
-    for label in agree_on(contexts, judge_labels, mc_labels, config):
-        yield Labelled(label)
+    yield from agree_on(contexts, judge_labels=judge_labels, mc_labels=mc_labels, config=config)

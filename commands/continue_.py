@@ -34,8 +34,8 @@ from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from inference.specs import ModelSpec
-    from labeling.mc_config import MonteCarloConfig
+    from inference import ModelSpec
+    from labeling import MonteCarloConfig
 
 SYSTEM = (
     "Solve the question step by step, one step a line. End with a line that says "
@@ -162,12 +162,13 @@ def _config(
     k: int, threshold: int, seed: int, strategy: str, label: str, last_step: str, behind: str
 ) -> MonteCarloConfig:
     """What is measured, checked before anything is loaded."""
-    from labeling.mc_config import MonteCarloConfig
-    from labeling.strategies import strategy as by_name
+    from labeling import MonteCarloConfig, strategy_named
 
-    by_name(strategy)
+    strategy_named(strategy)
     rules = {"label": label, "last_step": last_step, "after_first_error": behind}
-    return MonteCarloConfig(k, threshold, seed, strategy, **cast(Any, rules))
+    return MonteCarloConfig(
+        k, threshold=threshold, seed=seed, strategy=strategy, **cast(Any, rules)
+    )
 
 
 def _stop_strings(given: Iterable[str]) -> tuple[str, ...]:
@@ -197,8 +198,8 @@ def _continue(
     replace: bool,
     json_output: bool,
 ) -> Outcome:
-    from inference.budget import Purse
-    from traces.labels import Labeler, LabelerKind
+    from inference import Purse
+    from traces import Labeler, LabelerKind
 
     with workspace.open_store() as store, ExitStack() as closing:
         store.traces.require_dataset(str(tally.dataset))

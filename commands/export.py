@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from formats import SkippedTrace, WriteOutcome
     from storage import Store
-    from traces.labels import Labeler, TraceLabel
+    from traces import Labeler, TraceLabel
 
 
 def export(

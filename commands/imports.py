@@ -73,7 +73,7 @@ def import_(
 
 
 def _kind(kind: str | None) -> LabelerKind | None:
-    from traces.labels import LabelerKind
+    from traces import LabelerKind
 
     if kind is None:
         return None

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepgold.models import parse_spec
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
-    from inference.specs import ModelSpec
+    from inference import ModelSpec
     from retrieval.search.config import RetrievalConfig
 
 

@@ -18,8 +18,7 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     from evaluation.overlap import EvaluatedProblem, TrainingRow
     from storage import Store
-    from traces.problem import TraceInContext
-    from traces.records import RejectedRow
+    from traces import RejectedRow, TraceInContext
 
 LISTED = 10
 """Matches shown to a person; all of them stand in the JSON document."""

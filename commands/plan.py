@@ -22,11 +22,11 @@ from stepgold.workspace import WorkspaceFolder
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from inference.specs import ModelSpec
-    from labeling.mc_config import MonteCarloConfig
+    from inference import ModelSpec
+    from labeling import MonteCarloConfig
     from stepgold.planning import Planned, Terms
     from storage import Store
-    from traces.problem import TraceInContext
+    from traces import TraceInContext
 
 SERVICES = ("standard", "flex", "batch")
 
@@ -230,15 +230,14 @@ def _plan_policy(
 
 def _drawing(k: int, strategy: str) -> MonteCarloConfig:
     """How prefixes are continued; a strategy that does not exist is refused."""
-    from labeling.mc_config import MonteCarloConfig
-    from labeling.strategies import strategy as known
+    from labeling import MonteCarloConfig, strategy_named
 
-    known(strategy)
+    strategy_named(strategy)
     return MonteCarloConfig(k, strategy=strategy)
 
 
 def _refuse_retired(*specs: str | None) -> None:
-    from inference.prices import retirement_notice
+    from inference import retirement_notice
     from stepgold.console import note
 
     for spec in specs:
@@ -265,7 +264,7 @@ def _missing(
 
 
 def _document(dataset: str, stages: list[Planned], total: dict[str, Any]) -> dict[str, Any]:
-    from inference.prices import PRICES_AS_OF
+    from inference import PRICES_AS_OF
     from stepgold.planning import HOURS_A_WAVE, SECONDS_A_CALL, TOKENS_A_CONTINUATION, TOKENS_A_STEP
 
     return {

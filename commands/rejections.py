@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from traces.records import RejectedRow
+from traces import RejectedRow
 
 SHOWN_ROWS = 10
 """Rows shown to a person; all of them are in the JSON document."""

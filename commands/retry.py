@@ -34,7 +34,7 @@ from traces.labels import AbstentionReason, LabelerKind
 
 if TYPE_CHECKING:
     from storage import LabelerSummary, Store
-    from traces.labels import TraceLabel
+    from traces import TraceLabel
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def retry(
     json_output: Json = False,
 ) -> Outcome:
     """Ask again what failed or could not be read; a new word takes the abstention's place."""
-    from inference.budget import Purse
+    from inference import Purse
 
     workspace: WorkspaceFolder = ctx.obj
     purse, shown = Purse(budget), ImageOptions.of(workspace, images)

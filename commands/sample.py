@@ -38,11 +38,10 @@ from traces.errors import BudgetExhausted, InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference.specs import ModelSpec
-    from labeling.candidates import CandidateRule, Candidates, Sampler
+    from inference import ModelSpec
+    from labeling import CandidateRule, ProblemCandidates, Sampler
     from storage import Store
-    from traces.evidence import Evidence
-    from traces.problem import Problem
+    from traces import Evidence, Problem
 
 Asked = tuple["Problem", "Sequence[Evidence]"]
 """A problem with what was retrieved for it."""
@@ -50,7 +49,7 @@ Asked = tuple["Problem", "Sequence[Evidence]"]
 _AT_ONCE = 256
 """Problems whose rounds are drawn together."""
 
-CandidateCount = Annotated[int, typer.Option("-n", "--n", min=1, help="Candidates a problem.")]
+CandidateCount = Annotated[int, typer.Option("-n", "--n", min=1, help="Candidates per problem.")]
 CandidatesName = Annotated[
     str, typer.Option("--name", help="The name of this set of candidates; part of their ids.")
 ]
@@ -162,7 +161,7 @@ def _rule(
     steps: tuple[int, int],
     keep_all: bool,
 ) -> CandidateRule:
-    from labeling.candidates import CandidateRule
+    from labeling import CandidateRule
 
     by_line = "\\n" if spec.kind == "lab" else None  # the lab's policy writes one step a line
     given = by_line if delimiter is None else delimiter
@@ -187,7 +186,7 @@ def _draw(
     generator: str,
 ) -> Counter[str]:
     """Sample what is missing and store every problem as it is done; count what was turned away."""
-    from labeling.candidates import sample_candidates
+    from labeling import sample_candidates
 
     turned_away: Counter[str] = Counter()
     dataset, name = str(tally.dataset), str(tally.labeler)
@@ -217,8 +216,8 @@ def _draw(
     return turned_away
 
 
-def _store(store: Store, dataset: str, name: str, one: Candidates) -> None:
-    from traces.records import Failure
+def _store(store: Store, dataset: str, name: str, one: ProblemCandidates) -> None:
+    from traces import Failure
 
     if one.abstention is None:
         store.traces.sampled.add(dataset, name, one.problem, kept=one.kept, refused=one.refused)
@@ -256,11 +255,11 @@ def _sampler(
     marked: frozenset[str] | None,
 ) -> Sampler:
     """The sampler; `marked` problems go to no hosted model, None lets all of them go."""
-    from inference.prompting import ContinuationPrompt
+    from inference import ContinuationPrompt
 
     prompt = ContinuationPrompt(system=None if spec.kind == "lab" else SYSTEM)
     if spec.kind in {"hf", "lab"}:
-        from inference.local.policy import LocalSampler
+        from inference import LocalSampler
 
         local = LocalSampler(
             model_folder(spec, "policy"),
@@ -272,7 +271,7 @@ def _sampler(
         )
         tell_slow(spec, local.slow_because)
         return local
-    from inference.server_policy import ServerSampler
+    from inference import ServerSampler
 
     template, base_url, concurrency = server
     model = text_model(spec, base_url=base_url, template=template, concurrency=concurrency)

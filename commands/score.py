@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from scoring import Scorer
     from scoring.server.scorer import ServerScorer
     from storage import Store
-    from traces.labels import Labeler
+    from traces import Labeler
 
 Prm = Annotated[
     str,
@@ -199,7 +199,7 @@ def _scored(
     json_output: bool,
 ) -> Outcome:
     """Score what is missing, and say what was done."""
-    from traces.labels import Labeler, LabelerKind
+    from traces import Labeler, LabelerKind
 
     spec = parse_spec(chosen.prm)
     tally = Tally("score", how.dataset, how.name)

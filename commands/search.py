@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from storage import DocumentSource
-    from traces.evidence import Evidence
+    from traces import Evidence
 
 
 def search(

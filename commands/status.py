@@ -14,7 +14,7 @@ from stepgold.workspace import WorkspaceFolder
 
 if TYPE_CHECKING:
     from storage import LabelerSummary, ShortenedTrace, Store
-    from traces.records import RejectedRow
+    from traces import RejectedRow
 
 SHOWN_FAILURES = 20
 

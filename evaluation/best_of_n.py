@@ -32,7 +32,7 @@ from evaluation.figures import (
     resampled_sums,
 )
 from evaluation.wording import figure, plain_table
-from traces.errors import InputError
+from traces import InputError
 
 Normalise = Callable[[str], str]
 """Turns an answer into the form in which equal answers are equal strings."""

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.step_words import ComparedTrace, StepWords, WordTable
-from traces.evidence import Evidence, Quote
-from traces.labels import FirstError, StepLabel
-from traces.problem import TraceInContext
+from traces import Evidence, FirstError, Quote, StepLabel, TraceInContext
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from traces.labels import (
-    MISSING,
+from traces import (
+    MISSING_FIRST_ERROR,
     FirstError,
     StepLabel,
     TraceLabel,
@@ -63,7 +63,7 @@ def split_by_gold(traces: Iterable[EvaluatedTrace]) -> GoldSplit:
 
 def predicted_error(label: TraceLabel | None, threshold: float) -> FirstError:
     """The first error of a label that may not be there; missing if it is not."""
-    return MISSING if label is None else first_error(label, threshold)
+    return MISSING_FIRST_ERROR if label is None else first_error(label, threshold)
 
 
 def step_calls(

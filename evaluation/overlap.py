@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.wording import plain_table
-from traces.errors import InputError
+from traces import InputError
 
 Hashes = NDArray[np.uint64]
 

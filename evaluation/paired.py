@@ -23,7 +23,7 @@ from evaluation.figures import (
     resampled_sums,
     rows_of,
 )
-from traces.errors import InputError
+from traces import InputError
 
 
 @dataclass(frozen=True, slots=True)

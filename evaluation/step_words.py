@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evaluation.discrimination import step_scores
 from evaluation.evaluated import EvaluatedTrace, neutral_steps, predicted_error, step_calls
 from evaluation.figures import Floats, Mask
-from traces.labels import FirstError, TraceLabel
+from traces import FirstError, TraceLabel
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
 from evaluation.figures import MEASURES, Floats, Measure
-from traces.errors import InputError
+from traces import InputError
 
 GIVEN = "given"
 """Source of a threshold that the user named."""

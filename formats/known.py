@@ -24,7 +24,7 @@ from formats.field import (
     visualprocessbench,
 )
 from formats.rows import FileFormat
-from traces.errors import InputError
+from traces import InputError
 
 # The most telling keys first: a processbench row has all keys of a row of ours.
 KNOWN: Mapping[str, FileFormat] = {

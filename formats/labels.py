@@ -18,19 +18,21 @@ from formats.rows import (
     object_of,
     optional_text_of,
 )
-from traces.evidence import Quote
-from traces.labels import (
+from traces import (
     Abstention,
     AbstentionReason,
+    ImportedTrace,
     Labeler,
     LabelerKind,
+    Problem,
+    Quote,
+    RejectedRow,
     StepLabel,
+    Trace,
     TraceLabel,
     Verdict,
     abstained,
 )
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
 
 OURS = ("trace_id", "labeler")
 """Keys that our exports add where the format has no place for the trace's id or for who labelled."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from formats.files.container import RawRow, read_rows
 from formats.rows import RowFault, text_of
-from traces.errors import TraceFormatError
+from traces import TraceFormatError
 
 Row = TypeVar("Row")
 

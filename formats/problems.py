@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from traces.errors import TraceFormatError
-from traces.problem import Problem
+from traces import Problem, TraceFormatError
 
 _FIELDS = {"id", "problem", "options", "answer", "images", "meta"}
 

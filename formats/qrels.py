@@ -15,8 +15,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from traces.errors import TraceFormatError
-from traces.evidence import Relevance
+from traces import Relevance, TraceFormatError
 
 _TREC_FIELDS = 4
 

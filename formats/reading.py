@@ -11,9 +11,15 @@ from typing import Any
 from formats.files.container import RawRow, is_object_of_lists, read_mapped_rows, read_rows
 from formats.known import FIELD_NAMES, IMPORT_FORMATS, KNOWN, format_named, guess_format
 from formats.rows import FileFormat, NeutralPolicy, Reading, RowFault
-from traces.errors import InputError, TraceFormatError
-from traces.labels import Labeler, LabelerKind
-from traces.records import ImportedTrace, RejectedRow, SourceFile
+from traces import (
+    ImportedTrace,
+    InputError,
+    Labeler,
+    LabelerKind,
+    RejectedRow,
+    SourceFile,
+    TraceFormatError,
+)
 
 FIRST_ROWS = 5
 """Rows looked at to tell whether a file is of the named format at all."""

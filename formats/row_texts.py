@@ -9,7 +9,7 @@ from typing import Any
 
 from formats.files.container import is_object_of_lists, read_mapped_rows, read_rows
 from formats.known import FIELD_NAMES
-from traces.records import RejectedRow
+from traces import RejectedRow
 
 ID_KEYS = frozenset(
     {"id", "trace_id", "problem_id", "question_id", "uuid", "Question_UUID", "case_id"}

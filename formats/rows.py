@@ -10,19 +10,22 @@ from enum import StrEnum
 from typing import Any
 
 from formats.files.container import RawRow
-from traces.evidence import Evidence, Passage
-from traces.labels import (
-    MISSING,
+from traces import (
+    MISSING_FIRST_ERROR,
     AbstentionReason,
+    Evidence,
     FirstError,
+    ImportedTrace,
     Labeler,
+    Passage,
+    Problem,
+    RejectedRow,
     StepLabel,
+    Trace,
     TraceLabel,
     Verdict,
     first_error,
 )
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
 
 
 class FormatLimit(StrEnum):
@@ -94,7 +97,7 @@ def stated_first_error(row: ExportRow) -> int | None:
             FormatLimit.NOT_CARRIED, "the label is a score; this format carries verdicts"
         )
     found: FirstError = first_error(row.label)
-    if found == MISSING:
+    if found == MISSING_FIRST_ERROR:
         reason = next(
             (
                 step.abstention.reason

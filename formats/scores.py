@@ -15,8 +15,7 @@ from formats.files.container import read_rows
 from formats.labels import read_label
 from formats.reading import checked_rows, file_stem
 from formats.rows import Reading, RowFault, optional_bool_of, text_of
-from traces.labels import TraceLabel
-from traces.records import RejectedRow
+from traces import RejectedRow, TraceLabel
 
 _SAID = {"scores", "verdicts", "first_error"}
 _REASON = "reason_correct"

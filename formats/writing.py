@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TextIO
 from formats.files.parquet import require_pyarrow, write_parquet
 from formats.known import EXPORT_FORMATS, format_named
 from formats.rows import CannotCarry, ExportRow, FileFormat, Part, Rendered, SkippedTrace, parts_of
-from traces.errors import InputError
+from traces import InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,5 @@
-"""Text models behind one protocol: Gemini, OpenAI-compatible servers, transformers; retries and prices."""
+"""Text models behind one protocol: Gemini, OpenAI-compatible servers and local transformers models."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

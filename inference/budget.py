@@ -22,8 +22,7 @@ from inference.images import image_tokens
 from inference.prices import Price, Service, price_of
 from inference.protocol import GenerationRequest, TextModel
 from inference.specs import ModelSpec
-from traces.errors import BudgetExhausted, InputError
-from traces.records import ModelReply
+from traces import BudgetExhausted, InputError, ModelReply
 
 ROOM, TIGHT_ROOM = 2.0, 1.25
 """How much longer than the longest reply so far the next one may be: wanted, and at the very least."""

@@ -26,8 +26,7 @@ from inference.budget import Budget, Purse, Reservation
 from inference.prices import Service
 from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for, request_text
 from inference.retries import Pace, Unsent
-from traces.errors import ModelChanged, ModelError, ModelUnavailable
-from traces.records import ModelReply, StoredCall
+from traces import ModelChanged, ModelError, ModelReply, ModelUnavailable, StoredCall
 
 T = TypeVar("T")
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from inference.images import image_tokens
 from inference.protocol import GenerationRequest, ResponseStore, request_key
-from traces.errors import ModelError, ModelRefused
-from traces.records import ModelReply, Usage
+from traces import ModelError, ModelRefused, ModelReply, Usage
 
 
 @dataclass(slots=True)

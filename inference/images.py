@@ -10,9 +10,7 @@ from pathlib import Path
 
 from formats.files.images import EncodedImage, ImageError, load_images
 from inference.protocol import GenerationRequest, Message
-from traces.errors import ModelRefused, ModelUnavailable
-from traces.labels import Abstention, AbstentionReason
-from traces.problem import Problem
+from traces import Abstention, AbstentionReason, ModelRefused, ModelUnavailable, Problem
 
 __all__ = [
     "EncodedImage",

@@ -24,8 +24,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from inference.specs import ModelSpec
-from traces.errors import InputError
-from traces.records import Usage
+from traces import InputError, Usage
 
 Service = Literal["standard", "flex", "batch"]
 

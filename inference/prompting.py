@@ -9,9 +9,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
 from inference.protocol import Message
-from traces.errors import InputError
-from traces.evidence import Evidence
-from traces.problem import Problem
+from traces import Evidence, InputError, Problem
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from traces.errors import ModelError
-from traces.records import ModelReply, StoredCall, Usage
+from traces import ModelError, ModelReply, StoredCall, Usage
 
 if TYPE_CHECKING:
     from formats.files.images import EncodedImage

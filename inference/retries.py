@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from traces.errors import ModelRefused, ModelUnavailable, QuotaExhausted
+from traces import ModelRefused, ModelUnavailable, QuotaExhausted
 
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses after which the same request may succeed."""

@@ -21,11 +21,12 @@ from inference.prompting import (
     render_question,
 )
 from inference.protocol import OVER_LENGTH, GenerationRequest, Message, Runner
-from traces.errors import ModelError
-from traces.evidence import Evidence
-from traces.labels import Abstention, AbstentionReason
-from traces.privacy import refuse_phi, withheld
-from traces.problem import (
+from traces import (
+    Abstention,
+    AbstentionReason,
+    Evidence,
+    ModelError,
+    ModelReply,
     PolicyText,
     Problem,
     ProblemSamples,
@@ -33,8 +34,9 @@ from traces.problem import (
     TraceContinuations,
     TraceInContext,
     Wanted,
+    refuse_phi,
+    withheld,
 )
-from traces.records import ModelReply
 
 CONTINUE_IN_USER_TURN = (
     "Below is the beginning of a solution. Continue it exactly where it ends: do not repeat, "

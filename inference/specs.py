@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from inference.local.vision_config import takes_images as checkpoint_takes_images
-from traces.errors import InputError
+from traces import InputError
 
 ModelKind = Literal["gemini", "openai", "hf", "lab"]
 

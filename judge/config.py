@@ -1,4 +1,4 @@
-"""How a judge is asked: stored with its labels."""
+"""How a judge is asked; stored with the labeler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Granularity = Literal["trace", "step"]
 _VOTES = Need("--votes N", lambda config: config.votes > 1)
 
 VOTING_TEMPERATURE = 0.7
-"""Sampling temperature of several votes: at 0 they would all be one."""
+"""Default temperature of several votes: at 0 they would all be equal."""
 
 
 class JudgeConfig(Config):
@@ -114,7 +114,7 @@ class JudgeConfig(Config):
             **more: fields that the labeler does not store.
 
         Raises:
-            InputError: it is another prompt, or no judge's configuration.
+            InputError: it is another prompt, or not a judge's configuration.
         """
         if settings.get("prompt_sha256") != prompt.sha256:
             raise InputError("The labeler was made with another prompt.")
@@ -125,7 +125,7 @@ class JudgeConfig(Config):
         return cls(prompt=prompt, show_images=settings.get("images", True), **kept, **more)
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as the labeler stores it: the prompt by its hash, options where used."""
+        """The configuration as stored: the prompt by its hash, other options if not default."""
         settings: dict[str, Any] = {
             "prompt_sha256": self.template.sha256,
             "evidence_tokens": self.evidence_tokens,

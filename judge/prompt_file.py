@@ -1,11 +1,10 @@
-"""A judge's prompt as a text file: its sections, its placeholders, its own tags.
+"""A judge's prompt as a text file: sections, placeholders, and the tags that delimit material.
 
-The tags that delimit the judge's material, and how foreign text is kept from imitating them.
-
-What is defused: every tag that structures the prompt, however it is written (case, spaces, full
-width letters, look-alike angle brackets, invisible characters in between), and the marks by which
-chat templates and tokenizers separate turns, roles, images and tools. Plain words are left alone:
-a sentence that orders the judge around stays what it is, a sentence between two tags.
+Text from documents, questions and traces must not imitate those tags. Escaped are every tag that
+structures the prompt, in any spelling (case, spaces, full-width letters, look-alike angle brackets,
+invisible characters in between), and the marks by which chat templates separate turns, roles, images
+and tools. Plain words are left alone: a sentence that gives the judge orders stays a sentence
+between two tags.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from traces.errors import InputError
+from traces import InputError
 
 TAGS = ("documents", "document", "question", "solution", "steps", "step", "system")
-"""Names that structure the prompt; text between them is material, never an instruction."""
+"""Tags that structure the prompt; the text between them is material, never an instruction."""
 
 _LOOK_ALIKES = "<＜﹤‹〈〈⟨❬❰❮⧼˂ᐸ≺"
-"""What a reader may take for an opening angle bracket."""
+"""Characters that look like an opening angle bracket."""
 _TURN_MARKS = re.compile(
     r"(?P<open><)(?=[|｜]|/?s>|<?/?sys>|/?think>|/?(?:bos|eos|pad|unk|mask)>"
     r"|/?(?:start|end)_of_(?:turn|image)>|/?(?:image|img|video|audio)(?:_soft_token)?>"
@@ -35,25 +34,25 @@ _TURN_MARKS = re.compile(
     r"|\[(?=/?(?:inst|system_prompt|available_tools|tool_calls|tool_results|img)\])",
     re.IGNORECASE,
 )
-"""Marks of the common chat templates; some tokenizers read them as control tokens inside a text."""
+"""Marks of common chat templates; some tokenizers read them as control tokens inside text."""
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _IGNORABLE = frozenset(
     map(chr, [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0,
               *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
 )  # fmt: skip
-"""Letters and marks that nobody sees: fillers and variation selectors, which can carry bytes."""
+"""Invisible letters and marks: fillers and variation selectors, which can carry bytes."""
 _SLASH = re.compile(r"\s*[/\\／＼∕⁄]?\s*")
-"""What may stand between a bracket and the name."""
+"""What may come between a bracket and the name."""
 _LONGEST_NAME = 64
-"""Characters of a name that are looked at."""
+"""Characters of a name that are compared."""
 
 
 def escape_markers(text: str, tags: frozenset[str] = frozenset(TAGS)) -> str:
-    """The text with every imitated tag made harmless and invisible characters taken out.
+    """The text with imitated tags escaped and invisible characters removed.
 
-    `<` becomes `&lt;` (and `[` `&#91;`) only where it opens one of `tags` or a turn mark, so that
-    `CRP < 5` stays as it is. Control, format and other characters that nobody sees go: they can
-    hide text from people, or cut a tag so that only a model reads it.
+    `<` becomes `&lt;` (and `[` `&#91;`) only where it opens one of `tags` or a turn mark, so
+    `CRP < 5` stays as it is. Control, format and other invisible characters are removed: they can
+    hide text from people, or split a tag so that only a model reads it.
 
     Args:
         text: the material.
@@ -84,7 +83,7 @@ def escape_attribute(text: str, tags: frozenset[str] = frozenset(TAGS)) -> str:
 
 
 def unescape_markers(text: str) -> str:
-    """The inverse, for quotes: a judge copies `&lt;` where the passage has `<`."""
+    """The inverse of `escape_markers`: a judge quotes `&lt;` where the passage has `<`."""
     return html.unescape(text)
 
 
@@ -100,14 +99,11 @@ def _names(tags: frozenset[str]) -> re.Pattern[str]:
 
 
 def _opens_tag(text: str, bracket: int, tags: frozenset[str]) -> bool:
-    """Whether the bracket opens one of the tags, in whatever letters that read the same."""
+    """Whether the bracket opens one of the tags, in any letters that look the same."""
     slash = _SLASH.match(text, bracket + 1)
     start = bracket + 1 if slash is None else slash.end()
     plain = unicodedata.normalize("NFKC", text[start : start + _LONGEST_NAME])
     return _names(tags).match(plain) is not None
-
-
-# --- A judge's prompt as a text file: its sections, its placeholders, its own tags
 
 
 _SECTION = re.compile(r"^--- (.+) ---\n", re.MULTILINE)
@@ -124,7 +120,7 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {
     USER: (*_REQUIRED[USER], "step_count"),
     ONE_STEP: _REQUIRED[ONE_STEP],
 }
-"""Placeholders that a section may have; a count of all steps would give the later ones away."""
+"""Placeholders that a section may have; `step_count` would reveal that further steps follow."""
 _KNOWN = frozenset(name for names in _ALLOWED.values() for name in names)
 
 
@@ -135,29 +131,29 @@ class JudgePrompt:
     system: str
     """The system turn."""
     user: str
-    """The user turn for a whole trace, with {documents}, {question}, {steps}; {step_count} may be used."""
+    """The user turn for a whole trace: {documents}, {question}, {steps}, optionally {step_count}."""
     no_documents: str
-    """What stands in place of the documents where there are none."""
+    """The text in place of the documents if there are none."""
     sha256: str
     """Hash of the file's text; part of the labeler's configuration."""
     one_step: str | None = None
-    """The user turn for one step, with {step_number} behind the others; None if the file has none."""
+    """The user turn for one step, {step_number} last; None if the file has no such section."""
     text: str = field(default="", repr=False)
-    """The whole file, stored under its hash, so that a run's prompt can be read again."""
+    """The whole file, stored under its hash, so that a run's prompt can be looked up."""
     tags: frozenset[str] = frozenset(TAGS)
     """Tag names that structure this prompt; material that imitates one is escaped."""
 
     @classmethod
     def parse(cls, text: str, *, where: str) -> JudgePrompt:
-        """Read a prompt file: sections, each under a line `--- name ---`.
+        """Read a prompt file: sections, each after a line `--- name ---`.
 
         Args:
             text: the file's text.
-            where: the file as the user named it, for messages.
+            where: the path as the user gave it, for messages.
 
         Raises:
             InputError: a section is missing or unknown, or placeholders are missing, unknown or
-                misplaced; the message names all of them, `where` the line of the first.
+                misplaced; the message lists all of them, `where` has the line of the first.
         """
         sections = _sections(text, where)
         faults = sorted(
@@ -167,27 +163,27 @@ class JudgePrompt:
             raise InputError(
                 "The judge's prompt has wrong placeholders: " + "; ".join(why for _, why in faults),
                 where=f"{where}:{faults[0][0]}",
-                remedy="section 'user' takes {documents} {question} {steps} and may use {step_count}; "
+                remedy="section 'user' takes {documents} {question} {steps}, optionally {step_count}; "
                 "section 'one step' takes {documents} {question} {steps} {step_number}",
             )
         bodies = {name: body.strip() for name, (body, _) in sections.items()}
         own_tags = {name.lower() for name in _TAG.findall("\n".join(bodies.values()))}
         return cls(
-            bodies["system"],
-            bodies[USER],
-            bodies["no documents"],
-            hashlib.sha256(text.encode("utf-8")).hexdigest(),
-            bodies.get(ONE_STEP),
-            text,
-            frozenset(TAGS) | own_tags,
+            system=bodies["system"],
+            user=bodies[USER],
+            no_documents=bodies["no documents"],
+            sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
+            one_step=bodies.get(ONE_STEP),
+            text=text,
+            tags=frozenset(TAGS) | own_tags,
         )
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The user turn for a trace, filled in one pass: values are never filled again."""
+        """The user turn for a trace, filled in one pass: placeholders in values are not filled."""
         return _fill(self.user, values)
 
     def fill_one_step(self, values: Mapping[str, str]) -> str:
-        """The user turn for one step, filled likewise.
+        """The user turn for one step, filled the same way.
 
         Raises:
             InputError: the prompt has no section 'one step'.
@@ -201,7 +197,7 @@ class JudgePrompt:
 
 
 def read_prompt(path: Path | None) -> JudgePrompt:
-    """A user's own prompt; None takes the packaged one.
+    """A custom prompt; the packaged one if `path` is None.
 
     Raises:
         InputError: the file cannot be read, or is not a judge's prompt.
@@ -211,7 +207,7 @@ def read_prompt(path: Path | None) -> JudgePrompt:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as fault:
-        why = fault.strerror if isinstance(fault, OSError) else "it is no UTF-8 text"
+        why = fault.strerror if isinstance(fault, OSError) else "it is not UTF-8 text"
         raise InputError(
             f"The judge's prompt cannot be read: {why}.",
             where=str(path),
@@ -230,7 +226,7 @@ def packaged_prompt() -> JudgePrompt:
 
 
 def _sections(text: str, where: str) -> dict[str, tuple[str, int]]:
-    """Section by name: its body and the 1-based line on which it begins."""
+    """Section by name: its body and the 1-based line on which it starts."""
     marks = list(_SECTION.finditer(text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)][: len(marks)]
     names = [mark[1] for mark in marks]
@@ -240,25 +236,23 @@ def _sections(text: str, where: str) -> dict[str, tuple[str, int]]:
     }
     faults = [f"'{name}' is missing" for name in _REQUIRED_SECTIONS if name not in found]
     faults += [f"'{n}' is unknown" for n in found if n not in (*_REQUIRED_SECTIONS, ONE_STEP)]
-    faults += [
-        f"'{name}' stands there twice" for name in sorted(set(names)) if names.count(name) > 1
-    ]
+    faults += [f"'{name}' appears twice" for name in sorted(set(names)) if names.count(name) > 1]
     faults += [f"'{name}' is empty" for name, (body, _) in found.items() if not body.strip()]
     if text[: marks[0].start() if marks else None].strip():
-        faults.append("there is text before the first")
+        faults.append("there is text before the first section")
     if faults:
         raise InputError(
-            "The judge's prompt does not consist of its sections: " + ", ".join(faults) + ".",
+            "The judge's prompt has wrong sections: " + ", ".join(faults) + ".",
             where=where,
-            remedy="write them under the lines "
+            remedy="write each section after its line: "
             + ", ".join(f"'--- {name} ---'" for name in _REQUIRED_SECTIONS)
-            + f"; '--- {ONE_STEP} ---' may be added",
+            + f"; '--- {ONE_STEP} ---' is optional",
         )
     return found
 
 
 def _faults(section: str, body: str, first_line: int) -> list[tuple[int, str]]:
-    """What is wrong with the placeholders of a section, each with its 1-based line."""
+    """The faults in the placeholders of a section, each with its 1-based line."""
     places = [(found[1], found.start()) for found in _PLACEHOLDER.finditer(body)]
     allowed = _ALLOWED.get(section, ())
 
@@ -268,7 +262,7 @@ def _faults(section: str, body: str, first_line: int) -> list[tuple[int, str]]:
     faults = [
         (line(at), f"'{{{name}}}' (line {line(at)}) is not filled in section '{section}'")
         for name, at in places
-        # elsewhere only our own names are surely meant as placeholders: {x} may be LaTeX
+        # In other sections only known names are meant as placeholders: {x} may be LaTeX.
         if name not in allowed and (allowed or name in _KNOWN)
     ]
     present = {name for name, _ in places}
@@ -281,7 +275,7 @@ def _faults(section: str, body: str, first_line: int) -> list[tuple[int, str]]:
     if section == ONE_STEP and number is not None:
         after = [name for name, at in places if at > number and name != "step_number"]
         if after:
-            why = f"'{{step_number}}' (line {line(number)}) stands before '{{{after[0]}}}'"
+            why = f"'{{step_number}}' (line {line(number)}) comes before '{{{after[0]}}}'"
             faults.append((line(number), f"{why}: no two steps would share a cached prefix"))
     return faults
 
@@ -290,15 +284,12 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
 
 
-# --- The shape of a judge's reply (design.md section 3)
-
-
 NO_EVIDENCE = "no_evidence"
-"""What a judge answers in place of a verdict on a claim that nothing shown decides."""
+"""A judge's answer, instead of a verdict, on a claim that nothing shown settles."""
 
 ANSWERS = ("correct", "incorrect", "neutral", NO_EVIDENCE)
-"""What may stand under `verdict`. The first three are verdicts; the last is an abstention, offered
-among them because a judge that has no place to say "I cannot know" writes a verdict instead."""
+"""The values of `verdict`. The last is an abstention, offered as a choice because a judge that
+cannot say "I cannot know" gives a verdict instead."""
 
 REPLY_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -322,4 +313,4 @@ REPLY_SCHEMA: Mapping[str, Any] = {
     "required": ["steps"],
     "additionalProperties": False,
 }
-"""The judge's reply. Models write in this order: the verdict comes last."""
+"""The judge's reply. Models write fields in this order, so the verdict comes last."""

@@ -1,29 +1,24 @@
-"""Whether a quote really stands in the passage it cites. Pure; 5-300 microseconds a pair.
+"""Whether a quote really occurs in the passage that it cites. Pure; 5-300 microseconds per pair.
 
-Three ways, tried in order: `exact` (a substring after folding), `elided` (every part around an
-ellipsis, in order), `near` (rapidfuzz alignment of at least 90, the same decisive tokens in the
-same order, and no difference between words that is more than a slip of the pen). A quote that cuts
-a number, a word or a comparison in half, or that starts right behind the negation or comparator
-that governs it, does not stand there.
+Three ways to match, tried in order: `exact` (a substring after folding), `elided` (every part around
+an ellipsis, in order) and `near` (a rapidfuzz alignment of at least 90, with the same decisive
+tokens in the same order and no differences between words beyond typos). A quote that cuts a number,
+word or comparison in half, or that starts right after the negation or comparator that governs it,
+does not match.
 
-The tokens of a quote that must never differ: numbers, units, comparators, negations.
+*Decisive tokens* are numbers, units, comparators and negations. A fuzzy threshold alone accepts every
+changed number and every added "not", because one short word hardly changes the ratio of a long
+quote (measured: 300 of 300 accepted at 90). So a near match must have the same decisive tokens.
 
-A fuzzy threshold alone accepts every changed number and every added "not", because one short word
-in a long quote hardly moves the ratio (measured: 300 of 300 accepted at 90). So a near match must
-carry the same decisive tokens in the same order.
+*Folding* normalizes Unicode compatibility forms (NFKC), case, white space, typographic quotes and
+dashes, and removes invisible characters. Two things stay distinct that NFKC would merge: a
+superscript is a power (`10²` is `10^2`, not `102`), and a vulgar fraction is a number of its own
+(`5½` is `5 1/2`, not `51/2`). A folded text remembers where every character came from.
 
-Folding a text for comparison while remembering where every character came from.
-
-Folded: Unicode compatibility forms (NFKC), case, white space runs, typographic quotes and dashes,
-invisible characters. Kept apart although NFKC would merge them: a superscript is a power (`10²` is
-`10^2`, not `102`) and a vulgar fraction is its own number (`5½` is `5 1/2`, not `51/2`).
-
-What an ellipsis in a quote may stand for: nothing that turns round what is kept beside it.
-
-Whole sentences may be left out, whatever they say. Of a sentence of which words are kept, no word may
-be left out that denies or forbids (`do ... crush`, `is ... in pregnancy`), nor a comparison without its
-number (`below ... 40`). Whether such a word governs the kept ones is not asked: grammar would have to
-answer, and a quote that is refused costs less than one that says the opposite.
+An *ellipsis* may leave out whole sentences. Within a sentence that is partly quoted it may not leave
+out a word that denies or forbids (`do ... crush`, `is ... in pregnancy`), nor a comparison without
+its number (`below ... 40`). Whether such a word governs the quoted ones is not checked: that would
+take a parser, and rejecting a quote costs less than accepting one that says the opposite.
 """
 
 from __future__ import annotations
@@ -49,9 +44,9 @@ _UNITS = (
     " mmhg cmh2o kpa mpa pa bar bpm hz khz mhz mm cm km nm μm m kcal cal kj j kw w gy msv mci mbq bq"
     " mv kv v ma cfu sec s min hrs hr h d wk mo yrs yr y °c °f % ‰"
 )
-"""Abbreviations, where one letter makes another unit. Longer words are safe by `only_slips`."""
+"""Abbreviations, of which one letter makes another unit; `_without_slips` covers longer words."""
 _NEVER_A_WORD = "mg kg mcg μg ng ml dl μl mmol μmol nmol pmol meq mmhg kpa mv % ‰"
-"""Units that are recognised without a number before them."""
+"""Units that are recognized without a preceding number."""
 _NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
     " sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
@@ -68,15 +63,17 @@ _ONE_UNIT = _any_of(_UNITS) + r"(?!\w)"
 _TOKEN = re.compile(
     r"(?P<number>(?:(?<![\w.,)-])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\^[+-]?\d+)?"
     rf"|\b{_any_of(_NUMBER_WORDS)}\b)"
-    rf"(?P<number_unit>\s?-?{_ONE_UNIT}(?:\s?/\s?{_ONE_UNIT}|\s(?:per|a|each|every)\s{_ONE_UNIT})*)?"
+    rf"(?P<number_unit>\s?-?{_ONE_UNIT}"
+    rf"(?:\s?/\s?{_ONE_UNIT}|\s(?:per|a|each|every)\s{_ONE_UNIT})*)?"
     rf"|(?P<unit>(?<!\w){_any_of(_NEVER_A_WORD)}(?!\w))"
     r"|(?P<comparator>[<>≤≥=≠≈±~]+"
     r"|\b(?:(?:no|not)\s(?:more|less|fewer|later|earlier)\sthan"
-    r"|(?:less|more|greater|fewer|lower|higher|larger|smaller|older|younger|longer|shorter|rather|other)\sthan"
+    r"|(?:less|more|greater|fewer|lower|higher|larger|smaller|older|younger|longer|shorter|rather"
+    r"|other)\sthan"
     r"|at\s(?:least|most)|up\sto|above|below|minimum|maximum|exceed(?:s|ed|ing)?"
     r"|(?:under|over|within|between|before|after|until)(?=\s[\d-]))\b)"
-    r"|(?P<negation>\b(?:not|no|never|without|nor|neither|none|cannot|nobody|nothing|except|unless)\b"
-    r"|n't\b|\bnon(?=-))"
+    r"|(?P<negation>\b(?:not|no|never|without|nor|neither|none|cannot|nobody|nothing|except"
+    r"|unless)\b|n't\b|\bnon(?=-))"
 )
 _ASCII_COMPARATORS = {"<=": "≤", "=<": "≤", ">=": "≥", "=>": "≥", "!=": "≠", "+-": "±"}
 
@@ -86,17 +83,16 @@ class DecisiveToken:
     """One token that a quote must share with its source."""
 
     kind: Kind
-    """What it is."""
     value: str
-    """Its canonical form: numbers by value (`1,000` is `1000`, `5.0` is `5`) with their unit."""
+    """Canonical form: numbers by value (`1,000` is `1000`, `5.0` is `5`) with their unit."""
     start: int
     """Offset in the folded text."""
     end: int
-    """Offset behind it."""
+    """Offset after it."""
 
 
 def decisive_tokens(folded: str) -> list[DecisiveToken]:
-    """The decisive tokens of a folded text (see `judge.quotes`), in order."""
+    """The decisive tokens of a folded text, in order."""
     tokens = []
     for found in _TOKEN.finditer(folded):
         kind, value = _canonical(found)
@@ -105,7 +101,7 @@ def decisive_tokens(folded: str) -> list[DecisiveToken]:
 
 
 def same_decisive_tokens(one: str, other: str) -> bool:
-    """Whether two folded texts carry the same decisive tokens in the same order."""
+    """Whether two folded texts have the same decisive tokens in the same order."""
     left, right = decisive_tokens(one), decisive_tokens(other)
     return [(t.kind, t.value) for t in left] == [(t.kind, t.value) for t in right]
 
@@ -129,9 +125,6 @@ def _value(number: str) -> str:
     return f"{value:f}^{power}" if power else f"{value:f}"
 
 
-# --- Folding a text for comparison while remembering where every character came from
-
-
 _TYPOGRAPHY = str.maketrans(
     {
         "‘": "'", "’": "'", "‚": "'", "′": "'", "`": "'",
@@ -146,23 +139,23 @@ _FRACTION = "<fraction>"
 _PLAIN = re.compile(r"[ -~\t\n\r]+")
 _WORDS = re.compile(r"[^ \t\n\r]+(?:[ \t\n\r][^ \t\n\r]+)*")
 _SAME_LENGTH = re.compile(r"[ \t\n\r]*[!-~]++(?:[ \t\n\r][!-~]++)*+[ \t\n\r]*")
-"""ASCII without a double space within: nearly every guideline. Each character folds to one."""
+"""ASCII without double spaces inside, as in nearly every guideline: one character folds to one."""
 _PLAIN_FOLDS = str.maketrans("`\t\n\r", "'   ")
 
 
 @dataclass(frozen=True, slots=True)
 class FoldedText:
-    """A folded text with the way back to the original."""
+    """A folded text that maps back to the original."""
 
     text: str
-    """The folded text: no leading, trailing or double spaces."""
+    """The folded text, without leading, trailing or double spaces."""
     starts: Sequence[int]
-    """For each folded character the offset of the original character it came from."""
+    """For each folded character, the offset of the original character."""
     ends: Sequence[int]
-    """For each folded character the offset behind that original character."""
+    """For each folded character, the offset after the original character."""
 
     def original_span(self, start: int, end: int) -> tuple[int, int]:
-        """The span in the original text behind a non-empty folded span [start, end)."""
+        """The span in the original text of a non-empty folded span [start, end)."""
         return self.starts[start], self.ends[end - 1]
 
 
@@ -188,32 +181,32 @@ def fold(text: str) -> FoldedText:
 
 
 class _Folding:
-    """A folded text in the making."""
+    """Builds a folded text."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._last = " "
-        """The last folded character; a blank before the first one, so that none leads."""
+        """The last folded character; initially a space, so that the text does not start with one."""
         self._starts: list[int] = []
         self._ends: list[int] = []
 
     def add_plain(self, text: str, offset: int) -> None:
-        """Add ASCII text: nearly all of a guideline, so that it is folded line by line."""
-        behind = 0
+        """Add ASCII text. Guidelines are nearly all ASCII, so it is folded by runs of words."""
+        position = 0
         for words in _WORDS.finditer(text):
             start, end = words.span()
-            if start > behind:
-                self._add(" ", offset + behind, offset + behind + 1)
+            if start > position:
+                self._add(" ", offset + position, offset + position + 1)
             self._parts.append(words[0].lower().translate(_PLAIN_FOLDS))
             self._last = self._parts[-1][-1]
             self._starts.extend(range(offset + start, offset + end))
             self._ends.extend(range(offset + start + 1, offset + end + 1))
-            behind = end
-        if behind < len(text):
-            self._add(" ", offset + behind, offset + behind + 1)
+            position = end
+        if position < len(text):
+            self._add(" ", offset + position, offset + position + 1)
 
     def add_cluster(self, text: str, start: int, end: int) -> None:
-        """Add any character with its combining marks."""
+        """Add a character with its combining marks."""
         raised = start > 0 and _compatibility(text[start - 1]) == _SUPERSCRIPT
         for character in _fold_cluster(text[start:end], "^" if raised else self._last):
             self._add(" " if character.isspace() else character, start, end)
@@ -227,14 +220,14 @@ class _Folding:
         self._ends.append(end)
 
     def folded(self) -> FoldedText:
-        """What was added, without a trailing blank."""
+        """The text so far, without a trailing space."""
         text = "".join(self._parts)
         length = len(text) - text.endswith(" ")
         return FoldedText(text[:length], tuple(self._starts[:length]), tuple(self._ends[:length]))
 
 
 def _plain_end(text: str, start: int) -> int:
-    """Where the printable ASCII that begins at `start` ends, without a character that marks follow."""
+    """End of the printable ASCII from `start`, excluding a character followed by combining marks."""
     found = _PLAIN.match(text, start)
     if found is None:
         return start
@@ -243,7 +236,7 @@ def _plain_end(text: str, start: int) -> int:
 
 
 def _cluster_end(text: str, start: int) -> int:
-    """Behind a character and the combining marks that follow it: NFKC may compose those."""
+    """Offset after a character and its combining marks, which NFKC may compose."""
     end = start + 1
     while end < len(text) and unicodedata.combining(text[end]):
         end += 1
@@ -269,32 +262,28 @@ def _fold_cluster(cluster: str, before: str) -> str:
     return folded
 
 
-# --- What an ellipsis in a quote may stand for: nothing that turns round what is kept beside it
-
-
 _SENTENCE_END = re.compile(r"[.!?]\s")
 _FORBIDS = re.compile(
     r"\b(?:contra-?indicat\w+|avoid(?:s|ed|ing)?|withh[eo]ld\w*|prohibit\w*|forbid\w*|refrain\w*"
     r"|stop|discontinue|withdraw|interrupt|instead|unsafe|unsuitable|inappropriate|inadvisable"
     r"|unlikely|rarely|seldom|hardly|scarcely|barely)\b"
 )
-"""Words that say no without being negations; in a near match they are words like any other."""
+"""Words that deny or forbid without being negations; a near match treats them as plain words."""
 _HEDGE = re.compile(r"(?:(?:about|around|approximately|roughly|some|the|an?)\s)*")
-"""What may stand between a comparison and its number."""
+"""What may come between a comparison and its number."""
 _PREFIX = "non"
-"""Negates the word that it is part of, with which it is left out."""
+"""Negates only the word that it is part of, and is left out together with it."""
 
 
 class Gaps:
-    """The places in one passage that no ellipsis may swallow."""
+    """The places in a passage, a folded text, that no ellipsis may leave out."""
 
     def __init__(self, passage: str) -> None:
-        """Look through the passage, a folded text (see `judge.quotes`)."""
         tokens = decisive_tokens(passage)
         denials = [t.start for t in tokens if t.kind == "negation" and t.value != _PREFIX]
         denials += [found.start() for found in _FORBIDS.finditer(passage)]
         self._denials = sorted(denials)
-        # "between 5 and 10" points neither way
+        # "between 5 and 10" has no direction.
         self._comparators = [t for t in tokens if t.kind == "comparator" and t.value != "between"]
         self._places = [t.start for t in self._comparators]
         self._numbers = [t.start for t in tokens if t.kind == "number"]
@@ -302,11 +291,11 @@ class Gaps:
         self._sentence_ends = [found.start() for found in _SENTENCE_END.finditer(passage)]
 
     def in_one_sentence(self, start: int, end: int) -> bool:
-        """Whether no sentence ends between the two places."""
+        """Whether no sentence ends between the two offsets."""
         return not _any_within(self._sentence_ends, start, end)
 
     def may_be_left_out(self, start: int, end: int) -> bool:
-        """Whether an ellipsis may stand for passage[start:end], words being kept on both sides."""
+        """Whether an ellipsis may replace passage[start:end], with words kept on both sides."""
         if self.in_one_sentence(start, end):
             return not self._denied(start, end) and not self._compared(start, end)
         rest = self._sentence_ends[bisect_left(self._sentence_ends, start)]
@@ -321,9 +310,9 @@ class Gaps:
         return _any_within(self._denials, start, end)
 
     def _compared(self, start: int, end: int) -> bool:
-        """Whether a comparison begins here whose other side is kept: "younger than ... the rest"."""
-        behind_numbers = bisect_left(self._numbers, end)
-        number = self._numbers[behind_numbers - 1] if behind_numbers else 0
+        """Whether a comparison starts here whose other side is kept: "younger than ... the rest"."""
+        numbers_before = bisect_left(self._numbers, end)
+        number = self._numbers[numbers_before - 1] if numbers_before else 0
         began = bisect_left(self._places, max(start, number))
         hedge = _HEDGE.match(self._passage, end)
         kept = end if hedge is None else hedge.end()
@@ -340,23 +329,21 @@ def _any_within(places: Sequence[int], start: int, end: int) -> bool:
     return bisect_left(places, start) < bisect_left(places, end)
 
 
-# --- Whether a quote really stands in the passage it cites. Pure; 5-300 microseconds a pair
-
-
 Method = Literal["exact", "elided", "near"]
 
 NEAR_RATIO = 90.0
-"""Least similarity (0-100) of a near match."""
+"""Minimum similarity (0-100) of a near match."""
 MAX_PARTS = 8
 """A quote with more ellipses than this is a collage, not a quote."""
 MAX_TRIES = 2000
-"""Places looked at for the parts of one quote: a hostile collage costs milliseconds."""
+"""Maximum number of places tried for the parts of one quote; bounds the cost to milliseconds."""
 SHORT_PART_WORDS = 3
-"""A part with fewer words than this can be found anywhere ..."""
+"""A part with fewer words than this can occur anywhere ..."""
 LONG_WORD = 5
-"""A misspelt comparator with this many letters is still itself (`beloww`)."""
+"""Minimum length at which a misspelled comparator is still recognized (`beloww`)."""
 SHORT_GAP = 120
-"""... so it must stand within this many folded characters of its neighbour, one word in its sentence."""
+"""... so it must be within this many folded characters of its neighbor; a single word must be in
+the neighbor's sentence."""
 
 _ELLIPSIS = re.compile(r"\s*(?:\[\s*\.{3,}\s*\]|\(\s*\.{3,}\s*\)|\.{3,}|(?:\. ){2,}\.)\s*")
 _OPENING = frozenset(" \"'([{*_|<>≤≥=≈~:;•")
@@ -365,34 +352,33 @@ _NUMBER_STARTS = frozenset(".+-<>≤≥=≈~±")
 _CLOSING = frozenset("\"')]}*_|;!?([{")
 _INNER = frozenset(".,:/")
 _LEAD = 40
-"""How far back a governing negation or comparator is looked for; they are shorter than this."""
+"""Characters searched backward for a governing negation or comparator; all are shorter."""
 _WORD = re.compile(r"\S+")
 _ARTICLES = frozenset({"the", "a", "an"})
 _PRIVATIVE = re.compile(
     "a(?:symptomatic|typical|febrile|septic|phasic|tonic|trophic|cyclic|rhythmic|kinetic|vascular"
     "|cellular|motile|plastic|sexual|symmetric|symmetrical|synchronous)"
 )
-"""Words that one letter `a` before them turns into their opposite."""
+"""Words that a leading `a` turns into their opposite."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuoteMatch:
-    """Where a quote stands in a passage."""
+    """Where a quote occurs in a passage."""
 
     start: int
     """Offset of its first character in the original passage text."""
     end: int
-    """Offset behind its last character (an elided quote: behind its last part)."""
+    """Offset after its last character (for an elided quote, of its last part)."""
     method: Method
-    """How it matched."""
 
 
 def verify_quote(quote: str, passage_text: str) -> QuoteMatch | None:
-    """Find the quote in the passage; None if it does not stand there.
+    """Find the quote in the passage; None if it does not occur there.
 
     Args:
         quote: the text as the judge wrote it.
-        passage_text: the passage as it is stored; the offsets returned count its characters.
+        passage_text: the passage as stored; the offsets returned refer to it.
     """
     passage = _fold_passage(passage_text)
     wanted = _trim(fold(quote).text)
@@ -411,7 +397,7 @@ def verify_quote(quote: str, passage_text: str) -> QuoteMatch | None:
 
 @lru_cache(maxsize=256)
 def _fold_passage(text: str) -> FoldedText:
-    """Folded once for all the quotes of a trace."""
+    """The folded passage, cached for the quotes of a trace."""
     return fold(text)
 
 
@@ -420,15 +406,12 @@ def _match(passage: FoldedText, start: int, end: int, method: Method) -> QuoteMa
 
 
 def _trim(text: str) -> str:
-    """Without the quotation marks around it and the full stop or comma behind it."""
+    """The text without quotation marks around it and punctuation after it."""
     return text.strip().lstrip("\"'").rstrip("\"' .,;:").strip()
 
 
-# Exact and elided ------------------------------------------------------------------------------
-
-
 def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
-    """Spans of all parts in order; the first way that fits, None if there is none."""
+    """Spans of all parts in order, the first that fit; None if none do."""
     gaps = Gaps(passage) if len(parts) > 1 else None
     words = [len(part.split()) for part in parts]
     shortest = [min(pair) for pair in pairwise((words[0], *words))]
@@ -451,7 +434,7 @@ def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
                 if shortest[index] == 1 and not gaps.in_one_sentence(after, start):
                     break
                 if words[index] < SHORT_PART_WORDS and passage.find(parts[index], after) < start:
-                    break  # where it comes first it may not be quoted
+                    break  # a short part must not skip its first occurrence
                 if not gaps.may_be_left_out(after, start):
                     continue
             rest = find_from(index + 1, end)
@@ -473,7 +456,7 @@ def _occurrences(part: str, passage: str, after: int) -> Iterator[tuple[int, int
 
 
 def _starts_clean(passage: str, start: int) -> bool:
-    """Whether a span may begin here: no word or number cut, no negation or comparator before it."""
+    """Whether a span may start here: cuts no word or number, no negation or comparator before it."""
     if start == 0:
         return True
     before = passage[start - 1]
@@ -491,7 +474,7 @@ def _starts_clean(passage: str, start: int) -> bool:
 
 
 def _ends_clean(passage: str, end: int) -> bool:
-    """Whether a span may end here: no word, number or unit cut."""
+    """Whether a span may end here: cuts no word, number or unit."""
     if end == len(passage) or passage[end] == " ":
         return True
     after, following = passage[end], passage[end + 1 : end + 2]
@@ -500,11 +483,8 @@ def _ends_clean(passage: str, end: int) -> bool:
     return after in _CLOSING
 
 
-# Near ------------------------------------------------------------------------------------------
-
-
 def _find_near(quote: str, passage: str) -> tuple[int, int] | None:
-    """The span that the quote copies with a slip of the pen; None if there is none."""
+    """The span that the quote copies with typos; None if there is none."""
     if len(quote) > len(passage):
         window = (0, len(passage)) if passage else None
     else:
@@ -525,7 +505,7 @@ def _find_near(quote: str, passage: str) -> tuple[int, int] | None:
 
 
 def _whole_word_spans(passage: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Spans of whole words around the window: it may cut a word, or miss a short last one."""
+    """Spans of whole words near the window, which may cut a word or miss a short last one."""
     words = [found.span() for found in _WORD.finditer(passage)]
     first = next(index for index, word in enumerate(words) if word[1] > start)
     last = next(index for index in range(len(words) - 1, -1, -1) if words[index][0] < end)
@@ -538,11 +518,11 @@ def _whole_word_spans(passage: str, start: int, end: int) -> Iterator[tuple[int,
 
 
 def _without_slips(quote: list[str], span: list[str]) -> str | None:
-    """The quote with its slips corrected; None if it differs by more than slips.
+    """The quote with its typos corrected; None if it differs by more than typos.
 
-    A slip is one edit in a word, a space, an article. `hypotension` for `hypertension`, `before`
-    for `after` and `asymptomatic` for `symptomatic` score above 90 in a long quote and are none.
-    Numbers, units and negations are left as they are: for them `now` is no slip of `not`.
+    A typo is one edit in a word, a space or an article. `hypotension` for `hypertension`, `before`
+    for `after` and `asymptomatic` for `symptomatic` score above 90 in a long quote but are not
+    typos. Numbers, units and negations stay as they are, because `now` is no typo of `not`.
     """
     corrected: list[str] = []
     matcher = SequenceMatcher(None, quote, span, autojunk=False)
@@ -557,7 +537,7 @@ def _without_slips(quote: list[str], span: list[str]) -> str | None:
 
 
 def _may_be_corrected(word: str, meant: str) -> bool:
-    """Whether a misspelt word may be read as the word that stands there."""
+    """Whether a misspelled word may be replaced by the passage's word."""
     changes_nothing = all(token.kind == "comparator" for token in decisive_tokens(meant))
     return len(meant) >= LONG_WORD and changes_nothing and not decisive_tokens(word)
 

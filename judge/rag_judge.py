@@ -1,32 +1,35 @@
-"""The judge: evidence and a trace go out, one verdict a step comes back, with its votes."""
+"""The judge: evidence and a trace go out, a verdict on every step comes back, with its votes.
+
+Votes are collected over many traces at once: further votes are sent while others are in flight.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from inference.images import ProblemImages
+from inference import EncodedImage, GenerationRequest, ProblemImages, Runner, request_key
 from judge.config import JudgeConfig
-from judge.poll import Poll, Polled, Runner
-from judge.voting import CastVote, decide, decide_escalated
-from traces.labels import TraceLabel, Vote
-from traces.problem import TraceInContext
-
-__all__ = ["JudgedTrace", "RagJudge", "Runner"]
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedTrace:
-    """A judge's word on a trace, with everything that it was made from."""
-
-    label: TraceLabel
-    """The word."""
-    votes: tuple[Vote, ...] = ()
-    """The votes behind it, the escalation's last; empty if the trace was not sent."""
+from judge.prompt import counter_of, render_vote
+from judge.reply import Reading, label_readings, read_reply
+from judge.voting import CastVote, decide, decide_escalated, verdict_or_reason, votes_needed
+from traces import (
+    Abstention,
+    AbstentionReason,
+    LabeledTrace,
+    ModelError,
+    ModelReply,
+    TraceInContext,
+    TraceLabel,
+    Vote,
+    first_error,
+    refuse_phi,
+)
 
 
 class RagJudge:
-    """Judges traces on their retrieved evidence (RAG-as-a-judge); `labeling.stages.Judge`."""
+    """Judges traces on their retrieved evidence (RAG-as-a-judge); implements `labeling.Judge`."""
 
     def __init__(
         self,
@@ -45,10 +48,15 @@ class RagJudge:
             runner: sends and records the calls.
             config: how to ask; None takes the packaged prompt and the defaults.
             allow_phi: whether problems marked `phi_removed: false` may go to a hosted model.
-            escalation: makes the runner of `config.escalate`; called after the votes, if at all.
-            in_rounds: whether the runner answers in rounds; see `Poll`.
-            first_sample: sample index of the first vote: above 0 asks anew what is stored.
-            images: loads the images of problems; None starts relative paths from the current folder.
+            escalation: makes the runner of `config.escalate`; called once, after the votes, if any
+                trace is split.
+            in_rounds: whether the runner answers in rounds (a batch service). Then all votes and
+                calls that are certainly needed are sent at once. Otherwise a trace's votes are sent
+                one after the other, and its other steps after the first one, so that the provider's
+                prefix cache is warm and no unneeded vote is paid for; other traces fill the window.
+            first_sample: sample index of the first vote; above 0 it asks again what is stored.
+            images: loads the images of problems; None resolves relative paths from the current
+                folder.
         """
         self._runner = runner
         self._config = config or JudgeConfig()
@@ -56,76 +64,74 @@ class RagJudge:
         self._escalation = escalation
         self._in_rounds = in_rounds
         self._first_sample = first_sample
-        self._images = images
+        self._images = images or ProblemImages()
         self.resolved_models: set[str] = set()
-        """The model versions that really answered, as far as the service says."""
+        """The model versions that answered, as far as the service reports them."""
 
     @property
     def config(self) -> JudgeConfig:
         """How this judge asks."""
         return self._config
 
-    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[TraceLabel]:
-        """Yield one label per trace as replies come in, in any order.
+    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
+        """Yield one label per trace, with its votes, as replies come in, in any order.
 
-        A trace that cannot be judged is an abstention, also where an image of its problem cannot be
-        read; one that must not leave this machine is never sent (`traces.privacy`). A label's meta names the `resolved_model` where it is known.
-        Raises ModelRefused, QuotaExhausted and BudgetExhausted, which end the run; what was yielded
-        before stays valid.
-        """
-        for judged in self.judge_with_votes(contexts):
-            yield judged.label
+        A trace that cannot be judged is an abstention, also if an image of its problem cannot be
+        read. A trace that must not leave this machine is never sent (`traces.privacy`). Splits that
+        are escalated come last.
 
-    def judge_with_votes(self, contexts: Iterable[TraceInContext]) -> Iterator[JudgedTrace]:
-        """As `judge`, with the votes behind each label.
-
-        Splits that are to be escalated come last, after all traces that agree.
+        Raises:
+            ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; what was yielded stays
+                valid.
         """
         config = self._config
-        splits: list[Polled] = []
-        for polled in self._poll(self._runner, config).run(contexts):
-            if polled.refusal is not None:
-                yield JudgedTrace(polled.refusal)
+        splits: list[_CollectedVotes] = []
+        for collected in self._collect(self._runner, config, contexts):
+            if collected.refusal is not None:
+                yield self._labeled(collected.refusal, ())
                 continue
-            decision = decide(polled.context.trace.id, polled.votes, config)
+            decision = decide(collected.context.trace.id, collected.votes, config)
             if decision.is_split and self._escalation is not None:
-                splits.append(polled)
+                splits.append(collected)
             else:
-                yield self._judged(decision.label, polled.votes)
+                yield self._labeled(decision.label, collected.votes)
         if splits and self._escalation is not None:
             yield from self._escalate(splits, self._escalation())
 
-    def _escalate(self, splits: list[Polled], runner: Runner) -> Iterator[JudgedTrace]:
-        """Put the splits to another model, one vote each."""
-        first = {polled.context.trace.id: polled for polled in splits}
+    def _escalate(self, splits: list[_CollectedVotes], runner: Runner) -> Iterator[LabeledTrace]:
+        """Ask another model about the splits, one vote each."""
+        first = {split.context.trace.id: split for split in splits}
         single = replace(self._config, votes=1, temperature=0.0, escalate=None)
-        for polled in self._poll(runner, single).run(split.context for split in splits):
-            trace_id = polled.context.trace.id
+        for collected in self._collect(runner, single, (split.context for split in splits)):
+            trace_id = collected.context.trace.id
             votes = first.pop(trace_id).votes
-            if polled.refusal is None:
-                asked = polled.votes[0]
+            if collected.refusal is None:
+                asked = collected.votes[0]
                 label = decide_escalated(trace_id, votes, asked, self._config)
                 escalated = replace(asked, vote=replace(asked.vote, escalated=True))
-                yield self._judged(label, (*votes, escalated))
+                yield self._labeled(label, (*votes, escalated))
                 continue
-            # a split that must not leave this machine stays one, and says so
+            # A split that must not leave this machine stays a split, with that reason added.
             label = decide(trace_id, votes, self._config).label
-            if label.abstention is not None and polled.refusal.abstention is not None:
-                detail = f"{label.abstention.detail}; {polled.refusal.abstention.detail}"
+            if label.abstention is not None and collected.refusal.abstention is not None:
+                detail = f"{label.abstention.detail}; {collected.refusal.abstention.detail}"
                 label = replace(label, abstention=replace(label.abstention, detail=detail))
-            yield self._judged(label, votes)
+            yield self._labeled(label, votes)
 
-    def _poll(self, runner: Runner, config: JudgeConfig) -> Poll:
-        return Poll(
+    def _collect(
+        self, runner: Runner, config: JudgeConfig, contexts: Iterable[TraceInContext]
+    ) -> Iterator[_CollectedVotes]:
+        collector = _VoteCollector(
             runner,
             config,
             allow_phi=self._allow_phi,
-            in_rounds=self._in_rounds,
+            at_once=self._in_rounds,
             first_sample=self._first_sample,
             images=self._images,
         )
+        return collector.run(contexts)
 
-    def _judged(self, label: TraceLabel, votes: tuple[CastVote, ...]) -> JudgedTrace:
+    def _labeled(self, label: TraceLabel, votes: tuple[CastVote, ...]) -> LabeledTrace:
         versions = {
             version
             for one in votes
@@ -133,7 +139,211 @@ class RagJudge:
             for version in one.vote.resolved_model.split(", ")
         }
         self.resolved_models |= versions
-        if versions:
-            meta = {**label.meta, "resolved_model": ", ".join(sorted(versions))}
-            label = replace(label, meta=meta)
-        return JudgedTrace(label, tuple(one.vote for one in votes))
+        resolved = ", ".join(sorted(versions)) or None
+        if resolved is not None:
+            label = replace(label, meta={**label.meta, "resolved_model": resolved})
+        prompt = self._config.template
+        return LabeledTrace(
+            label,
+            votes=tuple(one.vote for one in votes),
+            resolved_model=resolved,
+            prompt=(prompt.sha256, prompt.text),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _CollectedVotes:
+    """A trace whose voting is over."""
+
+    context: TraceInContext
+    votes: tuple[CastVote, ...]
+    """In order; empty if the trace was refused."""
+    refusal: TraceLabel | None = None
+    """Why the trace must not or cannot be sent; None if it was sent."""
+
+
+@dataclass(slots=True)
+class _OpenTrace:
+    """A trace whose voting is not over."""
+
+    context: TraceInContext
+    images: tuple[EncodedImage, ...] = ()
+    open: dict[int, _VoteCalls] = field(default_factory=dict)
+    cast: dict[int, CastVote] = field(default_factory=dict)
+
+
+class _VoteCollector:
+    """Collects one model's votes on many traces; arguments as those of `RagJudge`."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        config: JudgeConfig,
+        *,
+        allow_phi: bool,
+        at_once: bool,
+        first_sample: int,
+        images: ProblemImages,
+    ) -> None:
+        self._runner, self._config, self._images = runner, config, images
+        self._allow_phi, self._at_once, self._first_sample = allow_phi, at_once, first_sample
+        self._open: dict[str, _OpenTrace] = {}
+        self._queue: deque[GenerationRequest] = deque()
+        self._done: deque[_CollectedVotes] = deque()
+
+    def run(self, contexts: Iterable[TraceInContext]) -> Iterator[_CollectedVotes]:
+        """Yield every trace once its voting is over, in any order."""
+        source = iter(contexts)
+        while True:
+            for request, outcome in self._runner.run(self._requests(source)):
+                self._receive(request, outcome)
+                yield from self._finished()
+            yield from self._finished()
+            if not self._queue:  # no trace is left, and the last replies asked for nothing more
+                break
+        if self._open:  # never lose a trace silently
+            raise RuntimeError(f"the runner left {len(self._open)} traces without their replies")
+
+    def _requests(self, source: Iterator[TraceInContext]) -> Iterator[GenerationRequest]:
+        """What open traces need first, then new traces, as the runner has room.
+
+        It ends when there is nothing to send now; the next round takes what the replies still in
+        flight ask for.
+        """
+        while True:
+            while self._queue:
+                yield self._queue.popleft()
+            context = next(source, None)
+            if context is None:
+                return
+            opened = self._opened(context)
+            if isinstance(opened, TraceLabel):
+                self._done.append(_CollectedVotes(context, (), opened))
+                continue
+            self._open[context.trace.id] = opened
+            self._ask_further(opened)
+
+    def _opened(self, context: TraceInContext) -> _OpenTrace | TraceLabel:
+        """The trace, ready for its votes, or why it must not or cannot be sent."""
+        hosted = self._runner.model.hosted
+        refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
+        if refusal is not None or not self._config.show_images:
+            return refusal or _OpenTrace(context)
+        images = self._images.sendable(context.problem, hosted=hosted, allow_phi=self._allow_phi)
+        if isinstance(images, Abstention):
+            return TraceLabel(context.trace.id, abstention=images)
+        return _OpenTrace(context, images)
+
+    def _ask_further(self, trace: _OpenTrace) -> None:
+        """Queue the votes that are certainly needed; without any, the trace is done."""
+        votes = tuple(trace.cast[index] for index in sorted(trace.cast))
+        needed = votes_needed([one.vote for one in votes], self._config)
+        if not needed:
+            del self._open[trace.context.trace.id]
+            self._done.append(_CollectedVotes(trace.context, votes))
+            return
+        one_first = not self._at_once and not votes  # the first vote warms the cache
+        for index in range(len(votes), len(votes) + (1 if one_first else needed)):
+            calls = _VoteCalls(
+                trace,
+                self._config,
+                self._runner,
+                vote=index,
+                first_sample=self._first_sample,
+                at_once=self._at_once,
+            )
+            trace.open[index] = calls
+            self._queue.extend(calls.first_requests())
+
+    def _receive(self, request: GenerationRequest, outcome: ModelReply | ModelError) -> None:
+        trace = self._open[request.meta["trace_id"]]
+        index = request.meta["vote"]
+        calls = trace.open[index]
+        self._queue.extend(calls.receive(request, outcome))
+        if not calls.is_complete:
+            return
+        del trace.open[index]
+        trace.cast[index] = calls.cast()
+        if not trace.open:
+            self._ask_further(trace)
+
+    def _finished(self) -> Iterator[_CollectedVotes]:
+        while self._done:
+            yield self._done.popleft()
+
+
+class _VoteCalls:
+    """The calls of one vote on one trace, and their replies."""
+
+    def __init__(
+        self,
+        trace: _OpenTrace,
+        config: JudgeConfig,
+        runner: Runner,
+        *,
+        vote: int,
+        first_sample: int,
+        at_once: bool,
+    ) -> None:
+        self._trace_id = trace.context.trace.id
+        self._config, self._vote, self._at_once = config, vote, at_once
+        self._spec = runner.model.spec
+        self._calls = render_vote(
+            trace.context,
+            config,
+            vote,
+            first_sample=first_sample,
+            count_tokens=counter_of(runner.model),
+            images=trace.images,
+        )
+        self._readings: dict[int, Reading] = {}
+        self._resolved: set[str] = set()
+
+    def first_requests(self) -> list[GenerationRequest]:
+        """All requests, or the one that fills the provider's prefix cache."""
+        return [call.request for call in (self._calls if self._at_once else self._calls[:1])]
+
+    def receive(
+        self, request: GenerationRequest, outcome: ModelReply | ModelError
+    ) -> list[GenerationRequest]:
+        """Read a reply; return what to send next: the other calls, after the first one."""
+        place = request.meta.get("step_index", 0)
+        call = self._calls[place]
+        if isinstance(outcome, ModelError):
+            self._readings[place] = Abstention(AbstentionReason.MODEL_ERROR, outcome.what)
+        else:
+            if outcome.resolved_model is not None:
+                self._resolved.add(outcome.resolved_model)
+            self._readings[place] = read_reply(
+                outcome.text,
+                outcome.finish_reason,
+                call.asked,
+                call.shown.kept,
+                require_quotes=self._config.require_quotes,
+            )
+        return [] if self._at_once or place else [call.request for call in self._calls[1:]]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all replies have been received."""
+        return len(self._readings) == len(self._calls)
+
+    def cast(self) -> CastVote:
+        """The vote that the replies add up to."""
+        label = label_readings(
+            self._trace_id,
+            [self._readings[place] for place in range(len(self._calls))],
+            grounded=bool(self._calls[0].shown.kept),
+            resolved_model=", ".join(sorted(self._resolved)) or None,
+        )
+        vote = Vote(
+            trace_id=label.trace_id,
+            index=self._vote,
+            model=self._spec,
+            resolved_model=label.meta.get("resolved_model"),
+            words=tuple(verdict_or_reason(step) for step in label.step_labels),
+            first_error=first_error(label),
+            request_keys=tuple(request_key(self._spec, call.request) for call in self._calls),
+            abstention=label.abstention,
+        )
+        return CastVote(vote, label)

@@ -1,10 +1,8 @@
 """From the text of a judge's reply to step labels: pure, bounded, and never a verdict by default.
 
-The one JSON value in the text of a reply: bounded repair, and never a choice between two.
-
-Servers without JSON schemas and small models wrap their answer: in code fences, in prose, behind a
-block of thoughts, with a comma too many. Those wrappings are taken off. Nothing inside is made up:
-a reply that is cut, or that holds two different answers, is unreadable.
+Servers without JSON schemas and small models wrap their JSON in code fences, prose or a block of
+thoughts, or add trailing commas. Such wrappings are removed; nothing inside is made up. A reply
+that is truncated, or that contains two different answers, is unreadable.
 """
 
 from __future__ import annotations
@@ -14,16 +12,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from inference.protocol import OVER_LENGTH
+from inference import OVER_LENGTH
 from judge.prompt_file import NO_EVIDENCE, unescape_markers
 from judge.quotes import verify_quote
-from traces.evidence import Evidence, Quote
-from traces.labels import Abstention, AbstentionReason, StepLabel, Verdict
+from traces import Abstention, AbstentionReason, Evidence, Quote, StepLabel, TraceLabel, Verdict
 
 MAX_REPLY_CHARACTERS = 1_000_000
-"""A longer reply is not read: no judge needs it, and parsing must stay bounded."""
+"""Longer replies are not parsed: no judge needs them, and parsing must stay bounded."""
 MAX_STARTS = 16
-"""Places in prose where an answer may begin that are tried."""
+"""Maximum number of places in prose at which an answer is tried."""
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"```[a-z]*[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
@@ -32,14 +29,14 @@ _COMMA_OR_STRING = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 
 
 class UnreadableReply(Exception):
-    """The reply is not what was asked for; the message says how."""
+    """The reply is not what was asked for; the message says why."""
 
 
 def read_answer(text: str | None) -> object:
-    """The JSON value that the reply consists of, wrappings taken off.
+    """The JSON value in the reply, without its wrappings.
 
     Raises:
-        UnreadableReply: empty, too long, no JSON, one key given twice, or two different answers.
+        UnreadableReply: empty, too long, not JSON, a repeated key, or two different answers.
     """
     if text is None or not text.strip():
         raise UnreadableReply("the reply is empty")
@@ -62,7 +59,7 @@ def read_answer(text: str | None) -> object:
 
 
 def _embedded(text: str) -> Iterator[object]:
-    """The answers inside other text: the fenced ones, else those that begin as ours must."""
+    """The answers in other text: fenced blocks, else whatever starts like the schema's object."""
     found = False
     for body in _FENCED.findall(text)[:MAX_STARTS]:
         try:
@@ -75,7 +72,7 @@ def _embedded(text: str) -> Iterator[object]:
         return
     end = 0
     for start in list(_START.finditer(text))[:MAX_STARTS]:
-        if start.start() < end:  # inside the answer before it
+        if start.start() < end:  # inside the previous answer
             continue
         for candidate in (text[start.start() :], _without_commas(text[start.start() :])):
             try:
@@ -90,10 +87,10 @@ def _embedded(text: str) -> Iterator[object]:
 
 
 def _loads(text: str) -> object:
-    """The text as JSON, at worst without its trailing commas.
+    """The text as JSON, if necessary without its trailing commas.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not JSON.
     """
     try:
         return _DECODER.decode(text)
@@ -107,7 +104,7 @@ def _loads(text: str) -> object:
 
 
 def _without_commas(text: str) -> str:
-    """Without commas before a closing bracket; commas inside strings stay."""
+    """The text without commas before a closing bracket, except in strings."""
     return _COMMA_OR_STRING.sub(lambda found: found[1] or "", text)
 
 
@@ -125,9 +122,6 @@ def _no_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
-# --- From the text of a judge's reply to step labels: pure, bounded, and never a verdict by
-
-
 _DIGITS = re.compile(r"\s*(?:document|step)?\s*(\d{1,6})\s*", re.IGNORECASE)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -140,7 +134,7 @@ _ABSTENTIONS: Mapping[str, Abstention] = {
 }
 
 Reading = tuple[StepLabel, ...] | Abstention
-"""What one reply says: a label for each step asked for, in order, or why there is none."""
+"""What one reply says: a label for each step it was asked about, in order, or an abstention."""
 
 
 def read_reply(
@@ -151,20 +145,20 @@ def read_reply(
     *,
     require_quotes: bool = False,
 ) -> Reading:
-    """The judge's word on every step that it was asked for, or one typed abstention.
+    """A label for every step that the judge was asked about, or one typed abstention.
 
-    Tolerated: code fences and prose around the object, a bare list, trailing commas, raw line
-    breaks in strings, numbers as strings, verdicts in other case, steps out of order. Not
-    tolerated, and then the reply is `unreadable`: any finish but `stop`, a step that is missing,
-    repeated or was not asked for, another verdict than those offered, one key given twice, two
-    different answers. `no_evidence` in place of a verdict is that step's abstention.
+    Accepted: code fences and prose around the object, a bare list, trailing commas, raw line breaks
+    in strings, numbers as strings, verdicts in any case, steps in any order. `unreadable`: any
+    finish reason but `stop`; a step that is missing, repeated or was not asked about; a verdict
+    that was not offered; a repeated key; two different answers. A step with `no_evidence` instead
+    of a verdict abstains.
 
     Args:
         text: the reply's text; None if the service returned none.
         finish_reason: `stop`, `length`, `blocked`, or the service's own word.
-        asked: 0-based indices of the steps that were to be judged, in order.
+        asked: 0-based indices of the steps to judge, in order.
         shown_evidence: the documents in the prompt, number 1 first; empty for an ungrounded call.
-        require_quotes: whether an incorrect verdict without a verified quote is no verdict.
+        require_quotes: whether a step called incorrect without a verified quote abstains.
     """
     if finish_reason in _ABSTENTIONS:
         return _ABSTENTIONS[finish_reason]
@@ -172,13 +166,51 @@ def read_reply(
         if finish_reason != "stop":
             raise UnreadableReply(f"the reply ended with '{finish_reason}', not with 'stop'")
         entries = _entries_in_order(read_answer(text), asked)
-        return tuple(_step_label(entry, shown_evidence, require_quotes) for entry in entries)
+        return tuple(
+            _step_label(entry, shown_evidence, require_quotes=require_quotes) for entry in entries
+        )
     except UnreadableReply as fault:
         return Abstention(AbstentionReason.UNREADABLE, str(fault))
 
 
+def label_readings(
+    trace_id: str,
+    readings: Sequence[Reading],
+    *,
+    grounded: bool,
+    resolved_model: str | None = None,
+) -> TraceLabel:
+    """The label that the readings of a trace's calls add up to.
+
+    A step whose call has no reading abstains; if no call has one, the whole label is an abstention.
+
+    Args:
+        trace_id: the trace.
+        readings: one for the whole trace, or one per step in order.
+        grounded: whether the calls showed documents.
+        resolved_model: the model version that answered.
+
+    Returns:
+        A label whose meta holds `grounded`, the counts `quotes` and, if known, `resolved_model`.
+    """
+    more = {} if resolved_model is None else {"resolved_model": resolved_model}
+    faults = [reading for reading in readings if isinstance(reading, Abstention)]
+    if len(faults) == len(readings):
+        return TraceLabel(trace_id, abstention=faults[0], meta=more)
+    steps = tuple(
+        step
+        for reading in readings
+        for step in (
+            (StepLabel(abstention=reading),) if isinstance(reading, Abstention) else reading
+        )
+    )
+    return TraceLabel(
+        trace_id, steps, meta={"grounded": grounded, "quotes": count_quotes(steps), **more}
+    )
+
+
 def count_quotes(steps: Sequence[StepLabel]) -> dict[str, int]:
-    """How many steps have a verified quote, one that is not in the evidence, and none."""
+    """Number of steps with a verified quote, with one that is not in the evidence, and without."""
     verified = sum(step.quote is not None and step.quote.verified for step in steps)
     absent = sum(step.quote is None for step in steps)
     return {
@@ -189,7 +221,7 @@ def count_quotes(steps: Sequence[StepLabel]) -> dict[str, int]:
 
 
 def _entries_in_order(reply: object, asked: Sequence[int]) -> list[Mapping[str, Any]]:
-    """One entry per step asked for, by the step's own number; anything else is unreadable."""
+    """One entry per step asked about, by the step's number; anything else is unreadable."""
     entries = reply.get("steps") if isinstance(reply, dict) else reply
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UnreadableReply("the reply has no list 'steps' of objects")
@@ -208,7 +240,7 @@ def _entries_in_order(reply: object, asked: Sequence[int]) -> list[Mapping[str, 
 
 
 def _number(value: object) -> int | None:
-    """A whole number, also as a string or a float without fraction; None for anything else."""
+    """A whole number, also as a string or a float; None for anything else."""
     if isinstance(value, str):
         found = _DIGITS.fullmatch(value)
         return int(found[1]) if found else None
@@ -218,15 +250,15 @@ def _number(value: object) -> int | None:
 
 
 def _step_label(
-    entry: Mapping[str, Any], shown: Sequence[Evidence], require_quotes: bool
+    entry: Mapping[str, Any], shown: Sequence[Evidence], *, require_quotes: bool
 ) -> StepLabel:
     given = entry.get("verdict")
-    word = given.strip().lower() if isinstance(given, str) else ""
+    wanted = given.strip().lower() if isinstance(given, str) else ""
     reasoning, quote = _clean(entry.get("reasoning")), _quote(entry, shown)
-    if word == NO_EVIDENCE:
-        return _unsupported("the judge says that nothing decides the step", reasoning, quote)
+    if wanted == NO_EVIDENCE:
+        return _unsupported("the judge found no evidence that settles the step", reasoning, quote)
     try:
-        verdict = Verdict(word)
+        verdict = Verdict(wanted)
     except ValueError:
         fault = f"step {entry.get('step')} has the verdict '{given}'"
         raise UnreadableReply(fault[:200]) from None
@@ -242,7 +274,7 @@ def _unsupported(detail: str, reasoning: str | None, quote: Quote | None) -> Ste
 
 
 def _quote(entry: Mapping[str, Any], shown: Sequence[Evidence]) -> Quote | None:
-    """The quote, looked up in the document that it cites and nowhere else."""
+    """The quote, verified against the document that it cites and no other."""
     text = _clean(entry.get("quote"))
     if text is None:
         return None
@@ -254,11 +286,18 @@ def _quote(entry: Mapping[str, Any], shown: Sequence[Evidence]) -> Quote | None:
     match = verify_quote(text, passage) or verify_quote(unescape_markers(text), passage)
     if match is None:
         return Quote(text, document, verified=False)
-    return Quote(text, document, True, match.start, match.end, match.method)
+    return Quote(
+        text,
+        document,
+        verified=True,
+        start=match.start,
+        end=match.end,
+        method=match.method,
+    )
 
 
 def _clean(value: object) -> str | None:
-    """The text without what no database stores (NUL, lone surrogates); None for nothing."""
+    """The text with NUL and lone surrogates, which no database stores, replaced; None if empty."""
     if not isinstance(value, str) or value.strip().lower() in {"", "null", "none", "n/a"}:
         return None
     return _UNSTORABLE.sub("\ufffd", value.strip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from inference.local.model import load_local_model
+from inference import load_local_model
 from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from lab import prompts

@@ -13,8 +13,7 @@ from typing import Any
 
 from lab.likelihood import TAU
 from scoring import load_scorer
-from traces.labels import StepLabel, TraceLabel, Verdict
-from traces.problem import TraceInContext
+from traces import LabeledTrace, StepLabel, TraceInContext, TraceLabel, Verdict
 
 
 class LikelihoodJudge:
@@ -29,10 +28,11 @@ class LikelihoodJudge:
         """The configuration that is stored with the labels."""
         return {"rule": "likelihood", "tau": self._tau, "scorer": self._scorer.config()}
 
-    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[TraceLabel]:
+    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
         """Yield one label per trace; what does not fit the model's window is an abstention."""
         for label in self._scorer.score(contexts):
-            yield self._verdicts(label)
+            resolved = self._scorer.resolved_model
+            yield LabeledTrace(self._verdicts(label), resolved_model=resolved)
 
     def _verdicts(self, label: TraceLabel) -> TraceLabel:
         steps: list[StepLabel] = []

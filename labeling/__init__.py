@@ -1,1 +1,5 @@
-"""Monte-Carlo labels, answer checking and consensus; `labeling.pipeline` is the page to read first."""
+"""Monte Carlo labels, answer checking and consensus; start reading at `labeling.pipeline`."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from inference.protocol import GenerationRequest, Message, Runner
-from traces.errors import ModelError
-from traces.privacy import withheld
-from traces.problem import Problem
+from inference import GenerationRequest, Message, Runner
+from traces import ModelError, Problem, withheld
 
 _SCHEMA: Final[dict[str, Any]] = {
     "type": "object",

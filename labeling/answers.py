@@ -11,8 +11,7 @@ from labeling.free_text import same_text
 from labeling.math_process import MathProcess, shared_math_process
 from labeling.mentions import Mention, find_mentions, last_line
 from labeling.quantities import read_quantity, same_quantity, without_latex
-from traces.errors import InputError
-from traces.problem import Problem
+from traces import InputError, Problem
 
 WORDS = ("yes", "no", "maybe")
 """Gold answers that are read as words (PubMedQA)."""

@@ -1,12 +1,11 @@
-"""Candidate traces for problems: what a policy writes, split into steps, kept by a stated rule.
+"""Candidate traces for problems: sampled from a policy, split into steps, kept by a stated rule.
 
-Med-PRM keeps solutions with 2 < steps < 10 out of 16 generations (its released sampling script,
-facts in docs/decisions.md). What the rule turns away is named, and drawn again in bounded rounds.
+Med-PRM keeps solutions with 2 < steps < 10 out of 16 generations (its released sampling script).
+Candidates that the rule rejects are reported, and replaced in a bounded number of further rounds.
 
-A solution as a list of steps: by numbered lines, by blank lines, or by a given delimiter.
-
-Never inside prose: "as we saw in Step 2: ..." in the middle of a line starts no step. Nothing is
-lost: a preamble belongs to the first step, unnumbered lines to the step before.
+Solutions are split at numbered lines, blank lines or a given delimiter, never inside prose: "as we
+saw in Step 2: ..." in the middle of a line starts no step. No text is lost: a preamble belongs to
+the first step, unnumbered lines to the step before them.
 """
 
 from __future__ import annotations
@@ -18,10 +17,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from labeling.answers import AnswerChecker, unusable_gold
-from traces.errors import InputError
-from traces.evidence import Evidence
-from traces.labels import Abstention
-from traces.problem import Problem, ProblemSamples, SampledText, Trace
+from traces import Abstention, Evidence, InputError, Problem, ProblemSamples, SampledText, Trace
 
 _NUMBERED = re.compile(
     r"^[ \t]*(?:#{1,6}[ \t]*)?(?:\*\*|__)?Step[ \t]+(\d+)\b[ \t]*[:.)]", re.M | re.I
@@ -34,14 +30,14 @@ def split_steps(text: str, delimiter: str | None = None) -> tuple[str, ...]:
 
     Args:
         text: the solution.
-        delimiter: what stands between two steps; None looks for lines that start with "Step n:"
-            (Markdown heading or bold allowed) and, where there are fewer than two, for blank lines.
+        delimiter: the text between two steps; None looks for lines that start with "Step n:"
+            (Markdown heading or bold allowed) and, if there are fewer than two, for blank lines.
 
     Raises:
         InputError: an empty delimiter.
     """
     if delimiter == "":
-        raise InputError("The step delimiter is empty.", remedy="leave it out, or name a text")
+        raise InputError("The step delimiter is empty.", remedy="leave it out, or give some text")
     if delimiter is not None:
         parts = text.split(delimiter)
     else:
@@ -55,7 +51,7 @@ def split_steps(text: str, delimiter: str | None = None) -> tuple[str, ...]:
 
 
 def _numbered_starts(text: str) -> list[int]:
-    """Where numbered steps begin: the numbers must go up, a repeated one is a remark in a step."""
+    """Offsets of numbered steps; numbers must increase, a repeated one is a remark in a step."""
     starts: list[int] = []
     last = -1
     for found in _NUMBERED.finditer(text):
@@ -65,45 +61,42 @@ def _numbered_starts(text: str) -> list[int]:
     return starts
 
 
-# --- Candidate traces for problems: what a policy writes, split into steps, kept by a stated rule
-
-
 Asked = tuple[Problem, Sequence[Evidence], range]
-"""A problem, what is known about it, and the numbers of the candidates wanted."""
+"""A problem, the evidence for it, and the numbers of the candidates to sample."""
 
 
 class Sampler(Protocol):
-    """Writes whole solutions; implemented by `inference.local.policy` and `.server_sampler`."""
+    """Writes whole solutions; implemented by `LocalSampler` and `ServerSampler` in inference."""
 
     def sample(self, asked: Iterable[Asked], *, seed: int) -> Iterator[ProblemSamples]:
-        """Yield the texts of every problem as they are done, in any order."""
+        """Yield the solutions of every problem as they are done, in any order."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateRule:
-    """How many candidates, and which ones are kept; stored with them."""
+    """How many candidates are sampled and which are kept; stored with them."""
 
     n: int = 16
-    """Candidates a problem."""
+    """Candidates per problem."""
     seed: int = 0
-    """Seed of the sampling."""
+    """Seed of the policy's sampling."""
     min_steps: int = 3
-    """Fewest steps of a candidate."""
+    """Minimum number of steps."""
     max_steps: int = 9
-    """Most steps of a candidate."""
+    """Maximum number of steps."""
     rounds: int = 3
-    """Draws of at most `n`; those after the first only fill what was turned away."""
+    """Sampling rounds; those after the first only replace rejected candidates."""
     delimiter: str | None = None
-    """What stands between two steps; None looks for "Step n:" lines and blank lines."""
+    """Text between two steps; None looks for "Step n:" lines and blank lines."""
     keep_all: bool = False
-    """Keep what the rule would turn away, as long as it has a step."""
+    """Whether to keep what the rule would reject, as long as it has a step."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The rule as it is stored."""
+        """The rule as stored."""
         return asdict(self)
 
     def refusal(self, text: SampledText, steps: Sequence[str]) -> str | None:
-        """Why a text is no candidate, in one sentence; None if it is one."""
+        """Why a solution is rejected, in one sentence; None if it is kept."""
         if not steps:
             return f"no text (finish reason: {text.finish_reason})"
         if self.keep_all:
@@ -117,17 +110,16 @@ class CandidateRule:
 
 
 @dataclass(slots=True)
-class Candidates:
+class ProblemCandidates:
     """All candidates of one problem."""
 
     problem: Problem
-    """The problem."""
     kept: list[Trace] = field(default_factory=list)
-    """Candidates by number, at most `n`."""
+    """Candidates in order of their number, at most `n`."""
     refused: list[tuple[str, str]] = field(default_factory=list)
-    """(candidate id, why) of what was drawn and turned away."""
+    """(candidate id, reason) of the rejected candidates."""
     abstention: Abstention | None = None
-    """Set if the policy could not write for this problem at all."""
+    """Set if the policy could not answer this problem at all."""
 
 
 def sample_candidates(
@@ -138,31 +130,32 @@ def sample_candidates(
     name: str,
     generator: str,
     checker_factory: Callable[[Problem], AnswerChecker] = AnswerChecker.for_problem,
-) -> Iterator[Candidates]:
-    """Draw candidates in rounds; yield each problem once, when it is full or its rounds are over.
+) -> Iterator[ProblemCandidates]:
+    """Sample candidates in rounds; yield each problem once, when it is complete or out of rounds.
 
     Candidate `i` depends on (seed, problem, i) alone. Its id is `<problem>:<name>:<i>`.
 
     Args:
-        problems: with the evidence the policy may see.
-        sampler: who writes.
-        rule: how many and which.
-        name: of this set of candidates.
-        generator: the policy as the traces name it.
-        checker_factory: reads and checks the final answer.
+        problems: with the evidence that the policy is shown.
+        sampler: writes the solutions.
+        rule: how many to sample and which to keep.
+        name: name of this set of candidates.
+        generator: name of the policy, as stored with the traces.
+        checker_factory: makes the reader and checker of answers to a problem.
     """
-    open_ = {problem.id: (Candidates(problem), evidence) for problem, evidence in problems}
+    open_ = {problem.id: (ProblemCandidates(problem), evidence) for problem, evidence in problems}
     readers = {id_: _reader(one.problem, checker_factory) for id_, (one, _) in open_.items()}
-    drawn = dict.fromkeys(open_, 0)
+    sampled = dict.fromkeys(open_, 0)
     for round_ in range(1, rule.rounds + 1):
         asked: list[Asked] = []
         for id_, (one, evidence) in open_.items():
             missing = rule.n - len(one.kept)
-            asked.append((one.problem, evidence, range(drawn[id_], drawn[id_] + missing)))
-            drawn[id_] += missing
+            asked.append((one.problem, evidence, range(sampled[id_], sampled[id_] + missing)))
+            sampled[id_] += missing
         for samples in sampler.sample(asked, seed=rule.seed):
             one, evidence = open_[samples.problem_id]
-            _take(one, samples, rule, readers[samples.problem_id], name, generator)
+            checker = readers[samples.problem_id]
+            _add(one, samples, rule, checker=checker, name=name, generator=generator)
             if samples.abstention or len(one.kept) == rule.n or round_ == rule.rounds:
                 del open_[samples.problem_id]
                 yield one
@@ -173,21 +166,22 @@ def sample_candidates(
 def _reader(
     problem: Problem, checker_factory: Callable[[Problem], AnswerChecker]
 ) -> AnswerChecker | None:
-    """What reads the problem's final answers; None where the gold answer is missing or unusable."""
+    """The checker of the problem's answers; None if the gold answer is missing or unusable."""
     if not (problem.answer or "").strip() or unusable_gold(problem) is not None:
         return None
     return checker_factory(problem)
 
 
-def _take(
-    one: Candidates,
+def _add(
+    one: ProblemCandidates,
     samples: ProblemSamples,
     rule: CandidateRule,
+    *,
     checker: AnswerChecker | None,
     name: str,
     generator: str,
 ) -> None:
-    """Enter what was drawn in one round."""
+    """Add the solutions of one round."""
     one.abstention = samples.abstention
     for text in samples.texts:
         candidate_id = f"{one.problem.id}:{name}:{text.index}"
@@ -206,6 +200,7 @@ def _take(
         }
         if samples.resolved_model is not None:
             meta["resolved_model"] = samples.resolved_model
+        correct = None if checker is None or answer is None else checker.is_correct(answer)
         one.kept.append(
             Trace(
                 candidate_id,
@@ -213,9 +208,7 @@ def _take(
                 steps,
                 generator=generator,
                 final_answer=answer,
-                final_answer_correct=None
-                if checker is None or answer is None
-                else checker.is_correct(answer),
+                final_answer_correct=correct,
                 meta=meta,
             )
         )

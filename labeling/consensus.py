@@ -1,17 +1,14 @@
-"""Consensus of judge and Monte-Carlo labeler: what both say is kept, what only one says is not.
+"""Consensus of a judge and a Monte Carlo labeler, and quality filters on what they agree on.
 
 `strict` (arXiv 2501.07301, section 3.1.3): a trace is kept iff both name the same first error, "no
-error" included. `hybrid` (the owner's design, design.md section 5): step by step, judge `correct`
-and soft label > 0.7 is confidently correct, judge `incorrect` and soft label < 0.3 confidently
-incorrect, anything else is for an expert.
+error" included. `hybrid`: per step, judge `correct` and soft label > 0.7 is confidently correct,
+judge `incorrect` and soft label < 0.3 is confidently incorrect, everything else goes to an expert.
 
-Behind the first error both rules keep what they have (`keep`: strict says nothing there, hybrid goes
-on step by step). `incorrect` is the first-zero rule of Med-PRM's training labels: behind the first
-incorrect step every step is incorrect. The labels of judge and MC labeler stay as they are.
+After the first error both rules keep what they have (strict: nothing; hybrid: further steps) unless
+`after_first_error` is `incorrect`, the first-zero rule of Med-PRM's training labels: every step
+after the first incorrect one is incorrect. The judge's and the MC labeler's own labels never change.
 
-Quality filters: what is taken out of a training set although the labelers agree.
-
-All are off unless asked for, and a filtered trace is stored with its reason, never dropped.
+All filters are off by default. A filtered trace is stored with its reason, never dropped.
 """
 
 from __future__ import annotations
@@ -19,48 +16,33 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from traces.errors import InputError
-from traces.labels import (
+from traces import (
     Abstention,
     AbstentionReason,
+    InputError,
     StepLabel,
+    TraceInContext,
     TraceLabel,
     Verdict,
     abstained,
     first_error,
 )
-from traces.problem import TraceInContext
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityFilters:
-    """What has to hold for a trace to be kept; the default keeps everything."""
+    """Conditions for keeping a trace; the defaults keep every trace."""
 
     min_steps: int | None = None
-    """Fewest steps (Med-PRM: 3); None for no limit."""
+    """Minimum number of steps (Med-PRM: 3); None for no limit."""
     max_steps: int | None = None
-    """Most steps (Med-PRM: 9); None for no limit."""
+    """Maximum number of steps (Med-PRM: 9); None for no limit."""
     require_verified_quote: bool = False
-    """Whether the judge must have verified quotes: on the first error, or anywhere if none."""
+    """Whether the judge needs a verified quote: on the first error, or on any step without one."""
     no_error_before_right_answer: bool = False
-    """Whether a trace with an error must not end in the right answer (a lucky or repaired one)."""
+    """Whether to drop traces with an error but a right answer (lucky or self-corrected)."""
     error_before_wrong_answer: bool = False
-    """Whether a trace without an error must not end in a wrong answer (an error was missed)."""
-
-
-def filtered(
-    context: TraceInContext,
-    label: TraceLabel,
-    judge_label: TraceLabel,
-    filters: QualityFilters,
-) -> TraceLabel:
-    """The label itself, or the abstention `filtered` with the filter that took the trace out."""
-    if label.abstention is not None:
-        return label
-    reason = filter_reason(context, label, judge_label, filters)
-    if reason is None:
-        return label
-    return abstained(context.trace.id, AbstentionReason.FILTERED, reason)
+    """Whether to drop traces without an error but a wrong answer (an error was missed)."""
 
 
 def filter_reason(
@@ -69,7 +51,7 @@ def filter_reason(
     judge_label: TraceLabel,
     filters: QualityFilters,
 ) -> str | None:
-    """Which filter a labelled trace does not pass, as a sentence; None if it passes all."""
+    """Why a filter removes a labeled trace; None if it passes all filters."""
     steps = len(context.trace.steps)
     if filters.min_steps is not None and steps < filters.min_steps:
         return f"{steps} steps, fewer than {filters.min_steps}"
@@ -92,7 +74,7 @@ def filter_reason(
 
 
 def _names_error(label: TraceLabel) -> bool:
-    """Whether any step is called incorrect, also behind steps that are left open."""
+    """Whether any step is labeled incorrect, even after steps that are left open."""
     error = first_error(label)
     if not error.missing:
         return error.index is not None
@@ -100,7 +82,7 @@ def _names_error(label: TraceLabel) -> bool:
 
 
 def _is_grounded(label: TraceLabel, judge_label: TraceLabel) -> bool:
-    """Whether the judge cited what stands in the evidence where it matters."""
+    """Whether the judge has a verified quote: on the first error, if there is one."""
     error = first_error(label)
     steps = judge_label.step_labels
     if error.index is not None:
@@ -108,32 +90,28 @@ def _is_grounded(label: TraceLabel, judge_label: TraceLabel) -> bool:
     return any(step.quote is not None and step.quote.verified for step in steps)
 
 
-# --- Consensus of judge and Monte-Carlo labeler: what both say is kept, what only one says is not
-
-
 Rule = Literal["strict", "hybrid"]
 AfterFirstError = Literal["keep", "incorrect"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsensusConfig:
-    """How two labelers are brought together; stored with the labeler."""
+    """How two labels are combined; stored with the labeler."""
 
     rule: Rule = "strict"
-    """strict: same first error; hybrid: per step, with confidence."""
+    """strict: same first error. hybrid: per step, with confidence."""
     high: float = 0.7
-    """Hybrid: a soft label above it supports `correct`."""
+    """hybrid: a soft label above it supports `correct`."""
     low: float = 0.3
-    """Hybrid: a soft label below it supports `incorrect`."""
+    """hybrid: a soft label below it supports `incorrect`."""
     most_confident: float = 0.95
-    """Hybrid: no step is more confident than this."""
+    """hybrid: upper bound on a step's confidence."""
     after_first_error: AfterFirstError = "keep"
-    """keep: steps behind the first error as the rule leaves them; incorrect: Med-PRM's first-zero."""
+    """How to label steps after the first error. keep: as the rule does. incorrect: all incorrect."""
     filters: QualityFilters = field(default_factory=QualityFilters)
-    """What is taken out although both agree; nothing by default."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as the labeler stores it: the numbers of `hybrid` only where used."""
+        """The configuration as the labeler stores it; only options that have an effect."""
         chosen: dict[str, Any] = {"rule": self.rule}
         if self.rule == "hybrid":
             chosen |= {"high": self.high, "low": self.low, "most_confident": self.most_confident}
@@ -143,7 +121,7 @@ class ConsensusConfig:
 
 
 def require_rule(rule: str) -> Rule:
-    """The rule by its name.
+    """The rule of that name.
 
     Raises:
         InputError: there is no such rule.
@@ -152,7 +130,7 @@ def require_rule(rule: str) -> Rule:
 
 
 def require_after_first_error(word: str) -> AfterFirstError:
-    """What becomes of the steps behind the first error, by its name.
+    """The choice of that name for the steps after the first error.
 
     Raises:
         InputError: there is no such choice.
@@ -177,16 +155,16 @@ def agree(
 
     Args:
         context: the trace.
-        judge_label: the judge's word; None if it has not come to the trace.
-        mc_label: the Monte-Carlo labeler's word; None likewise.
+        judge_label: the judge's label; None if it has not labeled the trace yet.
+        mc_label: the Monte Carlo labeler's label; None likewise.
         config: rule, thresholds and filters; None is strict without filters.
 
     Returns:
-        A label; or an abstention: `disagreement` (strict), the reason of the labeler that has no
-        word, or `filtered`.
+        A label, or an abstention: `disagreement` (strict), `filtered`, or the reason of the labeler
+        that has no label.
     """
     config = config or ConsensusConfig()
-    missing = _missing_word(context, judge_label, "judge") or _missing_word(context, mc_label, "mc")
+    missing = _missing(context, judge_label, "judge") or _missing(context, mc_label, "mc")
     if missing is not None or judge_label is None or mc_label is None:
         return missing or abstained(context.trace.id, AbstentionReason.NOT_MEASURED)
     if config.rule == "strict":
@@ -195,13 +173,16 @@ def agree(
         label = _step_by_step(context, judge_label, mc_label, config)
     if config.after_first_error == "incorrect":
         label = _first_zero(label)
-    return filtered(context, label, judge_label, config.filters)
+    if label.abstention is not None:
+        return label
+    reason = filter_reason(context, label, judge_label, config.filters)
+    if reason is None:
+        return label
+    return abstained(context.trace.id, AbstentionReason.FILTERED, reason)
 
 
-def _missing_word(
-    context: TraceInContext, label: TraceLabel | None, role: str
-) -> TraceLabel | None:
-    """The abstention of a trace on which a labeler has no word at all."""
+def _missing(context: TraceInContext, label: TraceLabel | None, role: str) -> TraceLabel | None:
+    """The abstention of a trace that a labeler has not labeled; None if it has."""
     trace_id = context.trace.id
     if label is None:
         return abstained(trace_id, AbstentionReason.NOT_MEASURED, f"{role}: no label yet")
@@ -211,19 +192,16 @@ def _missing_word(
 
 
 def _first_zero(label: TraceLabel) -> TraceLabel:
-    """Every step behind the first incorrect one incorrect, whatever was said of it."""
+    """The label with every step after the first incorrect one incorrect."""
     steps = label.step_labels
     first = next((t for t, step in enumerate(steps) if step.verdict is Verdict.INCORRECT), None)
     if first is None:
         return label
     rest = (StepLabel(Verdict.INCORRECT),) * (len(steps) - first - 1)
     meta = {**label.meta, "after_first_error": "incorrect"}
-    if "confidence" in meta:  # nobody measured these steps
+    if "confidence" in meta:  # these steps were not measured
         meta["confidence"] = [*meta["confidence"][: first + 1], *(None for _ in rest)]
     return replace(label, step_labels=steps[: first + 1] + rest, meta=meta)
-
-
-# strict ------------------------------------------------------------------------------------------
 
 
 def _same_first_error(
@@ -237,7 +215,7 @@ def _same_first_error(
             return _open_step(trace_id, label, role)
         named[role] = error.index
     if named["judge"] != named["mc"]:
-        detail = f"judge: {_say(named['judge'])}, mc: {_say(named['mc'])}"
+        detail = f"judge: {_describe(named['judge'])}, mc: {_describe(named['mc'])}"
         return abstained(trace_id, AbstentionReason.DISAGREEMENT, detail)
     index = named["judge"]
     correct, incorrect = StepLabel(Verdict.CORRECT), StepLabel(Verdict.INCORRECT)
@@ -247,23 +225,26 @@ def _same_first_error(
         if index is None
         else (correct,) * index + (incorrect,) + (after,) * (step_count - index - 1)
     )
-    return TraceLabel(trace_id, steps, True, index, meta={"rule": "strict"})
+    return TraceLabel(
+        trace_id,
+        steps,
+        first_error_given=True,
+        first_error_index=index,
+        meta={"rule": "strict"},
+    )
 
 
 def _open_step(trace_id: str, label: TraceLabel, role: str) -> TraceLabel:
-    """The abstention where a step without a verdict leaves a labeler's first error open."""
+    """The abstention of a trace whose first error a step without a verdict leaves open."""
     for index, step in enumerate(label.step_labels):
         if step.abstention is not None:
             detail = f"{role}, step {index + 1}: {step.abstention.detail}"
             return abstained(trace_id, step.abstention.reason, detail)
-    return abstained(trace_id, AbstentionReason.NOT_MEASURED, f"{role}: no word on the steps")
+    return abstained(trace_id, AbstentionReason.NOT_MEASURED, f"{role}: no step labels")
 
 
-def _say(index: int | None) -> str:
+def _describe(index: int | None) -> str:
     return "no error" if index is None else f"first error at step {index + 1}"
-
-
-# hybrid ------------------------------------------------------------------------------------------
 
 
 def _step_by_step(
@@ -284,7 +265,7 @@ def _step_by_step(
 def _merge(
     judged: StepLabel, measured: StepLabel, config: ConsensusConfig
 ) -> tuple[StepLabel, float | None]:
-    """One step with the confidence in it: 0.5 where uncertain, None where a labeler is silent."""
+    """One step and its confidence: 0.5 if uncertain, None if a labeler abstained."""
     for role, step in (("judge", judged), ("mc", measured)):
         if step.abstention is not None:
             reason = Abstention(step.abstention.reason, f"{role}: {step.abstention.detail}")
@@ -295,8 +276,8 @@ def _merge(
         return StepLabel(Verdict.CORRECT, score=confidence), confidence
     if estimate is not None and judged.verdict is Verdict.INCORRECT and estimate < config.low:
         confidence = min(1 - estimate, config.most_confident)
-        # The score of a step is how good it is, so a confident error has a low one.
+        # A score says how good a step is, so a confident error has a low one.
         return StepLabel(Verdict.INCORRECT, score=1 - confidence), confidence
-    word = judged.verdict.value if judged.verdict else "nothing"
-    detail = f"judge: {word}, mc: {'nothing' if estimate is None else f'{estimate:.2f}'}"
+    verdict = judged.verdict.value if judged.verdict else "nothing"
+    detail = f"judge: {verdict}, mc: {'nothing' if estimate is None else f'{estimate:.2f}'}"
     return StepLabel(abstention=Abstention(AbstentionReason.UNCERTAIN, detail)), 0.5

@@ -18,7 +18,7 @@ from functools import cache
 from multiprocessing.connection import Connection
 from typing import Literal
 
-from traces.errors import ToolkitError
+from traces import ToolkitError
 
 Ruling = Literal["equal", "different", "gold_unreadable", "answer_unreadable"]
 

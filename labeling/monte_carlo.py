@@ -1,38 +1,125 @@
-"""Monte-Carlo labels: how often a policy reaches the gold answer from each prefix.
+"""Monte Carlo labels: how often a policy reaches the gold answer from each prefix.
 
-The MC estimate of a step is successes / continuations, unparsed and unfinished ones included in
-the denominator and counted beside it (design.md section 2). It measures the value of a prefix
-under a policy, not the truth of a step: a policy that corrects itself makes a wrong step look
-good, which is what the consensus with a judge is for (arXiv 2501.07301).
+The MC estimate of a step is successes / continuations; unparsed and unfinished continuations count
+in the denominator and are reported beside it. It measures the value of a prefix under a policy, not
+whether the step is right: a policy that corrects itself makes a wrong step look good. That is why
+the consensus combines it with a judge (arXiv 2501.07301).
 
-Continuations in rounds: many traces at once, each asking for what its strategy wants next.
-
-One round is one batch for the policy: the frontiers of up to `FRONTIER` traces. A trace leaves when its
-strategy wants nothing more, and another one takes its place.
+Continuations are sampled in rounds. A round is one batch for the policy: what the strategies of up
+to `FRONTIER` traces ask for next. A trace leaves when its strategy wants nothing more, and the next
+one takes its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, get_args
 
 from labeling.answers import AnswerChecker
-from labeling.mc_config import MonteCarloConfig
 from labeling.stages import Policy
-from labeling.strategies import Drawn, given_up, strategy
-from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel, Verdict, abstained
-from traces.problem import PolicyText, Problem, TraceContinuations, TraceInContext
-from traces.records import Continuation
+from labeling.strategies import Bounds, TraceProgress, given_up, strategy_named
+from traces import (
+    Abstention,
+    AbstentionReason,
+    Continuation,
+    InputError,
+    LabeledTrace,
+    PolicyText,
+    Problem,
+    StepLabel,
+    TraceContinuations,
+    TraceInContext,
+    TraceLabel,
+    Verdict,
+    abstained,
+)
 
-__all__ = ["MonteCarloConfig", "checked", "label_of", "mc_label", "started"]
-
-
+FRONTIER = 256
+"""Traces whose continuations are sampled in one round."""
 INFERRED = "inferred_steps"
-"""Under which a label's meta lists steps whose verdict follows from other steps' continuations."""
+"""Key of a label's meta: steps whose verdict follows from other steps' continuations."""
 NEAR_TIES = "near_ties"
-"""Under which a label's meta counts choices of tokens that another batch might make otherwise."""
+"""Key of a label's meta: nearly tied token choices, see `TraceContinuations.near_ties`."""
+
+LabelRule = Literal["hard", "soft", "advantage"]
+LastStep = Literal["rollout", "outcome"]
+AfterFirstError = Literal["keep", "incorrect", "not-measured"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "label": get_args(LabelRule),
+    "last_step": get_args(LastStep),
+    "after_first_error": get_args(AfterFirstError),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MonteCarloConfig:
+    """How prefixes are continued and what the counts mean; stored with the labeler."""
+
+    k: int = 16
+    """Continuations per prefix, at least 1."""
+    _: KW_ONLY
+    threshold: int = 0
+    """Hard label: a step is correct iff successes > threshold (0: any success)."""
+    seed: int = 0
+    """Seed of the policy's sampling."""
+    strategy: str = "all"
+    """Which continuations are sampled: all, early-stop, binary, adaptive (`labeling.strategies`)."""
+    label: LabelRule = "hard"
+    """hard: correct iff successes > threshold; with 0, the value label "MC estimate > 0" of
+    VisualPRM (arXiv 2503.10291). soft: the MC estimate as score, without a verdict. advantage
+    (VisualPRM's too): correct if the estimate rose from the step before, neutral if it stayed
+    equal, incorrect if it fell; the first step by its value."""
+    last_step: LastStep = "rollout"
+    """rollout: continued like any other step. outcome: labeled by the trace's final answer, as in
+    Med-PRM's labels; without a readable final answer it is continued after all."""
+    after_first_error: AfterFirstError = "keep"
+    """How to label steps after the first incorrect one. keep: as measured. incorrect: all
+    incorrect. not-measured: no label."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or not 0 <= self.threshold < self.k:
+            raise InputError(
+                f"A threshold of {self.threshold} cannot be used with {self.k} continuations.",
+                remedy="give -k of at least 1 and a --threshold from 0 to k - 1",
+            )
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                option = name.replace("_", "-")
+                raise InputError(
+                    f"'{getattr(self, name)}' is not a value of --{option}.",
+                    remedy=f"use one of {', '.join(choices)}",
+                )
+        if self.label != "hard" and self.strategy != "all":
+            raise InputError(
+                f"--label {self.label} needs the MC estimate of every step.",
+                remedy="use --strategy all",
+            )
+
+    @property
+    def bounds(self) -> Bounds:
+        """When a step's hard label is decided."""
+        return Bounds(self.k, self.threshold)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration as the labeler stores it: k, threshold, seed, and what is not default."""
+        always = {"k", "threshold", "seed"}
+        default = MonteCarloConfig()
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name in always or value != getattr(default, name)
+        }
+
+    def rule(self) -> str:
+        """The rule as text for the label's meta."""
+        if self.label == "soft":
+            return "MC estimate"
+        if self.label == "advantage":
+            return "MC estimate above the step before"
+        return f"successes > {self.threshold}"
 
 
 def mc_label(
@@ -40,74 +127,78 @@ def mc_label(
     continuations: TraceContinuations,
     checker: AnswerChecker,
     config: MonteCarloConfig,
-) -> tuple[TraceLabel, list[Continuation]]:
-    """The label of one trace and its continuations with their answers, drawn in one go."""
+) -> LabeledTrace:
+    """The label of a trace whose continuations were all sampled in one round."""
     if continuations.abstention is not None:
-        return TraceLabel(context.trace.id, abstention=continuations.abstention), []
-    drawn = started(context, checker, config)
-    drawn.add(checked(context, continuations.texts, checker))
-    drawn.count_near_ties(continuations.near_ties)
-    return label_of(context, drawn, config), [one for step in drawn.by_step for one in step]
+        label = TraceLabel(context.trace.id, abstention=continuations.abstention)
+        return LabeledTrace(label, resolved_model=continuations.resolved_model)
+    progress = start_progress(context, checker, config)
+    progress.add(check_texts(context, continuations.texts, checker))
+    progress.count_near_ties(continuations.near_ties)
+    return LabeledTrace(
+        label_progress(context, progress, config),
+        tuple(progress.all_continuations()),
+        resolved_model=continuations.resolved_model,
+    )
 
 
-def started(context: TraceInContext, checker: AnswerChecker, config: MonteCarloConfig) -> Drawn:
-    """A trace of which nothing was drawn yet, with what its outcome says about its last step."""
+def start_progress(
+    context: TraceInContext, checker: AnswerChecker, config: MonteCarloConfig
+) -> TraceProgress:
+    """A trace before the first round; its outcome may already label the last step."""
     steps = len(context.trace.steps)
     outcome = _outcome(context, checker) if config.last_step == "outcome" else None
-    return Drawn(steps, {} if outcome is None else {steps - 1: outcome})
+    return TraceProgress(steps, {} if outcome is None else {steps - 1: outcome})
 
 
-def checked(
+def check_texts(
     context: TraceInContext, texts: Iterable[PolicyText], checker: AnswerChecker
 ) -> list[Continuation]:
-    """Continuations with the answers they end with.
+    """Continuations with their final answers, checked.
 
-    The answer of a continuation is the last one in prefix and continuation together: a trace that
-    has named its answer may be continued by nothing.
+    The answer is the last one in prefix and continuation together, because a policy may add nothing
+    to a prefix that already names its answer.
     """
     return [_checked(context, text, checker) for text in texts]
 
 
-def label_of(context: TraceInContext, drawn: Drawn, config: MonteCarloConfig) -> TraceLabel:
-    """The label that all continuations of a trace give.
+def label_progress(
+    context: TraceInContext, progress: TraceProgress, config: MonteCarloConfig
+) -> TraceLabel:
+    """The label that the continuations of a trace give.
 
-    Every step gets its MC estimate as score, its verdict and its counts. A step whose continuations
-    named no readable answer abstains (`unparsed`); one that was not continued abstains
-    (`not_measured`), which is not 0 of k, unless its verdict follows from other steps: then it has a
-    verdict and no counts, and stands in `meta["inferred_steps"]`. Where no step has a word the whole
-    label is an abstention.
+    Every step gets its MC estimate as score, its verdict and its counts. A step abstains if its
+    continuations contain no readable answer (`unparsed`) or if it was not continued
+    (`not_measured`, which is not 0 of k). If the verdict of a step without continuations follows
+    from other steps, it has the verdict without counts and is listed in `meta["inferred_steps"]`.
+    The whole label is an abstention if no step has a label.
     """
     trace_id = context.trace.id
-    everything = [one for of_step in drawn.by_step for one in of_step]
-    if not everything and not drawn.known:
+    everything = progress.all_continuations()
+    if not everything and not progress.known:
         return abstained(trace_id, AbstentionReason.NOT_MEASURED, "no continuations")
-    if not drawn.known and all(one.correct is None for one in everything):
-        return TraceLabel(trace_id, abstention=_unparsed(everything), meta=_uncertain(drawn))
-    steps = [_step_label(drawn, step, config) for step in range(drawn.steps)]
+    near_ties = {} if progress.near_ties is None else {NEAR_TIES: progress.near_ties}
+    if not progress.known and all(one.correct is None for one in everything):
+        return TraceLabel(trace_id, abstention=_unparsed(everything), meta=near_ties)
+    steps = [_step_label(progress, step, config) for step in range(progress.steps)]
     if config.label == "advantage":
         steps = _by_advantage(steps)
     inferred = _infer(steps, config)
     meta: dict[str, Any] = {"rule": config.rule(), "k": config.k}
     if config.strategy != "all":
         meta["strategy"] = config.strategy
-    if drawn.known:
+    if progress.known:
         meta["last_step"] = "outcome"
-    meta |= _uncertain(drawn)
+    meta |= near_ties
     if inferred:
         meta[INFERRED] = inferred
     return TraceLabel(trace_id, tuple(steps), meta=meta)
 
 
-def _uncertain(drawn: Drawn) -> dict[str, Any]:
-    """How many choices of tokens another batch might make otherwise, where the policy counts them."""
-    return {} if drawn.near_ties is None else {NEAR_TIES: drawn.near_ties}
-
-
 def _checked(context: TraceInContext, text: PolicyText, checker: AnswerChecker) -> Continuation:
-    """The continuation with the answer it ends with."""
     finished = text.finish_reason == "stop"
     prefix = "\n".join(context.trace.prefix(text.step_index))
-    # A text that was cut never got to its answer: what the prefix says is not its answer.
+    # A truncated continuation has not reached its answer: the one in the prefix is not its own.
     solution = f"{prefix}\n{text.text}" if finished else text.text
     answer = checker.extract(solution, finished=finished)
     return Continuation(
@@ -123,23 +214,23 @@ def _checked(context: TraceInContext, text: PolicyText, checker: AnswerChecker) 
 
 
 def _outcome(context: TraceInContext, checker: AnswerChecker) -> bool | None:
-    """Whether the trace ends right, by its own word or by its text; None if that cannot be told."""
+    """Whether the final answer is right, as stated or as read from the text; None if unknown."""
     if context.trace.final_answer_correct is not None:
         return context.trace.final_answer_correct
     answer = checker.extract("\n".join(context.trace.steps))
     return None if answer is None else checker.is_correct(answer)
 
 
-def _step_label(drawn: Drawn, step: int, config: MonteCarloConfig) -> StepLabel:
+def _step_label(progress: TraceProgress, step: int, config: MonteCarloConfig) -> StepLabel:
     """Soft label, hard label and counts of one step."""
-    if step in drawn.known:
-        verdict = Verdict.CORRECT if drawn.known[step] else Verdict.INCORRECT
-        score = float(drawn.known[step])
+    if step in progress.known:
+        verdict = Verdict.CORRECT if progress.known[step] else Verdict.INCORRECT
+        score = float(progress.known[step])
         return StepLabel(verdict if config.label == "hard" else None, score)
-    mine = drawn.by_step[step]
+    mine = progress.by_step[step]
     if not mine:
         return StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED, "no continuations"))
-    successes = drawn.successes(step)
+    successes = progress.successes(step)
     counted = StepLabel(
         successes=successes,
         continuations=len(mine),
@@ -149,47 +240,47 @@ def _step_label(drawn: Drawn, step: int, config: MonteCarloConfig) -> StepLabel:
     if counted.unparsed == len(mine):
         return replace(counted, abstention=_unparsed(mine))
     scored = replace(counted, score=successes / len(mine))
-    hard = _hard(drawn, step, config)
+    hard = _hard(progress, step, config)
     if config.label == "soft":
         return scored
     if hard is None:
-        # The search went elsewhere before this step was decided: its counts stay, its word does not.
+        # The search moved on before this step was decided: keep its counts, not a verdict.
         detail = f"{successes} of {len(mine)} continuations succeeded: not enough to decide"
         return replace(counted, abstention=Abstention(AbstentionReason.NOT_MEASURED, detail))
     return replace(scored, verdict=hard)
 
 
-def _hard(drawn: Drawn, step: int, config: MonteCarloConfig) -> Verdict | None:
-    """The hard label; None if too little was drawn for one."""
-    if config.strategy == "all":  # what there is counts, also where a server gave fewer than k
-        decided: bool | None = drawn.successes(step) > config.threshold
+def _hard(progress: TraceProgress, step: int, config: MonteCarloConfig) -> Verdict | None:
+    """The hard label; None if there are too few continuations for one."""
+    if config.strategy == "all":  # a server may have returned fewer than k
+        decided: bool | None = progress.successes(step) > config.threshold
     else:
-        decided = drawn.decided(step, config.bounds)
+        decided = progress.decided(step, config.bounds)
         if decided is None and config.strategy == "adaptive":
-            decided = False if given_up(drawn, step, config.bounds) else None
+            decided = False if given_up(progress, step, config.bounds) else None
     return None if decided is None else Verdict.CORRECT if decided else Verdict.INCORRECT
 
 
 def _by_advantage(steps: Sequence[StepLabel]) -> list[StepLabel]:
-    """Verdicts by how the MC estimate moved; nothing is said where one of the two is unknown."""
-    labelled = []
+    """Verdicts by how the MC estimate changed; an abstention where one of the two is unknown."""
+    labeled = []
     for number, step in enumerate(steps):
         before = steps[number - 1].score if number else 0.0
         if step.score is None:
-            labelled.append(step)
+            labeled.append(step)
         elif before is None:
             why = Abstention(AbstentionReason.NOT_MEASURED, "the step before has no estimate")
-            labelled.append(replace(step, score=None, verdict=None, abstention=why))
+            labeled.append(replace(step, score=None, verdict=None, abstention=why))
         else:
-            moved = step.score - before
+            change = step.score - before
             equal = Verdict.NEUTRAL if number else Verdict.INCORRECT
-            verdict = Verdict.CORRECT if moved > 0 else equal if moved == 0 else Verdict.INCORRECT
-            labelled.append(replace(step, verdict=verdict))
-    return labelled
+            verdict = Verdict.CORRECT if change > 0 else equal if change == 0 else Verdict.INCORRECT
+            labeled.append(replace(step, verdict=verdict))
+    return labeled
 
 
 def _infer(steps: list[StepLabel], config: MonteCarloConfig) -> list[int]:
-    """Fill in what follows from other steps, in place; return the steps whose verdict is inferred."""
+    """Fill in, in place, what follows from other steps; return the steps with inferred verdicts."""
     if config.label == "soft":
         return []
     wrong = [n for n, step in enumerate(steps) if step.verdict is Verdict.INCORRECT]
@@ -197,7 +288,7 @@ def _infer(steps: list[StepLabel], config: MonteCarloConfig) -> list[int]:
     inferred = []
     for number, step in enumerate(steps):
         if number < first and config.strategy in {"binary", "adaptive"}:
-            # The search took every prefix before an alive one for alive: so it is labelled.
+            # The search assumes that every prefix before one that succeeds would succeed too.
             if _is_unmeasured(step):
                 steps[number] = StepLabel(Verdict.CORRECT)
                 inferred.append(number)
@@ -207,7 +298,7 @@ def _infer(steps: list[StepLabel], config: MonteCarloConfig) -> list[int]:
                 steps[number] = replace(step, verdict=Verdict.INCORRECT, abstention=None)
                 inferred += [number] if changed else []
             else:
-                detail = "behind the first incorrect step"
+                detail = "after the first incorrect step"
                 why = Abstention(AbstentionReason.NOT_MEASURED, detail)
                 steps[number] = StepLabel(abstention=why)
     return inferred
@@ -217,54 +308,45 @@ def _is_unmeasured(step: StepLabel) -> bool:
     return step.abstention is not None and step.abstention.reason is AbstentionReason.NOT_MEASURED
 
 
-def _unparsed(drawn: Sequence[Continuation]) -> Abstention:
-    detail = f"no readable answer in {len(drawn)} continuations, {_unfinished(drawn)} of them cut"
+def _unparsed(sampled: Sequence[Continuation]) -> Abstention:
+    detail = (
+        f"no readable answer in {len(sampled)} continuations, {_unfinished(sampled)} of them cut"
+    )
     return Abstention(AbstentionReason.UNPARSED, detail)
 
 
-def _unfinished(drawn: Sequence[Continuation]) -> int:
-    return sum(one.finish_reason == "length" for one in drawn)
-
-
-# --- Continuations in rounds: many traces at once, each asking for what its strategy wants next
-
-
-FRONTIER = 256
-"""Traces whose frontiers are drawn together."""
+def _unfinished(sampled: Sequence[Continuation]) -> int:
+    return sum(one.finish_reason == "length" for one in sampled)
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenTrace:
     """A trace that is still being measured."""
 
     context: TraceInContext
     checker: AnswerChecker
-    drawn: Drawn
+    progress: TraceProgress
     resolved_model: str | None = None
-
-
-Word = tuple[TraceLabel, list[Continuation], str | None]
-"""A trace's label, the continuations behind it, and the policy version that wrote them."""
 
 
 def continue_by_strategy(
     contexts: Iterable[TraceInContext],
     policy: Policy,
-    checker_factory: Callable[[Problem], AnswerChecker],
+    checkers: Callable[[Problem], AnswerChecker],
     config: MonteCarloConfig,
-) -> Iterator[Word]:
+) -> Iterator[LabeledTrace]:
     """Label traces by the configured strategy; yield them as they are done, in any order.
 
     Args:
         contexts: the traces; read ahead.
         policy: continues prefixes.
-        checker_factory: reads and checks answers to a problem.
+        checkers: makes the reader and checker of answers to a problem.
         config: strategy, bounds and seed.
     """
     if config.strategy != "all" or config.last_step != "rollout":
-        yield from _in_rounds(contexts, policy, checker_factory, config)
+        yield from _in_rounds(contexts, policy, checkers, config)
         return
-    # Every prefix k times is one round: traces stream through without waiting for each other.
+    # Every prefix k times is a single round: traces stream without waiting for each other.
     waiting: dict[str, TraceInContext] = {}
 
     def watched() -> Iterator[TraceInContext]:
@@ -274,58 +356,58 @@ def continue_by_strategy(
 
     for continued in policy.continue_traces(watched(), k=config.k, seed=config.seed):
         context = waiting.pop(continued.trace_id)
-        label, drawn = mc_label(context, continued, checker_factory(context.problem), config)
-        yield label, drawn, continued.resolved_model
+        yield mc_label(context, continued, checkers(context.problem), config)
 
 
 def _in_rounds(
     contexts: Iterable[TraceInContext],
     policy: Policy,
-    checker_factory: Callable[[Problem], AnswerChecker],
+    checkers: Callable[[Problem], AnswerChecker],
     config: MonteCarloConfig,
-) -> Iterator[Word]:
-    choose = strategy(config.strategy)
+) -> Iterator[LabeledTrace]:
+    choose = strategy_named(config.strategy)
     rest = iter(contexts)
-    open_: dict[str, _Open] = {}
+    open_: dict[str, _OpenTrace] = {}
     while True:
         for context in islice(rest, FRONTIER - len(open_)):
-            checker = checker_factory(context.problem)
-            open_[context.trace.id] = _Open(context, checker, started(context, checker, config))
+            checker = checkers(context.problem)
+            progress = start_progress(context, checker, config)
+            open_[context.trace.id] = _OpenTrace(context, checker, progress)
         if not open_:
             return
-        wanted = {trace_id: choose(one.drawn, config.bounds) for trace_id, one in open_.items()}
+        wanted = {trace_id: choose(one.progress, config.bounds) for trace_id, one in open_.items()}
         for trace_id in [trace_id for trace_id, next_ in wanted.items() if not next_]:
             policy.release([trace_id])
-            yield _finished(open_.pop(trace_id), config)
+            yield _finish(open_.pop(trace_id), config)
         asked = [(one.context, wanted[trace_id]) for trace_id, one in open_.items()]
         for continued in policy.continue_wanted(asked, seed=config.seed):
-            refused = _take(open_[continued.trace_id], continued)
+            refused = _add_round(open_[continued.trace_id], continued)
             if refused is not None:
                 del open_[continued.trace_id]
                 policy.release([continued.trace_id])
-                yield refused, [], continued.resolved_model
+                yield LabeledTrace(refused, resolved_model=continued.resolved_model)
 
 
-def _take(one: _Open, continued: TraceContinuations) -> TraceLabel | None:
-    """Enter what was drawn; the label of a trace that the policy could not continue."""
+def _add_round(one: _OpenTrace, continued: TraceContinuations) -> TraceLabel | None:
+    """Add what was sampled; return the abstention of a trace that the policy could not continue."""
     one.resolved_model = continued.resolved_model or one.resolved_model
     if continued.abstention is not None:
         return TraceLabel(one.context.trace.id, abstention=continued.abstention)
-    one.drawn.add(checked(one.context, continued.texts, one.checker))
-    one.drawn.prefilled_tokens += continued.prefilled_tokens
-    one.drawn.count_near_ties(continued.near_ties)
+    one.progress.add(check_texts(one.context, continued.texts, one.checker))
+    one.progress.prefilled_tokens += continued.prefilled_tokens
+    one.progress.count_near_ties(continued.near_ties)
     return None
 
 
-def _finished(one: _Open, config: MonteCarloConfig) -> Word:
-    drawn = one.drawn
-    everything = [each for of_step in drawn.by_step for each in of_step]
-    label = label_of(one.context, drawn, config)
+def _finish(one: _OpenTrace, config: MonteCarloConfig) -> LabeledTrace:
+    progress = one.progress
+    everything = progress.all_continuations()
+    label = label_progress(one.context, progress, config)
     if label.abstention is None:
         spent = {
-            "rounds": drawn.rounds,
+            "rounds": progress.rounds,
             "generated_tokens": sum(each.tokens for each in everything),
-            "prefilled_tokens": drawn.prefilled_tokens,
+            "prefilled_tokens": progress.prefilled_tokens,
         }
         label = replace(label, meta={**label.meta, **spent})
-    return label, everything, one.resolved_model
+    return LabeledTrace(label, tuple(everything), resolved_model=one.resolved_model)

@@ -1,152 +1,199 @@
-"""THE PAGE: how a step gets its label.
+"""The page to read first: how a step gets its label.
 
-    problems --retrieve--> evidence --judge-------> verdicts with quotes --+
-                                    --continue----> Monte-Carlo labels ----+--agree--> keep
+    traces --retrieve--> evidence --judge-----> verdicts with quotes --+
+                                  --continue--> Monte Carlo labels ----+--agree--> consensus
 
-Each stage is a generator over traces and knows nothing of files, databases or services: those are
-plugged in (`labeling.stages`), and what could not be labelled flows on with its reason. The
-commands call the same stages one by one and put the store between them.
+Each stage is a generator: traces in, one `LabeledTrace` per trace out. A stage knows no files, no
+database and no services; those are plugged in (`labeling.stages`). A trace that cannot be labeled
+goes on as an abstention with its reason. The commands run these stages one at a time and store
+every label between them; `label_traces` runs them all in memory.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from labeling.answers import AnswerChecker, unusable_gold
 from labeling.consensus import ConsensusConfig, agree
-from labeling.mc_config import MonteCarloConfig
-from labeling.monte_carlo import continue_by_strategy
+from labeling.monte_carlo import MonteCarloConfig, continue_by_strategy
 from labeling.stages import Judge, Policy, Retriever
-from traces.evidence import Evidence
-from traces.labels import AbstentionReason, TraceLabel, abstained
-from traces.privacy import refuse_phi
-from traces.problem import Problem, Trace, TraceInContext
-from traces.records import Continuation
+from traces import (
+    AbstentionReason,
+    Evidence,
+    LabeledTrace,
+    Problem,
+    TraceInContext,
+    TraceLabel,
+    abstained,
+    refuse_phi,
+)
+
+PROBLEMS_AT_ONCE = 64
+"""Problems whose traces `label_traces` takes through all stages before it reads further."""
 
 
-class Measured(NamedTuple):
-    """What the Monte-Carlo stage says about one trace."""
-
-    label: TraceLabel
-    """Soft labels, hard labels and counts, or an abstention."""
-    continuations: list[Continuation]
-    """What the policy wrote, with the answers read from it; empty if it was not asked."""
-    resolved_model: str | None
-    """The policy version that really answered; None if unknown."""
-
-
-class Labelled(NamedTuple):
-    """A trace with every word that was said about it."""
+@dataclass(frozen=True, slots=True)
+class StagedLabels:
+    """A trace with the label of every stage."""
 
     context: TraceInContext
-    """The trace, its problem and its evidence."""
-    judged: TraceLabel | None
-    """The judge's word; None if it said none."""
-    measured: Measured | None
-    """The Monte-Carlo stage's word; None if it said none."""
+    """The trace, its problem, and the evidence that the judge and the policy were given."""
+    judged: LabeledTrace | None
+    """The judge's label; None if it gave none."""
+    measured: LabeledTrace | None
+    """The Monte Carlo label with its continuations; None if the policy gave none."""
     consensus: TraceLabel
-    """What both say, or why there is nothing that both say."""
+    """What both agree on, or the abstention that says why there is no agreement."""
 
 
 def label_traces(
-    problems: Iterable[Problem],
-    traces: Iterable[Trace],
-    retriever: Retriever,
+    contexts: Iterable[TraceInContext],
+    *,
     judge: Judge,
     policy: Policy,
     mc: MonteCarloConfig,
     consensus: ConsensusConfig,
-) -> Iterator[Labelled]:
-    """The whole flow, from bare traces to labels that two labelers agree on."""
-    by_id = {problem.id: problem for problem in problems}
-    evidence = dict(retrieve_evidence(by_id.values(), retriever))
-    contexts = [
-        TraceInContext(by_id[trace.problem_id], trace, evidence.get(trace.problem_id, ()))
-        for trace in traces
-    ]
-    judged = {word.trace_id: word for word in judge_traces(contexts, judge)}
-    measured = {
-        word.label.trace_id: word
-        for word in continue_traces(contexts, policy, AnswerChecker.for_problem, mc)
-    }
-    mc_labels = {trace_id: word.label for trace_id, word in measured.items()}
-    agreed = agree_on(contexts, judged, mc_labels, consensus)
-    for context, word in zip(contexts, agreed, strict=True):
-        trace_id = context.trace.id
-        yield Labelled(context, judged.get(trace_id), measured.get(trace_id), word)
+    retriever: Retriever | None = None,
+    checkers: Callable[[Problem], AnswerChecker] = AnswerChecker.for_problem,
+    withhold_phi: bool = False,
+) -> Iterator[StagedLabels]:
+    """Run all stages; yield every trace once, in the order given.
+
+    The traces are read in chunks of `PROBLEMS_AT_ONCE` problems, so that memory does not grow with
+    the dataset. Keep the traces of a problem together: its evidence is retrieved once per chunk.
+
+    Args:
+        contexts: the traces with their problems.
+        judge: gives verdicts.
+        policy: continues prefixes.
+        mc: how prefixes are continued and counted.
+        consensus: how the two labels are combined.
+        retriever: finds evidence for the problems; None uses the evidence that `contexts` have.
+        checkers: makes the reader and checker of answers to a problem.
+        withhold_phi: as for `continue_traces`.
+
+    Raises:
+        ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; what was yielded stays valid.
+    """
+    for chunk in _chunks(contexts):
+        if retriever is not None:
+            problems = {context.problem.id: context.problem for context in chunk}
+            found = dict(retrieve_evidence(problems.values(), retriever))
+            chunk = [replace(one, evidence=found.get(one.problem.id, ())) for one in chunk]
+        judged = _by_trace(judge_traces(chunk, judge))
+        measured = _by_trace(
+            continue_traces(chunk, policy, config=mc, checkers=checkers, withhold_phi=withhold_phi)
+        )
+        agreed = agree_on(
+            chunk,
+            judge_labels={trace_id: one.label for trace_id, one in judged.items()},
+            mc_labels={trace_id: one.label for trace_id, one in measured.items()},
+            config=consensus,
+        )
+        for context, one in zip(chunk, agreed, strict=True):
+            trace_id = context.trace.id
+            yield StagedLabels(context, judged.get(trace_id), measured.get(trace_id), one.label)
 
 
 def retrieve_evidence(
     problems: Iterable[Problem], retriever: Retriever
 ) -> Iterator[tuple[str, tuple[Evidence, ...]]]:
-    """1. Retrieve: the guideline passages that bear on each problem, best first."""
+    """1. Retrieve: (problem id, the guideline passages relevant to it, best first)."""
     yield from retriever.retrieve(problems)
 
 
-def judge_traces(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[TraceLabel]:
-    """2. Judge: a verdict on every step, each with a quote that is looked up in the evidence."""
+def judge_traces(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[LabeledTrace]:
+    """2. Judge: a verdict on every step, with a quote that is checked against the evidence.
+
+    Yields traces as their replies come in, in any order.
+    """
     yield from judge.judge(contexts)
 
 
 def continue_traces(
     contexts: Iterable[TraceInContext],
     policy: Policy,
-    checker_factory: Callable[[Problem], AnswerChecker],
-    config: MonteCarloConfig,
     *,
-    hosted: bool = False,
-    allow_phi: bool = False,
-) -> Iterator[Measured]:
-    """3. Continue: from every prefix, how often does the policy reach the gold answer?
+    config: MonteCarloConfig,
+    checkers: Callable[[Problem], AnswerChecker] = AnswerChecker.for_problem,
+    withhold_phi: bool = False,
+) -> Iterator[LabeledTrace]:
+    """3. Continue: how often does the policy reach the gold answer from each prefix?
 
-    Which prefixes, how often, the strategy says. Traces without a gold answer that can be checked, and those that must not leave this machine
-    (`hosted` says whether the policy is elsewhere), abstain and are never sent.
+    Yields traces as they are done, in any order. Traces without a usable gold answer abstain
+    (`no_answer`) and are not continued.
+
+    Args:
+        contexts: the traces, read as the policy has room for them.
+        policy: continues prefixes.
+        config: which prefixes are continued how often, and what the counts mean.
+        checkers: makes the reader and checker of answers to a problem.
+        withhold_phi: whether problems marked `phi_removed: false` abstain (`filtered`): set it if
+            the policy or the answer checker is hosted and the user has not allowed it.
     """
-    unsent: deque[Measured] = deque()
-    refusals: dict[str, str | None] = {}
+    refused: deque[LabeledTrace] = deque()
+    unusable: dict[str, str | None] = {}
 
-    def sendable() -> Iterator[TraceInContext]:
+    def usable() -> Iterator[TraceInContext]:
         for context in contexts:
-            refusal = refuse_phi(context, hosted=hosted, allow_phi=allow_phi)
-            refusal = refusal or _without_answer(context, refusals)
+            refusal = refuse_phi(context, hosted=withhold_phi, allow_phi=False)
+            refusal = refusal or _without_answer(context, unusable)
             if refusal is None:
                 yield context
             else:
-                unsent.append(Measured(refusal, [], None))
+                refused.append(LabeledTrace(refusal))
 
-    for word in continue_by_strategy(sendable(), policy, checker_factory, config):
-        while unsent:
-            yield unsent.popleft()
-        yield Measured(*word)
-    yield from unsent
+    for measured in continue_by_strategy(usable(), policy, checkers, config):
+        while refused:
+            yield refused.popleft()
+        yield measured
+    yield from refused
 
 
 def agree_on(
     contexts: Iterable[TraceInContext],
+    *,
     judge_labels: Mapping[str, TraceLabel],
     mc_labels: Mapping[str, TraceLabel],
     config: ConsensusConfig,
-) -> Iterator[TraceLabel]:
-    """4. Agree: what both say is the label, what only one says is not."""
+) -> Iterator[LabeledTrace]:
+    """4. Agree: keep what both labelers say; abstain, with the reason, where they do not agree.
+
+    Yields traces in the order given. Labels are looked up by trace id.
+    """
     for context in contexts:
         trace_id = context.trace.id
-        yield agree(context, judge_labels.get(trace_id), mc_labels.get(trace_id), config)
+        label = agree(context, judge_labels.get(trace_id), mc_labels.get(trace_id), config)
+        yield LabeledTrace(label)
 
 
-def keep(labels: Iterable[TraceLabel]) -> Iterator[TraceLabel]:
-    """5. Keep: the labels fit for a training set; the others stay stored with their reason."""
-    for word in labels:
-        if word.abstention is None:
-            yield word
+def _chunks(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext]]:
+    """The traces in lists of at most `PROBLEMS_AT_ONCE` different problems."""
+    chunk: list[TraceInContext] = []
+    problems: set[str] = set()
+    for context in contexts:
+        if context.problem.id not in problems and len(problems) == PROBLEMS_AT_ONCE:
+            yield chunk
+            chunk, problems = [], set()
+        chunk.append(context)
+        problems.add(context.problem.id)
+    if chunk:
+        yield chunk
 
 
-def _without_answer(context: TraceInContext, known: dict[str, str | None]) -> TraceLabel | None:
-    """The abstention of a trace whose gold answer is missing or unusable; asked once a problem."""
+def _by_trace(labeled: Iterable[LabeledTrace]) -> dict[str, LabeledTrace]:
+    return {one.label.trace_id: one for one in labeled}
+
+
+def _without_answer(context: TraceInContext, unusable: dict[str, str | None]) -> TraceLabel | None:
+    """The abstention of a trace without a usable gold answer; `unusable` caches it by problem."""
     problem = context.problem
-    if problem.id not in known:
+    if problem.id not in unusable:
         has_gold = bool((problem.answer or "").strip())
-        known[problem.id] = unusable_gold(problem) if has_gold else "no gold answer"
-    why = known[problem.id]
-    return None if why is None else abstained(context.trace.id, AbstentionReason.NO_ANSWER, why)
+        unusable[problem.id] = unusable_gold(problem) if has_gold else "no gold answer"
+    reason = unusable[problem.id]
+    if reason is None:
+        return None
+    return abstained(context.trace.id, AbstentionReason.NO_ANSWER, reason)

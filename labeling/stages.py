@@ -1,15 +1,11 @@
-"""The stages as the pipeline sees them. Implementations live in retrieval, judge, inference, lab."""
+"""What the pipeline needs of its stages; the parts are in retrieval, judge, inference and lab."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from traces.evidence import Evidence
-from traces.labels import TraceLabel
-from traces.problem import PolicyText, Problem, TraceContinuations, TraceInContext, Wanted
-
-__all__ = ["Judge", "Policy", "PolicyText", "Retriever", "TraceContinuations", "Wanted"]
+from traces import Evidence, LabeledTrace, Problem, TraceContinuations, TraceInContext, Wanted
 
 
 class Retriever(Protocol):
@@ -20,13 +16,14 @@ class Retriever(Protocol):
 
 
 class Judge(Protocol):
-    """Puts verdicts on the steps of traces (RAG-as-a-judge, or the lab's likelihood judge)."""
+    """Puts verdicts on the steps of traces: RAG-as-a-judge, or the lab's likelihood judge."""
 
-    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[TraceLabel]:
-        """Yield one label per trace as they come, in any order.
+    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
+        """Yield one label per trace as it is done, in any order; an abstention if it has none.
 
-        What cannot be judged is an abstention. Raises ModelRefused, QuotaExhausted and
-        BudgetExhausted, which end the run; what was yielded before stays valid.
+        Raises:
+            ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; what was yielded stays
+                valid.
         """
 
 
@@ -45,10 +42,10 @@ class Policy(Protocol):
     def continue_wanted(
         self, asked: Sequence[tuple[TraceInContext, Sequence[Wanted]]], *, seed: int
     ) -> Iterator[TraceContinuations]:
-        """One round: draw just these continuations, of all traces together; yield every trace once.
+        """Sample exactly these continuations in one batch; yield every trace once.
 
-        Continuation `i` of a step is the one that `continue_traces` draws.
+        Continuation `i` of a step is the one that `continue_traces` samples.
         """
 
     def release(self, trace_ids: Sequence[str]) -> None:
-        """Let go what is kept of these traces between rounds."""
+        """Free what is cached for these traces between rounds."""

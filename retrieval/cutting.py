@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from retrieval.passages import sentence_ends
-from traces.evidence import Evidence
+from traces import Evidence
 
 _LEAST_CHARACTERS = 60
 """A shorter beginning says too little to take a place."""

@@ -19,8 +19,7 @@ from retrieval.encodings import read_text
 from retrieval.html_text import html_to_text
 from retrieval.jsonl_rows import read_rows
 from retrieval.pdf_text import pdf_to_text
-from traces.errors import CorpusError
-from traces.records import StoredDocument
+from traces import CorpusError, StoredDocument
 
 MAX_TEXT_BYTES = 50_000_000
 """Largest text, HTML or PDF file, and longest JSONL line: beyond it a file is a dump, no document."""

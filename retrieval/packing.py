@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from retrieval.cutting import cut_to_fit
 from retrieval.tokens import TokenCounter
-from traces.errors import InputError
-from traces.evidence import Evidence
+from traces import Evidence, InputError
 
 PACKINGS = ("fit", "medprm-compat")
 """Rules by name."""

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from retrieval.tokens import TokenCounter, cut_to_tokens, estimate_tokens
-from traces.errors import InputError
-from traces.evidence import Passage
-from traces.records import StoredDocument
+from traces import InputError, Passage, StoredDocument
 
 TITLE_SEPARATOR = " -- "
 """Between document title and headings in a passage's title, as in MedRAG's StatPearls chunks."""

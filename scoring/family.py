@@ -13,13 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.images import ProblemImages
-from inference.local.checkpoints import load_pretrained
+from inference import ProblemImages, load_pretrained
 from scoring.names import Aggregation as Aggregation
 from scoring.quiet import Reference, quiet
-from traces.evidence import Evidence
-from traces.labels import Abstention
-from traces.problem import TraceInContext
+from traces import Abstention, Evidence, TraceInContext
 
 NO_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType({})
 """Of families whose name says all."""

@@ -23,9 +23,8 @@ from string import ascii_uppercase
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.prompting import first_ids
-from traces.errors import InputError, PrmError
-from traces.problem import Problem
+from inference import first_ids
+from traces import InputError, PrmError, Problem
 
 
 def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:

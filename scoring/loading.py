@@ -12,8 +12,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.images import ProblemImages
-from inference.local.checkpoints import checkpoint_folder, weights_fingerprint
+from inference import ProblemImages, checkpoint_folder, weights_fingerprint
 from inference.local.vision_config import CONFIG, settings
 from scoring.engine.cost import best_device, best_dtype
 from scoring.engine.engine import Scorer, window_of
@@ -40,7 +39,7 @@ from scoring.images.tokens import ShowsImages
 from scoring.layout import single_token
 from scoring.names import family_names, missing_reference, refuse_mismatch
 from scoring.quiet import Reference
-from traces.errors import InputError, ModelRefused, PrmError
+from traces import InputError, ModelRefused, PrmError
 
 
 def _causal(family: Callable[..., Family], *more: Any) -> Callable[[Checkpoint], Family]:

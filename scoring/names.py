@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-from traces.errors import InputError
+from traces import InputError
 
 Aggregation = Literal["min", "product", "last", "mean"]
 """How step scores become one score of a whole trace."""

@@ -12,8 +12,7 @@ from scoring.engine.engine import Scorer
 from scoring.engine.fit import Fitted, fit
 from scoring.engine.forward import plant
 from scoring.family import CannotLayOut, LaidOutTrace
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, TraceInContext
 
 _LOOKED_AT = 2_000
 """Traces that are laid out at most; of a larger dataset every so-manieth problem stands for all."""

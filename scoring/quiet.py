@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import get_verbosity, set_verbosity
 
-from inference.local.checkpoints import checkpoint_folder, load_pretrained, weights_fingerprint
-from traces.errors import PrmError
+from inference import checkpoint_folder, load_pretrained, weights_fingerprint
+from traces import PrmError
 
 
 @contextmanager

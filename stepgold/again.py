@@ -19,14 +19,12 @@ from stepgold.models import (
     policy,
     template_identity,
 )
-from traces.errors import InputError
-from traces.labels import AbstentionReason, LabelerKind
+from traces import AbstentionReason, InputError, LabelerKind
 
 if TYPE_CHECKING:
-    from inference.budget import Purse
+    from inference import Purse
     from storage import Store
-    from traces.labels import Labeler, TraceLabel
-    from traces.problem import TraceInContext
+    from traces import Labeler, TraceInContext, TraceLabel
 
 
 RETRIES = "retries"
@@ -149,7 +147,7 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
     Raises:
         InputError: it was made with another template than the one given, or its model cannot be used.
     """
-    from labeling.monte_carlo import MonteCarloConfig
+    from labeling import MonteCarloConfig
     from stepgold.continuing import continue_stage
 
     labeler, terms = revived.labeler, revived.terms
@@ -250,7 +248,7 @@ def _prompt(store: Store, config: Mapping[str, Any]) -> Any:
     Raises:
         InputError: it is not the packaged one, and was never kept.
     """
-    from judge.prompt_file import JudgePrompt, packaged_prompt
+    from judge import JudgePrompt, packaged_prompt
 
     sha256 = str(config.get("prompt_sha256"))
     packaged = packaged_prompt()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from evaluation.best_of_n import Candidate, Pool
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from evaluation.step_words import ComparedTrace
     from formats.pools import PoolRow
     from storage import Store
-    from traces.labels import Labeler, TraceLabel
+    from traces import Labeler, TraceLabel
 
 
 _OUTCOME_FAMILIES = ("medprm-orm",)

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 from stepgold.labeling_run import Labelled
 
 if TYPE_CHECKING:
-    from labeling.answers import AnswerChecker
-    from labeling.mc_config import MonteCarloConfig
-    from labeling.stages import Policy
-    from traces.problem import Problem, TraceInContext
+    from labeling import AnswerChecker, MonteCarloConfig, Policy
+    from traces import Problem, TraceInContext
 
 
 def continue_stage(
@@ -23,9 +21,12 @@ def continue_stage(
     allow_phi: bool,
 ) -> Iterator[Labelled]:
     """The Monte-Carlo labeler as a stage of `label_missing`."""
-    from labeling.pipeline import continue_traces
+    from labeling import continue_traces
 
-    for measured in continue_traces(
-        contexts, policy, checkers, config, hosted=hosted, allow_phi=allow_phi
-    ):
-        yield Labelled(measured.label, tuple(measured.continuations), measured.resolved_model)
+    yield from continue_traces(
+        contexts,
+        policy,
+        config=config,
+        checkers=checkers,
+        withhold_phi=hosted and not allow_phi,
+    )

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from retrieval.documents import DocumentFile, DocumentProblem, Listing
     from retrieval.index.encoder import Encoder
     from storage import FileKey, KnownDocument, KnownFile, Store
-    from traces.evidence import Passage
-    from traces.records import StoredDocument
+    from traces import Passage, StoredDocument
 
 
 _BATCH = 200

@@ -16,8 +16,7 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference.images import ProblemImages
-    from inference.specs import ModelSpec
+    from inference import ModelSpec, ProblemImages
 
 
 ImagesFolder = Annotated[
@@ -94,7 +93,7 @@ class ImageOptions:
 
     def loader(self) -> ProblemImages:
         """What loads the images."""
-        from inference.images import ProblemImages
+        from inference import ProblemImages
 
         return ProblemImages(self.folder, shown=self.shown)
 

@@ -25,18 +25,19 @@ from stepgold.models import (
 )
 from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions, SpendingOptions
 from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
+from traces import AbstentionReason, LabeledTrace, Labeler, LabelerKind
 from traces.config import Need, option
 from traces.errors import InputError
-from traces.labels import AbstentionReason, Labeler, LabelerKind
 
 if TYPE_CHECKING:
+    from inference import Runner
     from inference.budget import Purse
     from inference.specs import ModelSpec
-    from judge.rag_judge import RagJudge, Runner
+    from judge.rag_judge import RagJudge
     from labeling.stages import Judge
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
-    from traces.problem import TraceInContext
+    from traces import TraceInContext
 
 _QUOTE_KINDS = ("verified", "unverified", "absent")
 # A split is no purpose of a judge, and a step whose call went wrong is not done.
@@ -221,23 +222,15 @@ def _runner(
     )
 
 
-def rag_stage(contexts: Iterable[TraceInContext], judge: RagJudge) -> Iterator[Labelled]:
+def rag_stage(contexts: Iterable[TraceInContext], judge: RagJudge) -> Iterator[LabeledTrace]:
     """The RAG judge as a stage of `label_missing`."""
-    prompt = judge.config.template
-    for judged in judge.judge_with_votes(contexts):
-        yield Labelled(
-            judged.label,
-            resolved_model=judged.label.meta.get("resolved_model"),
-            votes=judged.votes,
-            prompt=(prompt.sha256, prompt.text),
-        )
+    yield from judge.judge(contexts)
 
 
 def _plain_stage(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[Labelled]:
-    from labeling.pipeline import judge_traces
+    from labeling import judge_traces
 
-    for label in judge_traces(contexts, judge):
-        yield Labelled(label, resolved_model=label.meta.get("resolved_model"))
+    yield from judge_traces(contexts, judge)
 
 
 def lab_judge() -> tuple[LabelStage, dict[str, Any]]:

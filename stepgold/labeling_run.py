@@ -6,15 +6,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stepgold.console import note, progress
 from stepgold.models import ModelTruth
 from stepgold.outcome import Tally
-from traces.errors import (
+from traces import (
     BudgetExhausted,
     InputError,
+    LabeledTrace,
     ModelChanged,
     ModelRefused,
     ModelUnavailable,
@@ -24,9 +25,7 @@ from traces.errors import (
 
 if TYPE_CHECKING:
     from storage import Store
-    from traces.labels import Labeler, TraceLabel, Vote
-    from traces.problem import TraceInContext
-    from traces.records import Continuation
+    from traces import Labeler, TraceInContext, TraceLabel
 
 
 STOPS = (BudgetExhausted, QuotaExhausted, ModelRefused, ModelChanged, ModelUnavailable)
@@ -37,23 +36,7 @@ COMMIT_EVERY_S = 0.25
 """Labels that come within this time are one transaction: a commit costs more than a label."""
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """One trace as a labeler left it, ready to be stored."""
-
-    label: TraceLabel
-    """The labeler's word."""
-    continuations: tuple[Continuation, ...] = ()
-    """MC: the continuations behind it."""
-    resolved_model: str | None = None
-    """The model version that answered; None if none did."""
-    votes: tuple[Vote, ...] = ()
-    """Judge: the votes behind it."""
-    prompt: tuple[str, str] | None = None
-    """Judge: hash and text of the prompt that was asked with."""
-    last_of_batch: bool = False
-    """Whether long work follows before the next one: what waits is stored at once."""
-
+Labelled = LabeledTrace
 
 LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[Labelled]]
 """A stage: contexts in, labelled traces out, in any order."""

@@ -20,16 +20,10 @@ from traces.errors import InputError, ModelChanged
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference.batch.runner import BatchRunner
-    from inference.budget import Purse
-    from inference.dispatch import Dispatcher
-    from inference.protocol import Message, TextModel
-    from inference.specs import ModelSpec
-    from labeling.answers import AnswerChecker
-    from labeling.stages import Policy
+    from inference import BatchRunner, Dispatcher, Message, ModelSpec, Purse, TextModel
+    from labeling import AnswerChecker, Policy
     from storage import Store
-    from traces.problem import Problem
-    from traces.records import ModelReply
+    from traces import ModelReply, Problem
 
 
 Service = Literal["standard", "flex"]
@@ -94,7 +88,7 @@ def parse_spec(text: str) -> ModelSpec:
     Raises:
         InputError: it is none of the known forms.
     """
-    from inference.specs import ModelSpec
+    from inference import ModelSpec
 
     return ModelSpec.parse(text)
 
@@ -112,22 +106,22 @@ def text_model(
     Raises:
         InputError: the model was shut down, no key is set, or the spec names no text model.
     """
-    from inference.prices import retirement_notice
+    from inference import retirement_notice
 
     ending = retirement_notice(spec)
     if ending is not None:
         note(ending)
     more: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
     if spec.kind == "gemini":
-        from inference.gemini.model import GeminiModel
+        from inference import GeminiModel
 
         return GeminiModel(spec.name, base_url=base_url, service=service, **more)
     if spec.kind == "openai":
-        from inference.openai.model import OpenAIModel
+        from inference import OpenAIModel
 
         return OpenAIModel(spec.name, base_url=base_url, template=_chat_template(template), **more)
     if spec.kind == "hf":
-        from inference.local.text_model import LocalTextModel
+        from inference import LocalTextModel
 
         local = LocalTextModel(spec.name, spec=str(spec))
         tell_slow(spec, local.slow_because)
@@ -157,7 +151,7 @@ def dispatcher(
     It is closed by `closing`. Two that share a budget are given one `Purse`; `truth` sees every
     reply and may end the run.
     """
-    from inference.dispatch import Dispatcher
+    from inference import Dispatcher
 
     runner = Dispatcher(
         model,
@@ -189,11 +183,11 @@ def policy(
     budget_usd: float | Purse | None = None,
 ) -> tuple[Policy, bool]:
     """The policy behind a spec, and whether texts leave this machine for it."""
-    from inference.prompting import ContinuationPrompt
+    from inference import ContinuationPrompt
 
     prompt = ContinuationPrompt(system=options.system, separator=options.separator)
     if spec.kind in {"hf", "lab"}:
-        from inference.local.policy import LocalPolicy
+        from inference import LocalPolicy
 
         local = LocalPolicy(
             model_folder(spec, "policy"),
@@ -207,7 +201,7 @@ def policy(
         )
         tell_slow(spec, local.slow_because)
         return local, False
-    from inference.server_policy import ServerPolicy
+    from inference import ServerPolicy
 
     model = text_model(
         spec,
@@ -260,7 +254,7 @@ def template_identity(folder: Path | None) -> str | None:
 def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | None:
     if folder is None:
         return None
-    from inference.prompting import template_from_tokenizer
+    from inference import template_from_tokenizer
 
     return template_from_tokenizer(folder)
 
@@ -288,11 +282,11 @@ def checker_factory(
         truth: sees every reply.
         allow_phi: whether protected questions may be sent.
     """
-    from labeling.answers import AnswerChecker
+    from labeling import AnswerChecker
 
     if answer_judge is None:
         return AnswerChecker.for_problem
-    from labeling.answer_judge import AnswerJudge
+    from labeling import AnswerJudge
 
     model = text_model(parse_spec(answer_judge))
     runner = dispatcher(model, store, closing, budget_usd=purse, truth=truth)
@@ -370,10 +364,7 @@ def batch_runner(
         InputError: the model has no batch service, no key is set, or a budget cannot be kept.
     """
     refuse_batch(spec)
-    from inference.batch.jobs import BatchLimits, enqueued_tokens
-    from inference.batch.runner import BatchRunner
-    from inference.gemini.batch import GeminiBatches
-    from inference.gemini.model import GeminiModel
+    from inference import BatchLimits, BatchRunner, GeminiBatches, GeminiModel, enqueued_tokens
 
     model = text_model(spec, base_url=base_url)
     if not isinstance(model, GeminiModel):

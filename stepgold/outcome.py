@@ -15,7 +15,7 @@ from traces.labels import AbstentionReason
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from traces.labels import TraceLabel
+    from traces import TraceLabel
 
 
 NO_FAILURE = frozenset(

@@ -15,28 +15,29 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from inference.dry_run import DryCounts, DryRun, UnaskedModel
-from inference.prices import Service, cost
-from inference.prompting import ContinuationPrompt
-from inference.server_policy import ServerPolicy
-from inference.specs import ModelSpec
-from judge.prompt import estimate_tokens
-from labeling.answers import AnswerChecker
-from labeling.mc_config import MonteCarloConfig
-from labeling.monte_carlo import continue_by_strategy
+from inference import (
+    ContinuationPrompt,
+    DryCounts,
+    DryRun,
+    ModelSpec,
+    ServerPolicy,
+    Service,
+    UnaskedModel,
+    cost,
+)
+from judge import estimate_tokens
+from labeling import AnswerChecker, MonteCarloConfig, continue_by_strategy
 from stepgold.images import ImageOptions
 from stepgold.models import parse_spec
 from stepgold.scoring_run import ProblemByProblem, ScorerOptions, open_scorer
-from traces.errors import InputError
-from traces.records import Usage
+from traces import InputError, Usage
 
 if TYPE_CHECKING:
-    from inference.images import ProblemImages
-    from inference.protocol import GenerationRequest
-    from judge.config import JudgeConfig
+    from inference import GenerationRequest, ProblemImages
+    from judge import JudgeConfig
     from stepgold.models import PolicyOptions
     from storage import Store
-    from traces.problem import TraceInContext
+    from traces import TraceInContext
 
 
 SECONDS_A_CALL = {"standard": 5.0, "flex": 300.0}
@@ -149,7 +150,7 @@ def _judge_counts(
     votes_agree: bool,
 ) -> tuple[DryCounts, DryCounts]:
     """What the judge and its second judge would send."""
-    from judge.rag_judge import RagJudge
+    from judge import RagJudge
 
     def dry_run(each: ModelSpec) -> DryRun:
         return DryRun(
@@ -249,7 +250,7 @@ def _usd(spec: ModelSpec, tokens_in: int, tokens_out: int, terms: Terms) -> floa
 
 def _hours(spec: ModelSpec, calls: int, tokens_in: int, terms: Terms) -> float:
     if terms.service == "batch":
-        from inference.batch.jobs import enqueued_tokens
+        from inference import enqueued_tokens
 
         return HOURS_A_WAVE * -(-tokens_in // enqueued_tokens(spec.name))
     return calls * SECONDS_A_CALL[terms.service] / terms.concurrency / 3600

@@ -17,8 +17,7 @@ from stepgold.trials import (
     known_gold,
     labeler_thresholds,
 )
-from traces.errors import InputError
-from traces.labels import LabelerKind, TraceLabel
+from traces import InputError, LabelerKind, TraceLabel
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison

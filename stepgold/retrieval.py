@@ -11,29 +11,27 @@ from typing import TYPE_CHECKING, Any
 from stepgold.console import note, progress
 from stepgold.outcome import Tally
 from stepgold.workspace import WorkspaceFolder
-from traces.errors import (
+from traces import (
+    AbstentionReason,
     BudgetExhausted,
     CorpusError,
+    Failure,
     IndexMismatch,
     InputError,
     ModelError,
     ModelRefused,
     QuotaExhausted,
+    withheld,
 )
-from traces.labels import AbstentionReason
-from traces.privacy import withheld
-from traces.records import Failure
 
 if TYPE_CHECKING:
-    from inference.dispatch import Dispatcher
-    from inference.protocol import GenerationRequest
+    from inference import Dispatcher, GenerationRequest
     from retrieval.search.bm25 import LexicalIndex
     from retrieval.search.choice import Dense
     from retrieval.search.config import Query, RetrievalConfig
     from retrieval.search.retriever import PassageRetriever
     from storage import Store
-    from traces.problem import Problem
-    from traces.records import ModelReply
+    from traces import ModelReply, Problem
 
 
 STAGE = "retrieve"
@@ -96,7 +94,7 @@ def rewriting_config(model: str) -> dict[str, Any]:
 
 
 def _request(problem: Problem) -> GenerationRequest:
-    from inference.protocol import GenerationRequest, Message
+    from inference import GenerationRequest, Message
     from retrieval.search.config import REWRITE_INSTRUCTION, REWRITE_SCHEMA, query_of
 
     return GenerationRequest(
@@ -258,7 +256,7 @@ def attach_evidence(
         InputError: evidence was retrieved in another way, and `replace` is not given.
         IndexMismatch: there is no index, or it does not belong to corpora or encoder.
     """
-    from labeling.pipeline import retrieve_evidence
+    from labeling import retrieve_evidence
 
     dataset = str(tally.dataset)
     fingerprint = store.corpora.fingerprint()

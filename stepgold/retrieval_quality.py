@@ -17,7 +17,7 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     from retrieval.search.config import RetrievalConfig
     from storage import Store
-    from traces.evidence import Evidence, Relevance
+    from traces import Evidence, Relevance
 
 
 _DEPTH = 100

@@ -10,7 +10,7 @@ from stepgold.console import note
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import EVIDENCE_KEY, Labelled
 from stepgold.models import model_folder, parse_spec
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from scoring import Scorer
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from scoring.family import Family
     from scoring.server.scorer import ServerScorer
     from storage import Store
-    from traces.labels import Labeler
-    from traces.problem import TraceInContext
+    from traces import Labeler, TraceInContext
 
 
 OverflowChoice = Literal["drop-documents", "error", "abstain"]

@@ -18,18 +18,17 @@ from stepgold.scoring_run import (
     refuse_changed,
     stored_options,
 )
-from traces.errors import InputError, PrmError
-from traces.labels import Labeler, LabelerKind, TraceLabel
+from traces import InputError, Labeler, LabelerKind, PrmError, TraceLabel
 
 if TYPE_CHECKING:
-    from inference.specs import ModelSpec
+    from inference import ModelSpec
     from scoring import Scorer
     from scoring.engine.fit import Fitted
     from scoring.server.parity import Parity
     from scoring.server.routes import Row
     from scoring.server.scorer import ServerScorer
     from storage import Store
-    from traces.problem import TraceInContext
+    from traces import TraceInContext
 
 
 PARITY_KEY = "parity"

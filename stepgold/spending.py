@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from traces.labels import LabelerKind
+from traces import LabelerKind
 
 if TYPE_CHECKING:
     from storage import CallSpending, LabelerSummary, Store
@@ -49,7 +49,7 @@ def forecasts(store: Store) -> list[Forecast]:
 
 def spending_document(store: Store) -> dict[str, Any]:
     """The `calls` of status: the contract's three figures, and what they are made of."""
-    from inference.prices import PRICES_AS_OF
+    from inference import PRICES_AS_OF
 
     totals, rows, ahead = store.replies.totals(), store.replies.spending(), forecasts(store)
     known = [each.usd for each in ahead if each.usd is not None]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from evaluation.evaluated import EvaluatedTrace

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from hashlib import sha256
 from typing import Any, SupportsFloat, SupportsIndex
 
-from traces.errors import InputError
+from traces import InputError
 
 _LISTED = 20
 _SHOWN = 3

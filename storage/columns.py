@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import JSON, Boolean, Integer, Row, Table
 
 from storage import checks
-from traces.labels import Abstention, AbstentionReason, Verdict
+from traces import Abstention, AbstentionReason, Verdict
 
 T = TypeVar("T")
 

@@ -26,9 +26,7 @@ from storage.tables import (
     DOCUMENTS,
     PASSAGES,
 )
-from traces.errors import CorpusError
-from traces.evidence import Passage
-from traces.records import StoredDocument
+from traces import CorpusError, Passage, StoredDocument
 
 _PAGE = 1000
 

@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
 from storage import migrations
-from traces.errors import InputError, StoreError
+from traces import InputError, StoreError
 
 BUSY_TIMEOUT_S = 30.0
 """How long a write waits for another process, and for another thread of this one."""

@@ -32,9 +32,7 @@ from storage.tables import (
     TRACE_EVIDENCE,
     TRACES,
 )
-from traces.errors import InputError
-from traces.evidence import Evidence
-from traces.problem import Problem
+from traces import Evidence, InputError, Problem
 
 RETRIEVE_STAGE = "retrieve"
 """The stage of retrieval's failures; evidence for the problem clears them."""

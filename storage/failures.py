@@ -13,8 +13,7 @@ from storage.lookups import IMPORT_ORDER, dataset_pk
 from storage.records import FAILURE
 from storage.rows import delete_where, insert_rows, now
 from storage.tables import DATASETS, FAILURES, LABELERS, STEP_LABELS, TRACE_LABELS, TRACES
-from traces.labels import RETRYABLE, AbstentionReason, LabelerKind
-from traces.records import Failure
+from traces import RETRYABLE, AbstentionReason, Failure, LabelerKind
 
 _WORKING_KINDS = (LabelerKind.JUDGE.value, LabelerKind.MC.value, LabelerKind.PRM.value)
 """Kinds whose abstention is a failure; a consensus rule's is a finding."""

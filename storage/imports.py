@@ -20,9 +20,7 @@ from storage.records import (
 )
 from storage.rows import delete_where, insert_keyed, insert_rows
 from storage.tables import PROBLEMS, SOURCE_FILES, STEPS, TRACE_LABELS, TRACES
-from traces.errors import InputError
-from traces.labels import Labeler
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, InputError, Labeler, RejectedRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,18 +45,18 @@ from storage.tables import (
     TRACES,
     VOTES,
 )
-from traces.errors import InputError
-from traces.evidence import Quote
-from traces.labels import (
+from traces import (
     AbstentionReason,
+    Continuation,
+    InputError,
     Labeler,
     LabelerKind,
+    Quote,
     StepLabel,
     TraceLabel,
     Verdict,
     Vote,
 )
-from traces.records import Continuation
 
 DECLARE_REMEDY = "use another name, or drop the old labels with --replace"
 _HUMAN = (LabelerKind.GOLD, LabelerKind.EXPERT)

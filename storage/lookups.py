@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, select
 from storage import checks
 from storage.rows import insert_one, now
 from storage.tables import DATASETS, LABELERS, TRACES
-from traces.errors import InputError
+from traces import InputError
 
 IMPORT_ORDER = (TRACES.c.source_file_pk, TRACES.c.position)
 """The order of every listing of traces."""

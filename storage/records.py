@@ -28,21 +28,29 @@ from storage.tables import (
     TRACES,
     VOTES,
 )
-from traces.errors import InputError
-from traces.evidence import Evidence, Passage, Quote
-from traces.labels import MISSING, FirstError, Labeler, StepLabel, TraceLabel, Vote
-from traces.problem import Problem, Trace
-from traces.records import (
+from traces import (
+    MISSING_FIRST_ERROR,
     BatchJob,
     BatchRow,
     Continuation,
+    Evidence,
     Failure,
+    FirstError,
+    InputError,
+    Labeler,
     ModelReply,
+    Passage,
+    Problem,
+    Quote,
     RejectedRow,
     SourceFile,
+    StepLabel,
     StoredCall,
     StoredDocument,
+    Trace,
+    TraceLabel,
     Usage,
+    Vote,
 )
 
 PROBLEM = Codec(Problem, PROBLEMS)
@@ -195,7 +203,9 @@ def vote_from(row: Row[Any]) -> Vote:
     """The vote in a row that has its `trace_id`."""
     named = FirstError(missing=False, index=row.first_error_index)
     return VOTE.record(
-        row, trace_id=row.trace_id, first_error=named if row.first_error_named else MISSING
+        row,
+        trace_id=row.trace_id,
+        first_error=named if row.first_error_named else MISSING_FIRST_ERROR,
     )
 
 

@@ -39,12 +39,12 @@ from storage.records import (
 )
 from storage.rows import chunks, delete_where, insert_missing, now
 from storage.tables import BATCH_JOBS, BATCH_REQUESTS, MODEL_CALLS, PROMPTS
-from traces.errors import InputError
-from traces.records import (
+from traces import (
     BatchEnding,
     BatchJob,
     BatchRow,
     BatchState,
+    InputError,
     ModelReply,
     StoredCall,
     Usage,

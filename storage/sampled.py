@@ -15,9 +15,7 @@ from storage.lookups import ensure_dataset
 from storage.records import REJECTED_ROW, problem_columns, step_rows, trace_columns
 from storage.rows import insert_keyed, insert_one, insert_rows, now
 from storage.tables import DATASETS, PROBLEMS, REJECTED_ROWS, SOURCE_FILES, STEPS, TRACES
-from traces.errors import InputError
-from traces.problem import Problem, Trace
-from traces.records import RejectedRow
+from traces import InputError, Problem, RejectedRow, Trace
 
 FORMAT = "sample"
 """The format recorded for a set of candidates, which has no file."""

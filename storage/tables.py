@@ -40,8 +40,7 @@ from storage.columns import (
     Kind,
     choice,
 )
-from traces.labels import AbstentionReason, LabelerKind, Verdict
-from traces.records import BatchEnding, BatchState
+from traces import AbstentionReason, BatchEnding, BatchState, LabelerKind, Verdict
 
 METADATA = MetaData(
     naming_convention={

@@ -29,11 +29,18 @@ from storage.tables import (
     TRACE_EVIDENCE,
     TRACES,
 )
-from traces.errors import InputError
-from traces.labels import MISSING, LabelerKind, first_error
-from traces.privacy import may_hold_phi
-from traces.problem import Problem, TraceInContext
-from traces.records import ImportedTrace, RejectedRow, SourceFile
+from traces import (
+    MISSING_FIRST_ERROR,
+    ImportedTrace,
+    InputError,
+    LabelerKind,
+    Problem,
+    RejectedRow,
+    SourceFile,
+    TraceInContext,
+    first_error,
+    may_hold_phi,
+)
 
 _PAGE = 500
 
@@ -130,7 +137,9 @@ class Traces:
                 .limit(1)
             )
             labels = {} if gold is None else load_labels(connection, gold)
-        found = [error for error in map(first_error, labels.values()) if error != MISSING]
+        found = [
+            error for error in map(first_error, labels.values()) if error != MISSING_FIRST_ERROR
+        ]
         with_error = sum(error.index is not None for error in found)
         traces = int(total or 0)
         return ImportSummary(traces, with_error, len(found) - with_error, traces - len(found))

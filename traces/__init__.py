@@ -1,28 +1,58 @@
-"""The words of the field: problems, traces, step labels, evidence, errors. Standard library only."""
+"""The vocabulary: problems, traces, labels, evidence, records, errors. Standard library only."""
 
-from traces.evidence import Evidence, Passage, Quote
-from traces.labels import (
-    Abstention,
-    AbstentionReason,
-    Labeler,
-    LabelerKind,
-    StepLabel,
-    TraceLabel,
-    Verdict,
-)
-from traces.problem import Problem, Trace
-
-__all__ = [
-    "Abstention",
-    "AbstentionReason",
-    "Evidence",
-    "Labeler",
-    "LabelerKind",
-    "Passage",
-    "Problem",
-    "Quote",
-    "StepLabel",
-    "Trace",
-    "TraceLabel",
-    "Verdict",
-]
+from traces.errors import BudgetExhausted as BudgetExhausted
+from traces.errors import CorpusError as CorpusError
+from traces.errors import IndexMismatch as IndexMismatch
+from traces.errors import InputError as InputError
+from traces.errors import ModelChanged as ModelChanged
+from traces.errors import ModelError as ModelError
+from traces.errors import ModelRefused as ModelRefused
+from traces.errors import ModelUnavailable as ModelUnavailable
+from traces.errors import PrmError as PrmError
+from traces.errors import QuotaExhausted as QuotaExhausted
+from traces.errors import StoreError as StoreError
+from traces.errors import ToolkitError as ToolkitError
+from traces.errors import TraceFormatError as TraceFormatError
+from traces.evidence import Evidence as Evidence
+from traces.evidence import Passage as Passage
+from traces.evidence import Quote as Quote
+from traces.evidence import Relevance as Relevance
+from traces.labels import MISSING_FIRST_ERROR as MISSING_FIRST_ERROR
+from traces.labels import RETRYABLE as RETRYABLE
+from traces.labels import Abstention as Abstention
+from traces.labels import AbstentionReason as AbstentionReason
+from traces.labels import FirstError as FirstError
+from traces.labels import Labeler as Labeler
+from traces.labels import LabelerKind as LabelerKind
+from traces.labels import StepLabel as StepLabel
+from traces.labels import TraceLabel as TraceLabel
+from traces.labels import Verdict as Verdict
+from traces.labels import Vote as Vote
+from traces.labels import abstained as abstained
+from traces.labels import first_error as first_error
+from traces.labels import is_incorrect as is_incorrect
+from traces.privacy import may_hold_phi as may_hold_phi
+from traces.privacy import refuse_phi as refuse_phi
+from traces.privacy import withheld as withheld
+from traces.problem import PolicyText as PolicyText
+from traces.problem import Problem as Problem
+from traces.problem import ProblemSamples as ProblemSamples
+from traces.problem import SampledText as SampledText
+from traces.problem import Trace as Trace
+from traces.problem import TraceContinuations as TraceContinuations
+from traces.problem import TraceInContext as TraceInContext
+from traces.problem import Wanted as Wanted
+from traces.records import BatchEnding as BatchEnding
+from traces.records import BatchJob as BatchJob
+from traces.records import BatchRow as BatchRow
+from traces.records import BatchState as BatchState
+from traces.records import Continuation as Continuation
+from traces.records import Failure as Failure
+from traces.records import ImportedTrace as ImportedTrace
+from traces.records import LabeledTrace as LabeledTrace
+from traces.records import ModelReply as ModelReply
+from traces.records import RejectedRow as RejectedRow
+from traces.records import SourceFile as SourceFile
+from traces.records import StoredCall as StoredCall
+from traces.records import StoredDocument as StoredDocument
+from traces.records import Usage as Usage

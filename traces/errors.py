@@ -1,40 +1,37 @@
-"""The error tree. Every error a person can meet says what, where and what to do.
+"""The error tree. Every error for a user says what happened, where, and what to do.
 
 * ToolkitError
-  + InputError                 bad file, wrong use: exit 2, nothing kept
-    - CorpusError              a corpus document or folder that cannot be used
-    - TraceFormatError         a trace file that cannot be read or has the wrong shape
-  + IndexMismatch              an index that does not belong to the encoder or corpus at hand
-  + ModelError                 a call to a language model that gave no usable reply
-    - ModelUnavailable         overload, time-out, connection fault after all retries
+  + InputError                 bad file or wrong usage: exit 2, nothing kept
+    - CorpusError              an unusable corpus document or folder
+    - TraceFormatError         an unreadable trace file, or one in another format
+  + IndexMismatch              an index built with another encoder or corpus
+  + ModelError                 a call to a language model without a usable reply
+    - ModelUnavailable         overload, timeout or connection failure after all retries
     - ModelRefused             key, model name or request refused: retrying cannot help
-    - QuotaExhausted           the day's quota is used up: stop, run again later
-    - ModelChanged             another version answers than the one that answered before: stop
-  + BudgetExhausted            the next call would pass --budget: stop, resumable
+    - QuotaExhausted           the daily quota is used up: stop, resumable
+    - ModelChanged             another model version answers than before: stop
+  + BudgetExhausted            the next call would exceed --budget: stop, resumable
   + StoreError                 the database cannot be opened, read or written
-  + PrmError                   a PRM checkpoint that cannot be used
+  + PrmError                   an unusable PRM checkpoint
 """
 
 from __future__ import annotations
 
 
 class ToolkitError(Exception):
-    """An error for a person: one to three lines, no traceback.
+    """An error for the user: one to three lines, no traceback.
 
     Args:
-        what: the fact, in one sentence, with the value in quotes.
-        where: file, line or id it is about; None if the fault has no place.
-        remedy: what to do about it; None if nothing can be done.
+        what: what happened, in one sentence, with the value in quotes.
+        where: the file, line or id concerned; None if there is none.
+        remedy: what to do, as a command where possible; None if nothing helps.
     """
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         super().__init__(what)
         self.what = what
-        """The fact, in one sentence."""
         self.where = where
-        """File, line or id."""
         self.remedy = remedy
-        """What the person can do."""
 
     def __str__(self) -> str:
         lines = [
@@ -46,43 +43,43 @@ class ToolkitError(Exception):
 
 
 class InputError(ToolkitError):
-    """Bad input or wrong use: nothing of the call is kept."""
+    """Bad input or wrong usage: nothing of the call is kept."""
 
 
 class CorpusError(InputError):
-    """A corpus document or folder that cannot be used."""
+    """An unusable corpus document or folder."""
 
 
 class TraceFormatError(InputError):
-    """A trace file that cannot be read or is not in the format it was said to be."""
+    """An unreadable trace file, or one that is not in the format given."""
 
 
 class IndexMismatch(ToolkitError):
-    """An index that was built with another encoder or from another state of the corpus."""
+    """An index built with another encoder or from another state of the corpus."""
 
 
 class ModelError(ToolkitError):
-    """A call to a language model that gave no usable reply."""
+    """A call to a language model without a usable reply."""
 
 
 class ModelUnavailable(ModelError):
-    """Overload, time-out or connection fault that outlasted the bounded retries."""
+    """Overload, timeout or connection failure that outlasted the bounded retries."""
 
 
 class ModelRefused(ModelError):
-    """The service refuses key, model or request: retrying cannot help."""
+    """The service refuses the key, model or request: retrying cannot help."""
 
 
 class QuotaExhausted(ModelError):
-    """The day's quota is used up: the run stops, what is done stays done."""
+    """The daily quota is used up: the run stops and keeps what is done."""
 
 
 class ModelChanged(ModelError):
-    """Another model version answers than the one that answered before: the run stops."""
+    """Another model version answers than before: the run stops."""
 
 
 class BudgetExhausted(ToolkitError):
-    """The next call would pass the budget: the run stops, what is done stays done."""
+    """The next call would exceed the budget: the run stops and keeps what is done."""
 
 
 class StoreError(ToolkitError):
@@ -90,4 +87,4 @@ class StoreError(ToolkitError):
 
 
 class PrmError(ToolkitError):
-    """A PRM checkpoint that cannot be used."""
+    """An unusable PRM checkpoint."""

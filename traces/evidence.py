@@ -10,7 +10,6 @@ class Passage:
     """A piece of a document, addressed by character offsets into the stored source text."""
 
     corpus: str
-    """Name of the corpus."""
     document: str
     """Name of the document, unique within the corpus."""
     index: int
@@ -18,9 +17,9 @@ class Passage:
     start: int
     """Character offset of the first character in the document's stored text."""
     end: int
-    """Character offset behind the last character."""
+    """Character offset after the last character."""
     text: str
-    """`document_text[start:end]`, to the letter."""
+    """Exactly `document_text[start:end]`."""
     title: str = ""
     """Title of the document or section; may be empty."""
 
@@ -30,16 +29,15 @@ class Evidence:
     """A passage retrieved for a problem."""
 
     passage: Passage
-    """The passage."""
     similarity: float | None
     """Cosine similarity of query and passage in [-1, 1]; None for evidence that came with a dataset
-    and for passages found by words alone."""
+    and for passages found by keyword search alone."""
     rank: int
     """0-based rank among the evidence of the problem or trace."""
     step: int | None = None
-    """0-based index of the step whose query put the passage highest; None if the problem's own did."""
+    """0-based index of the step whose query ranked the passage highest; None: the problem's query."""
     cut: bool = False
-    """Whether `passage` is the beginning of a longer one, cut at a sentence to fit a token budget."""
+    """Whether `passage` was truncated at a sentence boundary to fit a token budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +49,26 @@ class Quote:
     document: int | None
     """1-based number of the cited document in the prompt; None if none was cited."""
     verified: bool
-    """Whether the quote stands in the cited passage."""
+    """Whether the quote is in the cited passage."""
     start: int | None = None
     """Character offset of the match in the passage text; None if not verified."""
     end: int | None = None
-    """Character offset behind the match; None if not verified."""
+    """Character offset after the match; None if not verified."""
     method: str | None = None
     """How it matched: exact, elided or near; None if not verified."""
 
 
-# --- Which document bears on which problem, by human judgement: what a retriever is measured
-
-
 @dataclass(frozen=True, slots=True)
 class Relevance:
-    """One judgement."""
+    """A human judgment of which document is relevant to which problem, to evaluate a retriever."""
 
     problem: str
     """Problem id, or the question's text where `by_text`."""
     document: str
     """The document as the file names it."""
     grade: int = 1
-    """0 for not relevant; the greater, the more relevant."""
+    """0 for not relevant; higher is more relevant."""
     decisive: str | None = None
-    """Text that a passage must hold to decide the problem; None if the file names none."""
+    """Text that a passage must contain to decide the problem; None if the file names none."""
     by_text: bool = False
-    """Whether `problem` is the question's text: some formats give their problems no id."""
+    """Whether `problem` is the question's text: some formats have no problem ids."""

@@ -11,18 +11,18 @@ from traces.evidence import Quote
 
 
 class AbstentionReason(StrEnum):
-    """Why a step or a trace has no verdict (design.md section 2)."""
+    """Why a step or a trace has no verdict."""
 
     BLOCKED = "blocked"
     """The service refused to answer (safety, recitation, prohibited content)."""
     TRUNCATED = "truncated"
-    """The reply was cut at a token limit."""
+    """The reply was cut off at a token limit."""
     UNREADABLE = "unreadable"
     """The reply could not be parsed, or did not cover every step; or an image could not be read."""
     NO_EVIDENCE = "no_evidence"
-    """The labeler says that the evidence does not decide the step."""
+    """The labeler says that the evidence does not settle the step."""
     OVER_LENGTH = "over_length"
-    """The trace does not fit into the model's window."""
+    """The trace does not fit in the model's context window."""
     NOT_MEASURED = "not_measured"
     """The labeler did not look at this step (for example after the first error)."""
     MODEL_ERROR = "model_error"
@@ -32,11 +32,11 @@ class AbstentionReason(StrEnum):
     UNPARSED = "unparsed"
     """No answer could be extracted from any continuation."""
     UNCERTAIN = "uncertain"
-    """The labeler's signal lies between its two thresholds."""
+    """The labeler's signal is between its two thresholds."""
     DISAGREEMENT = "disagreement"
     """Two labelers name different first errors."""
     FILTERED = "filtered"
-    """A quality filter took the trace out."""
+    """A quality filter removed the trace."""
     GOLD_UNUSABLE = "gold_unusable"
     """The gold annotation points outside the trace's steps."""
 
@@ -49,15 +49,14 @@ RETRYABLE = frozenset(
         AbstentionReason.OVER_LENGTH,
     }
 )
-"""Reasons after which the same labeler may succeed when it is asked again."""
+"""Reasons after which the same labeler may succeed on a second try."""
 
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """No verdict, with its typed reason and a sentence for a person."""
+    """No verdict: the typed reason and a sentence that explains it."""
 
     reason: AbstentionReason
-    """The typed reason."""
     detail: str = ""
     """One sentence of explanation; may be empty."""
 
@@ -67,11 +66,8 @@ class Abstention:
         return self.reason in RETRYABLE
 
 
-# --- Labelers, verdicts, and the labels they put on steps
-
-
 class Verdict(StrEnum):
-    """A labeler's word on a step."""
+    """What a labeler says about a step."""
 
     CORRECT = "correct"
     INCORRECT = "incorrect"
@@ -79,7 +75,7 @@ class Verdict(StrEnum):
 
 
 class LabelerKind(StrEnum):
-    """What kind of thing puts the labels (design.md section 2)."""
+    """What kind of labeler it is."""
 
     GOLD = "gold"
     JUDGE = "judge"
@@ -91,38 +87,36 @@ class LabelerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Labeler:
-    """Whatever puts verdicts or scores on steps."""
+    """Anything that puts verdicts or scores on steps."""
 
     name: str
     """Unique within a dataset."""
     kind: LabelerKind
-    """What it is."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Its full configuration (strict JSON); the same name with another one is refused."""
+    """Its full configuration (strict JSON); a second configuration under its name is refused."""
     model: str | None = None
-    """The model as asked for (`gemini:...`); None where no model is involved."""
+    """The model as requested (`gemini:...`); None if no model is involved."""
     resolved_model: str | None = None
-    """The model version that really answered; None until known."""
+    """The model version that answered; None until known."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepLabel:
-    """One labeler's word on one step: a verdict, a score, both, or an abstention."""
+    """One labeler's label of one step: a verdict, a score, both, or an abstention."""
 
     verdict: Verdict | None = None
-    """correct, incorrect or neutral; None if there is none."""
     score: float | None = None
     """PRM step score or MC soft label in [0, 1]; None if there is none."""
     abstention: Abstention | None = None
-    """Why there is neither; None if there is a verdict or a score."""
+    """Why there is neither verdict nor score; None otherwise."""
     successes: int | None = None
     """MC: continuations that reached the gold answer; None if not an MC label."""
     continuations: int | None = None
-    """MC: continuations drawn, unparsed ones included; None if not an MC label."""
+    """MC: continuations sampled, including unparsed ones; None if not an MC label."""
     unparsed: int | None = None
     """MC: continuations without an extractable answer; None if not an MC label."""
     unfinished: int | None = None
-    """MC: continuations cut at the token limit; None if not an MC label."""
+    """MC: continuations cut off at the token limit; None if not an MC label."""
     reasoning: str | None = None
     """The judge's reasoning; None if it gave none."""
     quote: Quote | None = None
@@ -131,54 +125,50 @@ class StepLabel:
 
 @dataclass(frozen=True, slots=True)
 class TraceLabel:
-    """One labeler's word on a whole trace, step by step.
+    """One labeler's label of a whole trace.
 
-    `first_error_given` with `first_error_index` carries labelers that name a first error
-    (and nothing more); `step_labels` carries per-step verdicts or scores. An `abstention`
-    means that there is no usable word on the trace at all.
+    `step_labels` holds verdicts or scores per step; `first_error_given` and `first_error_index`
+    hold the label of a labeler that only names the first error. With an `abstention` there is no
+    usable label at all.
     """
 
     trace_id: str
-    """The trace."""
     step_labels: tuple[StepLabel, ...] = ()
-    """One per step of the trace, in order; empty if the labeler gave a first error only, or abstained."""
+    """One per step, in order; empty if the labeler only gave a first error, or abstained."""
     first_error_given: bool = False
     """Whether the labeler itself named the first error (or said there is none)."""
     first_error_index: int | None = None
     """0-based; None means "no error" if `first_error_given`, else nothing."""
     abstention: Abstention | None = None
-    """Why there is no word on the trace; None if there is one."""
+    """Why the trace has no label; None if it has one."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What else is worth keeping, e.g. the rule that kept the trace (strict JSON)."""
+    """Further details, such as the rule that kept the trace (strict JSON)."""
 
 
 def abstained(trace_id: str, reason: AbstentionReason, detail: str = "") -> TraceLabel:
-    """A trace label that says nothing but why."""
+    """A trace label that is an abstention."""
     return TraceLabel(trace_id, abstention=Abstention(reason, detail))
-
-
-# --- The one rule by which a labeler's word becomes a first error (design.md section 3)
 
 
 @dataclass(frozen=True, slots=True)
 class FirstError:
-    """A prediction: a first error index, "no error" (None), or missing."""
+    """A predicted first error: an index, "no error" (None), or missing."""
 
     missing: bool
-    """True if the labeler's word leaves the first error open."""
+    """True if the label leaves the first error open."""
     index: int | None = None
     """0-based index; None means "no error" unless `missing`."""
 
 
-MISSING = FirstError(missing=True)
+MISSING_FIRST_ERROR = FirstError(missing=True)
 
 
 def is_incorrect(step: StepLabel, threshold: float, *, tie_is_correct: bool = True) -> bool | None:
-    """Whether one step is called incorrect; None if the labeler abstained on it.
+    """Whether a step is labeled incorrect; None if the labeler abstained on it.
 
-    A verdict wins over a score; a score is incorrect iff score < threshold (equal is correct,
-    unless `tie_is_correct` says otherwise: PRMBench's rule is correct iff score > threshold);
-    neutral is no error.
+    A verdict takes precedence over a score. A score is incorrect iff score < threshold; without
+    `tie_is_correct` also if they are equal (PRMBench: correct iff score > threshold). Neutral is
+    not an error.
     """
     if step.verdict is not None:
         return step.verdict is Verdict.INCORRECT
@@ -190,49 +180,45 @@ def is_incorrect(step: StepLabel, threshold: float, *, tie_is_correct: bool = Tr
 def first_error(
     label: TraceLabel, threshold: float = 0.5, *, tie_is_correct: bool = True
 ) -> FirstError:
-    """The first error of one labeler on one trace.
+    """The first error that a label names: the only place that turns labels into first errors.
 
-    `first_error_index` if the labeler gave one; else the first incorrect verdict; else the first
-    score < threshold. An abstained step before it, or anywhere if there is none, makes it missing.
-    `tie_is_correct` as in `is_incorrect`.
+    That is `first_error_index` if the labeler gave one, else the first incorrect step (see
+    `is_incorrect`). It is missing if an earlier step is an abstention or, where no step is
+    incorrect, if any step is.
     """
     if label.abstention is not None:
-        return MISSING
+        return MISSING_FIRST_ERROR
     if label.first_error_given:
         return FirstError(missing=False, index=label.first_error_index)
     if not label.step_labels:
-        return MISSING
+        return MISSING_FIRST_ERROR
     for index, step in enumerate(label.step_labels):
         incorrect = is_incorrect(step, threshold, tie_is_correct=tie_is_correct)
         if incorrect is None:
-            return MISSING
+            return MISSING_FIRST_ERROR
         if incorrect:
             return FirstError(missing=False, index=index)
     return FirstError(missing=False, index=None)
 
 
-# --- One model's reading of one trace, kept beside the label that was made from it
-
-
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One vote: what one model said about a whole trace under one vote index."""
+    """One vote: what one model said about a whole trace, stored with the label made from it."""
 
     trace_id: str
-    """The trace."""
     index: int
     """0-based number among this model's votes on the trace; part of the request key."""
     model: str
-    """The model as asked for."""
+    """The model as requested."""
     resolved_model: str | None
     """The version that answered (several are joined by ", "); None if none did."""
     words: tuple[Verdict | AbstentionReason, ...]
-    """For each step its verdict or why there is none; empty if the vote abstains as a whole."""
+    """For each step its verdict, or why it has none; empty if the whole vote is an abstention."""
     first_error: FirstError
-    """The first error that the vote names; `missing` if it leaves it open: such a vote does not count."""
+    """The first error that the vote names; a vote with a `missing` one does not count."""
     request_keys: tuple[str, ...]
-    """Content addresses of the calls behind it: one, or one per step."""
+    """Content addresses of its calls: one, or one per step."""
     abstention: Abstention | None = None
-    """Why there is no word on the trace; None if there is one."""
+    """Why there is no verdict on the trace; None if there is one."""
     escalated: bool = False
-    """Whether the split of the others was put to this model."""
+    """Whether this is the second model, asked because the votes were split."""

@@ -10,12 +10,11 @@ from traces.problem import TraceInContext
 
 
 def refuse_phi(context: TraceInContext, *, hosted: bool, allow_phi: bool) -> TraceLabel | None:
-    """The abstention for a trace that must not be sent; None if it may be.
+    """The abstention `filtered` for a trace that must not be sent; None if it may be.
 
-    A problem whose metadata says `phi_removed: false` may hold protected health information: it
-    goes to no model that is hosted elsewhere, unless the user allows it. The rest of the run goes
-    on; the trace is listed as `filtered` with this sentence. The trace's own metadata counts too: a
-    row of our format has one `meta` for both.
+    A problem whose metadata says `phi_removed: false` may contain protected health information:
+    it is never sent to a hosted model unless the user allows it. The trace's own metadata counts
+    too, because a row of our format has one `meta` for both.
     """
     metas = context.problem.meta, context.trace.meta
     why = withheld(*metas, hosted=hosted, allow_phi=allow_phi)
@@ -23,7 +22,7 @@ def refuse_phi(context: TraceInContext, *, hosted: bool, allow_phi: bool) -> Tra
 
 
 def withheld(*metas: Mapping[str, Any], hosted: bool, allow_phi: bool) -> Abstention | None:
-    """Why something with this metadata must not be sent; None if it may be. See `refuse_phi`."""
+    """Why something with this metadata must not be sent; None if it may be; see `refuse_phi`."""
     if not hosted or allow_phi or not any(map(may_hold_phi, metas)):
         return None
     detail = (
@@ -33,7 +32,7 @@ def withheld(*metas: Mapping[str, Any], hosted: bool, allow_phi: bool) -> Absten
 
 
 def may_hold_phi(meta: Mapping[str, Any]) -> bool:
-    """Whether it says `phi_removed: false`, at its top or in the `metadata` of a case (design.md section 5)."""
+    """Whether it says `phi_removed: false`, at the top level or in the `metadata` of a case."""
     inner = meta.get("metadata")
     stated = (meta, inner) if isinstance(inner, Mapping) else (meta,)
     return any(said.get("phi_removed") is False for said in stated)

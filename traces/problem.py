@@ -12,10 +12,10 @@ from traces.labels import Abstention
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question with what is needed to answer and to check it."""
+    """One question with what is needed to answer it and to check the answer."""
 
     id: str
-    """Unique within a dataset. Formats that list traces only use the trace id or a hash of the question."""
+    """Unique within a dataset; the trace id or a hash of the question where a format has none."""
     question: str
     """The question as shown to a model, without the options."""
     options: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Problem:
     images: tuple[str, ...] = ()
     """Paths of images that belong to the question."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What the source said beyond our fields (strict JSON)."""
+    """Further fields of the source (strict JSON)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,10 @@ class Trace:
     id: str
     """Unique within a dataset."""
     problem_id: str
-    """The problem this trace tries to solve."""
     steps: tuple[str, ...]
-    """The steps in order, at least one; step index is 0-based."""
+    """The steps in order, at least one; step indices are 0-based."""
     subset: str = "default"
-    """The part of the dataset it is reported under."""
+    """The part of the dataset under which it is reported."""
     generator: str | None = None
     """The model that wrote the trace; None if unknown."""
     final_answer: str | None = None
@@ -47,39 +46,31 @@ class Trace:
     final_answer_correct: bool | None = None
     """Whether that answer is the gold answer; None if unknown."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What the source said beyond our fields (strict JSON)."""
+    """Further fields of the source (strict JSON)."""
 
     def prefix(self, step_index: int) -> tuple[str, ...]:
-        """The steps up to and with `step_index` (0-based)."""
+        """The steps up to and including `step_index` (0-based)."""
         return self.steps[: step_index + 1]
-
-
-# --- A trace with everything a labeler may look at
 
 
 @dataclass(frozen=True, slots=True)
 class TraceInContext:
-    """What every labeling stage takes: the trace, its problem, and the evidence for it."""
+    """What every labeling stage takes: a trace, its problem, and the evidence for it."""
 
     problem: Problem
-    """The problem."""
     trace: Trace
-    """The trace."""
     evidence: tuple[Evidence, ...] = ()
     """Retrieved evidence, best first; empty if none was retrieved."""
 
 
-# --- What a policy writes after the prefixes of a trace, before any answer is looked at
-
-
 @dataclass(frozen=True, slots=True)
 class PolicyText:
-    """One completion as a policy wrote it, before its answer is looked at."""
+    """One continuation of a prefix as the policy wrote it, before its answer is read."""
 
     step_index: int
     """0-based index of the last step of the prefix it continues."""
     index: int
-    """0-based number of the continuation for that prefix."""
+    """0-based number among the continuations of that prefix."""
     text: str
     """The new text, without the prefix."""
     finish_reason: str
@@ -90,7 +81,7 @@ class PolicyText:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Continuations to be drawn from one prefix: numbers `first` to `first + count - 1`."""
+    """Continuations to sample from one prefix: numbers `first` to `first + count - 1`."""
 
     step_index: int
     """0-based index of the last step of the prefix."""
@@ -102,20 +93,20 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class TraceContinuations:
-    """All continuations of one trace."""
+    """The continuations of one trace that were asked for."""
 
     trace_id: str
-    """The trace."""
     texts: tuple[PolicyText, ...]
     """Sorted by (step_index, index)."""
     resolved_model: str | None = None
-    """The policy version that really answered; several are joined by commas."""
+    """The policy version that answered; several are joined by commas."""
     abstention: Abstention | None = None
     """Set if the policy could not continue this trace at all."""
     prefilled_tokens: int = 0
-    """Tokens of prefixes that were computed for these texts; 0 where a server does not say."""
+    """Prefix tokens computed for these texts; 0 if a server does not report them."""
     near_ties: int | None = None
-    """Choices of tokens in which the two best lay too near to be sure of; None where nobody counts."""
+    """Token choices whose two best candidates were nearly tied, so that another batch composition
+    might choose the other one; None if the policy does not count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +114,7 @@ class SampledText:
     """One whole solution as a policy wrote it."""
 
     index: int
-    """0-based number of the candidate for its problem."""
+    """0-based number among the candidates of its problem."""
     text: str
     """The solution."""
     finish_reason: str
@@ -134,13 +125,12 @@ class SampledText:
 
 @dataclass(frozen=True, slots=True)
 class ProblemSamples:
-    """What was written for one problem in one round."""
+    """The solutions written for one problem in one round."""
 
     problem_id: str
-    """The problem."""
     texts: tuple[SampledText, ...]
     """Sorted by number."""
     resolved_model: str | None = None
-    """The policy version that really answered."""
+    """The policy version that answered."""
     abstention: Abstention | None = None
     """Set if the policy could not write for this problem."""

@@ -1,4 +1,4 @@
-"""What the stages hand to the store: imported rows, model calls, continuations, failures."""
+"""Records that the stages pass to the store: imported rows, labels, model calls, batch jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from traces.evidence import Evidence
-from traces.labels import AbstentionReason, Labeler, TraceLabel
+from traces.labels import AbstentionReason, Labeler, TraceLabel, Vote
 from traces.problem import Problem, Trace
 
 
@@ -17,11 +17,10 @@ class ImportedTrace:
     """One usable row of a file: a problem, a trace, and the labels that came with it."""
 
     problem: Problem
-    """The problem (the same problem may come with several rows)."""
+    """The problem; several rows may repeat it."""
     trace: Trace
-    """The trace."""
     labels: tuple[tuple[Labeler, TraceLabel], ...] = ()
-    """The labels that came with the row, with the labeler that put each."""
+    """The labels that came with the row, each with its labeler."""
     evidence: tuple[Evidence, ...] = ()
     """Evidence that came with the row, best first."""
     line: int | None = None
@@ -30,18 +29,18 @@ class ImportedTrace:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file as it was imported: what makes a second import of it a no-op, or a change."""
+    """An imported file: tells whether a second import of it changes anything."""
 
     name: str
-    """Base name of the file, without its folder: a moved file is the same file."""
+    """Base name, so that a moved file stays the same file."""
     sha256: str
-    """Hash of the file's bytes, in hexadecimal."""
+    """SHA-256 of the file's bytes, in hexadecimal."""
     format: str
-    """The format it was read as."""
+    """The format as which it was read."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The options it was read with (strict JSON), e.g. the subset."""
+    """The options of the import (strict JSON), such as the subset."""
     path: str | None = None
-    """The file as the user named it, for what is said about its rows; None if that is its name."""
+    """The path as the user gave it, for messages; None if it equals the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +48,10 @@ class RejectedRow:
     """A row that was not imported, or an imported one whose gold cannot be used."""
 
     file: str
-    """The file as the user named it."""
+    """The path as the user gave it."""
     line: int | None
-    """1-based line; for a JSON list the 1-based position of the row; None if unknown."""
+    """1-based line, or 1-based position in a JSON list; None if unknown."""
     id: str | None
-    """The row's id; None if it has none."""
     reason: str
     """One sentence."""
     imported: bool = False
@@ -65,9 +63,9 @@ class Usage:
     """Tokens of one model call, as billed."""
 
     input_tokens: int = 0
-    """Prompt tokens, the cached ones included (as `promptTokenCount` counts)."""
+    """Prompt tokens, including the cached ones (as in `promptTokenCount`)."""
     cached_tokens: int = 0
-    """Of these, read from the service's cache."""
+    """Input tokens read from the service's cache."""
     output_tokens: int = 0
     """Tokens of the reply, without thinking."""
     thinking_tokens: int = 0
@@ -76,26 +74,25 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ModelReply:
-    """One reply of a text model, with everything needed to audit and to pay for it."""
+    """One reply of a text model, with what an audit and the bill need."""
 
     text: str | None
-    """The reply's text; None if the service returned none."""
+    """The text; None if the service returned none."""
     finish_reason: str
     """`stop`, `length`, `blocked`, or the service's own word in lower case."""
     model: str
-    """The model as asked for."""
+    """The model as requested."""
     resolved_model: str | None
-    """The version the service says it used; None if it does not say."""
+    """The version that the service reports; None if it reports none."""
     usage: Usage = Usage()
-    """Tokens."""
     usd: float | None = None
-    """Cost in US dollars from the dated price table; None where no price is known (0.0 for local models)."""
+    """Cost in US dollars by the dated price table (0.0 for local models); None without a price."""
     prices_as_of: str | None = None
-    """Date of the price table used (ISO); None where no price applies."""
+    """ISO date of the price table; None if no price applies."""
     raw: str = ""
-    """The raw reply, as JSON text where the service speaks JSON."""
+    """The raw reply: JSON text if the service returns JSON."""
     cached: bool = False
-    """True if it came from the response store and was not sent."""
+    """True if it came from the ledger and was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +100,12 @@ class Continuation:
     """One completion from a prefix of a trace."""
 
     trace_id: str
-    """The trace."""
     step_index: int
     """0-based index of the last step of the prefix."""
     index: int
-    """0-based number of the continuation."""
+    """0-based number among the continuations of that prefix."""
     text: str
-    """What the policy wrote after the prefix."""
+    """The new text, without the prefix."""
     finish_reason: str
     """`stop` or `length`."""
     answer: str | None
@@ -121,6 +117,23 @@ class Continuation:
 
 
 @dataclass(frozen=True, slots=True)
+class LabeledTrace:
+    """What a labeling stage yields for one trace, ready to be stored."""
+
+    label: TraceLabel
+    continuations: tuple[Continuation, ...] = ()
+    """MC: the continuations from which the label was made."""
+    votes: tuple[Vote, ...] = ()
+    """Judge: the votes from which the label was made, a second model's vote last."""
+    resolved_model: str | None = None
+    """The model version that answered; None if none did, or if it is unknown."""
+    prompt: tuple[str, str] | None = None
+    """Judge: SHA-256 and text of the prompt; None if no prompt was used."""
+    last_of_batch: bool = False
+    """Whether long work follows before the next trace, so that this one should be stored now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """An item that a stage could not label, kept for `stepgold status` and `stepgold retry`."""
 
@@ -129,9 +142,8 @@ class Failure:
     stage: str
     """Labeler name or command."""
     reason: AbstentionReason
-    """Why."""
     retryable: bool
-    """Whether `stepgold retry` may help."""
+    """Whether `stepgold retry` can help."""
     detail: str = ""
     """One sentence."""
 
@@ -143,11 +155,10 @@ class StoredCall:
     key: str
     """Content address: hash of model, request and sample index."""
     request: str
-    """The prompt really sent, as JSON text."""
+    """The prompt as sent, as JSON text."""
     reply: ModelReply
-    """What came back."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What the call was for (strict JSON)."""
+    """The purpose of the call (strict JSON)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,100 +166,94 @@ class StoredDocument:
     """A document of a corpus as the store keeps it; passages point into its text."""
 
     name: str
-    """Unique within the corpus: the path relative to what the user named, `#id` behind it for JSONL rows."""
+    """Unique within the corpus: path relative to what the user named; JSONL rows append `#id`."""
     title: str
     """Title of the document; the file's stem where it gives none."""
     text: str
-    """The text that passage offsets count in: decoded, line ends as \\n, markup other than headings removed."""
+    """Decoded text to which passage offsets refer: \\n line ends, no markup except headings."""
     sha256: str
-    """Hash of title and text, in hexadecimal: an equal hash means that nothing has to be done."""
+    """SHA-256 of title and text, in hexadecimal: an equal hash means that nothing changed."""
     source: str
     """Where it came from: the row's own URL or source, else the path as the user named it."""
 
 
-# --- Batch jobs of a model service as the store remembers them, so that another process can go on
-
-
 class BatchState(StrEnum):
-    """How far a job of ours has come."""
+    """How far one of our batch jobs has come."""
 
     PREPARED = "prepared"
-    """Written down before it was sent: the service may know it or not."""
+    """Recorded before it was sent: the service may or may not know it."""
     SUBMITTED = "submitted"
-    """The service has it, under a name we know."""
+    """The service has it, under a known name."""
     CLOSED = "closed"
-    """It has ended, and all it gave is recorded."""
+    """It has ended, and all its results are recorded."""
 
 
 class BatchEnding(StrEnum):
-    """Why a job is closed."""
+    """How a job ended."""
 
     SUCCEEDED = "succeeded"
-    """The service finished it."""
     FAILED = "failed"
-    """The service gave it up."""
     CANCELLED = "cancelled"
-    """Somebody else cancelled it."""
+    """Canceled by someone else."""
     EXPIRED = "expired"
-    """The service did not come to it in its time."""
+    """The service did not get to it in time."""
     STUCK = "stuck"
-    """It showed no sign of life for too long and was cancelled by us."""
+    """It made no progress for too long, and we canceled it."""
     LOST = "lost"
-    """The service does not know it, or its results, any more."""
+    """The service no longer knows it, or its results."""
     REFUSED = "refused"
-    """The service would not take it."""
+    """The service rejected it."""
     NEVER_SENT = "never_sent"
-    """The process that prepared it died before it was sent."""
+    """The process that prepared it died before sending it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """One request of a batch job, on its way."""
+    """One request of a batch job whose reply is outstanding."""
 
     key: str
-    """Content address of the request (`inference.protocol.request_key`): what its reply is found by."""
+    """Content address of the request (`inference.request_key`), by which its reply is matched."""
     request: str
-    """The prompt really sent, as JSON text, for the ledger."""
+    """The prompt as sent, as JSON text, for the ledger."""
     tokens: int
-    """Input tokens, estimated from above: what it adds to the enqueued tokens."""
+    """Upper estimate of the input tokens that it adds to the enqueued ones."""
     usd: float | None
-    """What it costs at most in US dollars; None where no price is known."""
+    """Maximum cost in US dollars; None without a price."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What the call is for (strict JSON)."""
+    """The purpose of the call (strict JSON)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """A job as we know it."""
+    """A batch job of a model service, stored so that another process can take it over."""
 
     id: str
-    """Our own id; the job's display name at the service is made from it."""
+    """Our id, part of the job's display name at the service."""
     model: str
     """The model as the user named it."""
     endpoint: str
-    """Base URL of the service that has it."""
+    """Base URL of the service."""
     created_at: float
     """When it was prepared, Unix seconds."""
     state: BatchState = BatchState.PREPARED
-    """How far it has come."""
     name: str | None = None
-    """The service's name for it; None until that is known."""
+    """The service's name for it; None until known."""
     progress: str = ""
-    """The last sign of life, as the service words it."""
+    """The last progress report, in the service's words."""
     progress_at: float = 0.0
-    """When that was first seen, Unix seconds."""
+    """When that report was first seen, Unix seconds."""
     cancelled_at: float | None = None
-    """When we asked for its cancellation, Unix seconds; None if we did not."""
+    """When we asked to cancel it, Unix seconds; None if we did not."""
     requests: int = 0
-    """Requests it was made of."""
+    """Requests submitted with it."""
     tokens: int = 0
-    """Input tokens of what is still outstanding, estimated from above."""
+    """Upper estimate of the outstanding requests' input tokens."""
     usd: float = 0.0
-    """What the outstanding requests cost at most, as far as prices are known, US dollars."""
+    """Maximum cost of the outstanding requests, as far as prices are known, US dollars."""
     outstanding: int = 0
-    """Requests whose replies are not recorded yet."""
+    """Requests without a recorded reply."""
 
     @property
     def display_name(self) -> str:
-        """What the job is called at the service: how a job is found whose create reply was lost."""
+        """The job's name at the service, which finds a job whose create reply was lost."""
         return f"stepgold-{self.id}"

@@ -16,8 +16,7 @@ from evaluation.protocols.processbench import ProcessBenchReport
 from evaluation.step_words import FirstErrorConfusion
 from evaluation.thresholds import FittedThreshold, ThresholdSweep
 from evaluation.wording import figure, with_interval
-from traces.labels import Labeler, TraceLabel
-from traces.problem import TraceInContext
+from traces import Labeler, TraceInContext, TraceLabel
 
 
 @dataclass(frozen=True, slots=True)

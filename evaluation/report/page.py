@@ -38,8 +38,7 @@ from evaluation.report.input import (
 )
 from evaluation.step_words import EXPLAINED, KINDS, FirstErrorConfusion
 from evaluation.wording import UNDEFINED, figure
-from traces.evidence import Quote
-from traces.labels import StepLabel, TraceLabel, Verdict, first_error
+from traces import Quote, StepLabel, TraceLabel, Verdict, first_error
 
 MAX_STEPS = 60
 """Steps of one example on the page; the others are counted."""

@@ -33,9 +33,7 @@ from formats.rows import (
     RowFault,
     stated_first_error,
 )
-from traces.labels import Labeler, TraceLabel
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
 
 GOLD = human_gold("big-bench-mistake")
 _KEYS = ("input", "steps", "answer", "target", "mistake_index", *OURS)

@@ -14,9 +14,16 @@ from string import ascii_uppercase
 from typing import Any
 
 from formats.rows import ExportRow, FileFormat, Part, Rendered, require_word
-from traces.evidence import Evidence, Quote
-from traces.labels import AbstentionReason, Labeler, LabelerKind, StepLabel, TraceLabel
-from traces.problem import Problem
+from traces import (
+    AbstentionReason,
+    Evidence,
+    Labeler,
+    LabelerKind,
+    Problem,
+    Quote,
+    StepLabel,
+    TraceLabel,
+)
 
 _METADATA = ("source", "difficulty", "specialty", "requires_specialist", "irb_approved", "phi_removed")  # fmt: skip
 _CONTEXT = ("age_group", "sex", "symptoms", "history", "vitals")

@@ -14,9 +14,17 @@ from formats.field.training import MARK, TRAINING_PARTS, marked_lines, split_mar
 from formats.files.container import RawRow
 from formats.labels import OURS, same_reading_id, stated_id, stated_labeler
 from formats.rows import ExportRow, FileFormat, Part, Reading, Rendered, RowFault, binary_verdicts
-from traces.labels import Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import (
+    ImportedTrace,
+    Labeler,
+    LabelerKind,
+    Problem,
+    RejectedRow,
+    StepLabel,
+    Trace,
+    TraceLabel,
+    Verdict,
+)
 
 LABELER = Labeler(
     "math_shepherd", LabelerKind.MC, {"imported_from": "math-shepherd", "rule": "hard"}

@@ -30,18 +30,20 @@ from formats.rows import (
     parts_of,
     require_word,
 )
-from traces.evidence import Evidence
-from traces.labels import (
+from traces import (
     AbstentionReason,
+    Evidence,
+    ImportedTrace,
     Labeler,
     LabelerKind,
+    Problem,
+    RejectedRow,
     StepLabel,
+    Trace,
     TraceLabel,
     Verdict,
     abstained,
 )
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
 
 MARK = " ки"
 _MARK = re.compile(r" ки(?!\w)")

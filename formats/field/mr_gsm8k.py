@@ -37,9 +37,7 @@ from formats.rows import (
     RowFault,
     stated_first_error,
 )
-from traces.labels import Labeler, TraceLabel
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
 
 GOLD = human_gold("mr-gsm8k")
 NO_ERROR = "N/A"

@@ -22,7 +22,7 @@ from formats.field.training import (
 from formats.files.container import RawRow
 from formats.labels import OURS, same_reading_id
 from formats.rows import ExportRow, FileFormat, Part, Reading, Rendered, values_of
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, RejectedRow
 
 
 def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:

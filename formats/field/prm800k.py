@@ -37,9 +37,7 @@ from formats.rows import (
     RowFault,
     require_word,
 )
-from traces.labels import Labeler, LabelerKind
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Labeler, LabelerKind, Problem, RejectedRow, Trace
 
 ALTERNATIVES, HUMAN, FLAGGED = "alternatives", "human_steps", "flagged_steps"
 """Keys of the trace's meta: completions that were not taken, 0-based steps that a person wrote, and that

@@ -26,9 +26,16 @@ from formats.labels import (
     with_meta,
 )
 from formats.rows import ExportRow, FileFormat, Part, Reading, Rendered, RowFault, whole_verdicts
-from traces.labels import Labeler, StepLabel, TraceLabel, Verdict
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import (
+    ImportedTrace,
+    Labeler,
+    Problem,
+    RejectedRow,
+    StepLabel,
+    Trace,
+    TraceLabel,
+    Verdict,
+)
 
 GOLD = human_gold("prmbench")
 _KEYS = ("modified_question", "modified_process", "error_steps", "reason", "labeler", "trace_id")

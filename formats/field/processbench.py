@@ -21,9 +21,7 @@ from formats.rows import (
     RowFault,
     stated_first_error,
 )
-from traces.labels import Labeler, TraceLabel
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
 
 NO_ERROR = -1
 GOLD = human_gold("processbench")

@@ -26,7 +26,7 @@ from formats.rows import (
     RowFault,
     values_of,
 )
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, RejectedRow
 
 MARK = "<extra_0>"
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."

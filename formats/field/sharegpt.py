@@ -27,7 +27,7 @@ from formats.rows import (
     RowFault,
     binary_verdicts,
 )
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, RejectedRow
 
 QUESTION, SOLUTION, IMAGE = "### Question:\n", "\n\n### Solution Process:\n", "<image>\n"
 

@@ -29,10 +29,18 @@ from formats.rows import (
     object_of,
     require_word,
 )
-from traces.evidence import Evidence
-from traces.labels import AbstentionReason, Labeler, LabelerKind, TraceLabel, abstained
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import (
+    AbstentionReason,
+    Evidence,
+    ImportedTrace,
+    Labeler,
+    LabelerKind,
+    Problem,
+    RejectedRow,
+    Trace,
+    TraceLabel,
+    abstained,
+)
 
 _KEYS = (
     "id", "problem", "options", "answer", "images", "subset", "generator", "steps",

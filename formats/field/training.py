@@ -19,9 +19,7 @@ from formats.rows import (
     RowFault,
     question_id,
 )
-from traces.labels import StepLabel, TraceLabel, Verdict
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Problem, RejectedRow, StepLabel, Trace, TraceLabel, Verdict
 
 TRAINING_PARTS = frozenset({Part.OPTIONS, Part.LATER_VERDICTS})
 """What every training set carries: the options stand in the question's text."""

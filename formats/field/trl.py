@@ -15,7 +15,7 @@ from formats.field.training import TRAINING_PARTS, asked, read_training_row, tra
 from formats.files.container import RawRow
 from formats.labels import OURS, same_reading_id
 from formats.rows import ExportRow, FileFormat, Reading, Rendered, binary_verdicts
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, RejectedRow
 
 
 def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:

@@ -29,9 +29,7 @@ from formats.labels import (
     with_meta,
 )
 from formats.rows import ExportRow, FileFormat, NeutralPolicy, Part, Reading, Rendered, RowFault
-from traces.labels import Labeler, TraceLabel
-from traces.problem import Problem, Trace
-from traces.records import ImportedTrace, RejectedRow
+from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
 
 _KEYS = ("image", "question", "answer", "response", "policy_model", "data_source", *OURS)
 

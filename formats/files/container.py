@@ -21,7 +21,7 @@ from formats.files.json import (
     mapped_lists,
 )
 from formats.files.parquet import parquet_rows
-from traces.errors import TraceFormatError
+from traces import TraceFormatError
 
 HEAD = 64 * 1024
 """Bytes looked at to tell what a file is."""

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from traces.errors import InputError
+from traces import InputError
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: a few bytes can unfold to gigabytes."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from formats.files.json import JsonFault, StrictDecoder, text_fault
-from traces.errors import InputError, TraceFormatError
+from traces import InputError, TraceFormatError
 
 if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]

@@ -20,14 +20,19 @@ from inference.dispatch import LoopThread
 from inference.prices import cost
 from inference.protocol import GenerationRequest, TextModel, request_text
 from inference.specs import ModelSpec
-from traces.errors import (
+from traces import (
+    BatchEnding,
+    BatchJob,
+    BatchRow,
+    BatchState,
     BudgetExhausted,
     InputError,
     ModelRefused,
+    ModelReply,
     ModelUnavailable,
     QuotaExhausted,
+    Usage,
 )
-from traces.records import BatchEnding, BatchJob, BatchRow, BatchState, ModelReply, Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from inference.protocol import GenerationRequest, TextModel
-from traces.errors import ModelUnavailable
-from traces.records import BatchEnding, BatchJob, BatchRow, ModelReply, StoredCall
+from traces import BatchEnding, BatchJob, BatchRow, ModelReply, ModelUnavailable, StoredCall
 
 LIMITS_AS_OF = date(2026, 10, 7)
 """When the table was read (ai.google.dev rate limits, mid-2026)."""

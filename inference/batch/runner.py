@@ -42,8 +42,16 @@ from inference.batch.jobs import (
 from inference.budget import Purse
 from inference.dispatch import CountsHits, DispatchCounters, Outcome
 from inference.protocol import GenerationRequest, ResponseStore, TextModel, request_key
-from traces.errors import ModelRefused, ModelUnavailable, QuotaExhausted
-from traces.records import BatchEnding, BatchJob, BatchRow, ModelReply, StoredCall
+from traces import (
+    BatchEnding,
+    BatchJob,
+    BatchRow,
+    ModelRefused,
+    ModelReply,
+    ModelUnavailable,
+    QuotaExhausted,
+    StoredCall,
+)
 
 RECORDED_AT_ONCE = 200
 """Replies of one transaction."""

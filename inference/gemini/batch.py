@@ -41,8 +41,7 @@ from inference.retries import (
     TransientFault,
     exception_for,
 )
-from traces.errors import ModelUnavailable
-from traces.records import BatchEnding, ModelReply
+from traces import BatchEnding, ModelReply, ModelUnavailable
 
 _ENDINGS = {
     "SUCCEEDED": BatchEnding.SUCCEEDED,

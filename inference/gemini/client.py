@@ -45,8 +45,7 @@ from inference.openai.model import first_object, mapping, read_object, text_of, 
 from inference.protocol import GenerationRequest, Message, WireReply
 from inference.retries import HttpFault, Subject, TransientFault, exception_for
 from inference.specs import checked_base_url
-from traces.errors import InputError
-from traces.records import Usage
+from traces import InputError, Usage
 
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=1)
 

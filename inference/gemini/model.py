@@ -24,8 +24,7 @@ from inference.images import about_an_image
 from inference.prices import PRICES_AS_OF, Service, cost
 from inference.protocol import GenerationRequest, WireReply, over_length_reply
 from inference.retries import Pace, RequestTooLong, Retrier, RetryPolicy, Sleep
-from traces.errors import InputError, ModelRefused
-from traces.records import ModelReply
+from traces import InputError, ModelRefused, ModelReply
 
 FLEX_ATTEMPT_S = 1200.0
 """Flex answers within 1 to 15 minutes by its description."""

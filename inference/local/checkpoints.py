@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from traces.errors import ModelRefused
+from traces import ModelRefused
 
 _FINGERPRINT_LIMIT = 1 << 30
 """Weights up to this many bytes are hashed whole to say which model answered."""

@@ -39,7 +39,7 @@ from inference.local.shared_prefix import (
 from inference.local.token_choice import NoiseRows, SamplingRule, StopStrings, choose_tokens
 from inference.local.vision import VisionInputs, VisionReader, run
 from inference.protocol import Message
-from traces.errors import ModelRefused
+from traces import ModelRefused
 
 
 class PlainEngine:

@@ -23,7 +23,7 @@ from inference.local.vision_config import folder_takes_images
 from inference.local.vision_loading import load_vision_model
 from inference.prompting import conversation_ids
 from inference.protocol import Message
-from traces.errors import ModelRefused
+from traces import ModelRefused
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,11 @@ from inference.local.shared_prefix import Row, SharedTrace, WrittenTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.local.vision import ImageHead
 from inference.prompting import ContinuationPrompt, continuation_messages
-from traces.errors import InputError
-from traces.evidence import Evidence
-from traces.labels import Abstention, AbstentionReason
-from traces.problem import (
+from traces import (
+    Abstention,
+    AbstentionReason,
+    Evidence,
+    InputError,
     PolicyText,
     Problem,
     ProblemSamples,

@@ -35,7 +35,7 @@ from inference.local.shared_attention import (
 )
 from inference.local.token_choice import NoiseRows, SamplingRule, StopStrings, choose_tokens
 from inference.local.vision import ImageHead, VisionReader, positions_of, run, text_model, watched
-from traces.errors import ModelRefused
+from traces import ModelRefused
 
 FAULTS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """How a model that cannot be driven this way fails."""

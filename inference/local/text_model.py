@@ -13,8 +13,7 @@ from inference.local.model import load_local_model
 from inference.local.shared_prefix import Row, SharedTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.protocol import GenerationRequest, Message, over_length_reply
-from traces.errors import ModelRefused, ModelUnavailable
-from traces.records import ModelReply, Usage
+from traces import ModelRefused, ModelReply, ModelUnavailable, Usage
 
 
 class LocalTextModel:

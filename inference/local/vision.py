@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from formats.files.images import ImageError
 from inference.prompting import first_ids
 from inference.protocol import Message
-from traces.errors import ModelRefused
+from traces import ModelRefused
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase

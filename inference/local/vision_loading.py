@@ -19,7 +19,7 @@ from transformers.models.auto import processing_auto
 from inference.local.checkpoints import best_device, load_pretrained
 from inference.local.vision import VisionReader
 from inference.local.vision_config import CONFIG, PROCESSORS, settings
-from traces.errors import ModelRefused
+from traces import ModelRefused
 
 
 def load_vision_model(

@@ -35,7 +35,7 @@ from inference.specs import (
     checked_base_url,
     is_loopback,
 )
-from traces.errors import InputError, ModelUnavailable
+from traces import InputError, ModelUnavailable
 
 T = TypeVar("T")
 JsonObject = dict[str, Any]

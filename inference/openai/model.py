@@ -51,8 +51,7 @@ from inference.retries import (
 from inference.specs import OPENAI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
 from inference.specs import OPENAI_KEY_VARIABLE as KEY_VARIABLE
 from inference.specs import checked_base_url, is_loopback
-from traces.errors import InputError, ModelRefused
-from traces.records import ModelReply, Usage
+from traces import InputError, ModelRefused, ModelReply, Usage
 
 if TYPE_CHECKING:
     from formats.files.images import EncodedImage

@@ -28,8 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.tokens import cut_to_tokens
-from traces.errors import InputError
-from traces.evidence import Passage
+from traces import InputError, Passage
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -37,8 +37,7 @@ from numpy.typing import NDArray
 from retrieval.index.durable import sync
 from retrieval.index.encoder import Vectors, text_to_embed
 from retrieval.index.kinds import SearchQuality
-from traces.errors import IndexMismatch, InputError, StoreError
-from traces.evidence import Passage
+from traces import IndexMismatch, InputError, Passage, StoreError
 
 _NAME = ".lock"
 

@@ -39,7 +39,7 @@ from retrieval.index.kinds import (
     tune,
 )
 from retrieval.index.vectors import VERSION, FaissRows, Ids, RowsAt, nearest_rows
-from traces.errors import IndexMismatch, InputError, StoreError
+from traces import IndexMismatch, InputError, StoreError
 
 _ROWS_AT_ONCE = 4096
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from traces.errors import InputError
+from traces import InputError
 
 KINDS = ("auto", "flat", "hnsw", "ivf")
 """What `--kind` takes."""

@@ -32,8 +32,7 @@ from retrieval.index.files import (
 from retrieval.index.index import PassageIndex
 from retrieval.index.kinds import SearchQuality, is_fitting, require_kind
 from retrieval.index.vectors import Ids
-from traces.errors import CorpusError, IndexMismatch, StoreError
-from traces.evidence import Passage
+from traces import CorpusError, IndexMismatch, Passage, StoreError
 
 _PASSAGES_AT_ONCE = 8192
 """Sorted by length and encoded one after the other: enough that padding is next to nothing."""

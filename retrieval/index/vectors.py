@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from retrieval.index.encoder import Vectors
 from retrieval.index.kinds import LINKS
-from traces.errors import IndexMismatch
+from traces import IndexMismatch
 
 if TYPE_CHECKING:
     import torch

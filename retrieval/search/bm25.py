@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from retrieval.index.durable import sync
 from retrieval.search.fusion import Ranking
-from traces.errors import InputError, StoreError
+from traces import InputError, StoreError
 
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial"

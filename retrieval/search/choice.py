@@ -16,8 +16,7 @@ from retrieval.search.bm25 import LexicalIndex
 from retrieval.search.config import Query, RetrievalConfig
 from retrieval.search.fusion import Ranking, reciprocal_rank_fusion
 from retrieval.search.rerank import Reranker
-from traces.errors import InputError
-from traces.evidence import Passage
+from traces import InputError, Passage
 
 _ROWS_AT_ONCE = 50_000
 

@@ -9,8 +9,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from retrieval.search.fusion import DEFAULT_CONSTANT
-from traces.errors import InputError
-from traces.problem import Problem
+from traces import InputError, Problem
 
 MODES = ("hybrid", "dense", "bm25")
 """What `--mode` takes."""

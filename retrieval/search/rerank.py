@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.tokens import cut_to_tokens
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder

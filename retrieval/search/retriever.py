@@ -13,9 +13,7 @@ from retrieval.search.choice import Candidate, CandidateSearch, Chooser, Dense, 
 from retrieval.search.config import Query, RetrievalConfig, query_of
 from retrieval.search.fusion import Ranking, reciprocal_rank_fusion
 from retrieval.search.rerank import Reranker
-from traces.errors import IndexMismatch, InputError
-from traces.evidence import Evidence, Passage
-from traces.problem import Problem
+from traces import Evidence, IndexMismatch, InputError, Passage, Problem
 
 _QUERY_BATCH = 256
 """Queries searched at once: exact search in batches costs a small part of one by one."""

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from traces.errors import InputError
-from traces.problem import TraceInContext
+from traces import InputError, TraceInContext
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LEAST, _MOST = 1 << 10, 1 << 16

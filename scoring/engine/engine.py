@@ -23,13 +23,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inference.local.checkpoints import is_out_of_memory, let_go, model_window
+from inference import is_out_of_memory, let_go, model_window
 from scoring.engine.cost import LayerWork, expected_work, forward_tokens
 from scoring.engine.fit import FitRules, Fitted, Overflow, fit, refuse_over_length
 from scoring.engine.forward import Forward, Node, plant, prepare
 from scoring.family import Family, LaidOutTrace
-from traces.labels import AbstentionReason, StepLabel, TraceLabel, abstained
-from traces.problem import TraceInContext
+from traces import AbstentionReason, StepLabel, TraceInContext, TraceLabel, abstained
 
 _NOTED = 1_000
 """Packs whose operations and time are kept."""

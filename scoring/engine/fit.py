@@ -15,10 +15,16 @@ from retrieval.packing import (
     render_document,
 )
 from scoring.family import CannotLayOut, Family, LaidOutTrace
-from traces.errors import InputError
-from traces.evidence import Evidence
-from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel, abstained
-from traces.problem import TraceInContext
+from traces import (
+    Abstention,
+    AbstentionReason,
+    Evidence,
+    InputError,
+    StepLabel,
+    TraceInContext,
+    TraceLabel,
+    abstained,
+)
 
 _NAMED = 3
 """Over-long traces named in an error."""

@@ -28,7 +28,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from inference.local.checkpoints import is_out_of_memory
+from inference import is_out_of_memory
 from scoring.family import LaidOutTrace
 
 _LEAST_SAVED = 0.05

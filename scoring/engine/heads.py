@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from traces.errors import PrmError
+from traces import PrmError
 
 
 def read_tensors(folder: Path, prefixes: Sequence[str]) -> dict[str, Tensor]:

@@ -23,9 +23,7 @@ from scoring.layout import (
     single_token,
     token_behind,
 )
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 
 class Generic:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import get_args
 
 from scoring.names import FAMILY_NAMES, Aggregation, refuse_unknown
-from traces.errors import InputError
+from traces import InputError
 
 _CHAT = ("user", "assistant", "none")
 _READ = ("at", "before")

@@ -31,9 +31,7 @@ from scoring.engine.engine import ByStep, Reader, StepScores
 from scoring.engine.heads import LanguageHead
 from scoring.family import Aggregation, LaidOutTrace
 from scoring.layout import ChatLayout, numbered, question_inline
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 AGGREGATIONS: Final[Mapping[str, Aggregation]] = {
     "eurusprm-stage1": "min",

@@ -15,17 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.prompting import (
-    ContinuationPrompt,
-    continuation_messages,
-    conversation_text,
-    first_ids,
-)
+from inference import ContinuationPrompt, continuation_messages, conversation_text, first_ids
 from scoring.engine.heads import LanguageHead
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 
 class Likelihood:

@@ -17,9 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_signs
 from scoring.layout import Marked, joint_ids, numbered, one_line, question_inline, token_behind
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 MARKER: Final = " ки"
 """Stands behind each step, a line break behind it."""

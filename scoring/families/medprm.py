@@ -37,9 +37,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from retrieval.packing import render_document
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_signs
 from scoring.layout import ChatLayout, Turn, one_line, question_inline, single_token
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 MARKER: Final = " ки"
 """Stands behind each step."""

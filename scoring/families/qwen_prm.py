@@ -20,9 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from scoring.engine.heads import head_of
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_head
 from scoring.layout import ChatLayout, single_token
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 NAMES: Final = ("qwen-prm", "qwen-prm800k")
 """Qwen2.5-Math-PRM and Qwen2.5-Math-7B-PRM800K: other weights, the same read-out."""

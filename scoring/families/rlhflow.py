@@ -19,9 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_signs
 from scoring.layout import ChatLayout, question_inline, single_token
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 NAMES: Final = ("rlhflow-mistral", "rlhflow-deepseek")
 """The two checkpoints."""

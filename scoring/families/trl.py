@@ -24,9 +24,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from scoring.engine.heads import head_of
 from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_head
 from scoring.layout import plain_ids, question_inline
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import TraceInContext
+from traces import Evidence, PrmError, TraceInContext
 
 NAMES: Final = ("trl", "pure")
 """Any checkpoint of the trainer, and PURE-PRM-7B."""

@@ -29,9 +29,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from scoring.family import Aggregation, LaidOutTrace
 from scoring.images.tokens import ImageTokens
 from scoring.layout import ChatLayout, Turn, single_token
-from traces.errors import PrmError
-from traces.evidence import Evidence
-from traces.problem import Problem, TraceInContext
+from traces import Evidence, PrmError, Problem, TraceInContext
 
 NAME: Final = "visualprm"
 ORIGINAL: Final = "InternVLRewardModel"

@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.local.checkpoints import load_pretrained
+from inference import load_pretrained
 from inference.local.vision import text_model
 from inference.local.vision_config import CONFIG, settings
 from inference.local.vision_loading import load_processor
@@ -47,7 +47,7 @@ from scoring.images.tokens import (
 )
 from scoring.layout import single_token
 from scoring.quiet import quiet
-from traces.errors import ModelRefused, PrmError
+from traces import ModelRefused, PrmError
 
 MODEL_TYPE: Final = "internvl_chat"
 """What such a checkpoint's config.json says."""

@@ -20,12 +20,10 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from inference.images import EncodedImage, ProblemImages
+from inference import EncodedImage, ProblemImages
 from inference.local.vision import VisionInputs, embed, picture
 from scoring.family import CannotLayOut
-from traces.errors import PrmError
-from traces.labels import Abstention
-from traces.problem import Problem
+from traces import Abstention, PrmError, Problem
 
 KEPT_BYTES: Final = 256 << 20
 """What images look like is kept up to this size, that of the last ones: an image of 13 tiles takes 27 MB

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from traces.errors import PrmError
-from traces.labels import TraceLabel
+from traces import PrmError, TraceLabel
 
 THRESHOLD: Final = 0.5
 """A step below it is wrong, for the first error."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from scoring.family import LaidOutTrace, ServedReadOut
-from traces.errors import InputError, ModelRefused
+from traces import InputError, ModelRefused
 
 Row = tuple[float, ...]
 """The numbers that a server gave for one reading place."""

@@ -15,23 +15,30 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from inference.local.checkpoints import (
+from inference import (
+    RequestTooLong,
     checkpoint_folder,
     load_pretrained,
     model_window,
     weights_fingerprint,
 )
 from inference.openai.json_calls import JsonServer
-from inference.retries import RequestTooLong
 from scoring.engine.fit import FitRules, Fitted, Overflow, fit, refuse_over_length
 from scoring.families.generic_layout import GenericLayout, named_family
 from scoring.family import Checkpoint, Family, Servable
 from scoring.loading import DEFAULT_WINDOW, bind, told_family
 from scoring.server.routes import Route, Row, Unread, probabilities, route_of
-from traces.errors import InputError, ModelRefused, ModelUnavailable, PrmError
-from traces.labels import AbstentionReason, TraceLabel, abstained
-from traces.privacy import refuse_phi
-from traces.problem import TraceInContext
+from traces import (
+    AbstentionReason,
+    InputError,
+    ModelRefused,
+    ModelUnavailable,
+    PrmError,
+    TraceInContext,
+    TraceLabel,
+    abstained,
+    refuse_phi,
+)
 
 Answered = tuple[Fitted, list[Row]]
 """A trace that was sent, and the row of each of its reading places."""

@@ -22,7 +22,7 @@ from evaluation.disagreements import disagreement_json, disagreement_lines, find
 from evaluation.step_words import KINDS, ComparedTrace, first_error_confusion
 from tests.evaluation.builders import ABSTAINED, first, scores, verdicts
 from traces.evidence import Evidence, Passage
-from traces.labels import MISSING, FirstError, TraceLabel
+from traces.labels import MISSING_FIRST_ERROR, FirstError, TraceLabel
 from traces.problem import Problem, Trace, TraceInContext
 
 word = st.none() | st.sampled_from([1, 0, -1])
@@ -127,7 +127,9 @@ def test_every_kind_of_first_error(
     said: int | str | None, truth: int | str | None, kind: str | None
 ) -> None:
     def found(word: int | str | None) -> FirstError:
-        return MISSING if isinstance(word, str) else FirstError(missing=False, index=word)
+        return (
+            MISSING_FIRST_ERROR if isinstance(word, str) else FirstError(missing=False, index=word)
+        )
 
     counted = first_error_confusion("a", "b", [found(said)], [found(truth)])
     assert counted.counts == {name: int(name == kind) for name in KINDS}

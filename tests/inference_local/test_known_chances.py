@@ -13,12 +13,12 @@ from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from inference.local.policy import LocalPolicy
 from inference.prompting import ContinuationPrompt
-from labeling.answers import AnswerChecker
 from labeling.monte_carlo import MonteCarloConfig
-from labeling.pipeline import Measured, continue_traces
+from labeling.pipeline import continue_traces
 from tests.known_policy import chances, known_policy, known_traces
 from traces.labels import StepLabel
 from traces.problem import Problem, Trace, TraceInContext
+from traces.records import LabeledTrace
 
 Words = dict[str, tuple[tuple[StepLabel, ...], list[str]]]
 
@@ -41,12 +41,12 @@ def policy(folder: Path, **changes: Any) -> LocalPolicy:
 
 def label(
     policy: LocalPolicy, contexts: Sequence[TraceInContext], config: MonteCarloConfig
-) -> dict[str, Measured]:
-    measured = continue_traces(contexts, policy, AnswerChecker.for_problem, config)
+) -> dict[str, LabeledTrace]:
+    measured = continue_traces(contexts, policy, config=config)
     return {one.label.trace_id: one for one in measured}
 
 
-def words(measured: dict[str, Measured]) -> Words:
+def words(measured: dict[str, LabeledTrace]) -> Words:
     return {
         name: (one.label.step_labels, [drawn.text for drawn in one.continuations])
         for name, one in measured.items()

@@ -89,7 +89,7 @@ def judged(
         environ={"GEMINI_API_KEY": "k3y"},
     )
     with Dispatcher(model, None) as dispatcher:
-        labels = {label.trace_id: label for label in RagJudge(dispatcher).judge(traces)}
+        labels = {one.label.trace_id: one.label for one in RagJudge(dispatcher).judge(traces)}
     return [labels[context.trace.id] for context in traces]
 
 
@@ -164,7 +164,7 @@ def test_a_date_is_read_by_the_clock_of_the_service(server: GeminiServer) -> Non
         environ={"GEMINI_API_KEY": "k3y"},
     )
     with Dispatcher(model, None) as dispatcher:
-        (label,) = RagJudge(dispatcher).judge(contexts(1))
+        (label,) = (one.label for one in RagJudge(dispatcher).judge(contexts(1)))
     assert label.abstention is None
     assert len(waits) == 1
     assert 39.0 <= waits[0] <= 41.0

@@ -47,7 +47,7 @@ def judged(
     )
     with Dispatcher(model, None) as runner:
         judge = RagJudge(runner, config, images=ProblemImages(root))
-        return {label.trace_id: label for label in judge.judge(asked)}
+        return {one.label.trace_id: one.label for one in judge.judge(asked)}
 
 
 def test_a_broken_image_fails_its_problem_alone(server: GeminiFileServer, tmp_path: Path) -> None:

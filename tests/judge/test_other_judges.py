@@ -13,7 +13,7 @@ from inference.dispatch import Dispatcher
 from inference.openai.model import OpenAIModel
 from inference.protocol import TextModel
 from judge.config import JudgeConfig
-from judge.prompt import render_judge_request
+from judge.prompt import render_vote
 from judge.prompt_file import REPLY_SCHEMA, JudgePrompt
 from judge.rag_judge import RagJudge
 from tests.judge.sheets import PASSAGE, context
@@ -58,7 +58,7 @@ def judge(model: TextModel, *, max_tokens: int = 220, votes: int = 1) -> TraceLa
             prompt=asked.template, max_tokens=max_tokens, votes=votes, temperature=0.7
         )
     with Dispatcher(model, None) as runner:
-        [label] = RagJudge(runner, asked).judge([ASKED])
+        [label] = [one.label for one in RagJudge(runner, asked).judge([ASKED])]
     return label
 
 
@@ -84,7 +84,7 @@ def test_a_server_with_or_without_schemas(wrapped: str, takes_schemas: bool) -> 
         model = OpenAIModel("m", base_url=server.url, concurrency=1, environ={})
         with Dispatcher(model, None) as runner:
             asked = [ASKED, context(ASKED.trace.steps, PASSAGE, trace_id="t2", question="Other?")]
-            labels = list(RagJudge(runner, config()).judge(asked))
+            labels = [one.label for one in RagJudge(runner, config()).judge(asked)]
         formats = [body.get("response_format") for _, body, _ in server.calls]
     assert all(map(is_the_learnt_word, labels))
     if takes_schemas:
@@ -137,7 +137,7 @@ def _teach(folder: Path) -> None:
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
-    prompt = conversation_ids(tokenizer, [render_judge_request(ASKED, config()).messages])[0]
+    prompt = conversation_ids(tokenizer, [render_vote(ASKED, config())[0].request.messages])[0]
     answer = tokenizer(REPLY, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     ids = torch.tensor([[*prompt, *answer]])
     wanted = ids.clone()
@@ -183,7 +183,7 @@ def test_a_local_model_abstains_like_any_other(
 @pytest.mark.slow
 def test_the_packaged_prompt_does_not_fit_into_a_tiny_window(folders: dict[str, Path]) -> None:
     with Dispatcher(local(folders["learnt"]), None) as runner:
-        [label] = RagJudge(runner).judge([ASKED])
+        [label] = [one.label for one in RagJudge(runner).judge([ASKED])]
     assert label.abstention is not None
     assert label.abstention.reason is AbstentionReason.OVER_LENGTH
 

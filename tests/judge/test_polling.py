@@ -10,13 +10,14 @@ import pytest
 from inference.dispatch import Outcome
 from inference.openai.model import OpenAIModel
 from inference.protocol import GenerationRequest
+from judge import RagJudge
 from judge.config import JudgeConfig
 from judge.prompt import render_vote
-from judge.rag_judge import JudgedTrace, RagJudge
 from tests.judge.electorate import Ballot, Electorate, Responses, Watched
 from tests.judge.sheets import PASSAGE, context
 from traces.labels import AbstentionReason, FirstError, Verdict, first_error
 from traces.problem import TraceInContext
+from traces.records import LabeledTrace
 
 THREE = JudgeConfig(votes=3, temperature=0.7)
 STEPS = JudgeConfig(granularity="step")
@@ -28,9 +29,9 @@ def named(name: str, steps: int = 3) -> TraceInContext:
 
 def judge_all(
     runner: Watched, config: JudgeConfig, contexts: list[TraceInContext], **more: object
-) -> dict[str, JudgedTrace]:
+) -> dict[str, LabeledTrace]:
     judge = RagJudge(runner, config, **more)  # type: ignore[arg-type]
-    judged = list(judge.judge_with_votes(contexts))
+    judged = list(judge.judge(contexts))
     assert len({one.label.trace_id for one in judged}) == len(judged) == len(contexts)
     return {one.label.trace_id: one for one in judged}
 
@@ -117,7 +118,7 @@ def test_an_interrupted_vote_is_finished_from_what_was_bought() -> None:
     traces = [named(f"third {n}") for n in range(6)]
     with Electorate(by_name) as server:
         with Watched(server, responses, concurrency=2) as runner:
-            stream = RagJudge(runner, THREE).judge_with_votes(iter(traces))
+            stream = RagJudge(runner, THREE).judge(iter(traces))
             next(stream)
             stream.close()  # type: ignore[attr-defined]
         with Watched(server, responses, concurrency=2) as runner:
@@ -150,7 +151,7 @@ def test_a_lost_reply_is_a_defect_and_no_missing_trace() -> None:
 # Escalation --------------------------------------------------------------------------------------
 
 
-def escalating(big: Callable[[str, int], Ballot], **meta: object) -> tuple[JudgedTrace, int]:
+def escalating(big: Callable[[str, int], Ballot], **meta: object) -> tuple[LabeledTrace, int]:
     config = JudgeConfig(votes=3, temperature=0.7, escalate="openai:big")
     split = context(("split", "b", "c"), PASSAGE, trace_id="split", meta=meta)
     with Electorate(by_name) as server, Electorate(big) as other:

@@ -8,15 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from judge.prompt import (
-    REPLY_SCHEMA,
-    JudgeConfig,
-    estimate_tokens,
-    packaged_prompt,
-    render_judge_request,
-    render_judgement,
-    render_vote,
-)
+from judge import REPLY_SCHEMA, JudgeConfig, estimate_tokens, packaged_prompt, render_vote
 from judge.prompt_file import ANSWERS
 from tests.judge.sheets import PASSAGE, context
 
@@ -24,11 +16,11 @@ CONFIG = JudgeConfig()
 
 
 def user_turn(**changes: object) -> str:
-    return render_judge_request(context(**changes), CONFIG).messages[1].text  # type: ignore[arg-type]
+    return render_vote(context(**changes), CONFIG)[0].request.messages[1].text  # type: ignore[arg-type]
 
 
 def test_request_shows_numbered_documents_question_and_steps_in_this_order() -> None:
-    request = render_judge_request(context(("First.", "Second."), PASSAGE, "Other."), CONFIG)
+    request = render_vote(context(("First.", "Second."), PASSAGE, "Other."), CONFIG)[0].request
     system, user = request.messages
     assert (system.role, user.role) == ("system", "user")
     positions = [
@@ -46,7 +38,7 @@ def test_request_shows_numbered_documents_question_and_steps_in_this_order() -> 
 
 
 def test_gold_answer_is_not_shown() -> None:
-    request = render_judge_request(context(("x",), PASSAGE), CONFIG)
+    request = render_vote(context(("x",), PASSAGE), CONFIG)[0].request
     assert not any("GOLD-ANSWER" in message.text for message in request.messages)
 
 
@@ -74,16 +66,16 @@ def test_without_evidence_the_prompt_says_so() -> None:
     assert "<document number" not in user
     assert (
         packaged_prompt().no_documents
-        not in render_judge_request(context(("x",), PASSAGE), CONFIG).messages[1].text
+        not in render_vote(context(("x",), PASSAGE), CONFIG)[0].request.messages[1].text
     )
 
 
 def test_request_is_reproducible_and_carries_the_trace_id() -> None:
-    one = render_judge_request(context(trace_id="a"), CONFIG)
+    one = render_vote(context(trace_id="a"), CONFIG)[0].request
     assert one.meta == {"purpose": "judge", "trace_id": "a", "vote": 0}
     assert one.temperature == 0.0
     assert one.max_tokens == CONFIG.max_tokens
-    assert one == render_judge_request(context(trace_id="a"), CONFIG)
+    assert one == render_vote(context(trace_id="a"), CONFIG)[0].request
 
 
 def test_schema_is_the_contract_in_the_order_models_write() -> None:
@@ -93,14 +85,14 @@ def test_schema_is_the_contract_in_the_order_models_write() -> None:
     assert entry["required"] == order
     assert entry["properties"]["verdict"]["enum"] == list(ANSWERS)
     assert ANSWERS == ("correct", "incorrect", "neutral", "no_evidence")
-    assert render_judge_request(context(), CONFIG).response_json_schema == REPLY_SCHEMA
+    assert render_vote(context(), CONFIG)[0].request.response_json_schema == REPLY_SCHEMA
 
 
 def test_evidence_budget_counts_wrappers_and_skips_what_does_not_fit() -> None:
     long = "word " * 400
-    rendered = render_judgement(
+    rendered = render_vote(
         context(("x",), long, PASSAGE, "short"), JudgeConfig(evidence_tokens=150)
-    )
+    )[0]
     assert [item.passage.text for item in rendered.shown.kept] == [PASSAGE, "short"]
     assert [item.passage.text for item in rendered.shown.skipped] == [long]
     user = rendered.request.messages[1].text
@@ -128,7 +120,7 @@ def test_no_text_can_close_its_section_or_be_filled_again(where: str) -> None:
         first = attacked.evidence[0]
         passage = replace(first.passage, title=ATTACK, document='x" y="')
         attacked = replace(attacked, evidence=(replace(first, passage=passage),))
-    user = render_judge_request(attacked, CONFIG).messages[1].text
+    user = render_vote(attacked, CONFIG)[0].request.messages[1].text
     assert len(re.findall(r"<step ", user)) == 2
     for tag in ("documents", "question", "solution"):
         assert len(re.findall(rf"<{tag}>", user)) == 1

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from judge import REPLY_SCHEMA, render_vote
 from judge.config import JudgeConfig
-from judge.prompt import REPLY_SCHEMA, render_vote
 from judge.prompt_file import TAGS, escape_markers, packaged_prompt, unescape_markers
 from judge.reply import read_reply
 from tests.judge.sheets import PASSAGE, context

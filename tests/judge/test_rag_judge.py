@@ -11,7 +11,7 @@ import pytest
 from inference.dispatch import Dispatcher
 from inference.gemini.model import GeminiModel
 from inference.protocol import GenerationRequest
-from judge.prompt import JudgeConfig, render_judge_request
+from judge import JudgeConfig, render_vote
 from judge.rag_judge import RagJudge
 from labeling.stages import Judge
 from tests.judge.sheets import PASSAGE, context
@@ -78,7 +78,7 @@ def judge_all(
     with dispatcher(server, responses) as runner:
         judge = RagJudge(runner, allow_phi=allow_phi)
         as_stage: Judge = judge
-        labels = list(as_stage.judge(asked))
+        labels = [one.label for one in as_stage.judge(asked)]
     assert len({label.trace_id for label in labels}) == len(labels)
     return {label.trace_id: label for label in labels}, judge
 
@@ -90,7 +90,7 @@ def test_every_trace_gets_the_verdicts_of_its_own_reply(server: GeminiServer) ->
     assert set(labels) == {one.trace.id for one in asked}
     for one in asked:
         label = labels[one.trace.id]
-        prompt = render_judge_request(one, JudgeConfig()).messages[1].text
+        prompt = render_vote(one, JudgeConfig())[0].request.messages[1].text
         expected = [entry["verdict"] for entry in verdicts(prompt)]
         assert [step.verdict and step.verdict.value for step in label.step_labels] == expected
         assert label.meta["quotes"] == {"verified": 2, "unverified": 0, "absent": 0}
@@ -209,8 +209,8 @@ def test_rendering_is_lazy(server: GeminiServer) -> None:
             yield context((f"Step {number}.",), PASSAGE, trace_id=f"n{number}")
 
     with dispatcher(server) as runner:
-        labels = RagJudge(runner).judge(endless())
+        labels = (one.label for one in RagJudge(runner).judge(endless()))
         next(labels)
         assert len(drawn) < 1000
-        labels.close()  # type: ignore[attr-defined]
-    assert isinstance(render_judge_request(contexts(1)[0], JudgeConfig()), GenerationRequest)
+        labels.close()
+    assert isinstance(render_vote(contexts(1)[0], JudgeConfig())[0].request, GenerationRequest)

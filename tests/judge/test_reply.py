@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.reply import MAX_REPLY_CHARACTERS, read_reply
-from judge.voting import label_of
+from judge.reply import MAX_REPLY_CHARACTERS, label_readings, read_reply
 from tests.judge.sheets import PASSAGE, context
 from traces.labels import AbstentionReason, TraceLabel, Verdict, first_error
 
@@ -31,7 +30,7 @@ def entry(step: Any, verdict: Any = "correct", **more: Any) -> dict[str, Any]:
 def parse(text: str | None, finish: str = "stop", *passages: str) -> TraceLabel:
     asked = context(STEPS, *passages)
     reading = read_reply(text, finish, range(len(STEPS)), asked.evidence)
-    return label_of("t1", [reading], grounded=bool(asked.evidence))
+    return label_readings("t1", [reading], grounded=bool(asked.evidence))
 
 
 def reply(*entries: dict[str, Any]) -> str:

@@ -10,11 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judge.config import JudgeConfig
-from judge.voting import CastVote, Decision, decide, decide_escalated, votes_needed, word_of
+from judge.voting import (
+    CastVote,
+    Decision,
+    decide,
+    decide_escalated,
+    verdict_or_reason,
+    votes_needed,
+)
 from traces.errors import InputError
 from traces.evidence import Quote
 from traces.labels import (
-    MISSING,
+    MISSING_FIRST_ERROR,
     Abstention,
     AbstentionReason,
     FirstError,
@@ -44,7 +51,9 @@ def cast(*words: Word, index: int = 0, quoted: bool = False) -> CastVote:
 
 def failed(reason: AbstentionReason = AbstentionReason.BLOCKED, index: int = 0) -> CastVote:
     label = abstained("t", reason, "why")
-    return CastVote(Vote("t", index, "m", None, (), MISSING, ("k",), label.abstention), label)
+    return CastVote(
+        Vote("t", index, "m", None, (), MISSING_FIRST_ERROR, ("k",), label.abstention), label
+    )
 
 
 def config(votes: int, agree: int = 2, escalate: str | None = None) -> JudgeConfig:
@@ -144,7 +153,7 @@ def test_steps_follow_the_agreeing_votes_and_nobody_else() -> None:
         cast(C, I, C, C, index=4),
     ]
     label = decide("t", [*others, *agreeing], config(5)).label
-    assert [word_of(step) for step in label.step_labels] == [C, I, C, N]
+    assert [verdict_or_reason(step) for step in label.step_labels] == [C, I, C, N]
     assert [step.reasoning for step in label.step_labels] == [
         "vote 3",
         "vote 2",
@@ -155,7 +164,12 @@ def test_steps_follow_the_agreeing_votes_and_nobody_else() -> None:
 
 def test_a_tie_behind_the_first_error_is_uncertain_and_before_it_no_error() -> None:
     label = decide("t", [cast(N, I, C, C), cast(C, I, I, C, index=1)], config(2)).label
-    assert [word_of(step) for step in label.step_labels] == [N, I, AbstentionReason.UNCERTAIN, C]
+    assert [verdict_or_reason(step) for step in label.step_labels] == [
+        N,
+        I,
+        AbstentionReason.UNCERTAIN,
+        C,
+    ]
     tied = label.step_labels[2].abstention
     assert tied is not None
     assert "correct, incorrect" in tied.detail

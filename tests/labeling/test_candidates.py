@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from labeling.candidates import Asked, CandidateRule, Candidates, sample_candidates
+from labeling import Asked, CandidateRule, ProblemCandidates, sample_candidates
 from traces.labels import Abstention, AbstentionReason
 from traces.problem import Problem, ProblemSamples, SampledText
 
@@ -28,7 +28,7 @@ class Written:
             )
 
 
-def draw(written: Written, rule: CandidateRule, *problems: Problem) -> list[Candidates]:
+def draw(written: Written, rule: CandidateRule, *problems: Problem) -> list[ProblemCandidates]:
     pairs = [(problem, ()) for problem in problems or (SEVEN,)]
     return list(sample_candidates(pairs, written, rule, name="s", generator="hf:x"))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import labeling.analysis
-from labeling.analysis import labeler_table, retention_table
+from labeling import analyze_labelers
 from labeling.consensus import ConsensusConfig, QualityFilters, agree, require_rule
 from traces.errors import InputError
 from traces.evidence import Quote
@@ -268,25 +268,30 @@ def says(trace_id: str, index: int | None) -> TraceLabel:
 
 
 def test_documented_example_runs() -> None:
-    assert doctest.testmod(labeling.analysis) == (0, 7)
+    assert doctest.testmod(labeling.analysis) == (0, 8)
 
 
 def test_labeler_table_counts_classes_and_reasons() -> None:
     judge = {"a": says("a", 0), "b": says("b", None), "c": abstained("c", AbstentionReason.BLOCKED)}
-    (row,) = labeler_table({"judge": judge}, ["a", "b", "c", "d"])
-    assert (row.with_error, row.without_error, row.traces) == (1, 1, 4)
+    (row,) = analyze_labelers({"judge": judge}, ["a", "b", "c", "d"], consensus={}).rows
+    assert (row.with_error.traces, row.without_error.traces) == (1, 1)
     assert row.coverage == 0.5
     assert row.overlap == row.conflict == 0
     assert row.abstained == {"blocked": 1}
-    (empty,) = labeler_table({"judge": {}}, [])
+    (empty,) = analyze_labelers({"judge": {}}, [], consensus={}).rows
     assert empty.coverage is None
 
 
-def test_retention_is_told_apart_by_class() -> None:
+def test_retention_is_counted_per_class() -> None:
     judge = {"a": says("a", 0), "b": says("b", 1), "c": says("c", None), "d": abstained("d", AbstentionReason.BLOCKED)}  # fmt: skip
     consensus = {"a": says("a", 0), "b": abstained("b", AbstentionReason.DISAGREEMENT), "c": says("c", None)}  # fmt: skip
-    rows = {(r.labeler, r.named): r for r in retention_table(consensus, {"judge": judge, "mc": {}})}
-    assert (rows["judge", "error"].traces, rows["judge", "error"].kept) == (2, 1)
-    assert rows["judge", "error"].share == 0.5
-    assert rows["judge", "no error"].share == 1.0
-    assert rows["mc", "error"].share is None
+    analysis = analyze_labelers({"judge": judge, "mc": {}}, "abcd", consensus=consensus)
+    by_judge, by_mc = analysis.rows
+    assert (by_judge.with_error.traces, by_judge.with_error.kept) == (2, 1)
+    assert by_judge.with_error.share == 0.5
+    assert by_judge.without_error.share == 1.0
+    assert by_mc.with_error.share is None
+    assert analysis.table().splitlines()[1:] == [
+        "judge        0.75     0.00      0.00  1/2 (0.50)     1/1 (1.00)",
+        "mc           0.00     0.00      0.00           -              -",
+    ]

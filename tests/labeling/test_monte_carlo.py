@@ -24,7 +24,7 @@ def label_of(
     *by_step: list[str | tuple[str, str]],
     threshold: int = 0,
     asked: TraceInContext | None = None,
-) -> tuple[TraceLabel, list[Continuation]]:
+) -> tuple[TraceLabel, tuple[Continuation, ...]]:
     """Label a trace whose step i was continued by the texts given (or (text, finish reason))."""
     asked = asked or context()
     texts = tuple(
@@ -34,7 +34,8 @@ def label_of(
     )
     checker = AnswerChecker.for_problem(asked.problem)
     config = MonteCarloConfig(k=4, threshold=threshold)
-    return mc_label(asked, TraceContinuations("t", texts), checker, config)
+    labeled = mc_label(asked, TraceContinuations("t", texts), checker, config)
+    return labeled.label, labeled.continuations
 
 
 def test_counts_soft_and_hard_labels() -> None:
@@ -117,17 +118,18 @@ def test_not_measured_is_not_zero() -> None:
     none_at_all, continuations = label_of([], [], [])
     assert none_at_all.abstention is not None
     assert none_at_all.abstention.reason is AbstentionReason.NOT_MEASURED
-    assert continuations == []
+    assert continuations == ()
 
 
 def test_policy_that_could_not_continue() -> None:
     gone = Abstention(AbstentionReason.OVER_LENGTH, "5000 tokens")
     checker = AnswerChecker.for_problem(context().problem)
-    label, continuations = mc_label(
-        context(), TraceContinuations("t", (), None, gone), checker, MonteCarloConfig()
+    labeled = mc_label(
+        context(), TraceContinuations("t", (), "m-1", gone), checker, MonteCarloConfig()
     )
-    assert label == TraceLabel("t", abstention=gone)
-    assert continuations == []
+    assert labeled.label == TraceLabel("t", abstention=gone)
+    assert labeled.continuations == ()
+    assert labeled.resolved_model == "m-1"
 
 
 @given(

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from labeling.analysis import retention_table
-from labeling.answers import AnswerChecker
-from labeling.consensus import ConsensusConfig
-from labeling.monte_carlo import MonteCarloConfig
-from labeling.pipeline import (
+from labeling import (
+    ConsensusConfig,
+    Judge,
+    MonteCarloConfig,
+    Policy,
+    Retriever,
+    StagedLabels,
     agree_on,
+    analyze_labelers,
     continue_traces,
     judge_traces,
-    keep,
     label_traces,
     retrieve_evidence,
 )
-from labeling.stages import Judge, Policy, Retriever
+from labeling.pipeline import PROBLEMS_AT_ONCE
 from traces.evidence import Evidence, Passage
 from traces.labels import (
     AbstentionReason,
@@ -36,6 +38,7 @@ from traces.labels import (
     first_error,
 )
 from traces.problem import PolicyText, Problem, Trace, TraceContinuations, TraceInContext, Wanted
+from traces.records import LabeledTrace
 
 Truth = Mapping[str, int | None]
 
@@ -62,7 +65,7 @@ class NoisyJudge:
     error_rate: float
     chance: random.Random
 
-    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[TraceLabel]:
+    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
         """A label a trace, in the order given."""
         for context in contexts:
             steps = len(context.trace.steps)
@@ -70,7 +73,8 @@ class NoisyJudge:
             if self.chance.random() < self.error_rate:
                 named = self.chance.choice([n for n in (None, *range(steps)) if n != named])
             verdicts = (Verdict.INCORRECT if n == named else Verdict.CORRECT for n in range(steps))
-            yield TraceLabel(context.trace.id, tuple(StepLabel(v) for v in verdicts))
+            label = TraceLabel(context.trace.id, tuple(StepLabel(v) for v in verdicts))
+            yield LabeledTrace(label)
 
 
 @dataclass
@@ -133,10 +137,25 @@ class OnePassage:
             yield problem.id, (Evidence(self.passage, 0.5, 0),)
 
 
+def by_id(labeled: Iterable[LabeledTrace]) -> dict[str, TraceLabel]:
+    """The labels by trace."""
+    return {one.label.trace_id: one.label for one in labeled}
+
+
+def agree(
+    contexts: Sequence[TraceInContext],
+    judged: Mapping[str, TraceLabel],
+    measured: Mapping[str, TraceLabel],
+) -> list[TraceLabel]:
+    """The strict consensus."""
+    agreed = agree_on(contexts, judge_labels=judged, mc_labels=measured, config=ConsensusConfig())
+    return [one.label for one in agreed]
+
+
 def precision(labels: Iterable[TraceLabel], truth: Truth) -> tuple[float, int]:
     """Share of exact first errors among the traces with a word, and their number."""
     hits = [
-        first_error(label) == FirstError(False, truth[label.trace_id])
+        first_error(label) == FirstError(missing=False, index=truth[label.trace_id])
         for label in labels
         if not first_error(label).missing
     ]
@@ -148,14 +167,10 @@ def test_consensus_is_more_precise_than_either_labeler() -> None:
     contexts, truth = planted(600, seed=1)
     judge: Judge = NoisyJudge(truth, 0.25, random.Random(2))
     policy: Policy = NoisyPolicy(truth, random.Random(3))
-    judged = {label.trace_id: label for label in judge_traces(contexts, judge)}
-    config = MonteCarloConfig(k=6)
-    measured = {
-        word.label.trace_id: word.label
-        for word in continue_traces(contexts, policy, AnswerChecker.for_problem, config)
-    }
-    agreed = list(agree_on(contexts, judged, measured, ConsensusConfig()))
-    kept = list(keep(agreed))
+    judged = by_id(judge_traces(contexts, judge))
+    measured = by_id(continue_traces(contexts, policy, config=MonteCarloConfig(k=6)))
+    agreed = agree(contexts, judged, measured)
+    kept = [label for label in agreed if label.abstention is None]
     by_judge, n_judge = precision(judged.values(), truth)
     by_mc, n_mc = precision(measured.values(), truth)
     by_both, n_both = precision(agreed, truth)
@@ -169,26 +184,16 @@ def test_consensus_is_more_precise_than_either_labeler() -> None:
     assert len(kept) / len(contexts) > 0.5
     gold = {t: TraceLabel(t, first_error_given=True, first_error_index=e) for t, e in truth.items()}
     consensus = {label.trace_id: label for label in agreed}
-    rows = {row.named: row for row in retention_table(consensus, {"gold": gold})}
-    assert rows["error"].share is not None
-    assert rows["no error"].share is not None
-    assert rows["error"].share < rows["no error"].share  # lucky traces hide errors from MC
+    (row,) = analyze_labelers({"gold": gold}, truth, consensus=consensus).rows
+    assert row.with_error.share is not None
+    assert row.without_error.share is not None
+    assert row.with_error.share < row.without_error.share  # lucky traces hide errors from MC
 
 
 def test_whole_flow_from_bare_traces() -> None:
     contexts, truth = planted(30, seed=4)
     retriever: Retriever = OnePassage()
-    flow = list(
-        label_traces(
-            [context.problem for context in contexts],
-            [context.trace for context in contexts],
-            retriever,
-            NoisyJudge(truth, 0.0, random.Random(5)),
-            NoisyPolicy(truth, random.Random(6), from_right=1.0, lucky_traces=0.0),
-            MonteCarloConfig(k=8),
-            ConsensusConfig(),
-        )
-    )
+    flow = list(flow_of(contexts, truth, retriever=retriever))
     assert [one.context.trace for one in flow] == [context.trace for context in contexts]
     for one in flow:
         assert one.context.evidence[0].passage.text == "Dose"
@@ -202,6 +207,69 @@ def test_whole_flow_from_bare_traces() -> None:
     assert list(found) == ["p0"]
 
 
+def flow_of(
+    contexts: Iterable[TraceInContext], truth: Truth, retriever: Retriever | None = None
+) -> Iterator[StagedLabels]:
+    """The whole flow with labelers that make no errors."""
+    return label_traces(
+        contexts,
+        judge=NoisyJudge(truth, 0.0, random.Random(5)),
+        policy=NoisyPolicy(truth, random.Random(6), from_right=1.0, lucky_traces=0.0),
+        mc=MonteCarloConfig(k=8),
+        consensus=ConsensusConfig(),
+        retriever=retriever,
+    )
+
+
+def test_flow_reads_a_chunk_of_problems_at_a_time() -> None:
+    contexts, truth = planted(2 * PROBLEMS_AT_ONCE + 1, seed=10)
+    twice = [
+        replace(one, trace=replace(one.trace, id=one.trace.id + suffix))
+        for one in contexts
+        for suffix in ("", "b")
+    ]
+    truth = {one.trace.id: truth[one.trace.id.rstrip("b")] for one in twice}
+    read: list[str] = []
+
+    def watched() -> Iterator[TraceInContext]:
+        for context in twice:
+            read.append(context.trace.id)
+            yield context
+
+    flow = flow_of(watched(), truth)
+    first = next(flow)
+    assert first.context.trace.id == "t0"
+    assert len(read) == 2 * PROBLEMS_AT_ONCE + 1, "one chunk, and the trace that ends it"
+    assert [one.context.trace.id for one in flow] == [one.trace.id for one in twice[1:]]
+    assert len(read) == len(twice)
+
+
+def test_flow_without_a_retriever_uses_the_evidence_given() -> None:
+    (context,), truth = planted(1, seed=11)
+    evidence = (Evidence(Passage("g", "d", 0, 0, 4, "Mine"), 0.5, 0),)
+    (one,) = flow_of([replace(context, evidence=evidence)], truth)
+    assert one.context.evidence == evidence
+    (found,) = flow_of([replace(context, evidence=evidence)], truth, retriever=OnePassage())
+    assert found.context.evidence[0].passage.text == "Dose"
+
+
+def test_flow_withholds_marked_problems_from_the_policy() -> None:
+    (context,), truth = planted(1, seed=12)
+    marked = replace(context, problem=replace(context.problem, meta={"phi_removed": False}))
+    policy = NoisyPolicy(truth, random.Random(0))
+    (one,) = label_traces(
+        [marked],
+        judge=NoisyJudge(truth, 0.0, random.Random(5)),
+        policy=policy,
+        mc=MonteCarloConfig(k=1),
+        consensus=ConsensusConfig(),
+        withhold_phi=True,
+    )
+    assert policy.sent == []
+    assert one.consensus.abstention is not None
+    assert one.consensus.abstention.reason is AbstentionReason.FILTERED
+
+
 def test_traces_without_a_checkable_answer_are_never_sent() -> None:
     (good, *_), truth = planted(1, seed=7)
     steps = ("Step.",)
@@ -213,9 +281,7 @@ def test_traces_without_a_checkable_answer_are_never_sent() -> None:
     others = [TraceInContext(p, Trace(p.id, p.id, steps)) for p in problems]
     policy = NoisyPolicy(truth, random.Random(0))
     words = list(
-        continue_traces(
-            [others[0], good, *others[1:]], policy, AnswerChecker.for_problem, MonteCarloConfig(k=1)
-        )
+        continue_traces([others[0], good, *others[1:]], policy, config=MonteCarloConfig(k=1))
     )
     assert policy.sent == ["t0"]
     assert {word.label.trace_id for word in words} == {"none", "blank", "beyond", "t0"}
@@ -223,7 +289,7 @@ def test_traces_without_a_checkable_answer_are_never_sent() -> None:
         if word.label.trace_id != "t0":
             assert word.label.abstention is not None
             assert word.label.abstention.reason is AbstentionReason.NO_ANSWER
-            assert word.continuations == []
+            assert word.continuations == ()
     details = {w.label.trace_id: w.label.abstention.detail for w in words if w.label.abstention}
     assert "none of the 2 options" in details["beyond"]
 
@@ -233,20 +299,15 @@ def test_marked_problems_are_not_sent_to_a_hosted_policy() -> None:
     context = TraceInContext(problem, Trace("t", "p", ("Step.",)))
     policy = NoisyPolicy({"t": None}, random.Random(0))
     config = MonteCarloConfig(k=1)
-    (word,) = continue_traces([context], policy, AnswerChecker.for_problem, config, hosted=True)
+    (word,) = continue_traces([context], policy, config=config, withhold_phi=True)
     assert policy.sent == []
     assert word.label.abstention is not None
     assert word.label.abstention.reason is AbstentionReason.FILTERED
-    list(
-        continue_traces(
-            [context], policy, AnswerChecker.for_problem, config, hosted=True, allow_phi=True
-        )
-    )
-    list(continue_traces([context], policy, AnswerChecker.for_problem, config))
-    assert policy.sent == ["t", "t"]
+    list(continue_traces([context], policy, config=config))
+    assert policy.sent == ["t"]
 
 
-def test_agreeing_asks_for_every_trace_and_keeping_only_drops_the_silent() -> None:
+def test_agreeing_gives_every_trace_a_label_or_a_reason() -> None:
     contexts, _ = planted(3, seed=8)
     clean = {
         c.trace.id: TraceLabel(c.trace.id, tuple(StepLabel(Verdict.CORRECT) for _ in c.trace.steps))
@@ -254,12 +315,11 @@ def test_agreeing_asks_for_every_trace_and_keeping_only_drops_the_silent() -> No
     }
     mc = {**clean, "t1": abstained("t1", AbstentionReason.NO_ANSWER)}
     del mc["t2"]
-    agreed = list(agree_on(contexts, clean, mc, ConsensusConfig()))
+    agreed = agree(contexts, clean, mc)
     assert [label.trace_id for label in agreed] == ["t0", "t1", "t2"]
     assert [label.abstention and label.abstention.reason for label in agreed] == [
         None, AbstentionReason.NO_ANSWER, AbstentionReason.NOT_MEASURED,
     ]  # fmt: skip
-    assert [label.trace_id for label in keep(agreed)] == ["t0"]
 
 
 def test_stages_are_lazy() -> None:
@@ -272,6 +332,6 @@ def test_stages_are_lazy() -> None:
             yield context
 
     policy = NoisyPolicy(truth, random.Random(0))
-    stage = continue_traces(watched(), policy, AnswerChecker.for_problem, MonteCarloConfig(k=1))
+    stage = continue_traces(watched(), policy, config=MonteCarloConfig(k=1))
     next(stage)
     assert len(drawn) == 1

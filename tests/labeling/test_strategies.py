@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import betaln  # type: ignore[import-untyped]
 
+from labeling import MonteCarloConfig
 from labeling import monte_carlo as rounds
-from labeling.answers import AnswerChecker
-from labeling.mc_config import MonteCarloConfig
-from labeling.pipeline import Measured, continue_traces
-from labeling.strategies import ERROR, STRATEGIES, Bounds, Drawn, given_up, strategy
+from labeling.pipeline import continue_traces
+from labeling.strategies import ERROR, STRATEGIES, Bounds, TraceProgress, given_up, strategy_named
 from traces.errors import InputError
 from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel, Verdict, first_error
 from traces.problem import PolicyText, Problem, Trace, TraceContinuations, TraceInContext, Wanted
-from traces.records import Continuation
+from traces.records import Continuation, LabeledTrace
 
 RIGHT, WRONG = "The answer is 7.", "The answer is 8."
 Matrix = list[list[bool]]
@@ -77,9 +76,9 @@ def contexts(matrices: dict[str, Matrix]) -> list[TraceInContext]:
     ]
 
 
-def measure(policy: Scripted, config: MonteCarloConfig) -> dict[str, Measured]:
-    words = continue_traces(contexts(policy.matrices), policy, AnswerChecker.for_problem, config)
-    return {word.label.trace_id: word for word in words}
+def measure(policy: Scripted, config: MonteCarloConfig) -> dict[str, LabeledTrace]:
+    labeled = continue_traces(contexts(policy.matrices), policy, config=config)
+    return {one.label.trace_id: one for one in labeled}
 
 
 def verdicts(label: TraceLabel) -> list[Verdict | None]:
@@ -100,8 +99,8 @@ def test_early_stop_says_what_all_says_from_a_prefix_of_its_continuations(
     drawn: dict[str, Matrix], threshold: int
 ) -> None:
     every, early = Scripted(drawn), Scripted(drawn)
-    whole = measure(every, MonteCarloConfig(K, threshold))
-    short = measure(early, MonteCarloConfig(K, threshold, strategy="early-stop"))
+    whole = measure(every, MonteCarloConfig(K, threshold=threshold))
+    short = measure(early, MonteCarloConfig(K, threshold=threshold, strategy="early-stop"))
     assert whole.keys() == short.keys() == drawn.keys()
     for name in drawn:
         assert verdicts(short[name].label) == verdicts(whole[name].label)
@@ -189,7 +188,7 @@ def test_binary_measures_everything_where_the_probe_behind_the_error_succeeds() 
 def test_a_step_is_given_up_by_the_posterior_of_the_others(
     won: int, lost: int, failed: int
 ) -> None:
-    drawn = Drawn(2)
+    drawn = TraceProgress(2)
     outcomes = [(0, True)] * won + [(0, False)] * lost + [(1, False)] * failed
     counts = [0, 0]
     for step, correct in outcomes:
@@ -232,9 +231,7 @@ def test_last_step_from_the_outcome_is_not_rolled_out() -> None:
         trace = Trace("t", context.problem.id, ("a", "b", final), final_answer_correct=outcome)
         config = MonteCarloConfig(K, last_step="outcome")
         policy.asked.clear()
-        (word,) = continue_traces(
-            [TraceInContext(context.problem, trace)], policy, AnswerChecker.for_problem, config
-        )
+        (word,) = continue_traces([TraceInContext(context.problem, trace)], policy, config=config)
         last = word.label.step_labels[2]
         assert last.verdict is expected
         assert {step for _, step, _ in policy.asked} == {0, 1}
@@ -287,11 +284,11 @@ def test_soft_labels_have_no_verdict_and_advantages_compare_neighbours() -> None
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"k": 0}, "decides nothing"),
-        ({"threshold": 16}, "decides nothing"),
-        ({"label": "value"}, "no --label"),
-        ({"last_step": "x"}, "no --last-step"),
-        ({"after_first_error": "x"}, "no --after-first-error"),
+        ({"k": 0}, "cannot be used with"),
+        ({"threshold": 16}, "cannot be used with"),
+        ({"label": "value"}, "not a value of --label"),
+        ({"last_step": "x"}, "not a value of --last-step"),
+        ({"after_first_error": "x"}, "not a value of --after-first-error"),
         ({"label": "soft", "strategy": "binary"}, "needs the MC estimate"),
     ],
 )
@@ -302,7 +299,7 @@ def test_options_that_make_no_sense_are_refused(given: dict[str, object], what: 
 
 def test_unknown_strategy_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="not a strategy") as caught:
-        strategy("fast")
+        strategy_named("fast")
     assert "early-stop" in str(caught.value.remedy)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from judge.prompt import JudgeConfig, render_judge_request
+from judge import JudgeConfig, render_vote
 from tests.loopback.gemini_answers import verdicts
 from tests.loopback.gemini_server import GeminiServer
 from traces.evidence import Evidence, Passage
@@ -74,7 +74,7 @@ def test_it_judges_the_judges_own_prompt() -> None:
         Trace("t", "p", ("Zentide dose is 6 mg per kg.", "6 x 120 = 720 mg.", "So 300 mg.")),
         (Evidence(Passage("c", "d", 0, 0, len(text), text), 0.5, 0),),
     )
-    asked = render_judge_request(context, JudgeConfig())
+    asked = render_vote(context, JudgeConfig())[0].request
     schema = asked.response_json_schema
     assert schema is not None
     order = schema["properties"]["steps"]["items"]["required"]

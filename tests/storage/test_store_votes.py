@@ -10,7 +10,7 @@ from storage import Store, VoteTotals
 from tests.storage.builders import JUDGE, fill, judged, refused
 from traces import Abstention, AbstentionReason, Quote, StepLabel, TraceLabel, Verdict
 from traces.errors import InputError
-from traces.labels import MISSING, FirstError, Vote
+from traces.labels import MISSING_FIRST_ERROR, FirstError, Vote
 
 YES, NO = Verdict.CORRECT, Verdict.INCORRECT
 VOTE = Vote(
@@ -19,7 +19,7 @@ VOTE = Vote(
     "gemini:m",
     "m-001",
     (YES, AbstentionReason.NO_EVIDENCE, NO),
-    MISSING,
+    MISSING_FIRST_ERROR,
     ("k1",),
 )
 OTHER = replace(VOTE, index=1, words=(YES, NO, YES), first_error=FirstError(False, 1))
@@ -29,7 +29,7 @@ ESCALATED = Vote(
     "openai:big",
     None,
     (),
-    MISSING,
+    MISSING_FIRST_ERROR,
     ("k2", "k3", "k4"),
     Abstention(AbstentionReason.BLOCKED, "half \ud800"),
     escalated=True,

@@ -1,0 +1,10 @@
+from .config import VOTING_TEMPERATURE as VOTING_TEMPERATURE
+from .config import JudgeConfig as JudgeConfig
+from .prompt import estimate_tokens as estimate_tokens
+from .prompt import render_vote as render_vote
+from .prompt_file import REPLY_SCHEMA as REPLY_SCHEMA
+from .prompt_file import JudgePrompt as JudgePrompt
+from .prompt_file import packaged_prompt as packaged_prompt
+from .prompt_file import read_prompt as read_prompt
+from .quotes import verify_quote as verify_quote
+from .rag_judge import RagJudge as RagJudge
