@@ -102,8 +102,7 @@ def _abstained_traces() -> Select[Any]:
         .join(LABELERS, TRACE_LABELS.c.labeler_pk == LABELERS.c.pk)
         .join(DATASETS, LABELERS.c.dataset_pk == DATASETS.c.pk)
         .where(
-            TRACE_LABELS.c.abstention.is_not(None),
-            or_(LABELERS.c.kind.in_(_WORKING_KINDS), gold),
+            TRACE_LABELS.c.abstention.is_not(None), or_(LABELERS.c.kind.in_(_WORKING_KINDS), gold)
         )
         .order_by(DATASETS.c.pk, LABELERS.c.pk, *IMPORT_ORDER)
     )

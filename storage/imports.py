@@ -11,13 +11,7 @@ from storage import checks
 from storage.columns import Columns
 from storage.evidence import SetColumns, check_set, delete_orphans, store_sets
 from storage.labels import declare_labeler, insert_labels
-from storage.records import (
-    LabelColumns,
-    label_columns,
-    problem_columns,
-    step_rows,
-    trace_columns,
-)
+from storage.records import LabelColumns, label_columns, problem_columns, step_rows, trace_columns
 from storage.rows import delete_where, insert_keyed, insert_rows
 from storage.tables import PROBLEMS, SOURCE_FILES, STEPS, TRACE_LABELS, TRACES
 from traces import ImportedTrace, InputError, Labeler, RejectedRow

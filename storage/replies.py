@@ -29,14 +29,7 @@ from sqlalchemy import (
 from storage import checks
 from storage.columns import encode_text
 from storage.database import Connections
-from storage.records import (
-    BATCH_JOB,
-    BATCH_ROW,
-    call_columns,
-    call_from,
-    reply_from,
-    usage_from,
-)
+from storage.records import BATCH_JOB, BATCH_ROW, call_columns, call_from, reply_from, usage_from
 from storage.rows import chunks, delete_where, insert_missing, now
 from storage.tables import BATCH_JOBS, BATCH_REQUESTS, MODEL_CALLS, PROMPTS
 from traces import (
@@ -203,11 +196,7 @@ class Replies:
         Raises:
             InputError: the text cannot be stored.
         """
-        row = {
-            "sha256": sha256,
-            "text": checks.plain_text(text, "The prompt"),
-            "created_at": now(),
-        }
+        row = {"sha256": sha256, "text": checks.plain_text(text, "The prompt"), "created_at": now()}
         with self._connections.write() as connection:
             insert_missing(connection, PROMPTS, [row], key=["sha256"])
 
