@@ -161,7 +161,7 @@ def spend(
     k: int,
 ) -> dict[str, Spent]:
     """One strategy, replayed over one source."""
-    config = MonteCarloConfig(k, strategy=name)
+    config = MonteCarloConfig(k=k, strategy=name)
     by_id = {context.trace.id: context for context in part.contexts}
     words = continue_by_strategy(
         part.contexts, Replayed(whole, lengths), AnswerChecker.for_problem, config
@@ -188,7 +188,7 @@ def spend(
 
 
 def _hard_labels(context: TraceInContext, whole: TraceContinuations, k: int) -> TraceLabel:
-    checker, config = AnswerChecker.for_problem(context.problem), MonteCarloConfig(k)
+    checker, config = AnswerChecker.for_problem(context.problem), MonteCarloConfig(k=k)
     progress = start_progress(context, checker, config)
     progress.add(check_texts(context, whole.texts, checker))
     return label_progress(context, progress, config)
@@ -230,7 +230,7 @@ def really_run(part: Source, whole: dict[str, TraceContinuations], n: int, k: in
     contexts, different = part.contexts[:n], 0
     lengths = prefix_lengths(contexts)
     for name in STRATEGIES:
-        config = MonteCarloConfig(k, strategy=name)
+        config = MonteCarloConfig(k=k, strategy=name)
         words = [
             {
                 one.label.trace_id: (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -34,30 +34,51 @@ def command(
         help: what `--help` says; its first sentence is the summary in the list of commands.
     """
 
-    fields = _by_style(config)
-    declared = {name: each for name, _, each in fields}
+    fields = [name for name, _, _ in _by_style(config)]
 
     def called(ctx: typer.Context, **values: Any) -> Outcome:
         as_json = values.pop("json_output")
-        given = frozenset(name for name in values if _is_given(ctx, name))
-        taken = {
-            name: _value(declared[name], value)
-            for name, value in values.items()
-            if value is not None or defaults_of(config)[name] is None
-        }
-        result = run_verb(ctx.obj, run, config(**taken), given)
-        return Outcome(result.as_json(), result.words(), result.exit_code, as_json)
+        options = config(**field_values(config, values))
+        given = frozenset(name for name in values if is_given(ctx, name))
+        return outcome_of(run_verb(ctx.obj, run, options, given), as_json=as_json)
 
+    return with_signature(called, [parameter_of(config, name) for name in fields], help=help)
+
+
+def with_signature(
+    called: Callable[..., Outcome], parameters: Sequence[inspect.Parameter], *, help: str
+) -> Callable[..., Outcome]:
+    """The function as typer reads it: the context, these parameters, and `--json`."""
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [
+    whole = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
-        *(_parameter(config, *each) for each in fields),
+        *parameters,
         inspect.Parameter("json_output", keyword, default=False, annotation=Json),
     ]
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    called.__signature__ = inspect.Signature(whole)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in whole}
     called.__doc__ = help
     return called
+
+
+def outcome_of(result: Result, *, as_json: bool) -> Outcome:
+    """A result as the command line prints it."""
+    return Outcome(result.as_json(), result.words(), result.exit_code, as_json)
+
+
+def field_names(config: type[Config]) -> list[str]:
+    """The fields that can be given on the command line."""
+    return [name for name, _, _ in _by_style(config)]
+
+
+def field_values(config: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values from the command line as fields of the config; what is not given stays out."""
+    declared = {name: each for name, _, each in declared_options(config)}
+    return {
+        name: _value(declared[name], value)
+        for name, value in values.items()
+        if value is not None or defaults_of(config)[name] is None
+    }
 
 
 def _by_style(config: type[Config]) -> list[tuple[str, Any, Option]]:
@@ -67,27 +88,47 @@ def _by_style(config: type[Config]) -> list[tuple[str, Any, Option]]:
     return sorted(fields, key=lambda each: (each[2].style != "argument", each[0] not in required))
 
 
-def _parameter(config: type[Config], name: str, kind: Any, declared: Option) -> inspect.Parameter:
+def parameter_of(
+    config: type[Config], name: str, *, shown_as: str | None = None, required: bool = True
+) -> inspect.Parameter:
+    """A field as a parameter of a command.
+
+    Args:
+        config: the config.
+        name: the field.
+        shown_as: another name for the option; None keeps the field's own flags.
+        required: whether a field without a default must be given.
+    """
+    kind, declared = {each[0]: each[1:] for each in declared_options(config)}[name]
     default = defaults_of(config)[name]
-    low, high = declared.between
-    shown: dict[str, Any] = {"help": declared.help, "metavar": _metavar(declared)}
-    if low is not None or high is not None:
-        shown |= {"min": low, "max": high}
-    if declared.style == "argument":
-        info: Any = typer.Argument(**shown)
-    else:
-        flags = declared.flags or (flag_of(name, declared),)
-        info = typer.Option(*flags, **shown)
-    if declared.style == "escaped" and isinstance(default, str):
+    if default is MISSING:
+        default = inspect.Parameter.empty if required else None
+    elif declared.style == "escaped" and isinstance(default, str):
         default = default.replace("\n", "\\n")
-    if default == ():
+    elif default == ():
         default = None
+    low, high = declared.between
+    info: dict[str, Any] = {"help": declared.help, "metavar": _metavar(declared)}
+    if low is not None or high is not None:
+        info |= {"min": low, "max": high}
+    if declared.style == "argument":
+        made: Any = typer.Argument(**info)
+    elif shown_as is None:
+        made = typer.Option(*(declared.flags or (flag_of(name, declared),)), **info)
+    else:
+        made = typer.Option(_renamed(declared, shown_as), **info)
     return inspect.Parameter(
-        name,
+        shown_as or name,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        default=inspect.Parameter.empty if default is MISSING else default,
-        annotation=Annotated[_typed(kind, optional=default is None), info],
+        default=default,
+        annotation=Annotated[_typed(kind, optional=default is None), made],
     )
+
+
+def _renamed(declared: Option, shown_as: str) -> str:
+    flag = shown_as.replace("_", "-")
+    two_sided = declared.flags and "/" in declared.flags[0]
+    return f"--{flag}/--no-{flag}" if two_sided else f"--{flag}"
 
 
 def _metavar(declared: Option) -> str | None:
@@ -122,7 +163,7 @@ def _value(declared: Option, value: Any) -> Any:
     return tuple(each.replace("\\n", "\n") for each in value)
 
 
-def _is_given(ctx: typer.Context, name: str) -> bool:
+def is_given(ctx: typer.Context, name: str) -> bool:
     """Whether a parameter stands on the command line; a default of stepgold.toml does not."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -44,9 +44,6 @@ def demo(
     json_output: Json = False,
 ) -> Outcome:
     """Run the whole pipeline on the bundled dosing lab: no key, no network, no GPU."""
-    from commands.report import write_report
-    from stepgold.report import ReportWish, gather_report
-
     _claim(out, seed)
     workspace = Workspace(out, debug=ctx.obj.debug)
     root = ctx.find_root().command
@@ -62,10 +59,8 @@ def demo(
         note(str(outcome.words))
     rows, document = demo_table(root, workspace, DATASET, LABELERS)
     report = out / "report.html"
-    with workspace.open_store() as store:
-        # Only what the policy wrote is a candidate; the other traces were made wrong on purpose.
-        wish = ReportWish(DATASET, LABELERS, candidates=("sampled",))
-        write_report(gather_report(store, wish), report)
+    # Only what the policy wrote is a candidate; the other traces were made wrong on purpose.
+    workspace.report(report, dataset=DATASET, labeler=LABELERS, candidates="sampled")
     places = {
         "database": out / DATABASE_NAME,
         "training_set": out / "training.jsonl",

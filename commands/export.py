@@ -102,7 +102,7 @@ def _support(
 
     One that was removed or replaced since is left out: its words are not those agreed with.
     """
-    from commands.consensus import source_of
+    from stepgold.agreeing import source_of
 
     known = {summary.labeler.name for summary in store.labels.labelers(dataset)}
     found: dict[str, tuple[tuple[Labeler, TraceLabel], ...]] = {}

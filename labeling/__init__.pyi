@@ -12,8 +12,6 @@ from .candidates import Sampler as Sampler
 from .candidates import sample_candidates as sample_candidates
 from .consensus import ConsensusConfig as ConsensusConfig
 from .consensus import QualityFilters as QualityFilters
-from .consensus import require_after_first_error as require_after_first_error
-from .consensus import require_rule as require_rule
 from .monte_carlo import INFERRED as INFERRED
 from .monte_carlo import NEAR_TIES as NEAR_TIES
 from .monte_carlo import MonteCarloConfig as MonteCarloConfig

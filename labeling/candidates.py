@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
 from labeling.answers import AnswerChecker, unusable_gold
 from traces import Abstention, Evidence, InputError, Problem, ProblemSamples, SampledText, Trace
+from traces.config import Config, defaults_of, option
 
 _NUMBERED = re.compile(
     r"^[ \t]*(?:#{1,6}[ \t]*)?(?:\*\*|__)?Step[ \t]+(\d+)\b[ \t]*[:.)]", re.M | re.I
@@ -72,28 +73,57 @@ class Sampler(Protocol):
         """Yield the solutions of every problem as they are done, in any order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CandidateRule:
+class CandidateRule(Config):
     """How many candidates are sampled and which are kept; stored with them."""
 
-    n: int = 16
-    """Candidates per problem."""
-    seed: int = 0
-    """Seed of the policy's sampling."""
-    min_steps: int = 3
-    """Minimum number of steps."""
-    max_steps: int = 9
-    """Maximum number of steps."""
-    rounds: int = 3
-    """Sampling rounds; those after the first only replace rejected candidates."""
-    delimiter: str | None = None
-    """Text between two steps; None looks for "Step n:" lines and blank lines."""
-    keep_all: bool = False
-    """Whether to keep what the rule would reject, as long as it has a step."""
+    n: int = option(
+        default=16,
+        flags=("-n", "--n"),
+        metavar="N",
+        between=(1, None),
+        help="Candidates per problem.",
+    )
+    seed: int = option(
+        default=0, metavar="N", between=(0, None), help="Seed of the policy's sampling."
+    )
+    min_steps: int = option(
+        default=3, metavar="N", between=(1, None), help="Fewest steps of a candidate."
+    )
+    max_steps: int = option(
+        default=9, metavar="N", between=(1, None), help="Most steps of a candidate."
+    )
+    rounds: int = option(
+        default=3,
+        metavar="N",
+        between=(1, None),
+        help="Sampling rounds; later ones only replace rejected candidates.",
+    )
+    delimiter: str | None = option(
+        default=None,
+        style="escaped",
+        metavar="TEXT",
+        help="Text between two steps, \\n is a line break [default: 'Step n:' or blank lines].",
+    )
+    keep_all: bool = option(
+        default=False, help="Keep candidates that the rule rejects, if they have a step."
+    )
+
+    def check(self) -> None:
+        """Refuse an empty range of steps.
+
+        Raises:
+            InputError: the minimum is above the maximum.
+        """
+        super().check()
+        if self.min_steps > self.max_steps:
+            raise InputError(
+                f"--min-steps {self.min_steps} is more than --max-steps {self.max_steps}.",
+                remedy="swap them",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The rule as stored."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in defaults_of(CandidateRule)}
 
     def refusal(self, text: SampledText, steps: Sequence[str]) -> str | None:
         """Why a solution is rejected, in one sentence; None if it is kept."""

@@ -13,13 +13,12 @@ All filters are off by default. A filtered trace is stored with its reason, neve
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from traces import (
     Abstention,
     AbstentionReason,
-    InputError,
     StepLabel,
     TraceInContext,
     TraceLabel,
@@ -27,22 +26,34 @@ from traces import (
     abstained,
     first_error,
 )
+from traces.config import Config, Need, defaults_of, option
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QualityFilters:
+class QualityFilters(Config):
     """Conditions for keeping a trace; the defaults keep every trace."""
 
-    min_steps: int | None = None
-    """Minimum number of steps (Med-PRM: 3); None for no limit."""
-    max_steps: int | None = None
-    """Maximum number of steps (Med-PRM: 9); None for no limit."""
-    require_verified_quote: bool = False
-    """Whether the judge needs a verified quote: on the first error, or on any step without one."""
-    no_error_before_right_answer: bool = False
-    """Whether to drop traces with an error but a right answer (lucky or self-corrected)."""
-    error_before_wrong_answer: bool = False
-    """Whether to drop traces without an error but a wrong answer (an error was missed)."""
+    min_steps: int | None = option(
+        default=None,
+        metavar="N",
+        between=(1, None),
+        help="Keep traces of at least N steps (Med-PRM: 3).",
+    )
+    max_steps: int | None = option(
+        default=None,
+        metavar="N",
+        between=(1, None),
+        help="Keep traces of at most N steps (Med-PRM: 9).",
+    )
+    require_verified_quote: bool = option(
+        default=False,
+        help="Keep traces with a verified quote on the first error, or on any step without one.",
+    )
+    no_error_before_right_answer: bool = option(
+        default=False, help="Drop traces with an error but a right answer (lucky or corrected)."
+    )
+    error_before_wrong_answer: bool = option(
+        default=False, help="Drop traces without an error but a wrong answer (an error was missed)."
+    )
 
 
 def filter_reason(
@@ -92,23 +103,40 @@ def _is_grounded(label: TraceLabel, judge_label: TraceLabel) -> bool:
 
 Rule = Literal["strict", "hybrid"]
 AfterFirstError = Literal["keep", "incorrect"]
+_HYBRID = Need("--rule hybrid", lambda config: config.rule == "hybrid")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsensusConfig:
-    """How two labels are combined; stored with the labeler."""
+class ConsensusConfig(QualityFilters):
+    """How two labels are combined, and what is kept; stored with the labeler."""
 
-    rule: Rule = "strict"
-    """strict: same first error. hybrid: per step, with confidence."""
-    high: float = 0.7
-    """hybrid: a soft label above it supports `correct`."""
-    low: float = 0.3
-    """hybrid: a soft label below it supports `incorrect`."""
-    most_confident: float = 0.95
-    """hybrid: upper bound on a step's confidence."""
-    after_first_error: AfterFirstError = "keep"
-    """How to label steps after the first error. keep: as the rule does. incorrect: all incorrect."""
-    filters: QualityFilters = field(default_factory=QualityFilters)
+    rule: Rule = option(
+        default="strict",
+        choices=get_args(Rule),
+        help="strict: both name the same first error. hybrid: per step, with confidence.",
+    )
+    after_first_error: AfterFirstError = option(
+        default="keep",
+        choices=get_args(AfterFirstError),
+        help="How to label steps after the first error: as the rule does, or incorrect.",
+    )
+    high: float = option(
+        default=0.7,
+        between=(0, 1),
+        help="hybrid: a soft label above it supports `correct`.",
+        needs=_HYBRID,
+    )
+    low: float = option(
+        default=0.3,
+        between=(0, 1),
+        help="hybrid: a soft label below it supports `incorrect`.",
+        needs=_HYBRID,
+    )
+    most_confident: float = option(
+        default=0.95,
+        between=(0, 1),
+        help="hybrid: upper bound on a step's confidence.",
+        needs=_HYBRID,
+    )
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as the labeler stores it; only options that have an effect."""
@@ -117,32 +145,8 @@ class ConsensusConfig:
             chosen |= {"high": self.high, "low": self.low, "most_confident": self.most_confident}
         if self.after_first_error != "keep":
             chosen["after_first_error"] = self.after_first_error
-        return chosen | {name: value for name, value in asdict(self.filters).items() if value}
-
-
-def require_rule(rule: str) -> Rule:
-    """The rule of that name.
-
-    Raises:
-        InputError: there is no such rule.
-    """
-    return _one_of(rule, get_args(Rule), "a consensus rule")  # type: ignore[return-value]
-
-
-def require_after_first_error(word: str) -> AfterFirstError:
-    """The choice of that name for the steps after the first error.
-
-    Raises:
-        InputError: there is no such choice.
-    """
-    choices = get_args(AfterFirstError)
-    return _one_of(word, choices, "a choice for --after-first-error")  # type: ignore[return-value]
-
-
-def _one_of(word: str, known: tuple[str, ...], what: str) -> str:
-    if word in known:
-        return word
-    raise InputError(f"'{word}' is not {what}.", remedy=f"use one of: {', '.join(known)}")
+        filters = {name: getattr(self, name) for name in defaults_of(QualityFilters)}
+        return chosen | {name: value for name, value in filters.items() if value}
 
 
 def agree(
@@ -175,7 +179,7 @@ def agree(
         label = _first_zero(label)
     if label.abstention is not None:
         return label
-    reason = filter_reason(context, label, judge_label, config.filters)
+    reason = filter_reason(context, label, judge_label, config)
     if reason is None:
         return label
     return abstained(context.trace.id, AbstentionReason.FILTERED, reason)

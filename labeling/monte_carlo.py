@@ -13,13 +13,13 @@ one takes its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, get_args
 
 from labeling.answers import AnswerChecker
 from labeling.stages import Policy
-from labeling.strategies import Bounds, TraceProgress, given_up, strategy_named
+from labeling.strategies import STRATEGIES, Bounds, TraceProgress, given_up, strategy_named
 from traces import (
     Abstention,
     AbstentionReason,
@@ -35,6 +35,7 @@ from traces import (
     Verdict,
     abstained,
 )
+from traces.config import Config, defaults_of, option
 
 FRONTIER = 256
 """Traces whose continuations are sampled in one round."""
@@ -47,51 +48,65 @@ LabelRule = Literal["hard", "soft", "advantage"]
 LastStep = Literal["rollout", "outcome"]
 AfterFirstError = Literal["keep", "incorrect", "not-measured"]
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "label": get_args(LabelRule),
-    "last_step": get_args(LastStep),
-    "after_first_error": get_args(AfterFirstError),
-}
 
+class MonteCarloConfig(Config):
+    """How prefixes are continued and what the counts mean; stored with the labeler.
 
-@dataclass(frozen=True, slots=True)
-class MonteCarloConfig:
-    """How prefixes are continued and what the counts mean; stored with the labeler."""
+    The rules of `label` are VisualPRM's (arXiv 2503.10291): hard with threshold 0 is its value
+    label "MC estimate > 0"; advantage is correct if the estimate rose from the step before, neutral
+    if it stayed equal, incorrect if it fell, and judges the first step by its value. `last_step`
+    "outcome" follows Med-PRM's labels.
+    """
 
-    k: int = 16
-    """Continuations per prefix, at least 1."""
-    _: KW_ONLY
-    threshold: int = 0
-    """Hard label: a step is correct iff successes > threshold (0: any success)."""
-    seed: int = 0
-    """Seed of the policy's sampling."""
-    strategy: str = "all"
-    """Which continuations are sampled: all, early-stop, binary, adaptive (`labeling.strategies`)."""
-    label: LabelRule = "hard"
-    """hard: correct iff successes > threshold; with 0, the value label "MC estimate > 0" of
-    VisualPRM (arXiv 2503.10291). soft: the MC estimate as score, without a verdict. advantage
-    (VisualPRM's too): correct if the estimate rose from the step before, neutral if it stayed
-    equal, incorrect if it fell; the first step by its value."""
-    last_step: LastStep = "rollout"
-    """rollout: continued like any other step. outcome: labeled by the trace's final answer, as in
-    Med-PRM's labels; without a readable final answer it is continued after all."""
-    after_first_error: AfterFirstError = "keep"
-    """How to label steps after the first incorrect one. keep: as measured. incorrect: all
-    incorrect. not-measured: no label."""
+    k: int = option(
+        default=16,
+        flags=("--k", "-k"),
+        metavar="N",
+        between=(1, None),
+        help="Continuations per prefix.",
+    )
+    strategy: str = option(
+        default="all",
+        choices=tuple(STRATEGIES),
+        help="Which prefixes are continued how often.",
+    )
+    threshold: int = option(
+        default=0,
+        metavar="N",
+        between=(0, None),
+        help="Hard label: a step is correct if successes > N.",
+    )
+    label: LabelRule = option(
+        default="hard",
+        choices=get_args(LabelRule),
+        help="Label of a step: successes above the threshold, the MC estimate, or its rise.",
+    )
+    last_step: LastStep = option(
+        default="rollout",
+        choices=get_args(LastStep),
+        help="Continue the last step like any other, or label it by the final answer if readable.",
+    )
+    after_first_error: AfterFirstError = option(
+        default="keep",
+        choices=get_args(AfterFirstError),
+        help="How to label steps after the first error: as measured, incorrect, or not at all.",
+    )
+    seed: int = option(
+        default=0, metavar="N", between=(0, None), help="Seed of the policy's sampling."
+    )
 
-    def __post_init__(self) -> None:
-        if self.k < 1 or not 0 <= self.threshold < self.k:
+    def check(self) -> None:
+        """Refuse rules that do not fit each other.
+
+        Raises:
+            InputError: a threshold that decides nothing, or a label that needs every step.
+        """
+        super().check()
+        if self.threshold >= self.k:
             raise InputError(
                 f"A threshold of {self.threshold} cannot be used with {self.k} continuations.",
-                remedy="give -k of at least 1 and a --threshold from 0 to k - 1",
+                remedy="give a --threshold from 0 to k - 1",
             )
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                option = name.replace("_", "-")
-                raise InputError(
-                    f"'{getattr(self, name)}' is not a value of --{option}.",
-                    remedy=f"use one of {', '.join(choices)}",
-                )
         if self.label != "hard" and self.strategy != "all":
             raise InputError(
                 f"--label {self.label} needs the MC estimate of every step.",
@@ -106,11 +121,11 @@ class MonteCarloConfig:
     def as_dict(self) -> dict[str, Any]:
         """The configuration as the labeler stores it: k, threshold, seed, and what is not default."""
         always = {"k", "threshold", "seed"}
-        default = MonteCarloConfig()
+        defaults = defaults_of(MonteCarloConfig)
         return {
-            name: value
-            for name, value in asdict(self).items()
-            if name in always or value != getattr(default, name)
+            name: getattr(self, name)
+            for name in defaults
+            if name in always or getattr(self, name) != defaults[name]
         }
 
     def rule(self) -> str:

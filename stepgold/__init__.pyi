@@ -1,2 +1,14 @@
+from .again import RetryOptions as RetryOptions
+from .agreeing import ConsensusOptions as ConsensusOptions
 from .api import Workspace as Workspace
+from .candidates import BestOfNOptions as BestOfNOptions
+from .continuing import ContinueOptions as ContinueOptions
+from .evaluating import CompareOptions as CompareOptions
+from .evaluating import EvaluateOptions as EvaluateOptions
 from .judging import JudgeOptions as JudgeOptions
+from .page import label as label
+from .planning import PlanOptions as PlanOptions
+from .report import ReportOptions as ReportOptions
+from .sampling import SampleOptions as SampleOptions
+from .scoring_run import ScoreOptions as ScoreOptions
+from .stored_labels import LabelsOptions as LabelsOptions

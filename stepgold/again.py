@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import Labelled, LabelStage
-from stepgold.models import (
-    ModelTruth,
-    PolicyOptions,
-    checker_factory,
-    parse_spec,
-    policy,
-    template_identity,
+from stepgold.labeling_run import STOPS, LabelStage, LabelWriter, Reading, label_traces
+from stepgold.models import ModelTruth, RunTerms, parse_spec, template_identity
+from stepgold.options import HostedOptions, ImageSourceOptions, SpendingOptions
+from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
+from traces import (
+    AbstentionReason,
+    BudgetExhausted,
+    InputError,
+    LabelerKind,
+    ToolkitError,
 )
-from traces import AbstentionReason, InputError, LabelerKind
+from traces.config import StrPath, option
 
 if TYPE_CHECKING:
-    from inference import Purse
-    from storage import Store
-    from traces import Labeler, TraceInContext, TraceLabel
+    from stepgold.workspace import WorkspaceFolder
+    from storage import LabelerSummary, Store
+    from traces import LabeledTrace, Labeler, TraceInContext, TraceLabel
 
 
 RETRIES = "retries"
@@ -33,44 +35,47 @@ SAMPLES_A_RETRY = 1000
 """Sample indices that belong to one retry: more than votes on a trace."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryTerms:
-    """What of a labeler may be changed, and on what terms it is asked."""
+class RetryOptions(ImageSourceOptions, SpendingOptions, HostedOptions):
+    """What is asked again, and what may change."""
 
-    max_tokens: int | None
-    """Another limit of one reply; None keeps the stored one."""
-    purse: Purse
-    """What may be spent, over all labelers."""
-    base_url: str | None
-    """The server; None takes the environment's."""
-    service: str
-    """Whose prices and patience hold for a judge."""
-    concurrency: int | None
-    """Requests in flight at once; None leaves the back end's default."""
-    template: Path | None
-    """Tokenizer folder of a policy that was made with one."""
-    allow_phi: bool
-    """Whether marked problems may go to a hosted model."""
-    truth: ModelTruth
-    """Watches the versions that answer."""
-    images: ImageOptions = field(default_factory=ImageOptions)
-    """Where the images of problems are."""
+    dataset: str | None = option(
+        default=None, metavar="NAME", help="Retry this dataset only [default: all]."
+    )
+    labeler: str | None = option(
+        default=None, metavar="NAME", help="Retry this labeler only [default: all]."
+    )
+    max_tokens: int | None = option(
+        default=None,
+        metavar="N",
+        between=(1, None),
+        help="New limit of one reply, or new window of a PRM [default: as before].",
+    )
+    service: Literal["standard", "flex"] = option(
+        default="standard", choices=("standard", "flex"), help="Service of a judge's hosted calls."
+    )
+    template: StrPath | None = option(
+        default=None, metavar="DIR", help="Tokenizer folder of a policy that was made with one."
+    )
+    limit: int | None = option(
+        default=None,
+        metavar="N",
+        between=(1, None),
+        help="Retry the first N traces per labeler only.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Revived:
     """A labeler that can be asked again."""
 
-    store: Store
-    """Where it came from."""
-    closing: ExitStack
-    """Closes its models."""
-    labeler: Labeler
-    """The labeler as stored."""
-    terms: RetryTerms
-    """What may be changed."""
     dataset: str
     """Whose traces it labels."""
+    labeler: Labeler
+    """The labeler as stored."""
+    options: RetryOptions
+    """What may change."""
+    terms: RunTerms
+    """Store, budget and connections."""
 
 
 Revive = Callable[[Revived, int], LabelStage]
@@ -116,88 +121,60 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
     Raises:
         InputError: its prompt was never kept, or its model cannot be used.
     """
-    from stepgold.judging import JudgeOptions, JudgeTerms, lab_judge, rag_judge, rag_stage
+    from stepgold.judging import JudgeOptions, judge_stage, lab_judge, rag_judge
 
-    labeler, terms = revived.labeler, revived.terms
+    labeler, asked = revived.labeler, revived.options
     model = str(labeler.model)
     if parse_spec(model).kind == "lab":
-        return lab_judge()[0]
-    changed = {} if terms.max_tokens is None else {"max_tokens": terms.max_tokens}
+        return judge_stage(lab_judge())
     options = JudgeOptions.from_dict(
         labeler.config,
-        _prompt(revived.store, labeler.config),
+        _prompt(revived.terms.store, labeler.config),
         dataset=revived.dataset,
         judge=model,
         name=labeler.name,
-        base_url=terms.base_url,
-        service=terms.service,
-        concurrency=terms.concurrency,
-        allow_phi=terms.allow_phi,
-        **changed,
+        base_url=asked.base_url,
+        service=asked.service,
+        concurrency=asked.concurrency,
+        allow_phi=asked.allow_phi,
+        **_changed(asked),
     )
-    shared = JudgeTerms(revived.store, revived.closing, terms.truth, terms.purse, terms.images)
-    return partial(
-        rag_stage, judge=rag_judge(options, shared, first_sample=retry * SAMPLES_A_RETRY)
-    )
+    judge = rag_judge(options, revived.terms, first_sample=retry * SAMPLES_A_RETRY)
+    return judge_stage(judge)
+
+
+def _changed(asked: RetryOptions) -> dict[str, Any]:
+    return {} if asked.max_tokens is None else {"max_tokens": asked.max_tokens}
 
 
 def continue_again(revived: Revived, _retry: int) -> LabelStage:
-    """The stage of a Monte-Carlo labeler: its continuations that are stored are used again.
+    """The stage of a Monte Carlo labeler.
 
     Raises:
-        InputError: it was made with another template than the one given, or its model cannot be used.
+        InputError: it was made with another template than the one given, or its model cannot be
+            used.
     """
-    from labeling import MonteCarloConfig
-    from stepgold.continuing import continue_stage
+    from stepgold.continuing import ContinueOptions, continue_stage
 
-    labeler, terms = revived.labeler, revived.terms
-    stored = labeler.config
-    given = template_identity(terms.template)
-    if stored.get("template") != given:
+    labeler, asked, stored = revived.labeler, revived.options, revived.labeler.config
+    if stored.get("template") != template_identity(asked.template):
         raise InputError(
             f"Labeler '{labeler.name}' was made with the template '{stored.get('template')}'.",
             remedy="name that tokenizer folder with --template",
         )
-    options = PolicyOptions(
-        max_tokens=terms.max_tokens or stored["max_tokens"],
-        temperature=stored["temperature"],
-        separator=stored["separator"],
-        system=stored["system"],
-        with_evidence=stored["evidence"],
-        images=replace(terms.images, shown=stored.get("images", True)),
-        template=terms.template,
-        base_url=terms.base_url,
-        concurrency=terms.concurrency,
-        stop=tuple(stored.get("stop", ())),
-        answer_judge=stored.get("answer_judge"),
+    options = ContinueOptions.from_stored(
+        stored,
+        dataset=revived.dataset,
+        policy=str(labeler.model),
+        name=labeler.name,
+        template=asked.template,
+        base_url=asked.base_url,
+        concurrency=asked.concurrency,
+        allow_phi=asked.allow_phi,
+        **_changed(asked),
     )
-    known = {each.name for each in fields(MonteCarloConfig)}
-    config = MonteCarloConfig(**{key: stored[key] for key in stored if key in known})
-    chosen, hosted = policy(
-        parse_spec(str(labeler.model)),
-        revived.store,
-        revived.closing,
-        options,
-        allow_phi=terms.allow_phi,
-        truth=terms.truth,
-        budget_usd=terms.purse,
-    )
-    checkers = checker_factory(
-        options.answer_judge,
-        revived.store,
-        revived.closing,
-        purse=terms.purse,
-        truth=terms.truth,
-        allow_phi=terms.allow_phi,
-    )
-    return partial(
-        continue_stage,
-        policy=chosen,
-        checkers=checkers,
-        config=config,
-        hosted=hosted or options.asks_elsewhere(),
-        allow_phi=terms.allow_phi,
-    )
+    shown = replace(revived.terms.images, shown=stored.get("images", True))
+    return continue_stage(options, replace(revived.terms, images=shown))
 
 
 def score_anew(revived: Revived, _retry: int) -> LabelStage:
@@ -208,16 +185,22 @@ def score_anew(revived: Revived, _retry: int) -> LabelStage:
         PrmError: the checkpoint cannot be used, or a server does not score as it does.
     """
     from stepgold.scoring_run import score_again
-    from stepgold.served_prm import ServerOptions, serve_again
+    from stepgold.served_prm import serve_again
 
-    labeler, terms = revived.labeler, revived.terms
+    labeler, dataset, asked = revived.labeler, revived.dataset, revived.options
+    terms = revived.terms
     if "server" not in labeler.config:
-        return score_again(labeler, terms.max_tokens, terms.images)
-    served = ServerOptions(
-        base_url=terms.base_url, concurrency=terms.concurrency, allow_phi=terms.allow_phi
+        return score_again(labeler, dataset, max_tokens=asked.max_tokens, images=terms.images)
+    return serve_again(
+        terms.store,
+        terms.closing,
+        labeler,
+        dataset,
+        max_tokens=asked.max_tokens,
+        base_url=asked.base_url,
+        concurrency=asked.concurrency,
+        allow_phi=asked.allow_phi,
     )
-    where = revived.store, revived.dataset
-    return serve_again(*where, labeler, terms.max_tokens, served, revived.closing)
 
 
 REVIVERS: Mapping[LabelerKind, Revive] = {
@@ -234,10 +217,10 @@ def counted(stage: LabelStage, retry: int, max_tokens: int | None) -> LabelStage
     if max_tokens is not None:
         noted["max_tokens"] = max_tokens
 
-    def run(contexts: Iterable[TraceInContext]) -> Iterator[Labelled]:
-        for labelled in stage(contexts):
-            label = replace(labelled.label, meta={**labelled.label.meta, **noted})
-            yield replace(labelled, label=label)
+    def run(contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
+        for labeled in stage(contexts):
+            label = replace(labeled.label, meta={**labeled.label.meta, **noted})
+            yield replace(labeled, label=label)
 
     return run
 
@@ -261,3 +244,191 @@ def _prompt(store: Store, config: Mapping[str, Any]) -> Any:
             remedy="judge these traces under another --name",
         )
     return JudgePrompt.parse(text, where=f"prompt {sha256[:12]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one labeler is asked again."""
+
+    row: LabelerSummary
+    """The labeler and its dataset."""
+    groups: dict[int, list[str]]
+    """Trace ids by the number of the retry they need."""
+    left: int
+    """Traces that nothing but another limit can help."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RetryResult(LabelingResult):
+    """What was asked again, in total and per labeler."""
+
+    labelers: tuple[LabelingResult, ...]
+    """One per labeler that had something to retry."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document, with one per labeler."""
+        return super().as_json() | {"labelers": [each.as_json() for each in self.labelers]}
+
+    def words(self) -> str:
+        """The counts of every labeler."""
+        return "\n".join(each.words() for each in self.labelers) or "There is nothing to retry."
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per labeler."""
+        return [each.as_json() for each in self.labelers]
+
+
+def retry(workspace: WorkspaceFolder, options: RetryOptions) -> RetryResult:
+    """Ask again what failed or could not be read; a new label replaces the abstention.
+
+    Raises:
+        InputError: a labeler that does not exist, or a model that cannot be used.
+    """
+    from inference import Purse
+
+    purse, images = Purse(options.budget), ImageOptions.of(workspace, options.images)
+    tallies: list[Tally] = []
+    with workspace.open_store() as store:
+        for work in _work(store, options):
+            truth = ModelTruth(allow_mixed=options.allow_mixed)
+            shared = RunTerms(store, ExitStack(), truth, purse, images)
+            tally = _tally(work)
+            tallies.append(tally)
+            _retry(tally, work, options, shared, kept=any(map(_stored, tallies)))
+    return _total(tallies, options)
+
+
+def _work(store: Store, options: RetryOptions) -> list[Work]:
+    """What can be retried, labeler by labeler; one that is named has to exist."""
+    dataset, name, changed = options.dataset, options.labeler, options.max_tokens is not None
+    if dataset is not None:
+        store.traces.require_dataset(dataset)
+    if name is not None:
+        _require_labeler(store, dataset, name)
+    found = []
+    for row in store.labels.labelers(dataset):
+        if row.labeler.kind not in REVIVERS or name not in (None, row.labeler.name):
+            continue
+        labels = store.labels.load(row.dataset, row.labeler.name).values()
+        # another limit may also give back the documents that a PRM had no room for
+        failed = [
+            label
+            for label in labels
+            if faults_of(label)
+            or (changed and was_shortened(label))
+            or (options.allow_phi and was_held_back(label))
+        ][: options.limit]
+        groups: dict[int, list[str]] = defaultdict(list)
+        for label in failed:
+            # the same prompt is as long as it was: only another limit can make it fit
+            if changed or AbstentionReason.OVER_LENGTH not in faults_of(label):
+                groups[next_retry(label)].append(label.trace_id)
+        if failed:
+            left = len(failed) - sum(map(len, groups.values()))
+            found.append(Work(row, dict(sorted(groups.items())), left))
+    return found
+
+
+def _require_labeler(store: Store, dataset: str | None, name: str) -> None:
+    """A name with a slip must not look like a labeler that has nothing to retry."""
+    if dataset is not None:
+        store.labels.labeler(dataset, name)
+        return
+    known = sorted({row.labeler.name for row in store.labels.labelers()})
+    if name not in known:
+        remedy = f"known: {', '.join(known)}" if known else "there is none yet"
+        raise InputError(f"There is no labeler '{name}'.", remedy=remedy)
+
+
+def _tally(work: Work) -> Tally:
+    judge = work.row.labeler.kind is LabelerKind.JUDGE
+    return Tally(
+        "retry",
+        work.row.dataset,
+        work.row.labeler.name,
+        failed=work.left,
+        harmless=NO_FAILURE - {AbstentionReason.UNCERTAIN} if judge else NO_FAILURE,
+        step_faults=FAULTS if judge else frozenset(),
+    )
+
+
+def _retry(
+    tally: Tally, work: Work, options: RetryOptions, shared: RunTerms, *, kept: bool
+) -> None:
+    """Ask one labeler again, group by group; what stops it leaves the later groups as they were."""
+    row, store = work.row, shared.store
+    waiting = [list(ids) for ids in work.groups.values()]
+    shared.truth.expect(store, row.dataset, row.labeler.name)
+    if work.left:
+        note(f"{work.left} traces are too long as they are: give another --max-tokens.")
+
+    def forget_consensus(labels: Sequence[TraceLabel]) -> None:
+        _forget_consensus(store, row, [label.trace_id for label in labels])
+
+    try:
+        for number, trace_ids in work.groups.items():
+            with ExitStack() as closing:
+                terms = replace(shared, closing=closing)
+                again = REVIVERS[row.labeler.kind](
+                    Revived(row.dataset, row.labeler, options, terms), number
+                )
+                label_traces(
+                    store,
+                    tally,
+                    row.labeler,
+                    counted(again, number, options.max_tokens),
+                    trace_ids=trace_ids,
+                    writer=LabelWriter(
+                        store, tally, row.labeler, declared=True, also=forget_consensus
+                    ),
+                    truth=terms.truth,
+                    reading=_reading(again, store, row.dataset),
+                )
+            waiting.pop(0)
+            if tally.stopped is not None:
+                break
+    except STOPS as stop:
+        if not kept and not isinstance(stop, BudgetExhausted):
+            raise
+        tally.stopped = stop
+        note(str(stop))
+    tally.failed += sum(map(len, waiting))
+
+
+def _reading(stage: LabelStage, store: Store, dataset: str) -> Reading | None:
+    """A PRM reads problem by problem: it computes once what a problem's candidates share."""
+    from stepgold.scoring_run import ScoreStage
+
+    return stage.reading(store, dataset) if isinstance(stage, ScoreStage) else None
+
+
+def _forget_consensus(store: Store, row: LabelerSummary, trace_ids: Sequence[str]) -> None:
+    """A consensus that took the old word is missing again: the next `consensus` takes the new one."""
+    for other in store.labels.labelers(row.dataset):
+        sources = other.labeler.config.values()
+        if other.labeler.kind is LabelerKind.CONSENSUS and any(
+            isinstance(source, dict) and source.get("labeler") == row.labeler.name
+            for source in sources
+        ):
+            store.labels.drop(row.dataset, other.labeler.name, trace_ids)
+
+
+def _stored(tally: Tally) -> bool:
+    return bool(tally.done or tally.abstained)
+
+
+def _total(tallies: Sequence[Tally], options: RetryOptions) -> RetryResult:
+    total = Tally("retry", options.dataset, options.labeler)
+    stops: list[ToolkitError] = []
+    abstained: Counter[str] = Counter()
+    for tally in tallies:
+        total.done += tally.done
+        total.failed += tally.failed
+        abstained.update(tally.abstained)
+        stops += [tally.stopped] if tally.stopped is not None else []
+    total.abstained, total.stopped = abstained, stops[0] if stops else None
+    if tallies:
+        total.started = min(tally.started for tally in tallies)
+    each = tuple(tally.result() for tally in tallies)
+    figures = total.figures() | {"complete": all(one.complete for one in each)}
+    return RetryResult(**figures, labelers=each)

@@ -1,24 +1,33 @@
-"""The candidates of best-of-N, from the workspace or from a pool file with its scores."""
+"""Best-of-N: what a labeler's scores are worth for choosing among candidates."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgold.options import BootstrapOptions
+from stepgold.results import INCOMPLETE, OK, Figures, Result
+from stepgold.trials import compared_traces
 from traces import InputError
+from traces.config import StrPath, option
 
 if TYPE_CHECKING:
     from evaluation.best_of_n import Candidate, Pool
     from evaluation.report.input import CandidateSection
     from evaluation.step_words import ComparedTrace
     from formats.pools import PoolRow
+    from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces import Labeler, TraceLabel
 
 
+LISTED = 5
+"""Score rows named to a person; the JSON document has all."""
+_MOST = 10**6
+"""Largest N."""
 _OUTCOME_FAMILIES = ("medprm-orm",)
 """PRM families that score a solution as a whole."""
 
@@ -81,49 +90,198 @@ class Candidates:
         return lines
 
 
+class BestOfNOptions(BootstrapOptions):
+    """Whose scores choose among which candidates."""
+
+    n: str | int | Collection[int] = option(
+        flags=("--n", "-n"), metavar="N,N...", help="How many candidates to choose from, e.g. 8,32."
+    )
+    dataset: str | None = option(
+        default=None, metavar="NAME", help="Dataset: the traces of a problem are its candidates."
+    )
+    labeler: str | None = option(
+        default=None, metavar="NAME", help="With --dataset: the labeler whose step scores choose."
+    )
+    subset: Sequence[str] = option(
+        default=(),
+        metavar="NAME",
+        help="With --dataset: only traces of this subset; may be repeated [default: all].",
+    )
+    pool: StrPath | None = option(
+        default=None, metavar="FILE", help="Instead of a dataset: a file of candidates."
+    )
+    scores: StrPath | None = option(
+        default=None, metavar="FILE", help="With --pool: a file of their step scores."
+    )
+    expected: bool = option(
+        default=False,
+        flags=("--expected",),
+        help="Over all subsets of size N, ties shared, instead of the first N.",
+    )
+    normalize_answers: bool = option(
+        default=False,
+        flags=("--normalize-answers", "--normalise-answers"),
+        help="Count 5.00, $5 and 5 as one answer in the majorities.",
+    )
+
+    def check(self) -> None:
+        """Refuse an N that is not a number, and anything but one of the two forms.
+
+        Raises:
+            InputError: an N is none, or neither form is complete.
+        """
+        super().check()
+        _sizes(self.n)
+        from_dataset = bool(self.dataset and self.labeler)
+        from_files = bool(self.pool and self.scores)
+        mixed = (self.pool or self.scores) if from_dataset else (self.dataset or self.labeler)
+        if not (from_dataset or from_files) or mixed or (from_files and self.subset):
+            raise InputError(
+                "Best-of-N needs a dataset and a labeler, or a pool and its scores.",
+                remedy="give --dataset and --labeler, or --pool and --scores",
+            )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The N asked for, each once."""
+        return tuple(_sizes(self.n))
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Where candidates and scores come from, as keys of the document."""
+        if self.dataset is not None:
+            return {"dataset": self.dataset, "labeler": str(self.labeler)}
+        return {"pool": str(self.pool), "scores": str(self.scores)}
+
+
+def _sizes(given: str | int | Collection[int]) -> list[int]:
+    """`8,32` as numbers, each once."""
+    if isinstance(given, str):
+        parts = [part.strip() for part in given.split(",")]
+        fine = all(part.isascii() and part.isdigit() for part in parts)
+        sizes = [int(part) for part in parts] if fine else []
+    else:
+        sizes = [given] if isinstance(given, int) else list(given)
+    if not sizes or not all(1 <= size <= _MOST for size in sizes):
+        raise InputError(
+            f"'{given}' is not a list of numbers from 1 on.", where="-n", remedy="write -n 8,32"
+        )
+    return list(dict.fromkeys(sizes))
+
+
+class BestOfNFigures(Figures):
+    """Every way to choose at one N, in [0, 1]; None without problems."""
+
+    min: float | None
+    product: float | None
+    last: float | None
+    mean: float | None
+    majority: float | None
+    weighted_majority: float | None
+    mean_accuracy: float | None
+    ci95: Mapping[str, list[float] | None]
+    pools: int
+    short: int
+    unscored_pools: int
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BestOfNResult(Result):
+    """Best-of-N with bootstrap intervals by problem. pass@N is `n[8]["pass"]`."""
+
+    n: Mapping[int, BestOfNFigures]
+    """The figures by N, in the order asked for."""
+    pools: int
+    """Problems."""
+    candidates: int
+    """Candidates of all problems."""
+    rejected: tuple[UnusedScores, ...]
+    """Score rows that fit no candidate."""
+    document: Mapping[str, Any]
+    """All of it."""
+    text: str
+    """The same as a table."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if score rows could not be used."""
+        return INCOMPLETE if self.rejected else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document."""
+        return dict(self.document)
+
+    def words(self) -> str:
+        """One line per N, and what could not be used."""
+        return self.text
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row per N."""
+        return [{"n": n, **figures.row()} for n, figures in self.n.items()]
+
+
+def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNResult:
+    """Choose among N candidates by min, product, last and mean score, and by majority.
+
+    Raises:
+        InputError: unknown dataset, labeler or subset, faulty files, or nothing to choose by.
+    """
+    if options.dataset is not None and options.labeler is not None:
+        name = options.labeler
+        with workspace.open_store() as store:
+            found = from_workspace(store, options.dataset, name, options.subset)
+    else:
+        pool, scores = Path(str(options.pool)), Path(str(options.scores))
+        name, found = scores.name, from_files(pool, scores)
+    from evaluation.best_of_n import evaluate_best_of_n
+    from labeling import normal_answer
+
+    report = evaluate_best_of_n(
+        found.pools,
+        options.sizes,
+        over_subsets=options.expected,
+        normalise=normal_answer if options.normalize_answers else None,
+        seed=options.seed,
+        resamples=options.resamples,
+    )
+    document = options.source | report.as_json() | found.as_json()
+    document["normalised"] = options.normalize_answers
+    return BestOfNResult(
+        n={
+            int(n): BestOfNFigures(figures, of=f"Best-of-{n}")
+            for n, figures in document["n"].items()
+        },
+        pools=report.pools,
+        candidates=report.candidates,
+        rejected=found.rejected,
+        document=document,
+        text="\n".join([report.table(name), *found.words(LISTED)]),
+    )
+
+
 def from_workspace(
     store: Store, dataset: str, labeler: str, subsets: Collection[str] = ()
 ) -> Candidates:
     """A problem's traces as candidates in import order, with a labeler's step scores.
 
     Args:
+        store: the workspace's database.
+        dataset: name of the dataset.
+        labeler: whose scores choose.
         subsets: only traces of these; empty for all, mixed as they are.
 
     Raises:
         InputError: unknown dataset, labeler or subset, or no trace has a score on every step.
     """
-    from evaluation.best_of_n import Candidate, Pool
-
-    store.traces.require_dataset(dataset)
+    traces = compared_traces(store, dataset, (labeler,), subsets)
     outcome = scores_outcomes(store.labels.labeler(dataset, labeler))
-    labels = store.labels.load(dataset, labeler)
-    groups: dict[str, list[Candidate]] = defaultdict(list)
-    unknown = 0
-    known: set[str] = set()
-    for context in store.traces.contexts(dataset, with_evidence=False):
-        trace = context.trace
-        known.add(trace.subset)
-        if subsets and trace.subset not in subsets:
-            continue
-        scores = complete_scores(labels.get(trace.id), outcome=outcome)
-        if trace.final_answer_correct is None:
-            unknown += 1
-            continue
-        groups[context.problem.id].append(
-            Candidate(trace.final_answer, trace.final_answer_correct, scores)
-        )
-    if strangers := sorted(set(subsets) - known):
-        raise InputError(
-            f"Dataset '{dataset}' has no subset '{strangers[0]}'.",
-            where="--subset",
-            remedy=f"its subsets: {', '.join(sorted(known))}",
-        )
-    if not groups:
+    pools, unknown = _pools(traces, labeler, outcome=outcome)
+    if not pools:
         raise InputError(
             f"No trace of dataset '{dataset}' says whether its final answer is right.",
             remedy="import traces with final_answer_correct",
         )
-    return Candidates(_scored(Pool(id, tuple(found)) for id, found in groups.items()), unknown)
+    return Candidates(_scored(pools), unknown)
 
 
 def scores_outcomes(labeler: Labeler) -> bool:
@@ -205,17 +363,11 @@ def _scored(pools: Iterable[Pool]) -> tuple[Pool, ...]:
     return tuple(found)
 
 
-# --- Best-of-N on the report: problems with several candidates, subset by subset
-
-
 def candidate_sections(
     traces: Sequence[ComparedTrace],
-    labelers: Sequence[str],
+    labelers: Mapping[str, bool],
     subsets: Sequence[str],
-    seed: int,
-    resamples: int,
-    *,
-    outcome: Collection[str] = (),
+    options: BootstrapOptions,
 ) -> Iterator[CandidateSection]:
     """Best-of-N over all subsets of N candidates, for each labeler that gives scores.
 
@@ -223,8 +375,10 @@ def candidate_sections(
     what was made wrong on purpose.
 
     Args:
+        traces: with the labels of the labelers.
+        labelers: by name, whether one scores a trace as a whole.
         subsets: whose traces are candidates; empty for those where most problems have two or more.
-        outcome: those of the labelers that score a trace as a whole.
+        options: how intervals are drawn.
 
     Raises:
         InputError: a subset is unknown.
@@ -241,14 +395,14 @@ def candidate_sections(
         )
     for subset in subsets or known:
         members = [trace for trace in traces if trace.subset == subset]
-        for labeler in labelers:
-            pools, unknown_correctness = _pools(members, labeler, outcome=labeler in outcome)
+        for labeler, outcome in labelers.items():
+            pools, unknown_correctness = _pools(members, labeler, outcome=outcome)
             ns = curve(sorted(len(pool.candidates) for pool in pools))
             scored = any(one.step_scores for pool in pools for one in pool.candidates)
             if not ns or not scored:
                 continue
             report = evaluate_best_of_n(
-                pools, ns, over_subsets=True, seed=seed, resamples=resamples
+                pools, ns, over_subsets=True, seed=options.seed, resamples=options.resamples
             )
             yield CandidateSection(labeler, subset, report, unknown_correctness)
 

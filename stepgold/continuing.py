@@ -1,32 +1,142 @@
-"""The Monte-Carlo labeler as a stage of a labeling run."""
+"""Monte Carlo labels: continue every prefix, and count how often the gold answer is reached."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
-from stepgold.labeling_run import Labelled
+from labeling.monte_carlo import MonteCarloConfig
+from stepgold.images import ImageOptions
+from stepgold.labeling_run import LabelStage, evidence_source, label_missing
+from stepgold.models import (
+    ModelTruth,
+    PolicyOptions,
+    RunTerms,
+    checker_factory,
+    open_policy,
+    template_identity,
+    withholds_phi,
+)
+from stepgold.options import ImageFolderOptions, LabelingOptions, SpendingOptions
+from stepgold.outcome import LabelingResult, Tally
+from traces import InputError, Labeler, LabelerKind
+from traces.config import defaults_of, option
 
 if TYPE_CHECKING:
-    from labeling import AnswerChecker, MonteCarloConfig, Policy
-    from traces import Problem, TraceInContext
+    from stepgold.workspace import WorkspaceFolder
 
 
-def continue_stage(
-    contexts: Iterable[TraceInContext],
-    policy: Policy,
-    checkers: Callable[[Problem], AnswerChecker],
-    config: MonteCarloConfig,
-    hosted: bool,
-    allow_phi: bool,
-) -> Iterator[Labelled]:
-    """The Monte-Carlo labeler as a stage of `label_missing`."""
+class ContinueOptions(
+    ImageFolderOptions, SpendingOptions, PolicyOptions, MonteCarloConfig, LabelingOptions
+):
+    """Who continues prefixes, how often, and what the counts mean."""
+
+    name: str = option(default="mc", metavar="NAME", help="Name of the Monte Carlo labeler.")
+    step_separator: str = option(
+        default="\n",
+        style="escaped",
+        metavar="TEXT",
+        help="Text between two steps; \\n is a line break.",
+    )
+    stop: Sequence[str] = option(
+        default=(),
+        style="escaped",
+        metavar="TEXT",
+        help="String that ends a continuation; \\n is a line break; repeatable.",
+    )
+    answer_judge: str | None = option(
+        default=None,
+        metavar="MODEL",
+        help="Model that compares free-text answers [default: by spelling].",
+    )
+
+    def check(self) -> None:
+        """Refuse an empty stop string: servers refuse it, or end every continuation at once.
+
+        Raises:
+            InputError: there is one.
+        """
+        super().check()
+        if "" in self.stop:
+            raise InputError(
+                "A stop string is empty.", where="--stop", remedy="leave it out, or give some text"
+            )
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any], **more: Any) -> Self:
+        """The options of a stored labeler; `more` are fields that it does not store."""
+        known = {name: stored[name] for name in defaults_of(MonteCarloConfig) if name in stored}
+        kept = {
+            "max_tokens": stored["max_tokens"],
+            "temperature": stored["temperature"],
+            "step_separator": stored["separator"],
+            "system": stored["system"],
+            "evidence": stored["evidence"],
+            "stop": stored.get("stop", ()),
+            "answer_judge": stored.get("answer_judge"),
+        }
+        return cls(**{**known, **kept, **more})
+
+    def settings(self, images: ImageOptions) -> dict[str, Any]:
+        """The labeler's configuration: what shapes its labels.
+
+        Stop strings and the answer judge are named only where they are used, so that labelers
+        stored before these options existed stay the same.
+        """
+        seldom = {"stop": list(self.stop), "answer_judge": self.answer_judge}
+        return (
+            {"strategy": "all"}
+            | self.as_dict()
+            | {
+                "max_tokens": self.limit_of_a_text,
+                "temperature": self.temperature,
+                "separator": self.step_separator,
+                "system": self.system_turn,
+                "evidence": self.with_evidence,
+                "template": template_identity(self.template),
+                **images.as_dict(),
+            }
+            | {name: value for name, value in seldom.items() if value}
+        )
+
+
+def continue_(workspace: WorkspaceFolder, options: ContinueOptions) -> LabelingResult:
+    """Label steps by how often a policy reaches the gold answer from them.
+
+    Raises:
+        InputError: options that do not fit each other, or a policy that cannot be used.
+    """
+    from inference import Purse
+
+    spec, tally = options.spec, Tally("continue", options.dataset, options.name)
+    images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
+    with workspace.open_store() as store, ExitStack() as closing:
+        store.traces.require_dataset(options.dataset)
+        images = images.settled(spec, exist=store.traces.has_images(options.dataset))
+        labeler = Labeler(options.name, LabelerKind.MC, options.settings(images), model=str(spec))
+        if options.with_evidence:
+            labeler = evidence_source(store, options.dataset, labeler)
+        truth = ModelTruth(allow_mixed=options.allow_mixed)
+        terms = RunTerms(store, closing, truth, Purse(options.budget), images)
+        stage = continue_stage(options, terms)
+        label_missing(store, tally, labeler, stage, options=options, truth=truth)
+    return tally.result()
+
+
+def continue_stage(options: ContinueOptions, terms: RunTerms) -> LabelStage:
+    """The Monte Carlo labeler as a stage of a labeling run."""
+    policy, hosted = open_policy(
+        options, terms, separator=options.step_separator, stop=options.stop
+    )
     from labeling import continue_traces
 
-    yield from continue_traces(
-        contexts,
-        policy,
-        config=config,
-        checkers=checkers,
-        withhold_phi=hosted and not allow_phi,
+    judge = options.answer_judge
+    return partial(
+        continue_traces,
+        policy=policy,
+        config=options,
+        checkers=checker_factory(judge, terms, allow_phi=options.allow_phi),
+        withhold_phi=withholds_phi(options, answer_judge=judge, hosted=hosted),
     )

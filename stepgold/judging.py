@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from judge.config import JudgeConfig
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import Labelled, LabelStage, evidence_source, label_missing
+from stepgold.labeling_run import LabelStage, evidence_source, label_missing
 from stepgold.models import (
     BATCH,
     BatchOptions,
     ModelTruth,
+    RunTerms,
     batch_runner,
     dispatcher,
     model_folder,
@@ -25,19 +26,18 @@ from stepgold.models import (
 )
 from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions, SpendingOptions
 from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
-from traces import AbstentionReason, LabeledTrace, Labeler, LabelerKind
+from traces import AbstentionReason, Labeler, LabelerKind
 from traces.config import Need, option
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from inference import Runner
-    from inference.budget import Purse
     from inference.specs import ModelSpec
     from judge.rag_judge import RagJudge
+    from lab.judge import LikelihoodJudge
     from labeling.stages import Judge
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
-    from traces import TraceInContext
 
 _QUOTE_KINDS = ("verified", "unverified", "absent")
 # A split is no purpose of a judge, and a step whose call went wrong is not done.
@@ -121,15 +121,18 @@ def _label(
     exist = store.traces.has_images(options.dataset)
     if spec.kind == "lab":
         options.refuse_for_lab()
-        stage, settings = lab_judge()
+        bundled = lab_judge()
+        stage, settings = judge_stage(bundled), bundled.config()
         settings |= images.settled(spec, exist=exist).as_dict()
     else:
+        from inference import Purse
+
         specs = [parse_spec(each) for each in (options.judge, options.escalate) if each is not None]
         shown = images.settled(*specs, exist=exist)
         options = options.but(show_images=shown.shown)
         settings = options.as_dict()
-        terms = JudgeTerms(store, closing, truth, _purse(options), shown)
-        stage = partial(rag_stage, judge=rag_judge(options, terms))
+        terms = RunTerms(store, closing, truth, Purse(options.budget), shown)
+        stage = judge_stage(rag_judge(options, terms))
     _say_if_ungrounded(store, options)
     labeler = Labeler(options.name, LabelerKind.JUDGE, settings, model=str(spec))
     labeler = evidence_source(store, options.dataset, labeler)
@@ -138,35 +141,12 @@ def _label(
         tally,
         labeler,
         stage,
-        limit=options.limit,
-        replace=options.replace,
+        options=options,
         truth=truth,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeTerms:
-    """What a judge shares with the rest of a run."""
-
-    store: Store
-    """Where replies are kept."""
-    closing: ExitStack
-    """Closes its connections."""
-    truth: ModelTruth
-    """Sees which version of the model answers."""
-    purse: Purse
-    """The budget of both judges together."""
-    images: ImageOptions
-    """Where the images of problems are, and whether they are shown."""
-
-
-def _purse(options: SpendingOptions) -> Purse:
-    from inference.budget import Purse
-
-    return Purse(options.budget)
-
-
-def rag_judge(options: JudgeOptions, terms: JudgeTerms, *, first_sample: int = 0) -> RagJudge:
+def rag_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0) -> RagJudge:
     """The judge behind a spec, and the one that decides its split votes.
 
     With `first_sample` above 0, stored replies are asked for again (see `judge.prompt.render_vote`).
@@ -201,45 +181,37 @@ def rag_judge(options: JudgeOptions, terms: JudgeTerms, *, first_sample: int = 0
 
 
 def _runner(
-    spec: ModelSpec, base_url: str | None, options: JudgeOptions, terms: JudgeTerms
+    spec: ModelSpec, base_url: str | None, options: JudgeOptions, terms: RunTerms
 ) -> Runner:
     """Sends the calls of one model; a second judge without a batch service is asked call by call."""
     batch = options.service == BATCH
     if batch and (spec.kind == "gemini" or str(spec) == options.judge):
-        return batch_runner(
-            spec,
-            terms.store,
-            terms.closing,
-            options,
-            base_url=base_url,
-            budget_usd=terms.purse,
-            truth=terms.truth,
-        )
+        return batch_runner(spec, terms, options, base_url=base_url)
     tier: Literal["standard", "flex"] = "flex" if options.service == "flex" else "standard"
     model = text_model(spec, base_url=base_url, service=tier, concurrency=options.concurrency)
-    return dispatcher(
-        model, terms.store, terms.closing, budget_usd=terms.purse, service=tier, truth=terms.truth
-    )
+    return dispatcher(model, terms, service=tier)
 
 
-def rag_stage(contexts: Iterable[TraceInContext], judge: RagJudge) -> Iterator[LabeledTrace]:
-    """The RAG judge as a stage of `label_missing`."""
-    yield from judge.judge(contexts)
+def open_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0) -> Judge:
+    """The judge that the options name, ready for `labeling.judge_traces`."""
+    if parse_spec(options.judge).kind == "lab":
+        return lab_judge()
+    return rag_judge(options, terms, first_sample=first_sample)
 
 
-def _plain_stage(contexts: Iterable[TraceInContext], judge: Judge) -> Iterator[Labelled]:
-    from labeling import judge_traces
-
-    yield from judge_traces(contexts, judge)
-
-
-def lab_judge() -> tuple[LabelStage, dict[str, Any]]:
-    """The bundled lab's judge as a stage, and its configuration."""
+def lab_judge() -> LikelihoodJudge:
+    """The bundled lab's judge."""
     from lab.judge import LikelihoodJudge
 
     note("The lab's judge reads token likelihoods: it writes no reasoning and no quotes.")
-    bundled = LikelihoodJudge(model_folder(parse_spec("lab"), "judge"))
-    return partial(_plain_stage, judge=bundled), bundled.config()
+    return LikelihoodJudge(model_folder(parse_spec("lab"), "judge"))
+
+
+def judge_stage(judge: Judge) -> LabelStage:
+    """A judge as a stage of a labeling run."""
+    from labeling import judge_traces
+
+    return partial(judge_traces, judge=judge)
 
 
 def _say_if_ungrounded(store: Store, options: JudgeOptions) -> None:

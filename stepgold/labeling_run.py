@@ -24,6 +24,7 @@ from traces import (
 )
 
 if TYPE_CHECKING:
+    from stepgold.options import LabelingOptions
     from storage import Store
     from traces import Labeler, TraceInContext, TraceLabel
 
@@ -36,9 +37,7 @@ COMMIT_EVERY_S = 0.25
 """Labels that come within this time are one transaction: a commit costs more than a label."""
 
 
-Labelled = LabeledTrace
-
-LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[Labelled]]
+LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[LabeledTrace]]
 """A stage: contexts in, labelled traces out, in any order."""
 
 
@@ -81,7 +80,7 @@ class LabelWriter:
         self._also = also
         self._store, self._tally, self._labeler = store, tally, labeler
         self._declared, self._replace = declared, replace
-        self._waiting: list[Labelled] = []
+        self._waiting: list[LabeledTrace] = []
         self._written_at = time.monotonic()
 
     def __enter__(self) -> LabelWriter:
@@ -90,7 +89,7 @@ class LabelWriter:
     def __exit__(self, *_: object) -> None:
         self.flush()
 
-    def write(self, labelled: Labelled) -> None:
+    def write(self, labelled: LabeledTrace) -> None:
         """Take a label, and store all that wait if the oldest has waited long enough."""
         self._waiting.append(labelled)
         if labelled.last_of_batch or time.monotonic() - self._written_at >= COMMIT_EVERY_S:
@@ -103,7 +102,7 @@ class LabelWriter:
             self._put(ready)
         self._written_at = time.monotonic()
 
-    def _put(self, ready: Sequence[Labelled]) -> None:
+    def _put(self, ready: Sequence[LabeledTrace]) -> None:
         dataset, labels = str(self._tally.dataset), [each.label for each in ready]
         versions = {each.resolved_model for each in ready if each.resolved_model}
         with self._store.transaction():
@@ -135,8 +134,7 @@ def label_missing(
     labeler: Labeler,
     stage: LabelStage,
     *,
-    limit: int | None,
-    replace: bool,
+    options: LabelingOptions,
     within: Collection[str] | None = None,
     truth: ModelTruth | None = None,
     reading: Reading | None = None,
@@ -153,9 +151,9 @@ def label_missing(
     dataset = str(tally.dataset)
     asked = [
         context.trace.id
-        for context in store.traces.contexts(dataset, with_evidence=False, limit=limit)
+        for context in store.traces.contexts(dataset, with_evidence=False, limit=options.limit)
     ]
-    declared = _is_declared(store, dataset, labeler, replace=replace)
+    declared = _is_declared(store, dataset, labeler, replace=options.replace)
     unlabelled = (
         set(store.labels.unlabeled_trace_ids(dataset, labeler.name)) if declared else set(asked)
     )
@@ -170,8 +168,10 @@ def label_missing(
         return tally
     if truth is not None and declared:
         truth.expect(store, dataset, labeler.name)
-    writer = LabelWriter(store, tally, labeler, declared=declared, replace=replace)
-    label_traces(store, tally, labeler, stage, missing, writer, truth, reading)
+    writer = LabelWriter(store, tally, labeler, declared=declared, replace=options.replace)
+    label_traces(
+        store, tally, labeler, stage, trace_ids=missing, writer=writer, truth=truth, reading=reading
+    )
     return tally
 
 
@@ -192,6 +192,7 @@ def label_traces(
     tally: Tally,
     labeler: Labeler,
     stage: LabelStage,
+    *,
     trace_ids: Sequence[str],
     writer: LabelWriter,
     truth: ModelTruth | None = None,

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from traces.config import Config, Need, option
+from stepgold.options import HostedOptions
+from traces.config import Config, Need, StrPath, option
 from traces.errors import InputError, ModelChanged
 
 if TYPE_CHECKING:
@@ -35,51 +36,85 @@ LAB_CONTINUATION = 130
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyOptions:
-    """How a policy continues."""
+class RunTerms:
+    """What the models of one run share."""
 
-    max_tokens: int
-    """Limit of one continuation, tokens."""
-    temperature: float
-    """Sampling temperature."""
-    separator: str
-    """What stands between two steps."""
-    system: str | None
-    """System turn; None for none."""
-    with_evidence: bool
-    """Whether the policy sees the retrieved evidence."""
-    template: Path | None
-    """Tokenizer folder whose chat template renders prompts for /v1/completions; None for chat."""
-    base_url: str | None
-    """Server address; None takes the environment's."""
-    concurrency: int | None
-    """Requests in flight at once; None leaves the back end's default."""
+    store: Store
+    """Where replies are kept."""
+    closing: ExitStack
+    """Closes connections and loaded models."""
+    truth: ModelTruth
+    """Sees which version of a model answers."""
+    purse: Purse
+    """The budget of all models together."""
     images: ImageOptions = field(default_factory=ImageOptions)
     """Where the images of problems are, and whether they are shown."""
-    stop: tuple[str, ...] = ()
-    """Strings that end a continuation; cut off where a server leaves them in."""
-    answer_judge: str | None = None
-    """Model that compares free-text answers which spelling leaves apart; None for none."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """What of it shapes the continuations, for the labeler's configuration."""
-        return {
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "separator": self.separator,
-            "system": self.system,
-            "evidence": self.with_evidence,
-            "template": template_identity(self.template),
-            **self.images.as_dict(),
-        } | {name: value for name, value in self._seldom().items() if value}
 
-    def asks_elsewhere(self) -> bool:
-        """Whether answers may leave this machine: then a trace's own mark holds, whatever the policy is."""
-        return self.answer_judge is not None and not self.answer_judge.startswith("hf:")
+SYSTEM = (
+    "Solve the question step by step, one step a line. End with a line that says "
+    "'The answer is' and the answer."
+)
+"""System turn of policies that were not trained on this layout; the lab's policy gets none."""
 
-    def _seldom(self) -> dict[str, Any]:
-        """Named only where they are used: configurations stored before there were such options stay."""
-        return {"stop": list(self.stop), "answer_judge": self.answer_judge}
+_OPENAI = Need("--policy openai:MODEL", lambda config: config.policy.startswith("openai:"))
+_SERVER = Need("--policy openai:MODEL", lambda config: not config.policy.startswith(("hf:", "lab")))
+
+
+class PolicyOptions(HostedOptions):
+    """Which policy writes text, and how it is prompted."""
+
+    inherited_needs: ClassVar = {"base_url": _SERVER, "concurrency": _SERVER}
+
+    policy: str = option(metavar="MODEL", help="openai:MODEL, gemini:MODEL, hf:PATH or lab.")
+    max_tokens: int | None = option(
+        default=None,
+        metavar="N",
+        between=(1, None),
+        help="Maximum new tokens per text [default: 1024; lab: 130].",
+    )
+    temperature: float = option(default=0.7, between=(0, None), help="Sampling temperature.")
+    evidence: bool | None = option(
+        default=None,
+        flags=("--evidence/--no-evidence",),
+        help="Show the evidence to the policy [default: lab only].",
+    )
+    template: StrPath | None = option(
+        default=None,
+        metavar="DIR",
+        help="Tokenizer folder: render prompts locally and use /v1/completions.",
+        needs=_OPENAI,
+    )
+    system: str | None = option(
+        default=SYSTEM, style="python", help="System turn; the lab's policy gets none."
+    )
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The policy's model."""
+        return parse_spec(self.policy)
+
+    @property
+    def is_lab(self) -> bool:
+        """Whether it is the bundled lab's policy."""
+        return self.spec.kind == "lab"
+
+    @property
+    def with_evidence(self) -> bool:
+        """Whether the policy sees the evidence."""
+        return self.is_lab if self.evidence is None else self.evidence
+
+    @property
+    def limit_of_a_text(self) -> int:
+        """Maximum new tokens of one text."""
+        if self.max_tokens is not None:
+            return self.max_tokens
+        return LAB_CONTINUATION if self.is_lab else 1024
+
+    @property
+    def system_turn(self) -> str | None:
+        """The system turn that is sent."""
+        return None if self.is_lab else self.system
 
 
 def parse_spec(text: str) -> ModelSpec:
@@ -137,31 +172,19 @@ def tell_slow(spec: ModelSpec, why: str | None) -> None:
         note(f"'{spec}' writes every continuation from its beginning, slowly: {why}")
 
 
-def dispatcher(
-    model: TextModel,
-    store: Store,
-    closing: ExitStack,
-    *,
-    budget_usd: float | Purse | None = None,
-    service: Service = "standard",
-    truth: ModelTruth | None = None,
-) -> Dispatcher:
-    """A dispatcher that records every paid reply in the store before anything else happens to it.
-
-    It is closed by `closing`. Two that share a budget are given one `Purse`; `truth` sees every
-    reply and may end the run.
-    """
+def dispatcher(model: TextModel, terms: RunTerms, *, service: Service = "standard") -> Dispatcher:
+    """A dispatcher that records every paid reply in the store before anything else happens to it."""
     from inference import Dispatcher
 
     runner = Dispatcher(
         model,
-        store.replies,
-        budget_usd=budget_usd,
+        terms.store.replies,
+        budget_usd=terms.purse,
         service=service,
-        inspect=truth.see if truth is not None else None,
+        inspect=terms.truth.see,
     )
-    closing.callback(_tell_saved, runner)
-    return closing.enter_context(runner)
+    terms.closing.callback(_tell_saved, runner)
+    return terms.closing.enter_context(runner)
 
 
 def _tell_saved(runner: Dispatcher) -> None:
@@ -172,20 +195,14 @@ def _tell_saved(runner: Dispatcher) -> None:
         note(f"{replies} of {runner.model.spec} came from the store and cost nothing.")
 
 
-def policy(
-    spec: ModelSpec,
-    store: Store,
-    closing: ExitStack,
-    options: PolicyOptions,
-    *,
-    allow_phi: bool = False,
-    truth: ModelTruth | None = None,
-    budget_usd: float | Purse | None = None,
+def open_policy(
+    options: PolicyOptions, terms: RunTerms, *, separator: str, stop: Sequence[str] = ()
 ) -> tuple[Policy, bool]:
-    """The policy behind a spec, and whether texts leave this machine for it."""
+    """The policy that continues prefixes, and whether texts leave this machine for it."""
     from inference import ContinuationPrompt
 
-    prompt = ContinuationPrompt(system=options.system, separator=options.separator)
+    spec = options.spec
+    prompt = ContinuationPrompt(system=options.system_turn, separator=separator)
     if spec.kind in {"hf", "lab"}:
         from inference import LocalPolicy
 
@@ -193,40 +210,44 @@ def policy(
             model_folder(spec, "policy"),
             spec=str(spec),
             prompt=prompt,
-            max_new_tokens=options.max_tokens,
+            max_new_tokens=options.limit_of_a_text,
             temperature=options.temperature,
-            stop=options.stop,
+            stop=tuple(stop),
             with_evidence=options.with_evidence,
-            images=options.images.loader(),
+            images=terms.images.loader(),
         )
         tell_slow(spec, local.slow_because)
         return local, False
     from inference import ServerPolicy
 
-    model = text_model(
-        spec,
-        base_url=options.base_url,
-        template=options.template,
-        concurrency=options.concurrency,
-    )
+    model = policy_server(options)
     server = ServerPolicy(
-        dispatcher(model, store, closing, budget_usd=budget_usd, truth=truth),
+        dispatcher(model, terms),
         prompt=prompt,
-        max_tokens=options.max_tokens,
+        max_tokens=options.limit_of_a_text,
         temperature=options.temperature,
-        stop=options.stop,
+        stop=tuple(stop),
         with_evidence=options.with_evidence,
-        allow_phi=allow_phi,
-        images=options.images.loader(),
+        allow_phi=options.allow_phi,
+        images=terms.images.loader(),
     )
     return server, model.hosted
 
 
-def continuation_limit(spec: ModelSpec, given: int | None) -> int:
-    """The limit of one continuation, tokens: as given, else 1,024, of which no lab model has so many."""
-    if given is not None:
-        return given
-    return LAB_CONTINUATION if spec.kind == "lab" else 1024
+def withholds_phi(options: PolicyOptions, *, answer_judge: str | None, hosted: bool) -> bool:
+    """Whether marked problems must stay here: the answer judge counts, wherever the policy runs."""
+    elsewhere = hosted or (answer_judge is not None and not answer_judge.startswith("hf:"))
+    return elsewhere and not options.allow_phi
+
+
+def policy_server(options: PolicyOptions) -> TextModel:
+    """The hosted model of a policy."""
+    return text_model(
+        options.spec,
+        base_url=options.base_url,
+        template=None if options.template is None else Path(options.template),
+        concurrency=options.concurrency,
+    )
 
 
 def model_folder(spec: ModelSpec, role: Literal["policy", "judge", "prm"]) -> str:
@@ -240,11 +261,11 @@ def model_folder(spec: ModelSpec, role: Literal["policy", "judge", "prm"]) -> st
     raise InputError(f"'{spec}' cannot be loaded here.", remedy="use hf:PATH or lab")
 
 
-def template_identity(folder: Path | None) -> str | None:
+def template_identity(template: StrPath | None) -> str | None:
     """Which template it is, for a labeler's configuration: the folder's name and what its files hold."""
-    if folder is None:
+    if template is None:
         return None
-    digest = sha256()
+    folder, digest = Path(template), sha256()
     for name in ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json"):
         if (folder / name).is_file():
             digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
@@ -263,33 +284,21 @@ def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | 
 
 
 def checker_factory(
-    answer_judge: str | None,
-    store: Store,
-    closing: ExitStack,
-    *,
-    purse: Purse,
-    truth: ModelTruth,
-    allow_phi: bool,
+    answer_judge: str | None, terms: RunTerms, *, allow_phi: bool
 ) -> Callable[[Problem], AnswerChecker]:
-    """What makes the answer checker of a problem.
+    """The maker of answer checkers, one per problem.
 
     Args:
         answer_judge: the model that compares free-text answers; None for rules alone. Its server is
             the one that the environment names.
-        store: where its replies are kept.
-        closing: closes its connections.
-        purse: the budget it shares with the policy.
-        truth: sees every reply.
+        terms: its store, budget and connections are shared with the policy.
         allow_phi: whether protected questions may be sent.
     """
-    from labeling import AnswerChecker
+    from labeling import AnswerChecker, AnswerJudge
 
     if answer_judge is None:
         return AnswerChecker.for_problem
-    from labeling import AnswerJudge
-
-    model = text_model(parse_spec(answer_judge))
-    runner = dispatcher(model, store, closing, budget_usd=purse, truth=truth)
+    runner = dispatcher(text_model(parse_spec(answer_judge)), terms)
     judge = AnswerJudge(runner, allow_phi=allow_phi)
     return partial(AnswerChecker.for_problem, means_same=judge.same)
 
@@ -349,16 +358,9 @@ def refuse_batch(spec: ModelSpec) -> None:
 
 
 def batch_runner(
-    spec: ModelSpec,
-    store: Store,
-    closing: ExitStack,
-    options: BatchOptions,
-    *,
-    base_url: str | None = None,
-    budget_usd: float | Purse | None = None,
-    truth: ModelTruth | None = None,
+    spec: ModelSpec, terms: RunTerms, options: BatchOptions, *, base_url: str | None = None
 ) -> BatchRunner:
-    """A runner in the place of `backends.dispatcher`; `closing` closes it and leaves its jobs running.
+    """A runner in place of `dispatcher`; closing it leaves its jobs running.
 
     Raises:
         InputError: the model has no batch service, no key is set, or a budget cannot be kept.
@@ -368,20 +370,20 @@ def batch_runner(
 
     model = text_model(spec, base_url=base_url)
     if not isinstance(model, GeminiModel):
-        raise TypeError(f"{spec} is no Gemini model")
+        raise TypeError(f"{spec} is not a Gemini model")
     limits = BatchLimits(
         options.enqueued_tokens or enqueued_tokens(spec.name),
         poll_s=options.poll_seconds,
         stuck_s=options.stuck_hours * 3600,
     )
-    return closing.enter_context(
+    return terms.closing.enter_context(
         BatchRunner(
             GeminiBatches(model),
-            store.replies.batch_jobs,
-            store.replies,
+            terms.store.replies.batch_jobs,
+            terms.store.replies,
             limits,
-            budget_usd,
-            inspect=truth.see if truth is not None else None,
+            terms.purse,
+            inspect=terms.truth.see,
             report=note,
         )
     )

@@ -45,6 +45,18 @@ class LabelingOptions(DatasetOptions):
             )
 
 
+class BootstrapOptions(Config):
+    """How intervals are drawn."""
+
+    seed: int = option(default=0, help="Seed of the bootstrap.", metavar="N", between=(0, None))
+    resamples: int = option(
+        default=2000,
+        help="Bootstrap resamples of every interval.",
+        metavar="N",
+        between=(1, None),
+    )
+
+
 class HostedOptions(Config):
     """How hosted models are called, and what may be sent to them."""
 
@@ -76,14 +88,19 @@ class SpendingOptions(Config):
     )
 
 
-class ImageFolderOptions(Config):
+class ImageSourceOptions(Config):
     """Where the images of problems are."""
 
     images: StrPath | None = option(
         default=None,
-        help="Folder that image paths are relative to [default: the workspace].",
         metavar="DIR",
+        help="Folder that image paths are relative to [default: the workspace].",
     )
+
+
+class ImageFolderOptions(ImageSourceOptions):
+    """Where the images of problems are, and whether they are shown."""
+
     ignore_images: bool = option(
         default=False, help="Ask without the images of problems; the labels say so."
     )

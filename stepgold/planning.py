@@ -1,45 +1,39 @@
-"""What the Monte-Carlo labeler would send: its strategy run for real, over replies made up.
+"""What stages would send and cost: run for real, against a model that answers at no cost.
 
-What a stage would send and cost: run for real, against a model that answers at no cost.
-
-Nothing here guesses how many calls a judge makes: the judge itself draws its requests, votes and
-single steps included, and finds those that are in the store. What is guessed is said so: how long
-replies are (until some are in the store) and how long a call takes.
+The judge and the Monte Carlo strategy make their own requests, votes and single steps included, and
+find those whose replies are stored. Only two things are assumed: how long replies are (until some
+are stored) and how long a call takes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from inference import (
-    ContinuationPrompt,
-    DryCounts,
-    DryRun,
-    ModelSpec,
-    ServerPolicy,
-    Service,
-    UnaskedModel,
-    cost,
-)
-from judge import estimate_tokens
-from labeling import AnswerChecker, MonteCarloConfig, continue_by_strategy
+from stepgold.console import note
+from stepgold.continuing import ContinueOptions
 from stepgold.images import ImageOptions
+from stepgold.judging import JudgeOptions
 from stepgold.models import parse_spec
-from stepgold.scoring_run import ProblemByProblem, ScorerOptions, open_scorer
-from traces import InputError, Usage
+from stepgold.results import Result
+from stepgold.scoring_run import ScoreOptions
+from traces import InputError, TraceInContext, Usage
+from traces.config import Config, option
 
 if TYPE_CHECKING:
-    from inference import GenerationRequest, ProblemImages
-    from judge import JudgeConfig
-    from stepgold.models import PolicyOptions
+    from inference import DryCounts, DryRun, GenerationRequest, ModelSpec
+    from inference.prices import Service
+    from stepgold.workspace import WorkspaceFolder
     from storage import Store
-    from traces import TraceInContext
 
+Stage = JudgeOptions | ContinueOptions | ScoreOptions
+"""What can be planned: the very options that the stage would be run with."""
 
+CALLS_AT_ONCE = 16
+"""Calls in flight at once where --concurrency is not given, assumed for the hours."""
 SECONDS_A_CALL = {"standard": 5.0, "flex": 300.0}
 """How long a call takes, assumed: seconds for standard, 1 to 15 minutes for flex."""
 HOURS_A_WAVE = 24.0
@@ -48,6 +42,32 @@ TOKENS_A_STEP = 80
 """Output tokens of a judge's word on a step (quote, reasoning, verdict), assumed."""
 ENOUGH_REPLIES = 10
 """Stored replies from which on they say how long replies are, and how far the count is off."""
+
+
+TOKENS_A_CONTINUATION = 200
+"""Output tokens of a continuation, assumed."""
+
+
+class PlanOptions(Config):
+    """Which stages are planned, for one dataset."""
+
+    stages: Sequence[Stage] = option(style="python", help="Options of the stages to plan.")
+
+    def check(self) -> None:
+        """Refuse an empty plan, and stages of several datasets.
+
+        Raises:
+            InputError: there is nothing to plan, or more than one dataset.
+        """
+        super().check()
+        if not self.stages:
+            raise InputError(
+                "There is nothing to plan.", remedy="add --judge, --policy or --prm MODEL"
+            )
+        if len({stage.dataset for stage in self.stages}) > 1:
+            raise InputError(
+                "The stages are about different datasets.", remedy="plan one dataset at a time"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,85 +108,244 @@ class Planned:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Plan(Result):
+    """What the stages would send and cost; nothing was sent or written."""
+
+    dataset: str
+    """The dataset."""
+    stages: tuple[Planned, ...]
+    """Judge, second judge and Monte Carlo labeler."""
+    scoring: tuple[dict[str, Any], ...]
+    """PRM scoring: what fits at which limit, and how long it takes."""
+
+    @property
+    def total(self) -> dict[str, Any]:
+        """Sums over the stages; None where a part is unknown."""
+        return total_of(self.stages)
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document."""
+        from inference.prices import PRICES_AS_OF
+
+        return {
+            "command": "plan",
+            "dataset": self.dataset,
+            "stages": [*(stage.document() for stage in self.stages), *self.scoring],
+            "total": self.total,
+            "prices_as_of": PRICES_AS_OF.isoformat(),
+            "assumed": {
+                "seconds_a_call": SECONDS_A_CALL,
+                "hours_a_batch_wave": HOURS_A_WAVE,
+                "output_tokens_a_judged_step": TOKENS_A_STEP,
+                "output_tokens_a_continuation": TOKENS_A_CONTINUATION,
+            },
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per stage."""
+        return [stage.document() for stage in self.stages]
+
+    def words(self) -> str:
+        """Calls, tokens, dollars and hours per stage."""
+        from inference.prices import PRICES_AS_OF
+
+        lines = [line for stage in self.stages for line in _stage_words(stage)]
+        if lines:
+            lines.append(f"prices as of {PRICES_AS_OF.isoformat()}")
+        return "\n".join([*lines, *(line for one in self.scoring for line in scoring_words(one))])
+
+
+def _stage_words(stage: Planned) -> list[str]:
+    usd = "price unknown" if stage.usd is None else f"{stage.usd:.2f} USD"
+    most = "" if stage.usd_at_most is None else f" (at most {stage.usd_at_most:.2f})"
+    calls = f"{stage.calls} calls"
+    if stage.calls_at_most != stage.calls:
+        calls += f" (at most {stage.calls_at_most})"
+    time = "" if stage.hours is None else f", about {stage.hours:.1f} h"
+    return [
+        f"{stage.stage} with {stage.model} ({stage.service}): {stage.missing} of "
+        f"{stage.traces} traces missing, {calls}, {stage.stored} already answered",
+        f"  {stage.input_tokens} tokens in, {stage.output_tokens} out ({stage.tokens_from}): "
+        f"{usd}{most}{time}",
+    ]
+
+
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms a stage would be run."""
+class _Planning:
+    """One stage on the traces that it would label."""
 
+    store: Store
+    stage: str
+    spec: ModelSpec
     service: str
-    """standard, flex or batch."""
     concurrency: int
-    """Calls on the wire at once."""
-    today: date
-    """The day whose prices hold."""
-    images: ImageOptions = field(default_factory=ImageOptions)
-    """Where the images of problems are."""
+    images: ImageOptions
+    asked: int
+    """Traces that were asked for."""
+    missing: Sequence[str]
+    """Of these, the ones without a label."""
+    dataset: str
+
+    def contexts(self) -> Iterator[TraceInContext]:
+        return self.store.traces.contexts(self.dataset, trace_ids=self.missing)
+
+    def dry_run(self, spec: ModelSpec, answer: Callable[[GenerationRequest], str]) -> DryRun:
+        from inference import DryRun, UnaskedModel
+        from judge import estimate_tokens
+
+        return DryRun(
+            UnaskedModel(str(spec), hosted=is_hosted(spec)),
+            self.store.replies,
+            count_tokens=estimate_tokens,
+            answer=answer,
+        )
 
 
-def plan_judge(
-    store: Store,
-    spec: ModelSpec,
-    config: JudgeConfig,
-    contexts: Callable[[], Iterable[TraceInContext]],
-    *,
-    traces: int,
-    missing: int,
-    terms: Terms,
-) -> list[Planned]:
-    """The judge, and the second one that splits go to.
+def plan(workspace: WorkspaceFolder, options: PlanOptions) -> Plan:
+    """Say what stages would send and cost; nothing is sent, nothing is written.
 
-    Args:
-        store: where replies are looked up; nothing is written.
-        spec: the judge's model.
-        config: how it asks.
-        contexts: the traces to be judged, anew at every call.
-        traces: how many were asked for.
-        missing: how many of them are to be judged.
-        terms: service and day.
+    Raises:
+        InputError: a model without calls to plan, or a checkpoint that cannot be used.
     """
-    images = terms.images.loader()
-    few = _judge_counts(store, spec, config, contexts(), images, votes_agree=True)
-    many = few
-    if config.votes > 1:
-        many = _judge_counts(store, spec, config, contexts(), images, votes_agree=False)
-    sizes = {"traces": traces, "missing": missing}
-    words = sum(len(context.trace.steps) for context in contexts())
-    a_call = TOKENS_A_STEP * words / max(1, missing)
-    if config.granularity == "step":
-        a_call = TOKENS_A_STEP
-    planned = [planned_stage("judge", spec, few[0], many[0], a_call, terms, **sizes)]
-    if config.escalate is not None:
-        second = ModelSpec.parse(config.escalate)
-        planned.append(planned_stage("escalate", second, few[1], many[1], a_call, terms, **sizes))
+    stages: list[Planned] = []
+    scoring: list[dict[str, Any]] = []
+    with workspace.open_store() as store:
+        store.traces.require_dataset(options.stages[0].dataset)
+        for stage in options.stages:
+            if isinstance(stage, ScoreOptions):
+                scoring.append(_plan_prm(workspace, store, stage))
+            elif isinstance(stage, JudgeOptions):
+                stages += _plan_judge(workspace, store, stage)
+            else:
+                stages.append(_plan_policy(workspace, store, stage))
+    return Plan(dataset=options.stages[0].dataset, stages=tuple(stages), scoring=tuple(scoring))
+
+
+def _plan_judge(workspace: WorkspaceFolder, store: Store, options: JudgeOptions) -> list[Planned]:
+    """The judge, and the second one that decides split votes."""
+    from judge import RagJudge
+
+    spec = parse_spec(options.judge)
+    second = None if options.escalate is None else parse_spec(options.escalate)
+    if spec.kind == "lab":
+        raise InputError(
+            "The lab's judge calls no model by prompts.",
+            remedy="plan gemini:MODEL, openai:MODEL or hf:PATH",
+        )
+    specs = [spec] if second is None else [spec, second]
+    _note_retirement(*specs)
+    one = _planning(workspace, store, options, "judge", *specs)
+    options = options.but(show_images=one.images.shown)
+
+    def counts(*, agree: bool) -> tuple[DryCounts, DryCounts]:
+        runs = [
+            one.dry_run(each, lambda request: judge_reply(request, agree=agree))
+            for each in (spec, second or spec)
+        ]
+        judge = RagJudge(
+            runs[0],
+            options,
+            escalation=None if second is None else lambda: runs[1],
+            images=one.images.loader(),
+        )
+        for _ in judge.judge(one.contexts()):
+            pass
+        return runs[0].counts, runs[1].counts
+
+    few = counts(agree=True)
+    many = counts(agree=False) if options.votes > 1 else few
+    tokens = float(TOKENS_A_STEP)
+    if options.granularity == "trace":
+        steps = sum(len(context.trace.steps) for context in one.contexts())
+        tokens = TOKENS_A_STEP * steps / max(1, len(one.missing))
+    planned = [_planned(one, few[0], many[0], output_a_call=tokens)]
+    if second is not None:
+        other = _planning(workspace, store, options, "escalate", *specs, at=1)
+        planned.append(_planned(other, few[1], many[1], output_a_call=tokens))
     return planned
 
 
-def _judge_counts(
-    store: Store,
-    spec: ModelSpec,
-    config: JudgeConfig,
-    contexts: Iterable[TraceInContext],
-    images: ProblemImages,
-    *,
-    votes_agree: bool,
-) -> tuple[DryCounts, DryCounts]:
-    """What the judge and its second judge would send."""
-    from judge import RagJudge
+def _plan_policy(workspace: WorkspaceFolder, store: Store, options: ContinueOptions) -> Planned:
+    """The Monte Carlo labeler: what its strategy samples if every prefix reaches the answer.
 
-    def dry_run(each: ModelSpec) -> DryRun:
-        return DryRun(
-            UnaskedModel(str(each), hosted=is_hosted(each)),
-            store.replies,
-            count_tokens=estimate_tokens,
-            answer=lambda request: judge_reply(request, agree=votes_agree),
+    At most it continues every prefix k times, as `all` always does.
+    """
+    from inference import ContinuationPrompt, ServerPolicy
+    from labeling import AnswerChecker, continue_by_strategy
+
+    _note_retirement(options.spec)
+    one = _planning(workspace, store, options, "continue", options.spec)
+    reached = AnswerChecker("word", "yes", lambda _: "yes", lambda _: True)
+
+    def counts(config: ContinueOptions) -> DryCounts:
+        dry = one.dry_run(options.spec, lambda _: "The answer is: yes")
+        policy = ServerPolicy(
+            dry,
+            ContinuationPrompt(system=options.system_turn, separator=options.step_separator),
+            max_tokens=options.limit_of_a_text,
+            temperature=options.temperature,
+            stop=tuple(options.stop),
+            with_evidence=options.with_evidence,
+            images=one.images.loader(),
         )
+        usable = (each for each in one.contexts() if (each.problem.answer or "").strip())
+        for _ in continue_by_strategy(usable, policy, lambda _: reached, config):
+            pass
+        return dry.counts
 
-    first = dry_run(spec)
-    second = dry_run(ModelSpec.parse(config.escalate or str(spec)))
-    escalation = None if config.escalate is None else lambda: second
-    judge = RagJudge(first, config, escalation=escalation, images=images)
-    for _ in judge.judge(contexts):
-        pass
-    return first.counts, second.counts
+    few = counts(options)
+    # The strategy `all` takes every label rule; a cheaper one takes only `hard`.
+    many = few if options.strategy == "all" else counts(options.but(strategy="all"))
+    tokens = min(TOKENS_A_CONTINUATION, options.limit_of_a_text)
+    return _planned(one, few, many, output_a_call=tokens)
+
+
+def _planning(
+    workspace: WorkspaceFolder,
+    store: Store,
+    options: JudgeOptions | ContinueOptions,
+    stage: str,
+    *specs: ModelSpec,
+    at: int = 0,
+) -> _Planning:
+    images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
+    asked, missing = _missing(store, options, specs[0])
+    return _Planning(
+        store=store,
+        stage=stage,
+        spec=specs[at],
+        service=options.service if isinstance(options, JudgeOptions) else "standard",
+        concurrency=options.concurrency or CALLS_AT_ONCE,
+        images=images.settled(*specs, exist=store.traces.has_images(options.dataset)),
+        asked=asked,
+        missing=missing,
+        dataset=options.dataset,
+    )
+
+
+def _missing(store: Store, options: Stage, spec: ModelSpec) -> tuple[int, list[str]]:
+    """How many traces were asked for, and those without a label.
+
+    Another model under this name has to give way before it can run: all traces are missing then.
+    """
+    contexts = store.traces.contexts(options.dataset, with_evidence=False, limit=options.limit)
+    asked = [context.trace.id for context in contexts]
+    labelers = [row.labeler for row in store.labels.labelers(options.dataset)]
+    known = any((each.name, each.model) == (options.name, str(spec)) for each in labelers)
+    if not known:
+        return len(asked), asked
+    unlabeled = set(store.labels.unlabeled_trace_ids(options.dataset, options.name))
+    return len(asked), [trace_id for trace_id in asked if trace_id in unlabeled]
+
+
+def _note_retirement(*specs: ModelSpec) -> None:
+    from inference.prices import retirement_notice
+
+    for spec in specs:
+        ending = retirement_notice(spec)
+        if ending is not None:
+            note(ending)
 
 
 def judge_reply(request: GenerationRequest, *, agree: bool) -> str:
@@ -194,25 +373,14 @@ def judge_reply(request: GenerationRequest, *, agree: bool) -> str:
     return json.dumps({"steps": entries})
 
 
-def planned_stage(
-    stage: str,
-    spec: ModelSpec,
-    few: DryCounts,
-    many: DryCounts,
-    output_a_call: float,
-    terms: Terms,
-    **sizes: int,
-) -> Planned:
-    """One stage from what dry runs came to.
+def _planned(one: _Planning, few: DryCounts, many: DryCounts, *, output_a_call: float) -> Planned:
+    """One stage from its dry runs.
 
     Args:
-        stage: its name.
-        spec: the model.
+        one: the stage.
         few: what it sends if all goes well.
         many: what it sends at most.
-        output_a_call: output tokens of a call, as long as no stored replies tell.
-        terms: service and day.
-        sizes: `traces` and `missing`.
+        output_a_call: output tokens per call, until stored replies show it.
     """
     enough = few.stored_estimate > 0 and few.stored >= ENOUGH_REPLIES
     used = few.stored_usage
@@ -220,40 +388,43 @@ def planned_stage(
     if enough:
         output_a_call = (used.output_tokens + used.thinking_tokens) / few.stored
     tokens_in, tokens_out = round(few.input_tokens * factor), round(few.calls * output_a_call)
-    hosted = is_hosted(spec)
     most_in = round(many.input_tokens * max(factor, 1.0))
+    hosted = is_hosted(one.spec)
     return Planned(
-        stage=stage,
-        model=str(spec),
-        service=terms.service if hosted else "local",
+        stage=one.stage,
+        model=str(one.spec),
+        service=one.service if hosted else "local",
+        traces=one.asked,
+        missing=len(one.missing),
         stored=few.stored,
         calls=few.calls,
         calls_at_most=many.calls,
         input_tokens=tokens_in,
         output_tokens=tokens_out,
         tokens_from="measured" if enough else "estimate",
-        usd=_usd(spec, tokens_in, tokens_out, terms),
-        usd_at_most=_usd(spec, most_in, many.output_limit, terms),
-        hours=_hours(spec, few.calls, tokens_in, terms) if hosted else None,
-        **sizes,
+        usd=_usd(one, tokens_in, tokens_out),
+        usd_at_most=_usd(one, most_in, many.output_limit),
+        hours=_hours(one, few.calls, tokens_in) if hosted else None,
     )
 
 
-def _usd(spec: ModelSpec, tokens_in: int, tokens_out: int, terms: Terms) -> float | None:
-    if not is_hosted(spec):
+def _usd(one: _Planning, tokens_in: int, tokens_out: int) -> float | None:
+    from inference.prices import cost
+
+    if not is_hosted(one.spec):
         return 0.0
     service: Service = "standard"
     for each in ("flex", "batch"):
-        service = each if terms.service == each else service
-    return cost(Usage(tokens_in, 0, tokens_out), spec.name, service, on=terms.today)
+        service = each if one.service == each else service
+    return cost(Usage(tokens_in, 0, tokens_out), one.spec.name, service, on=date.today())
 
 
-def _hours(spec: ModelSpec, calls: int, tokens_in: int, terms: Terms) -> float:
-    if terms.service == "batch":
+def _hours(one: _Planning, calls: int, tokens_in: int) -> float:
+    if one.service == "batch":
         from inference import enqueued_tokens
 
-        return HOURS_A_WAVE * -(-tokens_in // enqueued_tokens(spec.name))
-    return calls * SECONDS_A_CALL[terms.service] / terms.concurrency / 3600
+        return HOURS_A_WAVE * -(-tokens_in // enqueued_tokens(one.spec.name))
+    return calls * SECONDS_A_CALL[one.service] / one.concurrency / 3600
 
 
 def is_hosted(spec: ModelSpec) -> bool:
@@ -279,117 +450,31 @@ def total_of(stages: Sequence[Planned]) -> dict[str, Any]:
     }
 
 
-# --- What the Monte-Carlo labeler would send: its strategy run for real, over replies made up
-
-
-TOKENS_A_CONTINUATION = 200
-"""Output tokens of a continuation, assumed."""
-
-
-def plan_policy(
-    store: Store,
-    spec: ModelSpec,
-    options: PolicyOptions,
-    contexts: Callable[[], Iterable[TraceInContext]],
-    *,
-    config: MonteCarloConfig,
-    traces: int,
-    missing: int,
-    terms: Terms,
-) -> Planned:
-    """The Monte-Carlo labeler: what its strategy draws if every prefix reaches the answer.
-
-    At most it draws every prefix k times, as `all` always does.
-
-    Args:
-        store: where replies are looked up; nothing is written.
-        spec: the policy's model.
-        options: how it is prompted.
-        contexts: the traces to be labelled, anew at every call.
-        config: strategy, k and seed.
-        traces: how many were asked for.
-        missing: how many of them are to be labelled.
-        terms: service and day.
-    """
-    few = _policy_counts(store, spec, options, contexts(), config)
-    many = few
-    if config.strategy != "all":
-        many = _policy_counts(store, spec, options, contexts(), replace(config, strategy="all"))
-    sizes = {"traces": traces, "missing": missing}
-    a_call = min(TOKENS_A_CONTINUATION, options.max_tokens)
-    return planned_stage("continue", spec, few, many, a_call, terms, **sizes)
-
-
-def _policy_counts(
-    store: Store,
-    spec: ModelSpec,
-    options: PolicyOptions,
-    contexts: Iterable[TraceInContext],
-    config: MonteCarloConfig,
-) -> DryCounts:
-    """What the labeler would send if every continuation reached the answer."""
-    dry = DryRun(
-        UnaskedModel(str(spec), hosted=is_hosted(spec)),
-        store.replies,
-        count_tokens=estimate_tokens,
-        answer=lambda _: "The answer is: yes",
-    )
-    reached = AnswerChecker("word", "yes", lambda _: "yes", lambda _: True)
-    policy = ServerPolicy(
-        dry,
-        ContinuationPrompt(system=options.system, separator=options.separator),
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        stop=options.stop,
-        with_evidence=options.with_evidence,
-        images=options.images.loader(),
-    )
-    with_answer = (context for context in contexts if (context.problem.answer or "").strip())
-    for _ in continue_by_strategy(with_answer, policy, lambda _: reached, config):
-        pass
-    return dry.counts
-
-
-# --- The part of `stepgold plan` that looks at a PRM: what does not fit, and how long it takes
-
-
-def plan_prm(
-    store: Store,
-    dataset: str,
-    chosen: ScorerOptions,
-    asked: tuple[int, Sequence[str]],
-) -> dict[str, Any]:
+def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -> dict[str, Any]:
     """What scoring would do, as JSON; some traces are scored to measure the speed, none is stored.
-
-    Args:
-        store: where the traces are; nothing is written.
-        dataset: theirs.
-        chosen: the PRM, and how traces are laid out for it.
-        asked: how many traces were asked for, and those without a word of the labeler.
 
     Raises:
         InputError: an option that does not fit.
         PrmError: the checkpoint cannot be used.
     """
     from scoring.planning import plan_scoring
+    from stepgold.scoring_run import ProblemByProblem, open_scorer
 
-    if parse_spec(chosen.prm).kind == "openai":
-        raise InputError(
-            f'The plan for "{chosen.prm}" is that of its checkpoint: a server tells nothing beforehand.',
-            remedy="plan with --prm hf:PATH: the same traces fit; the time is that of this machine",
-        )
-    traces, missing = asked
-    shown = chosen.images.for_prm(exist=store.traces.has_images(dataset))
-    scorer = open_scorer(replace(chosen, images=shown))
-    contexts = ProblemByProblem(store, dataset, scorer.expected_work).contexts(missing)
-    planned = plan_scoring(scorer, contexts, traces=len(missing)).as_json()
+    spec = parse_spec(options.prm)
+    if options.checkpoint is not None:
+        # The same traces fit on a server; the time is that of this machine.
+        options = options.but(prm=options.checkpoint, checkpoint=None, route=None, base_url=None)
+    asked, missing = _missing(store, options, spec)
+    images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
+    scorer = open_scorer(options, images.for_prm(exist=store.traces.has_images(options.dataset)))
+    contexts = ProblemByProblem(store, options.dataset, scorer.expected_work).contexts(missing)
     return {
         "stage": "score",
-        "model": chosen.prm,
+        "model": str(spec),
         "family": scorer.family.name,
         "max_tokens": scorer.rules.max_tokens,
-        **planned,
-        "traces": traces,
+        **plan_scoring(scorer, contexts, traces=len(missing)).as_json(),
+        "traces": asked,
         "missing": len(missing),
     }
 
@@ -401,7 +486,9 @@ def scoring_words(planned: dict[str, Any]) -> list[str]:
         f" {planned['traces']} traces missing, the longest has {planned['longest']} tokens"
     ]
     if planned["looked_at"] < planned["missing"]:
-        lines.append(f"  told from {planned['looked_at']} of them, every so-manieth problem")
+        lines.append(
+            f"  estimated from {planned['looked_at']} of them, at a fixed stride over problems"
+        )
     for at in planned["limits"]:
         mark = " (this run)" if at["max_tokens"] == planned["max_tokens"] else ""
         lines.append(

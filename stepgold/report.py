@@ -1,23 +1,27 @@
-"""Gather from the store what the report shows."""
+"""The report: what it shows is gathered from the store, rendered, and written whole."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stepgold.candidates import candidate_sections, scores_outcomes
+from stepgold.results import Result
 from stepgold.trials import (
     LabelerThreshold,
-    ThresholdWish,
+    TrialOptions,
     compared_traces,
     known_gold,
     labeler_thresholds,
 )
 from traces import InputError, LabelerKind, TraceLabel
+from traces.config import StrPath, argument, option
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison
@@ -30,38 +34,131 @@ if TYPE_CHECKING:
         Spending,
     )
     from evaluation.step_words import ComparedTrace
+    from stepgold.workspace import WorkspaceFolder
     from storage import Store
 
 
-EXAMPLES = 6
-"""Traces shown in full where nothing else is asked for."""
+ReportFormat = Literal["html", "md", "json", "csv"]
 
 
-@dataclass(frozen=True, slots=True)
-class ReportWish:
-    """What the report is to be about."""
+class ReportOptions(TrialOptions):
+    """What the report is about, and where it goes."""
+
+    out: StrPath = argument(kw_only=False, metavar="OUT", help="File to write.")
+    labeler: Sequence[str] = option(
+        default=(), metavar="NAME", help="Only this labeler; may be repeated [default: all]."
+    )
+    gold: str | None = option(
+        default=None,
+        metavar="NAME",
+        help="Labeler taken as truth [default: gold, if it exists].",
+    )
+    format: ReportFormat | None = option(
+        default=None,
+        choices=get_args(ReportFormat),
+        help="Format of the report [default: by the suffix of OUT, else html].",
+    )
+    candidates: Sequence[str] = option(
+        default=(),
+        metavar="SUBSET",
+        help="Subset whose traces are candidates for best-of-N; may be repeated [default: all].",
+    )
+    examples: int = option(
+        default=6, between=(0, 100), metavar="N", help="Disputed traces to show in full."
+    )
+
+    def check(self) -> None:
+        """Take the format from the suffix where none was asked for."""
+        super().check()
+        if self.format is None:
+            suffix = Path(self.out).suffix.removeprefix(".").lower()
+            known = suffix in get_args(ReportFormat)
+            object.__setattr__(self, "format", suffix if known else "html")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ReportResult(Result):
+    """A report that was written."""
 
     dataset: str
-    """The dataset."""
-    labelers: tuple[str, ...] = ()
-    """Labelers in the order of the tables; empty for all but gold."""
-    gold: str | None = None
-    """The labeler taken as truth; None for `gold`, where there is one."""
-    threshold: ThresholdWish = field(default_factory=lambda: ThresholdWish.parse("0.5"))
-    """Of labelers that give scores."""
-    candidates: tuple[str, ...] = ()
-    """Subsets whose traces are candidates for best-of-N; empty for all with several a problem."""
-    examples: int = EXAMPLES
-    """Traces shown in full."""
-    seed: int = 0
-    """Of the bootstrap."""
-    resamples: int = 2000
-    """Of every interval."""
-    notes: tuple[str, ...] = ()
-    """What a reader must know, one sentence each."""
+    """Name of the dataset."""
+    gold: str | None
+    """The labeler taken as truth; None if there is none."""
+    labelers: tuple[str, ...]
+    """The labelers on the page, without gold."""
+    format: ReportFormat
+    """How it is written."""
+    out: Path
+    """The file."""
+    size: int
+    """Its size, bytes."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document."""
+        return {
+            "command": "report",
+            "dataset": self.dataset,
+            "gold": self.gold,
+            "labelers": list(self.labelers),
+            "format": self.format,
+            "out": str(self.out),
+            "bytes": self.size,
+        }
+
+    def words(self) -> str:
+        """One line."""
+        names = ", ".join(self.labelers) or "no labeler"
+        return f"report on {names}: {self.out} ({self.size / 1000:,.0f} kB)"
 
 
-def gather_report(store: Store, wish: ReportWish) -> ReportInput:
+def report(workspace: WorkspaceFolder, options: ReportOptions) -> ReportResult:
+    """Write headline figures, curves, agreement, cost and disputed traces on one page.
+
+    Raises:
+        InputError: unknown dataset, labeler or subset, or the file cannot be written.
+    """
+    with workspace.open_store() as store:
+        gathered = gather_report(store, options)
+    out, chosen = Path(options.out), options.format or "html"
+    return ReportResult(
+        dataset=options.dataset,
+        gold=gathered.gold,
+        labelers=tuple(each.labeler.name for each in gathered.labelers if not each.is_gold),
+        format=chosen,
+        out=out,
+        size=_write(_rendered(gathered, chosen), out),
+    )
+
+
+def _write(text: str, out: Path) -> int:
+    """Write a file whole or not at all; returns its size in bytes."""
+    content = text.encode("utf-8")
+    unfinished = out.with_name(f".{out.name}.part")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(out)
+    except OSError as fault:
+        raise InputError(
+            f"The report cannot be written: {fault.strerror}.",
+            where=str(out),
+            remedy="name a file in a folder you may write to",
+        ) from fault
+    return len(content)
+
+
+def _rendered(gathered: ReportInput, chosen: ReportFormat) -> str:
+    if chosen == "html":
+        from evaluation.report.page import render_report
+
+        return render_report(gathered)
+    from evaluation.report.tables import render_csv, render_markdown, report_json
+
+    if chosen == "json":
+        return json.dumps(report_json(gathered), ensure_ascii=False, allow_nan=False, indent=1)
+    return render_csv(gathered) if chosen == "csv" else render_markdown(gathered)
+
+
+def gather_report(store: Store, options: ReportOptions) -> ReportInput:
     """Everything on the page.
 
     Raises:
@@ -70,59 +167,56 @@ def gather_report(store: Store, wish: ReportWish) -> ReportInput:
     from evaluation.disagreements import find_disputes
     from evaluation.report.input import ReportInput
 
-    gold = known_gold(store, wish.dataset, wish.gold)
-    names = _labelers(store, wish, gold)
+    gold = known_gold(store, options.dataset, options.gold)
+    names = _labelers(store, options, gold)
     everyone = [*([] if gold is None else [gold]), *names]
-    traces = compared_traces(store, wish.dataset, everyone)
-    limits = labeler_thresholds(store, wish.dataset, traces, everyone, gold, wish.threshold)
-    sections = tuple(_section(store, wish, traces, name, gold, limits[name]) for name in everyone)
-    comparison = _comparison(traces, everyone, limits, gold, wish)
+    traces = compared_traces(store, options.dataset, everyone)
+    limits = labeler_thresholds(store, options, traces, everyone, gold=gold)
+    sections = tuple(
+        _section(store, options, traces, name, gold, limits[name]) for name in everyone
+    )
+    comparison = _comparison(traces, everyone, limits, gold, options)
     disputes = None if comparison is None else find_disputes(comparison.table)
-    counts = store.traces.datasets()[wish.dataset]
+    counts = store.traces.datasets()[options.dataset]
     return ReportInput(
-        dataset=wish.dataset,
+        dataset=options.dataset,
         problems=counts.problems,
         traces=counts.traces,
         steps=counts.steps,
         subsets=Counter(trace.subset for trace in traces),
         labelers=sections,
-        examples=_examples(store, wish, traces, everyone, disputes),
+        examples=_examples(store, options, traces, everyone, disputes),
         disputed=(0, 0) if disputes is None else (len(disputes.traces), disputes.steps),
         comparison=comparison,
-        leaders=_leaders(sections, traces, gold, wish),
+        leaders=_leaders(sections, traces, gold, options),
         candidates=tuple(
             candidate_sections(
                 traces,
-                names,
-                wish.candidates,
-                wish.seed,
-                wish.resamples,
-                outcome=[
-                    n for n in names if scores_outcomes(store.labels.labeler(wish.dataset, n))
-                ],
+                {n: scores_outcomes(store.labels.labeler(options.dataset, n)) for n in names},
+                options.candidates,
+                options,
             )
         ),
         spending=_spending(store),
         gold=gold,
-        threshold_wish=wish.threshold.spec,
-        seed=wish.seed,
-        resamples=wish.resamples,
+        threshold_wish=str(options.threshold),
+        seed=options.seed,
+        resamples=options.resamples,
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("stepgold"),
-        notes=wish.notes,
     )
 
 
-def _labelers(store: Store, wish: ReportWish, gold: str | None) -> list[str]:
+def _labelers(store: Store, options: ReportOptions, gold: str | None) -> list[str]:
     """The labelers under trial, each once, in order."""
-    if wish.labelers:
-        for name in wish.labelers:
-            store.labels.labeler(wish.dataset, name)
-        return [name for name in dict.fromkeys(wish.labelers) if name != gold]
-    known = [summary.labeler.name for summary in store.labels.labelers(wish.dataset)]
+    if options.labeler:
+        for name in options.labeler:
+            store.labels.labeler(options.dataset, name)
+        return [name for name in dict.fromkeys(options.labeler) if name != gold]
+    known = [summary.labeler.name for summary in store.labels.labelers(options.dataset)]
     if not known:
         raise InputError(
-            f"Dataset '{wish.dataset}' has no labels to report on.",
+            f"Dataset '{options.dataset}' has no labels to report on.",
             remedy="label it (`stepgold judge`, `score` ...) or import scores first",
         )
     return [name for name in known if name != gold]
@@ -130,7 +224,7 @@ def _labelers(store: Store, wish: ReportWish, gold: str | None) -> list[str]:
 
 def _section(
     store: Store,
-    wish: ReportWish,
+    options: ReportOptions,
     traces: Sequence[ComparedTrace],
     name: str,
     gold: str | None,
@@ -138,7 +232,7 @@ def _section(
 ) -> LabelerSection:
     from evaluation.report.input import LabelerSection, grounding
 
-    labeler = store.labels.labeler(wish.dataset, name)
+    labeler = store.labels.labeler(options.dataset, name)
     labels = [trace.labels[name] for trace in traces if name in trace.labels]
     quotes = grounding(labels)
     may_quote = labeler.kind is LabelerKind.JUDGE or quotes.verified or quotes.unverified
@@ -154,13 +248,13 @@ def _section(
         limit.value,
         limit.source,
         limit.fit,
-        **({} if gold in (None, name) else _measured(wish, traces, name, gold or "", limit)),
+        **({} if gold in (None, name) else _measured(options, traces, name, gold or "", limit)),
         grounding=quotes if may_quote and quotes.steps else None,
     )
 
 
 def _measured(
-    wish: ReportWish,
+    options: ReportOptions,
     traces: Sequence[ComparedTrace],
     name: str,
     gold: str,
@@ -176,12 +270,12 @@ def _measured(
     from evaluation.thresholds import decided_by_scores, threshold_sweep
 
     seen = against_gold(traces, name, gold)
-    settings = (limit.value, wish.seed, wish.resamples)
-    source = limit.source
+    drawn: dict[str, Any] = {"seed": options.seed, "resamples": options.resamples}
+    settings = drawn | {"threshold": limit.value, "threshold_source": limit.source}
     return {
-        "first_errors": evaluate_processbench(seen, *settings, threshold_source=source),
-        "step_measures": evaluate_macro_f1(seen, *settings, threshold_source=source),
-        "diagnostics": diagnose(seen, *settings),
+        "first_errors": evaluate_processbench(seen, **settings),
+        "step_measures": evaluate_macro_f1(seen, **settings),
+        "diagnostics": diagnose(seen, limit.value, **drawn),
         "confusion": first_error_confusion(
             name,
             gold,
@@ -197,7 +291,7 @@ def _comparison(
     names: Sequence[str],
     limits: Mapping[str, LabelerThreshold],
     gold: str | None,
-    wish: ReportWish,
+    options: ReportOptions,
 ) -> Comparison | None:
     """Every two labelers; the paired test is left to the two that lead (`_leaders`)."""
     from evaluation.comparison import compare_labelers
@@ -210,8 +304,8 @@ def _comparison(
         {name: limit.value for name, limit in limits.items()},
         gold=gold,
         paired_tests=False,
-        seed=wish.seed,
-        resamples=wish.resamples,
+        seed=options.seed,
+        resamples=options.resamples,
     )
 
 
@@ -219,7 +313,7 @@ def _leaders(
     sections: Sequence[LabelerSection],
     traces: Sequence[ComparedTrace],
     gold: str | None,
-    wish: ReportWish,
+    options: ReportOptions,
 ) -> LeaderTest | None:
     """The best two by processbench_f1 on the same problems."""
     from evaluation.comparison import against_gold
@@ -239,15 +333,15 @@ def _leaders(
         averaged=True,
         threshold=first.threshold,
         second_threshold=second.threshold,
-        seed=wish.seed,
-        resamples=wish.resamples,
+        seed=options.seed,
+        resamples=options.resamples,
     )
     return LeaderTest(first.labeler.name, second.labeler.name, found)
 
 
 def _examples(
     store: Store,
-    wish: ReportWish,
+    options: ReportOptions,
     traces: Sequence[ComparedTrace],
     names: Sequence[str],
     disputes: Disputes | None,
@@ -255,11 +349,11 @@ def _examples(
     """The most disputed traces, with evidence and everybody's words."""
     from evaluation.report.input import ExampleTrace
 
-    chosen = () if disputes is None else disputes.traces[: wish.examples]
+    chosen = () if disputes is None else disputes.traces[: options.examples]
     if not chosen:
         return ()
     ids = [one.trace_id for one in chosen]
-    contexts = {one.trace.id: one for one in store.traces.contexts(wish.dataset, trace_ids=ids)}
+    contexts = {one.trace.id: one for one in store.traces.contexts(options.dataset, trace_ids=ids)}
     words: dict[str, Mapping[str, TraceLabel]] = {trace.trace_id: trace.labels for trace in traces}
     return tuple(
         ExampleTrace(

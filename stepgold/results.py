@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,3 +82,59 @@ class Result:
             for row in rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class Figures(Mapping[str, Any]):
+    """Figures of a document by name, as a mapping and as attributes.
+
+    Subclasses declare the names and types that a document of their kind may have.
+    """
+
+    def __init__(self, figures: Mapping[str, Any], *, of: str) -> None:
+        """Name the figures.
+
+        Args:
+            figures: they, by name.
+            of: what they belong to, for the error about a name that is not among them.
+        """
+        self._figures, self._of = dict(figures), of
+
+    if not TYPE_CHECKING:  # a type checker knows the declared names and no others
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            if name not in self._figures:
+                known = ", ".join(self._figures)
+                raise AttributeError(f"{self._of} has no {name}; it has {known}.")
+            return self._figures[name]
+
+    def row(self) -> dict[str, Any]:
+        """The figures as a row of a table: plain values, intervals as two columns."""
+        found: dict[str, Any] = {}
+        for name, value in self._figures.items():
+            if name.endswith("ci95"):
+                parts = value if isinstance(value, Mapping) else {"": value}
+                for part, interval in parts.items():
+                    column = f"{part}_{name}".lstrip("_")
+                    low, high = (None, None) if interval is None else interval
+                    found |= {f"{column}_low": low, f"{column}_high": high}
+            elif value is None or isinstance(value, bool | int | float | str):
+                found[name] = value
+        return found
+
+    def __getitem__(self, name: str) -> Any:
+        return self._figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self._figures]
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self._figures.items())
+        return f"{type(self).__name__}({told})"

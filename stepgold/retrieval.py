@@ -290,7 +290,8 @@ def rewritten(
     Raises:
         ModelRefused, QuotaExhausted: before the first query was written.
     """
-    from stepgold.models import dispatcher, parse_spec, text_model
+    from inference import Purse
+    from stepgold.models import ModelTruth, RunTerms, dispatcher, parse_spec, text_model
 
     asked: list[Asked] = []
     failures = []
@@ -300,7 +301,9 @@ def rewritten(
             base_url=rewriting.base_url,
             concurrency=rewriting.concurrency,
         )
-        runner = dispatcher(model, store, closing, budget_usd=rewriting.budget)
+        truth = ModelTruth(allow_mixed=True)
+        terms = RunTerms(store, closing, truth, Purse(rewriting.budget))
+        runner = dispatcher(model, terms)
         written = rewrite_queries(
             problems,
             runner,

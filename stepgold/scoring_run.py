@@ -1,111 +1,301 @@
-"""PRM scoring as a labelling stage: candidates of a problem together, time left told in work."""
+"""PRM scoring: one checkpoint or server over a dataset, candidates of a problem together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+from retrieval.packing import PACKINGS
+from scoring.families.generic_layout import GenericLayout, named_family
+from scoring.names import COMPARED, Mode, family_names, refuse_mismatch
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import EVIDENCE_KEY, Labelled
+from stepgold.labeling_run import EVIDENCE_KEY, evidence_source, label_missing
 from stepgold.models import model_folder, parse_spec
-from traces import InputError
+from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions
+from stepgold.outcome import LabelingResult, Tally
+from traces import InputError, LabeledTrace, Labeler, LabelerKind
+from traces.config import Config, Need, option
 
 if TYPE_CHECKING:
     from scoring import Scorer
-    from scoring.families.generic_layout import GenericLayout
     from scoring.family import Family
     from scoring.server.scorer import ServerScorer
+    from stepgold.workspace import WorkspaceFolder
     from storage import Store
-    from traces import Labeler, TraceInContext
+    from traces import TraceInContext
 
 
-OverflowChoice = Literal["drop-documents", "error", "abstain"]
-DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
+PARITY_KEY = "parity"
+"""Under which a labeler's configuration says how the server compared with the checkpoint."""
 _TOGETHER = 500
 """Traces asked for in one query, whole problems."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScorerOptions:
-    """The options of the command line that say what a PRM is and how traces are laid out for it."""
+def _is_served(config: Any) -> bool:
+    return parse_spec(config.prm).kind == "openai"
 
-    prm: str
-    """The model as the user names it."""
-    family: str | GenericLayout | None = None
-    """Its family; None recognises it."""
-    max_tokens: int | None = None
-    """The window; None takes the default."""
-    overflow: OverflowChoice = "drop-documents"
-    """What happens to a trace that is too long with all its documents."""
-    reserve: int = 0
-    """Tokens kept free for question and solution."""
-    packing: str = "fit"
-    """Which documents are shown."""
-    device: str | None = None
-    """Where it runs; None takes the fastest device."""
-    dtype: DtypeChoice = "auto"
-    """Of the weights."""
-    mode: str = "strict"
-    """strict, or as a released script scores."""
-    images: ImageOptions = field(default_factory=ImageOptions)
-    """Where the images of problems are, for a family that is shown them."""
-    reference: str | None = None
-    """What an implicit PRM is held against; None for other families."""
+
+_SERVED = Need("--prm openai:MODEL", _is_served)
+
+
+class PrmOptions(Config):
+    """What a PRM is, and how traces are laid out for it."""
+
+    prm: str = option(metavar="MODEL", help="hf:PATH, lab, or openai:MODEL (vLLM or SGLang).")
+    family: GenericLayout | str | None = option(
+        default=None,
+        metavar="NAME",
+        help=f"{family_names()} [default: recognized by tokens and heads; implicit-prm with a"
+        " --reference].",
+    )
+    reference: str | None = option(
+        default=None,
+        metavar="MODEL",
+        help="hf:PATH: the model that an implicit PRM (EurusPRM) was trained from.",
+    )
+    mode: Mode = option(
+        default="strict",
+        choices=get_args(Mode),
+        help="strict, or medprm-compat: as Med-PRM's released script, to reproduce its numbers.",
+    )
+    max_tokens: int | None = option(
+        default=None,
+        between=(1, None),
+        metavar="N",
+        help="Window in tokens [default: the model's, at most 4096; visualprm's whole].",
+    )
+    overflow: Literal["drop-documents", "error", "abstain"] = option(
+        default="drop-documents",
+        choices=("drop-documents", "error", "abstain"),
+        help="What to do with a trace that is too long with all its documents.",
+    )
+    reserve: int = option(
+        default=0,
+        between=(0, None),
+        metavar="N",
+        help="Tokens kept free for question and solution: all traces up to this length see the"
+        " same documents.",
+    )
+    packing: str = option(
+        default="fit",
+        choices=PACKINGS,
+        help="How documents are chosen: fit, or medprm-compat (its published rule).",
+    )
+    device: str | None = option(
+        default=None, help="cpu, cuda, cuda:N or mps [default: the fastest available]."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="Type of the weights; auto: float32 on a CPU, else bfloat16.",
+    )
 
     def check(self) -> None:
-        """Look at what can be told without a model: a slip costs no seconds of loading.
+        """Read a family's file, and refuse what cannot work before a model is loaded.
 
         Raises:
-            InputError: an unknown family, mode or packing, or options that do not go together.
+            InputError: an unknown family, or options that do not fit each other.
         """
-        from retrieval.packing import refuse_unknown_packing
-        from scoring.families.generic_layout import GenericLayout, named_family
-        from scoring.names import COMPARED, refuse_mismatch
-
-        refuse_unknown_packing(self.packing)
+        super().check()
         named = named_family(self.family, self.mode)
+        object.__setattr__(self, "family", named)
         compared = self.reference is not None
-        if parse_spec(self.prm).kind == "openai" and (compared or named in COMPARED):
+        if _is_served(self) and (compared or named in COMPARED):
             raise InputError(
-                "An implicit PRM and its reference are read on this machine, by no server.",
-                remedy="take --prm hf:PATH",
+                "An implicit PRM and its reference run on this machine; no server can score them.",
+                remedy="use --prm hf:PATH",
             )
         if named is not None:
             name = named.name if isinstance(named, GenericLayout) else named
             refuse_mismatch(name, self.mode, reference=compared)
         if self.reference is not None and parse_spec(self.reference).kind != "hf":
             raise InputError(
-                f'"{self.reference}" is no checkpoint.', remedy="name it as --reference hf:PATH"
+                f'"{self.reference}" is not a checkpoint.', remedy="name it as --reference hf:PATH"
             )
 
 
-def open_scorer(chosen: ScorerOptions) -> Scorer:
-    """The scorer behind the options of the command line.
+class ScoreOptions(ImageFolderOptions, HostedOptions, PrmOptions, LabelingOptions):
+    """Which PRM scores which traces, here or on a server."""
+
+    inherited_needs: ClassVar[Mapping[str, Need]] = {
+        "base_url": _SERVED,
+        "concurrency": _SERVED,
+        "allow_phi": _SERVED,
+    }
+
+    name: str = option(default="prm", metavar="NAME", help="Name of the PRM's labeler.")
+    checkpoint: str | None = option(
+        default=None,
+        metavar="MODEL",
+        help="hf:PATH: the PRM that openai:MODEL serves, on this machine: it lays traces out, and"
+        " its scores are compared with the server's.",
+        needs=_SERVED,
+    )
+    route: str | None = option(
+        default=None,
+        help="How a server is asked: pooling or completions (vLLM), generate (SGLang) [default:"
+        " pooling for heads, completions for tokens].",
+        needs=_SERVED,
+    )
+    parity_sample: int = option(
+        default=32,
+        between=(1, None),
+        metavar="N",
+        help="Traces scored by server and checkpoint before any is stored.",
+        needs=_SERVED,
+    )
+    parity_limit: float = option(
+        default=0.02,
+        between=(0, 1),
+        metavar="X",
+        help="Largest difference of a step score between the two.",
+        needs=_SERVED,
+    )
+
+    def check(self) -> None:
+        """Refuse a served PRM without its checkpoint.
+
+        Raises:
+            InputError: there is none, or its mode cannot be served.
+        """
+        super().check()
+        if not _is_served(self):
+            return
+        if self.checkpoint is None:
+            raise InputError(
+                f'"{self.prm}" needs its checkpoint on this machine too: its tokenizer lays the'
+                " traces out, and its weights prove that the server gives the same scores.",
+                remedy="add --checkpoint hf:PATH",
+            )
+        if parse_spec(self.checkpoint).kind != "hf":
+            raise InputError(
+                f'"{self.checkpoint}" is not a checkpoint.',
+                remedy="name it as --checkpoint hf:PATH",
+            )
+        if self.mode != "strict":
+            raise InputError(
+                f"The mode {self.mode} is not available on a server.",
+                remedy="leave --mode out, or use --prm hf:PATH",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ScoreResult(LabelingResult):
+    """What a PRM scored."""
+
+    shortened: int
+    """Traces that were scored with fewer documents than they have."""
+    family: str
+    """The family it was read as."""
+    aggregation: str
+    """How its authors make one score of a trace."""
+    parity: Mapping[str, Any] | None
+    """How the server compared with the checkpoint; None for a PRM on this machine."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document, with the family."""
+        document = super().as_json() | {
+            "shortened": self.shortened,
+            "family": self.family,
+            "aggregation": self.aggregation,
+        }
+        return document if self.parity is None else document | {PARITY_KEY: dict(self.parity)}
+
+    def words(self) -> str:
+        """The counts, and the family."""
+        lines = [super().words()]
+        if self.shortened:
+            lines.append(
+                f"{self.shortened} of them with fewer documents: stepgold status names them"
+            )
+        lines.append(
+            f"read as {self.family}, which was published with the aggregation {self.aggregation}"
+        )
+        return "\n".join(lines)
+
+
+def score(workspace: WorkspaceFolder, options: ScoreOptions) -> ScoreResult:
+    """Score every step with a process reward model; what does not fit is named, never cut.
+
+    Raises:
+        InputError: options that do not fit, or an unknown dataset.
+        PrmError: the checkpoint cannot be used, or the server does not score as it does.
+        ModelError: the server cannot be asked.
+    """
+    images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
+    tally = Tally("score", options.dataset, options.name)
+    with workspace.open_store() as store, ExitStack() as closing:
+        store.traces.require_dataset(options.dataset)
+        exist = store.traces.has_images(options.dataset)
+        scorer = _scorer(store, closing, options, images.for_prm(exist=exist))
+        if exist:
+            note_unseen(scorer.family)
+        scorer.refuse_over_length(store.traces.contexts(options.dataset, limit=options.limit))
+        if scorer.not_shared is not None:
+            note(f"candidates are scored one by one: {scorer.not_shared}")
+        labeler = Labeler(
+            options.name, LabelerKind.PRM, scorer.config(), model=str(parse_spec(options.prm))
+        )
+        if scorer.family.takes_documents:
+            labeler = evidence_source(store, options.dataset, labeler)
+        stage = ScoreStage(scorer, batched=not _is_served(options))
+        label_missing(
+            store,
+            tally,
+            labeler,
+            stage,
+            options=options,
+            reading=stage.reading(store, options.dataset),
+        )
+    return ScoreResult(
+        **tally.figures(),
+        shortened=stage.shortened,
+        family=scorer.family.name,
+        aggregation=scorer.family.aggregation,
+        parity=labeler.config.get(PARITY_KEY),
+    )
+
+
+def _scorer(
+    store: Store, closing: ExitStack, options: ScoreOptions, images: ImageOptions
+) -> Scorer | ServerScorer:
+    """The PRM on this machine, or one on a server that scores as its checkpoint does."""
+    if not _is_served(options):
+        return open_scorer(options, images)
+    from stepgold.served_prm import open_server_scorer, pass_gate
+
+    scorer = open_server_scorer(options, closing)
+    pass_gate(store, scorer, options, images)
+    return scorer
+
+
+def open_scorer(options: PrmOptions, images: ImageOptions) -> Scorer:
+    """The PRM on this machine.
 
     Raises:
         InputError: an option that does not fit.
         PrmError: the checkpoint cannot be used.
     """
-    chosen.check()
     from scoring import load_scorer
     from scoring.engine.fit import Overflow
 
     # The likelihood family reads a language model: in the lab that is the policy, never the judge.
-    role: Literal["policy", "prm"] = "policy" if chosen.family == "likelihood" else "prm"
+    role: Literal["policy", "prm"] = "policy" if options.family == "likelihood" else "prm"
     return load_scorer(
-        model_folder(parse_spec(chosen.prm), role),
-        family=chosen.family,
-        mode=chosen.mode,
-        max_tokens=chosen.max_tokens,
-        overflow=Overflow(chosen.overflow),
-        reserve=chosen.reserve,
-        packing=chosen.packing,
-        device=chosen.device,
-        dtype=None if chosen.dtype == "auto" else chosen.dtype,
-        images=chosen.images.loader(),
-        reference=chosen.reference,
+        model_folder(parse_spec(options.prm), role),
+        family=options.family,
+        mode=options.mode,
+        max_tokens=options.max_tokens,
+        overflow=Overflow(options.overflow),
+        reserve=options.reserve,
+        packing=options.packing,
+        device=options.device,
+        dtype=None if options.dtype == "auto" else options.dtype,
+        images=images.loader(),
+        reference=options.reference,
     )
 
 
@@ -119,11 +309,39 @@ def note_unseen(family: Family) -> None:
         note(f"Problems have images, which {family.name} is not shown: its labels say so.")
 
 
-def score_again(labeler: Labeler, max_tokens: int | None, images: ImageOptions) -> ScoreStage:
+def stored_options(labeler: Labeler, dataset: str, **changed: Any) -> ScoreOptions:
+    """The options that a stored PRM labeler was made with.
+
+    Args:
+        labeler: as stored, with the version that answered.
+        dataset: whose traces it scored.
+        **changed: other options; a `max_tokens` of None keeps the stored one.
+    """
+    stored = labeler.config
+    # A family from a file is stored with all that the file said.
+    layout = stored.get("layout")
+    how: dict[str, Any] = {
+        "family": stored["family"] if layout is None else GenericLayout(**layout),
+        "overflow": stored["overflow"],
+        "reserve": stored["reserve"],
+        "packing": stored.get("packing", "fit"),
+        "dtype": stored.get("dtype", "auto"),
+        "mode": stored["mode"],
+        "reference": stored.get("reference"),
+        **changed,
+    }
+    how["max_tokens"] = changed.get("max_tokens") or stored["max_tokens"]
+    return ScoreOptions(dataset=dataset, prm=str(labeler.model), name=labeler.name, **how)
+
+
+def score_again(
+    labeler: Labeler, dataset: str, *, max_tokens: int | None, images: ImageOptions
+) -> ScoreStage:
     """The stage of a stored PRM labeler, for traces that were shortened or abstained from.
 
     Args:
         labeler: as stored, with the version that answered.
+        dataset: whose traces it scored.
         max_tokens: another window; None keeps the stored one.
         images: where the images of problems are.
 
@@ -132,29 +350,9 @@ def score_again(labeler: Labeler, max_tokens: int | None, images: ImageOptions) 
         PrmError: the checkpoint cannot be used.
     """
     seen = replace(images, shown=labeler.config.get("images", True))
-    scorer = open_scorer(replace(stored_options(labeler, max_tokens), images=seen))
+    scorer = open_scorer(stored_options(labeler, dataset, max_tokens=max_tokens), seen)
     refuse_changed(labeler, scorer.config())
     return ScoreStage(scorer)
-
-
-def stored_options(labeler: Labeler, max_tokens: int | None) -> ScorerOptions:
-    """The options that a stored PRM labeler was made with, but for the window where one is given."""
-    from scoring.families.generic_layout import GenericLayout
-
-    stored = labeler.config
-    # A family from a file is stored with all that the file said.
-    layout = stored.get("layout")
-    return ScorerOptions(
-        prm=str(labeler.model),
-        family=stored["family"] if layout is None else GenericLayout(**layout),
-        max_tokens=max_tokens or stored["max_tokens"],
-        overflow=stored["overflow"],
-        reserve=stored["reserve"],
-        packing=stored.get("packing", "fit"),
-        dtype=stored.get("dtype", "auto"),
-        mode=stored["mode"],
-        reference=stored.get("reference"),
-    )
 
 
 def refuse_changed(labeler: Labeler, config: Mapping[str, Any]) -> None:
@@ -190,12 +388,12 @@ class ScoreStage:
         """How the stage wants the traces of a dataset."""
         return ProblemByProblem(store, dataset, self.scorer.expected_work)
 
-    def __call__(self, contexts: Iterable[TraceInContext]) -> Iterator[Labelled]:
+    def __call__(self, contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
         """Score; after each forward pass what is done is stored at once."""
         for batch in self.scorer.score_batches(contexts):
             for number, label in enumerate(batch, 1):
                 self.shortened += bool(label.meta.get("documents_dropped"))
-                yield Labelled(
+                yield LabeledTrace(
                     label,
                     resolved_model=self.scorer.resolved_model,
                     last_of_batch=self.batched and number == len(batch),

@@ -1,27 +1,28 @@
-"""The parity gate of `score` and `retry`: before anything is stored, a server is held against its checkpoint."""
+"""A PRM on a server: before anything is stored, its scores are compared with its checkpoint's."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note
+from stepgold.images import ImageOptions
 from stepgold.labeling_run import EVIDENCE_KEY
 from stepgold.models import parse_spec
 from stepgold.scoring_run import (
-    ScorerOptions,
+    PARITY_KEY,
+    ScoreOptions,
     ScoreStage,
     open_scorer,
     refuse_changed,
     stored_options,
 )
-from traces import InputError, Labeler, LabelerKind, PrmError, TraceLabel
+from traces import Labeler, LabelerKind, PrmError, TraceLabel
 
 if TYPE_CHECKING:
-    from inference import ModelSpec
     from scoring import Scorer
     from scoring.engine.fit import Fitted
     from scoring.server.parity import Parity
@@ -31,133 +32,89 @@ if TYPE_CHECKING:
     from traces import TraceInContext
 
 
-PARITY_KEY = "parity"
-"""Under which a labeler's configuration says how the server compared."""
 _APART = frozenset({PARITY_KEY, EVIDENCE_KEY})
 """Keys of a configuration that say nothing about what the server is and how it is read."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """How a server is reached, and what it is held against."""
-
-    base_url: str | None = None
-    """Its address; None takes the environment's."""
-    checkpoint: str | None = None
-    """The same PRM on this machine."""
-    route: str | None = None
-    """How it is asked; None takes the family's usual way."""
-    concurrency: int | None = None
-    """Requests in flight at once; None for the default."""
-    allow_phi: bool = False
-    """Whether marked problems may go to a server elsewhere."""
-    sample: int = 32
-    """Traces scored by both before anything is stored."""
-    limit: float = 0.02
-    """Largest difference of a step score."""
-
-    def refuse_without_server(self, prm: str) -> None:
-        """Refuse what only a server can be asked for.
-
-        Raises:
-            InputError: an option of a server's, and the PRM runs here.
-        """
-        given = {
-            "--checkpoint": self.checkpoint,
-            "--route": self.route,
-            "--base-url": self.base_url,
-        }
-        for option, value in given.items():
-            if value is not None:
-                raise InputError(
-                    f'{option} is for a PRM behind a server, and "{prm}" runs on this machine.',
-                    remedy="name the served model: --prm openai:MODEL",
-                )
-
-
 def pass_gate(
-    store: Store,
-    dataset: str,
-    labeler: str,
-    scorer: ServerScorer,
-    chosen: ScorerOptions,
-    served: ServerOptions,
-    *,
-    anew: bool = False,
+    store: Store, scorer: ServerScorer, options: ScoreOptions, images: ImageOptions
 ) -> None:
-    """Let the scorer score: by the gate that stands in the labeler's configuration, or by a new one.
+    """Let the server score: because of the gate in the labeler's configuration, or of a new one.
 
-    A stored gate holds for the same server, the same model there and the same checkpoint, if it looked
-    at as many traces and differed by no more than is asked now.
+    A stored gate holds for the same server, the same model there and the same checkpoint, if it
+    compared as many traces and they differed by no more than is asked now.
 
-    `anew` says that another labeler of the name gives way.
+    Args:
+        store: where the traces are.
+        scorer: the server.
+        options: whose labels they become, and on what terms; its checkpoint scores the sample.
+        images: where the images of problems are.
 
     Raises:
-        InputError: the labeler is another one.
+        InputError: the name belongs to another labeler.
         PrmError: the server does not score as the checkpoint does; nothing was stored.
     """
-    earlier = _stored_gate(store, dataset, labeler, scorer, anew=anew)
-    if earlier is not None and _holds(earlier, scorer, served):
+    earlier = _stored_gate(store, scorer, options)
+    if earlier is not None and _holds(earlier, scorer, options):
         scorer.reading, scorer.parity = earlier["reading"], earlier
         return
-    sample = _sample(store, dataset, scorer, served.sample)
-    local = open_scorer(_on_this_machine(chosen, served, scorer))
-    found = _compare(sample, scorer, local, served)
+    sample = _sample(store, options, scorer)
+    local = open_scorer(_on_this_machine(options, scorer), images)
+    found = _compare(sample, scorer, local, options)
     # The figures of the first gate stay: they are part of what the labeler is.
     scorer.parity = found if earlier is None else earlier
 
 
 def _stored_gate(
-    store: Store, dataset: str, name: str, scorer: ServerScorer, *, anew: bool
+    store: Store, scorer: ServerScorer, options: ScoreOptions
 ) -> Mapping[str, Any] | None:
-    """What an earlier gate of this very labeler found; None where there is none.
+    """What an earlier gate of this very labeler found; None if there is none.
 
     Raises:
-        InputError: the name belongs to another labeler, which does not give way.
+        InputError: the name belongs to another labeler, which is not replaced.
     """
-    for row in store.labels.labelers(dataset):
-        if row.labeler.name != name:
+    for row in store.labels.labelers(options.dataset):
+        if row.labeler.name != options.name:
             continue
         if _without(row.labeler.config) != _without(scorer.config()):
-            if anew:
+            if options.replace:
                 return None
             # Before the weights are loaded for a gate that could store nothing.
-            config = scorer.config()
-            store.labels.declare(
-                dataset, Labeler(name, LabelerKind.PRM, config, scorer.server.spec)
+            labeler = Labeler(
+                options.name, LabelerKind.PRM, scorer.config(), model=scorer.server.spec
             )
+            store.labels.declare(options.dataset, labeler)
         gate = row.labeler.config.get(PARITY_KEY)
         return gate if isinstance(gate, Mapping) else None
     return None
 
 
-def _holds(gate: Mapping[str, Any], scorer: ServerScorer, served: ServerOptions) -> bool:
+def _holds(gate: Mapping[str, Any], scorer: ServerScorer, options: ScoreOptions) -> bool:
     same = gate["server"] == scorer.server.root and gate["resolved_model"] == scorer.resolved_model
-    return bool(same and gate["asked"] >= served.sample and gate["max_difference"] <= served.limit)
+    enough = gate["asked"] >= options.parity_sample
+    return bool(same and enough and gate["max_difference"] <= options.parity_limit)
 
 
 def _without(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _APART}
 
 
-def _on_this_machine(
-    chosen: ScorerOptions, served: ServerOptions, scorer: ServerScorer
-) -> ScorerOptions:
+def _on_this_machine(options: ScoreOptions, scorer: ServerScorer) -> ScoreOptions:
     """The options under which the checkpoint scores the same traces here."""
-    return replace(
-        chosen,
-        prm=str(served.checkpoint),
-        family=chosen.family or scorer.family.name,
+    return options.but(
+        prm=str(options.checkpoint),
+        family=options.family or scorer.family.name,
         max_tokens=scorer.rules.max_tokens,
     )
 
 
-def _sample(store: Store, dataset: str, scorer: ServerScorer, most: int) -> list[TraceInContext]:
-    """Traces of the dataset that can be sent, drawn by a fixed seed; a pilot's are those of the whole run.
+def _sample(store: Store, options: ScoreOptions, scorer: ServerScorer) -> list[TraceInContext]:
+    """Traces of the dataset that can be sent, by a fixed seed; a pilot's are those of the whole run.
 
     Raises:
         PrmError: there is none.
     """
+    dataset, most = options.dataset, options.parity_sample
     ids = sorted(
         context.trace.id for context in store.traces.contexts(dataset, with_evidence=False)
     )
@@ -170,8 +127,8 @@ def _sample(store: Store, dataset: str, scorer: ServerScorer, most: int) -> list
             break
     if not found:
         raise PrmError(
-            "No trace of the dataset can be sent, so the server cannot be held against the checkpoint.",
-            remedy="raise --max-tokens, or see what --allow-phi is for",
+            "No trace of the dataset can be sent, so that server and checkpoint cannot be compared.",
+            remedy="raise --max-tokens, or add --allow-phi if problems may be sent there",
         )
     return found[:most]
 
@@ -180,7 +137,7 @@ def _compare(
     sample: Sequence[TraceInContext],
     scorer: ServerScorer,
     local: Scorer,
-    served: ServerOptions,
+    options: ScoreOptions,
 ) -> dict[str, Any]:
     """Score the sample on both sides and choose how the server's rows are read.
 
@@ -189,13 +146,13 @@ def _compare(
     """
     from scoring.server.parity import refusal
 
-    note(f"holding the server against the checkpoint on {len(sample)} traces")
+    note(f"comparing the server with the checkpoint on {len(sample)} traces")
     answers = list(scorer.answers(sample))
     here = {label.trace_id: label for label in local.score(sample)}
     compared = list(_readings(scorer, answers, here))
     reading, best = min(compared, key=lambda each: each[1].max_difference)
-    if not best.passes(served.limit):
-        raise refusal(scorer.server.spec, best, served.limit)
+    if not best.passes(options.parity_limit):
+        raise refusal(scorer.server.spec, best, options.parity_limit)
     note(
         f"step scores differ by at most {best.max_difference:.2g}, first errors agree on"
         f" {best.agreement:.1%} of them"
@@ -203,8 +160,8 @@ def _compare(
     scorer.reading = reading
     return {
         **best.as_dict(),
-        "asked": served.sample,
-        "limit": served.limit,
+        "asked": options.parity_sample,
+        "limit": options.parity_limit,
         "reading": reading,
         "server": scorer.server.root,
         "resolved_model": scorer.resolved_model,
@@ -237,16 +194,10 @@ def _readings(
         yield reading, compare(here, {label.trace_id: label for label in labels})
 
 
-# --- A PRM behind a server for `score` and `retry`: joined to its checkpoint, and held against
-
-
-def open_server_scorer(
-    spec: ModelSpec, chosen: ScorerOptions, served: ServerOptions, closing: ExitStack
-) -> ServerScorer:
-    """A scorer over a server, not yet held against its checkpoint.
+def open_server_scorer(options: ScoreOptions, closing: ExitStack) -> ServerScorer:
+    """A scorer over a server, not yet compared with its checkpoint.
 
     Raises:
-        InputError: no checkpoint, a mode that is this machine's only, or options that do not fit.
         PrmError: the checkpoint cannot be read.
         ModelError: the server does not serve the model.
     """
@@ -254,52 +205,33 @@ def open_server_scorer(
     from scoring.engine.fit import Overflow
     from scoring.server.scorer import load_server_scorer
 
-    if served.checkpoint is None:
-        raise InputError(
-            f'"{spec}" needs its checkpoint on this machine too: its tokenizer lays the traces out, and'
-            " its weights prove that the server gives the same scores.",
-            remedy="add --checkpoint hf:PATH",
-        )
-    if parse_spec(served.checkpoint).kind != "hf":
-        raise InputError(
-            f'"{served.checkpoint}" is no checkpoint.', remedy="name it as --checkpoint hf:PATH"
-        )
-    if chosen.mode != "strict":
-        raise InputError(
-            f"The mode {chosen.mode} is one of this machine's.",
-            remedy="leave --mode out, or take --prm hf:PATH",
-        )
-    server = JsonServer(spec.name, base_url=served.base_url, concurrency=served.concurrency)
+    server = JsonServer(
+        parse_spec(options.prm).name, base_url=options.base_url, concurrency=options.concurrency
+    )
     return load_server_scorer(
         closing.enter_context(server),
-        served.checkpoint,
-        family=chosen.family,
-        max_tokens=chosen.max_tokens,
-        overflow=Overflow(chosen.overflow),
-        reserve=chosen.reserve,
-        packing=chosen.packing,
-        route=served.route,
-        allow_phi=served.allow_phi,
+        str(options.checkpoint),
+        family=options.family,
+        max_tokens=options.max_tokens,
+        overflow=Overflow(options.overflow),
+        reserve=options.reserve,
+        packing=options.packing,
+        route=options.route,
+        allow_phi=options.allow_phi,
     )
 
 
 def serve_again(
-    store: Store,
-    dataset: str,
-    labeler: Labeler,
-    max_tokens: int | None,
-    served: ServerOptions,
-    closing: ExitStack,
+    store: Store, closing: ExitStack, labeler: Labeler, dataset: str, **changed: Any
 ) -> ScoreStage:
     """The stage of a stored labeler that a server scored, for traces that it failed on.
 
     Args:
         store: where the traces are.
-        dataset: theirs.
-        labeler: as stored.
-        max_tokens: another window; None keeps the stored one.
-        served: address, requests at once and permissions; the rest is as stored.
         closing: closes the connections.
+        labeler: as stored.
+        dataset: whose traces it scored.
+        **changed: window, address, requests at once and permissions; the rest is as stored.
 
     Raises:
         InputError: the checkpoint or its family is not what it was.
@@ -308,19 +240,20 @@ def serve_again(
     """
     config = labeler.config
     gate, how = config[PARITY_KEY], config["server"]
-    terms = replace(
-        served,
+    options = stored_options(
+        labeler,
+        dataset,
         checkpoint=how["checkpoint"],
         route=how["route"],
-        sample=gate["asked"],
-        limit=gate["limit"],
+        parity_sample=gate["asked"],
+        parity_limit=gate["limit"],
+        **changed,
     )
-    chosen = stored_options(labeler, max_tokens)
-    scorer = open_server_scorer(parse_spec(str(labeler.model)), chosen, terms, closing)
+    scorer = open_server_scorer(options, closing)
     refuse_changed(labeler, {**scorer.config(), PARITY_KEY: gate})
     # The gate is the labeler's, in its own window, not that of the traces tried again.
     rules = scorer.rules
     scorer.rules = replace(rules, max_tokens=config["max_tokens"])
-    pass_gate(store, dataset, labeler.name, scorer, chosen, terms)
+    pass_gate(store, scorer, options, ImageOptions())
     scorer.rules = rules
     return ScoreStage(scorer, batched=False)

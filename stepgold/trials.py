@@ -1,4 +1,4 @@
-"""The traces of a dataset as a comparison of labelers looks at them, and the labelers' thresholds."""
+"""What evaluate, compare and report share: the traces of labelers, and the threshold of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from stepgold.options import BootstrapOptions, DatasetOptions
 from traces import InputError
+from traces.config import Need, option
 
 if TYPE_CHECKING:
     from evaluation.evaluated import EvaluatedTrace
@@ -16,130 +18,246 @@ if TYPE_CHECKING:
     from storage import Store
 
 
-def evaluated_traces(
-    store: Store, dataset: str, labeler: str, gold: str, subsets: Collection[str] = ()
-) -> list[EvaluatedTrace]:
-    """Every trace of the dataset with the truth and the labeler's word, where they exist.
+FIT = "fit:"
+"""Begins a threshold that is to be fitted."""
+PROTOCOL = "processbench"
+"""Thresholds of compare and report are fitted for this protocol's leading measure."""
+GIVEN, NONE_NEEDED = "given", "none needed: verdicts"
+"""Sources of a threshold that was not fitted."""
+
+
+class TrialOptions(BootstrapOptions, DatasetOptions):
+    """Where step scores turn into verdicts, and how intervals are drawn."""
+
+    threshold: float | str = option(
+        default=0.5,
+        metavar="T",
+        help="Steps with at least this score are correct (prmbench: above it): a number in [0, 1],"
+        " or fit:DATASET/SUBSET.",
+    )
+    in_sample: bool = option(
+        default=False,
+        flags=("--in-sample",),
+        help="Allow a threshold fitted on traces that are evaluated.",
+        needs=Need("--threshold fit:DATASET/SUBSET", lambda config: config.number is None),
+    )
+
+    def check(self) -> None:
+        """Refuse a threshold that is neither a number in [0, 1] nor a split.
+
+        Raises:
+            InputError: it is not.
+        """
+        super().check()
+        try:
+            usable = self.number is None or 0 <= self.number <= 1
+        except ValueError:
+            usable = False
+        if not usable:
+            raise InputError(
+                f"'{self.threshold}' is not a threshold.",
+                where="--threshold",
+                remedy="use a number in [0, 1], or fit:DATASET/SUBSET",
+            )
+
+    @property
+    def number(self) -> float | None:
+        """The threshold; None if it is to be fitted."""
+        return None if str(self.threshold).startswith(FIT) else float(self.threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelerThreshold:
+    """The threshold of one labeler, and where it comes from."""
+
+    value: float
+    """In [0, 1]; without effect for a labeler of verdicts."""
+    source: str
+    """`given`, the split it was fitted on, or that none is needed."""
+    fit: FittedThreshold | None = None
+    """How it was fitted; None if it was not."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys of `stepgold evaluate`."""
+        return {
+            "threshold": None if self.source == NONE_NEEDED else self.value,
+            "threshold_source": self.source,
+            "threshold_fit": None if self.fit is None else self.fit.as_json(),
+        }
+
+    def line(self, labeler: str) -> str:
+        """The threshold for a person."""
+        return f"threshold of {labeler}: {self.value:.6g} from {self.source}"
+
+
+def known_gold(store: Store, dataset: str, gold: str | None) -> str | None:
+    """The labeler taken as truth: the one that was named, else `gold` if it exists.
+
+    Raises:
+        InputError: unknown dataset or labeler.
+    """
+    store.traces.require_dataset(dataset)
+    if gold is not None:
+        store.labels.labeler(dataset, gold)
+        return gold
+    names = {summary.labeler.name for summary in store.labels.labelers(dataset)}
+    return "gold" if "gold" in names else None
+
+
+def compared_traces(
+    store: Store, dataset: str, names: Sequence[str], subsets: Collection[str] = ()
+) -> list[ComparedTrace]:
+    """Every trace of a dataset with the labels that these labelers gave it.
 
     Args:
+        store: the workspace's database.
+        dataset: name of the dataset.
+        names: the labelers.
         subsets: only these; empty for all.
 
     Raises:
         InputError: unknown dataset, labeler or subset.
     """
-    from evaluation.evaluated import EvaluatedTrace
+    from evaluation.step_words import ComparedTrace
 
     store.traces.require_dataset(dataset)
-    for name in (labeler, gold):
+    for name in names:
         store.labels.labeler(dataset, name)
-    truth, predicted = store.labels.load(dataset, gold), store.labels.load(dataset, labeler)
-    traces = [
-        EvaluatedTrace(
-            context.trace.id,
-            context.problem.id,
-            context.trace.subset,
-            len(context.trace.steps),
-            truth.get(context.trace.id),
-            predicted.get(context.trace.id),
-            context.trace.final_answer_correct,
+    labels = {name: store.labels.load(dataset, name) for name in dict.fromkeys(names)}
+    traces = []
+    for context in store.traces.contexts(dataset, with_evidence=False):
+        trace = context.trace
+        traces.append(
+            ComparedTrace(
+                trace.id,
+                context.problem.id,
+                trace.subset,
+                len(trace.steps),
+                {name: given[trace.id] for name, given in labels.items() if trace.id in given},
+                trace.final_answer,
+                trace.final_answer_correct,
+            )
         )
-        for context in store.traces.contexts(dataset, with_evidence=False)
-    ]
-    known = {trace.subset for trace in traces}
-    if unknown := sorted(set(subsets) - known):
+    refuse_unknown_subset(dataset, subsets, {trace.subset for trace in traces})
+    return [trace for trace in traces if not subsets or trace.subset in subsets]
+
+
+def refuse_unknown_subset(dataset: str, asked: Collection[str], known: Collection[str]) -> None:
+    """Refuse a subset that a dataset does not have.
+
+    Raises:
+        InputError: there is one.
+    """
+    if unknown := sorted(set(asked) - set(known)):
         raise InputError(
             f"Dataset '{dataset}' has no subset '{unknown[0]}'.",
             where="--subset",
             remedy=f"its subsets: {', '.join(sorted(known))}",
         )
-    return [trace for trace in traces if not subsets or trace.subset in subsets]
 
 
-# --- `--threshold`: a number, or one fitted on a named split, which must not be the one that is
+def evaluated_traces(
+    store: Store, dataset: str, labeler: str, *, gold: str, subsets: Collection[str] = ()
+) -> list[EvaluatedTrace]:
+    """Every trace of a dataset with its gold and the labeler's label, where they exist.
+
+    Raises:
+        InputError: unknown dataset, labeler or subset.
+    """
+    from evaluation.comparison import against_gold
+
+    return against_gold(
+        compared_traces(store, dataset, (labeler, gold), subsets), name=labeler, gold=gold
+    )
 
 
-FIT = "fit:"
+def labeler_thresholds(
+    store: Store,
+    options: TrialOptions,
+    traces: Sequence[ComparedTrace],
+    names: Sequence[str],
+    *,
+    gold: str | None,
+) -> Mapping[str, LabelerThreshold]:
+    """The threshold of each labeler; one that gives verdicts needs none.
+
+    Raises:
+        InputError: a threshold is to be fitted and there is no gold, or as `resolve_threshold`.
+    """
+    if options.number is not None:
+        return {name: LabelerThreshold(options.number, GIVEN) for name in names}
+    if gold is None:
+        raise InputError(
+            "A threshold can only be fitted against gold, and the dataset has none.",
+            where=f"--threshold {options.threshold}",
+            remedy="name the labeler that is the truth with --gold, or give a number",
+        )
+    from evaluation.comparison import against_gold
+    from evaluation.protocols.known import PROTOCOLS
+    from evaluation.thresholds import decided_by_scores
+
+    found = {}
+    for name in names:
+        seen = against_gold(traces, name, gold)
+        if name == gold or not decided_by_scores(seen):
+            found[name] = LabelerThreshold(0.5, NONE_NEEDED)
+            continue
+        found[name] = resolve_threshold(
+            store, options, name, gold=gold, protocol=PROTOCOLS[PROTOCOL], evaluated=seen
+        )
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class ThresholdWish:
-    """What the user asked for."""
+def resolve_threshold(
+    store: Store,
+    options: TrialOptions,
+    labeler: str,
+    *,
+    gold: str,
+    protocol: Protocol,
+    evaluated: Sequence[EvaluatedTrace],
+) -> LabelerThreshold:
+    """The threshold of one labeler, given or fitted.
 
-    spec: str
-    """As it was written."""
-    number: float | None
-    """The threshold in [0, 1]; None if it is to be fitted."""
-    in_sample: bool
-    """Whether it may be fitted on traces that are evaluated."""
+    It is fitted for the protocol's leading measure on the labeler's own scores in the split.
 
-    @classmethod
-    def parse(cls, spec: str, *, in_sample: bool = False) -> ThresholdWish:
-        """Read `--threshold` and `--in-sample`.
+    Args:
+        store: the workspace's database.
+        options: what the user asked for.
+        labeler: whose threshold.
+        gold: the labeler taken as truth.
+        protocol: the rules.
+        evaluated: the traces that the threshold is used on.
 
-        Raises:
-            InputError: neither a number in [0, 1] nor a split, or `in_sample` with a number.
-        """
-        if spec.startswith(FIT):
-            return cls(spec, None, in_sample)
-        try:
-            number = float(spec)
-        except ValueError:
-            number = None
-        if number is None or not 0 <= number <= 1:
-            raise InputError(
-                f"'{spec}' is no threshold.",
-                where="--threshold",
-                remedy="give a number in [0, 1] or fit:DATASET/SUBSET",
-            )
-        if in_sample:
-            raise InputError(
-                "--in-sample goes with a fitted threshold.",
-                remedy="give --threshold fit:DATASET/SUBSET",
-            )
-        return cls(spec, number, in_sample)
+    Raises:
+        InputError: unknown split or labeler, no scores in it, another model's scores, or traces
+            that are evaluated without `in_sample`.
+    """
+    if options.number is not None:
+        return LabelerThreshold(options.number, GIVEN)
+    from evaluation.thresholds import fit_threshold
 
-    def resolve(
-        self,
-        store: Store,
-        dataset: str,
-        labeler: str,
-        gold: str,
-        protocol: Protocol,
-        evaluated: Sequence[EvaluatedTrace],
-    ) -> tuple[float, FittedThreshold | None]:
-        """The threshold of one labeler, and where it comes from if it had to be fitted.
-
-        It is fitted for the protocol's leading measure on the labeler's own scores in that split.
-
-        Args:
-            evaluated: the traces that the threshold is to be used on.
-
-        Raises:
-            InputError: unknown split or labeler, no scores in it, another model's scores, or
-                traces that are evaluated without `in_sample`.
-        """
-        if self.number is not None:
-            return self.number, None
-        from evaluation.thresholds import fit_threshold
-
-        split, subset = _split(store, self.spec)
-        _same_model(store, labeler, dataset, split)
-        traces = evaluated_traces(store, split, labeler, gold, (subset,))
-        shared = _shared_subsets(store, dataset, evaluated, split, traces)
-        if shared and not self.in_sample:
-            raise InputError(
-                "The threshold would be fitted on traces that are evaluated "
-                f"(subset {', '.join(shared)}).",
-                where=f"--threshold {self.spec}",
-                remedy="evaluate other subsets with --subset, or add --in-sample: every output "
-                "then says so",
-            )
-        fitted = fit_threshold(traces, protocol.measures[0], dataset=split, subset=subset)
-        return fitted.threshold, replace(fitted, in_sample=tuple(shared))
+    split, subset = _split(store, str(options.threshold))
+    _require_same_model(store, labeler, options.dataset, split)
+    traces = evaluated_traces(store, split, labeler, gold=gold, subsets=(subset,))
+    shared = _shared_subsets(
+        store, evaluated, traces, dataset=options.dataset, fitted_dataset=split
+    )
+    if shared and not options.in_sample:
+        raise InputError(
+            "The threshold would be fitted on traces that are evaluated "
+            f"(subset {', '.join(shared)}).",
+            where=f"--threshold {options.threshold}",
+            remedy="evaluate other subsets with --subset, or add --in-sample: every output then"
+            " says so",
+        )
+    fitted = fit_threshold(traces, protocol.measures[0], dataset=split, subset=subset)
+    fitted = replace(fitted, in_sample=tuple(shared))
+    return LabelerThreshold(fitted.threshold, fitted.source, fitted)
 
 
 def _split(store: Store, spec: str) -> tuple[str, str]:
-    """Dataset and subset of `fit:DATASET/SUBSET`; both may hold a slash themselves."""
+    """Dataset and subset of `fit:DATASET/SUBSET`; both may contain a slash themselves."""
     named = spec.removeprefix(FIT)
     known = store.traces.datasets()
     parts = named.split("/")
@@ -164,7 +282,7 @@ def _split(store: Store, spec: str) -> tuple[str, str]:
     )
 
 
-def _same_model(store: Store, labeler: str, dataset: str, split: str) -> None:
+def _require_same_model(store: Store, labeler: str, dataset: str, split: str) -> None:
     """A threshold fits the scores of one model only."""
     here, there = store.labels.labeler(dataset, labeler), store.labels.labeler(split, labeler)
     if here.model != there.model and None not in (here.model, there.model):
@@ -176,17 +294,18 @@ def _same_model(store: Store, labeler: str, dataset: str, split: str) -> None:
 
 def _shared_subsets(
     store: Store,
-    dataset: str,
     evaluated: Sequence[EvaluatedTrace],
-    split: str,
     fitted_on: Sequence[EvaluatedTrace],
+    *,
+    dataset: str,
+    fitted_dataset: str,
 ) -> list[str]:
-    """Subsets of the evaluated traces that hold a trace of the split, under whatever dataset's name."""
+    """Subsets of the evaluated traces that hold a trace of the split, whatever its dataset."""
     ids = {trace.trace_id for trace in fitted_on}
-    if split == dataset:
+    if fitted_dataset == dataset:
         return sorted({trace.subset for trace in evaluated if trace.trace_id in ids})
     subset_of = {trace.trace_id: trace.subset for trace in evaluated}
-    contents = {content for id, content in _contents(store, split) if id in ids}
+    contents = {content for id, content in _contents(store, fitted_dataset) if id in ids}
     return sorted(
         {
             subset_of[id]
@@ -201,122 +320,3 @@ def _contents(store: Store, dataset: str) -> list[tuple[str, Any]]:
         (context.trace.id, hash((context.problem.question, context.trace.steps)))
         for context in store.traces.contexts(dataset, with_evidence=False)
     ]
-
-
-# --- The traces of a dataset as a comparison of labelers looks at them, and the labelers'
-
-
-PROTOCOL = "processbench"
-"""Whose leading measure a threshold is fitted for."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelerThreshold:
-    """The threshold of one labeler, and where it comes from."""
-
-    value: float
-    """In [0, 1]; what a labeler of verdicts has does not matter."""
-    source: str
-    """`given`, the split, or that none is needed."""
-    fit: FittedThreshold | None = None
-    """How it was fitted; None if it was not."""
-
-    def as_json(self) -> dict[str, Any]:
-        """As the keys of `evaluate`."""
-        return {
-            "threshold": None if self.source == NONE_NEEDED else self.value,
-            "threshold_source": self.source,
-            "threshold_fit": None if self.fit is None else self.fit.as_json(),
-        }
-
-
-NONE_NEEDED = "none needed: verdicts"
-
-
-def known_gold(store: Store, dataset: str, gold: str | None) -> str | None:
-    """The labeler taken as truth: the one that was named, else `gold` where there is one.
-
-    Raises:
-        InputError: unknown dataset, or the named labeler is not there.
-    """
-    store.traces.require_dataset(dataset)
-    if gold is not None:
-        store.labels.labeler(dataset, gold)
-        return gold
-    names = {summary.labeler.name for summary in store.labels.labelers(dataset)}
-    return "gold" if "gold" in names else None
-
-
-def compared_traces(
-    store: Store, dataset: str, names: Sequence[str], subsets: Sequence[str] = ()
-) -> list[ComparedTrace]:
-    """Every trace of the dataset with the words of these labelers.
-
-    Args:
-        subsets: only these; empty for all.
-
-    Raises:
-        InputError: unknown dataset, labeler or subset.
-    """
-    from evaluation.step_words import ComparedTrace
-
-    store.traces.require_dataset(dataset)
-    for name in names:
-        store.labels.labeler(dataset, name)
-    labels = {name: store.labels.load(dataset, name) for name in dict.fromkeys(names)}
-    traces = [
-        ComparedTrace(
-            context.trace.id,
-            context.problem.id,
-            context.trace.subset,
-            len(context.trace.steps),
-            {name: found[context.trace.id] for name, found in labels.items() if context.trace.id in found},
-            context.trace.final_answer,
-            context.trace.final_answer_correct,
-        )
-        for context in store.traces.contexts(dataset, with_evidence=False)
-    ]  # fmt: skip
-    known = {trace.subset for trace in traces}
-    if unknown := sorted(set(subsets) - known):
-        raise InputError(
-            f"Dataset '{dataset}' has no subset '{unknown[0]}'.",
-            where="--subset",
-            remedy=f"its subsets: {', '.join(sorted(known))}",
-        )
-    return [trace for trace in traces if not subsets or trace.subset in subsets]
-
-
-def labeler_thresholds(
-    store: Store,
-    dataset: str,
-    traces: Sequence[ComparedTrace],
-    names: Sequence[str],
-    gold: str | None,
-    wish: ThresholdWish,
-) -> Mapping[str, LabelerThreshold]:
-    """The threshold of each labeler; one that gives verdicts needs none.
-
-    Raises:
-        InputError: a threshold is to be fitted, and there is no gold, or as `ThresholdWish.resolve`.
-    """
-    if wish.number is not None:
-        return {name: LabelerThreshold(wish.number, "given") for name in names}
-    if gold is None:
-        raise InputError(
-            "A threshold can only be fitted against gold, and there is none.",
-            where=f"--threshold {wish.spec}",
-            remedy="name a labeler that is the truth with --gold, or give a number",
-        )
-    from evaluation.comparison import against_gold
-    from evaluation.protocols.known import PROTOCOLS
-    from evaluation.thresholds import decided_by_scores
-
-    found = {}
-    for name in names:
-        seen = against_gold(traces, name, gold)
-        if name == gold or not decided_by_scores(seen):
-            found[name] = LabelerThreshold(0.5, NONE_NEEDED)
-            continue
-        value, fit = wish.resolve(store, dataset, name, gold, PROTOCOLS[PROTOCOL], seen)
-        found[name] = LabelerThreshold(value, "given" if fit is None else fit.source, fit)
-    return found

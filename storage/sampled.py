@@ -99,6 +99,7 @@ class SampledTraces:
         dataset: str,
         name: str,
         problem: Problem,
+        *,
         kept: Sequence[Trace],
         refused: Sequence[tuple[str, str]],
     ) -> None:

@@ -10,11 +10,11 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from traces.errors import InputError
 
@@ -90,6 +90,9 @@ class Config:
     and a field that takes a sequence takes a single value too.
     """
 
+    inherited_needs: ClassVar[Mapping[str, Need]] = {}
+    """What fields of base classes need in this config, by field name."""
+
     def __init_subclass__(cls) -> None:
         """Make the subclass a dataclass."""
         dataclass(frozen=True, kw_only=True)(cls)
@@ -125,7 +128,7 @@ class Config:
         """
         idle: dict[str, list[str]] = {}
         for name, _, declared in declared_options(type(self)):
-            need = declared.needs
+            need = declared.needs or self.inherited_needs.get(name)
             set_here = self._is_set(name) if given is None else name in given
             if need is not None and set_here and not need.met(self):
                 idle.setdefault(need.option, []).append(flag_of(name, declared))

@@ -143,10 +143,10 @@ def test_the_workspace_form(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["-n", "0"], "no list of numbers"),
-        (["-n", "8;32"], "no list of numbers"),
-        (["-n", ""], "no list of numbers"),
-        (["-n", "-1"], "no list of numbers"),
+        (["-n", "0"], "not a list of numbers"),
+        (["-n", "8;32"], "not a list of numbers"),
+        (["-n", ""], "not a list of numbers"),
+        (["-n", "-1"], "not a list of numbers"),
         ([], "-n"),
     ],
 )

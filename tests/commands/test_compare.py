@@ -50,7 +50,7 @@ def test_disagreements_are_bounded_and_counted(cli: Cli, folder: Path) -> None:
     assert entry["steps"][0]["words"]["judge"]["verdict"] == "incorrect"
     assert entry["evidence"][0]["text"] == f"passage 1 {EVIL}"
     words = cli(*on, workspace=folder).out
-    assert "They part on 5 steps of 5 traces; 2 traces follow" in words
+    assert "They disagree on 5 steps of 5 traces; 2 traces follow" in words
     assert "passage 1" in words
     none = cli(*ON, "prm", "judge", "--disagreements", "0", "--json", workspace=folder).document
     assert none["disagreements"] == []
@@ -87,7 +87,7 @@ def test_a_labeler_without_a_word_leaves_its_pairs_undefined(cli: Cli, folder: P
         (["prm", "judge", "--gold", "nobody"], "nobody"),
         (["prm", "judge", "--subset", "train"], "no subset 'train'"),
         (["prm", "judge", "--disagreements", "-1"], "disagreements"),
-        (["prm", "judge", "--threshold", "2"], "no threshold"),
+        (["prm", "judge", "--threshold", "2"], "not a threshold"),
     ],
 )
 def test_bad_input(cli: Cli, folder: Path, argv: list[str], told: str) -> None:

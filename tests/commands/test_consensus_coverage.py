@@ -90,7 +90,7 @@ def test_the_first_zero_rule_is_another_consensus(
 @pytest.mark.parametrize(
     ("judge", "mc", "name", "what"),
     [
-        ("judge", "judge", "c", "against itself"),
+        ("judge", "judge", "c", "with itself"),
         ("judge", "mc", "judge", "made from"),
         ("judge", "mc", "mc", "made from"),
     ],

@@ -18,7 +18,8 @@ import torch
 
 from lab.build import build_workspace, trace_row
 from lab.candidates import MAX_NEW_TOKENS
-from stepgold.models import LAB_CONTINUATION, continuation_limit, parse_spec
+from stepgold import ContinueOptions
+from stepgold.models import LAB_CONTINUATION
 from storage import Store
 from tests.known_policy import known_policy, known_traces
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
@@ -63,9 +64,9 @@ def test_the_lab_continues_its_traces_without_options(cli: Cli, tmp_path: Path) 
 
 def test_only_the_lab_is_content_with_short_continuations() -> None:
     assert LAB_CONTINUATION == MAX_NEW_TOKENS
-    assert continuation_limit(parse_spec("lab"), None) == LAB_CONTINUATION
-    assert continuation_limit(parse_spec("lab"), 7) == 7
-    assert continuation_limit(parse_spec("openai:m"), None) == 1024
+    assert ContinueOptions(dataset="d", policy="lab").limit_of_a_text == LAB_CONTINUATION
+    assert ContinueOptions(dataset="d", policy="lab", max_tokens=7).limit_of_a_text == 7
+    assert ContinueOptions(dataset="d", policy="openai:m").limit_of_a_text == 1024
 
 
 def argv(folder: Path) -> list[str]:

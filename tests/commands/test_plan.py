@@ -173,7 +173,10 @@ def test_a_price_that_is_not_known_is_none_and_not_nothing(imported: Cli) -> Non
         (("--dataset", "nope", "--judge", SPEC), "nope"),
         (("--dataset", "d", "--judge", SPEC, "--service", "overnight"), "overnight"),
         (("--dataset", "d", "--judge", "lab"), "lab"),
-        (("--dataset", "d", "--policy", "openai:m", "--strategy", "best"), "not a strategy"),
+        (
+            ("--dataset", "d", "--policy", "openai:m", "--strategy", "best"),
+            "not a value of --strategy",
+        ),
         (("--dataset", "d", "--judge", "gemini:gemini-2.0-flash"), "shut down"),
     ],
 )

@@ -127,10 +127,10 @@ def test_the_format_follows_the_ending_or_the_option(
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["--format", "pdf"], "'pdf' is no format"),
+        (["--format", "pdf"], "'pdf' is not a value of --format"),
         (["--labeler", "nobody"], "nobody"),
         (["--gold", "nobody"], "nobody"),
-        (["--threshold", "2"], "no threshold"),
+        (["--threshold", "2"], "not a threshold"),
         (["--examples", "-1"], "examples"),
     ],
 )

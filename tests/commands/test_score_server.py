@@ -86,7 +86,7 @@ def test_it_scores_as_the_checkpoint_and_says_how_it_compared(
     assert (gate["traces"], gate["steps"], gate["first_error_agreement"]) == (8, 24, 1.0)
     assert gate["max_difference"] < 1e-4
     assert (gate["reading"], gate["resolved_model"]) == ("logits", "prm (/models/prm)")
-    assert "holding the server against the checkpoint on 8 traces" in called.err
+    assert "comparing the server with the checkpoint on 8 traces" in called.err
     [row] = cli("status", "--json").document["labelers"]
     assert (row["parity"], row["resolved_model"]) == (gate, "prm (/models/prm)")
     assert "held against its checkpoint on 8 traces" in cli("status").out
@@ -186,10 +186,10 @@ def test_another_checkpoint_is_another_labeler(
     ("options", "words"),
     [
         (("--prm", "openai:prm", "--base-url", "http://127.0.0.1:9/v1"), "its tokenizer lays"),
-        (("--prm", "openai:prm", "--checkpoint", "lab"), "is no checkpoint"),
+        (("--prm", "openai:prm", "--checkpoint", "lab"), "is not a checkpoint"),
         (("--prm", "openai:prm", "--checkpoint", "hf:x"), "no server"),
-        (("--prm", "hf:x", "--checkpoint", "hf:x"), "--checkpoint is for a PRM behind a server"),
-        (("--prm", "hf:x", "--route", "pooling"), "--route is for"),
+        (("--prm", "hf:x", "--checkpoint", "hf:x"), "--checkpoint has no effect"),
+        (("--prm", "hf:x", "--route", "pooling"), "--route has no effect"),
         (("--prm", "openai:m", "--checkpoint", "hf:x", "--mode", "medprm-compat"), "medprm-compat"),
         (("--prm", "openai:m", "--checkpoint", "hf:x", "--base-url", "http://u:p@h"), "refused"),
     ],
@@ -206,7 +206,7 @@ def test_what_does_not_fit_is_refused_at_once(
 def test_plan_says_that_it_is_the_checkpoints(score: Score, cli: Cli) -> None:
     called = cli("plan", "--dataset", "d", "--prm", "openai:prm")
     assert called.code == 2
-    assert "plan with --prm hf:PATH" in called.err
+    assert "add --checkpoint hf:PATH" in called.err
 
 
 @pytest.mark.slow

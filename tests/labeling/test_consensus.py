@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 import labeling.analysis
 from labeling import analyze_labelers
-from labeling.consensus import ConsensusConfig, QualityFilters, agree, require_rule
+from labeling.consensus import ConsensusConfig, agree
 from traces.errors import InputError
 from traces.evidence import Quote
 from traces.labels import (
@@ -186,14 +187,12 @@ def test_hybrid_needs_step_labels() -> None:
 
 
 def test_rules_by_name() -> None:
-    assert require_rule("strict") == "strict"
-    assert require_rule("hybrid") == "hybrid"
     with pytest.raises(InputError, match="'bayes'"):
-        require_rule("bayes")
+        ConsensusConfig(rule="bayes")  # type: ignore[arg-type]
     assert ConsensusConfig().as_dict() == {"rule": "strict"}
     assert HYBRID.as_dict() == {"rule": "hybrid", "high": 0.7, "low": 0.3, "most_confident": 0.95}
-    filters = QualityFilters(min_steps=3, require_verified_quote=True)
-    assert ConsensusConfig(filters=filters).as_dict() == {
+    filters: dict[str, Any] = {"min_steps": 3, "require_verified_quote": True}
+    assert ConsensusConfig(**filters).as_dict() == {
         "rule": "strict", "min_steps": 3, "require_verified_quote": True,
     }  # fmt: skip
 
@@ -204,27 +203,27 @@ def test_rules_by_name() -> None:
 @pytest.mark.parametrize(
     ("filters", "steps", "right", "error_at", "quoted", "said"),
     [
-        (QualityFilters(), 2, True, 0, (), None),
-        (QualityFilters(min_steps=3), 2, None, None, (), "2 steps, fewer than 3"),
-        (QualityFilters(min_steps=3), 3, None, None, (), None),
-        (QualityFilters(max_steps=9), 10, None, None, (), "10 steps, more than 9"),
-        (QualityFilters(max_steps=9), 9, None, None, (), None),
-        (QualityFilters(no_error_before_right_answer=True), 3, True, 1, (), "answer is right"),
-        (QualityFilters(no_error_before_right_answer=True), 3, True, None, (), None),
-        (QualityFilters(no_error_before_right_answer=True), 3, None, 1, (), None),
-        (QualityFilters(error_before_wrong_answer=True), 3, False, None, (), "answer is wrong"),
-        (QualityFilters(error_before_wrong_answer=True), 3, False, 2, (), None),
-        (QualityFilters(error_before_wrong_answer=True), 3, None, None, (), None),
-        (QualityFilters(require_verified_quote=True), 3, None, 1, (0, 2), "no verified quote"),
-        (QualityFilters(require_verified_quote=True), 3, None, 1, (1,), None),
-        (QualityFilters(require_verified_quote=True), 3, None, None, (2,), None),
-        (QualityFilters(require_verified_quote=True), 3, None, None, (), "no verified quote"),
+        ({}, 2, True, 0, (), None),
+        ({"min_steps": 3}, 2, None, None, (), "2 steps, fewer than 3"),
+        ({"min_steps": 3}, 3, None, None, (), None),
+        ({"max_steps": 9}, 10, None, None, (), "10 steps, more than 9"),
+        ({"max_steps": 9}, 9, None, None, (), None),
+        ({"no_error_before_right_answer": True}, 3, True, 1, (), "answer is right"),
+        ({"no_error_before_right_answer": True}, 3, True, None, (), None),
+        ({"no_error_before_right_answer": True}, 3, None, 1, (), None),
+        ({"error_before_wrong_answer": True}, 3, False, None, (), "answer is wrong"),
+        ({"error_before_wrong_answer": True}, 3, False, 2, (), None),
+        ({"error_before_wrong_answer": True}, 3, None, None, (), None),
+        ({"require_verified_quote": True}, 3, None, 1, (0, 2), "no verified quote"),
+        ({"require_verified_quote": True}, 3, None, 1, (1,), None),
+        ({"require_verified_quote": True}, 3, None, None, (2,), None),
+        ({"require_verified_quote": True}, 3, None, None, (), "no verified quote"),
     ],
 )
 @pytest.mark.parametrize("rule", ["strict", "hybrid"])
 def test_filters_say_what_they_take_out(
-    rule: str,
-    filters: QualityFilters,
+    rule: Any,
+    filters: dict[str, Any],
     steps: int,
     right: bool | None,
     error_at: int | None,
@@ -237,7 +236,7 @@ def test_filters_say_what_they_take_out(
         context(steps, right),
         judged(*verdicts, quoted=quoted),
         measured(*scores),
-        ConsensusConfig(rule=require_rule(rule), filters=filters),
+        ConsensusConfig(rule=rule, **filters),
     )
     if said is None:
         assert label.abstention is None
@@ -248,14 +247,14 @@ def test_filters_say_what_they_take_out(
 
 
 def test_disagreement_is_not_renamed_by_a_filter() -> None:
-    config = ConsensusConfig(filters=QualityFilters(min_steps=9))
+    config = ConsensusConfig(min_steps=9)
     label = agree(context(), judged(C, I, C), measured(1, 1, 1), config)
     assert reason_of(label) is AbstentionReason.DISAGREEMENT
 
 
 def test_filter_sees_an_error_behind_an_uncertain_step() -> None:
-    filters = QualityFilters(no_error_before_right_answer=True)
-    config = ConsensusConfig(rule="hybrid", filters=filters)
+    filters: dict[str, Any] = {"no_error_before_right_answer": True}
+    config = ConsensusConfig(rule="hybrid", **filters)
     label = agree(context(2, right=True), judged(C, I), measured(0.5, 0.0), config)
     assert reason_of(label) is AbstentionReason.FILTERED
 

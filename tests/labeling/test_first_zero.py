@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.consensus import ConsensusConfig, agree, require_after_first_error
+from labeling.consensus import ConsensusConfig, agree
 from traces.errors import InputError
 from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel, Verdict, first_error
 from traces.problem import Problem, Trace, TraceInContext
@@ -72,9 +72,8 @@ def test_the_first_error_never_moves(verdicts: list[Verdict], hybrid: bool) -> N
 
 
 def test_the_choice_by_its_name_and_in_the_configuration() -> None:
-    assert require_after_first_error("keep") == "keep"
     with pytest.raises(InputError, match="'zero'") as fault:
-        require_after_first_error("zero")
-    assert fault.value.remedy == "use one of: keep, incorrect"
+        ConsensusConfig(after_first_error="zero")  # type: ignore[arg-type]
+    assert fault.value.remedy == "use one of keep, incorrect"
     assert ZERO.as_dict() == {"rule": "strict", "after_first_error": "incorrect"}
     assert ConsensusConfig().as_dict() == {"rule": "strict"}

@@ -99,8 +99,8 @@ def test_early_stop_says_what_all_says_from_a_prefix_of_its_continuations(
     drawn: dict[str, Matrix], threshold: int
 ) -> None:
     every, early = Scripted(drawn), Scripted(drawn)
-    whole = measure(every, MonteCarloConfig(K, threshold=threshold))
-    short = measure(early, MonteCarloConfig(K, threshold=threshold, strategy="early-stop"))
+    whole = measure(every, MonteCarloConfig(k=K, threshold=threshold))
+    short = measure(early, MonteCarloConfig(k=K, threshold=threshold, strategy="early-stop"))
     assert whole.keys() == short.keys() == drawn.keys()
     for name in drawn:
         assert verdicts(short[name].label) == verdicts(whole[name].label)
@@ -119,7 +119,7 @@ def test_no_strategy_asks_twice_or_beyond_k_and_all_end(
     drawn: dict[str, Matrix], name: str
 ) -> None:
     policy = Scripted(drawn)
-    words = measure(policy, MonteCarloConfig(K, strategy=name))
+    words = measure(policy, MonteCarloConfig(k=K, strategy=name))
     assert words.keys() == drawn.keys()
     assert len(set(policy.asked)) == len(policy.asked)
     assert all(index < K for _, _, index in policy.asked)
@@ -131,7 +131,7 @@ def test_no_strategy_asks_twice_or_beyond_k_and_all_end(
 @given(matrices, st.sampled_from(sorted(STRATEGIES)), st.sampled_from([1, 2, 7, 64]))
 @settings(max_examples=40)
 def test_frontier_size_changes_nothing(drawn: dict[str, Matrix], name: str, size: int) -> None:
-    config = MonteCarloConfig(K, strategy=name)
+    config = MonteCarloConfig(k=K, strategy=name)
     whole = measure(Scripted(drawn), config)
     kept, rounds.FRONTIER = rounds.FRONTIER, size
     try:
@@ -151,7 +151,7 @@ def monotone(steps: int, error: int | None, alive: bool = True) -> Matrix:
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 12])
 def test_every_strategy_finds_the_first_error_of_monotone_traces(name: str, steps: int) -> None:
     drawn = {str(error): monotone(steps, error) for error in [*range(steps), None]}
-    words = measure(Scripted(drawn), MonteCarloConfig(K, strategy=name))
+    words = measure(Scripted(drawn), MonteCarloConfig(k=K, strategy=name))
     for error, word in words.items():
         found = first_error(word.label)
         assert not found.missing
@@ -160,7 +160,7 @@ def test_every_strategy_finds_the_first_error_of_monotone_traces(name: str, step
 
 def test_binary_measures_few_steps_and_says_which_it_inferred() -> None:
     policy = Scripted({"t": monotone(12, 9)})
-    label = measure(policy, MonteCarloConfig(K, strategy="binary"))["t"].label
+    label = measure(policy, MonteCarloConfig(k=K, strategy="binary"))["t"].label
     assert {step for _, step, _ in policy.asked} == {5, 8, 9, 10}
     assert label.meta["inferred_steps"] == [0, 1, 2, 3, 4, 6, 7]
     inferred, measured, behind = (label.step_labels[n] for n in (0, 5, 11))
@@ -177,8 +177,8 @@ def test_binary_measures_everything_where_the_probe_behind_the_error_succeeds() 
     back = monotone(6, None)
     back[2] = [False] * K
     policy = Scripted({"t": back})
-    label = measure(policy, MonteCarloConfig(K, strategy="binary"))["t"].label
-    whole = measure(Scripted({"t": back}), MonteCarloConfig(K))["t"].label
+    label = measure(policy, MonteCarloConfig(k=K, strategy="binary"))["t"].label
+    whole = measure(Scripted({"t": back}), MonteCarloConfig(k=K))["t"].label
     assert verdicts(label) == verdicts(whole)
     assert first_error(label).index == 2
     assert "inferred_steps" not in label.meta
@@ -202,7 +202,7 @@ def test_a_step_is_given_up_by_the_posterior_of_the_others(
 
 def test_adaptive_gives_nothing_up_before_k_while_no_prefix_is_alive() -> None:
     policy = Scripted({"t": [[False] * K] * 5})
-    label = measure(policy, MonteCarloConfig(K, strategy="adaptive"))["t"].label
+    label = measure(policy, MonteCarloConfig(k=K, strategy="adaptive"))["t"].label
     assert first_error(label).index == 0
     assert label.step_labels[0].continuations == K
 
@@ -211,7 +211,7 @@ def test_over_length_trace_abstains_under_every_strategy() -> None:
     for name in STRATEGIES:
         policy = Scripted({"t": monotone(3, None), "u": monotone(3, 1)})
         policy.over_length = {"t"}
-        words = measure(policy, MonteCarloConfig(K, strategy=name))
+        words = measure(policy, MonteCarloConfig(k=K, strategy=name))
         assert words["t"].label.abstention == Abstention(AbstentionReason.OVER_LENGTH, "too long")
         assert first_error(words["u"].label).index == 1
 
@@ -229,7 +229,7 @@ def test_last_step_from_the_outcome_is_not_rolled_out() -> None:
         (None, "The answer is 9.", Verdict.INCORRECT),
     ):
         trace = Trace("t", context.problem.id, ("a", "b", final), final_answer_correct=outcome)
-        config = MonteCarloConfig(K, last_step="outcome")
+        config = MonteCarloConfig(k=K, last_step="outcome")
         policy.asked.clear()
         (word,) = continue_traces([TraceInContext(context.problem, trace)], policy, config=config)
         last = word.label.step_labels[2]
@@ -242,7 +242,7 @@ def test_last_step_from_the_outcome_is_not_rolled_out() -> None:
 
 def test_last_step_without_a_readable_outcome_is_rolled_out_after_all() -> None:
     policy = Scripted({"t": monotone(3, None)})
-    label = measure(policy, MonteCarloConfig(K, last_step="outcome"))["t"].label
+    label = measure(policy, MonteCarloConfig(k=K, last_step="outcome"))["t"].label
     assert {step for _, step, _ in policy.asked} == {0, 1, 2}
     assert label.step_labels[2].continuations == K
     assert "last_step" not in label.meta
@@ -250,19 +250,19 @@ def test_last_step_without_a_readable_outcome_is_rolled_out_after_all() -> None:
 
 def test_what_stands_behind_the_first_error() -> None:
     back = [[True] * K, [False] * K, [True] * K, [False] * K]
-    kept = measure(Scripted({"t": back}), MonteCarloConfig(K))["t"].label
+    kept = measure(Scripted({"t": back}), MonteCarloConfig(k=K))["t"].label
     assert verdicts(kept) == [
         Verdict.CORRECT,
         Verdict.INCORRECT,
         Verdict.CORRECT,
         Verdict.INCORRECT,
     ]
-    zero = MonteCarloConfig(K, after_first_error="incorrect")
+    zero = MonteCarloConfig(k=K, after_first_error="incorrect")
     wrong = measure(Scripted({"t": back}), zero)["t"].label
     assert verdicts(wrong) == [Verdict.CORRECT] + [Verdict.INCORRECT] * 3
     assert wrong.meta["inferred_steps"] == [2]
     assert wrong.step_labels[2].score == 1.0
-    none = MonteCarloConfig(K, after_first_error="not-measured")
+    none = MonteCarloConfig(k=K, after_first_error="not-measured")
     unsaid = measure(Scripted({"t": back}), none)["t"].label
     assert verdicts(unsaid) == [Verdict.CORRECT, Verdict.INCORRECT, None, None]
     assert unsaid.step_labels[3].abstention is not None
@@ -271,10 +271,10 @@ def test_what_stands_behind_the_first_error() -> None:
 def test_soft_labels_have_no_verdict_and_advantages_compare_neighbours() -> None:
     half = [True] * 4 + [False] * 4
     drawn = {"t": [half, half, [True] * K, half, [False] * K]}
-    soft = measure(Scripted(drawn), MonteCarloConfig(K, label="soft"))["t"].label
+    soft = measure(Scripted(drawn), MonteCarloConfig(k=K, label="soft"))["t"].label
     assert verdicts(soft) == [None] * 5
     assert [step.score for step in soft.step_labels] == [0.5, 0.5, 1.0, 0.5, 0.0]
-    advantage = measure(Scripted(drawn), MonteCarloConfig(K, label="advantage"))["t"].label
+    advantage = measure(Scripted(drawn), MonteCarloConfig(k=K, label="advantage"))["t"].label
     assert verdicts(advantage) == [
         Verdict.CORRECT, Verdict.NEUTRAL, Verdict.CORRECT, Verdict.INCORRECT, Verdict.INCORRECT
     ]  # fmt: skip
@@ -284,7 +284,7 @@ def test_soft_labels_have_no_verdict_and_advantages_compare_neighbours() -> None
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"k": 0}, "cannot be used with"),
+        ({"k": 0}, "--k is 0"),
         ({"threshold": 16}, "cannot be used with"),
         ({"label": "value"}, "not a value of --label"),
         ({"last_step": "x"}, "not a value of --last-step"),
@@ -304,7 +304,7 @@ def test_unknown_strategy_names_the_known_ones() -> None:
 
 
 def test_config_names_what_is_not_the_default() -> None:
-    assert MonteCarloConfig(4).as_dict() == {"k": 4, "threshold": 0, "seed": 0}
-    stored = MonteCarloConfig(4, strategy="binary", after_first_error="incorrect").as_dict()
+    assert MonteCarloConfig(k=4).as_dict() == {"k": 4, "threshold": 0, "seed": 0}
+    stored = MonteCarloConfig(k=4, strategy="binary", after_first_error="incorrect").as_dict()
     assert stored["strategy"] == "binary"
     assert stored["after_first_error"] == "incorrect"

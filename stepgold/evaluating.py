@@ -1,0 +1,482 @@
+"""Labelers on trial: `evaluate` measures one against gold, `compare` several against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from stepgold.results import Figures, Result
+from stepgold.trials import (
+    NONE_NEEDED,
+    LabelerThreshold,
+    TrialOptions,
+    compared_traces,
+    evaluated_traces,
+    known_gold,
+    labeler_thresholds,
+    resolve_threshold,
+)
+from traces import InputError
+from traces.config import argument, option
+
+if TYPE_CHECKING:
+    from evaluation.disagreements import Disputes
+    from evaluation.evaluated import EvaluatedTrace
+    from evaluation.protocols.known import Protocol
+    from evaluation.step_words import WordTable
+    from stepgold.workspace import WorkspaceFolder
+    from storage import Store
+
+
+ProtocolName = Literal["processbench", "macro-f1", "prmbench", "mr-ben", "mistake"]
+"""Those of `evaluation.protocols.known`, here so that the help text needs no numpy."""
+
+
+class EvaluateOptions(TrialOptions):
+    """Whom to evaluate, by which protocol."""
+
+    labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
+    gold: str = option(default="gold", metavar="NAME", help="Labeler taken as truth.")
+    protocol: ProtocolName = option(
+        default="processbench",
+        choices=get_args(ProtocolName),
+        metavar="NAME",
+        help=f"One of {', '.join(get_args(ProtocolName))}.",
+    )
+    against: str | None = option(
+        default=None,
+        metavar="NAME",
+        help="Second labeler: paired bootstrap of the difference.",
+    )
+    subset: Sequence[str] = option(
+        default=(), metavar="NAME", help="Only this subset; may be repeated [default: all]."
+    )
+
+
+class KeptFigures(Figures):
+    """How a labeler does on the traces that it labeled."""
+
+    n: int
+    share: float | None
+    first_error_precision: float | None
+    ci95: list[float] | None
+
+
+class EvaluationFigures(Figures):
+    """The figures of one subset, or of the whole; each protocol has some of them.
+
+    All fractions are in [0, 1], the correlation `mcc` in [-1, 1]; None where not defined.
+    """
+
+    ci95: list[float] | None
+    missing: int
+    processbench_f1: float | None
+    error_accuracy: float | None
+    correct_accuracy: float | None
+    kept: KeptFigures
+    macro_f1: float | None
+    f1_correct: float | None
+    f1_incorrect: float | None
+    n: int
+    n_error: int
+    n_correct: int
+    n_incorrect: int
+    n_neutral: int
+    prmscore: float | None
+    f1: float | None
+    f1_negative: float | None
+    n_steps: int
+    missing_steps: int
+    mr_score: float | None
+    mcc: float | None
+    mcc_ci95: list[float] | None
+    step_accuracy: float | None
+    step_accuracy_ci95: list[float] | None
+    reason_accuracy: float | None
+    reason_accuracy_ci95: list[float] | None
+    reason_missing: int
+    location_accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EvaluateResult(Result):
+    """A labeler by one protocol, with bootstrap intervals by problem.
+
+    `average` and `subsets` (processbench), `classes` and `overall` (prmbench), `overall` and
+    `subsets` (other protocols) hold the figures.
+    """
+
+    dataset: str
+    """Name of the dataset."""
+    labeler: str
+    """The labeler on trial."""
+    gold: str
+    """The labeler taken as truth."""
+    protocol: ProtocolName
+    """The rules."""
+    threshold: float | None
+    """Steps with at least this score are correct."""
+    threshold_source: str
+    """`given`, or the split it was fitted on."""
+    whole: EvaluationFigures
+    """The dataset as a whole: `average` or `overall`."""
+    parts: Mapping[str, EvaluationFigures]
+    """By name: `subsets` or `classes`."""
+    document: Mapping[str, Any]
+    """All of it, with diagnostics and the second labeler."""
+    text: str
+    """The same as tables."""
+
+    @property
+    def average(self) -> EvaluationFigures:
+        """processbench: the unweighted mean over subsets."""
+        return self._whole_as("average")
+
+    @property
+    def overall(self) -> EvaluationFigures:
+        """All protocols but processbench: all traces pooled."""
+        return self._whole_as("overall")
+
+    @property
+    def subsets(self) -> Mapping[str, EvaluationFigures]:
+        """All protocols but prmbench: the figures by subset."""
+        return self._parts_as("subsets")
+
+    @property
+    def classes(self) -> Mapping[str, EvaluationFigures]:
+        """prmbench: the figures by class of error."""
+        return self._parts_as("classes")
+
+    @property
+    def missing(self) -> int:
+        """How many traces (macro-f1: steps) of the whole the labeler left open."""
+        return self.whole.missing
+
+    @property
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Step scores, positions and false positives, whatever the protocol."""
+        found: Mapping[str, Any] = self.document["diagnostics"]
+        return found
+
+    @property
+    def against(self) -> Mapping[str, Any] | None:
+        """The paired bootstrap against a second labeler; None if there was none."""
+        return self.document.get("against")
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of the protocol."""
+        return dict(self.document)
+
+    def words(self) -> str:
+        """The figures as a table, and what else was found."""
+        return self.text
+
+    def rows(self) -> list[Mapping[str, Any]]:
+        """One row per subset or class, and the whole."""
+        kind = "class" if self.protocol == "prmbench" else "subset"
+        named = [*self.parts.items(), (whole_name(self.protocol), self.whole)]
+        return [{kind: name, **figures.row()} for name, figures in named]
+
+    def _whole_as(self, name: str) -> EvaluationFigures:
+        if name != whole_name(self.protocol):
+            raise AttributeError(
+                f"The protocol {self.protocol} has no {name}; use {whole_name(self.protocol)}."
+            )
+        return self.whole
+
+    def _parts_as(self, name: str) -> Mapping[str, EvaluationFigures]:
+        if name != parts_name(self.protocol):
+            raise AttributeError(
+                f"The protocol {self.protocol} has no {name}; use {parts_name(self.protocol)}."
+            )
+        return self.parts
+
+
+def whole_name(protocol: str) -> str:
+    """The key of a protocol's whole."""
+    return "average" if protocol == "processbench" else "overall"
+
+
+def parts_name(protocol: str) -> str:
+    """The key of a protocol's parts."""
+    return "classes" if protocol == "prmbench" else "subsets"
+
+
+def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateResult:
+    """Measure a labeler against gold by one of the field's protocols, with bootstrap intervals.
+
+    Raises:
+        InputError: unknown dataset, labeler, subset or split.
+    """
+    from evaluation.diagnostics import diagnose
+    from evaluation.protocols.known import PROTOCOLS
+
+    protocol = PROTOCOLS[options.protocol]
+    with workspace.open_store() as store:
+        first = _side(store, options, options.labeler, protocol=protocol)
+        second = None
+        if options.against is not None:
+            second = _side(store, options, options.against, protocol=protocol, may_lack_scores=True)
+    report = protocol.evaluate(
+        first.traces,
+        threshold=first.threshold.value,
+        threshold_source=first.threshold.source,
+        seed=options.seed,
+        resamples=options.resamples,
+    )
+    diagnostics = diagnose(
+        first.traces, first.threshold.value, seed=options.seed, resamples=options.resamples
+    )
+    document = report.as_json(dataset=options.dataset, labeler=first.labeler, gold=options.gold)
+    document |= first.threshold.as_json()
+    document |= {"resamples": options.resamples, "seed": options.seed}
+    document["diagnostics"] = diagnostics.as_json()
+    lines = [report.table(first.labeler), *diagnostics.lines()]
+    if second is not None:
+        document["against"], more = _compared(first, second, options, protocol)
+        lines += more
+    # The document has less about the average than was measured.
+    whole = getattr(report, whole_name(protocol.name)).as_json()
+    parts = document[parts_name(protocol.name)]
+    return EvaluateResult(
+        dataset=options.dataset,
+        labeler=first.labeler,
+        gold=options.gold,
+        protocol=options.protocol,
+        threshold=document["threshold"],
+        threshold_source=first.threshold.source,
+        whole=_figures(whole, f"The {whole_name(protocol.name)} of {protocol.name}"),
+        parts={name: _figures(part, f"A part of {protocol.name}") for name, part in parts.items()},
+        document=document,
+        text="\n".join(lines),
+    )
+
+
+def _figures(figures: Mapping[str, Any], of: str) -> EvaluationFigures:
+    if "kept" in figures:
+        kept = KeptFigures(figures["kept"], of=f"{of}, kept traces,")
+        figures = {**figures, "kept": kept}
+    return EvaluationFigures(figures, of=of)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One labeler on the traces of the trial."""
+
+    labeler: str
+    traces: Sequence[EvaluatedTrace]
+    threshold: LabelerThreshold
+
+
+def _side(
+    store: Store,
+    options: EvaluateOptions,
+    labeler: str,
+    *,
+    protocol: Protocol,
+    may_lack_scores: bool = False,
+) -> _Side:
+    """A labeler's traces and its threshold.
+
+    With `may_lack_scores` a labeler of verdicts needs no threshold where one is to be fitted, so
+    that a PRM can be compared with a judge.
+    """
+    from evaluation.thresholds import decided_by_scores
+
+    traces = evaluated_traces(
+        store, options.dataset, labeler, gold=options.gold, subsets=options.subset
+    )
+    if may_lack_scores and options.number is None and not decided_by_scores(traces):
+        return _Side(labeler, traces, LabelerThreshold(0.5, NONE_NEEDED))
+    threshold = resolve_threshold(
+        store, options, labeler, gold=options.gold, protocol=protocol, evaluated=traces
+    )
+    return _Side(labeler, traces, threshold)
+
+
+def _compared(
+    first: _Side, second: _Side, options: EvaluateOptions, protocol: Protocol
+) -> tuple[dict[str, Any], list[str]]:
+    """The document's key `against`, and the lines for it."""
+    pairs = protocol.compare(
+        first.traces,
+        second.traces,
+        thresholds=(first.threshold.value, second.threshold.value),
+        seed=options.seed,
+        resamples=options.resamples,
+    )
+    document = {"labeler": second.labeler, **second.threshold.as_json()}
+    document["measures"] = {measure: pair.as_json() for measure, pair in pairs.items()}
+    lines = [pair.line(first.labeler, second.labeler) for pair in pairs.values()]
+    if second.threshold.fit is not None:
+        lines.append(second.threshold.line(second.labeler))
+    return document, lines
+
+
+class CompareOptions(TrialOptions):
+    """Which labelers to compare."""
+
+    labelers: Sequence[str] = argument(
+        kw_only=False, metavar="LABELER LABELER...", help="Two labelers or more."
+    )
+    gold: str | None = option(
+        default=None,
+        metavar="NAME",
+        help="Labeler taken as truth [default: gold, if it exists].",
+    )
+    subset: Sequence[str] = option(
+        default=(), metavar="NAME", help="Only this subset; may be repeated [default: all]."
+    )
+    disagreements: int = option(
+        default=10,
+        between=(0, None),
+        metavar="N",
+        help="How many traces on which the labelers disagree to list.",
+    )
+
+    def check(self) -> None:
+        """Refuse fewer than two labelers.
+
+        Raises:
+            InputError: one only, or one twice.
+        """
+        super().check()
+        if len(self.labelers) < 2:
+            raise InputError(
+                "One labeler cannot be compared with itself.", remedy="name two labelers or more"
+            )
+        twice = [name for name in self.labelers if self.labelers.count(name) > 1]
+        if twice:
+            raise InputError(
+                f"Labeler '{twice[0]}' is named twice.", remedy="name each labeler once"
+            )
+
+
+class PairFigures(Figures):
+    """Two labelers on the steps and traces that both labeled; None where not defined."""
+
+    a: str
+    b: str
+    n_steps: int
+    n_neutral: int
+    agreement: float | None
+    agreement_ci95: list[float] | None
+    cohen_kappa: float | None
+    cohen_kappa_ci95: list[float] | None
+    n_scored: int
+    pearson: float | None
+    n_first_errors: int
+    first_error_agreement: float | None
+    first_error_agreement_ci95: list[float] | None
+    first_errors: Mapping[str, Any]
+    paired: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CompareResult(Result):
+    """How far labelers agree, and where they do not."""
+
+    dataset: str
+    """Name of the dataset."""
+    gold: str | None
+    """The labeler taken as truth; None if there is none."""
+    labelers: tuple[str, ...]
+    """The labelers, in the order asked for."""
+    pairs: tuple[PairFigures, ...]
+    """Every two of them."""
+    krippendorff_alpha: float | None
+    """Nominal alpha of all of them; None where not defined."""
+    document: Mapping[str, Any]
+    """All of it, with the steps on which they disagree."""
+    text: str
+    """The same as tables."""
+
+    @property
+    def disagreements(self) -> Sequence[Mapping[str, Any]]:
+        """The traces on which they disagree most, with step texts and evidence."""
+        found: Sequence[Mapping[str, Any]] = self.document["disagreements"]
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document."""
+        return dict(self.document)
+
+    def words(self) -> str:
+        """Tables of the pairs, and the disagreements."""
+        return self.text
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row per pair."""
+        return [pair.row() for pair in self.pairs]
+
+
+def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResult:
+    """Compare labelers: agreement, kappa, alpha, correlation, first errors, disagreements.
+
+    Raises:
+        InputError: unknown dataset, labeler, subset or split.
+    """
+    from evaluation.comparison import compare_labelers, comparison_words
+    from evaluation.disagreements import disagreement_lines, find_disputes
+
+    names = options.labelers
+    with workspace.open_store() as store:
+        gold = known_gold(store, options.dataset, options.gold)
+        everyone = list(dict.fromkeys([*names, *([] if gold is None else [gold])]))
+        traces = compared_traces(store, options.dataset, everyone, options.subset)
+        limits = labeler_thresholds(store, options, traces, everyone, gold=gold)
+        found = compare_labelers(
+            traces,
+            names,
+            {name: limit.value for name, limit in limits.items()},
+            gold=gold,
+            seed=options.seed,
+            resamples=options.resamples,
+        )
+        disputes = find_disputes(found.table)
+        entries = _entries(store, options, found.table, disputes)
+    document = {
+        "dataset": options.dataset,
+        "gold": gold,
+        **found.as_json(),
+        "thresholds": {name: limits[name].as_json() for name in names},
+        "resamples": options.resamples,
+        "seed": options.seed,
+        "disagreements_total": {"traces": len(disputes.traces), "steps": disputes.steps},
+        "disagreements": entries,
+    }
+    lines = [
+        *comparison_words(found),
+        *(limits[name].line(name) for name in names if limits[name].fit is not None),
+        f"They disagree on {disputes.steps} steps of {len(disputes.traces)} traces; "
+        f"{len(entries)} traces follow (--disagreements N for more).",
+        *disagreement_lines(entries),
+    ]
+    return CompareResult(
+        dataset=options.dataset,
+        gold=gold,
+        labelers=tuple(names),
+        pairs=tuple(PairFigures(pair, of="A pair of labelers") for pair in document["pairs"]),
+        krippendorff_alpha=document["krippendorff_alpha"],
+        document=document,
+        text="\n".join(lines),
+    )
+
+
+def _entries(
+    store: Store, options: CompareOptions, table: WordTable, disputes: Disputes
+) -> list[dict[str, Any]]:
+    """The most disputed traces, with step texts and evidence."""
+    from evaluation.disagreements import disagreement_json
+
+    chosen = disputes.traces[: options.disagreements]
+    if not chosen:
+        return []
+    contexts = {
+        context.trace.id: context
+        for context in store.traces.contexts(
+            options.dataset, trace_ids=[one.trace_id for one in chosen]
+        )
+    }
+    return [disagreement_json(one, table, contexts[one.trace_id]) for one in chosen]

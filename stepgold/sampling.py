@@ -1,0 +1,252 @@
+"""Candidate traces for problems, written by a policy and kept by a stated rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labeling.candidates import CandidateRule
+from stepgold.console import note, progress
+from stepgold.images import ImageOptions
+from stepgold.labeling_run import STOPS
+from stepgold.models import (
+    ModelTruth,
+    PolicyOptions,
+    RunTerms,
+    dispatcher,
+    model_folder,
+    policy_server,
+    tell_slow,
+    template_identity,
+)
+from stepgold.options import DatasetOptions, ImageFolderOptions
+from stepgold.outcome import LabelingResult, Tally
+from traces import BudgetExhausted, InputError
+from traces.config import StrPath, option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from labeling import ProblemCandidates, Sampler
+    from stepgold.workspace import WorkspaceFolder
+    from storage import Store
+    from traces import Evidence, Problem
+
+Asked = tuple["Problem", "Sequence[Evidence]"]
+"""A problem and the evidence for it."""
+
+_PROBLEMS_AT_ONCE = 256
+"""Problems whose rounds are sampled together."""
+
+
+class SampleOptions(ImageFolderOptions, PolicyOptions, CandidateRule, DatasetOptions):
+    """Which policy writes candidates for which problems, and which are kept."""
+
+    name: str = option(
+        default="sample",
+        metavar="NAME",
+        help="Name of this set of candidates; part of their ids.",
+    )
+    problems: StrPath | None = option(
+        default=None, metavar="FILE", help="Problems as JSONL [default: those of the dataset]."
+    )
+    budget: float | None = option(
+        default=None, metavar="USD", between=(0, None), help="Stop before spending more, USD."
+    )
+    limit: int | None = option(
+        default=None,
+        metavar="N",
+        between=(1, None),
+        help="Sample for the first N problems only, as a pilot.",
+    )
+    replace: bool = option(default=False, help="Replace the candidates stored under this name.")
+
+    def check(self) -> None:
+        """Refuse a name that would break trace ids.
+
+        Raises:
+            InputError: it holds a colon.
+        """
+        super().check()
+        if ":" in self.name:
+            raise InputError(
+                f"The name {self.name!r} holds a colon.",
+                where="--name",
+                remedy="choose another: it becomes part of trace ids",
+            )
+
+    def settings(self, images: ImageOptions) -> dict[str, Any]:
+        """What shapes the candidates, as stored with them."""
+        return (
+            self.as_dict()
+            | {
+                "policy": str(self.spec),
+                "max_tokens": self.limit_of_a_text,
+                "temperature": self.temperature,
+                "evidence": self.with_evidence,
+                "template": template_identity(self.template),
+            }
+            | images.as_dict()
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SampleResult(LabelingResult):
+    """What was sampled, and what the rule rejected."""
+
+    problems: int
+    """Problems that were asked for."""
+    rejected: dict[str, int]
+    """Rejected candidates by reason; further rounds replaced them where they could."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document, with the counts of problems and rejections."""
+        return super().as_json() | {"problems": self.problems, "turned_away": self.rejected}
+
+    def words(self) -> str:
+        """The counts in a few lines."""
+        if not self.rejected:
+            return super().words()
+        ordered = sorted(self.rejected.items(), key=lambda each: (-each[1], each[0]))
+        reasons = ", ".join(f"{count} with {why}" for why, count in ordered)
+        return f"{super().words()}\nrejected and sampled again: {reasons}"
+
+
+def sample(workspace: WorkspaceFolder, options: SampleOptions) -> SampleResult:
+    """Write candidate traces for every problem, split into steps and kept by a stated rule.
+
+    Raises:
+        InputError: options that do not fit each other, or a policy or file that cannot be used.
+    """
+    from inference import Purse
+
+    spec, tally = options.spec, Tally("sample", options.dataset, options.name)
+    images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
+    if options.delimiter is None and options.is_lab:
+        options = options.but(delimiter="\n")  # the lab's policy writes one step a line
+    given = None if options.problems is None else _read(Path(options.problems))
+    with workspace.open_store(create=given is not None) as store, ExitStack() as closing:
+        known = given if given is not None else _stored_problems(store, options.dataset)
+        images = images.settled(spec, exist=any(problem.images for problem, _ in known))
+        wanted = known[: options.limit]
+        store.traces.sampled.refuse_changed(options.dataset, [problem for problem, _ in wanted])
+        stored = store.traces.sampled.declare(
+            options.dataset, options.name, options.settings(images), replace=options.replace
+        )
+        tally.unchanged = stored.traces
+        missing = [pair for pair in wanted if pair[0].id not in stored.problems]
+        terms = RunTerms(
+            store, closing, ModelTruth(allow_mixed=True), Purse(options.budget), images
+        )
+        rejected = _draw(store, tally, missing, sampler=_sampler(options, terms), options=options)
+    return SampleResult(
+        **tally.figures(), problems=len(wanted), rejected=dict(sorted(rejected.items()))
+    )
+
+
+def _draw(
+    store: Store,
+    tally: Tally,
+    missing: Sequence[Asked],
+    *,
+    sampler: Sampler,
+    options: SampleOptions,
+) -> Counter[str]:
+    """Sample what is missing and store every problem as it is done; count rejected candidates."""
+    from labeling import sample_candidates
+
+    rejected: Counter[str] = Counter()
+    dataset, name = str(tally.dataset), str(tally.labeler)
+    groups = [
+        missing[start : start + _PROBLEMS_AT_ONCE]
+        for start in range(0, len(missing), _PROBLEMS_AT_ONCE)
+    ]
+    sampled = (
+        one
+        for group in groups
+        for one in sample_candidates(
+            group, sampler, options, name=name, generator=str(options.spec)
+        )
+    )
+    stored = 0
+    try:
+        for one in progress(sampled, total=len(missing), label="sample"):
+            stored += 1
+            _store(store, dataset, name, one)
+            if one.abstention is not None:
+                tally.abstained[one.abstention.reason.value] += 1
+                continue
+            tally.done += len(one.kept)
+            tally.failed += options.n - len(one.kept)
+            rejected.update(why for _, why in one.refused)
+    except STOPS as stop:
+        if not tally.done and not isinstance(stop, BudgetExhausted):
+            raise
+        tally.stopped = stop
+        tally.failed += (len(missing) - stored) * options.n
+        note(str(stop))
+    return rejected
+
+
+def _store(store: Store, dataset: str, name: str, one: ProblemCandidates) -> None:
+    from traces import Failure
+
+    if one.abstention is None:
+        store.traces.sampled.add(dataset, name, one.problem, kept=one.kept, refused=one.refused)
+        return
+    why = one.abstention
+    # Nothing is stored as sampled: the problem stays missing, and the next call asks again.
+    store.labels.failures.put(
+        dataset, [Failure(one.problem.id, name, why.reason, True, why.detail)]
+    )
+
+
+def _read(file: Path) -> list[Asked]:
+    from formats.problems import read_problems
+
+    return [(problem, ()) for problem in read_problems(file)]
+
+
+def _stored_problems(store: Store, dataset: str) -> list[Asked]:
+    """The problems of a dataset, with their evidence."""
+    store.traces.require_dataset(dataset)
+    found: dict[str, Asked] = {}
+    for context in store.traces.contexts(dataset):
+        found.setdefault(context.problem.id, (context.problem, context.evidence))
+    return list(found.values())
+
+
+def _sampler(options: SampleOptions, terms: RunTerms) -> Sampler:
+    """The sampler; marked problems go to no hosted model unless that is allowed."""
+    from inference import ContinuationPrompt
+
+    prompt = ContinuationPrompt(system=options.system_turn)
+    if options.spec.kind in {"hf", "lab"}:
+        from inference import LocalSampler
+
+        local = LocalSampler(
+            model_folder(options.spec, "policy"),
+            prompt=prompt,
+            max_new_tokens=options.limit_of_a_text,
+            temperature=options.temperature,
+            with_evidence=options.with_evidence,
+            images=terms.images.loader(),
+        )
+        tell_slow(options.spec, local.slow_because)
+        return local
+    from inference import ServerSampler
+
+    marked = () if options.allow_phi else terms.store.traces.marked_problems(options.dataset)
+    return ServerSampler(
+        dispatcher(policy_server(options), terms),
+        prompt,
+        max_tokens=options.limit_of_a_text,
+        temperature=options.temperature,
+        with_evidence=options.with_evidence,
+        allow_phi=options.allow_phi,
+        images=terms.images.loader(),
+        marked=marked,
+    )
