@@ -229,7 +229,7 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         with workspace.open_store() as store:
             found = from_workspace(store, options.dataset, name, options.subset)
             if options.normalize_answers:
-                list_unusable_golds(store.problems(options.dataset))
+                list_unusable_golds(store.traces.problems(options.dataset))
     else:
         pool, scores = Path(str(options.pool)), Path(str(options.scores))
         name, found = scores.name, from_files(pool, scores)
@@ -274,7 +274,7 @@ def from_workspace(
         InputError: unknown dataset, labeler or subset, or no trace has a score on every step.
     """
     traces = compared_traces(store, dataset, (labeler,), subsets)
-    outcome = scores_outcomes(store.labeler(dataset, labeler))
+    outcome = scores_outcomes(store.labels.labeler(dataset, labeler))
     pools, unknown = _pools(traces, labeler, outcome=outcome)
     if not pools:
         raise InputError(

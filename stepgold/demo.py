@@ -218,7 +218,7 @@ def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: Workspac
     with workspace.open_store() as store:
         passages = {
             context.problem.question: context.evidence[0].passage.text
-            for context in store.contexts(DATASET)
+            for context in store.traces.contexts(DATASET)
             if context.evidence
         }
     by_id = {problem.id: problem for problem in lab.problems}

@@ -469,6 +469,8 @@ def _entries(
         return []
     contexts = {
         context.trace.id: context
-        for context in store.contexts(options.dataset, trace_ids=[one.trace_id for one in chosen])
+        for context in store.traces.contexts(
+            options.dataset, trace_ids=[one.trace_id for one in chosen]
+        )
     }
     return [disagreement_json(one, table, contexts[one.trace_id]) for one in chosen]

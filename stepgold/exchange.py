@@ -33,8 +33,7 @@ from traces.records import RejectedRow
 if TYPE_CHECKING:
     from formats import SkippedTrace
     from stepgold.workspace import WorkspaceFolder
-    from storage import Store
-    from storage.outcomes import ImportSummary
+    from storage import ImportSummary, Store
 
 SCORES = "scores"
 """The format of a third party's outputs, which belong to traces that were imported before."""
@@ -238,15 +237,15 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         with store.transaction():
             for path, source, rows in sources:
                 shown = progress(rows, total=None, label=f"import {path.name}"[:22])
-                outcome = store.import_traces(
+                outcome = store.traces.import_file(
                     options.dataset, source, shown, replace=options.replace
                 )
                 tally.done += outcome.done
                 tally.unchanged += outcome.unchanged
                 removed += outcome.removed
                 rejected.extend(outcome.rejected)
-        summary = store.import_summary(options.dataset)
-        tally.unusable_golds = list_unusable_golds(store.problems(options.dataset))
+        summary = store.traces.import_summary(options.dataset)
+        tally.unusable_golds = list_unusable_golds(store.traces.problems(options.dataset))
     tally.failed = sum(not row.imported for row in rejected)
     figures = tally.figures() | _sizes(summary)
     return ImportResult(
@@ -268,10 +267,10 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
     tally = Tally("import", options.dataset, options.labeler)
     files = paths_of(options.files)
     with workspace.open_store() as store:
-        store.require_dataset(options.dataset)
+        store.traces.require_dataset(options.dataset)
         known = {
             context.trace.id: len(context.trace.steps)
-            for context in store.contexts(options.dataset, with_evidence=False)
+            for context in store.traces.contexts(options.dataset, with_evidence=False)
         }
         labels, rejected = _read_labels(files, known, options.columns)
         unusable = len(rejected)
@@ -284,14 +283,14 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
         kind = options.labeler_kind or _inferred_kind(labels)
         labeler = Labeler(options.labeler, kind, _config(files, options.columns))
         with store.transaction():
-            store.declare_labeler(options.dataset, labeler, replace=options.replace)
-            unlabeled = store.unlabeled_trace_ids(options.dataset, options.labeler)
+            store.labels.declare(options.dataset, labeler, replace=options.replace)
+            unlabeled = store.labels.unlabeled_trace_ids(options.dataset, options.labeler)
             before = set(known) - set(unlabeled)
             fresh = [label for trace_id, label in labels.items() if trace_id not in before]
-            store.put_labels(options.dataset, options.labeler, fresh)
+            store.labels.put(options.dataset, options.labeler, fresh)
         tally.count(fresh)
         tally.unchanged = len(before)
-        summary = store.import_summary(options.dataset)
+        summary = store.traces.import_summary(options.dataset)
     missing = [trace_id for trace_id in known if trace_id not in labels]
     with_row = {row.id for row in rejected}
     rejected += [
@@ -463,7 +462,7 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
     out = Path(options.out)
     with workspace.open_store() as store:
         outcome = write_file(options.format, out, _export_rows(store, options))
-        tally.failed = len(store.unlabeled_trace_ids(options.dataset, options.labeler))
+        tally.failed = len(store.labels.unlabeled_trace_ids(options.dataset, options.labeler))
     tally.done = outcome.written
     for skipped in outcome.skipped:
         tally.abstained[skipped.reason.value] += 1
@@ -481,8 +480,8 @@ def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
     """The labeled traces of a dataset as rows of a file; an unknown labeler is refused at once."""
     dataset = options.dataset
     labeler, labels = (
-        store.labeler(dataset, options.labeler),
-        store.labels(dataset, options.labeler),
+        store.labels.labeler(dataset, options.labeler),
+        store.labels.load(dataset, options.labeler),
     )
     support = _support(store, dataset, labeler) if options.format == "case" else {}
     label = f"export {options.format}"[:22]
@@ -495,7 +494,7 @@ def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
             evidence=context.evidence,
             support=support.get(context.trace.id, ()),
         )
-        for context in progress(store.contexts(dataset), total=None, label=label)
+        for context in progress(store.traces.contexts(dataset), total=None, label=label)
         if context.trace.id in labels
     )
 
@@ -507,13 +506,13 @@ def _support(
 
     A labeler that was removed or replaced since is left out: the consensus did not see its labels.
     """
-    known = {summary.labeler.name for summary in store.labelers(dataset)}
+    known = {summary.labeler.name for summary in store.labels.labelers(dataset)}
     found: dict[str, tuple[tuple[Labeler, TraceLabel], ...]] = {}
     for source in (consensus.config.get(role) for role in ("judge", "mc")):
         name = source.get("labeler") if isinstance(source, dict) else None
         if name not in known or source_of(store, dataset, name) != source:
             continue
-        labeler = store.labeler(dataset, name)
-        for trace_id, label in store.labels(dataset, name).items():
+        labeler = store.labels.labeler(dataset, name)
+        for trace_id, label in store.labels.load(dataset, name).items():
             found[trace_id] = (*found.get(trace_id, ()), (labeler, label))
     return found

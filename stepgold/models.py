@@ -184,7 +184,7 @@ def dispatcher(model: TextModel, terms: RunTerms, *, service: Service = "standar
 
     runner = Dispatcher(
         model,
-        terms.store.responses,
+        terms.store.replies,
         budget_usd=terms.purse,
         service=service,
         inspect=terms.truth.see,
@@ -387,8 +387,8 @@ def batch_runner(
     return terms.closing.enter_context(
         BatchRunner(
             GeminiBatches(model),
-            terms.store.batch_jobs,
-            terms.store.responses,
+            terms.store.replies.batch_jobs,
+            terms.store.replies,
             limits,
             terms.purse,
             inspect=terms.truth.see,
@@ -420,7 +420,7 @@ class ModelTruth:
 
     def expect(self, store: Store, dataset: str, labeler: str) -> None:
         """Take over what answered for the labeler in earlier runs."""
-        answered = store.labeler(dataset, labeler).resolved_model or ""
+        answered = store.labels.labeler(dataset, labeler).resolved_model or ""
         self._stored, self._store = frozenset(filter(None, answered.split(", "))), store
 
     def see(self, reply: ModelReply) -> None:
@@ -434,7 +434,7 @@ class ModelTruth:
         earlier: frozenset[str] = frozenset()
         if self._store is not None and not self._known[reply.model]:
             # a labeler may ask two models (a second judge): this one's versions are in the ledger
-            earlier = self._stored & self._store.responses.versions(reply.model)
+            earlier = self._stored & self._store.replies.versions(reply.model)
         self._note(reply.model, reply.resolved_model, earlier)
 
     def see_label(self, model: str | None, versions: str | None) -> None:

@@ -193,8 +193,10 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
     sections = tuple(_section(found, name) for name in everyone)
     comparison = _comparison(found)
     disputes = None if comparison is None else find_disputes(comparison.table)
-    counts = store.datasets()[options.dataset]
-    outcomes = {name: scores_outcomes(store.labeler(options.dataset, name)) for name in names}
+    counts = store.traces.datasets()[options.dataset]
+    outcomes = {
+        name: scores_outcomes(store.labels.labeler(options.dataset, name)) for name in names
+    }
     return ReportInput(
         dataset=options.dataset,
         problems=counts.problems,
@@ -221,9 +223,9 @@ def _labelers(store: Store, options: ReportOptions, gold: str | None) -> list[st
     """The labelers on trial, each once, in order."""
     if options.labeler:
         for name in options.labeler:
-            store.labeler(options.dataset, name)
+            store.labels.labeler(options.dataset, name)
         return [name for name in dict.fromkeys(options.labeler) if name != gold]
-    known = [summary.labeler.name for summary in store.labelers(options.dataset)]
+    known = [summary.labeler.name for summary in store.labels.labelers(options.dataset)]
     if not known:
         raise InputError(
             f"Dataset '{options.dataset}' has no labels to report on.",
@@ -235,7 +237,7 @@ def _labelers(store: Store, options: ReportOptions, gold: str | None) -> list[st
 def _section(found: _Gathered, name: str) -> LabelerSection:
     from evaluation import LabelerSection, count_quotes
 
-    labeler, limit = found.store.labeler(found.options.dataset, name), found.limits[name]
+    labeler, limit = found.store.labels.labeler(found.options.dataset, name), found.limits[name]
     labels = [trace.labels[name] for trace in found.traces if name in trace.labels]
     quotes = count_quotes(labels)
     may_quote = labeler.kind is LabelerKind.JUDGE or quotes.verified or quotes.unverified
@@ -332,7 +334,8 @@ def _examples(found: _Gathered, disputes: Disputes) -> tuple[ExampleTrace, ...]:
         return ()
     ids = [one.trace_id for one in chosen]
     contexts = {
-        one.trace.id: one for one in found.store.contexts(found.options.dataset, trace_ids=ids)
+        one.trace.id: one
+        for one in found.store.traces.contexts(found.options.dataset, trace_ids=ids)
     }
     labels: dict[str, Mapping[str, TraceLabel]] = {
         trace.trace_id: trace.labels for trace in found.traces
@@ -350,7 +353,7 @@ def _examples(found: _Gathered, disputes: Disputes) -> tuple[ExampleTrace, ...]:
 def _spending(store: Store) -> ModelSpending:
     from evaluation import ModelCalls, ModelSpending
 
-    totals = store.call_totals()
+    totals = store.replies.totals()
     return ModelSpending(
         sent=totals.sent,
         cached=totals.cached,
@@ -368,6 +371,6 @@ def _spending(store: Store) -> ModelSpending:
                 usd=None if row.unpriced == row.sent else row.usd,
                 unpriced=row.unpriced,
             )
-            for row in store.responses.spending()
+            for row in store.replies.spending()
         ),
     )

@@ -237,12 +237,12 @@ def score(workspace: WorkspaceFolder, options: ScoreOptions) -> ScoreResult:
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
     tally = Tally("score", options.dataset, options.name)
     with workspace.open_store() as store, ExitStack() as closing:
-        store.require_dataset(options.dataset)
-        exist = store.has_images(options.dataset)
+        store.traces.require_dataset(options.dataset)
+        exist = store.traces.has_images(options.dataset)
         scorer = _scorer(store, closing, options, images.for_prm(exist=exist))
         if exist:
             note_unseen(scorer.family)
-        scorer.refuse_over_length(store.contexts(options.dataset, limit=options.limit))
+        scorer.refuse_over_length(store.traces.contexts(options.dataset, limit=options.limit))
         if scorer.not_shared is not None:
             note(f"candidates are scored one by one: {scorer.not_shared}")
         labeler = Labeler(
@@ -420,15 +420,15 @@ class ProblemByProblem:
         """Problems in the order of their first trace here, candidates in the order of import."""
         wanted = set(trace_ids)
         problems: dict[str, list[str]] = {}
-        for context in self.store.contexts(self.dataset, with_evidence=False):
+        for context in self.store.traces.contexts(self.dataset, with_evidence=False):
             if context.trace.id in wanted:
                 problems.setdefault(context.problem.id, []).append(context.trace.id)
         if [each for ids in problems.values() for each in ids] == list(trace_ids):
             # As most files are: no need to ask problem by problem.
-            yield from self.store.contexts(self.dataset, trace_ids=trace_ids)
+            yield from self.store.traces.contexts(self.dataset, trace_ids=trace_ids)
             return
         for ids in _chunks(problems.values()):
-            found = {c.trace.id: c for c in self.store.contexts(self.dataset, trace_ids=ids)}
+            found = {c.trace.id: c for c in self.store.traces.contexts(self.dataset, trace_ids=ids)}
             yield from (found[each] for each in ids if each in found)
 
     def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:

@@ -69,7 +69,7 @@ def _stored_gate(
     Raises:
         InputError: the name belongs to another labeler, which is not replaced.
     """
-    for row in store.labelers(options.dataset):
+    for row in store.labels.labelers(options.dataset):
         if row.labeler.name != options.name:
             continue
         if _without(row.labeler.config) != _without(scorer.config()):
@@ -79,7 +79,7 @@ def _stored_gate(
             labeler = Labeler(
                 options.name, LabelerKind.PRM, scorer.config(), model=scorer.server.spec
             )
-            store.declare_labeler(options.dataset, labeler)
+            store.labels.declare(options.dataset, labeler)
         gate = row.labeler.config.get(PARITY_KEY)
         return gate if isinstance(gate, Mapping) else None
     return None
@@ -111,12 +111,14 @@ def _sample(store: Store, options: ScoreOptions, scorer: ServerScorer) -> list[T
         PrmError: there is none.
     """
     dataset, most = options.dataset, options.parity_sample
-    ids = sorted(context.trace.id for context in store.contexts(dataset, with_evidence=False))
+    ids = sorted(
+        context.trace.id for context in store.traces.contexts(dataset, with_evidence=False)
+    )
     order = random.Random(0).sample(ids, len(ids))
     found: list[TraceInContext] = []
     for start in range(0, len(order), most):
         chunk = order[start : start + most]
-        found += filter(scorer.is_comparable, store.contexts(dataset, trace_ids=chunk))
+        found += filter(scorer.is_comparable, store.traces.contexts(dataset, trace_ids=chunk))
         if len(found) >= most:
             break
     if not found:

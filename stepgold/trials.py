@@ -92,11 +92,11 @@ def known_gold(store: Store, dataset: str, gold: str | None) -> str | None:
     Raises:
         InputError: unknown dataset or labeler.
     """
-    store.require_dataset(dataset)
+    store.traces.require_dataset(dataset)
     if gold is not None:
-        store.labeler(dataset, gold)
+        store.labels.labeler(dataset, gold)
         return gold
-    names = {summary.labeler.name for summary in store.labelers(dataset)}
+    names = {summary.labeler.name for summary in store.labels.labelers(dataset)}
     return "gold" if "gold" in names else None
 
 
@@ -116,12 +116,12 @@ def compared_traces(
     """
     from evaluation import ComparedTrace
 
-    store.require_dataset(dataset)
+    store.traces.require_dataset(dataset)
     for name in names:
-        store.labeler(dataset, name)
-    labels = {name: store.labels(dataset, name) for name in dict.fromkeys(names)}
+        store.labels.labeler(dataset, name)
+    labels = {name: store.labels.load(dataset, name) for name in dict.fromkeys(names)}
     traces = []
-    for context in store.contexts(dataset, with_evidence=False):
+    for context in store.traces.contexts(dataset, with_evidence=False):
         trace = context.trace
         traces.append(
             ComparedTrace(
@@ -255,13 +255,14 @@ def resolve_threshold(
 def _split(store: Store, spec: str) -> tuple[str, str]:
     """Dataset and subset of `fit:DATASET/SUBSET`; both may contain a slash themselves."""
     named = spec.removeprefix(FIT)
-    known = store.datasets()
+    known = store.traces.datasets()
     parts = named.split("/")
     for cut in range(len(parts) - 1, 0, -1):
         dataset, subset = "/".join(parts[:cut]), "/".join(parts[cut:])
         if dataset in known:
             subsets = {
-                context.trace.subset for context in store.contexts(dataset, with_evidence=False)
+                context.trace.subset
+                for context in store.traces.contexts(dataset, with_evidence=False)
             }
             if subset in subsets:
                 return dataset, subset
@@ -279,7 +280,7 @@ def _split(store: Store, spec: str) -> tuple[str, str]:
 
 def _require_same_model(store: Store, labeler: str, dataset: str, split: str) -> None:
     """A threshold fits the scores of one model only."""
-    here, there = store.labeler(dataset, labeler), store.labeler(split, labeler)
+    here, there = store.labels.labeler(dataset, labeler), store.labels.labeler(split, labeler)
     if here.model != there.model and None not in (here.model, there.model):
         raise InputError(
             f"Labeler '{labeler}' is '{there.model}' in dataset '{split}' and '{here.model}' here.",
@@ -313,5 +314,5 @@ def _shared_subsets(
 def _contents(store: Store, dataset: str) -> list[tuple[str, Any]]:
     return [
         (context.trace.id, hash((context.problem.question, context.trace.steps)))
-        for context in store.contexts(dataset, with_evidence=False)
+        for context in store.traces.contexts(dataset, with_evidence=False)
     ]

@@ -25,7 +25,7 @@ _QUERY_BATCH = 256
 """Queries searched together: exact search in batches costs a fraction per query."""
 
 PassageLookup = Callable[[Collection[int]], Mapping[int, Passage]]
-"""Returns passages by id, like `Store.passages_by_id`."""
+"""Returns passages by id, like `Store.corpora.passages_by_id`."""
 
 
 class PassageRetriever:

@@ -40,7 +40,7 @@ def evidence(cli: Cli, tmp_path: Path) -> dict[str, list[str]]:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}", create=False) as store:
         return {
             context.trace.id: [f"{each.passage.document}@{each.step}" for each in context.evidence]
-            for context in store.contexts("d")
+            for context in store.traces.contexts("d")
         }
 
 

@@ -48,7 +48,7 @@ def scored(cli: Cli, tmp_path: Path, pair: Pair) -> Cli:
 
 def stored(tmp_path: Path) -> tuple[dict[str, Any], dict[str, TraceLabel]]:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-        return dict(store.labeler("d", "prm").config), store.labels("d", "prm")
+        return dict(store.labels.labeler("d", "prm").config), store.labels.load("d", "prm")
 
 
 @pytest.mark.slow

@@ -1,27 +1,37 @@
-"""The ledger of model calls, which is the response store too: a paid reply is never bought twice.
+"""The ledger of model calls, from which replies are reused, and the batch jobs in flight.
 
-Batch jobs on their way: written down before they are sent, so that another process can go on.
-
-A request is in at most one job at a time, because its key is the primary key of its row; the row
-goes in the same transaction that records the reply. So nothing is paid for twice as long as its
-job lives, and nothing that was paid for is forgotten, whenever the process dies.
+A batch job is written before it is sent, so that another process can continue it. A request is in
+at most one job at a time, because its key is the primary key of its row; the row is deleted in the
+transaction that records the reply. So nothing is paid for twice while its job exists, and no paid
+reply is lost, whenever the process dies.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from storage import checks
-from storage.codecs.ledger import call_columns, call_from, reply_from
-from storage.codecs.model_text import decode_text, encode_text
-from storage.connection import Connections, chunks, delete_where_in, insert_missing, now
-from storage.outcomes import CallTotals, Spending
-from storage.tables import BATCH_JOBS, BATCH_REQUESTS, MODEL_CALLS
+from storage.columns import encode_text
+from storage.database import Connections
+from storage.records import BATCH_JOB, BATCH_ROW, call_columns, call_from, reply_from, usage_from
+from storage.rows import chunks, delete_where, insert_missing, now
+from storage.tables import BATCH_JOBS, BATCH_REQUESTS, MODEL_CALLS, PROMPTS
 from traces import (
     BatchEnding,
     BatchJob,
@@ -34,15 +44,55 @@ from traces import (
 )
 
 _BY_KEY = select(MODEL_CALLS).where(MODEL_CALLS.c.key == bindparam("wanted"))
-"""Built once: it is asked for every stored reply."""
+"""Built once: it runs for every stored reply."""
 _HAS_KEY = f"SELECT 1 FROM {MODEL_CALLS.name} WHERE key = ?"
 
 
-class Responses:
-    """Replies under their content address (`inference.protocol.ResponseStore`); safe between threads."""
+@dataclass(frozen=True, slots=True)
+class CallTotals:
+    """The ledger in five figures."""
+
+    sent: int
+    """Calls that were sent to a model."""
+    cached: int
+    """Calls that were answered from the store."""
+    usd: float
+    """Cost of the sent calls in US dollars, where prices are known."""
+    unpriced: int = 0
+    """Sent calls without a known price; they are not in `usd`."""
+    saved_usd: float = 0.0
+    """What the calls answered from the store would have cost, at the price of the sent ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpending:
+    """Calls to one model for one purpose: tokens and cost."""
+
+    model: str
+    """The model as requested."""
+    purpose: str | None
+    """What the calls were for (`judge`, `continue`); None where the call does not state it."""
+    resolved_model: str | None
+    """The version that answered; None if the service does not state it."""
+    sent: int
+    """As in `CallTotals`, and so are the next four."""
+    cached: int
+    usd: float
+    saved_usd: float
+    unpriced: int
+    usage: Usage
+    """Tokens of the sent calls."""
+
+
+class Replies:
+    """Replies by the content address of their requests, batch jobs and prompts.
+
+    An `inference.protocol.ResponseStore`. Safe to share between threads.
+    """
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self.batch_jobs = BatchJobs(connections)
 
     def get(self, key: str) -> ModelReply | None:
         """The reply recorded under `key`, marked as cached; None if there is none."""
@@ -53,7 +103,7 @@ class Responses:
         return None if row is None else reply_from(row)
 
     def put(self, call: StoredCall) -> None:
-        """Record a reply; it is committed when this returns. The first one of a key stays.
+        """Record a reply; it is committed when this returns. The first reply of a key stays.
 
         Raises:
             StoreError: it could not be written.
@@ -63,13 +113,11 @@ class Responses:
 
     def put_all(self, calls: Sequence[StoredCall]) -> None:
         """Record replies in one transaction, all or none; see `put`."""
-        moment = now()
-        rows = [call_columns(call) | {"created_at": moment} for call in calls]
         with self._connections.write() as connection:
-            insert_missing(connection, MODEL_CALLS, rows, "key")
+            _insert_calls(connection, calls)
 
     def count_hit(self, key: str) -> None:
-        """Note that the reply was used again instead of being bought.
+        """Record that the reply was reused instead of being bought.
 
         Raises:
             InputError: there is none under `key`.
@@ -84,55 +132,43 @@ class Responses:
             raise InputError(f"There is no model call {key!r} in the ledger.")
 
     def calls(self) -> Iterator[StoredCall]:
-        """All calls by key, for an audit: the prompt really sent and the raw reply."""
+        """All calls by key, for an audit: the prompt as sent and the raw reply."""
         with self._connections.read() as connection:
             keys = list(connection.scalars(select(MODEL_CALLS.c.key).order_by(MODEL_CALLS.c.key)))
         for key in keys:
             with self._connections.read() as connection:
-                row = connection.execute(
-                    select(MODEL_CALLS).where(MODEL_CALLS.c.key == key)
-                ).one_or_none()
+                row = connection.execute(_BY_KEY, {"wanted": key}).one_or_none()
             if row is not None:
                 yield call_from(row)
 
-    def spending(self) -> list[Spending]:
+    def spending(self) -> list[CallSpending]:
         """What was sent and saved, by model, purpose and version that answered."""
         calls = MODEL_CALLS.c
         by = (calls.model, calls.purpose, calls.resolved_model)
-        query = (
-            select(
-                *by,
-                func.count().label("sent"),
-                func.sum(calls.hits).label("cached"),
-                func.coalesce(func.sum(calls.usd), 0.0).label("usd"),
-                func.coalesce(func.sum(calls.usd * calls.hits), 0.0).label("saved"),
-                func.count(calls.usd).label("priced"),
-                func.sum(calls.input_tokens).label("input_tokens"),
-                func.sum(calls.cached_tokens).label("cached_tokens"),
-                func.sum(calls.output_tokens).label("output_tokens"),
-                func.sum(calls.thinking_tokens).label("thinking_tokens"),
-            )
-            .group_by(*by)
-            .order_by(*by)
+        tokens = ("input_tokens", "cached_tokens", "output_tokens", "thinking_tokens")
+        query = select(
+            *by,
+            func.count().label("sent"),
+            func.sum(calls.hits).label("cached"),
+            func.coalesce(func.sum(calls.usd), 0.0).label("usd"),
+            func.coalesce(func.sum(calls.usd * calls.hits), 0.0).label("saved"),
+            func.count(calls.usd).label("priced"),
+            *(cast(func.sum(calls[name]), BigInteger).label(name) for name in tokens),
         )
+        query = query.group_by(*by).order_by(*by)
         with self._connections.read() as connection:
             rows = connection.execute(query).all()
         return [
-            Spending(
-                row.model,
-                row.purpose,
-                row.resolved_model,
-                row.sent,
-                int(row.cached),
-                row.usd,
-                row.saved,
-                row.sent - row.priced,
-                Usage(
-                    int(row.input_tokens),
-                    int(row.cached_tokens),
-                    int(row.output_tokens),
-                    int(row.thinking_tokens),
-                ),
+            CallSpending(
+                model=row.model,
+                purpose=row.purpose,
+                resolved_model=row.resolved_model,
+                sent=row.sent,
+                cached=int(row.cached),
+                usd=row.usd,
+                saved_usd=row.saved,
+                unpriced=row.sent - row.priced,
+                usage=usage_from(row),
             )
             for row in rows
         ]
@@ -141,47 +177,63 @@ class Responses:
         """Calls sent and saved, and what they cost."""
         rows = self.spending()
         return CallTotals(
-            sum(row.sent for row in rows),
-            sum(row.cached for row in rows),
-            math.fsum(row.usd for row in rows),
-            sum(row.unpriced for row in rows),
-            math.fsum(row.saved_usd for row in rows),
+            sent=sum(row.sent for row in rows),
+            cached=sum(row.cached for row in rows),
+            usd=math.fsum(row.usd for row in rows),
+            unpriced=sum(row.unpriced for row in rows),
+            saved_usd=math.fsum(row.saved_usd for row in rows),
         )
 
     def versions(self, model: str) -> set[str]:
-        """The versions that answered for this model, as far as the service said."""
+        """The versions that answered for this model, where the service states them."""
         query = select(MODEL_CALLS.c.resolved_model).where(MODEL_CALLS.c.model == model).distinct()
         with self._connections.read() as connection:
             return {version for version in connection.scalars(query) if version}
 
+    def put_prompt(self, sha256: str, text: str) -> None:
+        """Keep a prompt under its hash; a prompt that is stored stays.
 
-# --- Batch jobs on their way: written down before they are sent, so that another process can go
+        Raises:
+            InputError: the text cannot be stored.
+        """
+        row = {"sha256": sha256, "text": checks.plain_text(text, "The prompt"), "created_at": now()}
+        with self._connections.write() as connection:
+            insert_missing(connection, PROMPTS, [row], key=["sha256"])
+
+    def prompt(self, sha256: str) -> str | None:
+        """The prompt with this hash (a labeler's `prompt_sha256`); None if it was never stored."""
+        with self._connections.read() as connection:
+            text = connection.scalar(select(PROMPTS.c.text).where(PROMPTS.c.sha256 == sha256))
+        return None if text is None else str(text)
 
 
 class BatchJobs:
-    """The jobs that were sent or are about to be, with their requests; safe between threads."""
+    """The jobs that were or will be sent, with their requests; safe to share between threads."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._responses = Responses(connections)
 
     def open(self, job: BatchJob, rows: Sequence[BatchRow]) -> set[str]:
-        """Write a job down before it is sent; return the keys that are in it now.
+        """Record a job before it is sent, and return the keys of its requests.
 
-        A request that is in another open job, or whose reply is recorded, is left out. Without
-        any request the job is not written.
+        A request that is in another open job, or whose reply is recorded, is left out. A job
+        without requests is not recorded.
 
         Raises:
             InputError: a number is out of range, or a meta is not JSON.
         """
-        columns = {row.key: _row_columns(row) for row in rows}
+        columns = {row.key: BATCH_ROW.columns(row, "a request") for row in rows}
         with self._connections.write() as connection:
             free = [key for chunk in chunks(columns) for key in _free(connection, chunk)]
             if not free:
                 return set()
-            connection.execute(insert(BATCH_JOBS), [_job_columns(job, len(free))])
+            prepared = replace(
+                job, state=BatchState.PREPARED, requests=len(free), progress_at=job.created_at
+            )
+            columns_of_job = BATCH_JOB.columns(prepared, "a batch job")
+            connection.execute(insert(BATCH_JOBS), [columns_of_job])
             fresh = [{**columns[key], "job_id": None, "jobs": 0} for key in free]
-            insert_missing(connection, BATCH_REQUESTS, fresh, "key")
+            insert_missing(connection, BATCH_REQUESTS, fresh, key=["key"])
             for chunk in chunks(free):
                 connection.execute(
                     update(BATCH_REQUESTS)
@@ -191,7 +243,7 @@ class BatchJobs:
             return set(free)
 
     def submitted(self, job_id: str, name: str, *, progress: str, at: float) -> bool:
-        """Note the service's name of a prepared job; False if another process closed it."""
+        """Record the service's name of a prepared job; False if another process closed it."""
         return self._set(
             job_id,
             BatchState.PREPARED,
@@ -204,23 +256,26 @@ class BatchJobs:
         )
 
     def progressed(self, job_id: str, progress: str, *, at: float) -> None:
-        """Note a sign of life."""
+        """Record a sign of life."""
         self._set(job_id, BatchState.SUBMITTED, {"progress": progress, "progress_at": at})
 
     def cancelling(self, job_id: str, *, at: float) -> None:
-        """Note that the service was asked to cancel the job."""
+        """Record that the service was asked to cancel the job."""
         self._set(job_id, BatchState.SUBMITTED, {"cancelled_at": at})
 
     def alive(self, model: str | None = None) -> list[BatchJob]:
         """Jobs that are not closed, of one model or of all, oldest first."""
         with self._connections.read() as connection:
-            return [_job_from(row) for row in connection.execute(_alive(model))]
+            return [
+                BATCH_JOB.record(row, tokens=row.tokens, usd=row.usd, outstanding=row.outstanding)
+                for row in connection.execute(_alive(model))
+            ]
 
     def rows(self, job_id: str) -> dict[str, BatchRow]:
-        """The requests of a job whose replies are not recorded, by key."""
+        """The requests of a job without a recorded reply, by key."""
         query = select(BATCH_REQUESTS).where(BATCH_REQUESTS.c.job_id == job_id)
         with self._connections.read() as connection:
-            return {row.key: _row_from(row) for row in connection.execute(query)}
+            return {row.key: BATCH_ROW.record(row) for row in connection.execute(query)}
 
     def keys(self, model: str) -> set[str]:
         """The keys of all requests of a model that are in an open job."""
@@ -233,13 +288,13 @@ class BatchJobs:
             return set(connection.scalars(query))
 
     def record(self, calls: Iterable[StoredCall]) -> None:
-        """Record replies in the ledger and take their requests off the jobs, in one transaction.
+        """Record replies in the ledger and delete their requests, in one transaction.
 
-        A reply to a request that is in no job was recorded before: it is passed over. One to a request
-        that was bought elsewhere meanwhile is paid all the same: it is recorded under a key of its own.
+        A reply to a request that is in no job was recorded before and is skipped. A reply to a
+        request that was bought elsewhere meanwhile is paid for too: it gets a key of its own.
 
         Raises:
-            StoreError: it could not be written; then nothing of it was.
+            StoreError: it could not be written; then nothing was.
             InputError: a number or a meta cannot be stored.
         """
         ready = {call.key: call for call in calls}
@@ -254,23 +309,21 @@ class BatchJobs:
                 )
             }
             twice = {key for chunk in chunks(jobs) for key in _recorded(connection, chunk)}
-            self._responses.put_all(
-                [
-                    replace(ready[key], key=f"{key}+{job}") if key in twice else ready[key]
-                    for key, job in jobs.items()
-                ]
-            )
-            delete_where_in(connection, BATCH_REQUESTS, BATCH_REQUESTS.c.key, jobs)
+            paid = [
+                replace(ready[key], key=f"{key}+{job}") if key in twice else ready[key]
+                for key, job in jobs.items()
+            ]
+            _insert_calls(connection, paid)
+            delete_where(connection, BATCH_REQUESTS.c.key, jobs)
 
     def close(
         self, job_id: str, ending: BatchEnding, *, at: float, detail: str | None = None
     ) -> dict[str, int]:
-        """Close a job and release the requests it has no reply for.
-
-        A job that never ran does not count for them.
+        """Close a job and release the requests without a reply.
 
         Returns:
-            The released keys, with the number of jobs each has been in.
+            The released keys, with the number of jobs each has been in. A job that never ran does
+            not count.
         """
         ran = ending not in (BatchEnding.NEVER_SENT, BatchEnding.REFUSED)
         here = BATCH_REQUESTS.c.job_id == job_id
@@ -299,7 +352,7 @@ class BatchJobs:
     def forget(self, keys: Collection[str]) -> None:
         """Drop requests whose outcome is decided without a reply to record."""
         with self._connections.write() as connection:
-            delete_where_in(connection, BATCH_REQUESTS, BATCH_REQUESTS.c.key, keys)
+            delete_where(connection, BATCH_REQUESTS.c.key, keys)
 
     def _set(self, job_id: str, state: BatchState, values: dict[str, Any]) -> bool:
         with self._connections.write() as connection:
@@ -311,8 +364,14 @@ class BatchJobs:
         return changed.rowcount == 1
 
 
+def _insert_calls(connection: Connection, calls: Sequence[StoredCall]) -> None:
+    common = {"created_at": now()}
+    rows = [call_columns(call) | common for call in calls]
+    insert_missing(connection, MODEL_CALLS, rows, key=["key"])
+
+
 def _free(connection: Connection, keys: Sequence[str]) -> list[str]:
-    """Of `keys`, those that are in no open job and have no recorded reply, in their order."""
+    """Those of `keys` that are in no open job and have no recorded reply, in order."""
     taken = set(
         connection.scalars(
             select(BATCH_REQUESTS.c.key).where(
@@ -325,7 +384,7 @@ def _free(connection: Connection, keys: Sequence[str]) -> list[str]:
 
 
 def _recorded(connection: Connection, keys: Sequence[str]) -> set[str]:
-    """Of `keys`, those whose replies are in the ledger."""
+    """Those of `keys` whose replies are in the ledger."""
     return set(connection.scalars(select(MODEL_CALLS.c.key).where(MODEL_CALLS.c.key.in_(keys))))
 
 
@@ -343,48 +402,3 @@ def _alive(model: str | None) -> Select[Any]:
         .order_by(BATCH_JOBS.c.created_at, BATCH_JOBS.c.id)
     )
     return query if model is None else query.where(BATCH_JOBS.c.model == model)
-
-
-def _job_columns(job: BatchJob, requests: int) -> dict[str, Any]:
-    return {
-        "id": checks.name(job.id, "The id of a batch job"),
-        "model": checks.name(job.model, "The model of a batch job"),
-        "endpoint": job.endpoint,
-        "state": BatchState.PREPARED.value,
-        "requests": requests,
-        "progress": job.progress,
-        "progress_at": job.created_at,
-        "created_at": job.created_at,
-    }
-
-
-def _job_from(row: Row[Any]) -> BatchJob:
-    return BatchJob(
-        row.id,
-        row.model,
-        row.endpoint,
-        row.created_at,
-        BatchState(row.state),
-        row.name,
-        row.progress,
-        row.progress_at,
-        row.cancelled_at,
-        row.requests,
-        row.tokens,
-        row.usd,
-        row.outstanding,
-    )
-
-
-def _row_columns(row: BatchRow) -> dict[str, Any]:
-    return {
-        "key": checks.name(row.key, "The key of a request"),
-        "request": encode_text(row.request),
-        "tokens": checks.count(row.tokens, "The count of input tokens"),
-        "usd": checks.amount(row.usd, "The cost of a request"),
-        "meta": checks.json_value(row.meta, "The meta of a request"),
-    }
-
-
-def _row_from(row: Row[Any]) -> BatchRow:
-    return BatchRow(row.key, decode_text(row.request), row.tokens, row.usd, row.meta)
