@@ -17,17 +17,17 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
-from commands import table
-from stepgold.api import PIPELINE, Workspace
-from stepgold.config_run import command_defaults
+from commands.lazy_group import LazyGroup
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
+from stepgold.workspace import WorkspaceFolder, has_defaults
 from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
 app = typer.Typer(
     name="stepgold",
+    cls=LazyGroup,
     help="Label the steps of reasoning traces and put process reward models on trial.",
     add_completion=False,
     no_args_is_help=True,
@@ -49,14 +49,12 @@ def workspace_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Label the steps of reasoning traces and put process reward models on trial."""
-    ctx.obj = Workspace(workspace, db=db, debug=debug)
-    ctx.default_map = command_defaults(workspace, PIPELINE)
+    ctx.obj = WorkspaceFolder(workspace, db=db, debug=debug)
+    if has_defaults(workspace):
+        from stepgold.api import PIPELINE
+        from stepgold.config_run import command_defaults
 
-
-for name, function in table.COMMANDS.items():
-    app.command(name)(function)
-app.add_typer(table.corpus, name="corpus")
-app.add_typer(table.remove, name="remove")
+        ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
