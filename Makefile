@@ -27,7 +27,7 @@ SERVERS := $(VENV)/.stepgold-servers
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate clean
+.PHONY: FORCE setup demo test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers clean
 
 setup: $(SETUP)
 
@@ -85,7 +85,7 @@ format: $(SETUP)
 bench-lab: $(SETUP)
 	$(BIN)/python -m benchmarks.lab
 
-bench-judge bench-score bench-evaluate bench-quotes: bench-%: $(SETUP)
+bench-judge bench-score bench-evaluate bench-quotes bench-answers: bench-%: $(SETUP)
 	$(BIN)/python -m benchmarks.$*
 
 bench-retrieve: $(SETUP)

@@ -17,34 +17,12 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
-from commands import (
-    best_of_n,
-    compare,
-    consensus,
-    continue_,
-    corpus,
-    demo,
-    evaluate,
-    export,
-    imports,
-    index,
-    judge,
-    overlap,
-    plan,
-    remove,
-    report,
-    retrieve,
-    retry,
-    run,
-    sample,
-    score,
-    search,
-    status,
-)
-from stepgold.api import Workspace
+from commands import table
+from stepgold.api import PIPELINE, Workspace
+from stepgold.config_run import command_defaults
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
-from traces.errors import ToolkitError
+from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
@@ -72,34 +50,13 @@ def workspace_options(
 ) -> None:
     """Label the steps of reasoning traces and put process reward models on trial."""
     ctx.obj = Workspace(workspace, db=db, debug=debug)
-    ctx.default_map = run.command_defaults(ctx.command, workspace)
+    ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
-for name, function in (
-    ("demo", demo.demo),
-    ("run", run.run),
-    ("import", imports.import_),
-    ("export", export.export),
-    ("index", index.index),
-    ("search", search.search),
-    ("retrieve", retrieve.retrieve),
-    ("judge", judge.judge),
-    ("continue", continue_.continue_),
-    ("consensus", consensus.consensus),
-    ("score", score.score),
-    ("evaluate", evaluate.evaluate),
-    ("compare", compare.compare),
-    ("report", report.report),
-    ("sample", sample.sample),
-    ("best-of-n", best_of_n.best_of_n),
-    ("overlap", overlap.overlap),
-    ("plan", plan.plan),
-    ("retry", retry.retry),
-    ("status", status.status),
-):
+for name, function in table.COMMANDS.items():
     app.command(name)(function)
-app.add_typer(corpus.app, name="corpus")
-app.add_typer(remove.app, name="remove")
+app.add_typer(table.corpus, name="corpus")
+app.add_typer(table.remove, name="remove")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.continuation_engine_case import Case, lab_case, llama_case
-from inference import ContinuationPrompt, LocalPolicy
+from inference import LocalPolicy, PolicyConfig
 from traces import TraceInContext
 
 _WANTED_RATIO = 3.0
@@ -73,11 +73,8 @@ class Bench:
         self.policies = {
             greedy: LocalPolicy(
                 str(folder),
+                PolicyConfig(max_tokens=self.case.new_tokens, temperature=0.0 if greedy else 1.0),
                 spec=f"hf:{self.case.name}",
-                prompt=ContinuationPrompt(),
-                max_new_tokens=self.case.new_tokens,
-                temperature=0.0 if greedy else 1.0,
-                with_evidence=True,
             )
             for greedy in (False, True)
         }

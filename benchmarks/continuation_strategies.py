@@ -22,7 +22,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from benchmarks.lab import Source, decisive_passages, source
-from inference import ContinuationPrompt, LocalPolicy, continuation_messages, conversation_ids
+from inference import LocalPolicy, PolicyConfig, continuation_messages, conversation_ids
 from lab.build import build_workspace
 from lab.bundled import model_folder
 from lab.candidates import sample_traces
@@ -99,11 +99,8 @@ def lab_policy() -> LocalPolicy:
     """The lab's policy as `stepgold continue --policy lab` runs it, within 130 tokens."""
     return LocalPolicy(
         str(model_folder("policy")),
+        PolicyConfig(max_tokens=130, temperature=1.0),
         spec="lab",
-        prompt=ContinuationPrompt(),
-        max_new_tokens=130,
-        temperature=1.0,
-        with_evidence=True,
     )
 
 

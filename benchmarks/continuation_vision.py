@@ -27,14 +27,14 @@ from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
 from inference import (
-    ContinuationPrompt,
     LocalModel,
     LocalPolicy,
+    PolicyConfig,
     ProblemImages,
     continuation_messages,
     load_local_model,
+    run_model,
 )
-from inference.local.vision import run
 from tests.tiny_vision import Kind, llava, llava_processor, save_vision
 from traces import Problem, Trace, TraceInContext
 
@@ -67,10 +67,8 @@ def policy(folder: Path, temperature: float) -> LocalPolicy:
     """Ours."""
     return LocalPolicy(
         str(folder),
+        PolicyConfig(max_tokens=_NEW, temperature=temperature, with_evidence=False),
         spec="hf:random",
-        prompt=ContinuationPrompt(),
-        max_new_tokens=_NEW,
-        temperature=temperature,
         images=ProblemImages(folder),
     )
 
@@ -94,7 +92,7 @@ def by_generate(
             if local.vision is None:
                 raise SystemExit("the model takes no images")
             inputs = local.vision.read(messages)
-            rows = run(model, inputs, model.generate, max_new_tokens=_NEW, pad_token_id=0, **options)  # fmt: skip
+            rows = run_model(model, inputs, model.generate, max_new_tokens=_NEW, pad_token_id=0, **options)  # fmt: skip
             new = [row[len(inputs.ids) :] for row in rows.tolist()]
             texts[one.trace.id, step] = local.tokenizer.batch_decode(new, skip_special_tokens=True)
     return texts

@@ -20,14 +20,13 @@ from evaluation.evaluated import EvaluatedTrace
 from evaluation.paired import paired_difference
 from evaluation.protocols.macro_f1 import step_accuracy
 from evaluation.protocols.processbench import evaluate_processbench
-from inference import ContinuationPrompt, LocalPolicy
+from inference import LocalPolicy, PolicyConfig
 from lab.build import LabProblem, LabTrace, LabWorkspace, build_workspace
 from lab.bundled import model_folder
 from lab.candidates import sample_traces
 from lab.judge import LikelihoodJudge
 from labeling import ConsensusConfig, MonteCarloConfig, agree_on, continue_traces, judge_traces
-from retrieval.documents import make_document
-from retrieval.passages import split_document
+from retrieval.documents import make_document, split_document
 from scoring import load_scorer
 from traces import (
     Evidence,
@@ -132,11 +131,8 @@ def measure(part: Source, k: int, seed: int) -> dict[str, object]:
     judge = LikelihoodJudge(str(model_folder("judge")))
     policy = LocalPolicy(
         str(model_folder("policy")),
+        PolicyConfig(max_tokens=130, temperature=1.0),
         spec="lab",
-        prompt=ContinuationPrompt(),
-        max_new_tokens=130,
-        temperature=1.0,
-        with_evidence=True,
     )
     labels: dict[str, Labels] = {"judge": staged(judge_traces(part.contexts, judge))}
     wrong = staged(judge_traces(with_wrong_passage(part.contexts, seed), judge))

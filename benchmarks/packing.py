@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.ranking import RankedProblem, recall
+from retrieval.documents import TokenCounter, cut_to_tokens
 from retrieval.packing import PackedEvidence, pack_evidence, pack_like_medprm
 from retrieval.search.bm25 import LexicalIndex
-from retrieval.tokens import TokenCounter, cut_to_tokens
 from traces import Evidence, Passage
 
 RESAMPLES = 2000

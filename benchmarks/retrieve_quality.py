@@ -26,10 +26,9 @@ import numpy as np
 from benchmarks.packing import interval, medquad, packing
 from evaluation.ranking import RankedProblem, evaluate_rankings, ndcg
 from lab.build import build_workspace
-from retrieval.documents import make_document
+from retrieval.documents import make_document, split_document
 from retrieval.index.encoder import Encoder, encode_in_batches, load_encoder, text_to_embed
 from retrieval.index.index import PassageIndex
-from retrieval.passages import split_document
 from retrieval.search.bm25 import LexicalIndex
 from retrieval.search.choice import Dense
 from retrieval.search.config import Query, RetrievalConfig

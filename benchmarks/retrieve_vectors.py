@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.documents import read_documents
+from retrieval.documents import read_documents, split_document
 from retrieval.index.encoder import SentenceEncoder, text_to_embed
 from retrieval.index.vectors import nearest_rows
-from retrieval.passages import split_document
 from traces import StoredDocument
 
 Vectors = NDArray[np.float32]

@@ -15,7 +15,8 @@ from stepgold.outcome import Outcome
 from stepgold.results import Result
 from stepgold.verbs import run_verb
 from stepgold.workspace import WorkspaceFolder
-from traces.config import Config, Option, declared_options, defaults_of, flag_of, is_path, parts_of
+from traces import Config, defaults_of
+from traces.config import Option, declared_options, flag_of, is_path, parts_of
 
 C = TypeVar("C", bound=Config)
 
@@ -49,7 +50,8 @@ def with_signature(
     called: Callable[..., Outcome], parameters: Sequence[inspect.Parameter], *, help: str
 ) -> Callable[..., Outcome]:
     """The function as typer reads it: the context, these parameters, and `--json`."""
-    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    # Keyword-only, because an optional argument may precede a required option.
+    keyword = inspect.Parameter.KEYWORD_ONLY
     whole = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
         *parameters,
@@ -119,7 +121,7 @@ def parameter_of(
         made = typer.Option(_renamed(declared, shown_as), **info)
     return inspect.Parameter(
         shown_as or name,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
         default=default,
         annotation=Annotated[_typed(kind, optional=default is None), made],
     )
@@ -155,7 +157,7 @@ def _typed(kind: Any, *, optional: bool) -> Any:
 
 
 def _value(declared: Option, value: Any) -> Any:
-    """A value as the config takes it: `\\n` typed in a shell is a line break, no value an empty list."""
+    """A value as the config takes it: `\\n` typed in a shell is a line break."""
     if declared.style != "escaped" or value is None:
         return value
     if isinstance(value, str):

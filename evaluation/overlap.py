@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from evaluation.wording import plain_table
 from traces import InputError
+from traces.words import words
 
 Hashes = NDArray[np.uint64]
 
-_WORD = re.compile(r"\w+")
+_PART = re.compile(r"[^.,]+")
 _MARKERS = frozenset({"ки", "extra_0"})
 """Words that training formats put between steps; they belong to no text."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -29,7 +30,10 @@ _SEED = 20_261_122
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text as words: case and punctuation do not count, nor do markers between steps."""
+    """A text as words: case and punctuation do not count, nor do markers between steps.
+
+    Of script without spaces every character is a word, and 0.5 is two words.
+    """
 
     text: str
     """The text."""
@@ -41,8 +45,13 @@ class Words:
     @classmethod
     def of(cls, text: str) -> Words:
         """The words of a text."""
-        found = [match for match in _WORD.finditer(text) if match[0].lower() not in _MARKERS]
-        return cls(text, tuple(match[0].lower() for match in found), tuple(m.span() for m in found))
+        found = [
+            (part[0].lower(), (term.start + part.start(), term.start + part.end()))
+            for term in words(text)
+            for part in _PART.finditer(text[term.start : term.end])
+            if part[0].lower() not in _MARKERS
+        ]
+        return cls(text, tuple(word for word, _ in found), tuple(span for _, span in found))
 
     def excerpt(self, first: int, last: int) -> str:
         """The text from one word to another, both 0-based and included."""
@@ -249,9 +258,9 @@ def find_overlap(
     held = [
         _Texts(one, Words.of(one.question), tuple(map(Words.of, one.solutions))) for one in problems
     ]
-    everything = [words for texts in held for words in (texts.question, *texts.solutions)]
-    for words in everything:
-        vocabulary.add(words)
+    everything = [each for texts in held for each in (texts.question, *texts.solutions)]
+    for each in everything:
+        vocabulary.add(each)
     found = _Found(vocabulary, ngram, everything, _ids(problems))
     n_rows = 0
     for row in rows:

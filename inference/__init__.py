@@ -1,4 +1,4 @@
-"""Text models behind one protocol: Gemini, OpenAI-compatible servers and local transformers models."""
+"""Text models with one protocol: Gemini, OpenAI-compatible servers, local transformers."""
 
 import lazy_loader as lazy
 

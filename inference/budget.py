@@ -1,12 +1,12 @@
-"""A budget that is never passed and still nearly used up.
+"""A budget that is never exceeded and still nearly used up.
 
-What a call costs at most is its input and its whole output limit. That limit is wide (a judge may
-think), so holding it back for every call would strand a fifth of a small budget, or run one call at
-a time. Once replies show how long they really are, a call that does not fit at its full limit is
-sent with a lower one, one that surely fits: a model does not know its limit, so a reply that ends
-by itself is the reply that the full limit would have brought. One that was cut by our limit is no
-answer to the request; it is paid, kept under its own key, and the request is sent again with a
-wider one while there is money.
+The most that a call can cost is its input plus its whole output limit. That limit is wide (a judge
+may think), so reserving it for every call would leave a fifth of a small budget unused, or run one
+call at a time. Once replies show how long they really are, a call that does not fit at its full
+limit is sent with a lower limit that should be long enough. A model does not know its limit, so a
+reply that ends by itself is the one that the full limit would have brought. A reply that our limit
+cut does not answer the request: it is paid for, stored under its own key, and the request is sent
+again with a wider limit while there is money.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from inference.specs import ModelSpec
 from traces import BudgetExhausted, InputError, ModelReply
 
 ROOM, TIGHT_ROOM = 2.0, 1.25
-"""How much longer than the longest reply so far the next one may be: wanted, and at the very least."""
+"""Factors by which the next reply may exceed the longest one so far: preferred, and minimum."""
 LEAST_CAP = 1024
-"""Where there is money for it, a limit of ours is not below this: one short reply says little, and
-before the first reply nothing is known at all."""
+"""Minimum for a lowered limit, if there is money for it: one short reply says little, and before
+the first reply nothing is known."""
 
 
 @dataclass(slots=True)
 class Purse:
-    """What may be spent and what was: shared by all who spend from it (judge and second judge)."""
+    """A spending limit and what was spent; may be shared (by a judge and a second judge)."""
 
     limit_usd: float | None = None
-    """Most US dollars; None for no limit."""
+    """Maximum US dollars; None for no limit."""
     spent_usd: float = 0.0
-    """US dollars so far; a reply of unknown price counts at its most."""
+    """US dollars so far; a reply of unknown price counts at its upper bound."""
     held_usd: dict[int, float] = field(default_factory=dict)
-    """US dollars held for calls on the wire, by spender."""
+    """US dollars reserved for calls in flight, by spender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one call may use of the budget."""
+    """The part of the budget reserved for one call."""
 
     input_tokens: int
-    """Estimate of its input, before correction by what replies have shown."""
+    """Estimate of its input, before correction by the counts in replies."""
     output_tokens: int
-    """Its output limit, thinking included."""
+    """Its output limit, including thinking."""
     capped: bool = False
-    """Whether that limit is ours and lower than the request's own."""
+    """Whether that limit is lower than the request's own."""
 
 
 class Budget:
-    """What may be spent, what was, and what a call may cost at most. Used by one thread."""
+    """Reserves, settles and limits the cost of calls. Used by one thread."""
 
     def __init__(
         self,
@@ -69,13 +69,13 @@ class Budget:
         """Nothing is spent yet.
 
         Args:
-            limit_usd: most US dollars, or a purse that is shared; None for no limit.
-            model: who answers; a model that is not hosted costs nothing.
-            service: whose prices hold.
-            today: the day whose prices hold.
+            limit_usd: maximum US dollars, or a shared purse; None for no limit.
+            model: the model that answers; one that is not hosted costs nothing.
+            service: the service tier whose prices apply.
+            today: the day whose prices apply.
 
         Raises:
-            InputError: a limit for a hosted model without a known price: it could not be kept.
+            InputError: a limit for a hosted model without a known price.
         """
         self._purse = limit_usd if isinstance(limit_usd, Purse) else Purse(limit_usd)
         self._service = service
@@ -86,22 +86,22 @@ class Budget:
         self._has_seen = False
         if self._purse.limit_usd is not None and self._name is not None and self._price() is None:
             raise InputError(
-                f'No price is known for "{model.spec}": a budget cannot be kept.',
-                remedy="leave --budget out, or take a model of the price table",
+                f'No price is known for "{model.spec}", so a budget cannot be enforced.',
+                remedy="leave --budget out, or use a model with a known price",
             )
 
     def reserve(
-        self, request: GenerationRequest, flying: Iterable[Reservation]
+        self, request: GenerationRequest, in_flight: Iterable[Reservation]
     ) -> Reservation | None:
-        """What the request may use beside the calls on the wire; None if it has to wait for them.
+        """Reserve the request's cost beside that of the calls in flight; None if it has to wait.
 
-        Until a first reply has shown what the service counts, one call is on the wire at a time.
+        Until a first reply shows how the service counts, only one call is in flight.
         """
         price, purse = self._price(), self._purse
         if purse.limit_usd is None or price is None:
-            return Reservation(0, request.max_tokens)  # nothing is counted against it
+            return Reservation(0, request.max_tokens)  # nothing to enforce
         full = Reservation(input_bound(request), request.max_tokens)
-        held = list(flying)
+        held = list(in_flight)
         if held and not self._has_seen:
             return None
         purse.held_usd[id(self)] = sum(self._most(each, price) for each in held)
@@ -114,28 +114,28 @@ class Budget:
         return chosen
 
     def settle(self, reservation: Reservation, reply: ModelReply) -> None:
-        """Count a reply that was bought."""
+        """Count a reply that was paid for."""
         price = self._price()
         if reply.usd is not None:
             self._purse.spent_usd += reply.usd
-        elif price is not None:  # another model answered: held at its most
+        elif price is not None:  # another model answered: count the upper bound
             self._purse.spent_usd += self._most(reservation, price)
         self.release(reservation)
         self._learn(reservation.input_tokens, reply)
 
     def seen(self, request: GenerationRequest, reply: ModelReply) -> None:
-        """Learn from a reply that was found in the store."""
+        """Learn from a stored reply."""
         if self._purse.limit_usd is not None:
             self._learn(input_bound(request), reply)
 
     def release(self, reservation: Reservation) -> None:
-        """Hold no more for a call that is not on the wire any more."""
+        """Release the reservation of a call that is no longer in flight."""
         price, held = self._price(), self._purse.held_usd
         if price is not None and id(self) in held:
             held[id(self)] = max(0.0, held[id(self)] - self._most(reservation, price))
 
     def _learn(self, input_tokens: int, reply: ModelReply) -> None:
-        """Take from a reply how long replies are and how the service counts the input."""
+        """Learn from a reply how long replies are and how the service counts input."""
         usage = reply.usage
         self._has_seen = True
         self._longest_output = max(
@@ -146,13 +146,13 @@ class Budget:
     def exhausted(self) -> BudgetExhausted:
         """The error that ends the run."""
         return BudgetExhausted(
-            f"The next call could pass the budget of {self._purse.limit_usd:g} USD "
+            f"The next call could exceed the budget of {self._purse.limit_usd:g} USD "
             f"({self._purse.spent_usd:.4f} USD spent).",
-            remedy="run the same command again with a larger --budget: what is done is kept",
+            remedy="run the same command again with a larger --budget; what is done is kept",
         )
 
     def _capped(self, full: Reservation, left: float, price: Price) -> Reservation | None:
-        """The widest limit that is wanted and can be paid."""
+        """The widest output limit that is useful and affordable; None if it is too small."""
         input_usd = self._input_usd(full.input_tokens, price)
         payable = math.floor((left - input_usd) * 1e6 / price.output)
         wanted = max(LEAST_CAP, math.ceil(ROOM * self._longest_output))
@@ -179,10 +179,10 @@ _DIGITS = re.compile(rb"[0-9]")
 
 
 def input_bound(request: GenerationRequest) -> int:
-    """Tokens of the input, estimated from above, schema and images included.
+    """Upper estimate of the input tokens, including schema and images.
 
-    A digit is a token of its own in Gemini's vocabulary; of everything else, three UTF-8 bytes are
-    one at the very most in prose, and CJK signs have three bytes.
+    In Gemini's vocabulary a digit is one token. In other text a token covers at least three UTF-8
+    bytes in prose, and a CJK character has three bytes.
     """
     texts = [message.text for message in request.messages]
     if request.response_json_schema is not None:

@@ -1,10 +1,10 @@
-"""Sends requests to a model: never the same one twice, never more at once than it takes.
+"""Sends requests to a model: never the same one twice, never more at once than it accepts.
 
     for request, reply in Dispatcher(model, store.responses).run(requests):
         ...
 
-Each reply is recorded durably before the caller sees it, so that after a kill nothing paid is
-lost but what was on the wire.
+Each reply is recorded durably before the caller sees it, so a kill loses no paid reply except those
+in flight.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ T = TypeVar("T")
 class LoopThread:
     """Runs coroutines in the background until it is closed.
 
-    The thread is a daemon: a program that forgets to close it, or dies of an exception, still
-    ends.
+    The thread is a daemon, so that a program that fails to close it still ends.
     """
 
     def __init__(self) -> None:
@@ -47,19 +46,19 @@ class LoopThread:
         self._thread.start()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine; its future can be waited for, or cancelled, from any thread."""
+        """Start a coroutine; its future can be awaited or canceled from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Run a function on the loop, soon."""
+        """Schedule a function on the loop."""
         self._loop.call_soon_threadsafe(callback)
 
     def drain(self, seconds: float) -> None:
-        """Wait at most `seconds` for what runs now."""
+        """Wait at most `seconds` for the running coroutines."""
         self.submit(self._settled(seconds)).result()
 
     def close(self) -> None:
-        """Cancel what still runs, wait for its end, and stop the thread."""
+        """Cancel the running coroutines, wait for them to end, and stop the thread."""
         self.submit(self._wind_down()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -76,11 +75,8 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
-        # a store write that a cancelled call had begun in a worker thread still completes here
+        # A store write that a canceled call started in a worker thread completes here.
         await self._loop.shutdown_default_executor()
-
-
-# --- Records replies durably; those that arrive while one write runs go into the next one
 
 
 @runtime_checkable
@@ -92,10 +88,9 @@ class PutsMany(Protocol):
 
 
 class Recorder:
-    """Between the calls on an event loop and a store that blocks. Used on one loop."""
+    """Records replies from an event loop in a blocking store; one write takes all that wait."""
 
     def __init__(self, responses: ResponseStore) -> None:
-        """Nothing is written yet."""
         self._responses = responses
         self._waiting: list[tuple[StoredCall, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
@@ -104,7 +99,7 @@ class Recorder:
         """Return when the reply is durable.
 
         Raises:
-            StoreError: it could not be written (nor could those that were to be written with it).
+            StoreError: it, and all replies of the same write, could not be written.
         """
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((call, done))
@@ -117,7 +112,7 @@ class Recorder:
             batch, self._waiting = self._waiting, []
             calls = [call for call, _ in batch]
             try:
-                # in a worker thread: a store that waits for its lock must not stop the network
+                # In a worker thread: a store that waits for its lock must not block the network.
                 await asyncio.to_thread(self._put, calls)
             except Exception as error:  # handed to every call that waits for this write
                 for _, done in batch:
@@ -136,60 +131,56 @@ class Recorder:
             self._responses.put(call)
 
 
-# --- The calls of a dispatcher, on a loop of their own: placed, sent, recorded
-
-
 AHEAD = 2
-"""Requests drawn for each one on the wire: a place that becomes free is taken at once, and replies
-are read while others are on their way."""
+"""Requests read ahead per call in flight: a free slot is filled at once, and replies are processed
+while others are in flight."""
 
 
 @runtime_checkable
 class Paced(Protocol):
-    """A model that knows how many calls its service takes at the moment."""
+    """A model that knows how many calls its service currently accepts."""
 
     @property
     def pace(self) -> Pace:
-        """The bound, which falls and rises."""
+        """The adaptive bound."""
 
 
 class BackgroundCalls:
-    """Sends requests to a model, so many at once, and records what comes back.
+    """Sends requests to a model, a bounded number at once, and records the replies.
 
-    Used by one thread; the calls live on another one's event loop.
+    Used by one thread; the calls run on another thread's event loop.
     """
 
     def __init__(self, model: TextModel, responses: ResponseStore | None) -> None:
-        """Nothing is sent and no thread is started yet."""
         self._model = model
         self._recorder = None if responses is None else Recorder(responses)
         self._places = Pace(model.concurrency)
-        # what bounds the calls at once: our places, and what the service was found to take
+        # Two bounds: our own limit, and what the service was found to accept.
         self._paces = [self._places, *([model.pace] if isinstance(model, Paced) else [])]
         self._thread: LoopThread | None = None
         self.sent = 0
-        """Requests that got a place, so far."""
+        """Requests sent so far."""
 
     def limit(self) -> int:
-        """Requests that may wait for a reply at the moment, those not yet sent included."""
+        """Requests that may currently wait for a reply, including those not sent yet."""
         return AHEAD * min(pace.limit for pace in self._paces)
 
     def start(self, key: str, request: GenerationRequest, held: Reservation) -> Future[ModelReply]:
-        """Send a request when there is a place; the future holds its reply, recorded."""
+        """Send a request when there is a free slot; the future holds its recorded reply."""
         if self._thread is None:
             self._thread = LoopThread()
         return self._thread.submit(self._ask(key, request, held))
 
     def halt(self) -> None:
-        """Send nothing more: what waits for a place ends as `Unsent`."""
+        """Send nothing more: requests that wait for a slot end as `Unsent`."""
         self._tell_paces(Pace.shut)
 
     def resume(self) -> None:
-        """Send again."""
+        """Resume sending."""
         self._tell_paces(Pace.reopen)
 
     def close(self, drain_s: float) -> None:
-        """Give calls on the wire `drain_s` seconds, then release the model and the thread."""
+        """Give calls in flight `drain_s` seconds, then release the model and the thread."""
         self.halt()
         thread, self._thread = self._thread or LoopThread(), None
         try:
@@ -199,23 +190,22 @@ class BackgroundCalls:
             thread.close()
 
     def _tell_paces(self, what: Callable[[Pace], None]) -> None:
-        # On the loop, like the calls themselves: the order in which this is said is the order in
-        # which it happens.
+        # On the loop, like the calls themselves, so that the order is kept.
         if self._thread is not None:
             for pace in self._paces:
                 self._thread.call_soon(partial(what, pace))
 
     async def _ask(self, key: str, request: GenerationRequest, held: Reservation) -> ModelReply:
         sent = replace(request, max_tokens=held.output_tokens) if held.capped else request
-        # the place is held until the reply is recorded: a kill never loses more than the places
+        # Hold the slot until the reply is recorded, so that a kill never loses more than these.
         async with self._places.slot():
             self.sent += 1
             try:
                 reply = await self._model.generate(sent)
-                await self._record(key, request, sent, held, reply)
+                await self._record(key, request, sent=sent, held=held, reply=reply)
             except ModelUnavailable:
                 raise
-            except Exception:  # it ends the run: nobody may take this place meanwhile
+            except Exception:  # it ends the run: no other call may take this slot
                 for pace in self._paces:
                     pace.shut()
                 raise
@@ -225,15 +215,16 @@ class BackgroundCalls:
         self,
         key: str,
         request: GenerationRequest,
+        *,
         sent: GenerationRequest,
         held: Reservation,
         reply: ModelReply,
     ) -> None:
-        """Keep a reply under its request, or under what was sent if that was cut by us."""
+        """Record a reply for its request, or for what was sent if our lower limit cut it."""
         if self._recorder is None:
             return
         meta = request.meta
-        if is_cut_by_us(held, reply):  # no answer to the request, but to what was sent
+        if is_cut_by_us(held, reply):  # it answers what was sent, not the request
             key, request = key_for(self._model, sent), sent
         elif held.capped:
             meta = {**meta, "max_tokens_sent": held.output_tokens}
@@ -241,39 +232,36 @@ class BackgroundCalls:
 
 
 def is_cut_by_us(held: Reservation, reply: ModelReply) -> bool:
-    """Whether the reply ended at a limit that is lower than the one asked for."""
+    """Whether the reply ended at our limit, which was lower than the request's."""
     return held.capped and reply.finish_reason == "length"
 
 
-# --- The calls on the wire: how many, what they may cost, and which of them has landed
-
-
 @dataclass(slots=True)
-class Flight:
-    """One call on the wire."""
+class PendingCall:
+    """A call in flight."""
 
     key: str
     """Content address of the request."""
     askers: list[GenerationRequest]
     """The request sent, and equal ones that wait for the same reply."""
     reservation: Reservation
-    """What of the budget is held for it."""
+    """The part of the budget held for it."""
     future: futures.Future[ModelReply]
-    """Its reply, recorded, or the error it ended in."""
+    """Its recorded reply, or its error."""
 
 
-class Window:
-    """A bounded set of flights. Used by one thread; the flights land in another."""
+class CallWindow:
+    """A bounded set of calls in flight. Used by one thread; the calls finish in another."""
 
     def __init__(self, limit: Callable[[], int]) -> None:
-        """An empty window for `limit()` requests, waiting ones included; it may change meanwhile."""
+        """An empty window for `limit()` requests, including waiting ones; the limit may change."""
         self._limit = limit
-        self._flying: dict[str, Flight] = {}
+        self._calls: dict[str, PendingCall] = {}
         self._size = 0
-        self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[PendingCall] = queue.SimpleQueue()
         self._deadline: float | None = None
         self.fatal: BaseException | None = None
-        """The first error after which nothing more is sent; None while all is well."""
+        """The first error after which nothing more is sent; None without one."""
 
     @property
     def size(self) -> int:
@@ -286,74 +274,71 @@ class Window:
         return self._size < self._limit()
 
     @property
-    def has_landed(self) -> bool:
-        """Whether `land` would return at once."""
-        return not self._landed.empty()
+    def has_finished(self) -> bool:
+        """Whether `wait` would return at once."""
+        return not self._finished.empty()
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the time that a fatal error left for the other flights is up."""
+        """Whether the time left for the other calls after a fatal error is up."""
         return (
             self._deadline is not None
-            and not self.has_landed
+            and not self.has_finished
             and time.monotonic() >= self._deadline
         )
 
     @property
     def reservations(self) -> list[Reservation]:
-        """What of the budget is held for the calls on the wire."""
-        return [flight.reservation for flight in self._flying.values()]
+        """The parts of the budget held for the calls in flight."""
+        return [call.reservation for call in self._calls.values()]
 
     def join(self, key: str, request: GenerationRequest) -> bool:
-        """Let the request wait for an equal one; False if none is on the wire."""
-        flight = self._flying.get(key)
-        if flight is not None:
-            flight.askers.append(request)
+        """Let the request wait for an equal one; False if none is in flight."""
+        call = self._calls.get(key)
+        if call is not None:
+            call.askers.append(request)
             self._size += 1
-        return flight is not None
+        return call is not None
 
-    def launch(
+    def add(
         self,
         key: str,
         request: GenerationRequest,
         reservation: Reservation,
         future: futures.Future[ModelReply],
     ) -> None:
-        """Watch a call that was just started."""
-        flight = Flight(key, [request], reservation, future)
-        self._flying[key] = flight
+        """Add a call that was just started."""
+        call = PendingCall(key, [request], reservation, future)
+        self._calls[key] = call
         self._size += 1
-        future.add_done_callback(lambda _: self._landed.put(flight))
+        future.add_done_callback(lambda _: self._finished.put(call))
 
-    def land(self) -> Flight | None:
-        """Wait for the next flight to land; None if the time after a fatal error is up."""
+    def wait(self) -> PendingCall | None:
+        """Wait for the next call to finish; None if the time after a fatal error is up."""
         left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         try:
-            flight = self._landed.get(timeout=left)
+            call = self._finished.get(timeout=left)
         except queue.Empty:
             return None
-        del self._flying[flight.key]
-        self._size -= len(flight.askers)
-        return flight
+        del self._calls[call.key]
+        self._size -= len(call.askers)
+        return call
 
     def fail(self, error: BaseException, *, drain_s: float) -> None:
-        """Remember the first fatal error and give the other flights `drain_s` seconds."""
+        """Remember the first fatal error and give the other calls `drain_s` seconds."""
         if self.fatal is None:
             self.fatal = error
             self._deadline = time.monotonic() + drain_s
 
-    def drain(self, seconds: float) -> list[Flight]:
-        """Wait for what is left at most `seconds`, cancel the rest, return what has landed."""
-        left, self._flying, self._size = list(self._flying.values()), {}, 0
+    def drain(self, seconds: float) -> list[PendingCall]:
+        """Wait at most `seconds` for the calls left, cancel the rest, return the finished ones."""
+        left, self._calls, self._size = list(self._calls.values()), {}, 0
         try:
-            futures.wait([flight.future for flight in left], timeout=seconds)
-        finally:  # also when the person presses Ctrl-C a second time
-            for flight in left:
-                flight.future.cancel()
-        return [flight for flight in left if not flight.future.cancelled()]
-
-
-# --- Sends requests to a model: never the same one twice, never more at once than it takes
+            futures.wait([call.future for call in left], timeout=seconds)
+        finally:  # also after a second Ctrl-C
+            for call in left:
+                call.future.cancel()
+        return [call for call in left if not call.future.cancelled()]
 
 
 Outcome = ModelReply | ModelError
@@ -361,30 +346,30 @@ Outcome = ModelReply | ModelError
 
 @runtime_checkable
 class CountsHits(Protocol):
-    """A response store that keeps count of the replies it saved from being bought again."""
+    """A response store that counts how often it saved a paid call."""
 
     def count_hit(self, key: str) -> None:
-        """One more use of the reply recorded under `key`."""
+        """Count one more use of the reply recorded under `key`."""
 
 
 @dataclass(slots=True)
 class DispatchCounters:
-    """What a dispatcher did so far."""
+    """Totals of a dispatcher."""
 
     sent: int = 0
     """Requests sent to the model (a retried one counts once)."""
     cached: int = 0
-    """Requests answered by the response store or by an equal one on its way."""
+    """Requests answered by the response store or by an equal request in flight."""
     failed: int = 0
     """Requests that ended as ModelUnavailable."""
     usd: float = 0.0
-    """Cost of the replies with a known price, cached ones not counted."""
+    """Cost of the replies with a known price, excluding cached ones."""
     unpriced: int = 0
-    """Replies of a model whose price is not known."""
+    """Replies of models without a known price."""
 
 
 class Dispatcher:
-    """Runs requests through a model with store, window and budget. One caller at a time."""
+    """Runs requests through a model, a response store and a budget. One caller at a time."""
 
     def __init__(
         self,
@@ -400,18 +385,18 @@ class Dispatcher:
         """Nothing is sent yet.
 
         Args:
-            model: who answers; the dispatcher closes it.
-            responses: where replies are kept; None keeps none.
-            budget_usd: most US dollars this dispatcher may spend, or a purse that it shares with
-                others; None for no limit.
-            service: whose prices hold for the budget.
-            inspect: sees every reply, bought or stored, before the caller does; it may raise
+            model: answers; the dispatcher closes it.
+            responses: stores replies; None stores none.
+            budget_usd: maximum US dollars of this dispatcher, or a purse shared with others; None
+                for no limit.
+            service: the service tier whose prices apply.
+            inspect: is given every reply, new or stored, before the caller; it may raise
                 ModelChanged, which ends the run.
-            drain_s: seconds that calls on the wire get to arrive when the run has to stop.
-            today: the day whose prices hold.
+            drain_s: seconds that calls in flight get to finish when the run has to stop.
+            today: the day whose prices apply.
 
         Raises:
-            InputError: a budget for a hosted model without a known price: it could not be kept.
+            InputError: a budget for a hosted model without a known price.
         """
         self._model = model
         self._responses = responses
@@ -423,18 +408,18 @@ class Dispatcher:
 
     @property
     def model(self) -> TextModel:
-        """Who answers."""
+        """The model that answers."""
         return self._model
 
     @property
     def counters(self) -> DispatchCounters:
-        """What was done so far, over all runs."""
+        """Totals over all runs."""
         self._counters.sent = self._calls.sent
         return self._counters
 
     @property
     def retries(self) -> int:
-        """Attempts after a first one, as far as the model counts them."""
+        """Retries, as far as the model counts them."""
         return int(getattr(self._model, "retries", 0))
 
     def __enter__(self) -> Dispatcher:
@@ -444,31 +429,31 @@ class Dispatcher:
         self.close()
 
     def close(self) -> None:
-        """Wait for calls on the wire, release the model's connections and the background thread.
+        """Wait for calls in flight, release the model's connections and the background thread.
 
-        Calls are still on the wire when an error, or Ctrl-C, met the caller between two replies:
-        they are paid for, so they get their time to arrive and to be recorded.
+        Calls are still in flight if an error or Ctrl-C hit the caller between two replies. They are
+        paid for, so they get time to finish and to be recorded.
         """
         self._calls.close(self._drain_s)
 
     def run(
         self, requests: Iterable[GenerationRequest]
     ) -> Iterator[tuple[GenerationRequest, Outcome]]:
-        """Yield each request with its reply, or with the ModelUnavailable it ended in.
+        """Yield each request with its reply, or with its ModelUnavailable.
 
-        Requests are drawn lazily, as many again as the model takes at once, and answered in any
-        order. When a call proves that going on is useless, or the next one would pass the
-        budget, what is on the wire is still waited for, recorded and yielded; then the error is
-        raised. The same holds, without the yielding, when the caller stops early.
+        Requests are read lazily, twice as many as the model accepts at once, and answered in any
+        order. If a call shows that going on is useless, or the next one would exceed the budget,
+        calls in flight are still awaited, recorded and yielded before the error is raised. If the
+        caller stops early, they are awaited and recorded.
 
         Raises:
             ModelRefused: key, model or request refused.
-            QuotaExhausted: the day's quota is used up.
-            ModelChanged: `inspect` says so.
-            BudgetExhausted: the next call could pass the budget.
+            QuotaExhausted: the daily quota is used up.
+            ModelChanged: raised by `inspect`.
+            BudgetExhausted: the next call could exceed the budget.
             StoreError: a reply could not be recorded.
         """
-        window = Window(self._calls.limit)
+        window = CallWindow(self._calls.limit)
         self._calls.resume()
         drawn, again = iter(requests), deque[GenerationRequest]()
         try:
@@ -480,7 +465,7 @@ class Dispatcher:
                     yield from self._settle(window, again)
                 else:
                     return
-                while window.has_landed and window.fatal is None:
+                while window.has_finished and window.fatal is None:
                     yield from self._settle(window, again)
             self._calls.halt()
             while window.size and not window.is_overdue:
@@ -490,13 +475,13 @@ class Dispatcher:
             if window.size:
                 self._calls.halt()
             grace = 0.0 if window.fatal is not None else self._drain_s
-            for flight in window.drain(grace):
-                self._count(flight)
+            for call in window.drain(grace):
+                self._count(call)
 
     def _admit(
-        self, request: GenerationRequest, window: Window, again: deque[GenerationRequest]
+        self, request: GenerationRequest, window: CallWindow, again: deque[GenerationRequest]
     ) -> Iterator[tuple[GenerationRequest, Outcome]]:
-        """Answer from the store, join an equal request, or send, waiting for room before."""
+        """Answer from the store, join an equal request, or send as soon as there is room."""
         key = key_for(self._model, request)
         while window.fatal is None:
             stored = self._stored(key)
@@ -508,7 +493,7 @@ class Dispatcher:
                 return
             held = self._budget.reserve(request, window.reservations) if window.has_room else None
             if held is not None:
-                window.launch(key, request, held, self._calls.start(key, request, held))
+                window.add(key, request, held, self._calls.start(key, request, held))
                 return
             if not window.size:
                 window.fail(self._budget.exhausted(), drain_s=0.0)
@@ -516,30 +501,30 @@ class Dispatcher:
             yield from self._settle(window, again)
 
     def _settle(
-        self, window: Window, again: deque[GenerationRequest]
+        self, window: CallWindow, again: deque[GenerationRequest]
     ) -> Iterator[tuple[GenerationRequest, Outcome]]:
-        """Wait for one call and yield it to all who asked for it."""
-        flight = window.land()
-        if flight is None:  # overdue after a fatal error: drain() cancels it
+        """Wait for one call and yield its outcome for every request that waits for it."""
+        call = window.wait()
+        if call is None:  # overdue after a fatal error: drain() cancels it
             return
-        outcome = self._count(flight)
+        outcome = self._count(call)
         if isinstance(outcome, Unsent):
             return
-        if isinstance(outcome, ModelReply) and is_cut_by_us(flight.reservation, outcome):
-            again.extend(flight.askers)
+        if isinstance(outcome, ModelReply) and is_cut_by_us(call.reservation, outcome):
+            again.extend(call.askers)
         elif isinstance(outcome, ModelReply):
-            for number, request in enumerate(flight.askers):
-                reply = self._saved(flight.key, outcome) if number else outcome
+            for number, request in enumerate(call.askers):
+                reply = self._saved(call.key, outcome) if number else outcome
                 yield from self._shown(request, reply, window)
         elif isinstance(outcome, ModelUnavailable):
-            yield from ((request, outcome) for request in flight.askers)
+            yield from ((request, outcome) for request in call.askers)
         else:
             window.fail(outcome, drain_s=self._drain_s)
 
     def _shown(
-        self, request: GenerationRequest, reply: ModelReply, window: Window
+        self, request: GenerationRequest, reply: ModelReply, window: CallWindow
     ) -> Iterator[tuple[GenerationRequest, Outcome]]:
-        """The reply, unless inspection finds that the run must not go on."""
+        """Yield the reply, unless inspection ends the run."""
         try:
             if self._inspect is not None:
                 self._inspect(reply)
@@ -548,19 +533,19 @@ class Dispatcher:
             return
         yield request, reply
 
-    def _count(self, flight: Flight) -> ModelReply | BaseException:
+    def _count(self, call: PendingCall) -> ModelReply | BaseException:
         """The outcome of a finished call, counted."""
-        error = flight.future.exception()
+        error = call.future.exception()
         if error is not None:
-            self._budget.release(flight.reservation)
+            self._budget.release(call.reservation)
             self._counters.failed += isinstance(error, ModelUnavailable)
             return error
-        reply = flight.future.result()
+        reply = call.future.result()
         if reply.usd is None:
             self._counters.unpriced += 1
         else:
             self._counters.usd += reply.usd
-        self._budget.settle(flight.reservation, reply)
+        self._budget.settle(call.reservation, reply)
         return reply
 
     def _stored(self, key: str) -> ModelReply | None:
@@ -568,7 +553,7 @@ class Dispatcher:
         return None if reply is None else self._saved(key, reply)
 
     def _saved(self, key: str, reply: ModelReply) -> ModelReply:
-        """A reply that did not have to be bought again, counted."""
+        """A reply that did not have to be paid for again, counted."""
         if isinstance(self._responses, CountsHits):
             self._responses.count_hit(key)
         self._counters.cached += 1

@@ -1,4 +1,4 @@
-"""A dispatcher that sends nothing: it counts what a run would send, and what is in the store already."""
+"""A dispatcher that sends nothing: counts what a run would send, and what is already stored."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from traces import ModelError, ModelRefused, ModelReply, Usage
 
 @dataclass(slots=True)
 class DryCounts:
-    """What a dry run came to."""
+    """Totals of a dry run."""
 
     calls: int = 0
     """Requests that would be sent."""
     input_tokens: int = 0
-    """Their input, by the counter that was given."""
+    """Their input tokens, as counted offline."""
     output_limit: int = 0
-    """The sum of their output limits, tokens."""
+    """The sum of their output limits, in tokens."""
     stored: int = 0
-    """Requests whose reply is in the store, or that equal one of those counted."""
+    """Requests whose reply is stored, or that equal one already counted."""
     stored_usage: Usage = field(default_factory=Usage)
-    """What the stored replies took, as billed."""
+    """Tokens of the stored replies, as billed."""
     stored_estimate: int = 0
-    """What the counter says of the stored replies' input: how far it is off."""
+    """Input tokens of the stored replies by the offline count, which shows its error."""
 
 
 class UnaskedModel:
-    """Stands where a model would: it has a name and answers nothing."""
+    """A placeholder for a model in a dry run: it has a name and never answers."""
 
     concurrency = 1
-    """Nothing is ever on the wire."""
 
     def __init__(self, spec: str, *, hosted: bool) -> None:
-        """Name the model that would be asked, and say whether texts would leave this machine."""
+        """Name the model that would be asked; `hosted`: whether texts would leave this machine."""
         self.spec = spec
         self.hosted = hosted
 
@@ -49,7 +48,7 @@ class UnaskedModel:
 
 
 class DryRun:
-    """Takes the place of a `Dispatcher`: same requests, made-up replies, nothing sent or written."""
+    """Replaces a `Dispatcher`: same requests, placeholder replies, nothing sent or written."""
 
     def __init__(
         self,
@@ -62,10 +61,10 @@ class DryRun:
         """Nothing is counted yet.
 
         Args:
-            model: who would be asked.
-            responses: where replies are looked up; nothing is written to it.
-            count_tokens: counts a text offline.
-            answer: what a reply might say, so that what depends on replies can go on.
+            model: the model that would be asked.
+            responses: where replies are looked up; nothing is written.
+            count_tokens: counts a text's tokens offline.
+            answer: a plausible reply, so that stages that depend on replies can go on.
         """
         self._model = model
         self._responses = responses
@@ -73,17 +72,17 @@ class DryRun:
         self._answer = answer
         self._seen: set[str] = set()
         self.counts = DryCounts()
-        """What was counted so far, over all runs."""
+        """Totals over all runs."""
 
     @property
     def model(self) -> UnaskedModel:
-        """Who would be asked."""
+        """The model that would be asked."""
         return self._model
 
     def run(
         self, requests: Iterable[GenerationRequest]
     ) -> Iterator[tuple[GenerationRequest, ModelReply | ModelError]]:
-        """Yield each request with its stored reply, or with a made-up one."""
+        """Yield each request with its stored reply, or with a placeholder."""
         for request in requests:
             key = request_key(self._model.spec, request)
             stored = self._responses.get(key)

@@ -1,4 +1,4 @@
-"""Images on their way to a model: found for a problem, refused where they must not be sent, laid out."""
+"""Images for a model: loaded for a problem, withheld where they must not be sent, and ordered."""
 
 from __future__ import annotations
 
@@ -8,28 +8,19 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from formats.files.images import EncodedImage, ImageError, load_images
+from formats.files.images import EncodedImage as EncodedImage
+from formats.files.images import ImageError, load_images
 from inference.protocol import GenerationRequest, Message
 from traces import Abstention, AbstentionReason, ModelRefused, ModelUnavailable, Problem
 
-__all__ = [
-    "EncodedImage",
-    "ProblemImages",
-    "about_an_image",
-    "has_images",
-    "image_tokens",
-    "message_parts",
-    "unreadable",
-]
-
 KEPT_BYTES = 64 * 1024 * 1024
-"""The images of the last problems, up to this size, are kept: the traces of a problem follow each other."""
+"""Images of the last problems are cached up to this size: traces of a problem are consecutive."""
 TILE_TOKENS = 258
-"""What Gemini bills for each tile of an image."""
+"""Tokens that Gemini bills per tile of an image."""
 LEAST_TOKENS = 1120
-"""What Gemini 3 bills for an image at its default resolution, whatever its size."""
+"""Tokens that Gemini 3 bills for an image of any size at its default resolution."""
 LABEL_TOKENS = 8
-"""The line above an image, from above."""
+"""Upper bound for the line above an image."""
 
 _IMAGE = re.compile(r"\bimages?\b|\bimage_", re.IGNORECASE)
 _TAKES_NONE = re.compile(
@@ -46,9 +37,9 @@ class ProblemImages:
         """Nothing is read yet.
 
         Args:
-            root: the folder that relative paths start from.
-            shown: False for a labeler that is not to see images: then no problem has any.
-            kept_bytes: how much of what was read last is kept.
+            root: the folder of relative paths.
+            shown: False for a labeler that must not see images: then no problem has any.
+            kept_bytes: size of the cache.
         """
         self._root = root
         self._shown = shown
@@ -58,14 +49,14 @@ class ProblemImages:
 
     @property
     def shown(self) -> bool:
-        """Whether the labeler is to see images."""
+        """Whether the labeler sees images."""
         return self._shown
 
     def of(self, problem: Problem) -> tuple[EncodedImage, ...]:
-        """The images of a problem in their order; empty if it has none.
+        """The images of a problem in order; empty if it has none.
 
         Raises:
-            ImageError: one cannot be read; its path is in `where`.
+            ImageError: one cannot be read; `where` has its path.
         """
         if not problem.images or not self._shown:
             return ()
@@ -83,14 +74,14 @@ class ProblemImages:
     def sendable(
         self, problem: Problem, *, hosted: bool, allow_phi: bool
     ) -> tuple[EncodedImage, ...] | Abstention:
-        """The images of a problem, or why it cannot be asked about: `unreadable` or `filtered`.
+        """The images of a problem, or the abstention `unreadable` or `filtered`.
 
-        An image into whose pixels text is burned may name the patient: like a problem that says
-        `phi_removed: false`, it goes to no model that is hosted elsewhere unless the user allows it.
+        An image with text burned into its pixels may name the patient. Like a problem that says
+        `phi_removed: false`, it is not sent to a hosted model unless the user allows it.
 
         Args:
             problem: the problem.
-            hosted: whether the model is elsewhere.
+            hosted: whether the model is hosted elsewhere.
             allow_phi: whether the user allows it.
         """
         try:
@@ -100,15 +91,15 @@ class ProblemImages:
         marked = [image.path for image in images if image.may_show_patient]
         if marked and hosted and not allow_phi:
             detail = (
-                f"{marked[0]}: text is burned into the image, which may name the patient; "
-                "it is sent to no hosted model without --allow-phi"
+                f"{marked[0]}: text burned into the image may name the patient; "
+                "it is not sent to a hosted model without --allow-phi"
             )
             return Abstention(AbstentionReason.FILTERED, detail)
         return images
 
 
 def unreadable(fault: ImageError) -> Abstention:
-    """That an image cannot be read, or not by the model's processor; its path comes first."""
+    """The abstention for an image that cannot be read; the detail starts with its path."""
     return Abstention(AbstentionReason.UNREADABLE, f"{fault.where}: {fault.what}")
 
 
@@ -117,7 +108,7 @@ def _bytes_of(images: tuple[EncodedImage, ...]) -> int:
 
 
 def message_parts(message: Message) -> Iterator[str | EncodedImage]:
-    """A turn as services take it: each image behind a line with its 1-based number, then the text.
+    """A turn as services take it: each image after a line with its 1-based number, then the text.
 
     >>> list(message_parts(Message("user", "Which dose?")))
     ['Which dose?']
@@ -134,12 +125,12 @@ def has_images(request: GenerationRequest) -> bool:
 
 
 def image_tokens(width: int, height: int) -> int:
-    """Tokens of an image and its line, estimated from above for Gemini.
+    """Upper estimate of the tokens of an image and its line, for Gemini.
 
-    Source of the rule: ai.google.dev/gemini-api/docs/tokens and .../media-resolution. Up to Gemini
-    2.5 an image is 258 tokens for each of its tiles, whose side is the shorter side divided by 1.5,
-    at least 256 and at most 768 pixels; Gemini 3 bills up to 1,120 at its default resolution. The
-    larger of the two counts; a budget corrects the estimate by what replies show.
+    Source: ai.google.dev/gemini-api/docs/tokens and .../media-resolution. Up to Gemini 2.5 an image
+    costs 258 tokens per tile, whose side is the image's shorter side divided by 1.5, at least 256
+    and at most 768 pixels; Gemini 3 bills up to 1,120 at its default resolution. The larger of the
+    two counts; a budget corrects the estimate by the counts in replies.
 
     Args:
         width: pixels, at least 1.
@@ -151,12 +142,12 @@ def image_tokens(width: int, height: int) -> int:
 
 
 def about_an_image(request: GenerationRequest, refusal: ModelRefused) -> ModelUnavailable | None:
-    """What a refusal is if it is about an image of this request alone; None if it is about the run.
+    """The refusal as a fault of this request's image alone; None if it concerns the whole run.
 
-    A service that cannot decode one image has nothing against the next problem; one that takes no
-    images at all has.
+    A service that cannot decode one image can still answer the next problem; one that takes no
+    images at all cannot.
     """
     said = refusal.what
     if not has_images(request) or not _IMAGE.search(said) or _TAKES_NONE.search(said):
         return None
-    return ModelUnavailable(said, remedy="look at the images of this problem")
+    return ModelUnavailable(said, remedy="check the images of this problem")

@@ -1,17 +1,14 @@
-"""The one dated price table, and what a call costs by it.
+"""The dated price table with the cost of a call, and the dated list of models that are shut down.
 
-US dollars per million tokens: input, output (thinking included), input read from the cache.
-Prices change on announced dates, so every row says from when to when it holds. Source:
-ai.google.dev pricing and optimization pages and the plan files that mirror them, read on
-`PRICES_AS_OF`. Where no cache price was listed (3.5-flash, 3.8-flash from 2027) it is the
-published 90% off. Batch and flex cost half; whether the cache discount stacks with them is not
-published, so their cached tokens are charged as plain input: an upper bound.
+Prices are US dollars per million tokens: input, output (including thinking), cached input. Prices
+change on announced dates, so every row states its validity. Source: ai.google.dev's pricing,
+optimization and deprecations pages and the plan files that mirror them, read on `PRICES_AS_OF`.
+Where no cache price was listed (3.5-flash, 3.8-flash from 2027), it is the published 90% discount.
+Batch and flex cost half. Whether the cache discount applies to them is not published, so their
+cached tokens are charged as plain input, an upper bound.
 
-The one dated list of models that are, or will be, shut down.
-
-Source: ai.google.dev's deprecations page and the plan files that mirror it, read on
-`REGISTRY_AS_OF`. Google goes on answering to the name of a retired model, with another model: that
-is why a retired one is refused and why the version that answered is always recorded.
+Google keeps answering to the name of a retired model, with another model. That is why a retired
+model is refused, and why the version that answered is always recorded.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from traces import InputError, Usage
 Service = Literal["standard", "flex", "batch"]
 
 PRICES_AS_OF = date(2026, 10, 7)
-"""When the table was read."""
+"""When prices and shutdown dates were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class Price:
     """USD per million tokens."""
 
     input: float
-    """Prompt tokens that were not cached."""
+    """Uncached prompt tokens."""
     output: float
     """Reply and thinking tokens."""
     cached: float
@@ -46,16 +43,16 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceRow:
-    """What a model costs over a stretch of time."""
+    """The price of a model in a period."""
 
     model: str
     """The model's plain name."""
     standard: Price
-    """Price of the standard service."""
+    """Price of the standard service tier."""
     valid_from: date | None = None
-    """First day; None: since before the table began."""
+    """First day; None: since before the table was started."""
     valid_to: date | None = None
-    """Last day; None: no end is known."""
+    """Last day; None: no known end."""
 
 
 TABLE: tuple[PriceRow, ...] = (
@@ -84,11 +81,11 @@ def plain_name(model: str) -> str:
 
 
 def price_of(model: str, service: Service = "standard", *, on: date | None = None) -> Price | None:
-    """The price of a model on a day (default: today); None if the table does not know it.
+    """The price of a model on a day (default: today); None if it is not in the table.
 
     Args:
         model: its name, with or without `models/` and a version suffix (`-001`).
-        service: standard, flex or batch.
+        service: the service tier.
         on: the day of the call.
     """
     day = on or date.today()
@@ -108,10 +105,10 @@ def price_of(model: str, service: Service = "standard", *, on: date | None = Non
 def cost(
     usage: Usage, model: str, service: Service = "standard", *, on: date | None = None
 ) -> float | None:
-    """What a call costs in US dollars; None where no price is known, never 0.
+    """The cost of a call in US dollars; None without a known price, never 0.
 
-    Cached tokens are part of `input_tokens` and are counted once, at their own price;
-    thinking is billed as output.
+    Cached tokens are part of `input_tokens` and are counted once, at their own price. Thinking is
+    billed as output.
     """
     price = price_of(model, service, on=on)
     if price is None:
@@ -123,27 +120,22 @@ def cost(
     ) / 1_000_000
 
 
-# --- The one dated list of models that are, or will be, shut down
-
-
-REGISTRY_AS_OF = date(2026, 10, 7)
-"""When the list was read."""
 WARN_AHEAD = timedelta(days=90)
-"""How long before its last day a model is warned about."""
+"""How long before a model's shutdown the user is warned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retirement:
-    """The end of a model."""
+    """The shutdown of a model."""
 
     model: str
-    """Its plain name."""
+    """Plain name."""
     shutdown: date
-    """The day it is switched off."""
+    """The day it is shut down."""
     replacement: str
-    """What to take instead."""
+    """The model to use instead."""
     announced: bool = True
-    """False if the day is only the earliest one: the model may live longer."""
+    """False if the day is only the earliest possible one."""
 
 
 RETIREMENTS: tuple[Retirement, ...] = (
@@ -155,14 +147,14 @@ RETIREMENTS: tuple[Retirement, ...] = (
 
 
 def retirement_notice(spec: ModelSpec, *, today: date | None = None) -> str | None:
-    """What a person should know about the end of a model; None if no end is near.
+    """A warning about the upcoming shutdown of a model; None if there is none.
 
     Args:
         spec: the model as the user named it; only Gemini's are listed.
-        today: the day to look from; None for this one.
+        today: the current day; None reads the clock.
 
     Raises:
-        InputError: the model was shut down; the remedy names its replacement.
+        InputError: the model has been shut down; the remedy names its replacement.
     """
     day = today or date.today()
     for each in RETIREMENTS if spec.kind == "gemini" else ():
@@ -170,13 +162,13 @@ def retirement_notice(spec: ModelSpec, *, today: date | None = None) -> str | No
             continue
         if each.announced and day >= each.shutdown:
             raise InputError(
-                f'"{spec}" was shut down on {each.shutdown}: another model would answer.',
-                remedy=f"take gemini:{each.replacement} (list of {REGISTRY_AS_OF})",
+                f'"{spec}" was shut down on {each.shutdown}; another model would answer.',
+                remedy=f"use gemini:{each.replacement} (list of {PRICES_AS_OF})",
             )
         if day >= each.shutdown - WARN_AHEAD:
             when = "will be" if each.announced else "may be"
             return (
                 f'"{spec}" {when} shut down on {each.shutdown}: '
-                f"plan for gemini:{each.replacement} (list of {REGISTRY_AS_OF})."
+                f"plan to use gemini:{each.replacement} (list of {PRICES_AS_OF})."
             )
     return None

@@ -1,4 +1,7 @@
-"""A model's own chat template: on this machine, and for servers that are asked through /completions."""
+"""Prompts of policies: questions, evidence and prefixes as messages, rendered by chat templates.
+
+Templates are applied here for local models, and for servers that are called through /completions.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,24 @@ if TYPE_CHECKING:
 def template_from_tokenizer(folder: str | Path) -> Callable[[Sequence[Message]], str]:
     """The chat template of a tokenizer as a renderer of conversations.
 
-    A trailing assistant turn is put behind the generation prompt to the letter, so that a
-    separator at its end survives (the template's own `continue_final_message` may strip it). A
-    leading begin-of-sequence token is left to the server wherever the tokenizer adds it itself.
+    A final assistant turn is appended verbatim to the generation prompt, so that a separator at its
+    end survives (the template's own `continue_final_message` may strip it). A leading
+    begin-of-sequence token is left to the server if the tokenizer adds it itself.
 
     Args:
         folder: a folder (or hub id) with tokenizer files and a chat template.
 
     Raises:
-        InputError: no tokenizer there, or one without a chat template.
+        InputError: there is no tokenizer, or it has no chat template.
     """
-    from transformers import AutoTokenizer  # heavy, and only for this
+    from transformers import AutoTokenizer  # heavy, and only needed here
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise InputError(
             f'No tokenizer can be read from "{folder}".',
-            remedy="give the folder that holds tokenizer.json and the chat template",
+            remedy="give the folder with tokenizer.json and the chat template",
         ) from error
     if not tokenizer.chat_template:
         raise InputError(f'The tokenizer of "{folder}" has no chat template.')
@@ -54,15 +57,15 @@ def template_from_tokenizer(folder: str | Path) -> Callable[[Sequence[Message]],
 
 
 def rendered_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """The conversation as the template writes it, up to where the assistant goes on.
+    """The conversation as the template renders it, up to where the assistant continues.
 
-    Some templates (Gemma 2's, the first ones of Mistral) refuse a system turn: there its text stands in
-    front of the first user turn, a blank line between.
+    Some templates (Gemma 2's, the first ones of Mistral) refuse a system turn. For those its text
+    is prepended to the first user turn with a blank line in between.
 
     Raises:
-        InputError: the template refuses the conversation all the same.
+        InputError: the template refuses the conversation even then.
     """
-    from jinja2 import TemplateError  # what transformers renders with
+    from jinja2 import TemplateError  # the renderer of transformers
 
     try:
         return _rendered(tokenizer, messages)
@@ -78,7 +81,7 @@ def rendered_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messag
     raise InputError(
         f"The chat template refuses the conversation: {why}.",
         where=str(tokenizer.name_or_path) or None,
-        remedy="take an instruction-tuned model, or tokenizer files with another chat template",
+        remedy="use an instruction-tuned model, or tokenizer files with another chat template",
     ) from why
 
 
@@ -87,17 +90,14 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
-# --- Conversations as token ids: the chat template around them, a last assistant turn continued
-
-
 def conversation_ids(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]]
 ) -> list[tuple[int, ...]]:
     """Token ids of conversations, each ready for the next token of the assistant.
 
-    A last assistant turn is put behind the template's generation prompt to the letter, so nothing
-    stands between it and what the model writes next. Text and ids are those of the whole rendered
-    conversation. A tokenizer without a chat template gets the turns as plain paragraphs.
+    A final assistant turn is appended verbatim to the template's generation prompt, so the model
+    continues right after it. Text and ids are those of the whole rendered conversation. A tokenizer
+    without a chat template gets the turns as plain paragraphs.
 
     Raises:
         InputError: the template refuses the conversation.
@@ -109,7 +109,7 @@ def conversation_ids(
 
 
 def conversation_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """The rendered conversation up to where the assistant goes on."""
+    """The rendered conversation up to where the assistant continues."""
     open_turn = bool(messages) and messages[-1].role == "assistant"
     written = messages[-1].text if open_turn else ""
     turns = messages[:-1] if open_turn else messages
@@ -119,27 +119,43 @@ def conversation_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mes
 
 
 def first_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The ids that this tokenizer puts before every text by itself: one BOS, or nothing."""
+    """The ids that this tokenizer prepends to every text: one BOS, or nothing."""
     alone = tokenizer("")["input_ids"]
     bos = tokenizer.bos_token_id
     return (bos,) if bos is not None and bos in alone else ()
 
 
-# --- How a problem, its evidence and a prefix become the messages that a policy continues
-
-
 @dataclass(frozen=True, slots=True)
 class ContinuationPrompt:
-    """What surrounds the question and the prefix when a policy is asked to go on.
+    """The text around the question and the prefix that a policy continues.
 
-    The bundled lab uses no system turn and the separator newline: its user turn is exactly
+    The bundled lab uses no system turn and a newline as separator: its user turn is exactly
     `Document 1: <passage>`, an empty line, `Question: <question>`.
     """
 
     system: str | None = None
     """The system turn; None for none."""
     separator: str = "\n"
-    """What stands between two steps, and after the last step of a prefix."""
+    """Text between two steps, and after the last step of a prefix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """How a policy is asked, and how it samples."""
+
+    max_tokens: int
+    """Maximum new tokens of a continuation or solution, at least 1."""
+    prompt: ContinuationPrompt = ContinuationPrompt()
+    temperature: float | None = 0.7
+    """Sampling temperature; 0 is greedy. None uses a server's default; local models need one."""
+    top_p: float | None = None
+    """Nucleus sampling, in (0, 1]; None uses a server's default, locally all tokens."""
+    top_k: int | None = None
+    """Sample from the k most probable tokens (local models only); None for all."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the text; removed from it."""
+    with_evidence: bool = True
+    """Whether the documents are shown before the question."""
 
 
 def render_question(problem: Problem, evidence: Sequence[Evidence]) -> str:
@@ -150,8 +166,8 @@ def render_question(problem: Problem, evidence: Sequence[Evidence]) -> str:
     """
     if len(problem.options) > len(ascii_uppercase):
         raise InputError(
-            f"The problem has {len(problem.options)} options, at most {len(ascii_uppercase)} "
-            "can be lettered.",
+            f"The problem has {len(problem.options)} options, but there are only "
+            f"{len(ascii_uppercase)} letters.",
             where=problem.id,
         )
     documents = "".join(
@@ -173,15 +189,15 @@ def continuation_messages(
     separator: str,
     images: tuple[EncodedImage, ...] = (),
 ) -> tuple[Message, ...]:
-    """The conversation whose last turn is the prefix to be continued.
+    """The conversation whose last turn is the prefix to continue.
 
     Args:
         problem: the problem.
-        evidence: what stands before the question, best first; empty for none.
-        prefix_steps: the steps already written; empty asks for a whole solution, and then
-            there is no assistant turn.
+        evidence: the documents shown before the question, best first.
+        prefix_steps: the steps already written; empty asks for a whole solution, without an
+            assistant turn.
         system: the system turn; None for none.
-        separator: what stands between two steps, and after the last one.
+        separator: text between two steps, and after the last one.
         images: the images of the problem, shown before the question.
     """
     head = () if system is None else (Message("system", system),)
@@ -192,5 +208,5 @@ def continuation_messages(
 
 
 def prefix_text(prefix_steps: Sequence[str], separator: str) -> str:
-    """The steps with the separator after each: the next step starts right behind it."""
+    """The steps with the separator after each, so that the next step can follow directly."""
     return "".join(f"{step}{separator}" for step in prefix_steps)

@@ -1,4 +1,4 @@
-"""What a text model is: one request in, one reply out. Every back end keeps this and nothing more."""
+"""The protocol of text models: one request in, one reply out; and the key of a request."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ class Message:
     """One turn of a conversation."""
 
     role: Role
-    """Who speaks."""
     text: str
-    """What is said. An assistant turn that comes last is a prefix to be continued."""
+    """The text. A final assistant turn is a prefix to continue."""
     images: tuple[EncodedImage, ...] = ()
-    """What a user turn shows before its text: to services each under a line "Image 1:" and so on, to a
-    model on this machine as its template does. Equal by their hashes."""
+    """Images shown before the text of a user turn: services get each after a line "Image 1:" and
+    so on, a local model as its template has it. Compared by their hashes."""
 
     def __post_init__(self) -> None:
-        """Refuse images where no service takes them.
+        """Refuse images of a system or assistant turn, which no service takes.
 
         Raises:
-            ValueError: images of a system or assistant turn, which would be lost on the way.
+            ValueError: there are such images.
         """
         if self.images and self.role != "user":
             raise ValueError(f"a {self.role} turn shows no images")
@@ -41,26 +40,26 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One request to a text model. Frozen and hashable content: it is the key of the response store."""
+    """One request to a text model; its content is the key in the response store."""
 
     messages: tuple[Message, ...]
     """The conversation so far."""
     max_tokens: int
-    """Limit of the reply, thinking included."""
+    """Token limit of the reply, including thinking."""
     temperature: float | None = None
-    """Sampling temperature; None leaves the service's default (Gemini 3.x ignores it)."""
+    """Sampling temperature; None uses the service's default (Gemini 3.x ignores it)."""
     top_p: float | None = None
-    """Nucleus; None leaves the default."""
+    """Nucleus sampling; None uses the default."""
     stop: tuple[str, ...] = ()
-    """Stop strings; a server may or may not leave them in the text."""
+    """Stop strings; servers differ in whether they keep them in the text."""
     seed: int | None = None
-    """Sampling seed where the service takes one."""
+    """Sampling seed, where the service accepts one."""
     response_json_schema: Mapping[str, Any] | None = None
     """JSON schema the reply must follow; None for free text."""
     sample_index: int = 0
-    """0-based number of the sample among equal requests: part of the key, so that samples differ."""
+    """0-based number among equal requests; part of the key, so that samples differ."""
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What the call is for (trace id, step, vote); stored with it, not part of the key."""
+    """The purpose of the call (trace id, step, vote); stored with it, not part of the key."""
 
 
 class TextModel(Protocol):
@@ -72,19 +71,19 @@ class TextModel(Protocol):
 
     @property
     def hosted(self) -> bool:
-        """True if texts leave this machine's control (Gemini, a remote server)."""
+        """Whether texts leave this machine (Gemini, a remote server)."""
 
     @property
     def concurrency(self) -> int:
-        """How many requests may be in flight at once, at least 1."""
+        """Maximum number of requests in flight, at least 1."""
 
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Answer one request, after bounded retries.
 
         Raises:
-            ModelUnavailable: overload, time-out or connection fault outlasted the retries.
+            ModelUnavailable: overload, timeout or connection failure outlasted the retries.
             ModelRefused: key, model or request refused.
-            QuotaExhausted: the day's quota is used up.
+            QuotaExhausted: the daily quota is used up.
         """
 
     async def aclose(self) -> None:
@@ -92,17 +91,17 @@ class TextModel(Protocol):
 
 
 class ResponseStore(Protocol):
-    """Where paid replies are kept, addressed by content. `put` returns only when it is durable."""
+    """Stores paid replies by content address. `put` returns only when the reply is durable."""
 
     def get(self, key: str) -> ModelReply | None:
         """The reply recorded under `key`; None if there is none."""
 
     def put(self, call: StoredCall) -> None:
-        """Record a reply durably; a second put of the same key is a no-op."""
+        """Record a reply durably; a second `put` of the same key is a no-op."""
 
 
 class Runner(Protocol):
-    """What the stages need of a `Dispatcher`: a batch runner and a dry run are runners too."""
+    """What the stages need of a `Dispatcher`; a batch runner and a dry run are runners too."""
 
     @property
     def model(self) -> TextModel:
@@ -114,64 +113,61 @@ class Runner(Protocol):
         """Answer requests in any order, each recorded before it is yielded."""
 
 
-# --- The content address of a request: what it is stored under, and found again
-
-
 KEY_VERSION = 1
-"""Part of every key: to be raised when a change of ours makes equal requests differ in meaning."""
+"""Part of every key; increase it if a code change makes equal requests differ in meaning."""
 
 
 @runtime_checkable
 class Renders(Protocol):
-    """A model that may write a conversation out itself instead of leaving that to its server."""
+    """A model that may render a conversation itself instead of leaving that to its server."""
 
     def rendered(self, request: GenerationRequest) -> str | None:
-        """The prompt sent in place of the messages; None where the messages themselves are sent."""
+        """The prompt sent instead of the messages; None if the messages themselves are sent."""
 
 
 def key_for(model: TextModel, request: GenerationRequest) -> str:
-    """The key of a request to a model, the prompt included that the model makes of it.
+    """The key of a request to a model, including the prompt that the model renders from it.
 
-    The same messages are another question when a template of the user's writes them out: what a
-    server without one made of them is no answer to it.
+    The same messages rendered by a user's template are a different request from the messages that
+    a server renders itself.
     """
     prompt = model.rendered(request) if isinstance(model, Renders) else None
     return request_key(model.spec, request, prompt=prompt)
 
 
 def request_key(spec: str, request: GenerationRequest, *, prompt: str | None = None) -> str:
-    """The key of a request: equal exactly if model and content are equal, the meta left out.
+    """The key of a request: equal iff model and content are equal; the meta does not count.
 
-    The order inside the response schema counts, because the model writes its fields in that
+    The order within the response schema counts, because the model writes its fields in that
     order. The service tier does not: the same model answers, only slower or cheaper.
 
     Args:
         spec: the model as the user named it.
-        request: what is asked.
-        prompt: what is sent in place of the messages; None for the messages themselves.
+        request: the request.
+        prompt: what is sent instead of the messages; None for the messages themselves.
 
     Returns:
         64 hexadecimal digits (SHA-256).
     """
     asked = {"version": KEY_VERSION, "model": spec, **request_content(request)}
-    if prompt is not None:  # keys of before there were prompts stay as they are
+    if prompt is not None:  # keys without a prompt stay what they were
         asked["prompt"] = prompt
     text = json.dumps(asked, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def request_content(request: GenerationRequest) -> dict[str, Any]:
-    """Everything of a request that can change its reply, as plain JSON values in a fixed order.
+    """Everything in a request that can change its reply, as plain JSON values in a fixed order.
 
-    An image counts by its hash: not by its path, nor by how its bytes travel.
+    An image counts by its hash, not by its path or how its bytes are sent.
     """
     return _content(request, lambda image: [image.mime, image.sha256])
 
 
 def request_text(request: GenerationRequest) -> str:
-    """The request as JSON text for the ledger: the prompt really sent, readable.
+    """The request as readable JSON text for the ledger.
 
-    Images are named by type, hash and path; their bytes are never stored.
+    Images are listed by type, hash and path; their bytes are never stored.
     """
     content = _content(
         request,
@@ -184,7 +180,7 @@ def _content(request: GenerationRequest, named: Callable[[EncodedImage], Any]) -
     return {
         "messages": [_turn(message, named) for message in request.messages],
         "max_tokens": request.max_tokens,
-        # 0 and 0.0 are one temperature, but two JSON texts
+        # 0 and 0.0 are the same temperature, but different JSON.
         "temperature": None if request.temperature is None else float(request.temperature),
         "top_p": None if request.top_p is None else float(request.top_p),
         "stop": list(request.stop),
@@ -195,23 +191,20 @@ def _content(request: GenerationRequest, named: Callable[[EncodedImage], Any]) -
 
 
 def _turn(message: Message, named: Callable[[EncodedImage], Any]) -> list[Any]:
-    """A turn; one without images stays the pair that it was before there were any."""
+    """A turn; without images a pair, as in keys older than images."""
     turn: list[Any] = [message.role, message.text]
     return [*turn, [named(image) for image in message.images]] if message.images else turn
 
 
-# --- Replies that no model wrote, but that are facts worth recording
-
-
 OVER_LENGTH = "over_length"
-"""Finish reason of a request whose prompt does not fit into the model's window."""
+"""Finish reason of a request whose prompt does not fit in the model's window."""
 
 
 def over_length_reply(spec: str, detail: str) -> ModelReply:
     """The record of a prompt that the service refused because of its length; costs nothing.
 
-    It is a fact about one request, not about the run: recorded, it is not sent again, and the
-    caller turns it into the abstention `over_length`.
+    It concerns one request, not the run. Because it is recorded, the request is not sent again, and
+    the caller turns it into the abstention `over_length`.
     """
     return ModelReply(
         text=None,
@@ -223,23 +216,20 @@ def over_length_reply(spec: str, detail: str) -> ModelReply:
     )
 
 
-# --- What a 200 body of any service says, before it becomes a `ModelReply`
-
-
 @dataclass(frozen=True, slots=True)
 class WireReply:
-    """What a reply body says."""
+    """The content of a 200 body of any service, before it becomes a `ModelReply`."""
 
     text: str | None
-    """The answer without thoughts; None if there is none."""
+    """The text without thinking; None if there is none."""
     finish_reason: str
-    """`stop`, `length`, `blocked`, `empty` (no candidate at all), or the service's word in lower case."""
+    """`stop`, `length`, `blocked`, `empty` (no candidate), or the service's word in lower case."""
     resolved_model: str | None
-    """The model version as the service names it; None if it does not."""
+    """The model version that the service reports; None if it reports none."""
     usage: Usage
     """Tokens as billed."""
 
     @property
     def is_counted(self) -> bool:
-        """Whether the service said what it bills: no text comes from nothing, some proxies drop the counts."""
+        """Whether the service reported token counts with its text; some proxies drop them."""
         return self.text is None or self.usage.input_tokens > 0

@@ -1,14 +1,12 @@
-"""What an HTTP answer that is no reply means: try again, refused, too long, or out of quota.
+"""Retries and pacing: what an HTTP error means, how many calls may be in flight, when to try again.
 
-One reading for all services. The back ends translate their library's exceptions into
-`HttpFault` or `TransientFault`; nothing else leaves them.
+The back ends translate their library's exceptions into `HttpFault` or `TransientFault`; nothing
+else leaves them, and all services are read the same way.
 
-How many calls may be on the wire, and from when on: learnt from what the service refuses.
-
-Rate limits are not published per project (they stand in a console only), so the bound is found as
-TCP finds it (additive increase, multiplicative decrease; Chiu and Jain 1989): a 429 halves it, a
-window full of successes adds one. Where a 429 names a time to wait, it speaks for all calls of the
-project: none starts before that time is over.
+Rate limits are not published per project (only a console shows them), so the number of calls in
+flight is found the way TCP does it (additive increase, multiplicative decrease; Chiu and Jain
+1989): a 429 halves it, a window of successes adds one. If a 429 names a time to wait, no call of
+the project starts before that time is over.
 """
 
 from __future__ import annotations
@@ -34,57 +32,52 @@ TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class TransientFault(Exception):
-    """A fault after which the same request may succeed: the retry layer decides.
+    """A fault after which the same request may succeed; the retry layer decides.
 
     Args:
-        what: one sentence.
-        delay_s: seconds the service asks to wait before the next attempt; None if it does
-            not say.
-        throttled: whether the service refused because of its rate limit, which concerns every
-            call of the project.
+        what: what happened, in one sentence.
+        delay_s: seconds that the service asks to wait; None if it does not say.
+        throttled: whether the rate limit refused the call, which concerns every call of the
+            project.
     """
 
     def __init__(self, what: str, *, delay_s: float | None = None, throttled: bool = False) -> None:
         super().__init__(what)
         self.what = what
-        """The fact, in one sentence."""
         self.delay_s = delay_s
-        """Seconds to wait; None if the service does not say."""
         self.throttled = throttled
-        """Whether it is the rate limit that refused the call."""
 
 
 class RequestTooLong(Exception):
-    """The prompt does not fit into the model's window: a fact about this one request."""
+    """The prompt does not fit in the model's window; this concerns one request, not the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpFault:
-    """An HTTP answer with an error status."""
+    """An HTTP response with an error status."""
 
     status: int
-    """HTTP status code."""
     message: str
-    """What the service says."""
+    """The service's message."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Response headers, names in lower case."""
     body: Any = None
-    """The parsed JSON body; None if it is none."""
+    """The parsed JSON body; None if it is not JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom the message of a refusal is about."""
+    """The model that the message of a refusal is about."""
 
     spec: str
     """The model as the user named it."""
     key_variable: str
     """The environment variable that holds the key."""
     secret: str = field(default="", repr=False)
-    """The key, only to be taken out of what the service says."""
+    """The key, to remove it from the service's messages."""
 
     def clean(self, message: str) -> str:
-        """The message on one line, without the key, cut where it is endless."""
+        """The message on one line, without the key, truncated."""
         if self.secret:
             message = message.replace(self.secret, "[key]")
         return _short(message)
@@ -102,16 +95,16 @@ def exception_for(fault: HttpFault, subject: Subject, *, now: datetime | None = 
     """The exception an error status stands for.
 
     Returns:
-        TransientFault for 408, 429 and 5xx, QuotaExhausted for a 429 over the day's quota or
-        an empty account, RequestTooLong for a prompt beyond the window, else ModelRefused
-        with a remedy.
+        TransientFault for 408, 429 and 5xx; QuotaExhausted for a 429 because of the daily quota or
+        an empty account; RequestTooLong for a prompt beyond the window; else ModelRefused with a
+        remedy.
     """
     said = subject.clean(fault.message)
     text = fault.message + json.dumps(fault.body, default=str)
     if fault.status == 429 and is_daily_quota(fault.body):
         return QuotaExhausted(
             f'The quota of "{subject.spec}" is used up: {said}',
-            remedy="run the same command again when the quota is renewed; what is done is kept",
+            remedy="run the same command again once the quota is renewed; what is done is kept",
         )
     if fault.status in TRANSIENT_STATUS:
         delay = retry_after_seconds(
@@ -133,16 +126,16 @@ def _remedy(fault: HttpFault, subject: Subject, text: str) -> str:
     if fault.status == 401 or _BAD_KEY.search(text):
         return f"check the key in {subject.key_variable}"
     if fault.status == 403:
-        return f"check what the key in {subject.key_variable} may use, and the region"
+        return f"check the permissions of the key in {subject.key_variable}, and the region"
     if fault.status == 404:
         return f'check the model name in "{subject.spec}" and the base URL'
-    return "the request itself is not accepted: check the model's limits and the options given"
+    return "the request was not accepted: check the model's limits and the options given"
 
 
 def is_daily_quota(body: Any) -> bool:
-    """Whether an error body says that the day's quota, or the account, is used up.
+    """Whether an error body says that the daily quota, or the account, is used up.
 
-    Gemini: a QuotaFailure violation whose quota id or metric says `PerDay`. OpenAI: the code
+    Gemini: a QuotaFailure violation whose quota id or metric contains `PerDay`. OpenAI: the code
     `insufficient_quota`.
     """
     error = _error_of(body)
@@ -160,7 +153,7 @@ def is_daily_quota(body: Any) -> bool:
 def retry_after_seconds(value: str | None, *, now: datetime | None = None) -> float | None:
     """Seconds named by a `Retry-After` header: a number or an HTTP date; None if unreadable.
 
-    Source of rule: RFC 9110, section 10.2.3. A date in the past is 0.
+    Source: RFC 9110, section 10.2.3. A date in the past gives 0.
     """
     if value is None:
         return None
@@ -174,7 +167,7 @@ def retry_after_seconds(value: str | None, *, now: datetime | None = None) -> fl
 
 
 def _server_time(headers: Mapping[str, str]) -> datetime | None:
-    """The service's own clock: a date it names is meant by that one, however wrong ours is."""
+    """The service's clock, to which its dates refer, however wrong ours is."""
     return _moment(headers.get("date", ""))
 
 
@@ -197,7 +190,7 @@ def retry_info_seconds(body: Any) -> float | None:
 
 
 def _error_of(body: Any) -> Mapping[str, Any]:
-    """The error object, whether or not it is wrapped in `{"error": ...}`."""
+    """The error object, with or without the wrapper `{"error": ...}`."""
     if isinstance(body, Mapping):
         inner = body.get("error")
         return inner if isinstance(inner, Mapping) else body
@@ -212,31 +205,28 @@ def _details_of(error: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _short(message: str, limit: int = 200) -> str:
-    """The message on one line, cut where it is endless (an HTML page, a stack)."""
+    """The message on one line, truncated (it may be an HTML page or a stack trace)."""
     line = " ".join(message.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
-
-
-# --- How many calls may be on the wire, and from when on: learnt from what the service refuses
 
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class Unsent(Exception):
-    """A call that was still waiting for its place when the run had to stop."""
+    """A call that was still waiting for a slot when the run had to stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The right to have one call on the wire."""
+    """The right to have one call in flight."""
 
     cuts: int
-    """How often the bound had been cut when the call started."""
+    """How often the bound had been halved when the call started."""
 
 
 class Pace:
-    """An adaptive bound on calls at once, and a gate that closes for everyone.
+    """An adaptive bound on calls in flight, and a gate that can be closed for all of them.
 
     Calls enter and leave on one event loop; `limit` may be read from any thread.
     """
@@ -251,29 +241,28 @@ class Pace:
         """An open gate at the full bound.
 
         Args:
-            most: most calls at once, at least 1.
-            clock: seconds on a clock that only goes forward.
-            sleep: how to wait for the gate.
+            most: maximum number of calls in flight, at least 1.
+            clock: seconds on a monotonic clock.
+            sleep: waits for the gate.
         """
         self._most = max(1, most)
         self._limit = float(self._most)
         self._clock = clock
         self._sleep = sleep
         self._opens_at = clock()
-        self._flying = 0
+        self._in_flight = 0
         self._is_shut = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.cuts = 0
-        """How often the bound was halved."""
 
     @property
     def limit(self) -> int:
-        """Calls that may be on the wire now, at least 1."""
+        """Calls that may be in flight now, at least 1."""
         return max(1, int(self._limit))
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Slot]:
-        """Wait until the gate is open and there is room, then hold a place.
+        """Wait until the gate is open and there is room, then hold a slot.
 
         Raises:
             Unsent: `shut` was called.
@@ -282,11 +271,11 @@ class Pace:
         try:
             yield Slot(self.cuts)
         finally:
-            self._flying -= 1
+            self._in_flight -= 1
             self._wake()
 
     def shut(self) -> None:
-        """Let nobody in any more, those who wait included. To be called on the loop."""
+        """Admit no further calls, including those that wait. Call it on the loop."""
         self._is_shut = True
         while self._waiting:
             waiter = self._waiting.popleft()
@@ -294,18 +283,18 @@ class Pace:
                 waiter.set_result(None)
 
     def reopen(self) -> None:
-        """Take calls again."""
+        """Admit calls again."""
         self._is_shut = False
 
     def succeeded(self) -> None:
-        """A call was answered: the bound grows by one for every window full of these."""
+        """Note an answered call: the bound grows by one per window of these."""
         self._limit = min(float(self._most), self._limit + 1.0 / self._limit)
 
     def throttled(self, slot: Slot, wait_s: float | None) -> None:
-        """A call met a 429: halve the bound and, where the service names a time, close the gate.
+        """Note a 429: halve the bound and, if the service names a time, close the gate.
 
-        Calls that started before the last cut say nothing about the bound that holds now, so a
-        burst of refusals cuts it once.
+        Calls that started before the bound was last halved say nothing about the current bound, so
+        a burst of refusals halves it once.
         """
         if slot.cuts == self.cuts:
             self.cuts += 1
@@ -323,26 +312,26 @@ class Pace:
             if closed_for > 0 and opens_at > waited_for:
                 await self._sleep(closed_for)
                 waited_for = opens_at
-            elif self._flying < self.limit:
-                self._flying += 1
+            elif self._in_flight < self.limit:
+                self._in_flight += 1
                 return
             else:
                 await self._room()
 
     async def _room(self) -> None:
-        """Wait, first come first served, until a place may be free."""
+        """Wait, first come first served, until a slot may be free."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._wake()  # the place that was meant for this call goes to the next one
+                self._wake()  # pass the slot on to the next call
             raise
 
     def _wake(self) -> None:
-        """Let as many look again as there are free places."""
-        free = self.limit - self._flying
+        """Wake as many waiting calls as there are free slots."""
+        free = self.limit - self._in_flight
         while free > 0 and self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -350,66 +339,57 @@ class Pace:
                 free -= 1
 
 
-# --- The one retry layer: bounded in attempts and in time, and it waits as long as the service
-
-
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to go on trying."""
+    """Bounds of the retries."""
 
     attempts: int = 6
-    """Most attempts of one request, the first included."""
+    """Maximum attempts per request, including the first."""
     total_s: float = 900.0
     """Seconds after which no further attempt is started."""
     attempt_s: float = 300.0
-    """Seconds one attempt may take."""
+    """Timeout of one attempt, in seconds."""
     base_s: float = 1.0
-    """Wait before the second attempt where the service names none; it doubles each time."""
+    """Wait before the second attempt unless the service names one; doubles each time."""
     cap_s: float = 60.0
-    """Longest wait of our own; what the service asks for is not cut."""
+    """Maximum wait, except where the service asks for a longer one."""
 
 
 @dataclass(slots=True)
 class Retrier:
-    """Runs calls under a policy and counts the retries.
-
-    Clock, sleep and randomness are given from outside, so that tests do not wait.
-    """
+    """Runs calls with bounded retries and counts them; clock and randomness can be replaced."""
 
     policy: RetryPolicy = field(default_factory=RetryPolicy)
-    """The bounds."""
     pace: Pace = field(default_factory=lambda: Pace(1 << 30))
-    """How many calls may be on the wire, and from when on; without bound where none is given."""
+    """Limits the calls in flight; unlimited by default."""
     sleep: Sleep = asyncio.sleep
-    """How to wait."""
     clock: Callable[[], float] = time.monotonic
-    """Seconds on a clock that only goes forward."""
     jitter: Callable[[], float] = random.random
-    """A number in [0, 1): spreads the retries of many clients."""
+    """A number in [0, 1) that spreads the retries of many clients."""
     retries: int = 0
-    """Attempts after a first one, over all calls."""
+    """Retries over all calls."""
 
     async def run(self, call: Callable[[], Awaitable[T]], *, subject: str) -> T:
-        """The call's outcome after as many attempts as the policy allows.
+        """The call's result, after at most as many attempts as the policy allows.
 
         Args:
-            call: one attempt; raises TransientFault for what may pass.
-            subject: the model, for the message.
+            call: one attempt; raises TransientFault for faults that may pass.
+            subject: the model, for messages.
 
         Raises:
-            ModelUnavailable: every attempt failed, or the service asks for a longer wait than
-                the time that is left.
-            QuotaExhausted: the rate limit asks for a longer wait than the time that is left: it
-                concerns every call, so going on is useless.
-            Exception: whatever else the call raises, at once.
+            ModelUnavailable: every attempt failed, or the service asks for a longer wait than the
+                time left.
+            QuotaExhausted: the rate limit asks for a longer wait than the time left; it concerns
+                every call, so going on is useless.
+            Exception: any other exception of the call, immediately.
         """
         start: float | None = None
         for attempt in range(1, self.policy.attempts + 1):
             async with self.pace.slot() as slot:
-                # the time spent in the queue before the first attempt is no trouble of this call
+                # Time spent in the queue before the first attempt does not count.
                 start = self.clock() if start is None else start
                 try:
                     async with asyncio.timeout(self.policy.attempt_s):
@@ -429,13 +409,13 @@ class Retrier:
                 named = fault.throttled and fault.delay_s is not None
                 if fault.throttled:
                     self.pace.throttled(slot, wait if named else None)
-            if not named:  # else the gate is closed for that long, for this call as for all
+            if not named:  # else the gate is closed for that long for all calls
                 await self.sleep(wait)
             self.retries += 1
         raise ValueError("a retry policy needs at least one attempt")
 
     def _wait(self, attempt: int, fault: TransientFault) -> float:
-        """What the service asks for plus a little spread, else exponential, half of it random."""
+        """The wait that the service asks for plus jitter, else exponential, half of it random."""
         if fault.delay_s is not None:
             return fault.delay_s + self.jitter() * min(0.5, fault.delay_s)
         ceiling = min(self.policy.cap_s, self.policy.base_s * 2.0 ** (attempt - 1))
@@ -454,5 +434,5 @@ def _given_up(
     why = f" and asks to wait {asked:.0f} s" if asked is not None and fault.delay_s else ""
     return ModelUnavailable(
         f'"{subject}" gave no reply in {tried}{why}: {fault.what}',
-        remedy="run the same command again later: only what is missing is asked",
+        remedy="run the same command again later; it only sends what is missing",
     )

@@ -1,8 +1,8 @@
-"""A policy behind a server: every prefix of every trace, continued k times, one request each.
+"""Policies on a server: prefixes continued, and whole solutions sampled, with one request each.
 
 Samples differ by `sample_index` and by a seed derived from run seed, trace, step and number, so
-that any of them can be bought alone and found again. Prefixes are asked for in order: the next
-one begins with the one before, which is what every server-side prefix cache lives on.
+that each can be bought on its own and found again. Prefixes are requested in order, because each
+begins with the one before, which server-side prefix caches rely on.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from inference.dispatch import Dispatcher, Outcome
+from inference.dispatch import Outcome
 from inference.images import EncodedImage, ProblemImages
 from inference.prompting import (
-    ContinuationPrompt,
+    PolicyConfig,
     continuation_messages,
     prefix_text,
     render_question,
@@ -46,15 +46,14 @@ CONTINUE_IN_USER_TURN = (
 )
 """For models that refuse to continue an assistant turn (Gemini 3 and later)."""
 
-
 Images = tuple[EncodedImage, ...]
 _Asked = tuple[TraceInContext, Sequence[Wanted]]
 _Shown = tuple[TraceInContext, Sequence[Wanted], Images]
 
 
 @dataclass(slots=True)
-class _Open:
-    """A trace whose continuations are on their way."""
+class _PendingTrace:
+    """A trace whose continuations are in flight."""
 
     trace_id: str
     missing: int
@@ -70,58 +69,41 @@ class _Open:
 
 
 class ServerPolicy:
-    """Continues prefixes through a `Dispatcher`; keeps `labeling.stages.Policy`."""
+    """Continues prefixes through a `Dispatcher`; implements `labeling.Policy`."""
 
     def __init__(
         self,
-        dispatcher: Runner,
-        prompt: ContinuationPrompt,
+        runner: Runner,
+        config: PolicyConfig,
         *,
-        max_tokens: int,
-        temperature: float | None = 0.7,
-        top_p: float | None = None,
-        stop: Sequence[str] = (),
-        with_evidence: bool = True,
         allow_phi: bool = False,
         images: ProblemImages | None = None,
     ) -> None:
-        """Join a model to a prompt.
+        """Nothing is sent yet.
 
         Args:
-            dispatcher: sends, records and finds again.
-            prompt: what surrounds question and prefix.
-            max_tokens: limit of one continuation.
-            temperature: sampling temperature; None for the server's default.
-            top_p: nucleus; None for the server's default.
-            stop: stop strings.
-            with_evidence: whether the documents stand before the question.
+            runner: sends and records the calls.
+            config: prompt and sampling.
             allow_phi: whether problems marked `phi_removed: false` may go to a hosted model.
-            images: loads the images of problems; None starts relative paths from the current folder.
+            images: loads the images of problems; None resolves relative paths from the current
+                folder.
         """
-        self._dispatcher = dispatcher
-        self._prompt = prompt
-        self._max_tokens = max_tokens
-        self._temperature = temperature
-        self._top_p = top_p
-        self._stop = tuple(stop)
-        self._with_evidence = with_evidence
-        self._allow_phi = allow_phi
+        self._runner, self._config, self._allow_phi = runner, config, allow_phi
         self._images = images or ProblemImages()
 
     @property
     def spec(self) -> str:
         """The policy as the user named it."""
-        return self._dispatcher.model.spec
+        return self._runner.model.spec
 
     def continue_traces(
         self, contexts: Iterable[TraceInContext], *, k: int, seed: int
     ) -> Iterator[TraceContinuations]:
         """Continue every prefix of every trace `k` times; yield traces as they are done.
 
-        A trace with a continuation that could not be had at all (`model_error`), or whose prompt
-        is too long (`over_length`), is yielded as an abstention; what was answered for it stays
-        in the response store. One that must not leave this machine (`traces.privacy`), or with an
-        image that cannot be read (`unreadable`), is never sent.
+        A trace abstains if one of its continuations failed (`model_error`) or its prompt is too
+        long (`over_length`); replies that it got stay in the response store. A trace that must not
+        leave this machine (`traces.privacy`), or with an unreadable image, is never sent.
 
         Raises:
             ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; traces yielded before
@@ -138,20 +120,20 @@ class ServerPolicy:
     def continue_wanted(
         self, asked: Sequence[tuple[TraceInContext, Sequence[Wanted]]], *, seed: int
     ) -> Iterator[TraceContinuations]:
-        """Draw just these continuations, all traces together; yield every trace once.
+        """Sample exactly these continuations in one batch; yield every trace once.
 
-        Continuation `i` of a step is the request that `continue_traces` sends; raises as that does.
+        Continuation `i` of a step is the request that `continue_traces` sends; raises like it.
         """
         yield from self._continue(asked, seed)
 
     def release(self, trace_ids: Sequence[str]) -> None:
-        """Nothing is kept here between rounds; the response store keeps the replies."""
+        """Nothing is cached between rounds; the response store has the replies."""
 
     def _continue(self, asked: Iterable[_Asked], seed: int) -> Iterator[TraceContinuations]:
-        opened: dict[int, _Open] = {}
+        opened: dict[int, _PendingTrace] = {}
         refused: deque[TraceContinuations] = deque()
         requests = self._requests(self._sendable(asked, refused), opened, seed)
-        for request, outcome in self._dispatcher.run(requests):
+        for request, outcome in self._runner.run(requests):
             yield from _drain(refused)
             number = request.meta["trace_number"]
             trace = opened[number]
@@ -172,29 +154,29 @@ class ServerPolicy:
                 yield context, wanted, found
 
     def _images_of(self, context: TraceInContext) -> Images | Abstention:
-        """What is shown of the problem beside its text, or why it is not sent."""
-        hosted = self._dispatcher.model.hosted
+        """The images shown with the problem, or why it is not sent."""
+        hosted = self._runner.model.hosted
         refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
         if refusal is not None and refusal.abstention is not None:
             return refusal.abstention
         return self._images.sendable(context.problem, hosted=hosted, allow_phi=self._allow_phi)
 
     def _requests(
-        self, asked: Iterable[_Shown], opened: dict[int, _Open], seed: int
+        self, asked: Iterable[_Shown], opened: dict[int, _PendingTrace], seed: int
     ) -> Iterator[GenerationRequest]:
         for number, (context, wanted, images) in enumerate(asked):
             missing = sum(one.count for one in wanted)
-            opened[number] = _Open(context.trace.id, missing=missing)
+            opened[number] = _PendingTrace(context.trace.id, missing=missing)
             for one in wanted:
                 step_index = one.step_index
                 messages = self._messages(context, step_index, images)
                 for index in range(one.first, one.first + one.count):
                     yield GenerationRequest(
                         messages,
-                        self._max_tokens,
-                        temperature=self._temperature,
-                        top_p=self._top_p,
-                        stop=self._stop,
+                        self._config.max_tokens,
+                        temperature=self._config.temperature,
+                        top_p=self._config.top_p,
+                        stop=self._config.stop,
                         seed=continuation_seed(seed, context.trace.id, step_index, index),
                         sample_index=index,
                         meta={
@@ -209,32 +191,33 @@ class ServerPolicy:
     def _messages(
         self, context: TraceInContext, step_index: int, images: Images
     ) -> tuple[Message, ...]:
-        evidence = context.evidence if self._with_evidence else ()
+        prompt = self._config.prompt
+        evidence = context.evidence if self._config.with_evidence else ()
         prefix = context.trace.prefix(step_index)
         if not self.spec.startswith("gemini:"):
             return continuation_messages(
                 context.problem,
                 evidence,
                 prefix,
-                system=self._prompt.system,
-                separator=self._prompt.separator,
+                system=prompt.system,
+                separator=prompt.separator,
                 images=images,
             )
         answer = "the letter of the option" if context.problem.options else "the final answer"
-        written = prefix_text(prefix, self._prompt.separator)
+        written = prefix_text(prefix, prompt.separator)
         asked = CONTINUE_IN_USER_TURN.replace("{answer}", answer).replace("{prefix}", written)
         text = f"{render_question(context.problem, evidence)}\n\n{asked}"
         question = Message("user", text, images)
-        if self._prompt.system is None:
+        if prompt.system is None:
             return (question,)
-        return (Message("system", self._prompt.system), question)
+        return (Message("system", prompt.system), question)
 
 
 def continuation_seed(seed: int, trace_id: str, step_index: int, index: int) -> int:
     """The sampling seed of one continuation: stable across runs, machines and orders.
 
     Returns:
-        A number in [0, 2**31), which every server takes.
+        A number in [0, 2**31), which every server accepts.
     """
     name = f"{seed}\n{trace_id}\n{step_index}\n{index}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
@@ -245,8 +228,8 @@ def _drain(refused: deque[TraceContinuations]) -> Iterator[TraceContinuations]:
         yield refused.popleft()
 
 
-def _note(trace: _Open, request: GenerationRequest, outcome: Outcome) -> None:
-    """Enter one outcome into its trace."""
+def _note(trace: _PendingTrace, request: GenerationRequest, outcome: Outcome) -> None:
+    """Add one outcome to its trace."""
     trace.missing -= 1
     if isinstance(outcome, ModelError):
         trace.abstention = Abstention(AbstentionReason.MODEL_ERROR, outcome.what)
@@ -259,7 +242,7 @@ def _note(trace: _Open, request: GenerationRequest, outcome: Outcome) -> None:
 
 
 def _text(request: GenerationRequest, reply: ModelReply) -> PolicyText:
-    # a blocked or empty reply is a continuation without an answer: the finish reason says why
+    # A blocked or empty reply is a continuation without an answer; see its finish reason.
     return PolicyText(
         step_index=request.meta["step_index"],
         index=request.meta["index"],
@@ -269,12 +252,9 @@ def _text(request: GenerationRequest, reply: ModelReply) -> PolicyText:
     )
 
 
-# --- Whole solutions from a policy behind a server, one request each, found again in the store
-
-
 @dataclass(slots=True)
-class _server_sampler_Open:
-    """A problem whose candidates are on their way."""
+class _PendingProblem:
+    """A problem whose candidates are in flight."""
 
     missing: int
     texts: list[SampledText] = field(default_factory=list)
@@ -283,45 +263,39 @@ class _server_sampler_Open:
 
 
 class ServerSampler:
-    """Samples through a `Dispatcher`; implements `labeling.candidates.Sampler`."""
+    """Samples solutions through a `Dispatcher`; implements `labeling.Sampler`."""
 
     def __init__(
         self,
-        runner: Dispatcher,
-        prompt: ContinuationPrompt,
+        runner: Runner,
+        config: PolicyConfig,
         *,
-        max_tokens: int,
-        temperature: float | None = 0.7,
-        stop: Sequence[str] = (),
-        with_evidence: bool = True,
         allow_phi: bool = False,
         images: ProblemImages | None = None,
         marked: Collection[str] = (),
     ) -> None:
-        """Join a model to a prompt; arguments as those of `inference.server_policy.ServerPolicy`.
+        """Nothing is sent yet; arguments as those of `ServerPolicy`.
 
-        `marked` are ids of problems whose traces say `phi_removed: false`: as if they said so.
+        `marked` are ids of problems to treat as `phi_removed: false`, because a trace of theirs is.
         """
-        self._runner, self._prompt = runner, prompt
-        self._max_tokens, self._temperature, self._stop = max_tokens, temperature, tuple(stop)
-        self._with_evidence, self._allow_phi = with_evidence, allow_phi
+        self._runner, self._config, self._allow_phi = runner, config, allow_phi
         self._images = images or ProblemImages()
         self._marked = frozenset(marked)
 
     def sample(
         self, asked: Iterable[tuple[Problem, Sequence[Evidence], range]], *, seed: int
     ) -> Iterator[ProblemSamples]:
-        """Write the candidates wanted; yield problems as they are done.
+        """Sample the candidates wanted; yield problems as they are done.
 
-        A problem with a candidate that could not be had (`model_error`), or whose prompt is too long
-        (`over_length`), abstains; what was answered for it stays in the response store. A problem
-        that must not leave this machine (`filtered`), or whose image cannot be read (`unreadable`), is
-        never sent.
+        A problem abstains if one of its candidates failed (`model_error`) or its prompt is too long
+        (`over_length`); replies that it got stay in the response store. A problem that must not
+        leave this machine (`filtered`), or with an unreadable image, is never sent.
 
         Raises:
-            ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; what was yielded stays valid.
+            ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; what was yielded stays
+                valid.
         """
-        opened: dict[str, _server_sampler_Open] = {}
+        opened: dict[str, _PendingProblem] = {}
         refused: list[ProblemSamples] = []
         requests = self._requests(asked, opened, refused, seed)
         for request, outcome in self._runner.run(requests):
@@ -351,7 +325,7 @@ class ServerSampler:
     def _requests(
         self,
         asked: Iterable[tuple[Problem, Sequence[Evidence], range]],
-        opened: dict[str, _server_sampler_Open],
+        opened: dict[str, _PendingProblem],
         refused: list[ProblemSamples],
         seed: int,
     ) -> Iterator[GenerationRequest]:
@@ -360,28 +334,28 @@ class ServerSampler:
             if isinstance(images, Abstention):
                 refused.append(ProblemSamples(problem.id, (), abstention=images))
                 continue
-            opened[problem.id] = _server_sampler_Open(len(wanted))
+            opened[problem.id] = _PendingProblem(len(wanted))
             messages = continuation_messages(
                 problem,
-                evidence if self._with_evidence else (),
+                evidence if self._config.with_evidence else (),
                 (),
-                system=self._prompt.system,
-                separator=self._prompt.separator,
+                system=self._config.prompt.system,
+                separator=self._config.prompt.separator,
                 images=images,
             )
             for index in wanted:
                 yield GenerationRequest(
                     messages,
-                    self._max_tokens,
-                    temperature=self._temperature,
-                    stop=self._stop,
+                    self._config.max_tokens,
+                    temperature=self._config.temperature,
+                    stop=self._config.stop,
                     seed=continuation_seed(seed, f"problem\n{problem.id}", 0, index),
                     sample_index=index,
                     meta={"purpose": "sample", "problem_id": problem.id, "index": index},
                 )
 
     def _images_of(self, problem: Problem) -> tuple[EncodedImage, ...] | Abstention:
-        """What is shown of the problem beside its text, or why it is not sent."""
+        """The images shown with the problem, or why it is not sent."""
         hosted = self._runner.model.hosted
         allow_phi = self._allow_phi
         said = {"phi_removed": problem.id not in self._marked}

@@ -15,7 +15,10 @@ ModelKind = Literal["gemini", "openai", "hf", "lab"]
 
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 OPENAI_BASE_URL_VARIABLE = "OPENAI_BASE_URL"
-"""Where key and server of `openai:` models are looked up."""
+"""Environment variables with key and server of `openai:` models."""
+GEMINI_KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+GEMINI_BASE_URL_VARIABLE = "GOOGLE_GEMINI_BASE_URL"
+"""The same for `gemini:` models; the first key that is set counts."""
 _FORMS = "gemini:MODEL, openai:MODEL, hf:PATH_OR_ID or lab"
 _GEMINI_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 
@@ -25,13 +28,13 @@ class ModelSpec:
     """A model as the user names it."""
 
     kind: ModelKind
-    """Which back end answers."""
+    """The back end."""
     name: str
-    """The model's name there, a folder or a hub id; empty for `lab`."""
+    """The model's name there, a folder, or a hub id; empty for `lab`."""
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
-        """Read a model spec.
+        """Parse a model spec.
 
         >>> ModelSpec.parse("gemini:models/gemini-3.5-flash-lite")
         ModelSpec(kind='gemini', name='gemini-3.5-flash-lite')
@@ -47,23 +50,23 @@ class ModelSpec:
             raise InputError(f'Unknown model "{text}".', remedy=f"name it as {_FORMS}")
         if kind != "hf" and any(mark.isspace() or mark in "?#" for mark in name):
             raise InputError(
-                f'The model name "{name}" holds a blank, "?" or "#".',
+                f'The model name "{name}" contains a space, "?" or "#".',
                 remedy="give the name as the service lists it",
             )
         if kind == "gemini":
             name = name.removeprefix("models/")
             if not _GEMINI_NAME.fullmatch(name) or ".." in name:
                 raise InputError(
-                    f'"{name}" is no name of a Gemini model.',
-                    remedy="give the name as the service lists it, like gemini-3.5-flash-lite",
+                    f'"{name}" is not a name of a Gemini model.',
+                    remedy="give the name as the service lists it, such as gemini-3.5-flash-lite",
                 )
         return cls(kind, name)  # type: ignore[arg-type]  # kind is one of get_args above
 
     @property
     def takes_images(self) -> bool | None:
-        """Whether images can be sent to it; None if that cannot be told.
+        """Whether it accepts images; None if that is unknown.
 
-        The lab's models take none. A checkpoint's small files are read for it, no library loaded.
+        The lab's models do not. For a checkpoint, only its small files are read.
         """
         if self.kind == "hf":
             return checkpoint_takes_images(self.name)
@@ -74,42 +77,42 @@ class ModelSpec:
 
 
 def checked_base_url(url: str, *, named_by: str) -> str:
-    """The base URL without a trailing slash, after refusing what must not be used as one.
+    """The base URL, checked, without a trailing slash.
 
     Args:
-        url: what the user gave.
-        named_by: the option or environment variable it came from, for the message.
+        url: the URL that the user gave.
+        named_by: the option or environment variable it came from, for messages.
 
     Raises:
-        InputError: not http(s), no host, or it carries user:password (which would end up in
-            logs and in the database); the message never repeats the credentials.
+        InputError: not http(s), no host, or with user:password, which would end up in logs and in
+            the database; the message never repeats the credentials.
     """
     try:
         parts = urlsplit(url.strip())
         usable = parts.scheme in ("http", "https") and bool(parts.hostname)
         credentials = "@" in parts.netloc
-        _ = parts.port  # raises ValueError where the port is no number
+        _ = parts.port  # raises ValueError if the port is not a number
     except ValueError:
         usable, credentials = False, "@" in url
     if credentials:
         raise InputError(
-            "A base URL with user:password is refused.",
+            "A base URL must not contain user:password.",
             where=named_by,
-            remedy="take the credentials out of the URL; keys come from the environment",
+            remedy="remove the credentials from the URL; keys come from the environment",
         )
     if not usable:
         raise InputError(
             f'"{url}" is not an http or https URL.',
             where=named_by,
-            remedy="give it like http://127.0.0.1:8080/v1",
+            remedy="give a URL such as http://127.0.0.1:8080/v1",
         )
     return url.strip().rstrip("/")
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine itself."""
+    """Whether the URL's host is this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name: 127.example.org is somebody else's machine
+    except ValueError:  # a name: 127.example.org is another machine
         return False

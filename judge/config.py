@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from judge.prompt_file import ONE_STEP, JudgePrompt, read_prompt
-from traces.config import Config, Need, StrPath, defaults_of, option
-from traces.errors import InputError
+from traces import Config, InputError, Need, StrPath, defaults_of, option
 
 Granularity = Literal["trace", "step"]
-"""A whole trace in one reply, or one step per call with the steps before it shown."""
+"""trace: all steps in one reply. step: one call per step, which shows the steps up to it."""
 
 _VOTES = Need("--votes N", lambda config: config.votes > 1)
 
@@ -64,7 +63,7 @@ class JudgeConfig(Config):
     show_images: bool = option(
         default=True,
         style="python",
-        help="Whether images are shown; if not, the judge is told that they are not.",
+        help="Whether images are shown; otherwise the prompt says that they are not.",
     )
 
     def check(self) -> None:
@@ -83,7 +82,7 @@ class JudgeConfig(Config):
             object.__setattr__(self, "temperature", default)
         if self.votes > 1 and self.temperature == 0:
             raise InputError(
-                "At temperature 0 all votes would be the same reply.",
+                "At temperature 0 all votes would be equal.",
                 remedy="use a --temperature above 0, or one vote",
             )
         if self.escalate is not None and self.votes < 2:
@@ -94,7 +93,7 @@ class JudgeConfig(Config):
         if self.granularity == "step" and self.template.one_step is None:
             raise InputError(
                 "The judge's prompt has no section for judging one step per call.",
-                remedy=f"add one under '--- {ONE_STEP} ---', or leave --granularity out",
+                remedy=f"add one after '--- {ONE_STEP} ---', or leave --granularity out",
             )
 
     @property
@@ -106,11 +105,11 @@ class JudgeConfig(Config):
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any], prompt: JudgePrompt, **more: Any) -> Self:
-        """The configuration that `as_dict` wrote; other keys are the labeler's own.
+        """The configuration that `as_dict` wrote; unknown keys are ignored.
 
         Args:
             settings: the labeler's configuration.
-            prompt: the prompt under its `prompt_sha256`.
+            prompt: the prompt with that `prompt_sha256`.
             **more: fields that the labeler does not store.
 
         Raises:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from inference import GenerationRequest, Message
 from judge.config import JudgeConfig
 from judge.prompt_file import REPLY_SCHEMA, escape_attribute, escape_markers, packaged_prompt
+from retrieval.documents import TokenCounter
 from retrieval.packing import PackedEvidence, pack_evidence
-from retrieval.tokens import TokenCounter
 from traces import Evidence, Problem, TraceInContext
 
 _PIECE = re.compile(r"[A-Za-z]{1,4}|\d|\n|[^\sA-Za-z\d]")
@@ -87,9 +87,9 @@ def render_vote(
 ) -> tuple[JudgeCall, ...]:
     """The calls of one vote on a trace: one for all steps, or one per step in order.
 
-    They never contain the gold answer. Question and documents come first and the steps last, so that
-    the traces of a problem, the votes on a trace and the calls for its steps share a prefix that
-    providers cache. A call for one step shows only the steps up to it. Evidence that exceeds
+    They never contain the gold answer. Question and documents come first and the steps last, so
+    that the traces of a problem, the votes on a trace and the calls for its steps share a prefix
+    that providers cache. A call for one step shows only the steps up to it. Evidence that exceeds
     `config.evidence_tokens` is truncated at a sentence and marked as cut, or left out and listed in
     `shown.skipped`; quotes are verified against what is shown.
 
@@ -103,7 +103,7 @@ def render_vote(
             says so in the second case.
     """
     prompt = config.template
-    # a model's own counter is not remembered: it would keep the model in memory
+    # A model's own counter is not cached: that would keep the model in memory.
     pack = _pack_again if count_tokens is estimate_tokens else _pack
     shown = pack(context.evidence, config.evidence_tokens, prompt.tags, count_tokens)
     system = f"{prompt.system}\n\n{IMAGE_RULE}" if images else prompt.system
@@ -159,28 +159,7 @@ def _pack(
 
 
 _pack_again = lru_cache(maxsize=64)(_pack)
-"""The traces of a problem, and the votes on a trace, show the same documents."""
-
-
-def _request(
-    context: TraceInContext,
-    config: JudgeConfig,
-    shown: tuple[str, Images],
-    numbers: tuple[int, int],
-    place: dict[str, int],
-) -> GenerationRequest:
-    vote, sample = numbers[0], sum(numbers)
-    system = f"{config.template.system}\n\n{IMAGE_RULE}" if shown[1] else config.template.system
-    return GenerationRequest(
-        messages=(Message("system", system), Message("user", *shown)),
-        max_tokens=config.max_tokens,
-        temperature=config.temperature,
-        # a server whose seed is fixed would give every vote the same reply
-        seed=sample if config.votes > 1 else None,
-        response_json_schema=REPLY_SCHEMA,
-        sample_index=sample,
-        meta={"purpose": "judge", "trace_id": context.trace.id, "vote": vote, **place},
-    )
+"""Cached, because the traces of a problem and the votes on a trace show the same documents."""
 
 
 def render_document(number: int, evidence: Evidence, tags: frozenset[str] | None = None) -> str:

@@ -2,9 +2,9 @@
 
 Text from documents, questions and traces must not imitate those tags. Escaped are every tag that
 structures the prompt, in any spelling (case, spaces, full-width letters, look-alike angle brackets,
-invisible characters in between), and the marks by which chat templates separate turns, roles, images
-and tools. Plain words are left alone: a sentence that gives the judge orders stays a sentence
-between two tags.
+invisible characters in between), and the marks by which chat templates separate turns, roles,
+images and tools. Plain words are left alone: a sentence that gives the judge orders stays a
+sentence between two tags.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class JudgePrompt:
     system: str
     """The system turn."""
     user: str
-    """The user turn for a whole trace: {documents}, {question}, {steps}, optionally {step_count}."""
+    """The user turn for a trace: {documents}, {question}, {steps}, optionally {step_count}."""
     no_documents: str
     """The text in place of the documents if there are none."""
     sha256: str
@@ -163,8 +163,9 @@ class JudgePrompt:
             raise InputError(
                 "The judge's prompt has wrong placeholders: " + "; ".join(why for _, why in faults),
                 where=f"{where}:{faults[0][0]}",
-                remedy="section 'user' takes {documents} {question} {steps}, optionally {step_count}; "
-                "section 'one step' takes {documents} {question} {steps} {step_number}",
+                remedy="section 'user' takes {documents} {question} {steps} and optionally "
+                "{step_count}; section 'one step' takes {documents} {question} {steps} "
+                "{step_number}",
             )
         bodies = {name: body.strip() for name, (body, _) in sections.items()}
         own_tags = {name.lower() for name in _TAG.findall("\n".join(bodies.values()))}
@@ -191,7 +192,7 @@ class JudgePrompt:
         if self.one_step is None:
             raise InputError(
                 "The judge's prompt has no section for judging one step per call.",
-                remedy=f"add one under '--- {ONE_STEP} ---', or leave --granularity out",
+                remedy=f"add one after '--- {ONE_STEP} ---', or leave --granularity out",
             )
         return _fill(self.one_step, values)
 

@@ -1,24 +1,26 @@
 """Whether a quote really occurs in the passage that it cites. Pure; 5-300 microseconds per pair.
 
-Three ways to match, tried in order: `exact` (a substring after folding), `elided` (every part around
-an ellipsis, in order) and `near` (a rapidfuzz alignment of at least 90, with the same decisive
-tokens in the same order and no differences between words beyond typos). A quote that cuts a number,
-word or comparison in half, or that starts right after the negation or comparator that governs it,
-does not match.
+Three ways to match, tried in order: `exact` (a substring after folding), `elided` (every part
+around an ellipsis, in order) and `near` (a rapidfuzz alignment of at least 90, with the same
+decisive tokens in the same order and no differences between words beyond typos). A quote that cuts
+a number, word or comparison in half, or that starts right after the negation or comparator that
+governs it, does not match.
 
-*Decisive tokens* are numbers, units, comparators and negations. A fuzzy threshold alone accepts every
-changed number and every added "not", because one short word hardly changes the ratio of a long
-quote (measured: 300 of 300 accepted at 90). So a near match must have the same decisive tokens.
+*Decisive tokens* are numbers, units, comparators and negations. A fuzzy threshold alone accepts
+every changed number and every added "not", because one short word hardly changes the ratio of a
+long quote (measured: 300 of 300 accepted at 90). So a near match must have the same decisive
+tokens.
 
 *Folding* normalizes Unicode compatibility forms (NFKC), case, white space, typographic quotes and
 dashes, and removes invisible characters. Two things stay distinct that NFKC would merge: a
 superscript is a power (`10²` is `10^2`, not `102`), and a vulgar fraction is a number of its own
 (`5½` is `5 1/2`, not `51/2`). A folded text remembers where every character came from.
 
-An *ellipsis* may leave out whole sentences. Within a sentence that is partly quoted it may not leave
-out a word that denies or forbids (`do ... crush`, `is ... in pregnancy`), nor a comparison without
-its number (`below ... 40`). Whether such a word governs the quoted ones is not checked: that would
-take a parser, and rejecting a quote costs less than accepting one that says the opposite.
+An *ellipsis* may leave out whole sentences. Within a sentence that is partly quoted it may not
+leave out a word that denies or forbids (`do ... crush`, `is ... in pregnancy`), nor a comparison
+without its number (`below ... 40`). Whether such a word governs the quoted ones is not checked:
+that would take a parser, and rejecting a quote costs less than accepting one that says the
+opposite.
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import pairwise
@@ -37,93 +38,14 @@ from typing import Literal
 from rapidfuzz import fuzz
 from rapidfuzz.distance import OSA
 
-Kind = Literal["number", "unit", "comparator", "negation"]
-
-_UNITS = (
-    "kg mg mcg μg ug ng pg g l ml dl cl μl ul mmol μmol umol nmol pmol mol meq osm mosm iu mu u"
-    " mmhg cmh2o kpa mpa pa bar bpm hz khz mhz mm cm km nm μm m kcal cal kj j kw w gy msv mci mbq bq"
-    " mv kv v ma cfu sec s min hrs hr h d wk mo yrs yr y °c °f % ‰"
+from judge.decisive import (
+    AFTER_THE_VERB,
+    EAST_COMPARATOR,
+    HAN_NUMERALS,
+    decisive_tokens,
+    same_decisive_tokens,
 )
-"""Abbreviations, of which one letter makes another unit; `_without_slips` covers longer words."""
-_NEVER_A_WORD = "mg kg mcg μg ng ml dl μl mmol μmol nmol pmol meq mmhg kpa mv % ‰"
-"""Units that are recognized without a preceding number."""
-_NUMBER_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-    " sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
-    " hundred thousand million once twice thrice"
-)
-
-
-def _any_of(words: str) -> str:
-    """A pattern for any of the words, the longest first."""
-    return "(?:" + "|".join(sorted(map(re.escape, words.split()), key=len, reverse=True)) + ")"
-
-
-_ONE_UNIT = _any_of(_UNITS) + r"(?!\w)"
-_TOKEN = re.compile(
-    r"(?P<number>(?:(?<![\w.,)-])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\^[+-]?\d+)?"
-    rf"|\b{_any_of(_NUMBER_WORDS)}\b)"
-    rf"(?P<number_unit>\s?-?{_ONE_UNIT}"
-    rf"(?:\s?/\s?{_ONE_UNIT}|\s(?:per|a|each|every)\s{_ONE_UNIT})*)?"
-    rf"|(?P<unit>(?<!\w){_any_of(_NEVER_A_WORD)}(?!\w))"
-    r"|(?P<comparator>[<>≤≥=≠≈±~]+"
-    r"|\b(?:(?:no|not)\s(?:more|less|fewer|later|earlier)\sthan"
-    r"|(?:less|more|greater|fewer|lower|higher|larger|smaller|older|younger|longer|shorter|rather"
-    r"|other)\sthan"
-    r"|at\s(?:least|most)|up\sto|above|below|minimum|maximum|exceed(?:s|ed|ing)?"
-    r"|(?:under|over|within|between|before|after|until)(?=\s[\d-]))\b)"
-    r"|(?P<negation>\b(?:not|no|never|without|nor|neither|none|cannot|nobody|nothing|except"
-    r"|unless)\b|n't\b|\bnon(?=-))"
-)
-_ASCII_COMPARATORS = {"<=": "≤", "=<": "≤", ">=": "≥", "=>": "≥", "!=": "≠", "+-": "±"}
-
-
-@dataclass(frozen=True, slots=True)
-class DecisiveToken:
-    """One token that a quote must share with its source."""
-
-    kind: Kind
-    value: str
-    """Canonical form: numbers by value (`1,000` is `1000`, `5.0` is `5`) with their unit."""
-    start: int
-    """Offset in the folded text."""
-    end: int
-    """Offset after it."""
-
-
-def decisive_tokens(folded: str) -> list[DecisiveToken]:
-    """The decisive tokens of a folded text, in order."""
-    tokens = []
-    for found in _TOKEN.finditer(folded):
-        kind, value = _canonical(found)
-        tokens.append(DecisiveToken(kind, value, found.start(), found.end()))
-    return tokens
-
-
-def same_decisive_tokens(one: str, other: str) -> bool:
-    """Whether two folded texts have the same decisive tokens in the same order."""
-    left, right = decisive_tokens(one), decisive_tokens(other)
-    return [(t.kind, t.value) for t in left] == [(t.kind, t.value) for t in right]
-
-
-def _canonical(found: re.Match[str]) -> tuple[Kind, str]:
-    if found["number"] is not None:
-        unit = re.sub(r"\s?/\s?|\s(?:per|a|each|every)\s", "/", (found["number_unit"] or ""))
-        return "number", f"{_value(found['number'])} {unit.strip(' -')}".strip()
-    if found["comparator"] is not None:
-        return "comparator", _ASCII_COMPARATORS.get(found["comparator"], found["comparator"])
-    if found["unit"] is not None:
-        return "unit", found["unit"]
-    return "negation", found["negation"]
-
-
-def _value(number: str) -> str:
-    if number.isalpha():
-        return number
-    base, _, power = number.replace(",", "").partition("^")
-    value = Decimal(base).normalize()
-    return f"{value:f}^{power}" if power else f"{value:f}"
-
+from traces.words import has_runs, is_hangul
 
 _TYPOGRAPHY = str.maketrans(
     {
@@ -186,7 +108,7 @@ class _Folding:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._last = " "
-        """The last folded character; initially a space, so that the text does not start with one."""
+        """The last folded character; initially a space, so that the text starts without one."""
         self._starts: list[int] = []
         self._ends: list[int] = []
 
@@ -227,7 +149,7 @@ class _Folding:
 
 
 def _plain_end(text: str, start: int) -> int:
-    """End of the printable ASCII from `start`, excluding a character followed by combining marks."""
+    """End of the printable ASCII from `start`, before a character with combining marks."""
     found = _PLAIN.match(text, start)
     if found is None:
         return start
@@ -262,11 +184,12 @@ def _fold_cluster(cluster: str, before: str) -> str:
     return folded
 
 
-_SENTENCE_END = re.compile(r"[.!?]\s")
+_SENTENCE_END = re.compile(r"[.!?؟۔।]\s|。")
 _FORBIDS = re.compile(
     r"\b(?:contra-?indicat\w+|avoid(?:s|ed|ing)?|withh[eo]ld\w*|prohibit\w*|forbid\w*|refrain\w*"
     r"|stop|discontinue|withdraw|interrupt|instead|unsafe|unsuitable|inappropriate|inadvisable"
     r"|unlikely|rarely|seldom|hardly|scarcely|barely)\b"
+    r"|중단|중지|피하|피해|주의|停用|停药|停止|中止|慎用|慎重|หยุด|เลี่ยง|ระวัง"
 )
 """Words that deny or forbid without being negations; a near match treats them as plain words."""
 _HEDGE = re.compile(r"(?:(?:about|around|approximately|roughly|some|the|an?)\s)*")
@@ -310,7 +233,7 @@ class Gaps:
         return _any_within(self._denials, start, end)
 
     def _compared(self, start: int, end: int) -> bool:
-        """Whether a comparison starts here whose other side is kept: "younger than ... the rest"."""
+        """Whether a comparison starts here whose other side is kept: "younger than ... rest"."""
         numbers_before = bisect_left(self._numbers, end)
         number = self._numbers[numbers_before - 1] if numbers_before else 0
         began = bisect_left(self._places, max(start, number))
@@ -346,10 +269,13 @@ SHORT_GAP = 120
 the neighbor's sentence."""
 
 _ELLIPSIS = re.compile(r"\s*(?:\[\s*\.{3,}\s*\]|\(\s*\.{3,}\s*\)|\.{3,}|(?:\. ){2,}\.)\s*")
-_OPENING = frozenset(" \"'([{*_|<>≤≥=≈~:;•")
+_OPENING = frozenset(" \"'([{*_|<>≤≥=≈~:;•。、「『【《〈・!?")
 _ATTACHED = frozenset("<>≤≥=≈~:±")
 _NUMBER_STARTS = frozenset(".+-<>≤≥=≈~±")
-_CLOSING = frozenset("\"')]}*_|;!?([{")
+_CLOSING = frozenset("\"')]}*_|;!?([{。、「」『』【】《》〉〈・")
+_CLAUSE_END = re.compile(r"[.。,、;!?:]")
+_GOVERNED = 12
+"""How far after a quote a Korean or Japanese negation may govern its last word."""
 _INNER = frozenset(".,:/")
 _LEAD = 40
 """Characters searched backward for a governing negation or comparator; all are shorter."""
@@ -407,7 +333,7 @@ def _match(passage: FoldedText, start: int, end: int, method: Method) -> QuoteMa
 
 def _trim(text: str) -> str:
     """The text without quotation marks around it and punctuation after it."""
-    return text.strip().lstrip("\"'").rstrip("\"' .,;:").strip()
+    return text.strip().lstrip("\"'「『").rstrip("\"' .,;:。、」』").strip()
 
 
 def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
@@ -456,14 +382,14 @@ def _occurrences(part: str, passage: str, after: int) -> Iterator[tuple[int, int
 
 
 def _starts_clean(passage: str, start: int) -> bool:
-    """Whether a span may start here: cuts no word or number, no negation or comparator before it."""
+    """Whether a span may start here: cuts no word or number, follows no negation or comparator."""
     if start == 0:
         return True
     before = passage[start - 1]
     starts_number = passage[start].isdigit() or passage[start] in _NUMBER_STARTS
     if before in "-/" or (starts_number and before in _ATTACHED):
         return False  # `-5`, `<5`, `1/5`, `1:5`, `10-15`, `beta-blocker`
-    if before not in _OPENING:
+    if before not in _OPENING and not _is_word_edge(passage, start):
         return False
     lead = passage[max(0, start - _LEAD) : start].rstrip()
     return not any(
@@ -474,13 +400,47 @@ def _starts_clean(passage: str, start: int) -> bool:
 
 
 def _ends_clean(passage: str, end: int) -> bool:
-    """Whether a span may end here: cuts no word, number or unit."""
-    if end == len(passage) or passage[end] == " ":
+    """Whether a span may end here: no word, number or unit cut, no negation that follows its verb."""
+    if end == len(passage):
+        return True
+    if not passage.isascii() and _is_governed_from_behind(passage, end):
+        return False
+    if passage[end] == " ":
         return True
     after, following = passage[end], passage[end + 1 : end + 2]
     if after in _INNER:  # `5.5`, `1,500`, `1:5`, `mg/kg` go on; `5.` and `5, ` do not
-        return not following.isalnum()
-    return after in _CLOSING
+        return not following.isalnum() or (after == "," and has_runs(following))
+    return after in _CLOSING or _is_word_edge(passage, end)
+
+
+def _is_word_edge(passage: str, place: int) -> bool:
+    """Whether a word may end and the next one begin here without a space between them.
+
+    Script without spaces may be parted anywhere but within a number; Korean has spaces, but its
+    particles follow Latin letters directly.
+    """
+    before, after = passage[place - 1], passage[place]
+    number = before.isdecimal() or before in HAN_NUMERALS
+    if number and (after.isdecimal() or after in HAN_NUMERALS or has_runs(after)):
+        return False
+    korean = is_hangul(before), is_hangul(after)
+    return not all(korean) and (has_runs(before) or has_runs(after))
+
+
+def _is_governed_from_behind(passage: str, end: int) -> bool:
+    """Whether what follows denies the last word, or compares the last number."""
+    tail = passage[end : end + _GOVERNED]
+    clause = _CLAUSE_END.search(tail)
+    tail = tail[: clause.start()] if clause else tail
+    if not has_runs(tail) or _CLAUSE_END.match(passage[end - 1]):
+        return False
+    if re.match(rf"\s?{EAST_COMPARATOR}", tail):
+        lead = passage[max(0, end - _LEAD) : end]
+        if any(
+            token.kind == "number" and token.end == len(lead) for token in decisive_tokens(lead)
+        ):
+            return True
+    return re.search(AFTER_THE_VERB, tail) is not None
 
 
 def _find_near(quote: str, passage: str) -> tuple[int, int] | None:
@@ -499,6 +459,7 @@ def _find_near(quote: str, passage: str) -> tuple[int, int] | None:
             and (corrected := _without_slips(quote.split(), span.split())) is not None
             and same_decisive_tokens(corrected, span)
             and _starts_clean(passage, start)
+            and (span.isascii() or not _is_governed_from_behind(passage, end))
         ):
             return start, end
     return None
@@ -547,6 +508,8 @@ def _is_slip(quote: list[str], span: list[str]) -> bool:
         extra = (*quote, *span)
         return all(word in _ARTICLES or not any(map(str.isalnum, word)) for word in extra)
     one, other = "".join(quote), "".join(span)
+    if has_runs(one) or has_runs(other):
+        return one == other  # one character is a word there: only spaces may differ
     if bool(_PRIVATIVE.fullmatch(one)) != bool(_PRIVATIVE.fullmatch(other)):
         return False
     allowed = len(quote) if len(quote) == len(span) else 1

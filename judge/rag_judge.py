@@ -163,7 +163,7 @@ class _CollectedVotes:
 
 
 @dataclass(slots=True)
-class _OpenTrace:
+class _VotedTrace:
     """A trace whose voting is not over."""
 
     context: TraceInContext
@@ -187,7 +187,7 @@ class _VoteCollector:
     ) -> None:
         self._runner, self._config, self._images = runner, config, images
         self._allow_phi, self._at_once, self._first_sample = allow_phi, at_once, first_sample
-        self._open: dict[str, _OpenTrace] = {}
+        self._open: dict[str, _VotedTrace] = {}
         self._queue: deque[GenerationRequest] = deque()
         self._done: deque[_CollectedVotes] = deque()
 
@@ -223,18 +223,18 @@ class _VoteCollector:
             self._open[context.trace.id] = opened
             self._ask_further(opened)
 
-    def _opened(self, context: TraceInContext) -> _OpenTrace | TraceLabel:
+    def _opened(self, context: TraceInContext) -> _VotedTrace | TraceLabel:
         """The trace, ready for its votes, or why it must not or cannot be sent."""
         hosted = self._runner.model.hosted
         refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
         if refusal is not None or not self._config.show_images:
-            return refusal or _OpenTrace(context)
+            return refusal or _VotedTrace(context)
         images = self._images.sendable(context.problem, hosted=hosted, allow_phi=self._allow_phi)
         if isinstance(images, Abstention):
             return TraceLabel(context.trace.id, abstention=images)
-        return _OpenTrace(context, images)
+        return _VotedTrace(context, images)
 
-    def _ask_further(self, trace: _OpenTrace) -> None:
+    def _ask_further(self, trace: _VotedTrace) -> None:
         """Queue the votes that are certainly needed; without any, the trace is done."""
         votes = tuple(trace.cast[index] for index in sorted(trace.cast))
         needed = votes_needed([one.vote for one in votes], self._config)
@@ -277,7 +277,7 @@ class _VoteCalls:
 
     def __init__(
         self,
-        trace: _OpenTrace,
+        trace: _VotedTrace,
         config: JudgeConfig,
         runner: Runner,
         *,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from inference import load_local_model
-from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace
-from inference.local.token_choice import SamplingRule, noise_key
+from inference import (
+    PrefixEngine,
+    PrefixRow,
+    SamplingRule,
+    SharedTrace,
+    load_local_model,
+    noise_key,
+)
 from lab import prompts
 from lab.build import LabProblem, LabTrace
 from lab.bundled import model_folder
@@ -46,7 +51,9 @@ def sample_traces(
         )
         key = noise_key(seed, problem.id)
         # The last token of the prompt is fed to each row: its output is the first choice.
-        rows = [Row(len(ids) - 1, ids[-1:], key, (0, number)) for number in range(per_problem)]
+        rows = [
+            PrefixRow(len(ids) - 1, ids[-1:], key, (0, number)) for number in range(per_problem)
+        ]
         asked.append((problem, SharedTrace(ids, tuple(rows))))
     asked.sort(key=lambda pair: len(pair[1].ids))
     written = engine.continue_all(

@@ -2,8 +2,11 @@ from .analysis import LabelerAnalysis as LabelerAnalysis
 from .analysis import LabelerCoverage as LabelerCoverage
 from .analysis import Retention as Retention
 from .analysis import analyze_labelers as analyze_labelers
-from .answer_judge import AnswerJudge as AnswerJudge
 from .answers import AnswerChecker as AnswerChecker
+from .answers import AnswerJudge as AnswerJudge
+from .answers import UnusableGold as UnusableGold
+from .answers import check_golds as check_golds
+from .answers import normal_answer as normal_answer
 from .answers import unusable_gold as unusable_gold
 from .candidates import Asked as Asked
 from .candidates import CandidateRule as CandidateRule
@@ -19,7 +22,6 @@ from .monte_carlo import check_texts as check_texts
 from .monte_carlo import continue_by_strategy as continue_by_strategy
 from .monte_carlo import label_progress as label_progress
 from .monte_carlo import start_progress as start_progress
-from .normal_form import normal_answer as normal_answer
 from .pipeline import StagedLabels as StagedLabels
 from .pipeline import agree_on as agree_on
 from .pipeline import continue_traces as continue_traces

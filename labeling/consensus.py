@@ -6,7 +6,8 @@ judge `incorrect` and soft label < 0.3 is confidently incorrect, everything else
 
 After the first error both rules keep what they have (strict: nothing; hybrid: further steps) unless
 `after_first_error` is `incorrect`, the first-zero rule of Med-PRM's training labels: every step
-after the first incorrect one is incorrect. The judge's and the MC labeler's own labels never change.
+after the first incorrect one is incorrect. The judge's and the MC labeler's own labels never
+change.
 
 All filters are off by default. A filtered trace is stored with its reason, never dropped.
 """
@@ -19,14 +20,17 @@ from typing import Any, Literal, get_args
 from traces import (
     Abstention,
     AbstentionReason,
+    Config,
+    Need,
     StepLabel,
     TraceInContext,
     TraceLabel,
     Verdict,
     abstained,
+    defaults_of,
     first_error,
+    option,
 )
-from traces.config import Config, Need, defaults_of, option
 
 
 class QualityFilters(Config):

@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, get_args
 
-from labeling.answers import AnswerChecker
+from labeling.answers import TOLERANCE, AnswerChecker
 from labeling.stages import Policy
 from labeling.strategies import STRATEGIES, Bounds, TraceProgress, given_up, strategy_named
 from traces import (
     Abstention,
     AbstentionReason,
+    Config,
     Continuation,
     InputError,
     LabeledTrace,
@@ -34,8 +35,9 @@ from traces import (
     TraceLabel,
     Verdict,
     abstained,
+    defaults_of,
+    option,
 )
-from traces.config import Config, defaults_of, option
 
 FRONTIER = 256
 """Traces whose continuations are sampled in one round."""
@@ -119,7 +121,7 @@ class MonteCarloConfig(Config):
         return Bounds(self.k, self.threshold)
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as the labeler stores it: k, threshold, seed, and what is not default."""
+        """The configuration as stored: k, threshold, seed, and options that are not default."""
         always = {"k", "threshold", "seed"}
         defaults = defaults_of(MonteCarloConfig)
         return {
@@ -199,7 +201,11 @@ def label_progress(
     if config.label == "advantage":
         steps = _by_advantage(steps)
     inferred = _infer(steps, config)
-    meta: dict[str, Any] = {"rule": config.rule(), "k": config.k}
+    meta: dict[str, Any] = {
+        "rule": config.rule(),
+        "k": config.k,
+        "answer_tolerance": TOLERANCE,
+    }
     if config.strategy != "all":
         meta["strategy"] = config.strategy
     if progress.known:

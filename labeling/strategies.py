@@ -4,7 +4,8 @@ A strategy is a pure function of what was sampled so far, so a run can be killed
 anywhere. Every strategy samples a subset of what `all` samples: continuation `i` of a step is the
 same in each of them.
 
-`early-stop` leaves a step as soon as its hard label is decided, so hard labels equal those of `all`.
+`early-stop` leaves a step as soon as its hard label is decided, so hard labels equal those of
+`all`.
 
 `binary` searches for the first error by bisection, as OmegaPRM does (Luo et al., arXiv 2406.06592):
 a prefix from which the answer can be reached has no error, one from which it cannot has one. That
@@ -27,9 +28,9 @@ from dataclasses import dataclass, field
 from traces import Continuation, InputError, Wanted
 
 ERROR = 0.0001
-"""Largest probability with which `adaptive` gives up a prefix that can succeed. Success after a slip
-that the policy can still repair is rarer than the earlier prefixes suggest: with 0.01, lab traces
-lost such prefixes (1.7 points more wrong first errors) to save 2% of the tokens."""
+"""Largest probability with which `adaptive` gives up a prefix that can succeed. Success after a
+slip that the policy can still repair is rarer than the earlier prefixes suggest: with 0.01, lab
+traces lost such prefixes (1.7 points more wrong first errors) to save 2% of the tokens."""
 FIRST_LOOK = 4
 """Continuations of a prefix before `adaptive` judges how difficult the trace is."""
 

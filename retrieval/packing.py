@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from retrieval.cutting import cut_to_fit
-from retrieval.tokens import TokenCounter
+from retrieval.documents import TokenCounter, cut_to_fit
 from traces import Evidence, InputError
 
 PACKINGS = ("fit", "medprm-compat")

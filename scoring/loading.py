@@ -12,8 +12,13 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference import ProblemImages, checkpoint_folder, weights_fingerprint
-from inference.local.vision_config import CONFIG, settings
+from inference import (
+    CHECKPOINT_CONFIG,
+    ProblemImages,
+    checkpoint_folder,
+    checkpoint_settings,
+    weights_fingerprint,
+)
 from scoring.engine.cost import best_device, best_dtype
 from scoring.engine.engine import Scorer, window_of
 from scoring.engine.fit import Overflow
@@ -150,7 +155,10 @@ def _is_token_classification(folder: Path) -> bool:
 
 
 def _architectures(folder: Path) -> list[str]:
-    return [str(name) for name in settings(folder / CONFIG).get("architectures") or []]
+    return [
+        str(name)
+        for name in checkpoint_settings(folder / CHECKPOINT_CONFIG).get("architectures") or []
+    ]
 
 
 # --- From a checkpoint to a scorer: which family it is, and how it is loaded

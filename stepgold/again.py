@@ -19,9 +19,10 @@ from traces import (
     BudgetExhausted,
     InputError,
     LabelerKind,
+    StrPath,
     ToolkitError,
+    option,
 )
-from traces.config import StrPath, option
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder

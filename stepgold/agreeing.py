@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labeling.consensus import ConsensusConfig
-from stepgold.labeling_run import label_missing
+from stepgold.labeling_run import label_missing, source_of
 from stepgold.options import LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import InputError, Labeler, LabelerKind
-from traces.config import option
+from traces import InputError, Labeler, LabelerKind, option
 
 if TYPE_CHECKING:
     from labeling import LabelerAnalysis
@@ -127,10 +124,3 @@ def _labels(store: Store, dataset: str, name: str, *, command: str) -> dict[str,
             remedy=f"run stepgold {command} first",
         )
     return labels
-
-
-def source_of(store: Store, dataset: str, name: str) -> dict[str, Any]:
-    """Which labeler was agreed with: one replaced under the same name is a different one."""
-    who = store.labeler(dataset, name)
-    made = json.dumps([who.kind, who.model, dict(who.config)], sort_keys=True)
-    return {"labeler": name, "sha256": hashlib.sha256(made.encode()).hexdigest()[:16]}

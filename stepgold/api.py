@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from stepgold import (
     again,
     agreeing,
     candidates,
+    config_run,
+    contents,
     continuing,
+    corpora,
+    doctor,
     evaluating,
+    exchange,
     judging,
+    overlap,
     planning,
+    retrieval,
     sampling,
     scoring_run,
+    searching,
     stored_labels,
 )
 from stepgold import report as reporting
-from stepgold.verbs import verb
+from stepgold.verbs import Verb, verb
 from stepgold.workspace import WorkspaceFolder
+
+PIPELINE: dict[tuple[str, ...], Verb] = {
+    ("import",): Verb(exchange.ImportOptions, exchange.import_),
+    ("corpus", "add"): Verb(corpora.CorpusAddOptions, corpora.corpus_add),
+    ("index",): Verb(searching.IndexOptions, searching.index),
+    ("retrieve",): Verb(retrieval.RetrieveOptions, retrieval.retrieve),
+    ("judge",): Verb(judging.JudgeOptions, judging.judge),
+    ("continue",): Verb(continuing.ContinueOptions, continuing.continue_),
+    ("consensus",): Verb(agreeing.ConsensusOptions, agreeing.consensus),
+    ("export",): Verb(exchange.ExportOptions, exchange.export),
+    ("score",): Verb(scoring_run.ScoreOptions, scoring_run.score),
+    ("evaluate",): Verb(evaluating.EvaluateOptions, evaluating.evaluate),
+    ("compare",): Verb(evaluating.CompareOptions, evaluating.compare),
+    ("best-of-n",): Verb(candidates.BestOfNOptions, candidates.best_of_n),
+    ("report",): Verb(reporting.ReportOptions, reporting.report),
+}
+"""The verbs of a TOML file, in the order in which `run` takes its tables."""
+
+RUN = Verb(config_run.RunOptions, partial(config_run.run, verbs=PIPELINE))
+"""`run` itself."""
 
 
 class Workspace(WorkspaceFolder):
@@ -62,3 +92,35 @@ class Workspace(WorkspaceFolder):
 
     labels = verb(stored_labels.LabelsOptions, stored_labels.labels)
     """The stored labels of one labeler: an iterable of `TraceLabel` with `frame()`."""
+
+    import_ = verb(exchange.ImportOptions, exchange.import_)
+    """Import traces with the labels they carry."""
+    import_scores = verb(exchange.ScoresOptions, exchange.import_scores)
+    """Import a third party's scores, verdicts, or first errors, matched by trace id."""
+    export = verb(exchange.ExportOptions, exchange.export)
+    """Write the labels of one labeler to a file."""
+    corpus_add = verb(corpora.CorpusAddOptions, corpora.corpus_add)
+    """Split documents into passages."""
+    corpus_list = verb(corpora.CorpusListOptions, corpora.corpus_list)
+    """List the corpora with their size and license."""
+    corpus_remove = verb(corpora.CorpusRemoveOptions, corpora.corpus_remove)
+    """Remove a corpus or one document."""
+    index = verb(searching.IndexOptions, searching.index)
+    """Bring the index over all corpora up to date."""
+    search = verb(searching.SearchOptions, searching.search)
+    """Find the passages for a text."""
+    retrieve = verb(retrieval.RetrieveOptions, retrieval.retrieve)
+    """Find evidence for problems that have none yet, or measure how well it is found."""
+    overlap = verb(overlap.OverlapOptions, overlap.overlap)
+    """Find problems of a dataset in training sets."""
+    status = verb(contents.StatusOptions, contents.status)
+    """Show datasets, labelers, failures and spending."""
+    doctor = verb(doctor.DoctorOptions, doctor.doctor)
+    """Check installation, GPU, keys and workspace."""
+    remove_dataset = verb(contents.RemoveDatasetOptions, contents.remove_dataset)
+    """Remove a dataset with all its labels."""
+    remove_labeler = verb(contents.RemoveLabelerOptions, contents.remove_labeler)
+    """Remove the labels of one labeler."""
+
+    run = verb(config_run.RunOptions, partial(config_run.run, verbs=PIPELINE))
+    """Run every stage that has a table in a TOML file."""

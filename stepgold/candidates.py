@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgold.golds import list_unusable_golds
 from stepgold.options import BootstrapOptions
-from stepgold.results import INCOMPLETE, OK, Figures, Result
+from stepgold.results import INCOMPLETE, OK, NamedFigures, Result
 from stepgold.trials import compared_traces
-from traces import InputError
-from traces.config import StrPath, option
+from traces import InputError, StrPath, option
 
 if TYPE_CHECKING:
     from evaluation.best_of_n import Candidate, Pool
@@ -53,7 +53,7 @@ class Candidates:
     pools: tuple[Pool, ...]
     """One per problem, in order of first appearance."""
     unknown_correctness: int
-    """Candidates of which nobody says whether they are right: left out."""
+    """Candidates left out because the data does not say whether they are right."""
     rejected: tuple[UnusedScores, ...] = ()
     """Score rows that fit no candidate."""
 
@@ -77,7 +77,7 @@ class Candidates:
         lines = []
         if self.unknown_correctness:
             lines.append(
-                f"{self.unknown_correctness} candidates left out: nobody says whether they are right"
+                f"{self.unknown_correctness} candidates left out: not known whether they are right"
             )
         if self.rejected:
             lines.append(f"{len(self.rejected)} score rows not used:")
@@ -169,7 +169,7 @@ def _sizes(given: str | int | Collection[int]) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-class BestOfNFigures(Figures):
+class BestOfNFigures(NamedFigures):
     """Every way to choose at one N, in [0, 1]; None without problems."""
 
     min: float | None
@@ -230,6 +230,8 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         name = options.labeler
         with workspace.open_store() as store:
             found = from_workspace(store, options.dataset, name, options.subset)
+            if options.normalize_answers:
+                list_unusable_golds(store.problems(options.dataset))
     else:
         pool, scores = Path(str(options.pool)), Path(str(options.scores))
         name, found = scores.name, from_files(pool, scores)
@@ -285,7 +287,7 @@ def from_workspace(
 
 
 def scores_outcomes(labeler: Labeler) -> bool:
-    """Whether a labeler's one score of a trace stands on its last step."""
+    """Whether a labeler has one score per trace, which is that of its last step."""
     return labeler.config.get("family") in _OUTCOME_FAMILIES
 
 
@@ -293,7 +295,7 @@ def complete_scores(label: TraceLabel | None, *, outcome: bool = False) -> tuple
     """A label's score of every step; None if one has none.
 
     Args:
-        label: None if the labeler has no word on the trace.
+        label: None if the labeler did not label the trace.
         outcome: it is an outcome model's, whose one score is that of the last step.
     """
     if label is None or not label.step_labels:
@@ -408,7 +410,10 @@ def candidate_sections(
 
 
 def curve(sizes: Sequence[int]) -> list[int]:
-    """The N of a curve for pools of these ascending sizes: powers of 2, and the last N that half of them reach.
+    """The N of a curve: powers of 2, and the last N that half of the pools reach.
+
+    Args:
+        sizes: of the pools, ascending.
 
     >>> curve([1, 6, 6, 9]), curve([1, 1, 9]), curve([])
     ([1, 2, 4, 6], [], [])
@@ -423,7 +428,7 @@ def curve(sizes: Sequence[int]) -> list[int]:
 def _pools(
     traces: Sequence[ComparedTrace], labeler: str, *, outcome: bool
 ) -> tuple[list[Pool], int]:
-    """A problem's traces as candidates in import order, and how many nobody calls right or wrong."""
+    """Traces of a problem as candidates in import order, and how many are not known to be right."""
     from evaluation.best_of_n import Candidate, Pool
 
     groups: dict[str, list[Candidate]] = defaultdict(list)

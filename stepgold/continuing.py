@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from labeling.monte_carlo import MonteCarloConfig
+from labeling import MonteCarloConfig
+from stepgold.golds import list_unusable_golds
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import LabelStage, evidence_source, label_missing
 from stepgold.models import (
@@ -21,8 +22,7 @@ from stepgold.models import (
 )
 from stepgold.options import ImageFolderOptions, LabelingOptions, SpendingOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import InputError, Labeler, LabelerKind
-from traces.config import defaults_of, option
+from traces import InputError, Labeler, LabelerKind, defaults_of, option
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
@@ -118,6 +118,7 @@ def continue_(workspace: WorkspaceFolder, options: ContinueOptions) -> LabelingR
         labeler = Labeler(options.name, LabelerKind.MC, options.settings(images), model=str(spec))
         if options.with_evidence:
             labeler = evidence_source(store, options.dataset, labeler)
+        tally.unusable_golds = list_unusable_golds(store.problems(options.dataset))
         truth = ModelTruth(allow_mixed=options.allow_mixed)
         terms = RunTerms(store, closing, truth, Purse(options.budget), images)
         stage = continue_stage(options, terms)

@@ -1,48 +1,94 @@
-"""Files into a corpus: only what changed is read, split and stored; what is gone is removed."""
+"""Guideline documents: files into a corpus, the list of corpora, and removal.
+
+Only what changed is read, split and stored; documents whose files are gone are removed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepgold.console import note
+from stepgold.console import progress
+from stepgold.outcome import LabelingResult, Tally
+from stepgold.results import INCOMPLETE, OK, Result
+from traces.config import Config, Paths, argument, option, paths_of
+from traces.errors import CorpusError, InputError
 
 if TYPE_CHECKING:
     from retrieval.documents import DocumentFile, DocumentProblem, Listing
-    from retrieval.index.encoder import Encoder
+    from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from storage.corpora import FileKey, KnownDocument, KnownFile
-    from traces import Passage, StoredDocument
+    from storage.outcomes import CorpusSummary
+    from traces import StoredDocument
 
 
 _BATCH = 200
 """Documents stored in one transaction."""
+_SHOWN = 10
+"""Problems and removals shown to a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class AddOptions:
+class CorpusAddOptions(Config):
     """How files are read, split and put into a corpus."""
 
-    corpus: str
-    """Name of the corpus."""
-    passage_tokens: int
-    """Target length of a passage."""
-    overlap: int
-    """Most tokens repeated from the passage before."""
-    max_bytes: int
-    """Largest file that is read."""
-    replace: bool
-    """Whether a document takes the place of one of its name from another folder."""
-    keep_missing: bool
-    """Whether documents stay whose files are gone from a folder that is added again."""
+    paths: Paths = argument(
+        kw_only=False,
+        metavar="PATH...",
+        help=".txt .md .html .pdf .docx .nxml .rst .jsonl(.gz), or folders.",
+    )
+    corpus: str = option(metavar="NAME", help="Name of the corpus.")
+    license: str | None = option(
+        default=None,
+        metavar="TEXT",
+        flags=("--license", "--licence"),
+        help="License of the texts.",
+    )
+    source: str | None = option(
+        default=None, metavar="TEXT", help="Where the corpus comes from, e.g. a URL."
+    )
+    passage_tokens: int = option(
+        default=200, between=(16, None), metavar="N", help="Target length of a passage."
+    )
+    overlap: int = option(
+        default=0,
+        between=(0, None),
+        metavar="N",
+        help="Most tokens repeated from the passage before.",
+    )
+    max_file_mb: int = option(
+        default=50, between=(1, None), metavar="N", help="Largest file (JSONL: line) that is read."
+    )
+    keep_missing: bool = option(
+        default=False, help="Keep documents whose files are gone from a folder added again."
+    )
+    replace: bool = option(
+        default=False,
+        help="Replace documents of the same name from other folders.",
+        flags=("--replace",),
+    )
+
+    def check(self) -> None:
+        """Refuse an overlap as long as a passage.
+
+        Raises:
+            InputError: it is.
+        """
+        super().check()
+        if self.overlap >= self.passage_tokens:
+            raise InputError(
+                f"Passages of {self.passage_tokens} tokens cannot overlap by {self.overlap}.",
+                remedy="choose an overlap below --passage-tokens",
+            )
 
     @property
     def split(self) -> str:
         """What decides the passages of a text."""
-        return f"sentences 1, {self.passage_tokens} tokens, overlap {self.overlap}"
+        return f"sentences 2, {self.passage_tokens} tokens, overlap {self.overlap}"
 
     @property
     def settings(self) -> str:
@@ -52,32 +98,138 @@ class AddOptions:
         return f"reader {READER_VERSION}, {self.split}"
 
 
-@dataclass(slots=True)
-class Added:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CorpusAddResult(LabelingResult):
     """What became of the files of one call."""
+
+    corpus: str
+    """Name of the corpus."""
+    removed_documents: tuple[str, ...]
+    """Documents that were removed because their files, or rows, are gone."""
+    rejected: tuple[DocumentProblem, ...]
+    """What could not be read."""
+    passed_over: tuple[Path, ...]
+    """Files of types that are not read."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if something could not be read."""
+        return INCOMPLETE if self.rejected else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document, with what was removed and what could not be read."""
+        return super().as_json() | {
+            "corpus": self.corpus,
+            "removed": len(self.removed_documents),
+            "removed_documents": list(self.removed_documents),
+            "rejected": [
+                {"file": str(each.path), "line": each.line, "id": each.id, "reason": each.reason}
+                for each in self.rejected
+            ],
+            "passed_over": [str(path) for path in self.passed_over],
+        }
+
+    def words(self) -> str:
+        """The counts, and the first problems and removals."""
+        counts = f"{self.done} documents read, {self.unchanged} unchanged"
+        if self.removed_documents:
+            counts += f", {len(self.removed_documents)} removed"
+        lines = [f"corpus '{self.corpus}': {counts}, {len(self.rejected)} unusable"]
+        for each in self.rejected[:_SHOWN]:
+            line = "" if each.line is None else f", line {each.line}"
+            lines.append(f"unusable: {each.path}{line}: {each.reason}")
+        if len(self.rejected) > _SHOWN:
+            lines.append(f"... and {len(self.rejected) - _SHOWN} more: --json lists them all")
+        if self.passed_over:
+            kinds = Counter(path.suffix.lower() or "without a suffix" for path in self.passed_over)
+            named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+            lines.append(f"passed over: {len(self.passed_over)} files of other types ({named})")
+        lines += [f"removed: {name}" for name in self.removed_documents[:_SHOWN]]
+        lines += ["next: stepgold index"] if self.done or self.removed_documents else []
+        return "\n".join(lines)
+
+
+def corpus_add(workspace: WorkspaceFolder, options: CorpusAddOptions) -> CorpusAddResult:
+    """Split documents into passages; an unchanged file costs nothing, one that is gone is removed.
+
+    Raises:
+        CorpusError: no document could be read.
+        InputError: a path is missing.
+    """
+    from retrieval.documents import list_files
+
+    tally = Tally("corpus add", None)
+    listing = list_files(paths_of(options.paths))
+    with workspace.open_store(create=True) as store:
+        added = _add_all(store, listing, options)
+        if added.done + added.unchanged == 0:
+            raise _nothing_read(options, added.problems)
+        store.corpus_files.describe(options.corpus, licence=options.license, source=options.source)
+    tally.done, tally.unchanged, tally.failed = added.done, added.unchanged, len(added.problems)
+    return CorpusAddResult(
+        **tally.figures(),
+        corpus=options.corpus,
+        removed_documents=tuple(added.removed),
+        rejected=tuple(added.problems),
+        passed_over=tuple(listing.passed_over),
+    )
+
+
+def _nothing_read(options: CorpusAddOptions, problems: Sequence[DocumentProblem]) -> CorpusError:
+    first = problems[0] if problems else None
+    why = f": {first.reason}." if first else ": the paths hold no file of a type that is read."
+    return CorpusError(
+        f"No document could be read for corpus '{options.corpus}'{why}",
+        where=str(first.path if first else paths_of(options.paths)[0]),
+        remedy="give text documents, or a folder that holds some",
+    )
+
+
+@dataclass(slots=True)
+class _Added:
+    """What became of files so far."""
 
     done: int = 0
     """Documents that are new or were replaced."""
     unchanged: int = 0
-    """Documents that stood in the corpus as they are."""
+    """Documents that were in the corpus before."""
     removed: list[str] = field(default_factory=list)
     """Names of the documents that were removed because their files, or rows, are gone."""
     problems: list[DocumentProblem] = field(default_factory=list)
     """What could not be read."""
 
 
-def add_file(
-    store: Store, file: DocumentFile, options: AddOptions, known: KnownFile | None
-) -> Added:
-    """Bring the documents of one file up to date; an unchanged file is hashed and no more.
+def _add_all(store: Store, listing: Listing, options: CorpusAddOptions) -> _Added:
+    total = _Added(problems=list(listing.problems))
+    known = {
+        root: store.corpus_files.known(options.corpus, str(root))
+        for root in {file.root for file in listing.files}
+    }
+    label = f"corpus {options.corpus}"[:22]
+    for file in progress(listing.files, total=len(listing.files), label=label):
+        added = _add_file(store, file, options, known[file.root].get(file.name))
+        total.done += added.done
+        total.unchanged += added.unchanged
+        total.removed += added.removed
+        total.problems += added.problems
+    # Where nothing at all could be read the folder is not what it was: nothing is removed.
+    if not options.keep_missing and total.done + total.unchanged:
+        total.removed += _remove_missing(store, listing, options)
+    return total
+
+
+def _add_file(
+    store: Store, file: DocumentFile, options: CorpusAddOptions, known: KnownFile | None
+) -> _Added:
+    """Bring the documents of one file up to date; an unchanged file is only hashed.
 
     Documents are stored in batches as they are read; the file counts as read when all are, so that
-    after a kill it is read again and its stored documents are recognised by their hashes.
+    after a kill it is read again and its stored documents are recognized by their hashes.
     """
     from retrieval.documents import DocumentProblem, file_hash, read_file
     from storage.corpora import FileKey
 
-    added = Added()
+    added = _Added()
     key = FileKey(str(file.root), file.name)
     try:
         sha256 = file_hash(file.path)
@@ -88,19 +240,19 @@ def add_file(
         return added
     if known is not None and (known.sha256, known.settings) == (sha256, options.settings):
         added.unchanged = known.documents
-        added.problems = [_problem_from(file.path, each) for each in known.problems]
+        added.problems = [DocumentProblem(file.path, **dict(each)) for each in known.problems]
         return added
     names: set[str] = set()
-    entries = read_file(file, max_bytes=options.max_bytes)
+    entries = read_file(file, max_bytes=options.max_file_mb * 1_000_000)
     while batch := list(islice(entries, _BATCH)):
         problems = [entry for entry in batch if isinstance(entry, DocumentProblem)]
         added.problems += problems
         # A row that has become unreadable keeps the document it was.
         names |= {f"{file.name}#{problem.id}" for problem in problems if problem.id is not None}
         documents = [entry for entry in batch if not isinstance(entry, DocumentProblem)]
-        names |= _store(store, file, documents, options, added)
+        names |= _store(store, file, documents, options=options, added=added)
     if names or known is not None:
-        _finish(store, key, sha256, names, options, added)
+        _finish(store, key, sha256=sha256, names=names, options=options, added=added)
     return added
 
 
@@ -108,12 +260,12 @@ def _store(
     store: Store,
     file: DocumentFile,
     documents: list[StoredDocument],
-    options: AddOptions,
-    added: Added,
+    *,
+    options: CorpusAddOptions,
+    added: _Added,
 ) -> set[str]:
-    """Store a batch; give the names of those that are in the corpus now."""
-    from retrieval.documents import DocumentProblem, same_name
-    from retrieval.passages import split_document
+    """Store a batch; return the names of those that are in the corpus now."""
+    from retrieval.documents import DocumentProblem, same_name, split_document
     from storage.corpora import FileKey
 
     key = FileKey(str(file.root), file.name)
@@ -155,7 +307,13 @@ def _is_anothers(before: KnownDocument, document: StoredDocument, key: FileKey) 
 
 
 def _finish(
-    store: Store, key: FileKey, sha256: str, names: set[str], options: AddOptions, added: Added
+    store: Store,
+    key: FileKey,
+    *,
+    sha256: str,
+    names: set[str],
+    options: CorpusAddOptions,
+    added: _Added,
 ) -> None:
     lost = [each for each in added.problems if each.id is None and not each.partial]
     whole = all(problem.line is not None for problem in lost)
@@ -173,8 +331,8 @@ def _finish(
     )
 
 
-def remove_missing(store: Store, listing: Listing, options: AddOptions) -> list[str]:
-    """Remove the documents of files that are gone from the folders of this call; give their names.
+def _remove_missing(store: Store, listing: Listing, options: CorpusAddOptions) -> list[str]:
+    """Remove the documents of files that are gone from the folders; return their names.
 
     A file that is there and cannot be read keeps its documents; so does a folder that could not be
     listed as a whole.
@@ -200,56 +358,95 @@ def _problem_row(problem: DocumentProblem) -> dict[str, Any]:
     return row
 
 
-def _problem_from(path: Path, row: Any) -> DocumentProblem:
-    from retrieval.documents import DocumentProblem
-
-    return DocumentProblem(path, **row)
+class CorpusListOptions(Config):
+    """The list has no options."""
 
 
-# --- Passages that an encoder does not read in one piece, by name
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CorpusListResult(Result):
+    """The corpora, with their size and license."""
 
+    corpora: tuple[CorpusSummary, ...]
+    """One summary per corpus, by name."""
 
-NOT_LOOKED_AT: dict[str, Any] = {"over_window": None, "over_window_passages": None}
-"""For a run that encoded nothing."""
-_LISTED = 20
-_SURELY_SHORT = 0.8
-"""Estimates below this share of the window are not counted by the encoder's own tokenizer."""
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per corpus."""
+        return [
+            {
+                "corpus": each.name,
+                "documents": each.documents,
+                "passages": each.passages,
+                "licence": each.licence,
+                "source": each.source,
+            }
+            for each in self.corpora
+        ]
 
+    def as_json(self) -> dict[str, Any]:
+        """The rows."""
+        return {"corpora": self.rows()}
 
-def say_over_window(passages: Iterable[Passage], encoder: Encoder) -> dict[str, Any]:
-    """Tell a person of passages beyond the window; the same for the JSON document."""
-    count, listed = over_window(passages, encoder)
-    if count:
-        named = ", ".join(f"{e['corpus']}/{e['document']} #{e['passage']}" for e in listed[:3])
-        note(
-            f"{count} passages are longer than the encoder's {encoder.max_tokens} tokens and are"
-            f" read in windows: {named}" + (" and more (--json)" if count > 3 else "")
+    def words(self) -> str:
+        """One line per corpus."""
+        if not self.corpora:
+            return "no corpus yet: stepgold corpus add PATH --corpus NAME"
+        return "\n".join(
+            f"{each.name}: {each.documents} documents, {each.passages} passages,"
+            f" license {each.licence or 'not given'}"
+            + (f", from {each.source}" if each.source else "")
+            for each in self.corpora
         )
-    return {"over_window": count, "over_window_passages": listed}
 
 
-def over_window(passages: Iterable[Passage], encoder: Encoder) -> tuple[int, list[dict[str, Any]]]:
-    """How many passages are longer than the encoder's window, and the first 20 of them.
+def corpus_list(workspace: WorkspaceFolder, options: CorpusListOptions) -> CorpusListResult:
+    """List the corpora with their size and license.
 
-    They are indexed all the same: read in windows along their sentences, the vector being the mean
-    of the windows' (`retrieval.index.encoder`).
+    Raises:
+        StoreError: there is no workspace.
     """
-    from retrieval.index.encoder import text_to_embed
-    from retrieval.tokens import estimate_tokens
+    with workspace.open_store() as store:
+        return CorpusListResult(corpora=tuple(store.corpora()))
 
-    count = 0
-    listed: list[dict[str, Any]] = []
-    for passage in passages:
-        text = text_to_embed(passage)
-        if len(text) <= encoder.max_tokens:  # no token is shorter than a character
-            continue
-        if estimate_tokens(text) < _SURELY_SHORT * encoder.max_tokens:
-            continue
-        tokens = encoder.count_tokens(text)
-        if tokens <= encoder.max_tokens:
-            continue
-        count += 1
-        if len(listed) < _LISTED:
-            place = {"corpus": passage.corpus, "document": passage.document}
-            listed.append(place | {"passage": passage.index, "tokens": tokens})
-    return count, listed
+
+class CorpusRemoveOptions(Config):
+    """Which corpus, or which document."""
+
+    name: str = argument(kw_only=False, metavar="NAME", help="Name of the corpus.")
+    document: str | None = option(default=None, metavar="NAME", help="Remove only this document.")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CorpusRemovalResult(LabelingResult):
+    """What was removed."""
+
+    corpus: str
+    """Name of the corpus."""
+    document: str | None
+    """Its document; None for the whole corpus."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document, with the names."""
+        return super().as_json() | {"corpus": self.corpus, "document": self.document}
+
+    def words(self) -> str:
+        """One line."""
+        what = f"corpus '{self.corpus}'"
+        if self.document is not None:
+            what = f"document '{self.document}' of {what}"
+        return f"{what} removed; next: stepgold index"
+
+
+def corpus_remove(workspace: WorkspaceFolder, options: CorpusRemoveOptions) -> CorpusRemovalResult:
+    """Remove a corpus or one document; evidence already attached to problems stays readable.
+
+    Raises:
+        InputError: there is no such corpus or document.
+    """
+    tally = Tally("corpus remove", None)
+    with workspace.open_store() as store:
+        if options.document is None:
+            store.remove_corpus(options.name)
+        else:
+            store.corpus_files.remove_document(options.name, options.document)
+    tally.done = 1
+    return CorpusRemovalResult(**tally.figures(), corpus=options.name, document=options.document)

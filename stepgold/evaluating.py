@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from stepgold.results import Figures, Result
+from stepgold.results import NamedFigures, Result
 from stepgold.trials import (
     NONE_NEEDED,
     LabelerThreshold,
@@ -17,8 +17,8 @@ from stepgold.trials import (
     labeler_thresholds,
     resolve_threshold,
 )
-from traces import InputError
-from traces.config import argument, option
+from traces import InputError, option
+from traces.config import argument
 
 if TYPE_CHECKING:
     from evaluation.disagreements import Disputes
@@ -54,7 +54,7 @@ class EvaluateOptions(TrialOptions):
     )
 
 
-class KeptFigures(Figures):
+class KeptFigures(NamedFigures):
     """How a labeler does on the traces that it labeled."""
 
     n: int
@@ -63,7 +63,7 @@ class KeptFigures(Figures):
     ci95: list[float] | None
 
 
-class EvaluationFigures(Figures):
+class EvaluationFigures(NamedFigures):
     """The figures of one subset, or of the whole; each protocol has some of them.
 
     All fractions are in [0, 1], the correlation `mcc` in [-1, 1]; None where not defined.
@@ -353,7 +353,7 @@ class CompareOptions(TrialOptions):
             )
 
 
-class PairFigures(Figures):
+class PairFigures(NamedFigures):
     """Two labelers on the steps and traces that both labeled; None where not defined."""
 
     a: str

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note
 from stepgold.workspace import WorkspaceFolder
-from traces.config import StrPath
-from traces.errors import InputError
+from traces import InputError, StrPath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference import ModelSpec, ProblemImages
-
-
-ImagesFolder = Annotated[
-    Path | None,
-    typer.Option("--images", help="The folder that image paths start from [default: workspace]."),
-]
-IgnoreImages = Annotated[
-    bool,
-    typer.Option("--ignore-images", help="Ask without the images of problems; stored as such."),
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from judge.config import JudgeConfig
+from judge import JudgeConfig
 from stepgold.console import note
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import LabelStage, evidence_source, label_missing
@@ -26,16 +26,13 @@ from stepgold.models import (
 )
 from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions, SpendingOptions
 from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
-from traces import AbstentionReason, Labeler, LabelerKind
-from traces.config import Need, option
-from traces.errors import InputError
+from traces import AbstentionReason, InputError, Labeler, LabelerKind, Need, option
 
 if TYPE_CHECKING:
-    from inference import Runner
-    from inference.specs import ModelSpec
-    from judge.rag_judge import RagJudge
+    from inference import ModelSpec, Runner
+    from judge import RagJudge
     from lab.judge import LikelihoodJudge
-    from labeling.stages import Judge
+    from labeling import Judge
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
 
@@ -154,7 +151,7 @@ def rag_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0) 
     Raises:
         InputError: a model or service that cannot be used.
     """
-    from judge.rag_judge import RagJudge
+    from judge import RagJudge
 
     spec = parse_spec(options.judge)
     second = None if options.escalate is None else parse_spec(options.escalate)

@@ -239,6 +239,13 @@ def evidence_source(store: Store, dataset: str, labeler: Labeler) -> Labeler:
     return replace(labeler, config={**labeler.config, EVIDENCE_KEY: digest})
 
 
+def source_of(store: Store, dataset: str, name: str) -> dict[str, Any]:
+    """How a consensus names a labeler it is made from: one replaced under its name is another."""
+    found = store.labeler(dataset, name)
+    made = json.dumps([found.kind, found.model, dict(found.config)], sort_keys=True)
+    return {"labeler": name, "sha256": hashlib.sha256(made.encode()).hexdigest()[:16]}
+
+
 def _text(config: Mapping[str, Any]) -> str:
     return json.dumps(dict(config), sort_keys=True)
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -15,13 +14,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from stepgold.console import note
 from stepgold.images import ImageOptions
 from stepgold.options import HostedOptions
-from traces.config import Config, Need, StrPath, option
-from traces.errors import InputError, ModelChanged
+from traces import Config, InputError, ModelChanged, Need, StrPath, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference import BatchRunner, Dispatcher, Message, ModelSpec, Purse, TextModel
+    from inference import (
+        BatchRunner,
+        Dispatcher,
+        Message,
+        ModelSpec,
+        PolicyConfig,
+        Purse,
+        TextModel,
+    )
     from labeling import AnswerChecker, Policy
     from storage import Store
     from traces import ModelReply, Problem
@@ -195,26 +201,32 @@ def _tell_saved(runner: Dispatcher) -> None:
         note(f"{replies} of {runner.model.spec} came from the store and cost nothing.")
 
 
+def policy_config(
+    options: PolicyOptions, *, separator: str = "\n", stop: Sequence[str] = ()
+) -> PolicyConfig:
+    """The prompt and sampling that the options name."""
+    from inference import ContinuationPrompt, PolicyConfig
+
+    return PolicyConfig(
+        prompt=ContinuationPrompt(system=options.system_turn, separator=separator),
+        max_tokens=options.limit_of_a_text,
+        temperature=options.temperature,
+        stop=tuple(stop),
+        with_evidence=options.with_evidence,
+    )
+
+
 def open_policy(
     options: PolicyOptions, terms: RunTerms, *, separator: str, stop: Sequence[str] = ()
 ) -> tuple[Policy, bool]:
     """The policy that continues prefixes, and whether texts leave this machine for it."""
-    from inference import ContinuationPrompt
-
     spec = options.spec
-    prompt = ContinuationPrompt(system=options.system_turn, separator=separator)
+    config = policy_config(options, separator=separator, stop=stop)
     if spec.kind in {"hf", "lab"}:
         from inference import LocalPolicy
 
         local = LocalPolicy(
-            model_folder(spec, "policy"),
-            spec=str(spec),
-            prompt=prompt,
-            max_new_tokens=options.limit_of_a_text,
-            temperature=options.temperature,
-            stop=tuple(stop),
-            with_evidence=options.with_evidence,
-            images=terms.images.loader(),
+            model_folder(spec, "policy"), config, spec=str(spec), images=terms.images.loader()
         )
         tell_slow(spec, local.slow_because)
         return local, False
@@ -223,11 +235,7 @@ def open_policy(
     model = policy_server(options)
     server = ServerPolicy(
         dispatcher(model, terms),
-        prompt=prompt,
-        max_tokens=options.limit_of_a_text,
-        temperature=options.temperature,
-        stop=tuple(stop),
-        with_evidence=options.with_evidence,
+        config,
         allow_phi=options.allow_phi,
         images=terms.images.loader(),
     )
@@ -387,35 +395,6 @@ def batch_runner(
             report=note,
         )
     )
-
-
-def open_jobs(store: Store) -> list[dict[str, Any]]:
-    """The batch jobs that are on their way, for the document of `status`."""
-    return [
-        {
-            "name": job.name,
-            "display_name": job.display_name,
-            "model": job.model,
-            "requests": job.requests,
-            "outstanding": job.outstanding,
-            "enqueued_tokens": job.tokens,
-            "usd_at_most": job.usd,
-            "created_at": datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds"),
-            "cancelled": job.cancelled_at is not None,
-        }
-        for job in store.batch_jobs.alive()
-    ]
-
-
-def job_words(jobs: list[dict[str, Any]]) -> list[str]:
-    """The same for a person."""
-    return [
-        f"  batch job {job['name'] or job['display_name']} ({job['model']}): "
-        f"{job['outstanding']} of {job['requests']} requests on their way since "
-        f"{job['created_at']}, at most {job['usd_at_most']:.4f} USD"
-        + (", cancelled" if job["cancelled"] else "")
-        for job in jobs
-    ]
 
 
 # --- Which version of a model really answered: a labeler that mixes two says so, or does not run

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from traces.config import Config, StrPath, option
-from traces.errors import InputError
+from traces import Config, InputError, StrPath, option
 
 
 class DatasetOptions(Config):
@@ -74,8 +73,8 @@ class HostedOptions(Config):
     )
 
 
-class SpendingOptions(Config):
-    """What a run may cost, and which model versions may share a labeler."""
+class BudgetOptions(Config):
+    """What a run may cost."""
 
     budget: float | None = option(
         default=None,
@@ -83,6 +82,11 @@ class SpendingOptions(Config):
         metavar="USD",
         between=(0, None),
     )
+
+
+class SpendingOptions(BudgetOptions):
+    """What a run may cost, and which model versions may share a labeler."""
+
     allow_mixed: bool = option(
         default=False, help="Continue when another version of the model answers than before."
     )
@@ -103,4 +107,14 @@ class ImageFolderOptions(ImageSourceOptions):
 
     ignore_images: bool = option(
         default=False, help="Ask without the images of problems; the labels say so."
+    )
+
+
+class EncoderOptions(Config):
+    """What turns passages and queries into vectors."""
+
+    encoder: str | None = option(
+        default=None,
+        help="A sentence-transformers model, path or hub id [default: all-MiniLM-L6-v2].",
+        metavar="MODEL",
     )

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stepgold.results import INCOMPLETE, OK, Result
-from traces.errors import ToolkitError
-from traces.labels import AbstentionReason
+from traces import AbstentionReason, ToolkitError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -76,6 +75,8 @@ class Tally:
     """Single steps without a verdict in traces that have a word, by reason."""
     near_ties: int | None = None
     """Choices of tokens that another batch might make otherwise; None where no policy counted them."""
+    unusable_golds: list[dict[str, str]] = field(default_factory=list)
+    """Gold answers that no answer can be compared with: id, answer, reason."""
     stopped: ToolkitError | None = None
     """What ended the run early; None if it came to its end."""
     harmless: frozenset[AbstentionReason] = NO_FAILURE
@@ -118,6 +119,7 @@ class Tally:
             "abstained": dict(sorted(self.abstained.items())),
             "steps_abstained": dict(sorted(self.steps_abstained.items())),
             "near_ties": self.near_ties,
+            "unusable_golds": tuple(self.unusable_golds),
             "stopped": None if self.stopped is None else self.stopped.what,
             "seconds": round(time.monotonic() - self.started, 3),
             "complete": self.exit_code == OK,
@@ -164,6 +166,8 @@ class LabelingResult(Result):
     """How long it took."""
     complete: bool
     """Whether nothing that was asked for is missing."""
+    unusable_golds: tuple[Mapping[str, str], ...] = ()
+    """Gold answers that no answer can be compared with: id, answer, reason."""
 
     @property
     def exit_code(self) -> int:
@@ -186,6 +190,8 @@ class LabelingResult(Result):
             document["steps_abstained"] = dict(self.steps_abstained)
         if self.near_ties is not None:
             document["near_ties"] = self.near_ties
+        if self.unusable_golds:
+            document["unusable_golds"] = [dict(one) for one in self.unusable_golds]
         if self.stopped is not None:
             document["stopped"] = self.stopped
         return document

@@ -17,15 +17,13 @@ from stepgold.console import note
 from stepgold.continuing import ContinueOptions
 from stepgold.images import ImageOptions
 from stepgold.judging import JudgeOptions
-from stepgold.models import parse_spec
+from stepgold.models import parse_spec, policy_config
 from stepgold.results import Result
 from stepgold.scoring_run import ScoreOptions
-from traces import InputError, TraceInContext, Usage
-from traces.config import Config, option
+from traces import Config, InputError, TraceInContext, Usage, option
 
 if TYPE_CHECKING:
-    from inference import DryCounts, DryRun, GenerationRequest, ModelSpec
-    from inference.prices import Service
+    from inference import DryCounts, DryRun, GenerationRequest, ModelSpec, Service
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
 
@@ -126,7 +124,7 @@ class Plan(Result):
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document."""
-        from inference.prices import PRICES_AS_OF
+        from inference import PRICES_AS_OF
 
         return {
             "command": "plan",
@@ -148,7 +146,7 @@ class Plan(Result):
 
     def words(self) -> str:
         """Calls, tokens, dollars and hours per stage."""
-        from inference.prices import PRICES_AS_OF
+        from inference import PRICES_AS_OF
 
         lines = [line for stage in self.stages for line in _stage_words(stage)]
         if lines:
@@ -271,7 +269,7 @@ def _plan_policy(workspace: WorkspaceFolder, store: Store, options: ContinueOpti
 
     At most it continues every prefix k times, as `all` always does.
     """
-    from inference import ContinuationPrompt, ServerPolicy
+    from inference import ServerPolicy
     from labeling import AnswerChecker, continue_by_strategy
 
     _note_retirement(options.spec)
@@ -282,11 +280,7 @@ def _plan_policy(workspace: WorkspaceFolder, store: Store, options: ContinueOpti
         dry = one.dry_run(options.spec, lambda _: "The answer is: yes")
         policy = ServerPolicy(
             dry,
-            ContinuationPrompt(system=options.system_turn, separator=options.step_separator),
-            max_tokens=options.limit_of_a_text,
-            temperature=options.temperature,
-            stop=tuple(options.stop),
-            with_evidence=options.with_evidence,
+            policy_config(options, separator=options.step_separator, stop=options.stop),
             images=one.images.loader(),
         )
         usable = (each for each in one.contexts() if (each.problem.answer or "").strip())
@@ -340,7 +334,7 @@ def _missing(store: Store, options: Stage, spec: ModelSpec) -> tuple[int, list[s
 
 
 def _note_retirement(*specs: ModelSpec) -> None:
-    from inference.prices import retirement_notice
+    from inference import retirement_notice
 
     for spec in specs:
         ending = retirement_notice(spec)
@@ -409,7 +403,7 @@ def _planned(one: _Planning, few: DryCounts, many: DryCounts, *, output_a_call: 
 
 
 def _usd(one: _Planning, tokens_in: int, tokens_out: int) -> float | None:
-    from inference.prices import cost
+    from inference import cost
 
     if not is_hosted(one.spec):
         return 0.0

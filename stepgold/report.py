@@ -20,8 +20,8 @@ from stepgold.trials import (
     known_gold,
     labeler_thresholds,
 )
-from traces import InputError, LabelerKind, TraceLabel
-from traces.config import StrPath, argument, option
+from traces import InputError, LabelerKind, StrPath, TraceLabel, option
+from traces.config import argument
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison
@@ -158,6 +158,24 @@ def _rendered(gathered: ReportInput, chosen: ReportFormat) -> str:
     return render_csv(gathered) if chosen == "csv" else render_markdown(gathered)
 
 
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """What the parts of the page are made from."""
+
+    store: Store
+    options: ReportOptions
+    gold: str | None
+    labelers: Sequence[str]
+    """Gold first, if there is one."""
+    traces: Sequence[ComparedTrace]
+    limits: Mapping[str, LabelerThreshold]
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """How intervals are drawn."""
+        return {"seed": self.options.seed, "resamples": self.options.resamples}
+
+
 def gather_report(store: Store, options: ReportOptions) -> ReportInput:
     """Everything on the page.
 
@@ -172,12 +190,12 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
     everyone = [*([] if gold is None else [gold]), *names]
     traces = compared_traces(store, options.dataset, everyone)
     limits = labeler_thresholds(store, options, traces, everyone, gold=gold)
-    sections = tuple(
-        _section(store, options, traces, name, gold, limits[name]) for name in everyone
-    )
-    comparison = _comparison(traces, everyone, limits, gold, options)
+    found = _Gathered(store, options, gold=gold, labelers=everyone, traces=traces, limits=limits)
+    sections = tuple(_section(found, name) for name in everyone)
+    comparison = _comparison(found)
     disputes = None if comparison is None else find_disputes(comparison.table)
     counts = store.datasets()[options.dataset]
+    outcomes = {name: scores_outcomes(store.labeler(options.dataset, name)) for name in names}
     return ReportInput(
         dataset=options.dataset,
         problems=counts.problems,
@@ -185,18 +203,11 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
         steps=counts.steps,
         subsets=Counter(trace.subset for trace in traces),
         labelers=sections,
-        examples=_examples(store, options, traces, everyone, disputes),
+        examples=() if disputes is None else _examples(found, disputes),
         disputed=(0, 0) if disputes is None else (len(disputes.traces), disputes.steps),
         comparison=comparison,
-        leaders=_leaders(sections, traces, gold, options),
-        candidates=tuple(
-            candidate_sections(
-                traces,
-                {n: scores_outcomes(store.labeler(options.dataset, n)) for n in names},
-                options.candidates,
-                options,
-            )
-        ),
+        leaders=_leaders(found, sections),
+        candidates=tuple(candidate_sections(traces, outcomes, options.candidates, options)),
         spending=_spending(store),
         gold=gold,
         threshold_wish=str(options.threshold),
@@ -208,7 +219,7 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
 
 
 def _labelers(store: Store, options: ReportOptions, gold: str | None) -> list[str]:
-    """The labelers under trial, each once, in order."""
+    """The labelers on trial, each once, in order."""
     if options.labeler:
         for name in options.labeler:
             store.labeler(options.dataset, name)
@@ -222,18 +233,11 @@ def _labelers(store: Store, options: ReportOptions, gold: str | None) -> list[st
     return [name for name in known if name != gold]
 
 
-def _section(
-    store: Store,
-    options: ReportOptions,
-    traces: Sequence[ComparedTrace],
-    name: str,
-    gold: str | None,
-    limit: LabelerThreshold,
-) -> LabelerSection:
+def _section(found: _Gathered, name: str) -> LabelerSection:
     from evaluation.report.input import LabelerSection, grounding
 
-    labeler = store.labeler(options.dataset, name)
-    labels = [trace.labels[name] for trace in traces if name in trace.labels]
+    labeler, limit = found.store.labeler(found.options.dataset, name), found.limits[name]
+    labels = [trace.labels[name] for trace in found.traces if name in trace.labels]
     quotes = grounding(labels)
     may_quote = labeler.kind is LabelerKind.JUDGE or quotes.verified or quotes.unverified
     reasons = Counter(
@@ -241,25 +245,19 @@ def _section(
     )
     return LabelerSection(
         labeler,
-        len(labels),
-        sum(step.abstention is None for label in labels for step in label.step_labels),
-        dict(sorted(reasons.items())),
-        name == gold,
-        limit.value,
-        limit.source,
-        limit.fit,
-        **({} if gold in (None, name) else _measured(options, traces, name, gold or "", limit)),
+        traces=len(labels),
+        steps=sum(step.abstention is None for label in labels for step in label.step_labels),
+        abstained=dict(sorted(reasons.items())),
+        is_gold=name == found.gold,
+        threshold=limit.value,
+        threshold_source=limit.source,
+        threshold_fit=limit.fit,
         grounding=quotes if may_quote and quotes.steps else None,
+        **({} if found.gold in (None, name) else _measured(found, name, str(found.gold))),
     )
 
 
-def _measured(
-    options: ReportOptions,
-    traces: Sequence[ComparedTrace],
-    name: str,
-    gold: str,
-    limit: LabelerThreshold,
-) -> dict[str, Any]:
+def _measured(found: _Gathered, name: str, gold: str) -> dict[str, Any]:
     """What a labeler is worth against gold: the figures of `evaluate`, by the same functions."""
     from evaluation.comparison import against_gold
     from evaluation.diagnostics import diagnose
@@ -269,13 +267,12 @@ def _measured(
     from evaluation.step_words import first_error_confusion
     from evaluation.thresholds import decided_by_scores, threshold_sweep
 
-    seen = against_gold(traces, name, gold)
-    drawn: dict[str, Any] = {"seed": options.seed, "resamples": options.resamples}
-    settings = drawn | {"threshold": limit.value, "threshold_source": limit.source}
+    limit, seen = found.limits[name], against_gold(found.traces, name, gold)
+    settings = found.drawn | {"threshold": limit.value, "threshold_source": limit.source}
     return {
         "first_errors": evaluate_processbench(seen, **settings),
         "step_measures": evaluate_macro_f1(seen, **settings),
-        "diagnostics": diagnose(seen, limit.value, **drawn),
+        "diagnostics": diagnose(seen, limit.value, **found.drawn),
         "confusion": first_error_confusion(
             name,
             gold,
@@ -286,35 +283,23 @@ def _measured(
     }
 
 
-def _comparison(
-    traces: Sequence[ComparedTrace],
-    names: Sequence[str],
-    limits: Mapping[str, LabelerThreshold],
-    gold: str | None,
-    options: ReportOptions,
-) -> Comparison | None:
+def _comparison(found: _Gathered) -> Comparison | None:
     """Every two labelers; the paired test is left to the two that lead (`_leaders`)."""
     from evaluation.comparison import compare_labelers
 
-    if len(names) < 2:
+    if len(found.labelers) < 2:
         return None
     return compare_labelers(
-        traces,
-        names,
-        {name: limit.value for name, limit in limits.items()},
-        gold=gold,
+        found.traces,
+        found.labelers,
+        {name: limit.value for name, limit in found.limits.items()},
+        gold=found.gold,
         paired_tests=False,
-        seed=options.seed,
-        resamples=options.resamples,
+        **found.drawn,
     )
 
 
-def _leaders(
-    sections: Sequence[LabelerSection],
-    traces: Sequence[ComparedTrace],
-    gold: str | None,
-    options: ReportOptions,
-) -> LeaderTest | None:
+def _leaders(found: _Gathered, sections: Sequence[LabelerSection]) -> LeaderTest | None:
     """The best two by processbench_f1 on the same problems."""
     from evaluation.comparison import against_gold
     from evaluation.paired import compare_by_measure
@@ -322,46 +307,43 @@ def _leaders(
 
     measure = "processbench_f1"
     known = [section for section in sections if headline(section, measure) is not None]
-    if gold is None or len(known) < 2:
+    if found.gold is None or len(known) < 2:
         return None
     known.sort(key=lambda section: -(headline(section, measure) or 0.0))
     first, second = known[:2]
-    found = compare_by_measure(
-        against_gold(traces, first.labeler.name, gold),
-        against_gold(traces, second.labeler.name, gold),
+    tested = compare_by_measure(
+        against_gold(found.traces, first.labeler.name, found.gold),
+        against_gold(found.traces, second.labeler.name, found.gold),
         measure,
         averaged=True,
         threshold=first.threshold,
         second_threshold=second.threshold,
-        seed=options.seed,
-        resamples=options.resamples,
+        **found.drawn,
     )
-    return LeaderTest(first.labeler.name, second.labeler.name, found)
+    return LeaderTest(first.labeler.name, second.labeler.name, tested)
 
 
-def _examples(
-    store: Store,
-    options: ReportOptions,
-    traces: Sequence[ComparedTrace],
-    names: Sequence[str],
-    disputes: Disputes | None,
-) -> tuple[ExampleTrace, ...]:
-    """The most disputed traces, with evidence and everybody's words."""
+def _examples(found: _Gathered, disputes: Disputes) -> tuple[ExampleTrace, ...]:
+    """The most disputed traces, with evidence and the labels of all labelers."""
     from evaluation.report.input import ExampleTrace
 
-    chosen = () if disputes is None else disputes.traces[: options.examples]
+    chosen = disputes.traces[: found.options.examples]
     if not chosen:
         return ()
     ids = [one.trace_id for one in chosen]
-    contexts = {one.trace.id: one for one in store.contexts(options.dataset, trace_ids=ids)}
-    words: dict[str, Mapping[str, TraceLabel]] = {trace.trace_id: trace.labels for trace in traces}
+    contexts = {
+        one.trace.id: one for one in found.store.contexts(found.options.dataset, trace_ids=ids)
+    }
+    labels: dict[str, Mapping[str, TraceLabel]] = {
+        trace.trace_id: trace.labels for trace in found.traces
+    }
     return tuple(
         ExampleTrace(
-            contexts[one.trace_id],
-            {name: words[one.trace_id][name] for name in names if name in words[one.trace_id]},
-            f"Labelers part on {len(one.steps)} of {len(contexts[one.trace_id].trace.steps)} steps.",
+            contexts[id],
+            {name: labels[id][name] for name in found.labelers if name in labels[id]},
+            f"Labelers disagree on {len(one.steps)} of {len(contexts[id].trace.steps)} steps.",
         )
-        for one in chosen
+        for id, one in zip(ids, chosen, strict=True)
     )
 
 
@@ -370,21 +352,21 @@ def _spending(store: Store) -> Spending:
 
     totals = store.call_totals()
     return Spending(
-        totals.sent,
-        totals.cached,
-        None if totals.sent and totals.unpriced == totals.sent else totals.usd,
-        totals.unpriced,
-        tuple(
+        sent=totals.sent,
+        cached=totals.cached,
+        usd=None if totals.sent and totals.unpriced == totals.sent else totals.usd,
+        unpriced=totals.unpriced,
+        models=tuple(
             ModelCalls(
-                row.model,
-                row.purpose or "",
-                row.resolved_model or "",
-                row.sent,
-                row.cached,
-                row.usage.input_tokens,
-                row.usage.output_tokens + row.usage.thinking_tokens,
-                None if row.unpriced == row.sent else row.usd,
-                row.unpriced,
+                model=row.model,
+                purpose=row.purpose or "",
+                resolved_model=row.resolved_model or "",
+                sent=row.sent,
+                cached=row.cached,
+                input_tokens=row.usage.input_tokens,
+                output_tokens=row.usage.output_tokens + row.usage.thinking_tokens,
+                usd=None if row.unpriced == row.sent else row.usd,
+                unpriced=row.unpriced,
             )
             for row in store.responses.spending()
         ),

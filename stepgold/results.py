@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from traces.errors import InputError
+from traces import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,8 +84,8 @@ class Result:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-class Figures(Mapping[str, Any]):
-    """Figures of a document by name, as a mapping and as attributes.
+class NamedFigures(Mapping[str, Any]):
+    """NamedFigures of a document by name, as a mapping and as attributes.
 
     Subclasses declare the names and types that a document of their kind may have.
     """

@@ -1,42 +1,327 @@
-"""Queries that a model writes for problems, through the dispatcher: each is paid for once."""
+"""Evidence for problems and traces: queries, written by a model if wanted, through the retriever.
+
+With relevance judgments, retrieval is measured instead and nothing is attached.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval.search.config import (
+    REWRITE_INSTRUCTION,
+    REWRITE_SCHEMA,
+    Query,
+    RetrievalConfig,
+    parse_rewritten,
+    query_of,
+    rewritten_queries,
+    step_queries,
+)
 from stepgold.console import note, progress
-from stepgold.outcome import Tally
-from stepgold.workspace import WorkspaceFolder
+from stepgold.options import BudgetOptions, DatasetOptions, HostedOptions
+from stepgold.outcome import LabelingResult, Tally
+from stepgold.results import Result
+from stepgold.searching import SearchingOptions, open_retriever
 from traces import (
     AbstentionReason,
     BudgetExhausted,
-    CorpusError,
     Failure,
-    IndexMismatch,
     InputError,
     ModelError,
     ModelRefused,
     QuotaExhausted,
     withheld,
 )
+from traces.config import Need, StrPath, option
 
 if TYPE_CHECKING:
     from inference import Dispatcher, GenerationRequest
-    from retrieval.search.bm25 import LexicalIndex
-    from retrieval.search.choice import Dense
-    from retrieval.search.config import Query, RetrievalConfig
-    from retrieval.search.retriever import PassageRetriever
+    from stepgold.workspace import WorkspaceFolder
     from storage import Store
-    from traces import ModelReply, Problem
+    from traces import Evidence, ModelReply, Problem, Relevance
 
 
 STAGE = "retrieve"
 _MAX_TOKENS = 2048
 """Limit of a reply, thinking included."""
+_DEPTH = 100
+"""Passages per problem that are measured."""
+_LISTED = 10
+_REWRITING = Need("--query rewrite", lambda options: options.rewriter is not None)
+
+Asked = tuple[str, Sequence[Query]]
+"""A problem or trace id with its queries."""
+
+
+class RetrieveOptions(
+    BudgetOptions, HostedOptions, SearchingOptions, RetrievalConfig, DatasetOptions
+):
+    """What is searched for, how, and where the evidence goes."""
+
+    inherited_needs = dict.fromkeys(("budget", "base_url", "concurrency", "allow_phi"), _REWRITING)
+
+    rewriter: str | None = option(
+        default=None,
+        metavar="MODEL",
+        help="--query rewrite: gemini:MODEL, openai:MODEL or hf:PATH.",
+    )
+    evaluate: StrPath | None = option(
+        default=None,
+        metavar="FILE",
+        help="Relevance judgments (TREC or JSONL): measure, attach nothing.",
+    )
+    replace: bool = option(
+        default=False,
+        help="Replace evidence that was retrieved in another way.",
+        flags=("--replace",),
+    )
+
+    def check(self) -> None:
+        """Refuse a rewriter without rewriting, and the reverse.
+
+        Raises:
+            InputError: one is given without the other.
+        """
+        super().check()
+        if (self.query == "rewrite") != (self.rewriter is not None):
+            raise InputError(
+                "--query rewrite and --rewriter belong together.",
+                remedy="name the model that writes them: --query rewrite --rewriter openai:MODEL",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RetrieveResult(LabelingResult):
+    """How many problems (or traces) got evidence."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RetrievalQuality(Result):
+    """How well a way of retrieving finds what is relevant."""
+
+    dataset: str
+    """The dataset."""
+    qrels: Path
+    """File of the relevance judgments."""
+    k: int
+    """Passages per problem that retrieval would attach."""
+    problems: int
+    """Problems that were measured."""
+    measures: Mapping[str, Any]
+    """nDCG@10, MRR and recall, each in [0, 1], with intervals."""
+    decisive: Mapping[str, Any] | None
+    """How often the deciding text was found; None if the judgments name none."""
+    unanswered: int
+    """Problems for which there were no queries."""
+    unknown_problems: tuple[str, ...]
+    """Judged problems that the dataset does not have."""
+    unknown_documents: tuple[str, ...]
+    """Judged documents that no corpus has."""
+    without_relevant: int
+    """Judged problems to which nothing is relevant."""
+    config: Mapping[str, Any]
+    """How evidence was searched for."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of `retrieve --evaluate`."""
+        return {
+            "command": "retrieve",
+            "dataset": self.dataset,
+            "qrels": str(self.qrels),
+            "k": self.k,
+            "problems": self.problems,
+            "measures": dict(self.measures),
+            "decisive": None if self.decisive is None else dict(self.decisive),
+            "unanswered": self.unanswered,
+            "unknown_problems": list(self.unknown_problems),
+            "unknown_documents": list(self.unknown_documents),
+            "without_relevant": self.without_relevant,
+            "config": dict(self.config),
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A single row: the measures."""
+        return [{"dataset": self.dataset, "problems": self.problems, **self.measures}]
+
+    def words(self) -> str:
+        """The measures, and what the judgments name that is missing."""
+        measures = self.measures
+        low, high = measures["ndcg@10_ci95"]
+        shown = [
+            f"ndcg@10 {measures['ndcg@10']:.4f} [{low:.4f}, {high:.4f}]",
+            f"mrr {measures['mrr']:.4f}",
+        ]
+        shown += [
+            f"{name} {value:.4f}" for name, value in measures.items() if name.startswith("recall")
+        ]
+        lines = [f"retrieve: {self.problems} problems measured, nothing attached", ", ".join(shown)]
+        if self.decisive is not None:
+            lines.append(
+                f"the deciding text came first for {self.decisive['first']:.1%} of"
+                f" {self.decisive['problems']} problems, among the first {self.k} for"
+                f" {self.decisive['within_k']:.1%}"
+            )
+        for what, names in (
+            ("problems", self.unknown_problems),
+            ("documents", self.unknown_documents),
+        ):
+            if names:
+                listed = ", ".join(names[:_LISTED])
+                lines.append(f"{len(names)} judged {what} are not here: {listed}")
+        if self.unanswered:
+            lines.append(f"{self.unanswered} problems got no queries and count as nothing found")
+        return "\n".join(lines)
+
+
+def retrieve(
+    workspace: WorkspaceFolder, options: RetrieveOptions
+) -> RetrieveResult | RetrievalQuality:
+    """Find evidence for the problems (or traces) that have none yet; with `evaluate`, measure it.
+
+    Raises:
+        InputError: evidence was retrieved in another way, and `replace` is not given; or the
+            judgments do not fit the dataset or the corpora.
+        IndexMismatch: there is no index, or it does not belong to corpora or encoder.
+    """
+    tally = Tally("retrieve", options.dataset)
+    with workspace.open_store() as store:
+        store.require_dataset(options.dataset)
+        if options.evaluate is not None:
+            return _measured(workspace, store, options, Path(options.evaluate))
+        _attach(workspace, store, options, tally)
+    return RetrieveResult(**tally.figures())
+
+
+def _attach(
+    workspace: WorkspaceFolder, store: Store, options: RetrieveOptions, tally: Tally
+) -> None:
+    """Retrieve for the problems, or for `step` the traces, for which retrieval has not run."""
+    from labeling import retrieve_evidence
+
+    dataset = options.dataset
+    fingerprint = store.corpus_fingerprint()
+    retriever = open_retriever(workspace, store, options, fingerprint=fingerprint)
+    stored = retriever.config() | {"corpus": fingerprint}
+    if options.rewriter is not None:
+        stored |= rewriting_config(options.rewriter)
+    store.declare_retrieval(dataset, stored, replace=options.replace)
+    if options.query == "step":
+        missing = store.trace_evidence.missing(dataset)
+        tally.unchanged = store.datasets()[dataset].traces - len(missing)
+        found = retriever.retrieve_for(_step_queries(store, dataset, missing))
+        shown = progress(found, total=len(missing), label="retrieve")
+        tally.done = store.trace_evidence.put(dataset, shown)
+        return
+    problems = store.problems_without_evidence(dataset)
+    tally.unchanged = store.datasets()[dataset].problems - len(problems)
+    if options.rewriter is None:
+        found = retrieve_evidence(problems, retriever)
+        total = len(problems)
+    else:
+        asked = _rewritten(store, tally, problems, options)
+        found, total = retriever.retrieve_for(asked), len(asked)
+    tally.done = store.put_evidence(dataset, progress(found, total=total, label="retrieve"))
+
+
+def _measured(
+    workspace: WorkspaceFolder, store: Store, options: RetrieveOptions, qrels: Path
+) -> RetrievalQuality:
+    """Retrieve for the judged problems and measure the ranking of documents.
+
+    A document ranks where its best passage ranks.
+    """
+    from evaluation.ranking import RankedProblem, evaluate_rankings
+    from formats.qrels import read_qrels
+
+    if options.query == "step":
+        raise InputError(
+            "Relevance is judged by problem, and --query step retrieves by trace.",
+            remedy="measure with --query problem or --query rewrite",
+        )
+    judgments = _judgments(store, options.dataset, read_qrels(qrels), qrels)
+    problems = [each for each in store.problems(options.dataset) if each.id in judgments.grades]
+    retriever = open_retriever(workspace, store, options.but(k=max(options.k, _DEPTH)))
+    asked: list[Asked]
+    if options.rewriter is None:
+        asked = [(problem.id, (Query(query_of(problem)),)) for problem in problems]
+    else:
+        asked = _rewritten(store, Tally("retrieve", options.dataset), problems, options)
+    found = dict(progress(retriever.retrieve_for(asked), total=len(asked), label="retrieve"))
+    ranked = [
+        RankedProblem(_documents(found.get(problem.id, ())), judgments.grades[problem.id])
+        for problem in problems
+    ]
+    return RetrievalQuality(
+        dataset=options.dataset,
+        qrels=qrels,
+        k=options.k,
+        problems=len(problems),
+        measures=evaluate_rankings(ranked, recall_at=(options.k, 10, _DEPTH)),
+        decisive=_decisive(found, judgments.decisive, options.k),
+        unanswered=len(problems) - len(found),
+        unknown_problems=tuple(judgments.unknown_problems),
+        unknown_documents=tuple(judgments.unknown_documents),
+        without_relevant=judgments.without_relevant,
+        config=retriever.config() | {"k": options.k},
+    )
+
+
+def _rewritten(
+    store: Store, tally: Tally, problems: Sequence[Problem], options: RetrieveOptions
+) -> list[Asked]:
+    """The problems' queries, as far as the model wrote some; the others are counted and listed.
+
+    Raises:
+        ModelRefused, QuotaExhausted: before the first query was written.
+    """
+    from inference import Purse
+    from stepgold.models import ModelTruth, RunTerms, dispatcher, parse_spec, text_model
+
+    asked: list[Asked] = []
+    failures = []
+    with ExitStack() as closing:
+        model = text_model(
+            parse_spec(str(options.rewriter)),
+            base_url=options.base_url,
+            concurrency=options.concurrency,
+        )
+        truth = ModelTruth(allow_mixed=True)
+        runner = dispatcher(model, RunTerms(store, closing, truth, Purse(options.budget)))
+        written = rewrite_queries(
+            problems,
+            runner,
+            allow_phi=options.allow_phi,
+            marked=store.marked_problems(options.dataset),
+        )
+        try:
+            for each in progress(written, total=len(problems), label="rewrite queries"):
+                if each.failure is None:
+                    asked.append((each.problem_id, each.queries))
+                else:
+                    failures.append(each.failure)
+        except (BudgetExhausted, QuotaExhausted, ModelRefused) as stop:
+            if not asked and not isinstance(stop, BudgetExhausted):
+                raise
+            tally.stopped = stop
+            tally.failed += len(problems) - len(asked) - len(failures)
+            note(str(stop))
+    store.put_failures(options.dataset, failures)
+    tally.abstained.update(failure.reason.value for failure in failures)
+    return asked
+
+
+def _step_queries(store: Store, dataset: str, trace_ids: Sequence[str]) -> Iterator[Asked]:
+    contexts: Iterable[Any] = (
+        store.contexts(dataset, trace_ids=trace_ids, with_evidence=False) if trace_ids else ()
+    )
+    for context in contexts:
+        yield context.trace.id, step_queries(context.problem, context.trace.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +372,12 @@ def rewrite_queries(
 
 def rewriting_config(model: str) -> dict[str, Any]:
     """What decides the queries, for the configuration of the retrieval."""
-    from retrieval.search.config import REWRITE_INSTRUCTION
-
     digest = hashlib.sha256(REWRITE_INSTRUCTION.encode()).hexdigest()[:12]
     return {"rewriter": model, "rewrite_prompt": digest}
 
 
 def _request(problem: Problem) -> GenerationRequest:
     from inference import GenerationRequest, Message
-    from retrieval.search.config import REWRITE_INSTRUCTION, REWRITE_SCHEMA, query_of
 
     return GenerationRequest(
         messages=(Message("system", REWRITE_INSTRUCTION), Message("user", query_of(problem))),
@@ -107,8 +389,6 @@ def _request(problem: Problem) -> GenerationRequest:
 
 
 def _read(problem: Problem, outcome: ModelReply | ModelError) -> Rewritten:
-    from retrieval.search.config import parse_rewritten, rewritten_queries
-
     if isinstance(outcome, ModelError):
         return _failed(problem, AbstentionReason.MODEL_ERROR, outcome.what, again=True)
     queries = parse_rewritten(outcome.text)
@@ -121,217 +401,98 @@ def _read(problem: Problem, outcome: ModelReply | ModelError) -> Rewritten:
 
 
 def _failed(problem: Problem, reason: AbstentionReason, detail: str, *, again: bool) -> Rewritten:
-    return Rewritten(problem.id, (), Failure(problem.id, STAGE, reason, again, detail))
-
-
-# --- The workspace's encoder, index and lexical index, put together for the commands that search
-
-
-_WORTH_A_WORD = 20_000
-"""Passages from which building the lexical index takes long enough to be mentioned."""
-
-
-def open_retriever(
-    workspace: WorkspaceFolder,
-    store: Store,
-    encoder_spec: str | None,
-    config: RetrievalConfig,
-    fingerprint: str | None = None,
-) -> PassageRetriever:
-    """The retriever over the workspace's indexes, checked against encoder and corpora.
-
-    Raises:
-        IndexMismatch: there is no index, or it belongs to another encoder or corpus state.
-        InputError: a quota names no corpus of the store, or a model cannot be loaded.
-    """
-    from retrieval.search.rerank import load_reranker
-    from retrieval.search.retriever import PassageRetriever
-
-    corpora = {summary.name for summary in store.corpora()}
-    for corpus in config.quotas:
-        if corpus not in corpora:
-            raise InputError(
-                f"There is no corpus '{corpus}'.",
-                where=f"--quota {corpus}={config.quotas[corpus]}",
-                remedy=f"corpora: {', '.join(sorted(corpora))}" if corpora else "corpus add",
-            )
-    state = fingerprint or store.corpus_fingerprint()
-    return PassageRetriever(
-        config,
-        store.passages_by_id,
-        dense=None if config.mode == "bm25" else _dense(workspace, encoder_spec, state),
-        lexical=None if config.mode == "dense" else lexical_index(workspace, store, state),
-        reranker=None if config.rerank is None else load_reranker(config.rerank),
-        ids_of_corpus=store.passage_ids,
-    )
-
-
-def lexical_index(workspace: WorkspaceFolder, store: Store, fingerprint: str) -> LexicalIndex:
-    """The lexical index of this state of the corpora; built and saved where there is none.
-
-    Raises:
-        CorpusError: there is no passage.
-        StoreError: it cannot be written.
-    """
-    from retrieval.search.bm25 import LexicalIndex
-
-    folder = workspace.index_folder / "bm25"
-    if (found := LexicalIndex.load(folder, corpus_fingerprint=fingerprint)) is not None:
-        return found
-    rows = [(passage_id, p.title, p.text) for passage_id, p in store.passages()]
-    if not rows:
-        raise CorpusError(
-            "There is no passage to search.",
-            where=workspace.url,
-            remedy="stepgold corpus add PATH --corpus NAME",
-        )
-    if len(rows) >= _WORTH_A_WORD:
-        note(f"building the lexical index of {len(rows)} passages")
-    built = LexicalIndex.build(*(list(column) for column in zip(*rows, strict=True)))
-    built.save(folder, corpus_fingerprint=fingerprint)
-    return built
-
-
-def _dense(workspace: WorkspaceFolder, encoder_spec: str | None, fingerprint: str) -> Dense:
-    from retrieval.index.encoder import load_encoder
-    from retrieval.index.index import PassageIndex
-    from retrieval.search.choice import Dense
-
-    if not workspace.index_folder.is_dir():
-        raise IndexMismatch(
-            "The workspace has no index yet.",
-            where=str(workspace.index_folder),
-            remedy="stepgold index, or search by words alone with --mode bm25",
-        )
-    if encoder_spec is None:
-        encoder_spec = PassageIndex.encoder_spec(workspace.index_folder)
-    encoder = load_encoder(encoder_spec)
-    index = PassageIndex.load(
-        workspace.index_folder, encoder=encoder.name, corpus_fingerprint=fingerprint
-    )
-    return Dense(index, encoder)
-
-
-# --- Evidence for what has none yet: queries, rewritten ones among them, through the retriever
-
-
-Asked = tuple[str, "Sequence[Query]"]
-"""A problem or trace id with its queries."""
+    failure = Failure(problem.id, STAGE, reason, retryable=again, detail=detail)
+    return Rewritten(problem.id, (), failure)
 
 
 @dataclass(frozen=True, slots=True)
-class Rewriting:
-    """Which model writes queries, and within which bounds."""
+class _Judgments:
+    """What is relevant to the problems of the dataset."""
 
-    model: str
-    """Its spec."""
-    base_url: str | None
-    """Server address; None takes the environment's."""
-    concurrency: int | None
-    """Requests in flight at once; None leaves the back end's default."""
-    budget: float | None
-    """Most US dollars to spend; None for no bound."""
-    allow_phi: bool
-    """Whether problems marked `phi_removed: false` may go to a hosted model."""
-
-    def config(self) -> dict[str, Any]:
-        """What of it decides the queries."""
-
-        return rewriting_config(self.model)
+    grades: Mapping[str, Mapping[str, int]]
+    """By problem, the grades of the judged documents."""
+    decisive: Mapping[str, Sequence[str]]
+    """By problem, the texts of which a passage must hold one to decide it."""
+    unknown_problems: list[str]
+    """Problems of the file that the dataset does not have."""
+    unknown_documents: list[str]
+    """Documents of the file that no corpus has; they stay relevant, and cannot be found."""
+    without_relevant: int
+    """Judged problems to which nothing is relevant: no measure is defined for them."""
 
 
-def attach_evidence(
-    workspace: WorkspaceFolder,
-    store: Store,
-    tally: Tally,
-    config: RetrievalConfig,
-    rewriting: Rewriting | None,
-    encoder: str | None,
-    *,
-    replace: bool,
-) -> None:
-    """Retrieve for the problems, or for `step` the traces, for which retrieval has not run.
-
-    Raises:
-        InputError: evidence was retrieved in another way, and `replace` is not given.
-        IndexMismatch: there is no index, or it does not belong to corpora or encoder.
-    """
-    from labeling import retrieve_evidence
-
-    dataset = str(tally.dataset)
-    fingerprint = store.corpus_fingerprint()
-    retriever = open_retriever(workspace, store, encoder, config, fingerprint)
-    stored = retriever.config() | {"corpus": fingerprint}
-    stored |= rewriting.config() if rewriting is not None else {}
-    store.declare_retrieval(dataset, stored, replace=replace)
-    if config.query == "step":
-        missing = store.trace_evidence.missing(dataset)
-        tally.unchanged = store.datasets()[dataset].traces - len(missing)
-        found = retriever.retrieve_for(_step_queries(store, dataset, missing))
-        shown = progress(found, total=len(missing), label="retrieve")
-        tally.done = store.trace_evidence.put(dataset, shown)
-        return
-    problems = store.problems_without_evidence(dataset)
-    tally.unchanged = store.datasets()[dataset].problems - len(problems)
-    if rewriting is None:
-        found = retrieve_evidence(problems, retriever)
-        total = len(problems)
-    else:
-        asked = rewritten(store, tally, problems, rewriting)
-        found, total = retriever.retrieve_for(asked), len(asked)
-    tally.done = store.put_evidence(dataset, progress(found, total=total, label="retrieve"))
-
-
-def rewritten(
-    store: Store, tally: Tally, problems: Sequence[Problem], rewriting: Rewriting
-) -> list[Asked]:
-    """The problems' queries, as far as the model wrote some; the others are counted and listed.
-
-    Raises:
-        ModelRefused, QuotaExhausted: before the first query was written.
-    """
-    from inference import Purse
-    from stepgold.models import ModelTruth, RunTerms, dispatcher, parse_spec, text_model
-
-    asked: list[Asked] = []
-    failures = []
-    with ExitStack() as closing:
-        model = text_model(
-            parse_spec(rewriting.model),
-            base_url=rewriting.base_url,
-            concurrency=rewriting.concurrency,
+def _judgments(store: Store, dataset: str, judged: Sequence[Relevance], path: Path) -> _Judgments:
+    problems = {problem.id: problem.id for problem in store.problems(dataset)}
+    by_text = {problem.question: problem.id for problem in store.problems(dataset)}
+    documents = _document_keys(store)
+    grades: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    decisive: defaultdict[str, list[str]] = defaultdict(list)
+    unknown_problems: dict[str, None] = {}
+    unknown_documents: dict[str, None] = {}
+    for each in judged:
+        problem = (by_text if each.by_text else problems).get(each.problem)
+        if problem is None:
+            unknown_problems[each.problem] = None
+            continue
+        names = documents.get(each.document, set())
+        if len(names) > 1:
+            raise InputError(
+                f"'{each.document}' names several documents.",
+                where=str(path),
+                remedy=f"write CORPUS/DOCUMENT, e.g. '{min(names)}'",
+            )
+        if not names:
+            unknown_documents[each.document] = None
+        grades[problem][next(iter(names), each.document)] = each.grade
+        if each.decisive is not None:
+            decisive[problem].append(each.decisive)
+    useful = {problem: by for problem, by in grades.items() if any(by.values())}
+    if not useful:
+        raise InputError(
+            f"The judgments name no relevant document for any problem of dataset '{dataset}'.",
+            where=str(path),
+            remedy="problem ids are those of the dataset, as `stepgold export traces` writes them",
         )
-        truth = ModelTruth(allow_mixed=True)
-        terms = RunTerms(store, closing, truth, Purse(rewriting.budget))
-        runner = dispatcher(model, terms)
-        written = rewrite_queries(
-            problems,
-            runner,
-            allow_phi=rewriting.allow_phi,
-            marked=store.marked_problems(str(tally.dataset)),
-        )
-        try:
-            for each in progress(written, total=len(problems), label="rewrite queries"):
-                if each.failure is None:
-                    asked.append((each.problem_id, each.queries))
-                else:
-                    failures.append(each.failure)
-        except (BudgetExhausted, QuotaExhausted, ModelRefused) as stop:
-            if not asked and not isinstance(stop, BudgetExhausted):
-                raise
-            tally.stopped = stop
-            tally.failed += len(problems) - len(asked) - len(failures)
-            note(str(stop))
-    store.put_failures(str(tally.dataset), failures)
-    tally.abstained.update(failure.reason.value for failure in failures)
-    return asked
-
-
-def _step_queries(store: Store, dataset: str, trace_ids: Sequence[str]) -> Iterator[Asked]:
-    from retrieval.search.config import step_queries
-
-    contexts: Iterable[Any] = (
-        store.contexts(dataset, trace_ids=trace_ids, with_evidence=False) if trace_ids else ()
+    return _Judgments(
+        grades=useful,
+        decisive=decisive,
+        unknown_problems=list(unknown_problems),
+        unknown_documents=list(unknown_documents),
+        without_relevant=len(grades) - len(useful),
     )
-    for context in contexts:
-        yield context.trace.id, step_queries(context.problem, context.trace.steps)
+
+
+def _document_keys(store: Store) -> dict[str, set[str]]:
+    """What a judgment may call a document: its name, CORPUS/NAME, or the id of its JSONL row."""
+    keys: defaultdict[str, set[str]] = defaultdict(set)
+    for corpus, name in store.document_names():
+        full = f"{corpus}/{name}"
+        for key in {full, name, name.rpartition("#")[2]}:
+            keys[key].add(full)
+    return keys
+
+
+def _documents(evidence: Sequence[Evidence]) -> tuple[str, ...]:
+    names = (f"{each.passage.corpus}/{each.passage.document}" for each in evidence)
+    return tuple(dict.fromkeys(names))
+
+
+def _decisive(
+    found: Mapping[str, Sequence[Evidence]], wanted: Mapping[str, Sequence[str]], k: int
+) -> dict[str, Any] | None:
+    """Share of problems for which a passage holds the deciding text; None if none is named."""
+    if not wanted:
+        return None
+
+    def share(depth: int) -> float:
+        hits = sum(
+            any(
+                text in each.passage.text
+                for each in found.get(problem, ())[:depth]
+                for text in texts
+            )
+            for problem, texts in wanted.items()
+        )
+        return hits / len(wanted)
+
+    return {"problems": len(wanted), "first": share(1), "within_k": share(k)}

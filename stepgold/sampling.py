@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labeling.candidates import CandidateRule
+from labeling import CandidateRule
 from stepgold.console import note, progress
+from stepgold.golds import list_unusable_golds
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import STOPS
 from stepgold.models import (
@@ -18,14 +19,14 @@ from stepgold.models import (
     RunTerms,
     dispatcher,
     model_folder,
+    policy_config,
     policy_server,
     tell_slow,
     template_identity,
 )
 from stepgold.options import DatasetOptions, ImageFolderOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import BudgetExhausted, InputError
-from traces.config import StrPath, option
+from traces import BudgetExhausted, InputError, StrPath, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,6 +134,7 @@ def sample(workspace: WorkspaceFolder, options: SampleOptions) -> SampleResult:
         images = images.settled(spec, exist=any(problem.images for problem, _ in known))
         wanted = known[: options.limit]
         store.sampled.refuse_changed(options.dataset, [problem for problem, _ in wanted])
+        tally.unusable_golds = list_unusable_golds(problem for problem, _ in wanted)
         stored = store.sampled.declare(
             options.dataset, options.name, options.settings(images), replace=options.replace
         )
@@ -219,19 +221,12 @@ def _stored_problems(store: Store, dataset: str) -> list[Asked]:
 
 def _sampler(options: SampleOptions, terms: RunTerms) -> Sampler:
     """The sampler; marked problems go to no hosted model unless that is allowed."""
-    from inference import ContinuationPrompt
-
-    prompt = ContinuationPrompt(system=options.system_turn)
+    config = policy_config(options)
     if options.spec.kind in {"hf", "lab"}:
         from inference import LocalSampler
 
         local = LocalSampler(
-            model_folder(options.spec, "policy"),
-            prompt=prompt,
-            max_new_tokens=options.limit_of_a_text,
-            temperature=options.temperature,
-            with_evidence=options.with_evidence,
-            images=terms.images.loader(),
+            model_folder(options.spec, "policy"), config, images=terms.images.loader()
         )
         tell_slow(options.spec, local.slow_because)
         return local
@@ -240,10 +235,7 @@ def _sampler(options: SampleOptions, terms: RunTerms) -> Sampler:
     marked = () if options.allow_phi else terms.store.marked_problems(options.dataset)
     return ServerSampler(
         dispatcher(policy_server(options), terms),
-        prompt,
-        max_tokens=options.limit_of_a_text,
-        temperature=options.temperature,
-        with_evidence=options.with_evidence,
+        config,
         allow_phi=options.allow_phi,
         images=terms.images.loader(),
         marked=marked,

@@ -16,8 +16,7 @@ from stepgold.labeling_run import EVIDENCE_KEY, evidence_source, label_missing
 from stepgold.models import model_folder, parse_spec
 from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import InputError, LabeledTrace, Labeler, LabelerKind
-from traces.config import Config, Need, option
+from traces import Config, InputError, LabeledTrace, Labeler, LabelerKind, Need, option
 
 if TYPE_CHECKING:
     from scoring import Scorer
@@ -41,15 +40,15 @@ def _is_served(config: Any) -> bool:
 _SERVED = Need("--prm openai:MODEL", _is_served)
 
 
-class PrmOptions(Config):
+class ScorerOptions(Config):
     """What a PRM is, and how traces are laid out for it."""
 
     prm: str = option(metavar="MODEL", help="hf:PATH, lab, or openai:MODEL (vLLM or SGLang).")
     family: GenericLayout | str | None = option(
         default=None,
         metavar="NAME",
-        help=f"{family_names()} [default: recognized by tokens and heads; implicit-prm with a"
-        " --reference].",
+        help=f"{family_names()} [default: recognized by tokens and heads; with a reference"
+        " implicit-prm].",
     )
     reference: str | None = option(
         default=None,
@@ -117,7 +116,7 @@ class PrmOptions(Config):
             )
 
 
-class ScoreOptions(ImageFolderOptions, HostedOptions, PrmOptions, LabelingOptions):
+class ScoreOptions(ImageFolderOptions, HostedOptions, ScorerOptions, LabelingOptions):
     """Which PRM scores which traces, here or on a server."""
 
     inherited_needs: ClassVar[Mapping[str, Need]] = {
@@ -272,7 +271,7 @@ def _scorer(
     return scorer
 
 
-def open_scorer(options: PrmOptions, images: ImageOptions) -> Scorer:
+def open_scorer(options: ScorerOptions, images: ImageOptions) -> Scorer:
     """The PRM on this machine.
 
     Raises:
@@ -402,7 +401,7 @@ class ScoreStage:
 
 @dataclass(frozen=True, slots=True)
 class ProblemByProblem:
-    """Traces problem by problem, wherever in the dataset a problem's candidates stand."""
+    """Traces problem by problem, wherever in the dataset a problem's candidates are."""
 
     store: Store
     """Where they are."""

@@ -42,7 +42,7 @@ def pass_gate(
     """Let the server score: because of the gate in the labeler's configuration, or of a new one.
 
     A stored gate holds for the same server, the same model there and the same checkpoint, if it
-    compared as many traces and they differed by no more than is asked now.
+    compared at least the traces, and allowed at most the difference, that are asked for now.
 
     Args:
         store: where the traces are.
@@ -109,7 +109,7 @@ def _on_this_machine(options: ScoreOptions, scorer: ServerScorer) -> ScoreOption
 
 
 def _sample(store: Store, options: ScoreOptions, scorer: ServerScorer) -> list[TraceInContext]:
-    """Traces of the dataset that can be sent, by a fixed seed; a pilot's are those of the whole run.
+    """Traces of the dataset that can be sent, by a fixed seed; a pilot takes those of the full run.
 
     Raises:
         PrmError: there is none.
@@ -125,7 +125,7 @@ def _sample(store: Store, options: ScoreOptions, scorer: ServerScorer) -> list[T
             break
     if not found:
         raise PrmError(
-            "No trace of the dataset can be sent, so that server and checkpoint cannot be compared.",
+            "No trace of the dataset can be sent, so server and checkpoint cannot be compared.",
             remedy="raise --max-tokens, or add --allow-phi if problems may be sent there",
         )
     return found[:most]
@@ -199,11 +199,11 @@ def open_server_scorer(options: ScoreOptions, closing: ExitStack) -> ServerScore
         PrmError: the checkpoint cannot be read.
         ModelError: the server does not serve the model.
     """
-    from inference.openai.json_calls import JsonServer
+    from inference import JsonClient
     from scoring.engine.fit import Overflow
     from scoring.server.scorer import load_server_scorer
 
-    server = JsonServer(
+    server = JsonClient(
         parse_spec(options.prm).name, base_url=options.base_url, concurrency=options.concurrency
     )
     return load_server_scorer(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgold.options import DatasetOptions
 from stepgold.results import Result
-from traces import StepLabel, Verdict
-from traces.config import option
+from traces import StepLabel, Verdict, option
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
@@ -61,7 +60,7 @@ class LabelsResult(Result):
         """One row per step of the labeled traces: verdict, score, or the reason for neither.
 
         Where a labeler named only a first error, the steps before it are correct and those after
-        it have no verdict. An abstention from a whole trace stands on each of its steps.
+        it have no verdict. An abstention from a whole trace is repeated on each of its steps.
         """
         for label in self.labels:
             for index, step in enumerate(_step_labels(label, self.steps[label.trace_id])):

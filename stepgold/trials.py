@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stepgold.options import BootstrapOptions, DatasetOptions
-from traces import InputError
-from traces.config import Need, option
+from traces import InputError, Need, option
 
 if TYPE_CHECKING:
     from evaluation.evaluated import EvaluatedTrace
@@ -129,13 +128,15 @@ def compared_traces(
         trace = context.trace
         traces.append(
             ComparedTrace(
-                trace.id,
-                context.problem.id,
-                trace.subset,
-                len(trace.steps),
-                {name: given[trace.id] for name, given in labels.items() if trace.id in given},
-                trace.final_answer,
-                trace.final_answer_correct,
+                trace_id=trace.id,
+                problem_id=context.problem.id,
+                subset=trace.subset,
+                n_steps=len(trace.steps),
+                labels={
+                    name: given[trace.id] for name, given in labels.items() if trace.id in given
+                },
+                final_answer=trace.final_answer,
+                final_answer_correct=trace.final_answer_correct,
             )
         )
     refuse_unknown_subset(dataset, subsets, {trace.subset for trace in traces})

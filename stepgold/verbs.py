@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import MISSING, dataclass, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from stepgold.console import session
 from stepgold.results import Result
-from traces.config import Config
+from traces.config import Config, defaults_of
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
@@ -38,6 +38,20 @@ def run_verb(
     with session(shown=workspace.progress) as notes:
         result = run(workspace, config)
     return replace(result, notes=tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb by itself, for those that find it by name: the command line and `run`."""
+
+    config: type[Config]
+    """Its options."""
+    run: Callable[[Any, Any], Result]
+    """The function that takes a workspace and its options."""
+
+    def is_required(self, field: str) -> bool:
+        """Whether a field of its options has no default."""
+        return defaults_of(self.config)[field] is MISSING
 
 
 def verb(

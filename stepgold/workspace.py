@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traces.config import StrPath
-from traces.errors import InputError
+from traces import InputError, StrPath
 
 if TYPE_CHECKING:
     from storage import Store

@@ -42,6 +42,7 @@ COMMANDS = (
     ["plan"],
     ["retry"],
     ["status"],
+    ["doctor"],
     ["remove", "dataset"],
     ["remove", "labeler"],
 )

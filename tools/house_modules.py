@@ -14,6 +14,11 @@ MAX_LINE_LENGTH = 100
 
 PLUG_INS: Mapping[str, Sequence[str]] = {
     "a file format": ("formats/field/*.py", "formats/files/parquet.py"),
+    "a document format": (
+        "retrieval/documents/office.py",
+        "retrieval/documents/pdf.py",
+        "retrieval/documents/rows.py",
+    ),
     "a PRM family": ("scoring/families/*.py",),
     "an evaluation protocol": ("evaluation/protocols/*.py",),
     "a migration": ("storage/migrations/versions/*.py",),
@@ -31,13 +36,16 @@ ENTRY_POINTS = (
 HEAVY = frozenset(
     {
         "bm25s",
+        "docutils",
         "faiss",
         "fastapi",
         "google",
+        "kiwipiepy",
+        "mammoth",
         "openai",
         "pyarrow",
         "pydicom",
-        "pypdf",
+        "pypdfium2",
         "ray",
         "scipy",
         "sentence_transformers",

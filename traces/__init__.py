@@ -1,5 +1,10 @@
 """The vocabulary: problems, traces, labels, evidence, records, errors. Standard library only."""
 
+from traces.config import Config as Config
+from traces.config import Need as Need
+from traces.config import StrPath as StrPath
+from traces.config import defaults_of as defaults_of
+from traces.config import option as option
 from traces.errors import BudgetExhausted as BudgetExhausted
 from traces.errors import CorpusError as CorpusError
 from traces.errors import IndexMismatch as IndexMismatch

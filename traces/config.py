@@ -25,6 +25,9 @@ break. python: for the Python API only."""
 StrPath = str | os.PathLike[str]
 """A path as a user gives it; `Config` turns it into a `Path`."""
 
+Paths = StrPath | Sequence[StrPath]
+"""One path or several; `paths_of` reads it."""
+
 _METADATA = "stepgold.option"
 
 
@@ -69,14 +72,30 @@ def option(
     needs: Need | None = None,
     style: Style = "option",
 ) -> Any:
-    """Declare a field of a config; see `Option` for the parameters. Without a default it is required."""
-    declared = Option(help, flags, metavar, between, tuple(choices), needs, style)
+    """Declare a field of a config, see `Option`. Without a default it is required."""
+    declared = Option(
+        help=help,
+        flags=flags,
+        metavar=metavar,
+        between=between,
+        choices=tuple(choices),
+        needs=needs,
+        style=style,
+    )
     return field(default=default, metadata={_METADATA: declared})
 
 
 def argument(*, kw_only: Literal[False], help: str, metavar: str, default: Any = MISSING) -> Any:
     """Declare a positional field of a config; type checkers read `kw_only=False` from the call."""
-    declared = Option(help, (), metavar, (None, None), (), None, "argument")
+    declared = Option(
+        help=help,
+        flags=(),
+        metavar=metavar,
+        between=(None, None),
+        choices=(),
+        needs=None,
+        style="argument",
+    )
     return field(default=default, kw_only=kw_only, metadata={_METADATA: declared})
 
 
@@ -106,6 +125,7 @@ class Config:
         for name, kind, declared in declared_options(type(self)):
             value: Any = _converted(getattr(self, name), kind)
             object.__setattr__(self, name, value)
+            _require_type(flag_of(name, declared), value, kind)
             if value is not None:
                 _check(flag_of(name, declared), value, declared)
         self.check()
@@ -185,6 +205,17 @@ def flag_of(name: str, declared: Option) -> str:
     return declared.flags[0].split("/")[0] if declared.flags else f"--{name.replace('_', '-')}"
 
 
+def paths_of(paths: Paths) -> tuple[Path, ...]:
+    """One path or several as a tuple."""
+    each = (paths,) if isinstance(paths, str | os.PathLike) else paths
+    return tuple(map(Path, each))
+
+
+def is_sequence(kind: Any) -> bool:
+    """Whether a field takes several values."""
+    return any(typing.get_origin(part) is Sequence for part in parts_of(kind))
+
+
 def parts_of(kind: Any) -> Iterator[Any]:
     """The members of a union type, or the type itself."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
@@ -198,12 +229,41 @@ def _converted(value: Any, kind: Any) -> Any:
     parts = tuple(parts_of(kind))
     for part in parts:
         if typing.get_origin(part) is Sequence and value is not None:
+            if isinstance(value, Mapping):
+                return value
             (inner,) = typing.get_args(part)
             values = (value,) if isinstance(value, str | os.PathLike) else value
             return tuple(_converted(each, inner) for each in values)
     if isinstance(value, str) and is_path(kind):
         return Path(value)
     return value
+
+
+_TAKES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _require_type(flag: str, value: Any, kind: Any) -> None:
+    """Refuse a value of another type; fields of other types than the simple ones check themselves.
+
+    Raises:
+        InputError: it is, e.g. text for a number.
+    """
+    parts = set(parts_of(kind))
+    if any(typing.get_origin(part) is Literal for part in parts):
+        parts = {str, *(part for part in parts if typing.get_origin(part) is not Literal)}
+    simple = parts & _TAKES.keys()
+    if not simple or parts - simple - {type(None)}:
+        return
+    if value is None and type(None) in parts:
+        return
+    taken = tuple(simple | {int}) if float in simple else tuple(simple)
+    if isinstance(value, taken) and (bool in simple or not isinstance(value, bool)):
+        return
+    raise InputError(
+        f"{flag} takes {' or '.join(sorted(_TAKES[part] for part in simple))}, not {value!r}.",
+        where=flag,
+        remedy="correct the value",
+    )
 
 
 def _check(flag: str, value: Any, declared: Option) -> None:

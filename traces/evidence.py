@@ -35,7 +35,7 @@ class Evidence:
     rank: int
     """0-based rank among the evidence of the problem or trace."""
     step: int | None = None
-    """0-based index of the step whose query ranked the passage highest; None: the problem's query."""
+    """0-based step whose query ranked the passage highest; None: the problem's own query."""
     cut: bool = False
     """Whether `passage` was truncated at a sentence boundary to fit a token budget."""
 

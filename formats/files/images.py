@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,10 @@ class ImageError(InputError):
 # --- A DICOM image as an 8-bit picture: modality rescale, window, photometric interpretation
 
 
+_DECODERS = "pip install 'stepgold[dicom]'"
+_LONGEST_REASON = 160
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
-_COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+_COLOR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
 
 def render_dicom(
@@ -64,21 +68,38 @@ def render_dicom(
     from PIL import Image
     from pydicom.errors import InvalidDicomError
 
+    # Its decoders also log what they raise; without a handler that goes to standard error.
+    logging.getLogger("pydicom").addHandler(logging.NullHandler())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # oddities of a header are no concern of the pixels
             dataset = pydicom.dcmread(io.BytesIO(content))
+            _drop_empty(dataset)
             index = _frame_index(dataset, frame, where)
             pixels, notes = _eight_bit(dataset, index, where)
     except ImageError:
         raise
     except (InvalidDicomError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError, RuntimeError, struct.error) as fault:  # fmt: skip
-        # what pydicom and its decoders raise on damaged files and on compressions they lack
-        raise ImageError(f"The DICOM cannot be rendered: {fault}", where=where) from fault
+        # what pydicom and its decoders raise on damaged files
+        reason = " ".join(str(fault).split())[:_LONGEST_REASON] or type(fault).__name__
+        raise ImageError(f"The DICOM cannot be rendered: {reason}", where=where) from fault
     burned_in = str(dataset.get("BurnedInAnnotation", "")).upper() == "YES"
     if burned_in:
         notes = (*notes, "text is burned into the pixels")
     return Image.fromarray(pixels), notes, burned_in
+
+
+def _drop_empty(dataset: Any) -> None:
+    """Remove the attributes that are there without a value, as anonymizers leave them."""
+    for element in list(dataset):
+        value = element.value
+        if (
+            value is None
+            or (isinstance(value, str) and not value.strip())
+            or (element.VR != "SQ" and element.is_empty)
+            or (element.VR == "SQ" and not value)
+        ):
+            del dataset[element.tag]
 
 
 def _frame_index(dataset: Any, frame: int | None, where: str) -> int:
@@ -103,45 +124,102 @@ def _frame_index(dataset: Any, frame: int | None, where: str) -> int:
 
 def _eight_bit(dataset: Any, index: int, where: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
-    from pydicom.pixels.utils import pixel_array
 
     photometric = str(dataset.PhotometricInterpretation)
     if photometric == "PALETTE COLOR":
-        raw = pixel_array(dataset, index=index)
-        coloured: NDArray[Any] = apply_color_lut(raw, dataset)
-        shift = coloured.dtype.itemsize * 8 - 8
-        return (coloured[..., :3] >> shift).astype(np.uint8), ("palette applied",)
-    if photometric in _COLOUR:
-        colour = pixel_array(dataset, index=index)  # YBR becomes RGB here
+        colored: NDArray[Any] = apply_color_lut(_pixels(dataset, index, where), dataset)
+        shift = colored.dtype.itemsize * 8 - 8
+        return (colored[..., :3] >> shift).astype(np.uint8), ("palette applied",)
+    if photometric in _COLOR:
+        color = _pixels(dataset, index, where)  # YBR becomes RGB here
         bits = int(dataset.BitsStored)
-        return (colour >> max(0, bits - 8)).astype(np.uint8), ()
+        return (color >> max(0, bits - 8)).astype(np.uint8), ()
     if photometric not in _GREY:
         raise ImageError(f"The photometric interpretation {photometric} is not known.", where=where)
-    stored = pixel_array(dataset, index=index)
+    stored = _pixels(dataset, index, where)
+    padding = _padding(stored, dataset)
+    _complete_rescale(dataset)
     values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
-    shade, note = _window(values, dataset)
+    shade, note = _window(values, dataset, ~padding)
     if photometric == "MONOCHROME1":
         shade = 1 - shade  # the smallest value is white
         note += ", inverted"
+    if padding.any():
+        shade[padding] = 0
+        note += ", padding black"
     return np.rint(shade * 255).astype(np.uint8), (note,)
 
 
-def _window(values: NDArray[np.float64], dataset: Any) -> tuple[NDArray[np.float64], str]:
-    """Values in [0, 1] and what was applied."""
-    if "VOILUTSequence" in dataset:
+def _pixels(dataset: Any, index: int, where: str) -> NDArray[Any]:
+    """The stored values of a frame.
+
+    Raises:
+        ImageError: the decoder for its compression is not installed; `remedy` installs it.
+    """
+    from pydicom.pixels.utils import pixel_array
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        return np.asarray(pixel_array(dataset, index=index))
+    except (RuntimeError, NotImplementedError, ValueError, OSError) as fault:
+        if not syntax.is_compressed or find_spec("libjpeg") is not None:
+            raise
+        raise ImageError(
+            f"The DICOM is compressed as '{syntax.name}', which takes decoders that are not"
+            f" installed: {_DECODERS}",
+            where=where,
+            remedy=_DECODERS,
+        ) from fault
+
+
+def _padding(stored: NDArray[Any], dataset: Any) -> NDArray[np.bool_]:
+    """Which stored values only fill the frame (PS3.3 C.7.5.1.1.2)."""
+    if "PixelPaddingValue" not in dataset:
+        return np.zeros(stored.shape, dtype=np.bool_)
+    bits = int(dataset.BitsAllocated)
+    ends = [int(dataset.PixelPaddingValue)]
+    ends.append(int(dataset.get("PixelPaddingRangeLimit", ends[0])))
+    if stored.dtype.kind == "i":  # some files write the bits of a negative value
+        ends = [end - (1 << bits) if end >= 1 << (bits - 1) else end for end in ends]
+    else:
+        ends = [end + (1 << bits) if end < 0 else end for end in ends]
+    return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+
+
+def _complete_rescale(dataset: Any) -> None:
+    """Without its other half a slope has the intercept 0, an intercept the slope 1."""
+    if "RescaleSlope" in dataset and float(dataset.RescaleSlope) == 0:
+        del dataset.RescaleSlope  # it would make all values one
+    if ("RescaleSlope" in dataset) != ("RescaleIntercept" in dataset):
+        dataset.RescaleSlope = dataset.get("RescaleSlope", 1)
+        dataset.RescaleIntercept = dataset.get("RescaleIntercept", 0)
+
+
+def _window(
+    values: NDArray[np.float64], dataset: Any, shown: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], str]:
+    """Values in [0, 1] and what was applied; only `shown` values count for the extremes."""
+    table = dataset.VOILUTSequence[0] if "VOILUTSequence" in dataset else None
+    if table is not None and table.get("LUTData") and table.get("LUTDescriptor"):
         from pydicom.pixels.processing import apply_voi
 
-        table = dataset.VOILUTSequence[0]
         looked_up = np.asarray(apply_voi(values.astype(np.int64), dataset), dtype=np.float64)
         highest = 2 ** int(table.LUTDescriptor[2]) - 1
         return np.clip(looked_up / highest, 0, 1), "VOI LUT applied"
-    if "WindowCenter" in dataset and "WindowWidth" in dataset:
-        center, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
-        function = str(dataset.get("VOILUTFunction", "LINEAR") or "LINEAR").upper()
-        return _through(values, center, width, function), f"window {center:g}/{width:g} applied"
-    lowest, highest = float(values.min()), float(values.max())
-    span = (values - lowest) / (highest - lowest) if highest > lowest else np.zeros_like(values)
-    return span, f"values {lowest:g} to {highest:g} become black to white"
+    function = str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper()
+    narrowest = 1 if function == "LINEAR" else np.nextafter(0, 1)
+    for center, width in zip(
+        _numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth")), strict=False
+    ):
+        if center is not None and width is not None and width >= narrowest:
+            note = f"window {center:g}/{width:g} applied"
+            return _through(values, center, width, function), note
+    there = values[shown] if shown.any() else values
+    lowest, highest_value = float(there.min()), float(there.max())
+    if highest_value <= lowest:
+        return np.zeros_like(values), f"values {lowest:g} to {highest_value:g} become black"
+    span = np.clip((values - lowest) / (highest_value - lowest), 0, 1)
+    return span, f"values {lowest:g} to {highest_value:g} become black to white"
 
 
 def _through(
@@ -149,25 +227,21 @@ def _through(
 ) -> NDArray[np.float64]:
     """The window functions of PS3.3 C.11.2.1.2 and C.11.2.1.3, onto [0, 1]."""
     if function == "SIGMOID":
-        if width <= 0:
-            raise ValueError(f"the window width {width:g} is not above 0")
         return 1 / (1 + np.exp(-4 * (values - center) / width))
-    exact = function == "LINEAR_EXACT"
-    if not exact and function != "LINEAR":
-        raise ValueError(f"the VOI LUT function {function} is not known")
-    if (width <= 0) if exact else (width < 1):
-        raise ValueError(f"the window width {width:g} is too small")
-    if exact:
+    if function == "LINEAR_EXACT":
         return np.clip((values - center) / width + 0.5, 0, 1)
+    if function != "LINEAR":
+        raise ValueError(f"the VOI LUT function {function} is not known")
     if width == 1:
         return (values > center - 0.5).astype(np.float64)
     return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _first(value: Any) -> float:
-    """The first of several values, or the only one."""
+def _numbers(value: Any) -> list[float | None]:
+    """The numbers of an attribute that may have several values; None for one that is empty."""
     several = isinstance(value, list | tuple) or type(value).__name__ == "MultiValue"
-    return float(value[0] if several else value)
+    values = list(value) if several else [value]
+    return [None if each is None or str(each).strip() == "" else float(each) for each in values]
 
 
 # --- Images of problems, ready to be sent: PNG, JPEG, WebP as they are, DICOM rendered

@@ -1,4 +1,4 @@
-"""The bounds of batch jobs: what the service takes, and how long we wait and try."""
+"""Batch jobs: their limits, and what a batch service and the store of jobs have to offer."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ ENQUEUED_TOKENS: Mapping[str, int] = MappingProxyType(
         "gemini-3.5-flash": 3_000_000,
     }
 )
-"""Input tokens that may be enqueued at once in Tier 1, by model. Tier 2 has 400-500 million."""
+"""Input tokens that may be enqueued at once in Tier 1, by model. Tier 2 allows 400-500 million."""
 
 UNLISTED_ENQUEUED_TOKENS = 3_000_000
-"""For models that the table does not list: the lowest listed cap."""
+"""Cap for models that the table does not list: the lowest listed one."""
 
 FILE_BYTES = 2_000_000_000
-"""Largest file of requests that the service takes."""
+"""Largest file of requests that the service accepts."""
 
 JOBS_AT_ONCE = 100
-"""Jobs that the service takes at once."""
+"""Jobs that the service runs at once."""
 
 
 def enqueued_tokens(model: str) -> int:
@@ -42,34 +42,31 @@ def enqueued_tokens(model: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How jobs are packed, watched and given up."""
+    """How jobs are packed, polled and given up."""
 
     enqueued_tokens: int
-    """Input tokens that may be on their way at once."""
+    """Input tokens that may be enqueued at once."""
     poll_s: float = 30.0
-    """Seconds between two looks at the jobs."""
+    """Seconds between two polls."""
     stuck_s: float = 24 * 3600.0
-    """Seconds without a sign of life after which a job is cancelled (the service's own target is 24 h);
-    after twice as many a job is cancelled whatever it says."""
+    """Seconds without progress after which a job is canceled (the service's target is 24 h); after
+    twice that time it is canceled in any case."""
     cancel_s: float = 3600.0
-    """Seconds a cancelled job gets to hand over what it has."""
+    """Seconds that a canceled job gets to return its results."""
     jobs_per_request: int = 3
-    """In how many jobs a request may be before it is given up."""
+    """Jobs in which a request is tried before it is given up."""
     refusals: int = 8
-    """How often in a row the service may refuse a job while none of ours is on its way."""
+    """Consecutive refusals of a job, while we run none, before the run stops."""
     silent_polls: int = 20
-    """How many looks in a row may fail, each after its own retries."""
+    """Consecutive polls that may fail, each after its own retries."""
     file_bytes: int = FILE_BYTES
-    """Largest file of one job."""
+    """Maximum size of a job's file."""
     requests_per_job: int = 10_000
-    """Most requests of one job: what a job that dies takes with it."""
+    """Maximum requests per job: what a job that dies loses."""
     jobs_at_once: int = JOBS_AT_ONCE
-    """Most jobs on their way."""
+    """Maximum number of running jobs."""
     resume_s: float = 900.0
-    """Seconds after which a job that another process prepared and never sent is taken over."""
-
-
-# --- What a batch service is: files of requests in, jobs to wait for, files of replies out
+    """Seconds after which a job that another process prepared but did not send is taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,52 +76,50 @@ class RemoteJob:
     name: str
     """The service's name for it."""
     display_name: str | None
-    """The name we gave it."""
+    """Our name for it."""
     ending: BatchEnding | None
-    """How it ended: succeeded, failed, cancelled or expired; None while it is on its way."""
+    """How it ended: succeeded, failed, cancelled or expired; None while it runs."""
     progress: str
-    """A sign of life: it changes when the service does something with the job."""
+    """A text that changes when the job makes progress."""
     results: str | None = None
-    """Name of the file with the replies; None where there is none (yet)."""
+    """Name of the file with the replies; None if there is none (yet)."""
     created: str = ""
-    """When the service took it, ISO 8601; empty where it does not say."""
+    """When the service accepted it, ISO 8601; empty if unknown."""
     error: str | None = None
-    """Why it failed; None where the service does not say."""
+    """Why it failed; None if unknown."""
     hopeless: bool = False
-    """Whether the same job must fail again: the request itself was refused."""
+    """Whether the same job would fail again, because the request itself was refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowOutcome:
-    """What became of one row of a job."""
+    """The outcome of one row of a job."""
 
     key: str
-    """The key that we gave the row."""
+    """Our key of the row."""
     outcome: ModelReply | ModelUnavailable
-    """Its reply, or the error that the service put in its place."""
+    """Its reply, or the error that the service returned instead."""
 
 
 class NotTaken(Exception):
-    """The service has no room for the job now (429 when it was to be made): nothing was made.
+    """The service has no room for the job now (429 when it was created): no job was created.
 
     Args:
-        what: what the service says.
-        delay_s: seconds it asks to wait; None if it does not say.
+        what: the service's message.
+        delay_s: seconds that it asks to wait; None if it does not say.
     """
 
     def __init__(self, what: str, delay_s: float | None) -> None:
         super().__init__(what)
         self.what = what
-        """What the service says."""
         self.delay_s = delay_s
-        """Seconds to wait."""
 
 
 class BatchService(Protocol):
     """A service for batch jobs of one model.
 
-    Every call is tried again a bounded number of times and raises ModelUnavailable, ModelRefused or
-    QuotaExhausted as `TextModel.generate` does.
+    Every call is retried a bounded number of times and raises ModelUnavailable, ModelRefused or
+    QuotaExhausted like `TextModel.generate`.
     """
 
     @property
@@ -137,51 +132,51 @@ class BatchService(Protocol):
 
     @property
     def retries(self) -> int:
-        """Attempts after a first one, so far."""
+        """Retries so far."""
 
     def size(self, key: str, request: GenerationRequest) -> int:
-        """Bytes of the row of a request in the file of a job, from above; nothing is sent for it."""
+        """Upper bound of a request's bytes in the file of a job; nothing is sent."""
 
     async def line(self, key: str, request: GenerationRequest) -> bytes:
-        """That row, with its line end; what it refers to has gone up."""
+        """That row, with its line end, after uploading what it refers to."""
 
     async def submit(self, display_name: str, file: Path) -> RemoteJob:
-        """Upload the file and make a job of it; one that was made though its reply was lost is found.
+        """Upload the file and create a job; a job whose create reply was lost is found again.
 
         Raises:
             NotTaken: there is no room for it now.
         """
 
     async def find(self, display_names: Collection[str]) -> list[RemoteJob]:
-        """The jobs of these display names, oldest first."""
+        """The jobs with these display names, oldest first."""
 
     async def job(self, name: str) -> RemoteJob | None:
         """The job of that name; None if the service does not know it."""
 
     async def cancel(self, name: str) -> None:
-        """Ask for a job's end; one that has ended, or is not known, is left alone."""
+        """Ask to cancel a job; a job that has ended, or is unknown, is ignored."""
 
     async def fetch(self, results: str, file: Path) -> bool:
-        """Write a job's replies to `file`; False if the service does not have them any more."""
+        """Write a job's replies to `file`; False if the service no longer has them."""
 
     def outcomes(self, lines: Iterable[bytes]) -> Iterator[RowOutcome]:
-        """Read the replies of a job; what cannot be read as a row with a key is left out."""
+        """Read the replies of a job; lines without a readable key are skipped."""
 
 
 class BatchStore(Protocol):
-    """Where jobs are written down (`storage.calls.BatchJobs`, which says what each does)."""
+    """Stores jobs; implemented and documented by `storage.calls.BatchJobs`."""
 
     def open(self, job: BatchJob, rows: Sequence[BatchRow]) -> set[str]:
-        """Write a job down before it is sent; return the keys that are in it."""
+        """Store a job before it is sent; return the keys that are in it."""
 
     def submitted(self, job_id: str, name: str, *, progress: str, at: float) -> bool:
-        """Note the service's name; False if the job was closed meanwhile."""
+        """Store the service's name; False if the job was closed meanwhile."""
 
     def progressed(self, job_id: str, progress: str, *, at: float) -> None:
-        """Note a sign of life."""
+        """Store a progress report."""
 
     def cancelling(self, job_id: str, *, at: float) -> None:
-        """Note that its cancellation was asked for."""
+        """Store that its cancellation was requested."""
 
     def alive(self, model: str | None = None) -> list[BatchJob]:
         """Jobs that are not closed, oldest first."""
@@ -193,12 +188,12 @@ class BatchStore(Protocol):
         """Keys of all requests in open jobs."""
 
     def record(self, calls: Sequence[StoredCall]) -> None:
-        """Record replies and take their requests off the jobs."""
+        """Record replies and remove their requests from the jobs."""
 
     def close(
         self, job_id: str, ending: BatchEnding, *, at: float, detail: str | None = None
     ) -> dict[str, int]:
-        """Close a job; return the keys left over, with the number of jobs each was in."""
+        """Close a job; return the unanswered keys, with the number of jobs in which each was."""
 
     def forget(self, keys: Collection[str]) -> None:
-        """Drop requests whose outcome is decided."""
+        """Drop requests whose outcome is final."""

@@ -1,15 +1,15 @@
-"""The JSON that Gemini's batch API speaks: job descriptions, and the lines of its files.
+"""Gemini's batch API through google-genai: job descriptions, files of rows, and calls.
 
 Shapes as served by v1beta. The SDK's types drop what explains a failure (the operation's `error`
 and the `batchStats`), so descriptions are read from the raw body:
 
     {"name": "batches/b0", "done": true, "error": {"code": 3, "message": ".."},
      "metadata": {"displayName": "..", "state": "BATCH_STATE_SUCCEEDED", "createTime": "..",
-                  "updateTime": "..", "batchStats": {"requestCount": "9", "pendingRequestCount": "2"},
-                  "output": {"responsesFile": "files/.."}}}
+                  "updateTime": "..", "output": {"responsesFile": "files/.."},
+                  "batchStats": {"requestCount": "9", "pendingRequestCount": "2"}}}
 
-A line that goes up is `{"key": .., "request": {..}}`, one that comes down `{"key": ..,
-"response": {..}}` or `{"key": .., "error": {"code": .., "message": ..}}`, in any order.
+A row sent is `{"key": .., "request": {..}}`; a row returned is `{"key": .., "response": {..}}` or
+`{"key": .., "error": {"code": .., "message": ..}}`, in any order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import httpx2
 from google.genai import errors, types
 
 from inference.batch.jobs import NotTaken, RemoteJob, RowOutcome
-from inference.gemini import client as gemini_wire
+from inference.gemini.client import read_body
 from inference.gemini.images import JOB_S
 from inference.gemini.model import GeminiModel
 from inference.openai.model import mapping, read_object, text_of
@@ -67,18 +67,16 @@ HTTP_OF_RPC: Mapping[int, int] = {
     14: 503,
     16: 401,
 }
-"""HTTP status of a google.rpc.Code (https://cloud.google.com/apis/design/errors#handling_errors)."""
+"""HTTP status of a google.rpc.Code (cloud.google.com/apis/design/errors#handling_errors)."""
 
 _HOPELESS = (400, 401, 403, 404, 501)
 
 
 def read_job(body: str) -> RemoteJob:
-    """Read the description of a job.
-
-    A state that Google adds next month counts as "on its way"; whoever waits for it has a bound.
+    """Read the description of a job; an unknown state counts as running.
 
     Raises:
-        TransientFault: it is no JSON object with a name.
+        TransientFault: it is not a JSON object with a name.
     """
     described = read_object(body, called="the description of a batch job")
     if not isinstance(described.get("name"), str):
@@ -119,27 +117,30 @@ def http_status(error: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ResultLine:
-    """A line of a results file: a response, or an error in its place."""
+    """A line of a results file: a response, or an error instead."""
 
     key: str
-    """The key that we gave the row."""
+    """Our key of the row."""
     response: Mapping[str, Any] | None
     """A generateContent reply."""
     error: Mapping[str, Any]
-    """What the service says in place of one; empty if there is a response."""
+    """The service's error; empty if there is a response."""
 
 
 def request_line(key: str, body: Mapping[str, Any]) -> bytes:
-    """A row of a file that goes up."""
+    """A row of a file to upload."""
     return json.dumps({"key": key, "request": body}, allow_nan=False).encode("ascii") + b"\n"
 
 
 def read_results(lines: Iterable[bytes]) -> Iterator[ResultLine]:
-    """Read a file that came down; a line without JSON or key says nothing about any request."""
+    """Read a downloaded file; lines without JSON or a key are skipped."""
     for line in lines:
         try:
             entry = json.loads(line)
-        except (ValueError, RecursionError):  # cut, or no UTF-8: its request counts as unanswered
+        except (
+            ValueError,
+            RecursionError,
+        ):  # truncated or not UTF-8: its request counts as unanswered
             continue
         if not isinstance(entry, dict):
             continue
@@ -153,23 +154,20 @@ def read_results(lines: Iterable[bytes]) -> Iterator[ResultLine]:
             yield ResultLine(key, None, error)
 
 
-# --- Gemini's batch API through google-genai: upload, make, find, look after and fetch jobs
-
-
 T = TypeVar("T")
 
 TRANSFER_POLICY = RetryPolicy(attempts=4, total_s=7200.0, attempt_s=3600.0)
-"""Files may have gigabytes."""
+"""Files may be gigabytes."""
 CALL_POLICY = RetryPolicy(attempts=5, total_s=300.0, attempt_s=120.0)
 PAGE = 100
 MOST_LISTED = 100_000
-"""A listing ends here: without a bound, a page that names itself as the next would never end."""
+"""Bound of a listing, which would never end if a page named itself as the next one."""
 
 _JOB_PATH = re.compile(r"/batches/[^/:]+$")
 
 
 class GeminiBatches:
-    """Batch jobs of one Gemini model (`batch_service.BatchService`)."""
+    """Batch jobs of one Gemini model; implements `BatchService`."""
 
     def __init__(
         self,
@@ -179,13 +177,13 @@ class GeminiBatches:
         transfers: RetryPolicy = TRANSFER_POLICY,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """Nothing is sent yet; whoever closes the model closes this.
+        """Nothing is sent yet; closing the model closes this.
 
         Args:
             model: the model that answers, whose connection is used.
             calls: bounds of the retries of short calls.
             transfers: bounds of the retries of uploads and downloads.
-            sleep: how to wait between attempts.
+            sleep: waits between attempts.
         """
         self._model = model
         self._client = model.client
@@ -206,25 +204,25 @@ class GeminiBatches:
 
     @property
     def retries(self) -> int:
-        """Attempts after a first one, so far."""
+        """Retries so far."""
         return self._calls.retries + self._transfers.retries
 
     def size(self, key: str, request: GenerationRequest) -> int:
-        """Bytes of the row of a request, from above; nothing is uploaded for it."""
+        """Upper bound of the bytes of a request's row; nothing is uploaded."""
         uris = self._model.uploads.assumed(request)
         return len(request_line(key, self._model.rest_body(request, uris)))
 
     async def line(self, key: str, request: GenerationRequest) -> bytes:
-        """The row of a request, with its line end; images that are too large for it go up first."""
+        """The row of a request, with its line end, after uploading images too large for it."""
         uploads = self._model.uploads
         uris = await self._try(self._transfers, lambda: uploads.uris(request, lasting_s=JOB_S))
         return request_line(key, self._model.rest_body(request, uris))
 
     async def submit(self, display_name: str, file: Path) -> RemoteJob:
-        """Upload the file and make a job of it; see `BatchService.submit`.
+        """Upload the file and create a job; see `BatchService.submit`.
 
-        A time-out while the job is made leaves open whether it was: before another attempt it is
-        looked for, so that it is not made twice.
+        After a timeout it is unknown whether the job was created. It is looked up before another
+        attempt, so that it is not created twice.
         """
         uploaded = await self._try(self._transfers, lambda: self._upload(display_name, file))
         attempts = 0
@@ -239,7 +237,7 @@ class GeminiBatches:
         return await self._try(self._calls, attempt)
 
     async def find(self, display_names: Collection[str]) -> list[RemoteJob]:
-        """The jobs of these display names, oldest first."""
+        """The jobs with these display names, oldest first."""
         return await self._try(self._calls, lambda: self._listed(display_names))
 
     async def job(self, name: str) -> RemoteJob | None:
@@ -255,7 +253,7 @@ class GeminiBatches:
         return await self._try(self._calls, attempt)
 
     async def cancel(self, name: str) -> None:
-        """Ask for a job's end; one that has ended, or is not known, is left alone."""
+        """Ask to cancel a job; a job that has ended, or is unknown, is ignored."""
 
         async def attempt() -> None:
             with self._client.translated(), suppress(_Absent), _noticing(400, 404):
@@ -264,7 +262,7 @@ class GeminiBatches:
         await self._try(self._calls, attempt)
 
     async def fetch(self, results: str, file: Path) -> bool:
-        """Write a job's replies to `file`; False if the service does not have them any more."""
+        """Write a job's replies to `file`; False if the service no longer has them."""
 
         async def attempt() -> bool:
             with self._client.translated(), suppress(_Absent), _noticing(404):
@@ -275,7 +273,7 @@ class GeminiBatches:
         return await self._try(self._transfers, attempt)
 
     def outcomes(self, lines: Iterable[bytes]) -> Iterator[RowOutcome]:
-        """Read the replies of a job; what cannot be read as a row with a key is left out."""
+        """Read the replies of a job; lines without a readable key are skipped."""
         for line in read_results(lines):
             yield RowOutcome(line.key, self._outcome(line))
 
@@ -284,13 +282,13 @@ class GeminiBatches:
             return self._error(line.error)
         body = json.dumps(line.response, ensure_ascii=False)
         try:
-            wire = gemini_wire.read_body(body)
+            wire = read_body(body)
         except TransientFault as fault:
             return self._unanswered(fault.what)
         return self._model.reply_of(body, wire, "batch")
 
     def _error(self, error: Mapping[str, Any]) -> ModelReply | ModelUnavailable:
-        """An error in place of a reply: a prompt beyond the window is a fact worth recording."""
+        """An error instead of a reply; a prompt beyond the window is recorded as a reply."""
         said = error_text(error)
         fault = HttpFault(http_status(error), said, body=error)
         if isinstance(exception_for(fault, self._client.subject), RequestTooLong):
@@ -300,7 +298,7 @@ class GeminiBatches:
     def _unanswered(self, why: str) -> ModelUnavailable:
         return ModelUnavailable(
             f'"{self._model.spec}" answered this request of a batch with an error: {why}',
-            remedy="stepgold retry asks it again",
+            remedy="run stepgold retry",
         )
 
     async def _upload(self, display_name: str, file: Path) -> str:
@@ -312,7 +310,7 @@ class GeminiBatches:
                         display_name=display_name, mime_type="application/jsonl"
                     ),
                 )
-            except (KeyError, ValueError) as error:  # what the SDK says of an unfinished upload
+            except (KeyError, ValueError) as error:  # raised by the SDK for an unfinished upload
                 raise TransientFault(f"the upload was not finished: {error}") from error
         if not uploaded.name:
             raise TransientFault("the uploaded file came back without a name")
@@ -336,7 +334,7 @@ class GeminiBatches:
         found: list[RemoteJob] = []
         seen = 0
         with self._client.translated():
-            # the service offers no filter
+            # The service has no filter.
             jobs = await self._client.api.batches.list(
                 config=types.ListBatchJobsConfig(page_size=PAGE)
             )
@@ -352,14 +350,14 @@ class GeminiBatches:
         return await retrier.run(attempt, subject=self._model.spec)
 
     async def _keep_description(self, response: httpx2.Response) -> None:
-        """Keep the raw description of a job, of which the SDK's type drops a part."""
+        """Keep the raw description of a job, because the SDK's type drops a part."""
         if response.request.method == "GET" and _JOB_PATH.search(response.request.url.path):
             await response.aread()
             self._described = response.text
 
 
 class _Absent(Exception):
-    """The service does not have what was asked for."""
+    """The service does not have what was requested."""
 
 
 @contextmanager
@@ -374,7 +372,7 @@ def _noticing(*statuses: int) -> Iterator[None]:
 
 
 def _described(job: types.BatchJob) -> RemoteJob:
-    """A job of which only name and age matter."""
+    """A job for which only name and age matter."""
     if not job.name:
         raise TransientFault("the batch job came back without a name")
     created = job.create_time.isoformat() if job.create_time else ""

@@ -1,18 +1,14 @@
-"""The connection to Gemini: the client with its key and address, and the one place that maps its errors.
+"""The connection to Gemini: client, error mapping, and the JSON of generateContent.
 
-The SDK's own retries stay off: `retry.Retrier` is the one retry layer, because only it waits as
-long as Retry-After and RetryInfo ask.
+This is the only place that maps the SDK's errors. The SDK's own retries stay off: `Retrier` is the
+only retry layer, because only it waits as long as Retry-After and RetryInfo ask.
 
-One small connection pool for each call at once, in place of a large one.
+Each call in flight uses a connection pool of its own. For every request, an httpx pool checks each
+idle connection for a hang-up, which takes a few system calls per connection; with 64 connections
+that was a fifth of the client's work.
 
-For every request a pool of httpx asks each of its idle connections whether the server has hung up: a
-handful of system calls a connection. With 64 connections that was a fifth of the client's work. Here a
-request takes a pool that nobody uses, with the one connection that it keeps.
-
-The JSON that Gemini's generateContent speaks, read and written without the SDK's types.
-
-Reading the raw body ourselves keeps it to the letter for the audit, and a finish reason that
-Google adds next month is only a new word. Shapes as served by v1beta:
+Bodies are read and written without the SDK's types. That keeps the raw body for the audit, and a
+finish reason that Google adds is only a new word. Shapes as served by v1beta:
 
     {"candidates": [{"content": {"parts": [{"text": ".."}]}, "finishReason": "STOP"}],
      "usageMetadata": {"promptTokenCount": 100, "candidatesTokenCount": 20,
@@ -44,6 +40,8 @@ from inference.images import message_parts
 from inference.openai.model import first_object, mapping, read_object, text_of, token_count
 from inference.protocol import GenerationRequest, Message, WireReply
 from inference.retries import HttpFault, Subject, TransientFault, exception_for
+from inference.specs import GEMINI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
+from inference.specs import GEMINI_KEY_VARIABLES as KEY_VARIABLES
 from inference.specs import checked_base_url
 from traces import InputError, Usage
 
@@ -51,16 +49,16 @@ _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=1)
 
 
 class SpreadTransport(httpx2.AsyncBaseTransport):
-    """Gives each request a pool of its own; the caller bounds how many are on the wire."""
+    """Gives each request a pool of its own; the caller bounds the requests in flight."""
 
     def __init__(self, verify: ssl.SSLContext) -> None:
-        """No connection is opened yet; `verify` says how servers are verified."""
+        """No connection is opened yet; `verify` is the TLS context."""
         self._verify = verify
         self._pools: list[httpx2.AsyncHTTPTransport] = []
         self._free: list[httpx2.AsyncHTTPTransport] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send through the pool that was used last: its connection is the least likely to be stale."""
+        """Send through the pool used last, whose connection is the least likely to be stale."""
         pool = self._free.pop() if self._free else self._opened()
         try:
             response = await pool.handle_async_request(request)
@@ -83,7 +81,7 @@ class SpreadTransport(httpx2.AsyncBaseTransport):
 
 
 class _LentStream(httpx2.AsyncByteStream):
-    """A body whose pool is free again when it is closed."""
+    """A body that frees its pool when it is closed."""
 
     def __init__(
         self,
@@ -107,16 +105,11 @@ class _LentStream(httpx2.AsyncByteStream):
                 self._free.append(pool)
 
 
-# --- The connection to Gemini: the client with its key and address, and the one place that maps
-
-
 DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
-KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
-BASE_URL_VARIABLE = "GOOGLE_GEMINI_BASE_URL"
 
 
 class GeminiClient:
-    """A google-genai client whose errors are ours."""
+    """A google-genai client whose errors are mapped to ours."""
 
     def __init__(
         self,
@@ -132,28 +125,27 @@ class GeminiClient:
         Args:
             spec: the model as the user named it, for messages.
             base_url: another endpoint; None reads GOOGLE_GEMINI_BASE_URL, else Google's own.
-            attempt_s: seconds one HTTP exchange may take.
-            connections: connections open at once, at least 1.
-            environ: where key and base URL are looked up.
+            attempt_s: timeout of one HTTP exchange, in seconds.
+            connections: maximum number of open connections, at least 1.
+            environ: environment variables with key and base URL.
 
         Raises:
             InputError: no key, or a base URL that cannot be used.
         """
         variable, key = _key(environ)
         self.subject = Subject(spec, variable, key)
-        """Whom messages are about."""
         named = "--base-url" if base_url else BASE_URL_VARIABLE
         url = base_url or environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
         self.base_url = checked_base_url(url, named_by=named)
         """The endpoint, without a trailing slash."""
-        # an own httpx2 client: whether aiohttp happens to be installed must not change the errors
+        # Our own httpx2 client, so that errors do not depend on whether aiohttp is installed.
         self.http = httpx2.AsyncClient(
             verify=_tls(),
             timeout=attempt_s,
             limits=httpx2.Limits(
                 max_connections=connections, max_keepalive_connections=connections
             ),
-            # a transport of our own would pass by the proxies of the environment
+            # A custom transport would ignore the environment's proxies.
             transport=None if getproxies() else SpreadTransport(_tls()),
             follow_redirects=True,
         )
@@ -178,26 +170,26 @@ class GeminiClient:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn every third-party error of the block into one of ours, here and nowhere else.
+        """Map every third-party error of the block to our errors.
 
         Raises:
             TransientFault: the same request may succeed.
-            RequestTooLong: the prompt does not fit into the model's window.
-            QuotaExhausted, ModelRefused: see `faults.exception_for`.
+            RequestTooLong: the prompt does not fit in the model's window.
+            QuotaExhausted, ModelRefused: see `retries.exception_for`.
         """
         try:
             yield
         except errors.APIError as error:
             raise exception_for(_fault(error), self.subject) from error
         except (httpx2.TimeoutException, TimeoutError) as error:
-            raise TransientFault("time-out while waiting for the reply") from error
+            raise TransientFault("timeout while waiting for the reply") from error
         except (httpx2.HTTPError, OSError) as error:
             what = f"{type(error).__name__} {error}".strip()
-            raise TransientFault(f"connection fault: {what}") from error
+            raise TransientFault(f"connection failed: {what}") from error
         except json.JSONDecodeError as error:
             raise TransientFault(f"the reply is not JSON: {error.msg}") from error
         except pydantic.ValidationError as error:
-            raise TransientFault(f"the reply is no {error.title} of the service") from error
+            raise TransientFault(f"the reply is not a {error.title} of the service") from error
 
     async def aclose(self) -> None:
         """Release connections."""
@@ -207,7 +199,7 @@ class GeminiClient:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """One context for all clients: reading the certificates takes longer than anything else here."""
+    """One context for all clients, because reading the certificates is slow."""
     return httpx2.create_ssl_context()
 
 
@@ -233,9 +225,6 @@ def _fault(error: errors.APIError) -> HttpFault:
     )
 
 
-# --- The JSON that Gemini's generateContent speaks, read and written without the SDK's types
-
-
 BLOCKED = frozenset(
     {
         "SAFETY",
@@ -252,11 +241,11 @@ BLOCKED = frozenset(
         "MODEL_ARMOR",
     }
 )
-"""Finish reasons that mean: the service would not say it. OTHER is one of them in practice."""
+"""Finish reasons of blocked replies; in practice OTHER is one of them."""
 
 _FINISH = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
 
-# these four are all that can be adjusted; CIVIC_INTEGRITY is retired, the rest is image or Vertex
+# Only these four can be adjusted: CIVIC_INTEGRITY is retired, the rest are for images or Vertex.
 ADJUSTABLE_HARMS = (
     "HARM_CATEGORY_HARASSMENT",
     "HARM_CATEGORY_HATE_SPEECH",
@@ -275,16 +264,15 @@ def read_body(body: str) -> WireReply:
     """Read a 200 body.
 
     Raises:
-        TransientFault: not a JSON object (empty, cut, an HTML page of some gateway), or an
-            object with nothing in it: nothing was paid for, the same request may succeed. Also
-            counts of tokens that count nothing.
+        TransientFault: not a JSON object (empty, truncated, a gateway's HTML page), an object
+            without content, or invalid token counts: the same request may succeed.
     """
     reply = read_object(body)
     candidate = first_object(reply.get("candidates"))
     block_reason = mapping(reply.get("promptFeedback")).get("blockReason")
     usage = mapping(reply.get("usageMetadata"))
     if candidate is None and not block_reason and not usage:
-        raise TransientFault("the reply holds neither a candidate nor a usage count")
+        raise TransientFault("the reply has neither a candidate nor a usage count")
     if candidate is not None:
         said, finish = _text(candidate), _finish(candidate.get("finishReason"))
     else:
@@ -293,14 +281,14 @@ def read_body(body: str) -> WireReply:
 
 
 def request_body(request: GenerationRequest, uris: Uris, *, model: str) -> dict[str, Any]:
-    """The body that asks for a request, the same for a single call and a row of a batch file.
+    """The body of a request, the same for a single call and for a row of a batch file.
 
-    The schema goes out to the letter: the order of its fields counts.
+    The schema is sent verbatim, because the order of its fields counts.
 
     Args:
-        request: what is asked.
-        uris: of the images that were uploaded, by hash (`ImageUploads.uris`).
-        model: the model's name: which sampling knobs it takes follows from it.
+        request: the request.
+        uris: URIs of uploaded images by hash (`ImageUploads.uris`).
+        model: the model's name, which tells the sampling options it accepts.
     """
     system = [message.text for message in request.messages if message.role == "system"]
     body: dict[str, Any] = {
@@ -310,7 +298,9 @@ def request_body(request: GenerationRequest, uris: Uris, *, model: str) -> dict[
             if message.role != "system"
         ],
         "safetySettings": _SAFETY_OFF,
-        "generationConfig": _generation_config(request, takes_sampling_knobs(model)),
+        "generationConfig": _generation_config(
+            request, takes_sampling_options=takes_sampling_options(model)
+        ),
     }
     if any(system):
         body["systemInstruction"] = {"parts": [{"text": "\n\n".join(system)}], "role": "user"}
@@ -331,12 +321,14 @@ def _parts(message: Message, uris: Uris) -> list[dict[str, Any]]:
     return parts
 
 
-def _generation_config(request: GenerationRequest, knobs: bool) -> dict[str, Any]:
+def _generation_config(
+    request: GenerationRequest, *, takes_sampling_options: bool
+) -> dict[str, Any]:
     schema = request.response_json_schema
     wanted = {
         "maxOutputTokens": request.max_tokens,
-        "temperature": request.temperature if knobs else None,
-        "topP": request.top_p if knobs else None,
+        "temperature": request.temperature if takes_sampling_options else None,
+        "topP": request.top_p if takes_sampling_options else None,
         "stopSequences": list(request.stop) or None,
         "seed": request.seed,
         "responseMimeType": None if schema is None else "application/json",
@@ -373,7 +365,7 @@ def _usage(counts: Mapping[str, Any]) -> Usage:
     )
 
 
-def takes_sampling_knobs(model: str) -> bool:
-    """Whether the model still takes temperature and top_p: Gemini 3 and later do not."""
+def takes_sampling_options(model: str) -> bool:
+    """Whether the model accepts temperature and top_p; Gemini 3 and later do not."""
     match = re.match(r"(?:models/)?gemini-(\d+)", model)
     return match is None or int(match.group(1)) < 3

@@ -1,8 +1,8 @@
-"""Images in Gemini's requests: inline as far as a request may be large, as uploaded files beyond.
+"""Images in Gemini's requests: inline up to a size limit, as uploaded files beyond it.
 
 A file's name follows from its content and the day, so that another process, or another machine with
-the same key, finds it instead of uploading it again; and because the service keeps files for 48
-hours, a file found under the name of today has at least 24 left, enough for a batch job.
+the same key, finds it instead of uploading it again. The service keeps files for 48 hours, so a
+file with today's name lives at least 24 more, enough for a batch job.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from inference.protocol import GenerationRequest
 from inference.retries import TransientFault
 
 INLINE_BYTES = 14_000_000
-"""Images of a request up to this size together travel in it: a request of 20 MB is refused, base64
-adds a third, and a prompt needs room too (ai.google.dev/gemini-api/docs/image-understanding)."""
+"""Total size of a request's images sent inline: a request of 20 MB is refused, base64 adds a third,
+and a prompt needs room too (ai.google.dev/gemini-api/docs/image-understanding)."""
 LIFE_S = 48 * 3600.0
-"""How long the service keeps a file, where its reply does not say until when."""
+"""How long the service keeps a file, unless its reply states an expiration time."""
 MARGIN_S = 3600.0
-"""A single call uses no file in its last hour."""
+"""A single call does not use a file in its last hour."""
 JOB_S = 24 * 3600.0
-"""What a file has to live when a batch job is sent that names it: the service's target for jobs."""
+"""Remaining lifetime that a file of a batch job needs: the service's target for jobs."""
 _DAY_S = 86_400
 _FILE = re.compile(r"\bfiles?\b", re.IGNORECASE)
 _URI_SIGNS = 120
@@ -44,7 +44,7 @@ class _Uploaded:
 
 
 class ImageUploads:
-    """The uploaded images of one connection: each goes up once while its file lives."""
+    """The uploaded images of one connection; each is uploaded once while its file lives."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class ImageUploads:
 
         Args:
             client: the connection.
-            inline_bytes: how much of a request's images travels in the request itself.
-            clock: Unix seconds: files outlive processes.
+            inline_bytes: total size of a request's images sent inline.
+            clock: Unix seconds, because files outlive processes.
         """
         self._client = client
         self._inline_bytes = inline_bytes
@@ -69,14 +69,14 @@ class ImageUploads:
     async def uris(
         self, request: GenerationRequest, *, lasting_s: float = MARGIN_S
     ) -> dict[str, str]:
-        """Upload what is too large to travel in the request; the URIs by hash, empty if nothing is.
+        """Upload images that are too large to send inline; return their URIs by hash.
 
         Args:
-            request: what is asked.
-            lasting_s: how long the files have to live, at most 24 hours.
+            request: the request.
+            lasting_s: remaining lifetime that the files need, in seconds, at most 24 hours.
 
         Raises:
-            TransientFault: it did not work this time.
+            TransientFault: the upload failed this time.
             ModelRefused, QuotaExhausted: as for any call.
         """
         return {
@@ -84,16 +84,16 @@ class ImageUploads:
         }
 
     def assumed(self, request: GenerationRequest) -> dict[str, str]:
-        """As `uris` without uploading: URIs of the same length or longer, to tell sizes by."""
+        """Like `uris` without uploading: placeholders at least as long, to compute sizes."""
         longest = max((len(known.uri) for known in self._known.values()), default=_URI_SIGNS)
         return {image.sha256: "-" * max(longest, _URI_SIGNS) for image in self._too_large(request)}
 
     @contextmanager
     def in_use(self, uris: Uris) -> Iterator[None]:
-        """Around a call of the SDK that names these files: those that are gone go up again.
+        """Wrap an SDK call that names these files: those that are gone are uploaded again.
 
         Raises:
-            TransientFault: one of them does not exist any more; the next attempt uploads it.
+            TransientFault: one of them no longer exists; the next attempt uploads it.
         """
         try:
             yield
@@ -109,7 +109,7 @@ class ImageUploads:
             raise TransientFault("an uploaded image is gone") from error
 
     def _too_large(self, request: GenerationRequest) -> list[EncodedImage]:
-        """The largest images, until the others fit."""
+        """The largest images, until the others fit inline."""
         images = [image for message in request.messages for image in message.images]
         left = sum(len(image.data) for image in images)
         chosen: dict[str, EncodedImage] = {}
@@ -121,7 +121,7 @@ class ImageUploads:
         return list(chosen.values())
 
     async def _uri(self, image: EncodedImage, lasting_s: float) -> str:
-        async with self._locks[image.sha256]:  # requests about the same image wait for one upload
+        async with self._locks[image.sha256]:  # requests with the same image wait for one upload
             known = self._known.get(image.sha256)
             if known is None or known.until - lasting_s < self._clock():
                 known = await self._find_or_upload(image)
@@ -137,7 +137,7 @@ class ImageUploads:
         try:
             return await self._client.api.files.get(name=name)
         except errors.APIError as error:
-            # a file that is not there is "forbidden": whether the key is, the upload will show
+            # A missing file gives 403; if the key itself is refused, the upload will show it.
             if error.code in (403, 404):
                 return None
             raise
@@ -146,7 +146,7 @@ class ImageUploads:
         config = types.UploadFileConfig(name=name, mime_type=image.mime, display_name=image.sha256)
         try:
             return await self._client.api.files.upload(file=io.BytesIO(image.data), config=config)
-        except (KeyError, ValueError) as error:  # what the SDK says of an unfinished upload
+        except (KeyError, ValueError) as error:  # raised by the SDK for an unfinished upload
             raise TransientFault(f"the upload was not finished: {error}") from error
         except errors.APIError as error:
             if error.code == 409:  # another process was faster: the next attempt finds its file
@@ -163,5 +163,5 @@ class ImageUploads:
 
 
 def file_name(sha256: str, now: float) -> str:
-    """The service's name for an image that is uploaded today: at most 40 signs, as it asks for."""
+    """The service's name for an image uploaded today, within its limit of 40 characters."""
     return f"files/sg-{sha256[:30]}-{int(now // _DAY_S)}"

@@ -1,10 +1,8 @@
-"""Gemini through google-genai: what is asked of a model and what comes back.
+"""Gemini through google-genai as a text model.
 
-The connection and its errors are `gemini_client`'s; the raw body is read by `gemini_wire`.
-
-The four adjustable safety filters are switched off: clinical text (doses, self-harm, abuse,
-anatomy) trips them, and a verdict that a filter swallowed is a hole in the data. What Gemini
-blocks all the same comes back as the finish reason `blocked` and becomes an abstention.
+The four adjustable safety filters are off: clinical text (doses, self-harm, abuse, anatomy)
+triggers them, and a verdict that a filter swallowed is a hole in the data. What Gemini still blocks
+has the finish reason `blocked` and becomes an abstention.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import Any, Self
 
 from google.genai import types
 
-from inference.gemini import client as gemini_wire
+from inference.gemini import client as wire_format
 from inference.gemini.client import GeminiClient, Uris
 from inference.gemini.images import ImageUploads
 from inference.images import about_an_image
@@ -27,7 +25,7 @@ from inference.retries import Pace, RequestTooLong, Retrier, RetryPolicy, Sleep
 from traces import InputError, ModelRefused, ModelReply
 
 FLEX_ATTEMPT_S = 1200.0
-"""Flex answers within 1 to 15 minutes by its description."""
+"""By its description, flex answers within 1 to 15 minutes."""
 
 
 class GeminiModel:
@@ -52,17 +50,17 @@ class GeminiModel:
             base_url: another endpoint; None reads GOOGLE_GEMINI_BASE_URL, else Google's own.
             service: `standard`, or `flex` (half the price, minutes instead of seconds).
             concurrency: requests in flight at once, at least 1.
-            retry: bounds of the retries; None for the defaults of the service.
-            sleep: how to wait between attempts.
-            today: the day whose prices hold.
-            environ: where key and base URL are looked up.
+            retry: bounds of the retries; None for the service's defaults.
+            sleep: waits between attempts.
+            today: the day whose prices apply.
+            environ: environment variables with key and base URL.
 
         Raises:
             InputError: no key, a base URL that cannot be used, or an unknown service.
         """
         if service not in ("standard", "flex"):
             raise InputError(
-                f'The service "{service}" is not offered for single calls.',
+                f'The service "{service}" is not available for single calls.',
                 remedy="use standard or flex",
             )
         self.name = name.removeprefix("models/")
@@ -79,7 +77,7 @@ class GeminiModel:
             environ=environ,
         )
         self.uploads = ImageUploads(self._client)
-        """The images that are too large to travel in a request."""
+        """Images that are too large to send inline."""
 
     @property
     def spec(self) -> str:
@@ -88,7 +86,7 @@ class GeminiModel:
 
     @property
     def hosted(self) -> bool:
-        """Always True: texts go to Google, or to whoever answers at the base URL."""
+        """Always True: texts are sent to Google, or to the base URL."""
         return True
 
     @property
@@ -98,34 +96,34 @@ class GeminiModel:
 
     @property
     def service(self) -> Service:
-        """The service tier that is asked for and paid."""
+        """The service tier that is requested and paid."""
         return self._service
 
     @property
     def client(self) -> GeminiClient:
-        """The connection, for what is no single call."""
+        """The connection, for other calls than `generate`."""
         return self._client
 
     @property
     def pace(self) -> Pace:
-        """How many calls it lets onto the wire now."""
+        """Limits the calls in flight."""
         return self._retrier.pace
 
     @property
     def retries(self) -> int:
-        """Attempts after a first one, so far."""
+        """Retries so far."""
         return self._retrier.retries
 
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Answer one request, after bounded retries; see `TextModel.generate`.
 
-        An image that the service cannot read is a ModelUnavailable of this request alone.
+        If the service cannot read an image, this request alone raises ModelUnavailable.
         """
         self._refuse_prefix(request)
 
         async def attempt() -> tuple[str, WireReply]:
             body = await self._send(request)
-            return body, gemini_wire.read_body(body)
+            return body, wire_format.read_body(body)
 
         try:
             body, wire = await self._retrier.run(attempt, subject=self.spec)
@@ -139,7 +137,7 @@ class GeminiModel:
         return self.reply_of(body, wire, self._service)
 
     def reply_of(self, body: str, wire: WireReply, service: Service) -> ModelReply:
-        """The reply in a body, at today's price of the service that brought it; without counts, none."""
+        """The reply in a body, at today's price of the service; without token counts, no price."""
         billed = wire.resolved_model or self.name
         usd = cost(wire.usage, billed, service, on=self._today()) if wire.is_counted else None
         return ModelReply(
@@ -154,23 +152,23 @@ class GeminiModel:
         )
 
     def rest_body(self, request: GenerationRequest, uris: Uris) -> dict[str, Any]:
-        """The body of a generateContent call as plain JSON, as a row of a batch file holds it.
+        """The body of a generateContent call as plain JSON, as used in a row of a batch file.
 
         Args:
-            request: what is asked.
-            uris: of the images that were uploaded, by hash (`ImageUploads.uris`).
+            request: the request.
+            uris: URIs of uploaded images by hash (`ImageUploads.uris`).
 
         Raises:
             ModelRefused: it ends with an assistant turn.
         """
         self._refuse_prefix(request)
-        return gemini_wire.request_body(request, uris, model=self.name)
+        return wire_format.request_body(request, uris, model=self.name)
 
     def _refuse_prefix(self, request: GenerationRequest) -> None:
         if request.messages[-1].role == "assistant":
             raise ModelRefused(
                 f'"{self.spec}" does not continue an assistant turn.',
-                remedy="put the prefix into a user turn",
+                remedy="put the prefix in a user turn",
             )
 
     async def aclose(self) -> None:
@@ -178,9 +176,9 @@ class GeminiModel:
         await self._client.aclose()
 
     async def _send(self, request: GenerationRequest) -> str:
-        """One HTTP exchange, behind the uploads that it needs."""
+        """One HTTP exchange, after the uploads that it needs."""
         uris = await self.uploads.uris(request)
-        body = gemini_wire.request_body(request, uris, model=self.name)
+        body = wire_format.request_body(request, uris, model=self.name)
         if self._service == "flex":
             body["serviceTier"] = "flex"
         with self._client.translated(), self.uploads.in_use(uris):
@@ -192,13 +190,13 @@ class GeminiModel:
 
 
 class _Config(types.GenerateContentConfig):
-    """The SDK's config, of which nobody changes anything: its copies are the config itself."""
+    """The SDK's config, immutable, so that its copies are the config itself."""
 
     def __contains__(self, _name: object) -> bool:
-        """Answer `name in config` at once.
+        """Always False, fast.
 
-        The SDK asks it for every field, and pydantic would go through all fields to say no: a
-        tenth of the client's work.
+        The SDK checks it for every field, and pydantic would iterate over all fields: a tenth of
+        the client's work.
         """
         return False
 
@@ -206,10 +204,10 @@ class _Config(types.GenerateContentConfig):
         return self
 
     def with_body(self, body: dict[str, Any]) -> Self:
-        """Another one, that sends this body (`HttpOptions.extra_body`) in place of the SDK's own.
+        """A config that sends this body (`HttpOptions.extra_body`) instead of the SDK's own.
 
-        The SDK would turn every text into an object, check it, copy it and turn it into JSON
-        again, which takes as long as all the rest of a call.
+        The SDK would turn every text into an object, validate it, copy it and serialize it again,
+        which takes as long as the rest of a call.
         """
         options = _OPTIONS.model_copy(update={"extra_body": body})
         return super().model_copy(update={"http_options": options})
@@ -221,10 +219,10 @@ _CONFIG = _Config(
 )
 _OPTIONS = types.HttpOptions()
 _NO_CONTENTS = types.Content(role="user", parts=[])
-"""What the SDK asks for and our body replaces; the service refuses it, should it ever be sent."""
+"""Required by the SDK and replaced by our body; the service refuses it if it is ever sent."""
 
 
 def _default_policy(service: Service) -> RetryPolicy:
-    if service == "flex":  # sheddable: 503 and 429 are to be expected
+    if service == "flex":  # 503 and 429 are common
         return RetryPolicy(attempts=10, total_s=3 * FLEX_ATTEMPT_S, attempt_s=FLEX_ATTEMPT_S)
     return RetryPolicy()

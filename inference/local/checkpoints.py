@@ -1,8 +1,11 @@
-"""Checkpoints of transformers: where they lie, loading nothing made up, what they are and can hold."""
+"""Transformers checkpoints: finding and loading them completely, identifying them, their limits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,25 +14,26 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel
+from torch import nn
+from transformers import AutoTokenizer, Cache, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from traces import ModelRefused
 
 _FINGERPRINT_LIMIT = 1 << 30
-"""Weights up to this many bytes are hashed whole to say which model answered."""
+"""Weights up to this many bytes are hashed completely."""
 _STRIDE, _PIECE = 1 << 24, 1 << 16
-"""Of larger ones a piece of each stride is, in bytes: the matrices of 7B models are 30 MB and more."""
+"""Of larger ones, a piece of every stride is hashed; matrices of 7B models have 30 MB and more."""
 _UNBOUNDED = 1 << 30
-"""A tokenizer without a length limit states an absurd one; from here on it counts as none."""
+"""Tokenizers without a length limit report an absurd one; from here on it counts as none."""
 
 
 def checkpoint_folder(name: str) -> Path:
-    """The folder of a checkpoint: the path itself, or where the hub's snapshot lies.
+    """The folder of a checkpoint: the path itself, or the hub's snapshot.
 
     Raises:
-        ModelRefused: neither a folder nor a model that the hub (or its offline cache) gives.
+        ModelRefused: neither a folder nor a model of the hub (or its offline cache).
     """
     if Path(name).is_dir():
         return Path(name)
@@ -37,21 +41,21 @@ def checkpoint_folder(name: str) -> Path:
         return Path(snapshot_download(name))
     except (OSError, ValueError, HFValidationError) as fault:
         raise ModelRefused(
-            f'There is no model "{name}": it is no folder, and the hub does not give it.',
+            f'Model "{name}" not found: no such folder, and not on the Hugging Face Hub.',
             remedy="give a folder with config.json and *.safetensors, or a model id of the hub",
         ) from fault
 
 
 def load_pretrained(auto_class: Any, folder: Path, **options: Any) -> Any:
-    """Load with a transformers auto class; nothing may be missing from the checkpoint.
+    """Load with a transformers auto class; no weights may be missing from the checkpoint.
 
     Raises:
-        ModelRefused: unreadable, of an unknown kind, or some weights would be made up.
+        ModelRefused: unreadable, of an unknown kind, or with missing weights.
     """
     try:
         if auto_class is AutoTokenizer:
             return auto_class.from_pretrained(folder, trust_remote_code=False)
-        # The weights' own progress bar would break into the command's.
+        # The progress bar of the weights would interfere with the command's.
         disable_progress_bar()  # type: ignore[no-untyped-call]
         model, report = auto_class.from_pretrained(
             folder, output_loading_info=True, trust_remote_code=False, **options
@@ -65,19 +69,48 @@ def load_pretrained(auto_class: Any, folder: Path, **options: Any) -> Any:
     missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if missing:
         raise ModelRefused(
-            f'The model in "{folder}" lacks {len(missing)} weights, "{missing[0]}" among them.',
-            remedy="check that the checkpoint is complete and of this kind",
+            f'The model in "{folder}" lacks {len(missing)} weights, such as "{missing[0]}".',
+            remedy="check that the checkpoint is complete and of the right kind",
         )
     return model
 
 
 def best_device(device: str | None) -> torch.device:
-    """The device asked for, or CUDA where there is one, else the processor."""
+    """The device requested, else CUDA if available, else the CPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """A GPU that torch can use."""
+
+    name: str
+    """Its name, e.g. NVIDIA H200."""
+    memory_bytes: int | None
+    """Its memory; None where it shares the machine's."""
+    free_bytes: int | None
+    """Memory that is free now; None where it shares the machine's."""
+
+
+def accelerators() -> tuple[Accelerator, ...]:
+    """The GPUs that torch can use; empty if there are none.
+
+    Raises:
+        RuntimeError: the driver does not answer.
+    """
+    if torch.cuda.is_available():
+        found = []
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            found.append(Accelerator(torch.cuda.get_device_name(number), total, free))
+        return tuple(found)
+    if torch.backends.mps.is_available():
+        return (Accelerator("Apple GPU (MPS)", None, None),)
+    return ()
+
+
 def model_window(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The least of position limit, sliding window and tokenizer limit, in tokens."""
+    """The smallest of position limit, sliding window and tokenizer limit, in tokens."""
     limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
     if getattr(config, "use_sliding_window", True):
         limits.append(getattr(config, "sliding_window", None))
@@ -85,10 +118,10 @@ def model_window(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def weights_fingerprint(folder: Path) -> str | None:
-    """Which weights these are: `sha256:...` over the safetensors files; None if there are none.
+    """Identify the weights: `sha256:...` over the safetensors files; None if there are none.
 
-    Of more than a gigabyte the hub's snapshot name says it, or else `sampled-sha256:...` over the
-    files' sizes and a piece of every 16 MiB: another training changes all large tensors.
+    More than a gigabyte is identified by the hub's snapshot name, else by `sampled-sha256:...` over
+    the files' sizes and a piece of every 16 MiB, since training changes all large tensors.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -108,7 +141,7 @@ def weights_fingerprint(folder: Path) -> str | None:
 
 
 def _pieces(file: Path) -> Iterator[bytes]:
-    """A file's name and size, and a piece of each stride; the first one names the tensors."""
+    """A file's name and size, and a piece of every stride; the first piece names the tensors."""
     size = file.stat().st_size
     yield f"{file.name} {size}\n".encode()
     with file.open("rb") as content:
@@ -118,7 +151,7 @@ def _pieces(file: Path) -> Iterator[bytes]:
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Every id that ends a turn, as model, generation defaults and tokenizer say."""
+    """Every id that ends a turn according to model, generation defaults and tokenizer."""
     configs = (model.config, model.config.get_text_config())
     stated = [tokenizer.eos_token_id, *(getattr(one, "eos_token_id", None) for one in configs)]
     if model.generation_config is not None:
@@ -127,28 +160,40 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froze
     return frozenset(i for i in ids if isinstance(i, int))
 
 
-# --- How running out of a device's memory is told, and what is given back then
-
-
 _FULL = (
     "can't allocate memory",
     "not enough memory",
     "out of memory",
     "Invalid buffer size",
 )
-"""How torch's allocators without an exception of their own say that memory ran out."""
+"""Messages of torch allocators that have no exception for running out of memory."""
 
 
 def is_out_of_memory(fault: BaseException) -> bool:
-    """Whether this is an allocation that failed, on any device."""
+    """Whether an allocation failed, on any device."""
     if isinstance(fault, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _FULL)
 
 
-def let_go(device: torch.device) -> None:
-    """Give cached memory back after an allocation that failed."""
+def free_cached_memory(device: torch.device) -> None:
+    """Free torch's cached memory after a failed allocation."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def cache_keywords(module: nn.Module, past: Cache) -> dict[str, Any]:
+    """Keywords for a forward pass of `module` that reads `past` and adds to it.
+
+    The keyword is `cache` from transformers 5.24 on and `past_key_values` before, and in models
+    whose code comes with their weights; the signature says which one applies.
+    """
+    return {_cache_keyword(type(module).forward): past, "use_cache": True}
+
+
+@lru_cache
+def _cache_keyword(forward: Callable[..., object]) -> str:
+    parameters = inspect.signature(forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"

@@ -1,9 +1,8 @@
-"""Which engine drives a local model: the shared-prefix one where it is proven right, else the plain one.
+"""Engines that run a local model: shared prefixes where proven right for it, else the plain engine.
 
-The slow and sure engine: each continuation by the model's own `generate`, one after the other.
-
-For image-text models whose attention cannot be shared (`inference.local.engines`). Tokens are chosen by
-the same rule with the same noise, so a continuation is the one that sharing would give.
+The plain engine computes each continuation by the model's own `generate`, one after the other, for
+image-text models whose attention cannot share prefixes. It chooses tokens by the same rule with the
+same noise, so its continuations are those that the shared-prefix engine would give.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ from inference.local.shared_prefix import (
     FAULTS,
     ImageHeads,
     PrefixEngine,
-    Row,
+    PrefixRow,
     SharedTrace,
-    Written,
+    WrittenRow,
     WrittenTrace,
     difference,
     refusal,
     shared_logits,
 )
 from inference.local.token_choice import NoiseRows, SamplingRule, StopStrings, choose_tokens
-from inference.local.vision import VisionInputs, VisionReader, run
+from inference.local.vision import VisionInputs, VisionReader, run_model
 from inference.protocol import Message
 from traces import ModelRefused
 
 
 class PlainEngine:
-    """Writes continuations with one image-text model, sharing nothing."""
+    """Computes continuations with one image-text model without sharing prefixes."""
 
     def __init__(
         self,
@@ -53,22 +52,22 @@ class PlainEngine:
         *,
         slow_because: str,
     ) -> None:
-        """Take a model; its own generation defaults (penalties, sampling) are dropped.
+        """Take a model; its generation defaults (penalties, sampling) are dropped.
 
         Args:
             model: with the attention that it was loaded with.
-            reader: gives the pixels of heads.
+            reader: reads the pixels of heads.
             end_ids: tokens that end a continuation.
-            slow_because: why nothing is shared.
+            slow_because: why prefixes are not shared.
         """
         model.generation_config = _settings()
         self._generate: Any = model.generate
         self._model, self._reader = model, reader
         self._end_ids = frozenset(end_ids)
         self.slow_because = slow_because
-        """Why nothing is shared."""
+        """Why prefixes are not shared."""
         self.near_ties = 0
-        """Choices so far in which the two best lay within `NEAR_TIE`."""
+        """Nearly tied token choices so far."""
 
     def continue_all(
         self,
@@ -79,10 +78,12 @@ class PlainEngine:
         stop: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
     ) -> Iterator[WrittenTrace]:
-        """Yield what was written for each trace's rows, trace by trace, in the order given."""
+        """Yield the continuations of each trace's rows, trace by trace, in the order given."""
         stops = StopStrings(stop, tokenizer)
         for trace in traces:
-            rows = [self._row(trace, row, rule, max_new_tokens, stops) for row in trace.rows]
+            rows = [
+                self._row(trace, row, rule, most=max_new_tokens, stops=stops) for row in trace.rows
+            ]
             self.near_ties += sum(row.near_ties for row in rows)
             computed = sum(row.cut + len(row.tail) - 1 for row in trace.rows)
             yield WrittenTrace(tuple(rows), computed)
@@ -92,14 +93,20 @@ class PlainEngine:
 
     @torch.inference_mode()
     def _row(
-        self, trace: SharedTrace, row: Row, rule: SamplingRule, most: int, stops: StopStrings
-    ) -> Written:
+        self,
+        trace: SharedTrace,
+        row: PrefixRow,
+        rule: SamplingRule,
+        *,
+        most: int,
+        stops: StopStrings,
+    ) -> WrittenRow:
         ids = (*trace.ids[: row.cut], *row.tail)
         inputs = VisionInputs(ids, {})
         if trace.head is not None:
-            inputs = behind_head(self._reader.inputs(trace.head), ids)
-        writer = _Writer(rule, row, len(ids), self._end_ids, stops)
-        run(
+            inputs = after_head(self._reader.inputs(trace.head), ids)
+        writer = _Writer(rule, row, end_ids=self._end_ids, stops=stops)
+        run_model(
             self._model,
             inputs,
             self._generate,
@@ -115,11 +122,11 @@ def _settings(**said: Any) -> GenerationConfig:
     return GenerationConfig(**said)  # type: ignore[no-untyped-call]
 
 
-def behind_head(head: VisionInputs, ids: tuple[int, ...]) -> VisionInputs:
-    """What the model takes for a conversation of which the head is the beginning.
+def after_head(head: VisionInputs, ids: tuple[int, ...]) -> VisionInputs:
+    """The model's inputs for a conversation that begins with the head.
 
-    Kinds of tokens are 0 for text; what says more of each token (to which images it attends) goes on
-    as it was for the head's last one. `plain_fault` proves it for the model at hand.
+    Token types are 0 for text; other inputs per token (to which images it attends) repeat the value
+    of the head's last token. `plain_fault` proves this for a model.
     """
     beside = {}
     for name, value in head.beside.items():
@@ -131,24 +138,24 @@ def behind_head(head: VisionInputs, ids: tuple[int, ...]) -> VisionInputs:
 
 
 class _Writer:
-    """Chooses the tokens of one continuation, in the place of `generate`'s own choice."""
+    """Chooses the tokens of one continuation instead of `generate`."""
 
     def __init__(
         self,
         rule: SamplingRule,
-        row: Row,
-        prompt: int,
+        row: PrefixRow,
+        *,
         end_ids: frozenset[int],
         stops: StopStrings,
     ) -> None:
-        self._rule, self._row, self._prompt = rule, row, prompt
+        self._rule, self._row = rule, row
         self._end_ids, self._stops = end_ids, stops
         self._tokens: list[int] = []
         self._near = 0
         self._reason = "length"
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """All tokens but the chosen one are impossible."""
+        """Make all tokens but the chosen one impossible."""
         noise = NoiseRows(
             torch.tensor([self._row.key], device=scores.device),
             torch.tensor([self._row.counter], device=scores.device),
@@ -167,35 +174,33 @@ class _Writer:
             self._reason = "stop"
         return torch.tensor([self._reason != "length"], device=input_ids.device)
 
-    def written(self) -> Written:
-        """What was written."""
+    def written(self) -> WrittenRow:
+        """The result."""
         ids = self._tokens[: len(self._tokens) - (self._reason == "end")]
         text, _ = self._stops.text(self._row.tail[-1], ids)
         reason = "length" if self._reason == "length" else "stop"
-        return Written(text, reason, len(self._tokens), self._near)
-
-
-# --- Proofs, for the image-text model at hand: ids are its processor's, shared prefixes give its
+        return WrittenRow(text, reason, len(self._tokens), self._near)
 
 
 _SIDES = ((168, 112), (112, 168))
-"""Two images, one broader and one higher, so that rows and columns cannot be confused."""
+"""Two images, one wider and one taller, so that rows and columns cannot be confused."""
 _WRITTEN = "Step 1: the first image shows 12 of 30.\n\nStep 2: so the answer is"
-_BEHIND = (4, 9)
-"""How many tokens before the end the two rows of the proof go on."""
+_REMAINING = (4, 9)
+"""Tokens before the end at which the two rows of the proof continue."""
 
 
 def conversation() -> list[Message]:
     """Two images, a question and the beginning of a solution."""
     images = tuple(_gradient(number, size) for number, size in enumerate(_SIDES))
-    return [Message("user", "Question: What do the images show?", images), Message("assistant", _WRITTEN)]  # fmt: skip
+    question = Message("user", "Question: What do the images show?", images)
+    return [question, Message("assistant", _WRITTEN)]
 
 
 def prove_reading(reader: VisionReader) -> None:
-    """Have the processor asked for every conversation if tokenising behind the head gives other ids.
+    """Make the reader use the processor for every conversation if tokenizing the rest differs.
 
     Raises:
-        ModelRefused: the processor or its template cannot be used at all.
+        ModelRefused: the processor or its template cannot be used.
     """
     turns = conversation()
     prefixes = [[turns[0], Message("assistant", _WRITTEN[:end])] for end in (1, 20, len(_WRITTEN))]
@@ -205,16 +210,16 @@ def prove_reading(reader: VisionReader) -> None:
     except ImageError as fault:
         raise ModelRefused(
             fault.what,
-            remedy="check the chat template of the model, or serve it and name it openai:MODEL",
+            remedy="check the chat template of the model, or serve it and use openai:MODEL",
         ) from fault
     reader.always_asks = reader.ids(prefixes, head) != exact
 
 
 def sharing_fault(model: PreTrainedModel, reader: VisionReader, heads: ImageHeads) -> str | None:
-    """Why continuations behind images cannot share prefixes; None where that is proven right.
+    """Why continuations after images cannot share prefixes; None if that is proven right.
 
-    Compared are the logits of a few tokens: prefilled in parts and shared, and by the model's own
-    forward pass over the whole conversation.
+    Compares the logits of a few tokens, with shared prefixes prefilled in parts, to those of the
+    model's own forward pass over the whole conversation.
     """
     turns = conversation()
     head = reader.head(turns)
@@ -222,12 +227,12 @@ def sharing_fault(model: PreTrainedModel, reader: VisionReader, heads: ImageHead
         return "it shows no images"
     try:
         inputs = reader.read(turns)
-        cuts = [len(inputs.ids) - behind for behind in _BEHIND]
+        cuts = [len(inputs.ids) - behind for behind in _REMAINING]
         beginning = Beginning(len(head.ids), lambda: heads.of(head)[0])
         got = shared_logits(model, inputs.ids, cuts, beginning)
         with torch.inference_mode(), heads.native():
-            logits = run(model, inputs, model, use_cache=False).logits[0]
-        wanted = torch.stack([logits[cut : cut + min(_BEHIND)] for cut in cuts]).float()
+            logits = run_model(model, inputs, model, use_cache=False).logits[0]
+        wanted = torch.stack([logits[cut : cut + min(_REMAINING)] for cut in cuts]).float()
     except FAULTS as fault:
         if is_out_of_memory(fault):
             raise
@@ -236,17 +241,19 @@ def sharing_fault(model: PreTrainedModel, reader: VisionReader, heads: ImageHead
 
 
 def plain_fault(model: PreTrainedModel, reader: VisionReader) -> str | None:
-    """Why text behind a head is not taken by the model as the processor's own reading of the whole."""
+    """Why text after a head gives other logits than the processor's inputs; None if it does not."""
     turns = conversation()
     head = reader.head(turns)
     if head is None:
         return "it shows no images"
     whole = reader.read(turns)
-    joined = behind_head(reader.inputs(head), whole.ids)
+    joined = after_head(reader.inputs(head), whole.ids)
     try:
         with torch.inference_mode():
             wanted, got = (
-                run(model, inputs, model, use_cache=False).logits[0, -min(_BEHIND) :].float()
+                run_model(model, inputs, model, use_cache=False)
+                .logits[0, -min(_REMAINING) :]
+                .float()
                 for inputs in (whole, joined)
             )
     except FAULTS as fault:
@@ -257,28 +264,33 @@ def plain_fault(model: PreTrainedModel, reader: VisionReader) -> str | None:
 
 
 def _gradient(number: int, size: tuple[int, int]) -> EncodedImage:
-    """A picture of colours that run, so that no two parts of it are alike."""
+    """An image of color gradients, of which no two parts are alike."""
     across, down = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     pixels = np.stack([across, down, (across + down * (1 + number)) % 256], axis=-1)
     out = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(out, "PNG")
     data = out.getvalue()
-    return EncodedImage("image/png", hashlib.sha256(data).hexdigest(), *size, "proof.png", data)
-
-
-# --- Which engine drives a local model: the shared-prefix one where it is proven right, else the
+    width, height = size
+    return EncodedImage(
+        mime="image/png",
+        sha256=hashlib.sha256(data).hexdigest(),
+        width=width,
+        height=height,
+        path="proof.png",
+        data=data,
+    )
 
 
 class Engine(Protocol):
-    """Writes continuations with one model."""
+    """Computes continuations with one model."""
 
     @property
     def near_ties(self) -> int:
-        """Choices so far in which the two best lay within `NEAR_TIE`."""
+        """Nearly tied token choices so far."""
 
     @property
     def slow_because(self) -> str | None:
-        """Why nothing is shared; None where prefixes are."""
+        """Why prefixes are not shared; None if they are."""
 
     def continue_all(
         self,
@@ -289,10 +301,10 @@ class Engine(Protocol):
         stop: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
     ) -> Iterator[WrittenTrace]:
-        """Yield what was written for each trace's rows, trace by trace, in the order given."""
+        """Yield the continuations of each trace's rows, trace by trace, in the order given."""
 
     def release(self, names: Iterable[Hashable]) -> None:
-        """Let go what is kept under these names."""
+        """Free what is cached under these names."""
 
 
 def engine_for(
@@ -301,7 +313,7 @@ def engine_for(
     """The fastest engine that is proven right for a model; limits as those of `PrefixEngine`.
 
     Raises:
-        ModelRefused: no engine is.
+        ModelRefused: there is none.
     """
     if local.vision is None:
         return PrefixEngine(
@@ -318,8 +330,8 @@ def engine_for(
                 cache_tokens=cache_tokens,
                 batch_rows=batch_rows,
             )
-        except ModelRefused as fault:  # of text alone
-            shared.let_go()
+        except ModelRefused as fault:  # even without images
+            shared.close()
             shared = fault.what
     wrong = plain_fault(local.model, local.vision)
     if wrong is not None:
@@ -328,7 +340,7 @@ def engine_for(
 
 
 def _shared_heads(model: PreTrainedModel, reader: VisionReader) -> ImageHeads | str:
-    """What prefills heads for sharing, or why that is not right for this model."""
+    """What prefills heads for sharing, or why that is wrong for this model."""
     try:
         heads = ImageHeads(model, reader)
     except ModelRefused as fault:
@@ -336,5 +348,5 @@ def _shared_heads(model: PreTrainedModel, reader: VisionReader) -> ImageHeads | 
     fault_found = sharing_fault(model, reader, heads)
     if fault_found is None:
         return heads
-    heads.let_go()
+    heads.close()
     return fault_found

@@ -33,23 +33,21 @@ class LocalModel:
     model: PreTrainedModel
     """In evaluation mode; a text model has the shared-prefix attention already."""
     tokenizer: PreTrainedTokenizerBase
-    """Its tokenizer."""
     window: int
-    """Most tokens it can look at, prompt and continuation together."""
+    """Maximum number of tokens, prompt and continuation together."""
     end_ids: frozenset[int]
     """Token ids that end a turn."""
     fingerprint: str | None
-    """Which weights these are; None if that cannot be told cheaply."""
+    """Identifies the weights; None if that is not possible."""
     vision: VisionReader | None = None
-    """What reads conversations with images for it; None for a text model."""
+    """Reads conversations with images; None for a text model."""
 
     def read(
         self, conversations: Sequence[Sequence[Message]]
     ) -> tuple[list[tuple[int, ...]], ImageHead | None]:
         """Token ids of conversations, ready for the assistant's next token.
 
-        Where images are shown all conversations begin with the same turns, and with the head that is
-        given back.
+        With images, all conversations must start with the same turns, and with the head returned.
 
         Raises:
             ModelRefused: images for a text model, or a template that does not show them.
@@ -60,7 +58,7 @@ class LocalModel:
         if any(turn.images for conversation in conversations for turn in conversation):
             raise ModelRefused(
                 "A text model cannot see the images of a problem.",
-                remedy="take gemini:MODEL, openai:MODEL or an image-text model, or add --ignore-images",
+                remedy="use gemini:MODEL, openai:MODEL, an image-text model, or --ignore-images",
             )
         return conversation_ids(self.tokenizer, conversations), None
 
@@ -72,7 +70,7 @@ def load_local_model(
 
     Args:
         name: folder or hub id.
-        device: a torch device; None takes CUDA where there is one, else the processor.
+        device: a torch device; None uses CUDA if available, else the CPU.
         dtype: of weights and caches; choices are always made in float32.
 
     Raises:

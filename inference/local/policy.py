@@ -1,11 +1,8 @@
-"""A policy on this machine: every prefix of a trace continued from one prefill of the trace.
+"""Policies on this machine: each trace or problem is prefilled once and shared by all its samples.
 
-Continuation `index` of step `step_index` depends on (seed, trace id, step index, index) alone, not
-on batch size, order or what else is in the batch; choices too close to be sure of are counted.
-
-Whole solutions from a policy on this machine: one prefill a problem, forked over its candidates.
-
-Candidate `index` of a problem depends on (seed, problem id, index) alone, not on batch or order.
+Continuation `index` of a step depends only on (seed, trace id, step index, index), and candidate
+`index` of a problem only on (seed, problem id, index), not on batch size, order or what else is in
+the batch. Token choices that are nearly tied are counted.
 """
 
 from __future__ import annotations
@@ -21,10 +18,10 @@ from inference.images import ProblemImages, unreadable
 from inference.local.engines import engine_for
 from inference.local.model import load_local_model
 from inference.local.shared_attention import common_tokens
-from inference.local.shared_prefix import Row, SharedTrace, WrittenTrace
+from inference.local.shared_prefix import PrefixRow, SharedTrace, WrittenTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.local.vision import ImageHead
-from inference.prompting import ContinuationPrompt, continuation_messages
+from inference.prompting import PolicyConfig, continuation_messages
 from traces import (
     Abstention,
     AbstentionReason,
@@ -40,18 +37,18 @@ from traces import (
 )
 
 _SORTED_TOGETHER = 256
-"""Traces read ahead, so that traces of like length share a batch."""
+"""Traces read ahead, so that traces of similar length share a batch."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Tokenised:
+class _TokenizedTrace:
     """A trace's prefixes as token ids."""
 
     trace_id: str
     prefixes: tuple[tuple[int, ...], ...]
-    """One per step; the last one holds the whole trace."""
+    """One per step; the last one is the whole trace."""
     head: ImageHead | None
-    """What they all begin with where images are shown."""
+    """The shared beginning with the images; None without images."""
 
     @property
     def longest(self) -> int:
@@ -59,36 +56,30 @@ class _Tokenised:
         return max(map(len, self.prefixes))
 
     def shared(self, wanted: Sequence[Wanted], *, seed: int, keep: bool = False) -> SharedTrace:
-        """What the engine writes: a row a continuation, each behind its cut of the longest prefix."""
+        """The engine's input: a row per continuation, each after its cut of the longest prefix."""
         whole = self.prefixes[max(one.step_index for one in wanted)]
         key = noise_key(seed, self.trace_id)
         rows = []
         for one in wanted:
             ids = self.prefixes[one.step_index]
-            # At least the last token is fed to each row: its output is the first choice.
+            # Feed at least the last token to each row: its output is the first choice.
             cut = min(common_tokens(ids, whole), len(ids) - 1)
             rows += [
-                Row(cut, ids[cut:], key, (one.step_index, index))
+                PrefixRow(cut, ids[cut:], key, (one.step_index, index))
                 for index in range(one.first, one.first + one.count)
             ]
         return SharedTrace(whole, tuple(rows), self.trace_id if keep else None, self.head)
 
 
 class LocalPolicy:
-    """Continues prefixes of traces with a transformers model; implements `labeling.stages.Policy`."""
+    """Continues prefixes with a transformers model; implements `labeling.Policy`."""
 
     def __init__(
         self,
         model_path: str,
+        config: PolicyConfig,
         *,
         spec: str,
-        prompt: ContinuationPrompt,
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        stop: Sequence[str] = (),
-        with_evidence: bool = False,
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
         cache_tokens: int | None = None,
@@ -99,30 +90,21 @@ class LocalPolicy:
 
         Args:
             model_path: folder or hub id of a causal language model, or of an image-text model.
+            config: prompt and sampling.
             spec: the policy as the user named it.
-            prompt: what surrounds the question and the prefix.
-            max_new_tokens: limit of one continuation, at least 1.
-            temperature: 0 is greedy.
-            top_p: nucleus, in (0, 1]; None for all tokens.
-            top_k: only the k most probable tokens; None for all.
-            stop: strings that end a continuation (cut off from the text).
-            with_evidence: whether the problem's evidence stands before its question.
-            device: a torch device; None takes CUDA where there is one, else the processor.
+            device: a torch device; None uses CUDA if available, else the CPU.
             dtype: of weights and caches.
-            cache_tokens: key-value positions kept at once; None derives it from the memory.
-            batch_rows: continuations written together at most; None derives it from the memory.
-            images: loads the images of problems; None shows them, relative paths from the current
-                folder, to a model that takes images, and no others.
+            cache_tokens: key-value positions cached at once; None derives it from the memory.
+            batch_rows: maximum continuations per batch; None derives it from the memory.
+            images: loads the images of problems. None shows them to a model that takes images, with
+                relative paths resolved from the current folder.
 
         Raises:
-            InputError: a limit or a sampling number out of range.
-            ModelRefused: the model cannot be loaded or driven.
+            InputError: a limit or a sampling option out of range.
+            ModelRefused: the model cannot be loaded or run.
         """
-        if max_new_tokens < 1:
-            raise InputError(f'The token limit "{max_new_tokens}" must be at least 1.')
-        self._rule = SamplingRule(temperature, top_k=top_k, top_p=top_p)
-        self._spec, self._prompt, self._stop = spec, prompt, tuple(stop)
-        self._max_new_tokens, self._with_evidence = max_new_tokens, with_evidence
+        self._rule = _sampling_rule(config)
+        self._spec, self._config = spec, config
         self._local = load_local_model(model_path, device=device, dtype=dtype)
         self._engine = engine_for(self._local, cache_tokens=cache_tokens, batch_rows=batch_rows)
         self._images = images or ProblemImages(shown=self._local.vision is not None)
@@ -134,17 +116,17 @@ class LocalPolicy:
 
     @property
     def resolved_model(self) -> str | None:
-        """Fingerprint of the weights; None if it cannot be told."""
+        """Fingerprint of the weights; None if unknown."""
         return self._local.fingerprint
 
     @property
     def near_ties(self) -> int:
-        """Choices so far in which the two best lay within 1e-4: another batch may choose otherwise."""
+        """Nearly tied token choices so far, see `TraceContinuations.near_ties`."""
         return self._engine.near_ties
 
     @property
     def slow_because(self) -> str | None:
-        """Why every continuation is written alone and slowly; None where prefixes are shared."""
+        """Why every continuation is computed alone and slowly; None if prefixes are shared."""
         return self._engine.slow_because
 
     def continue_traces(
@@ -152,14 +134,14 @@ class LocalPolicy:
     ) -> Iterator[TraceContinuations]:
         """Continue every prefix of every trace `k` times; yield traces as they are done.
 
-        A trace that does not fit into the model's window together with a whole continuation is
-        abstained from (`over_length`, image tokens count); nothing is ever cut. One with an image
-        that cannot be read is `unreadable`.
+        A trace abstains (`over_length`) if it does not fit in the model's window together with a
+        whole continuation, image tokens included; nothing is ever truncated. One with an unreadable
+        image abstains too (`unreadable`).
 
         Args:
-            contexts: the traces; read ahead by some hundred.
-            k: continuations a prefix, at least 1.
-            seed: of the sampling noise.
+            contexts: the traces; a few hundred are read ahead.
+            k: continuations per prefix, at least 1.
+            seed: seed of the sampling noise.
         """
         if k < 1:
             raise InputError(f'The number of continuations "{k}" must be at least 1.')
@@ -174,19 +156,19 @@ class LocalPolicy:
     def continue_wanted(
         self, asked: Sequence[tuple[TraceInContext, Sequence[Wanted]]], *, seed: int
     ) -> Iterator[TraceContinuations]:
-        """Draw just these continuations, all traces together; yield every trace once.
+        """Sample exactly these continuations in one batch; yield every trace once.
 
-        Continuation `i` of a step is the one that `continue_traces` draws. A trace that does not fit
-        is `over_length`, by its whole length: so a trace abstains under every strategy or under none.
-        Prefilled tokens are kept for the next round, as far as the budget goes, until `release`.
+        Continuation `i` of a step is the one that `continue_traces` samples. A trace is
+        `over_length` by its whole length, so that it abstains under every strategy or under none.
+        Prefilled tokens are cached for the next round, within the budget, until `release`.
         """
-        # Images are held from reading to prefilling: not those of all traces of a round at once.
+        # Images are in memory from reading to prefilling, so do not load those of a whole round.
         size = len(asked) if self._local.vision is None else _SORTED_TOGETHER
         for start in range(0, len(asked), max(size, 1)):
             yield from self._continue(asked[start : start + size], seed=seed, keep=True)
 
     def release(self, trace_ids: Sequence[str]) -> None:
-        """Let go what is kept of these traces."""
+        """Free what is cached for these traces."""
         self._engine.release(trace_ids)
 
     def _continue(
@@ -196,14 +178,14 @@ class LocalPolicy:
         seed: int,
         keep: bool,
     ) -> Iterator[TraceContinuations]:
-        fitting: list[tuple[_Tokenised, Sequence[Wanted]]] = []
+        fitting: list[tuple[_TokenizedTrace, Sequence[Wanted]]] = []
         for context, wanted in asked:
             try:
-                trace = self._tokenise(context, self._images.of(context.problem))
+                trace = self._tokenize(context, self._images.of(context.problem))
             except ImageError as fault:
                 yield self._abstained(context.trace.id, unreadable(fault))
                 continue
-            if trace.longest + self._max_new_tokens > self._local.window:
+            if trace.longest + self._config.max_tokens > self._local.window:
                 yield self._over_length(trace)
             else:
                 fitting.append((trace, wanted))
@@ -212,43 +194,40 @@ class LocalPolicy:
         written = self._engine.continue_all(
             shared,
             self._rule,
-            max_new_tokens=self._max_new_tokens,
-            stop=self._stop,
+            max_new_tokens=self._config.max_tokens,
+            stop=self._config.stop,
             tokenizer=self._local.tokenizer,
         )
         for (trace, _), one, done in zip(fitting, shared, written, strict=True):
             yield self._continuations(trace, one, done)
 
-    def _tokenise(
+    def _tokenize(
         self, context: TraceInContext, images: tuple[EncodedImage, ...] = ()
-    ) -> _Tokenised:
-        evidence = context.evidence if self._with_evidence else ()
+    ) -> _TokenizedTrace:
+        evidence = context.evidence if self._config.with_evidence else ()
         conversations = [
             continuation_messages(
                 context.problem,
                 evidence,
                 context.trace.prefix(step_index),
-                system=self._prompt.system,
-                separator=self._prompt.separator,
+                system=self._config.prompt.system,
+                separator=self._config.prompt.separator,
                 images=images,
             )
             for step_index in range(len(context.trace.steps))
         ]
         prefixes, head = self._local.read(conversations)
-        return _Tokenised(context.trace.id, tuple(prefixes), head)
+        return _TokenizedTrace(context.trace.id, tuple(prefixes), head)
 
-    def _over_length(self, trace: _Tokenised) -> TraceContinuations:
-        detail = (
-            f"{trace.longest} tokens and {self._max_new_tokens} new ones do not fit into the "
-            f"policy's window of {self._local.window}."
-        )
+    def _over_length(self, trace: _TokenizedTrace) -> TraceContinuations:
+        detail = _too_long(trace.longest, self._config, self._local.window)
         return self._abstained(trace.trace_id, Abstention(AbstentionReason.OVER_LENGTH, detail))
 
     def _abstained(self, trace_id: str, why: Abstention) -> TraceContinuations:
         return TraceContinuations(trace_id, (), self._local.fingerprint, why)
 
     def _continuations(
-        self, trace: _Tokenised, shared: SharedTrace, written: WrittenTrace
+        self, trace: _TokenizedTrace, shared: SharedTrace, written: WrittenTrace
     ) -> TraceContinuations:
         texts = tuple(
             PolicyText(*asked.counter, row.text, row.finish_reason, row.tokens)
@@ -263,11 +242,8 @@ class LocalPolicy:
         )
 
 
-# --- Whole solutions from a policy on this machine: one prefill a problem, forked over its
-
-
 _TOGETHER = 64
-"""Problems sorted by length together; what is written is yielded after each such group."""
+"""Problems that are sorted by length together; results are yielded after each such group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,74 +254,59 @@ class _Prompted:
     ids: tuple[int, ...]
     wanted: range
     head: ImageHead | None
-    """What the ids begin with where images are shown."""
+    """The beginning with the images; None without images."""
 
     def shared(self, seed: int) -> SharedTrace:
-        """Rows that all continue the whole prompt; at least its last token is fed to each."""
+        """Rows that all continue the whole prompt, of which each is fed the last token."""
         key = noise_key(seed, f"problem\n{self.problem_id}")
         cut = len(self.ids) - 1
-        rows = tuple(Row(cut, self.ids[cut:], key, (0, index)) for index in self.wanted)
+        rows = tuple(PrefixRow(cut, self.ids[cut:], key, (0, index)) for index in self.wanted)
         return SharedTrace(self.ids, rows, head=self.head)
 
 
 class LocalSampler:
-    """Samples with a transformers model; implements `labeling.candidates.Sampler`."""
+    """Samples solutions with a transformers model; implements `labeling.Sampler`."""
 
     def __init__(
         self,
         model_path: str,
+        config: PolicyConfig,
         *,
-        prompt: ContinuationPrompt,
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        stop: Sequence[str] = (),
-        with_evidence: bool = False,
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
         images: ProblemImages | None = None,
     ) -> None:
-        """Load the model; arguments as those of `inference.local.policy.LocalPolicy`.
-
-        Raises:
-            InputError: a limit or a sampling number out of range.
-            ModelRefused: the model cannot be loaded or driven.
-        """
-        if max_new_tokens < 1:
-            raise InputError(f'The token limit "{max_new_tokens}" must be at least 1.')
-        self._rule = SamplingRule(temperature, top_k=top_k, top_p=top_p)
-        self._prompt, self._stop, self._with_evidence = prompt, tuple(stop), with_evidence
-        self._max_new_tokens = max_new_tokens
+        """Load the model; arguments and errors as those of `LocalPolicy`."""
+        self._rule, self._config = _sampling_rule(config), config
         self._local = load_local_model(model_path, device=device, dtype=dtype)
         self._engine = engine_for(self._local)
         self._images = images or ProblemImages(shown=self._local.vision is not None)
 
     @property
     def near_ties(self) -> int:
-        """Choices so far in which the two best lay within 1e-4: another batch may choose otherwise."""
+        """Nearly tied token choices so far, see `TraceContinuations.near_ties`."""
         return self._engine.near_ties
 
     @property
     def slow_because(self) -> str | None:
-        """Why every candidate is written alone and slowly; None where prompts are shared."""
+        """Why every candidate is computed alone and slowly; None if prompts are shared."""
         return self._engine.slow_because
 
     def sample(
         self, asked: Iterable[tuple[Problem, Sequence[Evidence], range]], *, seed: int
     ) -> Iterator[ProblemSamples]:
-        """Write the candidates wanted.
+        """Sample the candidates wanted.
 
-        A problem whose prompt leaves no room for one is `over_length` (image tokens count), one with
-        an image that cannot be read `unreadable`.
+        A problem whose prompt leaves no room for a candidate abstains (`over_length`, image tokens
+        included), as does one with an unreadable image (`unreadable`).
         """
         rest = iter(asked)
         while window := list(islice(rest, _TOGETHER)):
             fitting = []
-            for prompted in map(self._tokenise, window):
+            for prompted in map(self._tokenize, window):
                 if isinstance(prompted, ProblemSamples):
                     yield prompted
-                elif len(prompted.ids) + self._max_new_tokens > self._local.window:
+                elif len(prompted.ids) + self._config.max_tokens > self._local.window:
                     yield self._over_length(prompted)
                 else:
                     fitting.append(prompted)
@@ -353,8 +314,8 @@ class LocalSampler:
             written = self._engine.continue_all(
                 [prompted.shared(seed) for prompted in fitting],
                 self._rule,
-                max_new_tokens=self._max_new_tokens,
-                stop=self._stop,
+                max_new_tokens=self._config.max_tokens,
+                stop=self._config.stop,
                 tokenizer=self._local.tokenizer,
             )
             for prompted, done in zip(fitting, written, strict=True):
@@ -364,18 +325,18 @@ class LocalSampler:
                 )
                 yield ProblemSamples(prompted.problem_id, texts, self._local.fingerprint)
 
-    def _tokenise(
+    def _tokenize(
         self, asked: tuple[Problem, Sequence[Evidence], range]
     ) -> _Prompted | ProblemSamples:
-        """The prompt of a problem, or why it has none."""
+        """The prompt of a problem, or its abstention."""
         problem, evidence, wanted = asked
         try:
             messages = continuation_messages(
                 problem,
-                evidence if self._with_evidence else (),
+                evidence if self._config.with_evidence else (),
                 (),
-                system=self._prompt.system,
-                separator=self._prompt.separator,
+                system=self._config.prompt.system,
+                separator=self._config.prompt.separator,
                 images=self._images.of(problem),
             )
             [ids], head = self._local.read([messages])
@@ -384,9 +345,26 @@ class LocalSampler:
         return _Prompted(problem.id, ids, wanted, head)
 
     def _over_length(self, prompted: _Prompted) -> ProblemSamples:
-        detail = (
-            f"{len(prompted.ids)} tokens and {self._max_new_tokens} new ones do not fit into the "
-            f"policy's window of {self._local.window}."
-        )
+        detail = _too_long(len(prompted.ids), self._config, self._local.window)
         why = Abstention(AbstentionReason.OVER_LENGTH, detail)
         return ProblemSamples(prompted.problem_id, (), self._local.fingerprint, why)
+
+
+def _sampling_rule(config: PolicyConfig) -> SamplingRule:
+    """How tokens are chosen.
+
+    Raises:
+        InputError: a limit or a sampling option is missing or out of range.
+    """
+    if config.max_tokens < 1:
+        raise InputError(f'The token limit "{config.max_tokens}" must be at least 1.')
+    if config.temperature is None:
+        raise InputError("A local policy needs a temperature.", remedy="give --temperature")
+    return SamplingRule(config.temperature, top_k=config.top_k, top_p=config.top_p)
+
+
+def _too_long(tokens: int, config: PolicyConfig, window: int) -> str:
+    return (
+        f"{tokens} tokens and {config.max_tokens} new ones do not fit in the policy's window of "
+        f"{window}."
+    )

@@ -1,15 +1,14 @@
 """Attention of many continuations over one copy of their prefix.
 
-A trace is prefilled once. Each continuation (a *row*) sees a cut of that key-value cache and, behind
-it, its own tokens. Nothing is copied: for each trace the queries of all its rows meet the trace's
-keys in one product, the own tokens are attended apart, and the two softmaxes are joined through their
-logarithmic sums. Any transformers model that takes its attention from `AttentionInterface` works;
-`assert_sharing_works` proves it for the model at hand.
+A trace is prefilled once. Each continuation (a *row*) sees a cut of that key-value cache followed
+by its own tokens. Nothing is copied: for each trace, the queries of all its rows meet the trace's
+keys in one product, their own tokens are attended separately, and the two softmaxes are combined
+through their log-sums. Any transformers model that takes its attention from `AttentionInterface`
+works; `assert_sharing_works` proves it for a model.
 
-Prefilled prefixes that are kept for the next round: asked for again, only new tokens are computed.
-
-Kept is what fits. A prefix that does not fit is not taken in, and none is thrown out for it: rounds come
-back to all open traces in turn, and whoever throws out the oldest then has nothing that is asked for.
+Prefilled prefixes are cached for the next round, which then computes only new tokens. A prefix that
+does not fit is not cached, and none is evicted for it: rounds revisit all open traces in turn, so
+evicting the oldest would always evict what is needed next.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from inference.cache_argument import kept_in
+from inference.local.checkpoints import cache_keywords
 
 ATTENTION = "stepgold_shared_prefix"
-"""Name under which the attention is registered with transformers."""
+"""Name of the attention in transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +34,12 @@ class PrefixLayer:
     """One layer's keys and values of all traces of a group, right-padded."""
 
     keys: Tensor
-    """`[traces, key-value heads, tokens, head width]`."""
+    """`[traces, key-value heads, tokens, head width]`, as are the values."""
     values: Tensor
-    """As `keys`."""
 
 
 class SharedPrefix:
-    """The prefilled traces of a group and which row continues which cut of which trace."""
+    """The prefilled traces of a group, and which row continues which cut of which trace."""
 
     def __init__(self, layers: Sequence[PrefixLayer], trace_of: Tensor, cuts: Tensor) -> None:
         """Lay the rows out as a grid of traces by slots.
@@ -67,7 +65,7 @@ class SharedPrefix:
         self.bias = hidden.masked_fill_(~seen, least).view(traces, 1, self.slots, tokens)
 
     def to_grid(self, rows: Tensor) -> Tensor:
-        """Place rows `[rows, ...]` into their cells `[traces * slots, ...]`; empty cells are zero."""
+        """Put rows `[rows, ...]` in their cells `[traces * slots, ...]`; empty cells are zero."""
         if self._full:
             return rows
         cells = len(self.layers[0].keys) * self.slots
@@ -78,7 +76,7 @@ class SharedPrefix:
         return cells if self._full else cells[self.cell_of]
 
     def select(self, rows: Tensor) -> SharedPrefix:
-        """Keep the given rows (ascending indices); traces without rows are let go."""
+        """Keep the given rows (ascending indices); traces without rows are dropped."""
         traces, trace_of = torch.unique_consecutive(self.trace_of[rows], return_inverse=True)
         layers = self.layers
         if len(traces) < len(layers[0].keys):
@@ -90,7 +88,7 @@ class OwnTokens(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers 
     """One layer's keys and values of the rows' own tokens, written in place into one block."""
 
     def __init__(self, capacity: int) -> None:
-        """Make room for `capacity` tokens a row, taken when the first one comes."""
+        """Reserve `capacity` tokens per row, allocated with the first token."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._capacity = capacity
         self._filled = 0
@@ -99,7 +97,7 @@ class OwnTokens(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append one or more tokens a row; give back all of the rows' own keys and values."""
+        """Append one or more tokens per row; return all of the rows' own keys and values."""
         if self._block is None:
             rows, heads, _, width = key_states.shape
             self._block = key_states.new_empty((2, rows, heads, self._capacity, width))
@@ -126,7 +124,7 @@ class OwnCache(Cache):
     """The rows' own tokens in all layers, as a cache that transformers models write into."""
 
     def __init__(self, layers: int, capacity: int) -> None:
-        """Make room for `capacity` tokens a row in each of `layers` layers."""
+        """Reserve `capacity` tokens per row in each of `layers` layers."""
         self._own = [OwnTokens(capacity) for _ in range(layers)]
         super().__init__(layers=list(self._own))
 
@@ -142,15 +140,15 @@ def prefill(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> list[Prefix
 
     Args:
         model: loaded with `attn_implementation=ATTENTION`.
-        ids: token ids of each trace, of any lengths of at least 1. Right padding needs no mask: a
-            causal model's real tokens never see what stands behind them.
+        ids: token ids of each trace, at least one each. Right padding needs no mask, because a
+            causal model's tokens never see later ones.
     """
     longest = max(map(len, ids))
     padded = torch.zeros((len(ids), longest), dtype=torch.int64)
     for row, trace in enumerate(ids):
         padded[row, : len(trace)] = torch.tensor(trace)
     cache = DynamicCache()
-    model.base_model(input_ids=padded.to(model.device), **kept_in(model.base_model, cache))
+    model.base_model(input_ids=padded.to(model.device), **cache_keywords(model.base_model, cache))
     layers: list[Any] = cache.layers
     return [PrefixLayer(layer.keys.contiguous(), layer.values.contiguous()) for layer in layers]
 
@@ -162,24 +160,23 @@ def shared_prefix_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    shared_prefix: SharedPrefix | None = None,
-    extension_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attend to the shared prefix and to the rows' own tokens; plain attention without a prefix.
 
     Args:
         module: the attention layer; `layer_idx` finds its part of the prefix.
-        query: `[rows, heads, 1, head width]`: one new token a row.
-        key: `[rows, key-value heads, own tokens, head width]`, the new token included.
+        query: `[rows, heads, 1, head width]`: one new token per row.
+        key: `[rows, key-value heads, own tokens, head width]`, including the new token.
         value: as `key`.
-        attention_mask: as transformers hands it over; None while a prefix is shared.
+        attention_mask: as transformers passes it; None while a prefix is shared.
         scaling: factor on the logits; None for `1 / sqrt(head width)`.
-        shared_prefix: handed through the model's forward as a keyword.
-        extension_mask: bool `[rows, 1, queries, keys]`, handed through in the same way, where several
-            tokens a row are computed behind pasts of several lengths; None otherwise.
-        kwargs: what else the model gives; of no concern here.
+        kwargs: passed through the model's forward: `shared_prefix` (`SharedPrefix`), or, where
+            several tokens per row follow pasts of different lengths, `extension_mask` (bool
+            `[rows, 1, queries, keys]`).
     """
+    shared_prefix: SharedPrefix | None = kwargs.pop("shared_prefix", None)
+    extension_mask: Tensor | None = kwargs.pop("extension_mask", None)
     if shared_prefix is None:
         mask = attention_mask if extension_mask is None else extension_mask
         plain: tuple[Tensor, None] = sdpa_attention_forward(
@@ -201,13 +198,13 @@ def shared_prefix_attention(
 def _attend(
     query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention in float32, and the logarithm of its unnormalised mass (last axis 1)."""
+    """Softmax attention in float32, and the log of its unnormalized mass (last axis 1)."""
     logits = torch.matmul(query, keys)
     if bias is not None:
         logits += bias
     logits = logits.float()
     shares = logits.softmax(dim=-1)
-    # The mass of the whole is that of its largest part divided by its share: no second exponential.
+    # The total mass is that of the largest part divided by its share: no second exponential.
     mass = logits.amax(dim=-1, keepdim=True) - shares.amax(dim=-1, keepdim=True).log()
     return torch.matmul(shares.to(values.dtype), values), mass
 
@@ -222,7 +219,7 @@ def _attend_prefix(
     grid = grid.permute(0, 2, 3, 1, 4).reshape(traces, kv_heads, group * slots, width)
     bias = shared.bias.repeat(1, 1, group, 1) if group > 1 else shared.bias
     if grid.device.type == "cpu" and grid.dtype == torch.float32:
-        # In one go, block by block in the processor's cache: a quarter of the time of the products apart.
+        # Fused, block by block in the CPU's cache: a quarter of the time of separate products.
         out, mass = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             grid, layer.keys, layer.values, 0.0, False, attn_mask=bias, scale=1.0
         )
@@ -243,70 +240,65 @@ def _attend_prefix(
 AttentionInterface.register(ATTENTION, shared_prefix_attention)
 
 
-# --- Prefilled prefixes that are kept for the next round: asked for again, only new tokens are
-
-
 Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One prefilled prefix."""
+class PrefilledPrefix:
+    """A prefilled prefix of one trace."""
 
     ids: Ids
-    """Its tokens."""
     layers: tuple[PrefixLayer, ...]
-    """One per layer of the model, without padding, for one trace."""
+    """One per layer of the model, without padding."""
     shift: int = 0
-    """What is added to the place of a token behind it to get its position; see `prefix_sharing_heads`."""
+    """Added to the index of a later token to get its position; nonzero after images."""
 
-    def cut(self, tokens: int) -> Kept:
+    def cut(self, tokens: int) -> PrefilledPrefix:
         """Its first tokens (a view)."""
-        layers = [PrefixLayer(one.keys[..., :tokens, :], one.values[..., :tokens, :]) for one in self.layers]  # fmt: skip
-        return Kept(self.ids[:tokens], tuple(layers), self.shift)
+        layers = [
+            PrefixLayer(one.keys[..., :tokens, :], one.values[..., :tokens, :])
+            for one in self.layers
+        ]
+        return PrefilledPrefix(self.ids[:tokens], tuple(layers), self.shift)
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What a trace begins with that is prefilled elsewhere."""
+    """The beginning of a trace that is prefilled elsewhere."""
 
     tokens: int
-    """How many tokens it has."""
-    prefilled: Callable[[], Kept]
-    """Gives it, where it is not kept as part of the trace."""
+    """Number of tokens."""
+    prefilled: Callable[[], PrefilledPrefix]
+    """Returns it, if it is not cached as part of the trace."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prefilled:
-    """The traces of a group, ready to be continued."""
+class PrefilledGroup:
+    """The prefilled traces of a group."""
 
     layers: list[PrefixLayer]
-    """One per layer of the model, right-padded, rows in the order asked."""
+    """One per layer of the model, right-padded, in the order given."""
     computed: list[int]
-    """How many tokens of each trace were computed now."""
+    """Number of tokens of each trace that were computed now."""
     shifts: list[int]
-    """What is added to places in each trace, behind its images, to get positions; 0 for text."""
+    """Added to token indices of each trace, after its images, to get positions; 0 for text."""
 
 
-class KeptPrefixes:
-    """Prefixes by name, at most `budget` tokens of them."""
+class PrefixCache:
+    """Prefilled prefixes by name, at most `budget` tokens (key-value positions) in total."""
 
     def __init__(self, budget: int) -> None:
-        """Keep nothing yet.
-
-        Args:
-            budget: key-value positions kept at most; 0 keeps nothing.
-        """
+        """An empty cache; a budget of 0 caches nothing."""
         self.budget = budget
-        self._by_name: dict[Hashable, Kept] = {}
+        self._by_name: dict[Hashable, PrefilledPrefix] = {}
 
     @property
     def tokens(self) -> int:
-        """Key-value positions kept now."""
+        """Key-value positions cached now."""
         return sum(len(one.ids) for one in self._by_name.values())
 
     def release(self, names: Iterable[Hashable]) -> None:
-        """Let prefixes go; names that are not kept are no fault."""
+        """Remove prefixes; unknown names are ignored."""
         for name in names:
             self._by_name.pop(name, None)
 
@@ -315,23 +307,26 @@ class KeptPrefixes:
         model: PreTrainedModel,
         asked: Sequence[tuple[Hashable | None, Ids]],
         beginnings: Sequence[Beginning | None] | None = None,
-    ) -> Prefilled:
+    ) -> PrefilledGroup:
         """Keys and values of all traces of a group.
 
         Args:
             model: loaded with the shared-prefix attention.
-            asked: name and tokens of each trace, at least one token; what has no name is not kept.
-            beginnings: what each trace begins with that is prefilled elsewhere; None for nothing.
+            asked: name and tokens of each trace, at least one token; None as name: do not cache it.
+            beginnings: the beginning of each trace that is prefilled elsewhere; None without any.
         """
         heads = beginnings or [None] * len(asked)
         known = [self._known(*one, head) for one, head in zip(asked, heads, strict=True)]
-        computed = [len(ids) - len(one.ids if one else ()) for (_, ids), one in zip(asked, known, strict=True)]  # fmt: skip
+        computed = [
+            len(ids) - len(one.ids if one else ())
+            for (_, ids), one in zip(asked, known, strict=True)
+        ]
         if not any(known):
             layers = prefill(model, [ids for _, ids in asked])
             for row, (name, ids) in enumerate(asked):
                 if name is not None:
                     self._keep(name, _row(layers, row, ids))
-            return Prefilled(layers, computed, [0] * len(asked))
+            return PrefilledGroup(layers, computed, [0] * len(asked))
         found = dict(enumerate(known))
         fresh = [row for row, one in enumerate(known) if one is None]
         if fresh:
@@ -346,33 +341,37 @@ class KeptPrefixes:
         for (name, _), one, new in zip(asked, whole, computed, strict=True):
             if new and name is not None:
                 self._keep(name, one)
-        return Prefilled(_together(whole), computed, [one.shift for one in whole])
+        return PrefilledGroup(_together(whole), computed, [one.shift for one in whole])
 
-    def _known(self, name: Hashable | None, ids: Ids, head: Beginning | None) -> Kept | None:
-        """What is prefilled of a trace; None for nothing."""
+    def _known(
+        self, name: Hashable | None, ids: Ids, head: Beginning | None
+    ) -> PrefilledPrefix | None:
+        """The part of a trace that is already prefilled; None without any."""
         kept = None if name is None else self._by_name.get(name)
         shared = 0 if kept is None else common_tokens(kept.ids, ids)
         if kept is not None and shared and (head is None or shared >= head.tokens):
             return kept.cut(shared)
         return None if head is None else head.prefilled()
 
-    def _keep(self, name: Hashable, prefix: Kept) -> None:
+    def _keep(self, name: Hashable, prefix: PrefilledPrefix) -> None:
         before = self._by_name.pop(name, None)
         if self.tokens + len(prefix.ids) <= self.budget:
             own = [PrefixLayer(one.keys.clone(), one.values.clone()) for one in prefix.layers]
-            self._by_name[name] = Kept(prefix.ids, tuple(own), prefix.shift)
+            self._by_name[name] = PrefilledPrefix(prefix.ids, tuple(own), prefix.shift)
         elif before is not None:
             self._by_name[name] = before
 
 
 @torch.inference_mode()
-def extend(model: PreTrainedModel, pasts: Sequence[Kept], ids: Sequence[Ids]) -> list[Kept]:
-    """Compute what stands behind prefilled prefixes, all traces in one forward.
+def extend(
+    model: PreTrainedModel, pasts: Sequence[PrefilledPrefix], ids: Sequence[Ids]
+) -> list[PrefilledPrefix]:
+    """Compute the rest of traces after prefilled prefixes, all traces in one forward pass.
 
     Args:
         model: loaded with the shared-prefix attention.
-        pasts: what is known of each trace, at least one token.
-        ids: all tokens of each trace; they begin with those of its past and go on.
+        pasts: the prefilled part of each trace, at least one token.
+        ids: all tokens of each trace, more than those of its past.
     """
     device = model.device
     known = torch.tensor([len(past.ids) for past in pasts], device=device)
@@ -390,13 +389,16 @@ def extend(model: PreTrainedModel, pasts: Sequence[Kept], ids: Sequence[Ids]) ->
         input_ids=fed.to(device),
         position_ids=(known + shifts).unsqueeze(1) + steps,
         extension_mask=_visible(known, seen, steps),
-        **kept_in(model.base_model, cache),
+        **cache_keywords(model.base_model, cache),
     )
     layers: list[Any] = cache.layers
     return [
-        Kept(
+        PrefilledPrefix(
             one,
-            tuple(_joined(layer, row, len(past.ids), seen, len(one)) for layer in layers),
+            tuple(
+                _joined(layer, row, known=len(past.ids), seen=seen, whole=len(one))
+                for layer in layers
+            ),
             past.shift,
         )
         for row, (past, one) in enumerate(zip(pasts, ids, strict=True))
@@ -404,7 +406,7 @@ def extend(model: PreTrainedModel, pasts: Sequence[Kept], ids: Sequence[Ids]) ->
 
 
 def common_tokens(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens two sequences share."""
+    """Number of leading tokens that two sequences share."""
     for place, (left, right) in enumerate(zip(a, b, strict=False)):
         if left != right:
             return place
@@ -412,7 +414,7 @@ def common_tokens(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _visible(known: Tensor, seen: int, steps: Tensor) -> Tensor:
-    """Bool `[traces, 1, new, seen + new]`: a new token sees its trace's past, itself and new ones before."""
+    """Bool `[traces, 1, new, seen + new]`: a token sees the past, earlier new ones, and itself."""
     past = torch.arange(seen, device=known.device) < known.unsqueeze(1)
     own = steps <= steps.unsqueeze(1)
     rows, new = len(known), len(steps)
@@ -421,23 +423,27 @@ def _visible(known: Tensor, seen: int, steps: Tensor) -> Tensor:
     )
 
 
-def _joined(layer: Any, row: int, known: int, seen: int, whole: int) -> PrefixLayer:
-    """One trace's past and new tokens behind each other, without what padded them."""
+def _joined(layer: Any, row: int, *, known: int, seen: int, whole: int) -> PrefixLayer:
+    """One trace's past followed by its new tokens, without padding."""
+    one, new = slice(row, row + 1), slice(seen, seen + whole - known)
     keys, values = (
-        torch.cat([part[row : row + 1, :, :known], part[row : row + 1, :, seen : seen + whole - known]], dim=2)
+        torch.cat([part[one, :, :known], part[one, :, new]], dim=2)
         for part in (layer.keys, layer.values)
-    )  # fmt: skip
+    )
     return PrefixLayer(keys, values)
 
 
-def _row(layers: Sequence[PrefixLayer], row: int, ids: Ids) -> Kept:
+def _row(layers: Sequence[PrefixLayer], row: int, ids: Ids) -> PrefilledPrefix:
     """One trace of a padded group (a view)."""
     one = slice(row, row + 1)
-    cut = [PrefixLayer(each.keys[one, :, : len(ids)], each.values[one, :, : len(ids)]) for each in layers]  # fmt: skip
-    return Kept(ids, tuple(cut))
+    cut = [
+        PrefixLayer(each.keys[one, :, : len(ids)], each.values[one, :, : len(ids)])
+        for each in layers
+    ]
+    return PrefilledPrefix(ids, tuple(cut))
 
 
-def _together(prefixes: Sequence[Kept]) -> list[PrefixLayer]:
+def _together(prefixes: Sequence[PrefilledPrefix]) -> list[PrefixLayer]:
     """Prefixes as one right-padded group."""
     longest = max(len(one.ids) for one in prefixes)
     layers = []

@@ -1,10 +1,11 @@
-"""Proof, for the model at hand, that shared prefixes give what the plain model gives.
+"""Continues many prefixes of many traces at once from one prefill per trace.
 
-Beginnings with images as keys and values: computed once a problem by the model's own forward pass.
+Before an engine is used, its logits are compared with the plain model's, for the model at hand.
 
-What an architecture does with images (features merged in, tokens of an image that see each other,
-features added to deeper layers, positions in rows and columns) happens here and is its own code. What
-stands behind is text, which sees all of it, one position after the other.
+Beginnings with images are prefilled once per problem by the model's own forward pass, so whatever
+an architecture does with images there (merged features, tokens of an image that see each other,
+features added to deeper layers, positions in rows and columns) is its own code. The text after them
+sees all of it, one position after the other.
 """
 
 from __future__ import annotations
@@ -20,39 +21,45 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference.cache_argument import kept_in
-from inference.local.checkpoints import is_out_of_memory, let_go
+from inference.local.checkpoints import cache_keywords, free_cached_memory, is_out_of_memory
 from inference.local.shared_attention import (
     ATTENTION,
     Beginning,
     Ids,
-    Kept,
-    KeptPrefixes,
     OwnCache,
-    Prefilled,
+    PrefilledGroup,
+    PrefilledPrefix,
+    PrefixCache,
     PrefixLayer,
     SharedPrefix,
 )
 from inference.local.token_choice import NoiseRows, SamplingRule, StopStrings, choose_tokens
-from inference.local.vision import ImageHead, VisionReader, positions_of, run, text_model, watched
+from inference.local.vision import (
+    ImageHead,
+    VisionReader,
+    inner_text_model,
+    positions_of,
+    run_model,
+    watched,
+)
 from traces import ModelRefused
 
 FAULTS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-"""How a model that cannot be driven this way fails."""
+"""Exceptions of models that cannot be run this way."""
 _IDS = 12
 _CUTS = (8, 5)
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-"""Largest difference of logits, as a share of their largest size; 0.05 for half precision."""
+"""Largest difference of logits, as a share of the largest; 0.05 for half precision."""
 
 
 def assert_sharing_works(model: PreTrainedModel) -> None:
     """Compare a few shared steps with the plain forward pass.
 
     Args:
-        model: whose text model has the attention `ATTENTION`.
+        model: a model whose text model has the attention `ATTENTION`.
 
     Raises:
-        ModelRefused: the logits differ, or the model cannot be driven this way at all.
+        ModelRefused: the logits differ, or the model cannot be run this way.
     """
     ids = _spread(model)
     try:
@@ -65,28 +72,30 @@ def assert_sharing_works(model: PreTrainedModel) -> None:
 
 
 def difference(wanted: Tensor, got: Tensor, dtype: torch.dtype) -> str | None:
-    """How far logits lie apart, in words; None where that is what a data type's rounding does."""
+    """How much logits differ, as text; None if that is within the rounding of the data type."""
     size = float(wanted.abs().max())
     apart = float((wanted - got).abs().max())
-    return None if apart <= _TOLERANCE.get(dtype, 0.05) * max(size, 1.0) else f"logits differ by {apart:.2g}"  # fmt: skip
+    if apart <= _TOLERANCE.get(dtype, 0.05) * max(size, 1.0):
+        return None
+    return f"logits differ by {apart:.2g}"
 
 
 @torch.inference_mode()
 def shared_logits(
     model: PreTrainedModel, ids: Ids, cuts: Sequence[int], beginning: Beginning | None = None
 ) -> Tensor:
-    """Logits with what stands before the longest cut prefilled in parts and shared.
+    """Logits of rows that share a prefix, which is prefilled in parts.
 
     Args:
-        model: whose text model has the attention `ATTENTION`.
-        ids: of one trace.
-        cuts: where each row goes on; it is fed as many tokens as stand behind the longest.
-        beginning: what the trace begins with where it shows images; cuts lie behind it.
+        model: a model whose text model has the attention `ATTENTION`.
+        ids: the token ids of one trace.
+        cuts: where each row continues; each is fed as many tokens as follow the longest cut.
+        beginning: the beginning of the trace if it has images; cuts come after it.
 
     Returns:
         float32 `[rows, tokens fed, vocabulary]`.
     """
-    kept = KeptPrefixes(max(cuts))
+    kept = PrefixCache(max(cuts))
     for cut in sorted(cuts):
         made = kept.prefill(model, [("", ids[:cut])], [beginning])
     places = torch.tensor(cuts, device=model.device)
@@ -100,31 +109,31 @@ def shared_logits(
             input_ids=fed[here],
             position_ids=here + made.shifts[0],
             shared_prefix=shared,
-            **kept_in(model, own),
+            **cache_keywords(model, own),
         )
         logits.append(output.logits[:, -1])
     return torch.stack(logits, dim=1).float()
 
 
 def refusal(reason: str) -> ModelRefused:
-    """What is said of a model that the local engine cannot drive."""
+    """The error of a model that the local engine cannot run."""
     return ModelRefused(
-        f"This model's attention is of a kind that the local engine does not cover ({reason[:200]}).",
-        remedy="serve it with an OpenAI-compatible server and name it openai:MODEL",
+        f"The local engine does not support this model's attention ({reason[:200]}).",
+        remedy="serve it with an OpenAI-compatible server and use openai:MODEL",
     )
 
 
 def _spread(model: PreTrainedModel) -> Ids:
-    """Fixed token ids spread over the vocabulary, so that the proof takes no randomness."""
+    """Fixed token ids spread over the vocabulary, so that the proof is deterministic."""
     size = int(model.config.get_text_config().vocab_size)
     return tuple(i * 7919 % size for i in range(1, _IDS + 1))
 
 
 @torch.inference_mode()
 def _plain(model: PreTrainedModel, ids: Ids) -> Tensor:
-    """Logits `[rows, steps, vocabulary]` at the places that the rows feed, by eager attention."""
+    """Logits `[rows, steps, vocabulary]` of the tokens that the rows feed, by eager attention."""
     alone = model.config.get_text_config() is model.config
-    inner = model if alone else text_model(model)
+    inner = model if alone else inner_text_model(model)
     inner.set_attn_implementation("eager")
     try:
         fed = torch.tensor([ids], device=model.device)
@@ -135,32 +144,29 @@ def _plain(model: PreTrainedModel, ids: Ids) -> Tensor:
     return torch.stack([logits[cut : cut + steps] for cut in _CUTS]).float()
 
 
-# --- Beginnings with images as keys and values: computed once a problem by the model's own
-
-
 class ImageHeads:
-    """Prefilled heads of one image-text model, those used last kept as far as there is room."""
+    """Prefilled heads of one image-text model; those used last are cached within the budget."""
 
     def __init__(self, model: PreTrainedModel, reader: VisionReader) -> None:
-        """Give the text model inside the shared-prefix attention; heads get the one it had.
+        """Switch the inner text model to the shared-prefix attention; heads use its own.
 
         Raises:
-            ModelRefused: it has no text model of its own inside.
+            ModelRefused: it has no separate text model.
         """
-        self._model, self._reader, self._inner = model, reader, text_model(model)
+        self._model, self._reader, self._inner = model, reader, inner_text_model(model)
         self._own: str = self._inner.config._attn_implementation or "eager"
         self._inner.set_attn_implementation(ATTENTION)
-        self._kept: OrderedDict[ImageHead, Kept] = OrderedDict()
+        self._kept: OrderedDict[ImageHead, PrefilledPrefix] = OrderedDict()
         self.budget = 0
-        """Key-value positions kept at most; the head used last stays in any case."""
+        """Maximum key-value positions cached; the head used last always stays."""
 
-    def let_go(self) -> None:
-        """Keep nothing, and give the model the attention back that it had."""
+    def close(self) -> None:
+        """Clear the cache, and restore the model's own attention."""
         self._kept.clear()
         self._inner.set_attn_implementation(self._own)
 
-    def of(self, head: ImageHead) -> tuple[Kept, int]:
-        """A head's keys and values, and how many tokens were computed for it: all, or none."""
+    def of(self, head: ImageHead) -> tuple[PrefilledPrefix, int]:
+        """A head's keys and values, and the number of tokens computed for it: all or none."""
         computed = 0
         if head not in self._kept:
             self._kept[head] = self._prefill(head)
@@ -172,7 +178,7 @@ class ImageHeads:
 
     @contextmanager
     def native(self) -> Iterator[None]:
-        """Within, the text model has the attention that it was loaded with."""
+        """Restore the text model's own attention within the block."""
         self._inner.set_attn_implementation(self._own)
         try:
             yield
@@ -180,36 +186,33 @@ class ImageHeads:
             self._inner.set_attn_implementation(ATTENTION)
 
     @torch.inference_mode()
-    def _prefill(self, head: ImageHead) -> Kept:
+    def _prefill(self, head: ImageHead) -> PrefilledPrefix:
         cache = DynamicCache()
         with self.native(), watched(self._inner) as given:
             inputs = self._reader.inputs(head)
-            run(self._model, inputs, **kept_in(self._model.base_model, cache))
+            run_model(self._model, inputs, **cache_keywords(self._model.base_model, cache))
         positions = positions_of(given, len(head.ids), self._model.device)
         layers: list[Any] = cache.layers
         whole = tuple(PrefixLayer(one.keys.contiguous(), one.values.contiguous()) for one in layers)
-        return Kept(head.ids, whole, int(positions.max()) + 1 - len(head.ids))
+        return PrefilledPrefix(head.ids, whole, int(positions.max()) + 1 - len(head.ids))
 
 
 def _tokens(head: ImageHead) -> int:
     return len(head.ids)
 
 
-# --- A wave: rows that are written together, one token of each at a time, finished ones dropped
-
-
 _LIVE_SHARE = 0.8
-"""Finished rows are dropped from the batch when fewer than this share are still writing."""
+"""Finished rows are dropped from the batch once fewer than this share are unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One continuation to be written."""
+class PrefixRow:
+    """One continuation to compute."""
 
     cut: int
-    """How many of the trace's tokens it shares."""
+    """Number of the trace's tokens that it shares."""
     tail: tuple[int, ...]
-    """The prefix's tokens behind the cut, at least one."""
+    """The prefix's tokens after the cut, at least one."""
     key: tuple[int, int]
     """Its noise key."""
     counter: tuple[int, int]
@@ -217,28 +220,29 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What was written for one row."""
+class WrittenRow:
+    """The result of one row."""
 
     text: str
-    """The new text, up to a stop string, without it."""
+    """The new text, up to but excluding a stop string."""
     finish_reason: str
     """`stop` or `length`."""
     tokens: int
-    """Tokens generated, the ending one included."""
+    """Tokens generated, including the one that ends the turn."""
     near_ties: int = field(default=0, compare=False)
-    """Choices in which the two best lay within `NEAR_TIE`; what was written is the same without."""
+    """Nearly tied token choices; equal texts count as equal whatever it is."""
 
 
-class Wave:
-    """Rows written together, one token of each at a time."""
+class RowBatch:
+    """Rows computed together, one token of each at a time."""
 
     def __init__(
         self,
         model: PreTrainedModel,
-        prefilled: Prefilled,
-        rows: Sequence[tuple[int, Row]],
+        prefilled: PrefilledGroup,
+        rows: Sequence[tuple[int, PrefixRow]],
         rule: SamplingRule,
+        *,
         max_new_tokens: int,
     ) -> None:
         device = model.device
@@ -251,20 +255,19 @@ class Wave:
             [prefilled.shifts[trace] for trace, _ in rows], device=device
         )
         """The position of each row's first own token."""
-        # Forced tokens first (the tail of the prefix), then what is chosen, one column a step.
+        # Forced tokens first (the tail of the prefix), then chosen ones, one column per step.
         self.tokens = torch.zeros(
             (len(rows), longest + max_new_tokens), dtype=torch.int64, device=device
         )
         for number, tail in enumerate(tails):
             self.tokens[number, : len(tail)] = torch.tensor(tail, device=device)
         self.ends = torch.zeros(len(rows), dtype=torch.int64, device=device)
-        """Column behind the last token of each finished row; 0 while it is being written."""
+        """Column after the last token of each finished row; 0 while it is unfinished."""
         self.ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
         """Whether the row's last token ends a turn."""
         self.stopped = torch.zeros_like(self.ended)
         """Whether the row ended with a stop string."""
         self.near_ties = torch.zeros_like(self.ends)
-        """Near ties of each row."""
         self._noise = NoiseRows(
             torch.tensor([row.key for _, row in rows], device=device),
             torch.tensor([row.counter for _, row in rows], device=device),
@@ -276,7 +279,7 @@ class Wave:
 
     @torch.inference_mode()
     def run(self, end_ids: Tensor, stops: StopStrings) -> None:
-        """Write until every row has ended or reached its limit."""
+        """Compute until every row has ended or reached its limit."""
         step = 0
         while len(self._live):
             self._write_column(step + 1, self._forward(step), end_ids, stops)
@@ -285,8 +288,8 @@ class Wave:
                 self._keep(writing.nonzero().squeeze(1))
             step += 1
 
-    def written(self, stops: StopStrings) -> Iterator[Written]:
-        """What was written for each row, in order."""
+    def written(self, stops: StopStrings) -> Iterator[WrittenRow]:
+        """The result of each row, in order."""
         columns = (
             self.tokens,
             self.tail_lengths,
@@ -299,23 +302,23 @@ class Wave:
             *map(Tensor.tolist, columns), strict=True
         ):
             text, _ = stops.text(tokens[tail - 1], tokens[tail : end - ended])
-            yield Written(text, "stop" if ended or stopped else "length", end - tail, near)
+            yield WrittenRow(text, "stop" if ended or stopped else "length", end - tail, near)
 
     def _forward(self, step: int) -> Tensor:
-        """Feed column `step` of every live row; give the logits of the next one."""
+        """Feed column `step` of every live row; return the logits of the next column."""
         live = self._live
         logits: Tensor = self._model(
             input_ids=self.tokens[live, step].unsqueeze(1),
             position_ids=(self._starts[live] + step).unsqueeze(1),
             shared_prefix=self._shared,
-            **kept_in(self._model, self._own),
+            **cache_keywords(self._model, self._own),
         ).logits
         return logits[:, -1]
 
     def _write_column(
         self, column: int, logits: Tensor, end_ids: Tensor, stops: StopStrings
     ) -> None:
-        """Choose the next token of every live row, or take it from its tail, and see who ends."""
+        """Choose each live row's next token, or take it from its tail; note which rows end."""
         live = self._live
         tails = self.tail_lengths[live]
         numbers = column - tails
@@ -333,7 +336,7 @@ class Wave:
     def _at_stop(
         self, column: int, chosen: Tensor, candidates: Tensor, stops: StopStrings
     ) -> Tensor:
-        """Which live rows have just completed a stop string."""
+        """Which live rows just completed a stop string."""
         found = torch.zeros_like(candidates)
         if stops:
             for place in (candidates & stops.suspects(chosen)).nonzero().squeeze(1).tolist():
@@ -344,7 +347,7 @@ class Wave:
         return found
 
     def _keep(self, rows: Tensor) -> None:
-        """Drop all live rows but the given ones from the batch."""
+        """Drop all but the given live rows from the batch."""
         self._live = self._live[rows]
         if len(rows):
             self._noise = self._noise.select(rows)
@@ -352,16 +355,13 @@ class Wave:
             self._own.select(rows)
 
 
-# --- Continue many prefixes of many traces at once: prefill each trace once, fork its cache,
-
-
 _Made = TypeVar("_Made")
 _CACHE_BYTES = 1 << 30
-"""Key-value bytes kept at once on a processor."""
+"""Key-value bytes cached at once on a CPU."""
 _GPU_SHARE = 0.4
-"""Share of a GPU's free memory given to key-value caches."""
+"""Share of a GPU's free memory used for key-value caches."""
 _LOGITS_NUMBERS = 1 << 26
-"""Most logits (rows times vocabulary) computed at once."""
+"""Maximum number of logits (rows times vocabulary) computed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,28 +370,28 @@ class SharedTrace:
 
     ids: tuple[int, ...]
     """All of the trace's tokens."""
-    rows: tuple[Row, ...]
-    """The continuations wanted."""
+    rows: tuple[PrefixRow, ...]
+    """The continuations to compute."""
     name: Hashable | None = None
-    """Under which its prefilled tokens are kept until they are released; None keeps nothing."""
+    """Name under which its prefilled tokens are cached until released; None caches nothing."""
     head: ImageHead | None = None
-    """What it begins with where it shows images; every cut lies behind it. None for text alone."""
+    """Its beginning with images, before every cut; None without images."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenTrace:
-    """What was written for one trace, and what it took."""
+    """The results of one trace, and their cost."""
 
-    rows: tuple[Written, ...]
-    """One per row asked for, in order."""
+    rows: tuple[WrittenRow, ...]
+    """One per row, in order."""
     prefilled_tokens: int
-    """Positions computed before anything was written: what was not kept of the trace's own tokens, and
-    the tokens of a tail but its last one, row by row. With the tokens generated it makes up all
+    """Positions computed before any token was chosen: the trace's tokens that were not cached, and
+    all but the last token of each row's tail. Together with the generated tokens these are all
     positions that went through the model."""
 
 
 class PrefixEngine:
-    """Writes continuations with one model."""
+    """Computes continuations with one model from shared prefixes."""
 
     def __init__(
         self,
@@ -408,27 +408,27 @@ class PrefixEngine:
             model: loaded with the shared-prefix attention.
             end_ids: tokens that end a continuation.
             heads: prefills beginnings with images; None for a text model.
-            cache_tokens: key-value positions held at once: half for the rows' own tokens, half for
-                prefixes, of which up to half are kept between calls (and up to a quarter are heads).
-                None takes what about 1 GiB (a processor) or 40% of the free memory (a GPU) holds.
-            batch_rows: continuations written together at most; None for what the memory holds.
+            cache_tokens: key-value positions in memory at once: half for the rows' own tokens, half
+                for prefixes, of which up to half are cached between calls (up to a quarter are
+                heads). None uses about 1 GiB (CPU) or 40% of the free memory (GPU).
+            batch_rows: maximum continuations per batch; None for what fits in memory.
 
         Raises:
-            ModelRefused: the model's attention is of a kind that sharing does not cover.
+            ModelRefused: sharing does not work with the model's attention.
         """
         assert_sharing_works(model)
         self._model, self._heads = model, heads
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=model.device)
         self._cache_tokens = cache_tokens or _cache_tokens(model)
-        self._kept = KeptPrefixes(self._cache_tokens // 4)
+        self._kept = PrefixCache(self._cache_tokens // 4)
         if heads is not None:
             heads.budget = self._cache_tokens // 8
         most = max(1, _LOGITS_NUMBERS // int(model.config.get_text_config().vocab_size))
         self._most_rows = min(most, batch_rows or most)
         self.near_ties = 0
-        """Choices so far in which the two best lay within `NEAR_TIE`."""
+        """Nearly tied token choices so far."""
         self.slow_because: str | None = None
-        """Why nothing is shared: it is."""
+        """None, because prefixes are shared."""
 
     def continue_all(
         self,
@@ -439,13 +439,13 @@ class PrefixEngine:
         stop: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
     ) -> Iterator[WrittenTrace]:
-        """Yield what was written for each trace's rows, trace by trace, in the order given.
+        """Yield the continuations of each trace's rows, trace by trace, in the order given.
 
-        Traces of like length should stand together: they share a batch. Where memory runs out the
-        batch is halved; what was written is written again then, and is the same.
+        Put traces of similar length next to each other, because they share a batch. If memory runs
+        out, the batch is halved and computed again, with the same results.
 
         Raises:
-            RuntimeError: not even one row of one trace fits into the memory.
+            RuntimeError: not even one row of one trace fits in memory.
         """
         stops = StopStrings(stop, tokenizer)
         named = any(trace.name is not None for trace in traces)
@@ -455,34 +455,34 @@ class PrefixEngine:
             yield from self._continue_group(group, rule, max_new_tokens, stops)
 
     def release(self, names: Iterable[Hashable]) -> None:
-        """Let go what is kept under these names."""
+        """Free what is cached under these names."""
         self._kept.release(names)
 
     def _continue_group(
         self, group: Sequence[SharedTrace], rule: SamplingRule, max_new: int, stops: StopStrings
     ) -> Iterator[WrittenTrace]:
-        """Prefill the group and write its rows; half of the group first if it does not fit."""
+        """Prefill the group and compute its rows; half of the group first if it does not fit."""
         prefilled = _unless_full(lambda: self._prefill(group), may_halve=len(group) > 1)
         if prefilled is None:
-            let_go(self._model.device)
+            free_cached_memory(self._model.device)
             middle = len(group) // 2
             for half in (group[:middle], group[middle:]):
                 yield from self._continue_group(half, rule, max_new, stops)
             return
         rows = [(number, row) for number, trace in enumerate(group) for row in trace.rows]
-        written = self._write(prefilled, rows, rule, max_new, stops)
+        written = self._write(prefilled, rows, rule, max_new_tokens=max_new, stops=stops)
         for trace, new in zip(group, prefilled.computed, strict=True):
             tails = sum(len(row.tail) - 1 for row in trace.rows)
             yield WrittenTrace(tuple(next(written) for _ in trace.rows), new + tails)
 
-    def _prefill(self, group: Sequence[SharedTrace]) -> Prefilled:
+    def _prefill(self, group: Sequence[SharedTrace]) -> PrefilledGroup:
         of_heads = [0] * len(group)
 
         def beginning(row: int, head: ImageHead | None) -> Beginning | None:
             if head is None:
                 return None
 
-            def prefilled() -> Kept:
+            def prefilled() -> PrefilledPrefix:
                 kept, of_heads[row] = self._images().of(head)
                 return kept
 
@@ -497,10 +497,10 @@ class PrefixEngine:
         return replace(made, computed=computed)
 
     def _images(self) -> ImageHeads:
-        """What prefills beginnings with images.
+        """Prefills beginnings with images.
 
         Raises:
-            ModelRefused: this engine drives a text model.
+            ModelRefused: this engine runs a text model.
         """
         if self._heads is None:
             raise ModelRefused("A text model cannot see the images of a problem.")
@@ -508,28 +508,29 @@ class PrefixEngine:
 
     def _write(
         self,
-        prefilled: Prefilled,
-        rows: Sequence[tuple[int, Row]],
+        prefilled: PrefilledGroup,
+        rows: Sequence[tuple[int, PrefixRow]],
         rule: SamplingRule,
+        *,
         max_new_tokens: int,
         stops: StopStrings,
-    ) -> Iterator[Written]:
-        """Write rows behind their prefilled traces, as many at a time as the memory allows."""
+    ) -> Iterator[WrittenRow]:
+        """Compute rows after their prefilled traces, as many at a time as memory allows."""
         own = max((len(row.tail) for _, row in rows), default=1) + max_new_tokens - 1
         start = 0
         while start < len(rows):
             size = max(1, min(self._cache_tokens // 2 // own, self._most_rows, len(rows) - start))
             some = rows[start : start + size]
 
-            def wave(some: Sequence[tuple[int, Row]] = some) -> Wave:
-                made = Wave(self._model, prefilled, some, rule, max_new_tokens)
+            def compute(some: Sequence[tuple[int, PrefixRow]] = some) -> RowBatch:
+                made = RowBatch(self._model, prefilled, some, rule, max_new_tokens=max_new_tokens)
                 made.run(self._end_ids, stops)
                 return made
 
-            done = _unless_full(wave, may_halve=size > 1)
+            done = _unless_full(compute, may_halve=size > 1)
             if done is None:
                 self._most_rows = size // 2
-                let_go(self._model.device)
+                free_cached_memory(self._model.device)
                 continue
             self.near_ties += int(done.near_ties.sum())
             yield from done.written(stops)
@@ -537,10 +538,10 @@ class PrefixEngine:
 
 
 def _unless_full(work: Callable[[], _Made], *, may_halve: bool) -> _Made | None:
-    """What the work gives; None if memory ran out. Then nothing of it is held any more.
+    """The result of the work; None if memory ran out, after freeing what it held.
 
     Raises:
-        RuntimeError: another fault, or memory ran out for work that cannot be halved.
+        RuntimeError: another fault, or memory ran out and the work cannot be halved.
     """
     try:
         return work()
@@ -551,12 +552,12 @@ def _unless_full(work: Callable[[], _Made], *, may_halve: bool) -> _Made | None:
 
 
 def _shared(trace: SharedTrace) -> tuple[int, ...]:
-    """What is prefilled of a trace: as far as its farthest cut, at least one token."""
+    """The part of a trace to prefill: up to its longest cut, at least one token."""
     return trace.ids[: max((row.cut for row in trace.rows), default=0)] or trace.ids[:1]
 
 
 def _groups(traces: Sequence[SharedTrace], budget: int) -> Iterator[list[SharedTrace]]:
-    """Cut traces into groups whose padded length stays within the budget, at least one a group."""
+    """Groups of at least one trace whose padded length stays within the budget."""
     group: list[SharedTrace] = []
     longest = 0
     for trace in traces:
@@ -570,7 +571,7 @@ def _groups(traces: Sequence[SharedTrace], budget: int) -> Iterator[list[SharedT
 
 
 def _cache_tokens(model: PreTrainedModel) -> int:
-    """How many key-value positions fit into the memory set aside for them."""
+    """Number of key-value positions that fit in the memory reserved for them."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

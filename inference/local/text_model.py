@@ -1,4 +1,4 @@
-"""The text model over a local model (`hf:PATH_OR_ID`): chat template in, one reply out."""
+"""A local model (`hf:PATH_OR_ID`) as a text model."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from formats.files.images import ImageError
 from inference.images import has_images
 from inference.local.engines import engine_for
 from inference.local.model import load_local_model
-from inference.local.shared_prefix import Row, SharedTrace
+from inference.local.shared_prefix import PrefixRow, SharedTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.protocol import GenerationRequest, Message, over_length_reply
 from traces import ModelRefused, ModelReply, ModelUnavailable, Usage
 
 
 class LocalTextModel:
-    """A local model behind the `TextModel` protocol: chat template in, one reply out.
+    """A local model as a `TextModel`.
 
-    Greedy where the request gives no temperature. A JSON schema is not enforced: the reply is
-    read as it comes. A prompt that does not fit is answered with the finish reason `over_length`.
+    Greedy if the request has no temperature. A JSON schema is not enforced. A prompt that does not
+    fit is answered with the finish reason `over_length`.
     """
 
     def __init__(self, name: str, *, spec: str, device: str | None = None) -> None:
@@ -32,7 +32,7 @@ class LocalTextModel:
             device: as for `load_local_model`.
 
         Raises:
-            ModelRefused: it cannot be loaded or driven.
+            ModelRefused: it cannot be loaded or run.
         """
         self._local = load_local_model(name, device=device)
         self._engine = engine_for(self._local)
@@ -46,21 +46,21 @@ class LocalTextModel:
 
     @property
     def slow_because(self) -> str | None:
-        """Why the slow and sure engine answers; None where the fast one does."""
+        """Why the slow engine answers; None if the fast one does."""
         return self._engine.slow_because
 
     @property
     def hosted(self) -> bool:
-        """False: no text leaves this machine."""
+        """False: texts stay on this machine."""
         return False
 
     @property
     def concurrency(self) -> int:
-        """One: the device is busy with one request at a time."""
+        """One request at a time."""
         return 1
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text by the model's own tokenizer, special tokens not counted."""
+        """Tokens of a text by the model's own tokenizer, excluding special tokens."""
         tokenizer = self._local.tokenizer
         return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
@@ -75,7 +75,7 @@ class LocalTextModel:
         if has_images(request) and self._local.vision is None:
             raise ModelRefused(
                 f'"{self._spec}" is a text model: it cannot see the images of a problem.',
-                remedy="take gemini:MODEL, openai:MODEL or an image-text model, or add --ignore-images",
+                remedy="use gemini:MODEL, openai:MODEL, an image-text model, or --ignore-images",
             )
         tokenizer = self._local.tokenizer
         try:
@@ -85,10 +85,10 @@ class LocalTextModel:
         room = self._local.window - len(ids)
         if room < 1:
             window = self._local.window
-            return over_length_reply(self._spec, f"{len(ids)} tokens do not fit into {window}.")
+            return over_length_reply(self._spec, f"{len(ids)} tokens do not fit in {window}.")
         rule = SamplingRule(request.temperature or 0.0, top_p=request.top_p)
         words = json.dumps([_named(message) for message in request.messages])
-        row = Row(
+        row = PrefixRow(
             len(ids) - 1, ids[-1:], noise_key(request.seed or 0, words), (0, request.sample_index)
         )
         with self._lock:
@@ -112,6 +112,6 @@ class LocalTextModel:
 
 
 def _named(message: Message) -> list[object]:
-    """A turn for the noise key; one without images is the pair that it was before there were any."""
+    """A turn for the noise key; without images a pair, as in keys older than images."""
     turn: list[object] = [message.role, message.text]
     return [*turn, [image.sha256 for image in message.images]] if message.images else turn

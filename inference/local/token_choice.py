@@ -1,12 +1,13 @@
-"""Counter-based noise: the same number for the same (seed, trace, step, continuation, token), anywhere.
+"""Choosing tokens: counter-based noise, sampling rules, and stop strings.
 
-Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns a key
-and a counter into four 32-bit words without any state. The key says whose noise it is (seed and
-trace id), the counter says which number: (vocabulary block of four tokens, token position, step
-index, continuation index). So a continuation does not depend on what else is in its batch.
+The noise is the same for the same (seed, trace, step, continuation, token), wherever it is
+computed. Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)
+turns a key and a counter into four 32-bit words without any state. The key identifies seed and
+trace id; the counter is (vocabulary block of four tokens, token position, step index, continuation
+index). So a continuation does not depend on what else is in its batch.
 
 >>> import torch
->>> [hex(int(word)) for word in philox(torch.zeros(2, dtype=torch.int64), *[torch.tensor(0)] * 4)]
+>>> [hex(int(word)) for word in philox(torch.zeros(2, dtype=torch.int64), [torch.tensor(0)] * 4)]
 ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
 """
 
@@ -27,9 +28,9 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _CACHED_WORDS = 1 << 16
-"""Words worked on at once on a processor: all temporaries stay in its cache."""
+"""Words processed at once on a CPU, so that all temporaries stay in its cache."""
 _GPU_WORDS = 1 << 26
-"""Words worked on at once on a GPU: bounds the temporaries to a few GB."""
+"""Words processed at once on a GPU, which bounds the temporaries to a few GB."""
 
 
 def noise_key(seed: int, name: str) -> tuple[int, int]:
@@ -42,27 +43,23 @@ def noise_key(seed: int, name: str) -> tuple[int, int]:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
-def philox(
-    key: Tensor, word0: Tensor, word1: Tensor, word2: Tensor, word3: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(key: Tensor, counter: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox4x32-10 on broadcastable int64 tensors that hold unsigned 32-bit words.
 
     Args:
         key: int64 `[..., 2]`, the two key words on the last axis.
-        word0: the counter's words, broadcastable with `key[..., 0]` and with each other.
-        word1: as `word0`.
-        word2: as `word0`.
-        word3: as `word0`.
+        counter: the counter's four words, broadcastable with `key[..., 0]` and with each other.
 
     Returns:
         The four output words, int64 in [0, 2**32).
     """
     key0, key1 = key[..., 0], key[..., 1]
+    word0, word1, word2, word3 = counter
     for round_ in range(_ROUNDS):
         if round_:
             key0, key1 = (key0 + _WEYL[0]) & _MASK, (key1 + _WEYL[1]) & _MASK
         # A 32x32-bit product overflows the sign of int64, but its bits are right. Low halves are
-        # masked only when they have been mixed into a word that is multiplied again.
+        # masked only once they are mixed into a word that is multiplied again.
         product0, product1 = word0 * _MULTIPLIERS[0], word2 * _MULTIPLIERS[1]
         word0 = (product1 >> 32).bitwise_xor(word1).bitwise_xor(key0).bitwise_and_(_MASK)
         word2 = (product0 >> 32).bitwise_xor(word3).bitwise_xor(key1).bitwise_and_(_MASK)
@@ -73,8 +70,8 @@ def philox(
 def gumbel(words: Tensor) -> Tensor:
     """Standard Gumbel noise in float32 from uniform 32-bit words (int64 tensor of any shape).
 
-    Finite everywhere, in about [-2.9, 22.9]. The uniform number is read from its small end, where
-    float32 is finest: that is where improbable tokens win.
+    Always finite, in about [-2.9, 22.9]. The uniform number is read from its small end, where
+    float32 has the finest resolution, because that is where improbable tokens win.
     """
     uniform = words.to(torch.float32).add_(0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)
     return uniform.neg_().log1p_().neg_().log_().neg_()
@@ -88,11 +85,11 @@ def gumbel_rows(keys: Tensor, counters: Tensor, positions: Tensor, size: int) ->
     Args:
         keys: int64 `[rows, 2]`, from `noise_key`.
         counters: int64 `[rows, 2]`: step index and continuation index.
-        positions: int64 `[rows]`: 0-based number of the token to be drawn.
+        positions: int64 `[rows]`: 0-based number of the token to sample.
         size: the vocabulary's size.
 
     Returns:
-        float32 `[rows, size]`; a row depends on its own key, counter and position alone.
+        float32 `[rows, size]`; a row depends only on its own key, counter and position.
     """
     blocks = torch.arange((size + 3) // 4, device=keys.device)
     words_at_once = _CACHED_WORDS if keys.device.type == "cpu" else _GPU_WORDS
@@ -102,36 +99,30 @@ def gumbel_rows(keys: Tensor, counters: Tensor, positions: Tensor, size: int) ->
         rows = slice(start, start + stride)
         words = philox(
             keys[rows].unsqueeze(1),
-            blocks,
-            positions[rows].unsqueeze(1),
-            counters[rows, :1],
-            counters[rows, 1:],
+            (blocks, positions[rows].unsqueeze(1), counters[rows, :1], counters[rows, 1:]),
         )
         noise[rows] = gumbel(torch.cat(words, dim=1))
     return noise[:, :size]
 
 
-# --- Choosing the next token: greedy, or sampled with counter-based noise, near ties counted
-
-
 NEAR_TIE = 1e-4
-"""Two perturbed logits closer than this may change places with the batch's shape."""
+"""Perturbed logits closer than this may change their order with the shape of the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingRule:
-    """How the next token is chosen; filters act in the order temperature, top_k, top_p."""
+    """How the next token is chosen; applied in the order temperature, top_k, top_p."""
 
     temperature: float = 0.0
-    """0 is greedy; logits are divided by it otherwise."""
+    """0 is greedy; otherwise logits are divided by it."""
     top_k: int | None = None
-    """Only the k most probable tokens; None for all."""
+    """Sample from the k most probable tokens; None for all."""
     top_p: float | None = None
-    """The smallest set of most probable tokens that holds this probability; None for all."""
+    """Sample from the most probable tokens that together have this probability; None for all."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise InputError(f'The temperature "{self.temperature}" is not a number from 0 up.')
+            raise InputError(f'The temperature "{self.temperature}" must be 0 or more.')
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f'top_k is "{self.top_k}", it must be at least 1.')
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -140,7 +131,7 @@ class SamplingRule:
 
 @dataclass(frozen=True, slots=True)
 class NoiseRows:
-    """Whose noise each row of a batch takes."""
+    """The noise of each row of a batch."""
 
     keys: Tensor
     """int64 `[rows, 2]`, from `inference.local.token_choice.noise_key`."""
@@ -155,17 +146,17 @@ class NoiseRows:
 def choose_tokens(
     logits: Tensor, rule: SamplingRule, noise: NoiseRows, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Choose one token a row.
+    """Choose one token per row.
 
     Args:
         logits: float `[rows, vocabulary]`.
-        rule: how.
-        noise: whose noise; not looked at where the rule is greedy.
+        rule: how to choose.
+        noise: the noise of each row; ignored if the rule is greedy.
         positions: int64 `[rows]`, 0-based number of the token among the row's new tokens.
 
     Returns:
-        The token ids, int64 `[rows]`, and where the choice was a near tie, bool `[rows]`: the two
-        best lie within `NEAR_TIE`, or the winner stands at the edge of the top_k or top_p set.
+        The token ids, int64 `[rows]`, and whether the choice was nearly tied, bool `[rows]`: the
+        two best are within `NEAR_TIE`, or the winner is at the edge of the top_k or top_p set.
     """
     logits = logits.float()
     if rule.temperature == 0:
@@ -182,26 +173,26 @@ def choose_tokens(
 
 
 def _best(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The best column of each row, and whether the second best is too near to tell."""
+    """The best column of each row, and whether the second best is nearly tied."""
     best, tokens = values.max(dim=1)
     second = values.scatter(1, tokens.unsqueeze(1), -torch.inf).amax(dim=1)
     return tokens, best - second < NEAR_TIE
 
 
 def _edges(logits: Tensor, rule: SamplingRule) -> tuple[Tensor, Tensor, Tensor]:
-    """The least logit that the filters keep, `[rows, 1]`: as it is, and moved out and in a little."""
+    """The smallest logit kept by the filters, `[rows, 1]`: exact, and moved outward and inward."""
     size = logits.shape[1]
     kept = min(rule.top_k or size, size)
     ordered = logits.topk(min(kept + 1, size), dim=1).values
     edge = ordered[:, kept - 1 : kept]
-    # The last one in and the first one out may change places where they lie close together.
+    # The last token inside and the first outside may swap if they are close.
     move = NEAR_TIE * (edge - ordered[:, kept : kept + 1] < NEAR_TIE) if kept < size else 0.0
     outer, inner = edge - move, edge + move
     ordered = ordered[:, :kept]
     if rule.top_p is not None:
         share = ordered.softmax(dim=1)
         before = share.cumsum(dim=1) - share
-        # Every token whose better ones hold less than top_p is inside, the best one always.
+        # A token is inside if the better ones have less than top_p; the best one always is.
         edges = []
         for slack in (0.0, NEAR_TIE, -NEAR_TIE):
             inside = (before < rule.top_p + slack).sum(dim=1, keepdim=True).clamp_(min=1)
@@ -212,9 +203,6 @@ def _edges(logits: Tensor, rule: SamplingRule) -> tuple[Tensor, Tensor, Tensor]:
     return edge, outer, torch.minimum(inner, ordered[:, :1])
 
 
-# --- New tokens as text: decoded behind their prefix, cut at the first stop string
-
-
 class StopStrings:
     """Turns new tokens into text and finds where a stop string ends it."""
 
@@ -222,8 +210,8 @@ class StopStrings:
         """Prepare for a tokenizer.
 
         Args:
-            strings: what ends a continuation; empty strings are ignored.
-            tokenizer: of the model that writes.
+            strings: strings that end a continuation; empty ones are ignored.
+            tokenizer: the tokenizer of the model.
         """
         self._strings = tuple(string for string in strings if string)
         self._tokenizer = tokenizer
@@ -233,15 +221,15 @@ class StopStrings:
         return bool(self._strings)
 
     def suspects(self, chosen: Tensor) -> Tensor:
-        """Which of the chosen tokens (int64, any shape) could complete a stop string."""
+        """Which of the chosen tokens (int64, any shape) may complete a stop string."""
         known = chosen.clamp(max=len(self._suspects) - 1)
         return self._suspects.to(chosen.device)[known] | (known != chosen)
 
     def text(self, before: int, ids: Sequence[int]) -> tuple[str, bool]:
-        """The text of new tokens, and whether a stop string was found and cut off with what follows.
+        """The text of new tokens up to a stop string, and whether there was one.
 
         Args:
-            before: the token in front of them; some decoders drop a blank at the start of a text.
+            before: the token before them, because some decoders drop a space at the start.
             ids: the new tokens, without the one that ends a turn.
         """
         anchor, whole = self._decode([before]), self._decode([before, *ids])
@@ -256,7 +244,7 @@ class StopStrings:
         return str(text)
 
     def _ending_tokens(self) -> Tensor:
-        """Tokens whose text holds the last character of a stop string, or only part of a character."""
+        """Tokens with the last character of a stop string, or with only part of a character."""
         if not self._strings:
             return torch.zeros(1, dtype=torch.bool)
         marks = {string[-1] for string in self._strings} | {"\N{REPLACEMENT CHARACTER}"}

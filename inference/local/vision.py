@@ -1,9 +1,9 @@
-"""Conversations with images as image-text models take them: token ids, and pixels beside them.
+"""Conversations with images as image-text models take them: token ids, pixels, and embeddings.
 
-Ids are the processor's own, placeholders expanded as it expands them. Conversations about the same
-images share their beginning, the *head*, up to the last image token; only what stands behind it is
-tokenised anew, and where that is not proven to give the processor's ids the processor is asked each
-time. Works with whatever processor transformers has for the model; no code of a checkpoint is run.
+Ids are the processor's own, with its expanded placeholders. Conversations about the same images
+share their beginning, the *head*, up to the last image token. Only the text after it is tokenized
+again; where that is not proven to give the processor's ids, the processor is used every time. This
+works with any processor that transformers has for the model; no code of a checkpoint is run.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 
 _PAPER = (255, 255, 255, 255)
-"""What shows through where a picture is transparent: drawings are made for white paper."""
+"""Background of transparent images: drawings are made for white paper."""
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-"""Modes of 16 bits a pixel; Pillow's own way to RGB would cut them off at 255."""
+"""Modes with 16 bits per pixel, which Pillow's own conversion to RGB would clip at 255."""
 
 
-def picture(image: EncodedImage) -> Image.Image:
-    """Decode an image for a processor: EXIF rotation carried out, transparency on white, RGB.
+def decode_image(image: EncodedImage) -> Image.Image:
+    """Decode an image for a processor: EXIF rotation applied, transparency on white, RGB, 8 bits.
 
-    Sixteen bits are scaled to eight. The pixels are those that services are sent (`formats.files.images`).
+    The pixels are those that services are sent (`formats.files.images`).
     """
     opened = ImageOps.exif_transpose(Image.open(io.BytesIO(image.data)))
     if opened.mode in _DEEP:
@@ -52,15 +52,12 @@ def picture(image: EncodedImage) -> Image.Image:
     return opened.convert("RGB")
 
 
-# --- Conversations with images as image-text models take them: token ids, and pixels beside them
-
-
 _NOT_FOR_THE_MODEL = ("input_ids", "attention_mask")
-"""What processors give that is handed over otherwise, or not needed: nothing is padded."""
+"""Outputs of processors that are passed on otherwise, or not needed without padding."""
 _HEADS = 64
-"""Heads remembered, with their encoded images: the traces of a problem follow each other."""
+"""Heads cached with their encoded images, because traces of a problem are consecutive."""
 _PIXEL_BYTES = 256 * 1024 * 1024
-"""Pixels kept of the heads read last; those of others are read again where they are needed."""
+"""Pixels cached for the heads read last; others are read again when needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +65,12 @@ class VisionInputs:
     """A conversation as an image-text model takes it."""
 
     ids: tuple[int, ...]
-    """All token ids, each image as the many placeholders that its features replace."""
+    """All token ids, with each image as the placeholders that its features replace."""
     beside: Mapping[str, Tensor]
-    """What the model takes beside the ids, for a batch of one: pixels, grids, kinds of tokens. Empty
-    without images."""
+    """Further inputs for a batch of one: pixels, grids, token types. Empty without images."""
 
     def cut(self, tokens: int) -> VisionInputs:
-        """Its first tokens; all of its images must stand among them."""
+        """Its first tokens, which must include all of its images."""
         whole = (1, len(self.ids))
         beside = {
             name: value[:, :tokens] if tuple(value.shape[:2]) == whole else value
@@ -88,25 +84,24 @@ class ImageHead:
     """The beginning that conversations about the same images share, up to the last image token."""
 
     ids: tuple[int, ...]
-    """Its token ids."""
     shown: tuple[str, ...]
-    """The hashes of its images. Heads with equal ids and images are equal."""
+    """Hashes of its images. Heads with equal ids and images are equal."""
     plain: tuple[int, ...] = field(compare=False)
-    """What the tokenizer alone makes of it, where each placeholder is still one."""
+    """Token ids by the tokenizer alone, where each placeholder is a single token."""
     turns: tuple[Message, ...] = field(compare=False, repr=False)
     """A conversation that begins with it."""
 
 
 class VisionReader:
-    """Turns conversations into what one image-text model takes."""
+    """Turns conversations into the inputs of one image-text model."""
 
     def __init__(self, processor: Any, image_ids: frozenset[int], device: torch.device) -> None:
         """Take a processor.
 
         Args:
-            processor: transformers' processor of the model, with its tokenizer and chat template.
+            processor: transformers' processor of the model, with tokenizer and chat template.
             image_ids: the token ids that image features replace, or that frame them.
-            device: where the tensors go.
+            device: the device of the tensors.
         """
         self._processor, self._image_ids, self._device = processor, image_ids, device
         self._written = [
@@ -117,25 +112,25 @@ class VisionReader:
         self._heads: OrderedDict[tuple[str, ...], ImageHead] = OrderedDict()
         self._pixels: OrderedDict[ImageHead, VisionInputs] = OrderedDict()
         self.always_asks = False
-        """Whether the processor is asked for the ids of every conversation; see `prove_reading`."""
+        """Whether the processor is used for the ids of every conversation; see `prove_reading`."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer alone."""
+        """The processor's tokenizer."""
         tokenizer: PreTrainedTokenizerBase = self._processor.tokenizer
         return tokenizer
 
     def read(self, messages: Sequence[Message]) -> VisionInputs:
-        """A conversation through the processor, ready for the assistant's next token.
+        """Read a conversation with the processor, ready for the assistant's next token.
 
-        Images stand before the text of their turn, in their order. A last assistant turn is put
-        behind the template's generation prompt to the letter.
+        Images come before the text of their turn, in order. A final assistant turn is appended
+        verbatim to the template's generation prompt.
 
         Raises:
-            ImageError: the processor does not take the images; their paths are in `where`. That it takes
-                images at all, and that the template shows them, is proven at load.
+            ImageError: the processor rejects the images; `where` has their paths. That it accepts
+                images at all, and that the template shows them, is proven when loading.
         """
-        images = [picture(image) for message in messages for image in message.images]
+        images = [decode_image(image) for message in messages for image in message.images]
         text = self.text(messages)
         if not images:
             return VisionInputs(self._plain([text])[0], {})
@@ -146,7 +141,7 @@ class VisionReader:
         except (TypeError, ValueError, KeyError, IndexError, RuntimeError) as fault:
             reason = str(fault).strip().splitlines() or [type(fault).__name__]
             raise ImageError(
-                f"The model's image processor does not take it: {reason[0][:200]}.",
+                f"The model's image processor rejects it: {reason[0][:200]}.",
                 where=", ".join(image.path for message in messages for image in message.images),
             ) from fault
         beside = {
@@ -160,11 +155,11 @@ class VisionReader:
         """The head of all conversations that begin with these turns; None without images.
 
         Args:
-            messages: the turns before the assistant's; a last assistant turn is of no concern.
+            messages: the turns before the assistant's; a final assistant turn is ignored.
 
         Raises:
             ImageError: as `read`.
-            ModelRefused: nothing stands behind the last image.
+            ModelRefused: nothing follows the last image.
         """
         asked = tuple(messages[:-1] if messages[-1].role == "assistant" else messages)
         shown = tuple(image.sha256 for message in asked for image in message.images)
@@ -178,7 +173,7 @@ class VisionReader:
         return self._heads[text, *shown]
 
     def inputs(self, head: ImageHead) -> VisionInputs:
-        """What the model takes for the head alone; read again if it is long ago that it was read."""
+        """The model's inputs for the head alone; read again if no longer cached."""
         if head not in self._pixels:
             self._keep(head, self.read(head.turns).cut(len(head.ids)))
         self._pixels.move_to_end(head)
@@ -187,16 +182,16 @@ class VisionReader:
     def ids(
         self, conversations: Sequence[Sequence[Message]], head: ImageHead | None
     ) -> list[tuple[int, ...]]:
-        """Token ids of conversations that share a head, as `read` gives them; pixels are left alone.
+        """Token ids of conversations that share a head, as `read` gives them, without pixels.
 
         Raises:
             ModelRefused: one of them does not begin with the head.
         """
         rows = self._plain([self.text(conversation) for conversation in conversations])
-        return rows if head is None else list(self._behind(head, conversations, rows))
+        return rows if head is None else list(self._after(head, conversations, rows))
 
     def text(self, messages: Sequence[Message]) -> str:
-        """The rendered conversation up to where the assistant goes on, a placeholder an image."""
+        """The conversation up to where the assistant continues, with one placeholder per image."""
         open_turn = bool(messages) and messages[-1].role == "assistant"
         written = self._spelled(messages[-1].text) if open_turn else ""
         turns = messages[:-1] if open_turn else messages
@@ -207,7 +202,7 @@ class VisionReader:
         return f"{rendered}{written}"
 
     def _rendered(self, turns: Sequence[Message]) -> str:
-        """The turns by the template; without one as plain paragraphs."""
+        """The turns rendered by the template; plain paragraphs without one."""
         template = self._processor.chat_template or self.tokenizer.chat_template
         if template is None:
             mark = getattr(self._processor, "boi_token", None) or self._processor.image_token
@@ -231,7 +226,7 @@ class VisionReader:
         return str(rendered)
 
     def _spelled(self, text: str) -> str:
-        """The text without placeholders of its own: one that is written out is set apart by a blank."""
+        """The text with any literal placeholder broken up by a space."""
         for token in self._written:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
@@ -239,25 +234,25 @@ class VisionReader:
     def _read_head(
         self, asked: tuple[Message, ...], text: str, shown: tuple[str, ...]
     ) -> ImageHead:
-        """Where a conversation's part with images ends, told from the end of what both make of it."""
+        """Find where the images end, comparing processor and tokenizer ids from the end."""
         whole, plain = self.read(asked), self._plain([text])[0]
-        behind = 0
+        after = 0
         for ours, alone in zip(reversed(whole.ids), reversed(plain), strict=False):
             if ours != alone or ours in self._image_ids:
                 break
-            behind += 1
-        if not behind:
+            after += 1
+        if not after:
             raise ModelRefused(
-                "The model's chat template puts nothing behind the images of a turn.",
-                remedy="serve the model and name it openai:MODEL",
+                "The model's chat template puts nothing after the images of a turn.",
+                remedy="serve the model and use openai:MODEL",
             )
-        inputs = whole.cut(len(whole.ids) - behind)
-        head = ImageHead(inputs.ids, shown, plain[: len(plain) - behind], asked)
+        inputs = whole.cut(len(whole.ids) - after)
+        head = ImageHead(inputs.ids, shown, plain[: len(plain) - after], asked)
         self._keep(head, inputs)
         return head
 
     def _keep(self, head: ImageHead, inputs: VisionInputs) -> None:
-        """Keep the pixels of a head, and no more of earlier ones than there is room for."""
+        """Cache the pixels of a head, and evict the oldest beyond the size limit."""
         self._pixels[head] = inputs
         size = sum(map(_bytes_of, self._pixels.values()))
         while size > _PIXEL_BYTES and len(self._pixels) > 1:
@@ -267,13 +262,13 @@ class VisionReader:
         rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [tuple(row) for row in rows]
 
-    def _behind(
+    def _after(
         self,
         head: ImageHead,
         conversations: Sequence[Sequence[Message]],
         rows: Sequence[tuple[int, ...]],
     ) -> Iterator[tuple[int, ...]]:
-        """The head and what is tokenised behind it; the processor's own ids where it begins otherwise."""
+        """The head followed by tokenized text; the processor's ids where the beginning differs."""
         for conversation, row in zip(conversations, rows, strict=True):
             if row[: len(head.plain)] == head.plain and not self.always_asks:
                 whole = (*head.ids, *row[len(head.plain) :])
@@ -281,8 +276,8 @@ class VisionReader:
                 whole = self.read(conversation).ids
             if whole[: len(head.ids)] != head.ids or len(whole) == len(head.ids):
                 raise ModelRefused(
-                    "The model's chat template does not begin alike for all prefixes of a trace.",
-                    remedy="serve the model and name it openai:MODEL",
+                    "The model's chat template begins differently for prefixes of one trace.",
+                    remedy="serve the model and use openai:MODEL",
                 )
             yield whole
 
@@ -291,84 +286,84 @@ def _bytes_of(inputs: VisionInputs) -> int:
     return sum(value.nbytes for value in inputs.beside.values())
 
 
-# --- What the text model inside an image-text model is given: embeddings with image features,
-
-
 _KNOWN = frozenset(
     {"inputs_embeds", "position_ids", "use_cache", "cache", "past_key_values", "return_dict"}
 )
 
 
 class _Reached(Exception):
-    """The text model would run now."""
+    """The text model was reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedTokens:
-    """A conversation, or its beginning, as the text model inside takes it."""
+    """A conversation, or its beginning, as the inner text model takes it."""
 
     ids: tuple[int, ...]
-    """Its token ids."""
     embeds: Tensor
-    """`[1, tokens, width]`: token embeddings, image features in the places of the placeholders."""
+    """`[1, tokens, width]`: token embeddings, with image features in place of placeholders."""
     positions: Tensor
-    """int64 `[axes, tokens]`: one axis; three (time, height, width) for Qwen2-VL and its kin."""
+    """int64 `[axes, tokens]`: one axis, or three (time, height, width) as for Qwen2-VL."""
     following: int
     """The position of the next text token, the same on every axis."""
     others: Mapping[str, Any]
-    """What else the text model is given that is not None; where this is not empty embeddings and
-    positions do not tell the whole story (features added to deeper layers, masks that look ahead)."""
+    """Further inputs of the text model that are not None. If there are any, embeddings and
+    positions do not suffice (features added to deeper layers, masks that look ahead)."""
 
     @property
     def shift(self) -> int:
-        """What is added to a text token's place behind these tokens to get its position."""
+        """Added to the index of a text token after these to get its position."""
         return self.following - len(self.ids)
 
 
-def text_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The text model inside an image-text model: takes `inputs_embeds`, gives hidden states.
+def inner_text_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The text model in an image-text model: takes `inputs_embeds`, returns hidden states.
 
     Raises:
-        ModelRefused: it has none of its own.
+        ModelRefused: it has no separate text model.
     """
     inner: PreTrainedModel = model.get_decoder()  # type: ignore[no-untyped-call]
     if inner is model or inner is model.base_model:
         raise ModelRefused(
-            "This image-text model has no text model of its own inside.",
-            remedy="serve it with an OpenAI-compatible server and name it openai:MODEL",
+            "This image-text model has no separate text model inside.",
+            remedy="serve it with an OpenAI-compatible server and use openai:MODEL",
         )
     return inner
 
 
 @torch.inference_mode()
-def embed(model: PreTrainedModel, inputs: VisionInputs) -> EmbeddedTokens:
+def embed_images(model: PreTrainedModel, inputs: VisionInputs) -> EmbeddedTokens:
     """Merge image features into the embeddings of a conversation, by the model's own code.
 
-    The model runs up to its text model, which is not run: whatever the architecture does with
-    images and positions is what it does here.
+    The model runs up to its text model, which is not run, so the architecture itself handles images
+    and positions.
 
     Args:
         model: an image-text model with its head.
-        inputs: all tokens, or a beginning that holds all images.
+        inputs: all tokens, or a beginning that includes all images.
 
     Raises:
-        ModelRefused: the text model inside is not reached, or is given no embeddings.
+        ModelRefused: the inner text model is not reached, or gets no embeddings.
     """
-    inner = text_model(model)
+    inner = inner_text_model(model)
     with watched(inner, stop=True) as given, suppress(_Reached):
-        run(model, inputs)
+        run_model(model, inputs)
     embeds = given.get("inputs_embeds")
     if not isinstance(embeds, Tensor):
         raise ModelRefused(
-            "This image-text model does not hand embeddings to its text model.",
-            remedy="serve it with an OpenAI-compatible server and name it openai:MODEL",
+            "This image-text model does not pass embeddings to its text model.",
+            remedy="serve it with an OpenAI-compatible server and use openai:MODEL",
         )
     positions = positions_of(given, len(inputs.ids), embeds.device)
-    others = {name: value for name, value in given.items() if name not in _KNOWN and value is not None}  # fmt: skip
-    return EmbeddedTokens(inputs.ids, embeds, positions, int(positions.max()) + 1, others)
+    others = {
+        name: value for name, value in given.items() if name not in _KNOWN and value is not None
+    }
+    return EmbeddedTokens(
+        inputs.ids, embeds, positions, following=int(positions.max()) + 1, others=others
+    )
 
 
-def run(
+def run_model(
     model: PreTrainedModel,
     inputs: VisionInputs,
     how: Callable[..., Any] | None = None,
@@ -378,8 +373,8 @@ def run(
 
     Args:
         model: an image-text model.
-        inputs: what it takes.
-        how: what of the model is called; None for all but the head that gives logits.
+        inputs: the conversation.
+        how: the callable to run; None for the model without its language-model head.
         options: further keywords.
     """
     ids = torch.tensor([inputs.ids], device=model.device)
@@ -392,7 +387,7 @@ def run(
 
 @contextmanager
 def watched(inner: PreTrainedModel, *, stop: bool = False) -> Iterator[dict[str, Any]]:
-    """Keep the keywords that a model is called with next; with `stop` it is then not run."""
+    """Capture the keywords that a model is called with; with `stop` it is not run."""
     given: dict[str, Any] = {}
 
     def keep(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -408,9 +403,9 @@ def watched(inner: PreTrainedModel, *, stop: bool = False) -> Iterator[dict[str,
 
 
 def positions_of(given: Mapping[str, Any], tokens: int, device: torch.device) -> Tensor:
-    """The positions that a text model was called with, `[axes, tokens]`; by default 0, 1, 2 ..."""
+    """The positions with which a text model was called, `[axes, tokens]`; by default 0, 1, 2 ..."""
     positions = given.get("position_ids")
     if not isinstance(positions, Tensor):
         return torch.arange(tokens, device=device).unsqueeze(0)
-    # Behind a row of plain places, if there are four, come time, height and width.
+    # If there are four rows, the first has plain indices, followed by time, height and width.
     return positions.reshape(-1, tokens)[-3:]

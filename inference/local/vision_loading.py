@@ -1,4 +1,4 @@
-"""Image-text checkpoints: loaded with their processor, no code of theirs run, videos left out."""
+"""Image-text checkpoints and their processors, loaded without running their code."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from transformers.models.auto import processing_auto
 
 from inference.local.checkpoints import best_device, load_pretrained
 from inference.local.vision import VisionReader
-from inference.local.vision_config import CONFIG, PROCESSORS, settings
+from inference.local.vision_config import CHECKPOINT_CONFIG, PROCESSORS, checkpoint_settings
 from traces import ModelRefused
 
 
 def load_vision_model(
     folder: Path, *, device: str | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, VisionReader]:
-    """Load an image-text model in evaluation mode, with what reads conversations for it.
+    """Load an image-text model in evaluation mode, with a reader of conversations.
 
     Args:
-        folder: of a checkpoint of which `folder_takes_images` holds.
-        device: a torch device; None takes CUDA where there is one, else the processor.
+        folder: a checkpoint for which `folder_takes_images` is true.
+        device: a torch device; None uses CUDA if available, else the CPU.
         dtype: of the weights.
 
     Raises:
-        ModelRefused: it cannot be loaded, or only by running code of its own.
+        ModelRefused: it cannot be loaded without running its code.
     """
     processor = load_processor(folder)
     model = load_pretrained(AutoModelForImageTextToText, folder, dtype=dtype)
@@ -44,8 +44,8 @@ def load_vision_model(
 def load_processor(folder: Path) -> Any:
     """The processor of a checkpoint for images and text.
 
-    Images are always processed by Pillow, so that they are the same whether torchvision is installed
-    or not. A processor of videos, which needs torchvision, is not loaded.
+    Images are always processed by Pillow, so that they do not depend on whether torchvision is
+    installed. A processor of videos, which needs torchvision, is not loaded.
 
     Raises:
         ModelRefused: transformers has no such processor, or a package that it needs is missing.
@@ -64,12 +64,12 @@ def load_processor(folder: Path) -> Any:
         reason = str(fault).strip().splitlines() or [type(fault).__name__]
         raise ModelRefused(
             f'The image processor in "{folder}" cannot be loaded: {reason[0][:200]}',
-            remedy="install what it names, or serve the model and name it openai:MODEL",
+            remedy="install what it names, or serve the model and use openai:MODEL",
         ) from fault
 
 
 def image_ids(config: Any, processor: Any) -> frozenset[int]:
-    """The token ids that image features replace, or that frame them, as model and processor say."""
+    """The token ids that image features replace or that frame them, from model and processor."""
     said = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
     said += [getattr(processor, "image_token_id", None), *processor.image_token_ids]
     return frozenset(i for i in said if isinstance(i, int))
@@ -79,12 +79,14 @@ def _processor_class(folder: Path) -> Any:
     """The class that the checkpoint's files name, or that belongs to its kind of model.
 
     Raises:
-        ValueError: transformers has none of that name.
+        ValueError: transformers has no such class.
     """
     files = [*PROCESSORS, "tokenizer_config.json"]
-    named = [str(name) for file in files if (name := settings(folder / file).get("processor_class"))]  # fmt: skip
+    classes = [checkpoint_settings(folder / file).get("processor_class") for file in files]
+    named = [str(name) for name in classes if name]
     known: Any = processing_auto  # exported, but not by name
-    of_kind = known.PROCESSOR_MAPPING_NAMES.get(settings(folder / CONFIG).get("model_type", ""))
+    model_type = checkpoint_settings(folder / CHECKPOINT_CONFIG).get("model_type", "")
+    of_kind = known.PROCESSOR_MAPPING_NAMES.get(model_type)
     for name in (*named, of_kind):
         kind = getattr(transformers, name, None) if isinstance(name, str) else None
         if isinstance(kind, type) and issubclass(kind, ProcessorMixin):
@@ -93,12 +95,13 @@ def _processor_class(folder: Path) -> Any:
 
 
 def _without_videos(kind: Any) -> Any:
-    """The processor class, content with None in the place of a part that is not loaded."""
+    """The processor class, which then accepts None for a part that is not loaded."""
 
     def check(self: Any, name: str, part: Any) -> Any:
         return None if part is None else kind.check_argument_for_proper_class(self, name, part)
 
-    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check, "__module__": kind.__module__})  # fmt: skip
+    members = {"check_argument_for_proper_class": check, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), members)
 
 
 def _nothing() -> None:

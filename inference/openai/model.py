@@ -1,26 +1,23 @@
-"""Any OpenAI-compatible server through the plain openai client: the only file that imports it.
+"""Any OpenAI-compatible server through the openai client; the only file that imports it.
 
-Servers differ more than their common name says, so this back end trusts little: one request a
-continuation (`n` is ignored by some), stop strings are cut again (some keep them), a server
-that does not know `response_format` is asked once more without it.
+Servers differ more than the shared name suggests, so this back end assumes little: one request per
+continuation (some ignore `n`), stop strings are cut here too (some keep them), and a server that
+does not know `response_format` is asked again without it.
 
-A request that ends with an assistant turn is a prefix to be continued. With a chat template it
-goes to /completions, rendered here to the letter; without one it goes to /chat/completions with
-the two flags that vLLM and llama.cpp understand. llama.cpp gives the prefix back in front of the
-new text; transformers serve refuses the flags and needs the template.
+A request that ends with an assistant turn is a prefix to continue. With a chat template it is
+rendered here, verbatim, and sent to /completions. Without one it is sent to /chat/completions with
+the two flags that vLLM and llama.cpp understand. llama.cpp returns the prefix before the new text;
+transformers serve refuses the flags and needs the template.
 
-JSON as it comes over a wire: any gateway may have written it, and whatever it is, no run ends by it.
-
-What has another shape than the service describes counts as absent, so that what was paid for is still recorded.
-
-The JSON that OpenAI-compatible servers speak, chat and completions alike.
+Any gateway may have written a body, and no body may end a run as a defect: fields of another shape
+than the service describes count as absent, so that what was paid for is still recorded.
 
     {"model": "..", "choices": [{"message": {"content": ".."}, "finish_reason": "stop"}],
      "usage": {"prompt_tokens": 9, "completion_tokens": 3,
                "prompt_tokens_details": {"cached_tokens": 0},
                "completion_tokens_details": {"reasoning_tokens": 0}}}
 
-A completions choice holds `text` instead of `message`.
+A choice of /completions has `text` instead of `message`.
 """
 
 from __future__ import annotations
@@ -58,14 +55,14 @@ if TYPE_CHECKING:
 
 
 _MOST_TOKENS = 10**12
-"""No call has more; a database cannot hold every number that JSON can."""
+"""Upper bound of a token count: a database cannot store every number that JSON can."""
 
 
 def read_object(body: str, *, called: str = "the reply") -> dict[str, Any]:
     """The JSON object in a 200 body; `called` names it in messages.
 
     Raises:
-        TransientFault: it is none (empty, cut, nested without end, an HTML page of some gateway).
+        TransientFault: it is not one (empty, truncated, nested too deeply, a gateway's HTML page).
     """
     try:
         reply = json.loads(body)
@@ -74,41 +71,38 @@ def read_object(body: str, *, called: str = "the reply") -> dict[str, Any]:
         why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise TransientFault(f'{called} is not JSON ("{start}"): {why}') from error
     if not isinstance(reply, dict):
-        raise TransientFault(f"{called} is no JSON object")
+        raise TransientFault(f"{called} is not a JSON object")
     return reply
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """The object; an empty one in place of anything else."""
+    """The value if it is an object, else an empty object."""
     return value if isinstance(value, Mapping) else {}
 
 
 def first_object(value: Any) -> Mapping[str, Any] | None:
-    """The first object of a list; None of an absent or empty one, an empty object where neither is there."""
+    """The first object of a list; None for an absent or empty list, else an empty object."""
     if value is None or value == []:
         return None
     return mapping(value[0] if isinstance(value, list) else None)
 
 
 def text_of(value: Any) -> str | None:
-    """The text; None in place of anything else."""
+    """The value if it is a string, else None."""
     return value if isinstance(value, str) else None
 
 
 def token_count(value: Any) -> int:
-    """A count of tokens, 0 where there is none.
+    """A token count; 0 if absent.
 
     Raises:
-        TransientFault: it counts nothing: below zero, a fraction, no number. Costs cannot be told from it.
+        TransientFault: not a whole number from 0 up, so that the cost is unknown.
     """
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
-        raise TransientFault(f"the reply counts its tokens as {str(value)[:40]!r}")
+        raise TransientFault(f"the reply has the token count {str(value)[:40]!r}")
     return value
-
-
-# --- The JSON that OpenAI-compatible servers speak, chat and completions alike
 
 
 _FINISH = {"stop": "stop", "eos": "stop", "length": "length", "content_filter": "blocked"}
@@ -118,20 +112,19 @@ def read_body(body: str) -> WireReply:
     """Read a 200 body.
 
     Raises:
-        TransientFault: not a JSON object, one without choices and usage, or with counts of tokens
-            that count nothing.
+        TransientFault: not a JSON object, one without choices and usage, or invalid token counts.
     """
     reply = read_object(body)
     choice = first_object(reply.get("choices"))
     counts = mapping(reply.get("usage"))
     if choice is None and not counts:
-        raise TransientFault("the reply holds neither a choice nor a usage count")
+        raise TransientFault("the reply has neither a choice nor a usage count")
     said, finish = (None, "empty") if choice is None else _first(choice)
     return WireReply(said, finish, text_of(reply.get("model")), _usage(counts))
 
 
 def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """A conversation for /chat/completions; a turn with images is a list of parts, with data URIs."""
+    """A conversation for /chat/completions; a turn with images is a list with data URIs."""
     return [{"role": message.role, "content": _content(message)} for message in messages]
 
 
@@ -160,7 +153,7 @@ def _first(choice: Mapping[str, Any]) -> tuple[str | None, str]:
 
 
 def _said(content: Any) -> str | None:
-    """The text of a reply; some servers give it as a list of parts, thoughts among them."""
+    """The text of a reply; some servers return a list of parts, including thinking."""
     if not isinstance(content, list):
         return text_of(content)
     texts = [
@@ -185,7 +178,7 @@ def _usage(counts: Mapping[str, Any]) -> Usage:
 def cut_at_stop(text: str | None, stop: Sequence[str]) -> tuple[str | None, bool]:
     """The text up to the first stop string, and whether one was found.
 
-    transformers serve leaves the stop string in the text, other servers take it out.
+    transformers serve keeps the stop string in the text, other servers remove it.
 
     >>> cut_at_stop("one.\\ntwo", ("\\n",))
     ('one.', True)
@@ -197,8 +190,8 @@ def cut_at_stop(text: str | None, stop: Sequence[str]) -> tuple[str | None, bool
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The `response_format` option that asks for JSON of this schema.
 
-    Not strict: OpenAI's strict mode accepts a subset of JSON schema only, and every reply is
-    checked on our side anyway.
+    Not strict: OpenAI's strict mode accepts only a subset of JSON schema, and every reply is
+    checked here anyway.
     """
     return {
         "type": "json_schema",
@@ -206,16 +199,13 @@ def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# --- Any OpenAI-compatible server through the plain openai client: the only file that imports it
-
-
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 Template = Callable[[Sequence[Message]], str]
-"""Renders a conversation to the text a model reads; a trailing assistant turn stays open."""
+"""Renders a conversation to the text that a model reads; a final assistant turn stays open."""
 
 
 class OpenAIModel:
-    """A model behind an OpenAI-compatible server as a `TextModel`."""
+    """A model on an OpenAI-compatible server as a `TextModel`."""
 
     def __init__(
         self,
@@ -231,13 +221,13 @@ class OpenAIModel:
         """Set up the client; nothing is sent.
 
         Args:
-            name: model name as the server lists it.
+            name: the model's name as the server lists it.
             base_url: the server; None reads OPENAI_BASE_URL, else OpenAI's own.
             template: renders conversations for /completions; None uses /chat/completions.
             concurrency: requests in flight at once, at least 1.
             retry: bounds of the retries; None for the defaults.
-            sleep: how to wait between attempts.
-            environ: where key and base URL are looked up.
+            sleep: waits between attempts.
+            environ: environment variables with key and base URL.
 
         Raises:
             InputError: no key for OpenAI's own service, or a base URL that cannot be used.
@@ -260,7 +250,7 @@ class OpenAIModel:
         self._schema_refused = False
         self._echoes_prefix = True  # until a reply shows that this server does not
         self._client = openai.AsyncOpenAI(
-            # the client insists on a key; a server without keys does not look at it
+            # The client requires a key; a server without keys ignores it.
             api_key=key or "none",
             base_url=self._base_url,
             max_retries=0,
@@ -284,16 +274,16 @@ class OpenAIModel:
 
     @property
     def pace(self) -> Pace:
-        """How many calls it lets onto the wire now."""
+        """Limits the calls in flight."""
         return self._retrier.pace
 
     @property
     def retries(self) -> int:
-        """Attempts after a first one, so far."""
+        """Retries so far."""
         return self._retrier.retries
 
     def rendered(self, request: GenerationRequest) -> str | None:
-        """What the template makes of a prefix; None for what goes to /chat/completions."""
+        """The rendered prefix; None for a request to /chat/completions."""
         if self._template is None or not _is_prefix(request):
             return None
         return self._template(request.messages)
@@ -301,11 +291,11 @@ class OpenAIModel:
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Answer one request, after bounded retries; see `TextModel.generate`.
 
-        An image that the server cannot read is a ModelUnavailable of this request alone.
+        If the server cannot read an image, this request alone raises ModelUnavailable.
         """
         if self._template is not None and _is_prefix(request) and has_images(request):
             raise ModelRefused(
-                f'"{self.spec}" is asked through /completions, which takes no images.',
+                f'"{self.spec}" is called through /completions, which takes no images.',
                 remedy="leave --template out",
             )
 
@@ -343,7 +333,7 @@ class OpenAIModel:
         await self._client.close()
 
     async def _exchange(self, request: GenerationRequest) -> str:
-        """Send the request in the form that this server takes."""
+        """Send the request in a form that this server accepts."""
         if _is_prefix(request):
             return await self._continue(request)
         options = self._options(request, messages=turns(request.messages))
@@ -373,12 +363,12 @@ class OpenAIModel:
                 raise
             raise ModelRefused(
                 f"{refusal.what} (asked to continue an assistant turn)",
-                remedy="name the folder of the model's tokenizer: its chat template lets the "
-                "prefix go to /completions",
+                remedy="give the model's tokenizer folder with --template, so that the prefix can "
+                "be sent to /completions",
             ) from refusal
 
     def _without_prefix(self, request: GenerationRequest, text: str | None) -> str | None:
-        """The new text alone, where a chat server gives the prefix back in front of it."""
+        """The new text without the prefix, which some chat servers repeat before it."""
         if text is None or self._template is not None or not _is_prefix(request):
             return text
         prefix = request.messages[-1].text
@@ -386,7 +376,7 @@ class OpenAIModel:
         return text.removeprefix(prefix) if self._echoes_prefix else text
 
     def _options(self, request: GenerationRequest, **content: Any) -> dict[str, Any]:
-        # OpenAI's own service refuses max_tokens for newer models; others know only max_tokens
+        # OpenAI's own service refuses max_tokens for newer models; others know only max_tokens.
         own = self._base_url == DEFAULT_BASE_URL and "messages" in content
         options = {
             "model": self.name,
@@ -400,18 +390,18 @@ class OpenAIModel:
         return {name: value for name, value in options.items() if value is not None}
 
     async def _post(self, path: str, options: Mapping[str, Any]) -> str:
-        """One HTTP exchange; every third-party error is translated here and nowhere else."""
+        """One HTTP exchange; every third-party error is mapped here and nowhere else."""
         try:
             return await self._client.post(path, body=options, cast_to=str)
         except openai.APIStatusError as error:
             raise exception_for(_fault(error), self._subject) from error
         except openai.APITimeoutError as error:
-            raise TransientFault("time-out while waiting for the reply") from error
+            raise TransientFault("timeout while waiting for the reply") from error
         except openai.APIError as error:
             cause = error.__cause__
-            raise TransientFault(f"connection fault: {cause or error}") from error
+            raise TransientFault(f"connection failed: {cause or error}") from error
         except OSError as error:
-            raise TransientFault(f"connection fault: {error}") from error
+            raise TransientFault(f"connection failed: {error}") from error
 
 
 def _is_prefix(request: GenerationRequest) -> bool:
@@ -419,7 +409,7 @@ def _is_prefix(request: GenerationRequest) -> bool:
 
 
 def _is_about_fields(refusal: ModelRefused) -> bool:
-    """Whether a field of the request may be what was refused: a wrong key stays a wrong key."""
+    """Whether a field of the request may have been refused, rather than the key or the model."""
     cause = refusal.__cause__
     return isinstance(cause, openai.BadRequestError | openai.UnprocessableEntityError)
 
@@ -427,14 +417,14 @@ def _is_about_fields(refusal: ModelRefused) -> bool:
 def _fault(error: openai.APIStatusError) -> HttpFault:
     return HttpFault(
         status=error.status_code,
-        message=_openai_server_said(error),
+        message=_server_message(error),
         headers={name.lower(): value for name, value in error.response.headers.items()},
         body=error.body,
     )
 
 
-def _openai_server_said(error: openai.APIStatusError) -> str:
-    """The server's own words: `message` (OpenAI's shape) or `detail` (FastAPI's), else the body."""
+def _server_message(error: openai.APIStatusError) -> str:
+    """The server's message: `message` (OpenAI's shape) or `detail` (FastAPI's), else the body."""
     body = error.body
     if isinstance(body, Mapping):
         for name in ("message", "detail"):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from inference.cache_argument import kept_in
+from inference import cache_keywords
 
 
 @torch.inference_mode()
@@ -50,7 +50,9 @@ def _complete_batch(
     rows: list[list[int]] = [[] for _ in range(ids.size(0))]
     open_rows = set(range(ids.size(0)))
     for _ in range(max_new_tokens):
-        logits = model(input_ids=ids, logits_to_keep=1, **kept_in(model, cache)).logits[:, -1]
+        logits = model(input_ids=ids, logits_to_keep=1, **cache_keywords(model, cache)).logits[
+            :, -1
+        ]
         if temperature > 0:
             weights = torch.softmax(logits.float() / temperature, dim=-1)
             ids = torch.multinomial(weights, 1, generator=generator)

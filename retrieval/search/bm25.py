@@ -1,4 +1,6 @@
-"""Lexical search by BM25, over the texts and over the titles of passages. The only file that imports bm25s.
+"""Lexical search by BM25, over the texts and over the titles of passages.
+
+The only file that imports bm25s.
 
 What dense vectors confuse, words keep apart: names, doses, codes. Titles are searched apart from
 texts, because a title that names what is asked for says more than a mention.
@@ -13,11 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,11 +27,14 @@ import bm25s  # type: ignore[import-untyped]
 import numpy as np
 import Stemmer  # type: ignore[import-not-found]  # compiled, without stubs
 from bm25s.stopwords import STOPWORDS_EN  # type: ignore[import-untyped]
+from bm25s.tokenization import Tokenized  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from retrieval.index.durable import sync
 from retrieval.search.fusion import Ranking
+from retrieval.search.segmenters import long_words, segmenters
 from traces import InputError, StoreError
+from traces.words import has_runs, search_terms, search_words
 
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
@@ -101,8 +105,6 @@ def _hashes(folder: Path) -> dict[str, str]:
 # --- Lexical search by BM25, over the texts and over the titles of passages. The only file that
 
 
-_WORD = r"\w+(?:[.,]\d+)*"
-"""Words, single digits and letters too; 0.5 is one word (measured: as good as whole words only)."""
 _TEXT = {"k1": 1.2, "b": 0.75}
 """Lucene's defaults; nDCG@10 .790 alone on PubMedQA."""
 _TITLE = {"k1": 1.2, "b": 0.0}
@@ -110,8 +112,8 @@ _TITLE = {"k1": 1.2, "b": 0.0}
 _TITLE_SHARE = 0.8
 """Titles that score below this share of the best one do not name what is asked for."""
 _FIELDS = ("texts", "titles")
-RULE = 1
-"""Version of all of the above: an index saved under another one is built anew."""
+RULE = 2
+"""Version of all of the above: an index saved under another one is built again."""
 
 Mask = NDArray[np.bool_]
 """Which of the indexed passages may be found, by position."""
@@ -147,7 +149,7 @@ class LexicalIndex:
 
     def search(self, queries: Sequence[str], k: int, *, among: Mask | None = None) -> list[Ranking]:
         """The at most `k` best passages of each query that share a word with it."""
-        return [self._best(self.texts, words, k, among, 0.0) for words in _words(queries)]
+        return [self._best(self.texts, words, k, among, 0.0) for words in map(_words, queries)]
 
     def search_titles(
         self, queries: Sequence[str], k: int, *, among: Mask | None = None
@@ -156,7 +158,9 @@ class LexicalIndex:
 
         Held back are titles that score below 0.8 of the best one of the whole index.
         """
-        return [self._best(self.titles, words, k, among, _TITLE_SHARE) for words in _words(queries)]
+        return [
+            self._best(self.titles, words, k, among, _TITLE_SHARE) for words in map(_words, queries)
+        ]
 
     def _best(
         self, model: Any, words: list[str], k: int, among: Mask | None, share: float
@@ -190,12 +194,12 @@ class LexicalIndex:
                 if model is not None:
                     model.save(place / name, show_progress=False)
 
-        write_folder(folder, f"{corpus_fingerprint}-{RULE}", write)
+        write_folder(folder, _made_from(corpus_fingerprint), write)
 
     @classmethod
     def load(cls, folder: Path, *, corpus_fingerprint: str) -> LexicalIndex | None:
         """The saved index of this state of the corpora; None if there is none, or a damaged one."""
-        place = read_folder(folder, f"{corpus_fingerprint}-{RULE}")
+        place = read_folder(folder, _made_from(corpus_fingerprint))
         if place is None:
             return None
         models = [
@@ -208,12 +212,28 @@ class LexicalIndex:
 
 
 def highlights(query: str, text: str) -> Iterator[tuple[int, int]]:
-    """Character offsets (start, end) of the words in `text` that BM25 matches with the query's."""
-    wanted = set(_words([query])[0])
-    for found in re.finditer(_WORD, text):
-        word = found.group().lower()
-        if word not in _STOPWORDS and _stemmer().stemWord(word) in wanted:
-            yield found.span()
+    """Character offsets (start, end) of what in `text` BM25 matches with the query's words."""
+    wanted = set(_words(query))
+    begun: list[int] | None = None
+    for term in search_terms(text):
+        if _stem(term.text) not in wanted:
+            continue
+        if begun is not None and term.in_run and term.start <= begun[1]:
+            begun[1] = max(begun[1], term.end)  # bigrams of one word overlap
+            continue
+        if begun is not None:
+            yield begun[0], begun[1]
+        begun = [term.start, term.end]
+        if not term.in_run:
+            yield begun[0], begun[1]
+            begun = None
+    if begun is not None:
+        yield begun[0], begun[1]
+
+
+def _made_from(corpus_fingerprint: str) -> str:
+    # Segmenters change the words of a text, English ones apart.
+    return "-".join([corpus_fingerprint, str(RULE), *sorted(segmenters().values())])
 
 
 _STOPWORDS = frozenset(STOPWORDS_EN)
@@ -224,25 +244,28 @@ def _stemmer() -> Any:
     return Stemmer.Stemmer("english")
 
 
-def _tokens(texts: Sequence[str], *, return_ids: bool) -> Any:
-    return bm25s.tokenize(
-        list(texts),
-        token_pattern=_WORD,
-        stopwords="en",
-        stemmer=_stemmer(),
-        return_ids=return_ids,
-        show_progress=False,
-    )
+@lru_cache(maxsize=500_000)
+def _stem(word: str) -> str:
+    """The stem of a word; "" for a stop word."""
+    return "" if word in _STOPWORDS else str(_stemmer().stemWord(word))
 
 
-def _words(queries: Sequence[str]) -> list[list[str]]:
-    return list(_tokens(queries, return_ids=False)) if queries else []
+def _words(text: str, *, query: bool = True) -> list[str]:
+    """The stemmed words of a text, in order; without stop words."""
+    found = search_words(text, query=query)
+    if not text.isascii() and has_runs(text):
+        found += [term.text for term in long_words(text)]
+    return [stem for stem in map(_stem, found) if stem]
 
 
 def _index(texts: Sequence[str], settings: dict[str, float]) -> Any:
-    tokens = _tokens(texts, return_ids=True)
-    if not tokens.vocab:
+    vocabulary: dict[str, int] = {}
+    ids = []
+    for text in texts:
+        stems = _words(text, query=False)
+        ids.append([vocabulary.setdefault(stem, len(vocabulary)) for stem in stems])
+    if not vocabulary:
         return None  # texts of marks and stop words alone
     model = bm25s.BM25(method="lucene", **settings)
-    model.index(tokens, show_progress=False)
+    model.index(Tokenized(ids=ids, vocab=vocabulary), show_progress=False)
     return model

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from retrieval.index.encoder import Encoder, Vectors, text_to_embed
 from retrieval.search.bm25 import LexicalIndex
-from retrieval.search.config import Query, RetrievalConfig
+from retrieval.search.config import Query, SearchConfig
 from retrieval.search.fusion import Ranking, reciprocal_rank_fusion
 from retrieval.search.rerank import Reranker
 from traces import InputError, Passage
+from traces.words import words
 
 _ROWS_AT_ONCE = 50_000
 
@@ -72,7 +73,7 @@ class CandidateSearch:
     """
 
     def __init__(
-        self, config: RetrievalConfig, dense: Dense | None, lexical: LexicalIndex | None
+        self, config: SearchConfig, dense: Dense | None, lexical: LexicalIndex | None
     ) -> None:
         self._config = config
         self._dense = dense if config.mode != "bm25" else None
@@ -125,7 +126,7 @@ class CandidateSearch:
     def _fused(self, rankings: Sequence[Ranking]) -> Ranking:
         if self._config.mode != "hybrid":
             return rankings[0]
-        return reciprocal_rank_fusion(rankings, constant=self._config.constant)
+        return reciprocal_rank_fusion(rankings, constant=self._config.rrf_constant)
 
     def _nearest(
         self, index: VectorIndex, queries: Vectors, within: NDArray[np.int64] | None
@@ -158,8 +159,18 @@ def _best(ids: NDArray[np.int64], scores: NDArray[np.float32], depth: int) -> Ra
 SAME_SHARE = 0.8
 """Jaccard similarity of word 5-grams from which two texts are one (`facts/retrieval.md`, 4)."""
 _GRAM = 5
-_WORD = re.compile(r"\w+(?:[.,]\d+)*|[<>≤≥±]")
-_MEANING = re.compile(r"\d|[<>≤≥±]|^(?:no|not|never|none|nor|neither|without|cannot|avoid)$|n't$")
+_SIGN = re.compile(r"[<>≤≥±]")
+_MEANING = re.compile(
+    r"\d|[<>≤≥±]|^(?:no|not|never|none|nor|neither|without|cannot|avoid)$|n't$"
+    r"|않|못|아니|없|금기|금지|이상|이하|미만|초과|[不未无無非勿禁零〇一二三四五六七八九十百千半上下超]|ない|ません|ไม่|ห้าม"
+)
+
+
+def _words(text: str) -> list[str]:
+    """Words and comparators; of script without spaces single characters."""
+    found = [(term.start, term.text) for term in words(text)]
+    found += [(sign.start(), sign.group()) for sign in _SIGN.finditer(text)]
+    return [word for _, word in sorted(found)]
 
 
 def distinct(texts: Sequence[str]) -> list[int]:
@@ -175,11 +186,11 @@ def distinct(texts: Sequence[str]) -> list[int]:
     sizes: list[int] = []
     holders: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for position, text in enumerate(texts):
-        words = _WORD.findall(text.lower())
-        grams = set(zip(*(words[start:] for start in range(_GRAM)), strict=False))
-        meaning = [word for word in words if _MEANING.search(word)]
+        said = _words(text)
+        grams = set(zip(*(said[start:] for start in range(_GRAM)), strict=False))
+        meaning = [word for word in said if _MEANING.search(word)]
         shared = Counter(number for gram in grams for number in holders[gram])
-        if tuple(words) in seen or any(
+        if tuple(said) in seen or any(
             telling[number] == meaning
             and count >= SAME_SHARE * (len(grams) + sizes[number] - count)
             for number, count in shared.items()
@@ -187,7 +198,7 @@ def distinct(texts: Sequence[str]) -> list[int]:
             continue
         for gram in grams:
             holders[gram].append(len(kept))
-        seen.add(tuple(words))
+        seen.add(tuple(said))
         telling.append(meaning)
         sizes.append(len(grams))
         kept.append(position)
@@ -276,7 +287,7 @@ class Chooser:
 
     def __init__(
         self,
-        config: RetrievalConfig,
+        config: SearchConfig,
         reranker: Reranker | None,
         vectors: Callable[[Sequence[int]], Vectors] | None,
     ) -> None:
@@ -332,7 +343,7 @@ class Chooser:
         taken = min(count, len(candidates))
         while True:
             passages = look_up([candidate.id for candidate in candidates[:taken]])
-            if not self._config.unique:
+            if self._config.keep_duplicates:
                 return list(candidates[:taken])
             kept = distinct([passage.text for passage in passages])
             if len(kept) >= count or taken == len(candidates):

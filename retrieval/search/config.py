@@ -4,75 +4,86 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal, get_args
 
-from retrieval.search.fusion import DEFAULT_CONSTANT
 from traces import InputError, Problem
+from traces.config import Config, option
 
-MODES = ("hybrid", "dense", "bm25")
-"""What `--mode` takes."""
-QUERIES = ("problem", "step", "rewrite")
-"""What `--query` takes."""
+Mode = Literal["hybrid", "dense", "bm25"]
+"""By vectors and words, by vectors alone, or by words alone."""
+QueryKind = Literal["problem", "step", "rewrite"]
+"""One query per problem, one more per step, or queries that a model writes."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetrievalConfig:
+class SearchConfig(Config):
     """What decides which passages a query gets, besides corpora, encoder and index."""
 
-    k: int = 5
-    """Passages a query, at least 1."""
-    mode: str = "hybrid"
-    """hybrid fuses dense and lexical rankings; dense and bm25 are one of them alone."""
-    depth: int = 200
-    """Passages taken from each ranking; on PubMedQA 200 fused better than 100 (recall@100 .932, .930)."""
-    constant: int = DEFAULT_CONSTANT
-    """The c of reciprocal rank fusion."""
-    rerank: str | None = None
-    """Cross-encoder that orders the best candidates anew; None for none."""
-    rerank_depth: int = 50
-    """How many candidates it reads."""
-    mmr: float | None = None
-    """Weight of relevance against novelty in [0, 1]; None chooses by relevance alone."""
-    quotas: Mapping[str, int] = field(default_factory=dict)
-    """Fewest passages by corpus."""
-    unique: bool = True
-    """Whether near-duplicates of a better passage are left out."""
-    query: str = "problem"
-    """problem, step (one query a step, for each trace) or rewrite (queries that a model writes)."""
+    k: int = option(
+        default=5,
+        flags=("--k", "-k"),
+        between=(1, None),
+        metavar="N",
+        help="Passages per query, or per problem.",
+    )
+    mode: Mode = option(
+        default="hybrid",
+        choices=get_args(Mode),
+        help="Rank by vectors (dense), by words (bm25), or by both.",
+    )
+    depth: int = option(
+        default=200, style="python", between=(1, None), help="Passages taken from each ranking."
+    )
+    """On PubMedQA 200 fused better than 100 (recall@100 .932 and .930)."""
+    rrf_constant: int = option(
+        default=60,
+        between=(1, None),
+        metavar="N",
+        help="Hybrid: the c of reciprocal rank fusion.",
+    )
+    rerank: str | None = option(
+        default=None,
+        metavar="MODEL",
+        help="Let a cross-encoder (path or hub id) reorder the best 50.",
+    )
+    rerank_depth: int = option(
+        default=50, style="python", between=(1, None), help="Candidates that it reads."
+    )
+    mmr: float | None = option(
+        default=None,
+        between=(0, 1),
+        metavar="W",
+        help="Weight of relevance against novelty, e.g. 0.7.",
+    )
+    quota: Mapping[str, int] | Sequence[str] = option(
+        default=(), metavar="CORPUS=N", help="At least N passages from this corpus. Repeatable."
+    )
+    keep_duplicates: bool = option(default=False, help="Keep near-duplicates of a better passage.")
 
-    def __post_init__(self) -> None:
-        """Refuse values that mean nothing.
+    def check(self) -> None:
+        """Read the quotas and refuse those that cannot be met.
 
         Raises:
-            InputError: naming the value and what may be given.
+            InputError: a quota is malformed, below 1, or they exceed `k`.
         """
-        _require(self.k >= 1, f"Cannot look for {self.k} passages.", "choose k of at least 1")
-        _require(
-            self.mode in MODES,
-            f"There is no search mode '{self.mode}'.",
-            f"choose {', '.join(MODES)}",
-        )
-        _require(
-            self.query in QUERIES, f"No query is '{self.query}'.", f"choose {', '.join(QUERIES)}"
-        )
-        _require(
-            self.mmr is None or 0 <= self.mmr <= 1,
-            f"The MMR weight {self.mmr} is not in [0, 1].",
-            "0.7 is a usual choice",
-        )
-        _require(self.constant >= 1, f"A constant of {self.constant} is below 1.", "60 is usual")
-        _require(
-            all(places >= 1 for places in self.quotas.values()),
-            "A quota is below 1.",
-            "leave the corpus out",
-        )
-        _require(
-            sum(self.quotas.values()) <= self.k,
-            f"Quotas of {sum(self.quotas.values())} passages do not fit into k of {self.k}.",
-            "raise --k or lower a --quota",
-        )
+        super().check()
+        quotas = self.quota if isinstance(self.quota, Mapping) else _read_quotas(self.quota)
+        object.__setattr__(self, "quota", dict(quotas))
+        if any(places < 1 for places in quotas.values()):
+            raise InputError("A quota is below 1.", remedy="leave the corpus out")
+        if sum(quotas.values()) > self.k:
+            raise InputError(
+                f"Quotas of {sum(quotas.values())} passages do not fit into k of {self.k}.",
+                remedy="raise --k or lower a --quota",
+            )
+
+    @property
+    def quotas(self) -> Mapping[str, int]:
+        """Fewest passages by corpus."""
+        if not isinstance(self.quota, Mapping):
+            raise TypeError("a checked config holds its quotas by corpus")
+        return self.quota
 
     @property
     def pool(self) -> int:
@@ -86,11 +97,10 @@ class RetrievalConfig:
         that evidence retrieved then can be completed.
         """
         stored: dict[str, Any] = {"retriever": self.mode, "k": self.k}
-        stored["query"] = "question+options" if self.query == "problem" else self.query
-        if self.unique:
+        if not self.keep_duplicates:
             stored["duplicates"] = "removed"
         if self.mode == "hybrid":
-            stored |= {"depth": self.depth, "constant": self.constant}
+            stored |= {"depth": self.depth, "constant": self.rrf_constant}
         if self.rerank is not None:
             stored["rerank_depth"] = self.rerank_depth
         if self.mmr is not None:
@@ -100,9 +110,32 @@ class RetrievalConfig:
         return stored
 
 
-def _require(holds: bool, what: str, remedy: str) -> None:
-    if not holds:
-        raise InputError(what, remedy=remedy)
+class RetrievalConfig(SearchConfig):
+    """What decides the evidence of problems or traces: the search, and what is searched for."""
+
+    query: QueryKind = option(
+        default="problem",
+        choices=get_args(QueryKind),
+        help="problem; step (one query per step, evidence per trace); or rewrite.",
+    )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration as the dataset stores it, strict JSON."""
+        query = "question+options" if self.query == "problem" else self.query
+        return super().as_dict() | {"query": query}
+
+
+def _read_quotas(given: Sequence[str]) -> dict[str, int]:
+    quotas: dict[str, int] = {}
+    for entry in given:
+        corpus, _, places = entry.rpartition("=")
+        if not corpus or not places.isdecimal() or corpus in quotas:
+            raise InputError(
+                f"'{entry}' is no quota, or names a corpus twice.",
+                remedy="write --quota CORPUS=N, once for each corpus",
+            )
+        quotas[corpus] = int(places)
+    return quotas
 
 
 # --- What is looked for: the problem, a problem with each step of a trace, or what a model

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.tokens import cut_to_tokens
+from retrieval.documents import cut_to_tokens
 from traces import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from retrieval.search.bm25 import RULE, LexicalIndex
 from retrieval.search.choice import Candidate, CandidateSearch, Chooser, Dense, QueryCandidates
-from retrieval.search.config import Query, RetrievalConfig, query_of
+from retrieval.search.config import Query, SearchConfig, query_of
 from retrieval.search.fusion import Ranking, reciprocal_rank_fusion
 from retrieval.search.rerank import Reranker
 from traces import Evidence, IndexMismatch, InputError, Passage, Problem
@@ -39,7 +39,7 @@ class PassageRetriever:
 
     def __init__(
         self,
-        config: RetrievalConfig,
+        config: SearchConfig,
         passages_by_id: PassageLookup,
         *,
         dense: Dense | None = None,
@@ -153,7 +153,7 @@ class PassageRetriever:
             fused = found[0].ranking
         else:
             fused = reciprocal_rank_fusion(
-                [each.ranking for each in found], constant=self._config.constant
+                [each.ranking for each in found], constant=self._config.rrf_constant
             )
         best = _best_query([each.ranking for each in found])
         pairs = list(zip(fused.ids.tolist(), fused.scores.tolist(), strict=True))

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inference import is_out_of_memory, let_go, model_window
+from inference import free_cached_memory, is_out_of_memory, model_window
 from scoring.engine.cost import LayerWork, expected_work, forward_tokens
 from scoring.engine.fit import FitRules, Fitted, Overflow, fit, refuse_over_length
 from scoring.engine.forward import Forward, Node, plant, prepare
@@ -130,7 +130,7 @@ class Batches:
             return values
         # Outside the handler: the fault would hold on to the tensors of the failed forward.
         self._keep_for(pack[0])
-        let_go(self._device)
+        free_cached_memory(self._device)
         return None
 
 

@@ -31,10 +31,13 @@ from transformers import (
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from inference import load_pretrained
-from inference.local.vision import text_model
-from inference.local.vision_config import CONFIG, settings
-from inference.local.vision_loading import load_processor
+from inference import (
+    CHECKPOINT_CONFIG,
+    checkpoint_settings,
+    inner_text_model,
+    load_pretrained,
+    load_processor,
+)
 from scoring.families.visualprm import SYSTEM, SYSTEM_OF_TEMPLATE, VisualPrm
 from scoring.family import Checkpoint
 from scoring.images.tokens import (
@@ -95,7 +98,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         with quiet():  # transformers warns of kinds of models that it does not know
             return cast(PreTrainedTokenizerBase, load_pretrained(AutoTokenizer, folder))
     except ModelRefused as refusal:
-        if settings(folder / CONFIG).get("model_type") != MODEL_TYPE:
+        if checkpoint_settings(folder / CHECKPOINT_CONFIG).get("model_type") != MODEL_TYPE:
             raise
         raise PrmError(
             "The checkpoint's tokenizer can only be loaded by code of its own, which is never run.",
@@ -229,7 +232,7 @@ def bind_visualprm(it: Checkpoint) -> VisualPrm:
         ModelRefused: the weights cannot be loaded.
         PrmError: no InternVL, or parts of one are missing or not known.
     """
-    said = settings(it.folder / CONFIG)
+    said = checkpoint_settings(it.folder / CHECKPOINT_CONFIG)
     if said.get("model_type") == MODEL_TYPE:
         return _original(it, said)
     if said.get("model_type") != KIND:
@@ -250,14 +253,15 @@ def _original(it: Checkpoint, said: Mapping[str, Any]) -> VisualPrm:
     if system is None:
         raise PrmError(
             f'The system turn of the template "{said.get("template")}" is not known here.',
-            where=str(it.folder / CONFIG),
+            where=str(it.folder / CHECKPOINT_CONFIG),
             remedy='state it there as "system_message"',
         )
     try:
         config = converted_config(said, placeholder=placeholder)
     except KeyError as fault:
         raise PrmError(
-            f"The checkpoint's configuration does not say {fault}.", where=str(it.folder / CONFIG)
+            f"The checkpoint's configuration does not say {fault}.",
+            where=str(it.folder / CHECKPOINT_CONFIG),
         ) from fault
     side = tile_side(said)
     tiles: Any = GotOcr2ImageProcessorPil
@@ -280,7 +284,7 @@ def _token(it: Checkpoint, text: str) -> int:
 
 def _bound(it: Checkpoint, model: PreTrainedModel, reader: PictureReader, system: str) -> VisualPrm:
     """The family over a model whose vocabulary is grown by what images look like."""
-    backbone = text_model(model)
+    backbone = inner_text_model(model)
     head = model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
     words = cast(nn.Embedding, backbone.get_input_embeddings())
     images = ImageTokens(ModelEye(model, reader), it.images, first=words.num_embeddings)

@@ -20,8 +20,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from inference import EncodedImage, ProblemImages
-from inference.local.vision import VisionInputs, embed, picture
+from inference import EncodedImage, ProblemImages, VisionInputs, decode_image, embed_images
 from scoring.family import CannotLayOut
 from traces import Abstention, PrmError, Problem
 
@@ -286,12 +285,12 @@ class ModelEye:
         """
         inputs = self._inputs(image)
         pixels = {name: value.to(self._model.device) for name, value in inputs.beside.items()}
-        merged = embed(self._model, VisionInputs(inputs.ids, pixels)).embeds[0]
+        merged = embed_images(self._model, VisionInputs(inputs.ids, pixels)).embeds[0]
         return merged[[place for place, i in enumerate(inputs.ids) if i == self.placeholder]]
 
     def _inputs(self, image: EncodedImage) -> VisionInputs:
         try:
-            return self._reader.read(picture(image))
+            return self._reader.read(decode_image(image))
         except (TypeError, ValueError, KeyError, IndexError) as fault:
             reason = str(fault).strip().splitlines() or [type(fault).__name__]
             raise PrmError(

@@ -16,13 +16,13 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from inference import (
+    JsonClient,
     RequestTooLong,
     checkpoint_folder,
     load_pretrained,
     model_window,
     weights_fingerprint,
 )
-from inference.openai.json_calls import JsonServer
 from scoring.engine.fit import FitRules, Fitted, Overflow, fit, refuse_over_length
 from scoring.families.generic_layout import GenericLayout, named_family
 from scoring.family import Checkpoint, Family, Servable
@@ -66,7 +66,7 @@ class ServerScorer:
     """Lays out; its model has no weights here."""
     rules: FitRules
     """How traces are made to fit."""
-    server: JsonServer
+    server: JsonClient
     """Who is asked; closed by its owner."""
     route: Route
     """How."""
@@ -127,7 +127,7 @@ class ServerScorer:
             ValueError: the parity gate was not passed.
             ModelRefused: the server answers otherwise than it did at the gate; with what was yielded
                 before, all is well.
-            ModelUnavailable, QuotaExhausted: see `inference.openai.json_calls.JsonServer.run`.
+            ModelUnavailable, QuotaExhausted: see `inference.openai.json_client.JsonClient.run`.
         """
         if self.reading is None:
             raise ValueError("nothing is scored before the server was held against the checkpoint")
@@ -234,7 +234,7 @@ class HollowCheckpoint(Checkpoint):
 
 
 def load_server_scorer(
-    server: JsonServer,
+    server: JsonClient,
     spec: str,
     *,
     family: str | GenericLayout | None = None,
@@ -300,7 +300,7 @@ def _route(name: str | None, family: Family) -> Route:
     return route_of(name, family.served, family.name)
 
 
-def _listed(server: JsonServer) -> Mapping[str, Any]:
+def _listed(server: JsonClient) -> Mapping[str, Any]:
     """What the server says of the model.
 
     Raises:

@@ -13,7 +13,7 @@ import pytest
 from inference.dispatch import Dispatcher
 from inference.gemini.model import GeminiModel
 from inference.openai.model import OpenAIModel
-from labeling.answer_judge import AnswerJudge
+from labeling.answers import AnswerJudge
 from tests.loopback.openai_server import OpenAIServer
 from traces.problem import Problem
 

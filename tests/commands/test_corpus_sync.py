@@ -46,11 +46,12 @@ class Counting:
 def test_an_unchanged_folder_is_neither_parsed_nor_split(
     cli: Cli, guides: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retrieval import documents, passages
+    from retrieval import documents
+    from retrieval.documents import reading
 
-    split, parsed = Counting(passages.split_document), Counting(documents.make_document)
-    monkeypatch.setattr(passages, "split_document", split)
-    monkeypatch.setattr(documents, "make_document", parsed)
+    split, parsed = Counting(documents.split_document), Counting(reading.make_document)
+    monkeypatch.setattr(documents, "split_document", split)
+    monkeypatch.setattr(reading, "make_document", parsed)
     add = ("corpus", "add", guides, "--corpus", "g", "--json")
     assert counts(cli(*add)) == (4, 0, 0, 0)
     assert (split.calls, parsed.calls) == (4, 4)
@@ -217,3 +218,21 @@ def test_a_killed_run_is_taken_up_where_it_was(cli: Cli, tmp_path: Path, method:
         ]
         assert corpus["documents"] == 458
     assert counts(cli(*add, "--json")) == (0, 458, 0, 0)
+
+
+def test_no_file_of_a_folder_is_passed_over_in_silence(cli: Cli, guides: Path) -> None:
+    (guides / "README").write_text("Read me.")
+    (guides / "old.doc").write_bytes(b"\xd0\xcf")
+    (guides / "logo.png").write_bytes(b"\x89PNG")
+    (guides / "LICENSE").write_text("MIT")
+    (guides / "notes.rst").write_text("Notes\n=====\n\nGive 5 mg.")
+    called = cli("corpus", "add", guides, "--corpus", "g", "--json")
+    assert called.code == 1
+    assert called.document["done"] == 5
+    assert [Path(each["file"]).name for each in called.document["rejected"]] == [
+        "README",
+        "old.doc",
+    ]
+    assert [Path(each).name for each in called.document["passed_over"]] == ["LICENSE", "logo.png"]
+    told = cli("corpus", "add", guides, "--corpus", "g")
+    assert "passed over: 2 files of other types" in told.out

@@ -15,7 +15,7 @@ Cli = Callable[..., Any]
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lab of a few problems: this tests the way, not the figures."""
-    from commands import demo
+    from stepgold import demo
 
     monkeypatch.setattr(demo, "PROBLEMS", 6)
     monkeypatch.setattr(demo, "DISTRACTORS", 4)

@@ -35,7 +35,7 @@ def test_another_policy_for_neutral_steps_is_another_source(cli: Cli, prm800k: P
 
 @pytest.mark.parametrize(
     ("format", "policy", "word"),
-    [("prm800k", "maybe", "no policy"), ("trl", "ignore", "no neutral"), ("scores", "ignore", "leave")],
+    [("prm800k", "maybe", "is not a value of --neutral"), ("trl", "ignore", "no neutral"), ("scores", "ignore", "leave")],
 )  # fmt: skip
 def test_a_policy_that_means_nothing_is_refused(
     cli: Cli, prm800k: Path, format: str, policy: str, word: str
@@ -116,7 +116,7 @@ def test_an_export_names_the_traces_that_its_format_cannot_hold(cli: Cli, tmp_pa
     assert left_out["id"] == "marked"
     assert "step mark" in left_out["reason"]
     words = " ".join(cli(*argv).out.split())
-    assert "0 without a word left out, 1 that the format cannot hold" in words
+    assert "0 without a label left out, 1 that the format cannot hold" in words
     assert "left out: marked: " in words
 
 

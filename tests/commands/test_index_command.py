@@ -47,7 +47,7 @@ def test_only_what_changed_is_encoded_and_every_kind_answers(
         called = cli("index", "--kind", kind, "--json")
         assert called.document["encoded"] == 0
         assert (called.document["kind"], called.document["recall_at_10"]) == (kind, 1)
-        assert "built anew: It was of kind" in called.err
+        assert "rebuilt: It was of kind" in called.err
         hits = cli("search", "warfarin dose", "--mode", "dense", "--json").document["hits"]
         assert [hit["document"] for hit in hits] == [hit["document"] for hit in flat["hits"]]
     assert flat["hits"][0]["text"].endswith("Start at 2 mg.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepgold.corpora import over_window, say_over_window
+from stepgold.searching import over_window, say_over_window
 from tests.retrieval.guidelines import WordHashEncoder
 from traces.evidence import Passage
 

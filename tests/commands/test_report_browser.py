@@ -142,7 +142,7 @@ def test_the_demos_report_shows_the_figures_of_evaluate(
     browser: Any, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The figures are read from the rendered page, then compared with `evaluate --json` to the last digit."""
-    from commands import demo
+    from stepgold import demo
 
     monkeypatch.setattr(demo, "PROBLEMS", 6)
     monkeypatch.setattr(demo, "DISTRACTORS", 4)

@@ -57,7 +57,7 @@ def test_search_by_words_needs_no_index_and_marks_them(cli: Cli) -> None:
     assert first["end"] - first["start"] == len(first["text"])
     shown = cli("search", "adding zebras", *WORDS).out
     assert "maths/zebra.txt [0:" in shown
-    assert "licence CC0" in shown
+    assert "license CC0" in shown
     assert cli("search", "nowhere", *WORDS).out.strip() == "nothing found"
     hybrid = cli("search", "adding zebras")
     assert hybrid.code == 2
@@ -164,7 +164,7 @@ def test_retrieval_is_measured_and_nothing_attached(cli: Cli, tmp_path: Path) ->
     ("options", "words"),
     [
         (("--evaluate", "nowhere.txt"), "cannot be read"),
-        (("--evaluate", "BAD"), "speak of no problem"),
+        (("--evaluate", "BAD"), "no relevant document"),
         (("--evaluate", "BAD", "--query", "step"), "by trace"),
         (("--mode", "magic"), "magic"),
         (("--quota", "maths"), "no quota"),

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from cli import app
-from commands.run import check_table
+from stepgold.api import PIPELINE
+from stepgold.config_run import checked_tables
 
 Cli = Callable[..., Any]
 
@@ -172,7 +171,7 @@ def test_a_list_where_one_value_belongs_is_refused(
 def test_what_lies_beside_the_file_is_found(
     tmp_path: Path, command: str, key: str, prefix: str
 ) -> None:
-    root = get_command(app)
     (tmp_path / "beside").mkdir()
-    table = check_table(root, (command,), {key: f"{prefix}beside"}, tmp_path / "c.toml")
-    assert table.values == {key: f"{prefix}{tmp_path / 'beside'}"}
+    content = {command: {key: f"{prefix}beside"}}
+    [table] = checked_tables(content, tmp_path / "c.toml", PIPELINE)
+    assert table.fields == {key: f"{prefix}{tmp_path / 'beside'}"}

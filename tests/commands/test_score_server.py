@@ -191,7 +191,10 @@ def test_another_checkpoint_is_another_labeler(
         (("--prm", "hf:x", "--checkpoint", "hf:x"), "--checkpoint has no effect"),
         (("--prm", "hf:x", "--route", "pooling"), "--route has no effect"),
         (("--prm", "openai:m", "--checkpoint", "hf:x", "--mode", "medprm-compat"), "medprm-compat"),
-        (("--prm", "openai:m", "--checkpoint", "hf:x", "--base-url", "http://u:p@h"), "refused"),
+        (
+            ("--prm", "openai:m", "--checkpoint", "hf:x", "--base-url", "http://u:p@h"),
+            "user:password",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_at_once(

@@ -121,3 +121,9 @@ def test_nothing_to_compare_is_null_and_long_lists_are_cut_by_name() -> None:
     assert "and 4 more (--json lists all)" in many.table(5)
     with pytest.raises(InputError, match="n-gram of 0 words"):
         find_overlap([], [], ngram=0)
+
+
+def test_a_text_without_spaces_has_a_word_for_each_character() -> None:
+    found = Words.of("患者应停药0.5 mg")
+    assert found.folded == ("患", "者", "应", "停", "药", "0", "5", "mg")
+    assert found.excerpt(0, 4) == "患者应停药"

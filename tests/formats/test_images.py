@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -99,7 +101,6 @@ def bomb() -> bytes:
         (dicom(RAMP)[:400], "holds no pixels|cannot be rendered"),
         (dicom(np.zeros((3, 4, 5), np.uint8)), "3 frames"),
         (dicom(RAMP, PhotometricInterpretation="HSV"), "HSV is not known|cannot be rendered"),
-        (dicom(RAMP, WindowCenter=0, WindowWidth=0), "too small"),
         (dicom(RAMP, NumberOfFrames=9), "9 frames"),
     ],
 )
@@ -231,3 +232,91 @@ def test_burned_in_text_is_told(tmp_path: Path) -> None:
     assert image.may_show_patient
     assert "burned" in image.notes[-1]
     assert not load(tmp_path, dicom(RAMP, BurnedInAnnotation="NO")).may_show_patient
+
+
+EMPTY = [
+    {"RescaleSlope": None, "RescaleIntercept": None},
+    {"WindowCenter": None, "WindowWidth": None},
+    {"WindowCenter": 40, "WindowWidth": None},
+    {"WindowCenter": 0, "WindowWidth": 0},
+    {"WindowCenter": 100, "WindowWidth": -5},
+    {"VOILUTSequence": []},
+    {"VOILUTFunction": "", "ModalityLUTSequence": []},
+    {"PixelPaddingValue": None, "PixelPaddingRangeLimit": None},
+    {"NumberOfFrames": None},
+    {"RescaleSlope": 0, "RescaleIntercept": 3},
+]
+
+
+@pytest.mark.parametrize("tags", EMPTY, ids=lambda tags: "-".join(tags))
+def test_attributes_without_a_value_count_as_absent(tmp_path: Path, tags: dict[str, Any]) -> None:
+    plain = shown(load(tmp_path, dicom(RAMP)))
+    assert np.array_equal(shown(load(tmp_path, dicom(RAMP, **tags))), plain)
+
+
+def test_the_first_window_that_has_both_values_counts(tmp_path: Path) -> None:
+    several = dicom(RAMP, WindowCenter=["", 100], WindowWidth=["", 200])
+    one = dicom(RAMP, WindowCenter=100, WindowWidth=200)
+    assert np.array_equal(shown(load(tmp_path, several)), shown(load(tmp_path, one)))
+
+
+def test_half_a_rescale_is_completed(tmp_path: Path) -> None:
+    window: dict[str, Any] = {"WindowCenter": 400, "WindowWidth": 1000}
+    half = shown(load(tmp_path, dicom(RAMP, RescaleSlope=2, **window)))
+    whole = shown(load(tmp_path, dicom(RAMP, RescaleSlope=2, RescaleIntercept=0, **window)))
+    assert np.array_equal(half, whole)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_padding_is_black_and_no_extreme(tmp_path: Path, photometric: str) -> None:
+    pixels = np.array([[-2000, 0, 50, 100]], np.int16)
+    image = load(tmp_path, dicom(pixels, photometric, PixelPaddingValue=-2000))
+    expected = [0, 0, 128, 255] if photometric == "MONOCHROME2" else [0, 255, 127, 0]
+    assert shown(image).tolist() == [pytest.approx(expected, abs=1)]
+    assert any("padding" in note for note in image.notes)
+
+
+def test_a_range_of_padding_values(tmp_path: Path) -> None:
+    pixels = np.array([[0, 10, 1000, 1100, 1200]], np.uint16)
+    tags: dict[str, Any] = {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 10}
+    assert shown(load(tmp_path, dicom(pixels, **tags))).tolist() == [
+        pytest.approx([0, 0, 0, 128, 255], abs=1)
+    ]
+
+
+def compressed(name: str) -> bytes:
+    """A test file of pydicom, as it comes with the package."""
+    from pydicom.data import get_testdata_file
+
+    return Path(str(get_testdata_file(name, download=False))).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["SC_rgb_jpeg_gdcm.dcm", "JPGExtended.dcm"])
+def test_compressed_files_are_read_with_the_extra(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("libjpeg")
+    assert int(np.ptp(shown(load(tmp_path, compressed(name))))) > 120
+
+
+def test_lossless_compression_gives_the_pixels_of_the_plain_file(tmp_path: Path) -> None:
+    pytest.importorskip("libjpeg")
+    packed, plain = (
+        shown(load(tmp_path, compressed(name)))
+        for name in ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm")
+    )
+    assert np.array_equal(packed, plain)
+
+
+def test_without_the_extra_the_reason_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    content = compressed("MR_small_jpeg_ls_lossless.dcm")
+    decoder = get_decoder(pydicom.dcmread(io.BytesIO(content)).file_meta.TransferSyntaxUID)
+    monkeypatch.setattr(decoder, "_available", {})
+    monkeypatch.setitem(sys.modules, "libjpeg", None)
+    with pytest.raises(ImageError) as caught:
+        load(tmp_path, content)
+    assert caught.value.remedy == "pip install 'stepgold[dicom]'"
+    assert "JPEG-LS" in caught.value.what
+    assert "\n" not in caught.value.what

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.batch.jobs import BatchLimits
-from inference.batch.runner import BatchRunner
+from inference.batch.runner import BatchClock, BatchRunner
 from inference.dispatch import Outcome
 from inference.gemini.batch import GeminiBatches
 from inference.gemini.model import GeminiModel
@@ -95,9 +95,7 @@ def running(
             store.responses,
             bounds,
             report=said.append if said is not None else lambda _: None,
-            clock=clock,
-            sleep=sleep or clock.sleep,
-            today=lambda: TODAY,
+            clock=BatchClock(clock, sleep or clock.sleep, lambda: TODAY),
             **options,
         ) as runner,
     ):

@@ -31,9 +31,9 @@ from storage import Store
 from tests.inference.batches import NAME
 from tests.inference.test_batch_kill import TOTAL, RECORDED_AT_ONCE
 from tests.inference import batches
-from inference import batch_harvest
+from inference.batch import runner as batch_runner
 
-batch_harvest.RECORDED_AT_ONCE = RECORDED_AT_ONCE
+batch_runner.RECORDED_AT_ONCE = RECORDED_AT_ONCE
 kill_after = int(sys.argv[2])
 with Store.open("sqlite:///" + sys.argv[1]) as store:
     limits = BatchLimits(1_000_000, poll_s=0.01, requests_per_job=40)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from inference.batch.desk import PendingRequest, Room, next_wave
 from inference.batch.jobs import UNLISTED_ENQUEUED_TOKENS, enqueued_tokens
+from inference.batch.tracking import JobRoom, PendingRequest, next_job
 from inference.gemini import batch as batch_wire
 from inference.gemini.client import request_body
 from inference.protocol import request_key
@@ -41,7 +41,7 @@ def test_a_wave_is_the_longest_run_that_fits(
         PendingRequest(request, BatchRow(str(n), "", own_tokens, usd), own_size)
         for n, (own_tokens, own_size, usd) in enumerate(sizes)
     ]
-    wave = next_wave(pending, Room(tokens, size, count, 3.0))
+    wave = next_job(pending, JobRoom(tokens, size, count, 3.0))
 
     def fits(length: int) -> bool:
         chosen = sizes[:length]

@@ -40,7 +40,7 @@ def test_a_stuck_job_is_cancelled_what_it_has_is_taken_the_rest_goes_again(
     assert [len(job.rows) for job in world.jobs.values()] == [10, 5]
     assert DAY < clock.now - start <= DAY + 8 * 3600
     assert set(clock.slept) == {4 * 3600}
-    assert any("no end in 28" in line for line in said)
+    assert any("not finished after 28" in line for line in said)
     assert set(world.bought.values()) == {1}
 
 
@@ -261,7 +261,7 @@ def test_a_service_that_was_restarted_is_asked_again(database: Path) -> None:
     for server in servers:
         server.close()
     assert len(servers) == 2
-    assert any("The batch jobs go on" in line for line in said)
+    assert any("The batch jobs keep running" in line for line in said)
     assert set(world.sent.values()) == {1}
 
 
@@ -341,7 +341,7 @@ def test_the_budget_counts_what_is_on_its_way_at_its_most(
 
 
 def test_a_budget_for_an_unpriced_model_is_refused(database: Path) -> None:
-    from inference.batch.desk import BatchBudget
+    from inference.batch.tracking import BatchBudget
     from tests.inference.scripted import ScriptedModel
 
     with pytest.raises(InputError, match="No price"):

@@ -184,7 +184,7 @@ def test_a_reply_of_unknown_price_is_held_against_the_budget_at_its_most() -> No
 
 
 def test_a_budget_for_a_model_without_a_price_is_refused() -> None:
-    with pytest.raises(InputError, match="a budget cannot be kept"):
+    with pytest.raises(InputError, match="a budget cannot be enforced"):
         Dispatcher(ScriptedModel(spec="openai:gpt-x"), None, 1.0)
     Dispatcher(ScriptedModel(spec="openai:gpt-x", hosted=False), None, 1.0).close()
 

@@ -46,10 +46,10 @@ def test_overload_and_time_outs_may_pass(status: int) -> None:
     [
         (400, "API key not valid. Please pass a valid API key.", "check the key in GEMINI_API_KEY"),
         (401, "Incorrect API key provided", "check the key in GEMINI_API_KEY"),
-        (403, "denied", "what the key in GEMINI_API_KEY may use"),
+        (403, "denied", "permissions of the key in GEMINI_API_KEY"),
         (404, "models/g is not found", 'check the model name in "gemini:g"'),
-        (400, "bad schema", "the request itself is not accepted"),
-        (418, "teapot", "the request itself is not accepted"),
+        (400, "bad schema", "the request was not accepted"),
+        (418, "teapot", "the request was not accepted"),
     ],
 )
 def test_refusals_name_the_remedy(status: int, message: str, remedy: str) -> None:

@@ -124,7 +124,7 @@ def test_flex_is_asked_for_and_costs_half(server: GeminiServer) -> None:
 
 
 def test_batch_is_refused_before_anything_is_sent(server: GeminiServer) -> None:
-    with pytest.raises(InputError, match='"batch" is not offered'):
+    with pytest.raises(InputError, match='"batch" is not available'):
         model(server, service="batch")
 
 
@@ -236,7 +236,7 @@ def test_an_assistant_turn_at_the_end_is_refused_before_sending(server: GeminiSe
 def test_a_server_that_is_not_there_is_unavailable_after_the_retries() -> None:
     with GeminiServer() as server:
         pass
-    with pytest.raises(ModelUnavailable, match="connection fault"):
+    with pytest.raises(ModelUnavailable, match="connection failed"):
         ask(model(server, retry=RetryPolicy(attempts=2)))
     assert len(WAITED) == 1
 

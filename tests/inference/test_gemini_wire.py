@@ -10,7 +10,7 @@ from google.genai.types import FinishReason
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.gemini.client import BLOCKED, read_body, takes_sampling_knobs
+from inference.gemini.client import BLOCKED, read_body, takes_sampling_options
 from inference.retries import TransientFault
 from traces.records import Usage
 
@@ -108,4 +108,4 @@ def test_a_body_cut_anywhere_is_never_taken_for_a_reply(cut: int) -> None:
     ],
 )
 def test_knobs(model: str, takes: bool) -> None:
-    assert takes_sampling_knobs(model) is takes
+    assert takes_sampling_options(model) is takes

@@ -239,7 +239,7 @@ def test_a_full_context_is_recorded_as_such(server: OpenAIServer) -> None:
 def test_a_server_that_is_not_there_is_unavailable() -> None:
     with OpenAIServer() as server:
         pass
-    with pytest.raises(ModelUnavailable, match="connection fault"):
+    with pytest.raises(ModelUnavailable, match="connection failed"):
         ask(model(server, retry=RetryPolicy(attempts=2)))
 
 

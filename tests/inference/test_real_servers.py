@@ -19,7 +19,7 @@ import pytest
 
 from inference.dispatch import Dispatcher
 from inference.openai.model import OpenAIModel
-from inference.prompting import ContinuationPrompt, template_from_tokenizer
+from inference.prompting import PolicyConfig, template_from_tokenizer
 from inference.protocol import GenerationRequest, Message
 from inference.server_policy import ServerPolicy
 from storage import Store
@@ -145,9 +145,7 @@ def continued(
     template = None if tokenizer is None else template_from_tokenizer(tokenizer)
     model = OpenAIModel(name, base_url=url, template=template, concurrency=concurrency, environ={})
     with Dispatcher(model, store.responses) as dispatcher:
-        policy = ServerPolicy(
-            dispatcher, ContinuationPrompt(), max_tokens=24, temperature=0.9, stop=stop
-        )
+        policy = ServerPolicy(dispatcher, PolicyConfig(max_tokens=24, temperature=0.9, stop=stop))
         done = {each.trace_id: each for each in policy.continue_traces(CONTEXTS, k=k, seed=1)}
         return done, dispatcher.counters.sent
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inference.dispatch import Dispatcher
 from inference.gemini.model import GeminiModel
-from inference.prompting import ContinuationPrompt
+from inference.prompting import ContinuationPrompt, PolicyConfig
 from inference.protocol import GenerationRequest, Message
 from inference.server_policy import ServerPolicy, continuation_seed
 from labeling.stages import Policy
@@ -50,7 +50,7 @@ def closed_dispatchers() -> Iterator[None]:
 def policy(model: ScriptedModel, store: MemoryResponses | None = None) -> ServerPolicy:
     dispatcher = Dispatcher(model, store)
     OPEN.append(dispatcher)
-    return ServerPolicy(dispatcher, ContinuationPrompt(), max_tokens=64, stop=("\n\n",))
+    return ServerPolicy(dispatcher, PolicyConfig(max_tokens=64, stop=("\n\n",)))
 
 
 def local(answer_: object = answer) -> ScriptedModel:
@@ -99,7 +99,7 @@ def test_evidence_can_be_left_out() -> None:
         return answer(asked)
 
     with Dispatcher(local(keep), None) as dispatcher:
-        bare = ServerPolicy(dispatcher, ContinuationPrompt(), max_tokens=9, with_evidence=False)
+        bare = ServerPolicy(dispatcher, PolicyConfig(max_tokens=9, with_evidence=False))
         run(bare, context("x", "a"), k=1)
     assert seen == ["Question: Q?"]
 
@@ -178,7 +178,7 @@ def test_protected_health_information_goes_to_no_hosted_policy(
     marked = replace(marked, problem=replace(marked.problem, meta={"phi_removed": False}))
     model = ScriptedModel(answer, spec="openai:m", hosted=hosted)
     with Dispatcher(model, None) as dispatcher:
-        subject = ServerPolicy(dispatcher, ContinuationPrompt(), max_tokens=9, allow_phi=allow)
+        subject = ServerPolicy(dispatcher, PolicyConfig(max_tokens=9), allow_phi=allow)
         done = run(subject, context("x", "a"), marked, k=1)
     assert set(done) == {"x", "marked"}
     assert len(model.calls) == sent
@@ -231,7 +231,8 @@ def test_gemini_reads_the_prefix_in_a_user_turn(monkeypatch: pytest.MonkeyPatch)
         for _ in range(2):
             model = GeminiModel("gemini-3.5-flash-lite", base_url=server.url)
             with Dispatcher(model, store) as dispatcher:
-                gemini = ServerPolicy(dispatcher, ContinuationPrompt("Solve."), max_tokens=99)
+                config = PolicyConfig(prompt=ContinuationPrompt("Solve."), max_tokens=99)
+                gemini = ServerPolicy(dispatcher, config)
                 done = run(gemini, trace)["x"]
         bodies = server.bodies
     assert len(bodies) == 4, "the second run sends nothing"

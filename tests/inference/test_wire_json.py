@@ -62,7 +62,7 @@ def test_a_count_that_counts_nothing_is_no_price(read: Read, count: Any) -> None
         "choices": [{}],
         "usage": {"prompt_tokens": count},
     }
-    with pytest.raises(TransientFault, match="counts its tokens"):
+    with pytest.raises(TransientFault, match="has the token count"):
         read(json.dumps(body))
 
 

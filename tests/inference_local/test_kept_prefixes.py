@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from inference.local.policy import LocalPolicy
-from inference.local.shared_attention import ATTENTION, KeptPrefixes, prefill
-from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace, WrittenTrace
+from inference.local.shared_attention import ATTENTION, PrefixCache, prefill
+from inference.local.shared_prefix import PrefixEngine, PrefixRow, SharedTrace, WrittenTrace
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.prompting import ContinuationPrompt
+from tests.policies import local_policy
 from tests.tiny_models import tiny_llama, tiny_tokenizer
 from traces.problem import TraceContinuations, TraceInContext, Wanted
 
@@ -56,7 +57,7 @@ def ids_of(name: int, length: int) -> tuple[int, ...]:
 def test_rounds_give_the_keys_of_one_prefill_and_stay_within_the_budget(
     model: Any, rounds: list[list[tuple[int, int]]], budget: int
 ) -> None:
-    kept = KeptPrefixes(budget)
+    kept = PrefixCache(budget)
     most = dict.fromkeys(range(4), 0)
     for asked in rounds:
         traces = [(name, ids_of(name, length)) for name, length in asked]
@@ -76,7 +77,7 @@ def test_rounds_give_the_keys_of_one_prefill_and_stay_within_the_budget(
 
 
 def test_another_text_under_the_same_name_is_computed_anew(model: Any) -> None:
-    kept = KeptPrefixes(100)
+    kept = PrefixCache(100)
     first = ids_of(1, 10)
     kept.prefill(model, [("t", first)])
     other = (*first[:4], *ids_of(2, 6))
@@ -87,7 +88,7 @@ def test_another_text_under_the_same_name_is_computed_anew(model: Any) -> None:
 
 
 def test_what_is_released_is_computed_again(model: Any) -> None:
-    kept = KeptPrefixes(100)
+    kept = PrefixCache(100)
     asked = [("t", ids_of(1, 10)), (None, ids_of(2, 7))]
     assert kept.prefill(model, asked).computed == [10, 7]
     assert kept.prefill(model, asked).computed == [0, 7]
@@ -97,7 +98,7 @@ def test_what_is_released_is_computed_again(model: Any) -> None:
 
 
 def test_a_full_keep_throws_nothing_out(model: Any) -> None:
-    kept = KeptPrefixes(15)
+    kept = PrefixCache(15)
     kept.prefill(model, [("a", ids_of(1, 10))])
     assert kept.prefill(model, [("b", ids_of(2, 10))]).computed == [10]
     assert kept.prefill(model, [("a", ids_of(1, 10))]).computed == [0]
@@ -107,9 +108,9 @@ def test_a_full_keep_throws_nothing_out(model: Any) -> None:
 
 def policy(folder: Path, **changes: Any) -> LocalPolicy:
     made: dict[str, Any] = {
-        "spec": "hf:tiny", "prompt": ContinuationPrompt(), "max_new_tokens": 8, "temperature": 0.8,
+        "spec": "hf:tiny", "prompt": ContinuationPrompt(), "max_tokens": 8, "temperature": 0.8,
     }  # fmt: skip
-    return LocalPolicy(str(folder), **made | changes)
+    return local_policy(folder, **made | changes)
 
 
 def in_rounds(
@@ -163,7 +164,7 @@ def test_rounds_draw_what_one_call_draws(
 def shared(number: int, length: int, k: int) -> SharedTrace:
     ids = ids_of(number, length)
     key = noise_key(0, f"t{number}")
-    return SharedTrace(ids, tuple(Row(length - 1, ids[-1:], key, (0, i)) for i in range(k)))
+    return SharedTrace(ids, tuple(PrefixRow(length - 1, ids[-1:], key, (0, i)) for i in range(k)))
 
 
 def write(

@@ -12,10 +12,10 @@ import pytest
 from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from inference.local.policy import LocalPolicy
-from inference.prompting import ContinuationPrompt
-from labeling.monte_carlo import MonteCarloConfig
+from labeling import MonteCarloConfig
 from labeling.pipeline import continue_traces
 from tests.known_policy import chances, known_policy, known_traces
+from tests.policies import local_policy
 from traces.labels import StepLabel
 from traces.problem import Problem, Trace, TraceInContext
 from traces.records import LabeledTrace
@@ -29,14 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def policy(folder: Path, **changes: Any) -> LocalPolicy:
-    return LocalPolicy(
-        str(folder),
-        spec="hf:known",
-        prompt=ContinuationPrompt(),
-        max_new_tokens=40,
-        temperature=1.0,
-        **changes,
-    )
+    return local_policy(folder, spec="hf:known", max_tokens=40, temperature=1.0, **changes)
 
 
 def label(

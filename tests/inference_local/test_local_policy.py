@@ -17,6 +17,7 @@ from inference.prompting import (
     conversation_text,
 )
 from labeling.stages import Policy
+from tests.policies import local_policy
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
 from traces.errors import InputError, ModelRefused
 from traces.labels import AbstentionReason
@@ -27,11 +28,11 @@ def policy(folder: Path, **changes: Any) -> LocalPolicy:
     settings: dict[str, Any] = {
         "spec": "hf:tiny",
         "prompt": ContinuationPrompt(),
-        "max_new_tokens": 10,
+        "max_tokens": 10,
         "temperature": 0.8,
         "with_evidence": True,
     }
-    return LocalPolicy(str(folder), **settings | changes)
+    return local_policy(folder, **settings | changes)
 
 
 def run(
@@ -124,7 +125,7 @@ def test_prefix_ids_are_those_of_the_text_though_tokens_join(
     for ids, conversation in zip(rows, conversations, strict=True):
         text = conversation_text(tokenizer, conversation)
         assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
-    shared = policy(tiny_folder, prompt=ContinuationPrompt(separator=" "))._tokenise(contexts[3])
+    shared = policy(tiny_folder, prompt=ContinuationPrompt(separator=" "))._tokenize(contexts[3])
     for row in shared.shared([Wanted(step, 0, 1) for step in range(4)], seed=0).rows:
         assert (*shared.prefixes[-1][: row.cut], *row.tail) == shared.prefixes[row.counter[0]]
 
@@ -135,7 +136,7 @@ def test_tokens_that_join_over_steps_are_not_shared(tiny_folder: Path) -> None:
     context = TraceInContext(Problem("p", "Why?"), Trace("t", "p", steps))
     joined = policy(tiny_folder, prompt=ContinuationPrompt(separator=""), temperature=0.0)
     wanted = [Wanted(step, 0, 1) for step in range(4)]
-    rows = joined._tokenise(context).shared(wanted, seed=0).rows
+    rows = joined._tokenize(context).shared(wanted, seed=0).rows
     assert max(len(row.tail) for row in rows) > 1
     tokenizer: Any = AutoTokenizer.from_pretrained(tiny_folder)
     model: Any = AutoModelForCausalLM.from_pretrained(tiny_folder)
@@ -211,7 +212,7 @@ def test_what_does_not_fit_is_abstained_from_and_never_cut(
     assert abstention.reason is AbstentionReason.OVER_LENGTH
     assert str(length + 10) in abstention.detail
     assert done["t3"].texts == ()
-    assert run(policy(folder, max_new_tokens=11), [contexts[0]])["t0"].abstention is not None
+    assert run(policy(folder, max_tokens=11), [contexts[0]])["t0"].abstention is not None
 
 
 def test_weights_are_named_by_what_they_hold(tiny_folder: Path, tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_weights_are_named_by_what_they_hold(tiny_folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_k": 0}]
+    "wrong", [{"max_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_k": 0}]
 )
 def test_wrong_settings_are_refused_before_loading(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
@@ -266,5 +267,5 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(tmp_path: Path, kind: str) 
 
 
 def test_a_model_that_is_nowhere_is_refused() -> None:
-    with pytest.raises(ModelRefused, match="no folder"):
+    with pytest.raises(ModelRefused, match="no such folder"):
         policy(Path("no/such/model"))

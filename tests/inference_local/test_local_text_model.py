@@ -61,7 +61,7 @@ def test_a_prompt_beyond_the_window_is_said_and_not_cut(model: TextModel) -> Non
     long = replace(REQUEST, messages=(Message("user", "dose " * 600),))
     reply = ask(model, long)
     assert (reply.text, reply.finish_reason) == (None, "over_length")
-    assert reply.raw.endswith("do not fit into 512.")
+    assert reply.raw.endswith("do not fit in 512.")
 
 
 def test_the_window_limits_the_reply(model: TextModel) -> None:

@@ -27,7 +27,7 @@ def scalar_philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> t
 
 
 def vectorised(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tuple[int, ...]:
-    words = philox(torch.tensor(key), *(torch.tensor(word) for word in counter))
+    words = philox(torch.tensor(key), [torch.tensor(word) for word in counter])
     return tuple(int(word) for word in words)
 
 

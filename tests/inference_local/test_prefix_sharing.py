@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from inference.local.shared_attention import ATTENTION, PrefixLayer, SharedPrefix, prefill
-from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace, Written
+from inference.local.shared_prefix import PrefixEngine, PrefixRow, SharedTrace, WrittenRow
 from inference.local.token_choice import SamplingRule, noise_key
 from tests.tiny_models import evaluating, tiny_llama, tiny_tokenizer
 from traces.errors import ModelRefused
@@ -65,7 +65,8 @@ def random_traces(
         for step, (cut, tail) in enumerate([(length // 3, 5), (length // 2, 2), (length - 1, 1)]):
             forced = ids[cut : cut + 1] if tail == 1 else [7, 8, 9, 10, 11][:tail]
             rows += [
-                Row(cut, tuple(forced), noise_key(0, f"t{number}"), (step, i)) for i in range(k)
+                PrefixRow(cut, tuple(forced), noise_key(0, f"t{number}"), (step, i))
+                for i in range(k)
             ]
         made.append(SharedTrace(tuple(ids), tuple(rows)))
     return made
@@ -76,13 +77,13 @@ def write(
     tokenizer: PreTrainedTokenizerFast,
     traces: list[SharedTrace],
     **options: Any,
-) -> list[list[Written]]:
+) -> list[list[WrittenRow]]:
     rule = options.pop("rule", SamplingRule())
     settings: dict[str, Any] = {"max_new_tokens": NEW, "stop": (), "tokenizer": tokenizer} | options
     return [list(done.rows) for done in engine.continue_all(traces, rule, **settings)]
 
 
-def plain(model: Any, tokenizer: PreTrainedTokenizerFast, ids: list[int], end: int) -> Written:
+def plain(model: Any, tokenizer: PreTrainedTokenizerFast, ids: list[int], end: int) -> WrittenRow:
     """What `generate` writes after `ids`, alone, greedily, with its own cache and attention."""
     output = model.generate(
         torch.tensor([ids]),
@@ -95,7 +96,7 @@ def plain(model: Any, tokenizer: PreTrainedTokenizerFast, ids: list[int], end: i
     new = output[0, len(ids) :].tolist()
     ended = new[-1] == end
     text = tokenizer.decode(new[:-1] if ended else new, skip_special_tokens=True)
-    return Written(str(text), "stop" if ended else "length", len(new))
+    return WrittenRow(str(text), "stop" if ended else "length", len(new))
 
 
 @pytest.mark.slow
@@ -163,7 +164,7 @@ def test_near_ties_are_counted(tokenizer: PreTrainedTokenizerFast) -> None:
 def test_a_trace_without_rows_and_a_first_token_work(tokenizer: PreTrainedTokenizerFast) -> None:
     model = llama(tokenizer)
     engine = PrefixEngine(model, frozenset({4}))
-    alone = SharedTrace((9,), (Row(0, (9,), (0, 0), (0, 0)),))
+    alone = SharedTrace((9,), (PrefixRow(0, (9,), (0, 0), (0, 0)),))
     [nothing, [one]] = write(engine, tokenizer, [SharedTrace((5, 6), ()), alone])
     assert nothing == []
     model.set_attn_implementation("sdpa")
@@ -220,7 +221,7 @@ def test_attention_that_sharing_does_not_cover_is_refused(
         "attn_implementation": ATTENTION,
     }  # fmt: skip
     model = evaluating(Gemma2ForCausalLM(Gemma2Config(**settings)))
-    with pytest.raises(ModelRefused, match="does not cover"):
+    with pytest.raises(ModelRefused, match="does not support"):
         PrefixEngine(model, frozenset())
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from inference.local.policy import LocalPolicy
 from inference.local.shared_attention import common_tokens
 from inference.local.token_choice import StopStrings
 from inference.prompting import ContinuationPrompt, continuation_messages, conversation_ids
+from tests.policies import local_policy
 from tests.tiny_models import save, tiny_llama
 from tests.tokenizer_rules import RULES, Rule
 from traces.problem import Problem, Trace, TraceInContext
@@ -106,13 +106,8 @@ def test_greedy_text_is_what_generate_writes_behind_the_text(
 ) -> None:
     tokenizer: Any = rule.tokenizer
     folder = save(tmp_path, tokenizer, tiny_llama(tokenizer))
-    policy = LocalPolicy(
-        str(folder),
-        spec="hf:tiny",
-        prompt=ContinuationPrompt(separator=separator),
-        max_new_tokens=8,
-        temperature=0.0,
-    )
+    prompt = ContinuationPrompt(separator=separator)
+    policy = local_policy(folder, prompt=prompt, max_tokens=8, temperature=0.0)
     context = TraceInContext(Problem("p", QUESTION), Trace("t", "p", STEPS))
     [done] = policy.continue_traces([context], k=1, seed=0)
     model: Any = AutoModelForCausalLM.from_pretrained(folder)

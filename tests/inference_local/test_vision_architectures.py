@@ -8,9 +8,9 @@ import pytest
 
 from inference.local.engines import Engine, PlainEngine, engine_for
 from inference.local.model import LocalModel
-from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace
+from inference.local.shared_prefix import PrefixEngine, PrefixRow, SharedTrace
 from inference.local.token_choice import SamplingRule, noise_key
-from inference.local.vision import VisionReader, run
+from inference.local.vision import VisionReader, run_model
 from inference.local.vision_loading import image_ids
 from inference.protocol import Message
 from tests.tiny_vision import shown, tiny_vision
@@ -31,13 +31,15 @@ def by_generate(local: LocalModel, reader: VisionReader, turns: tuple[Message, .
     inputs = reader.read(turns)
     model: Any = local.model
     options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": 4, "pad_token_id": 0}
-    ids = run(model, inputs, model.generate, **options)[0, len(inputs.ids) :].tolist()
+    ids = run_model(model, inputs, model.generate, **options)[0, len(inputs.ids) :].tolist()
     return str(local.tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def by_engine(engine: Engine, local: LocalModel, turns: tuple[Message, ...]) -> str:
     [ids], head = local.read([turns])
-    trace = SharedTrace(ids, (Row(len(ids) - 2, ids[-2:], noise_key(0, ""), (0, 0)),), head=head)
+    trace = SharedTrace(
+        ids, (PrefixRow(len(ids) - 2, ids[-2:], noise_key(0, ""), (0, 0)),), head=head
+    )
     [done] = engine.continue_all(
         [trace], SamplingRule(), max_new_tokens=NEW, stop=(), tokenizer=local.tokenizer
     )

@@ -15,12 +15,13 @@ from inference.local.engines import PlainEngine, engine_for
 from inference.local.model import LocalModel, load_local_model
 from inference.local.policy import LocalPolicy, LocalSampler
 from inference.local.shared_attention import ATTENTION
-from inference.local.shared_prefix import PrefixEngine, Row, SharedTrace, WrittenTrace
+from inference.local.shared_prefix import PrefixEngine, PrefixRow, SharedTrace, WrittenTrace
 from inference.local.text_model import LocalTextModel
 from inference.local.token_choice import SamplingRule, noise_key
-from inference.local.vision import run, text_model
-from inference.prompting import ContinuationPrompt, continuation_messages
+from inference.local.vision import inner_text_model, run_model
+from inference.prompting import ContinuationPrompt, PolicyConfig, continuation_messages
 from inference.protocol import GenerationRequest, Message
+from tests.policies import local_policy
 from tests.tiny_vision import KINDS, drawing, save_vision, shown
 from traces.errors import ModelRefused, ModelUnavailable
 from traces.labels import AbstentionReason
@@ -57,11 +58,11 @@ def policy(folder: Path, scans: Path, **changes: Any) -> LocalPolicy:
     settings: dict[str, Any] = {
         "spec": "hf:tiny",
         "prompt": ContinuationPrompt(),
-        "max_new_tokens": 8,
+        "max_tokens": 8,
         "temperature": 0.8,
         "images": ProblemImages(scans),
     }
-    return LocalPolicy(str(folder), **settings | changes)
+    return local_policy(folder, **settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_greedy_texts_are_those_of_generate(
             )
             inputs = local.vision.read(messages)
             model: Any = local.model
-            ids = run(model, inputs, model.generate, max_new_tokens=8, do_sample=False)
+            ids = run_model(model, inputs, model.generate, max_new_tokens=8, do_sample=False)
             new = ids[0, len(inputs.ids) :]
             assert text.text == local.tokenizer.decode(new, skip_special_tokens=True)
 
@@ -199,9 +200,7 @@ def test_an_image_that_the_processor_does_not_take_concerns_its_problem_alone(
     assert len(got["t1"].texts) == 3
     sampler = LocalSampler(
         str(folders["qwen2_vl"]),
-        prompt=ContinuationPrompt(),
-        max_new_tokens=5,
-        temperature=0.8,
+        PolicyConfig(max_tokens=5, temperature=0.8, with_evidence=False),
         images=ProblemImages(scans),
     )
     asked = [(context(0, "thin.png").problem, (), range(2)), (context(1, "0.png").problem, (), range(2))]  # fmt: skip
@@ -252,7 +251,7 @@ def local(request: pytest.FixtureRequest, tmp_path: Path) -> LocalModel:
 def by_engine(engine: Any, local: LocalModel, rule: SamplingRule, **changes: Any) -> list[Any]:
     messages = [Message("user", QUESTION, (shown(0), shown(1))), Message("assistant", STEPS[0])]
     [ids], head = local.read([messages])
-    rows = tuple(Row(len(ids) - cut, ids[len(ids) - cut :], noise_key(0, "a"), (cut, n)) for cut in (1, 6) for n in range(2))  # fmt: skip
+    rows = tuple(PrefixRow(len(ids) - cut, ids[len(ids) - cut :], noise_key(0, "a"), (cut, n)) for cut in (1, 6) for n in range(2))  # fmt: skip
     made: Iterator[WrittenTrace] = engine.continue_all(
         [SharedTrace(ids, rows, head=head)],
         rule,
@@ -300,7 +299,7 @@ def test_what_neither_engine_covers_is_refused(
 ) -> None:
     monkeypatch.setattr("inference.local.engines.sharing_fault", lambda *_: "logits differ by 1")
     monkeypatch.setattr("inference.local.engines.plain_fault", lambda *_: "logits differ by 2")
-    with pytest.raises(ModelRefused, match=r"does not cover .logits differ by 2"):
+    with pytest.raises(ModelRefused, match=r"does not support .*logits differ by 2"):
         policy(folders["llava"], scans)
 
 
@@ -309,7 +308,7 @@ def test_a_head_gets_the_attention_and_the_masks_that_the_model_came_with(
 ) -> None:
     local = load_local_model(str(folders["llava"]))
     assert local.vision is not None
-    inner = text_model(local.model)
+    inner = inner_text_model(local.model)
     came_with = inner.config._attn_implementation
     engine = engine_for(local)
     used = []
@@ -329,7 +328,7 @@ def test_the_text_model_sees_the_images(folders: dict[str, Path]) -> None:
         turns = (Message("system", "Be brief."), Message("user", QUESTION, images))
         reply = asyncio.run(model.generate(GenerationRequest(turns, 6)))
         inputs = local.vision.read(turns)
-        new = run(local.model, inputs, generate, max_new_tokens=6, do_sample=False)[0]
+        new = run_model(local.model, inputs, generate, max_new_tokens=6, do_sample=False)[0]
         assert reply.usage.input_tokens == len(inputs.ids)
         wanted = local.tokenizer.decode(new[len(inputs.ids) :], skip_special_tokens=True)
         assert reply.text == wanted

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from inference.local.engines import prove_reading
-from inference.local.vision import ImageHead, VisionReader, picture
+from inference.local.vision import ImageHead, VisionReader, decode_image
 from inference.local.vision_config import folder_takes_images, takes_images
 from inference.local.vision_loading import image_ids, load_processor, load_vision_model
 from inference.protocol import Message
@@ -53,7 +53,7 @@ def test_ids_are_the_processors_on_the_whole_conversation(
             {
                 "role": turn.role,
                 "content": [
-                    *({"type": "image", "image": picture(image)} for image in turn.images),
+                    *({"type": "image", "image": decode_image(image)} for image in turn.images),
                     {"type": "text", "text": turn.text},
                 ],
             }
@@ -140,7 +140,7 @@ def test_a_template_that_shows_no_image_is_refused() -> None:
     model, processor = tiny_vision("llava")
     processor.chat_template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
     reader = VisionReader(processor, image_ids(model.config, processor), model.device)
-    with pytest.raises(ModelRefused, match=r"does not take it: .*<image>"):
+    with pytest.raises(ModelRefused, match=r"rejects it: .*<image>"):
         prove_reading(reader)
 
 
@@ -150,7 +150,7 @@ def test_a_template_that_ends_with_the_image_is_refused() -> None:
         "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}<image><image>"
     )
     reader = VisionReader(processor, image_ids(model.config, processor), model.device)
-    with pytest.raises(ModelRefused, match="nothing behind the images"):
+    with pytest.raises(ModelRefused, match="nothing after the images"):
         reader.head(conversation())
 
 
@@ -207,12 +207,12 @@ def encoded(image: Image.Image, **options: Any) -> Any:
 def test_pictures_are_upright_opaque_and_of_eight_bits() -> None:
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     clear.putpixel((0, 0), (10, 20, 30, 255))
-    assert picture(encoded(clear)).getpixel((0, 0)) == (10, 20, 30)
-    assert picture(encoded(clear)).getpixel((1, 1)) == (255, 255, 255)
+    assert decode_image(encoded(clear)).getpixel((0, 0)) == (10, 20, 30)
+    assert decode_image(encoded(clear)).getpixel((1, 1)) == (255, 255, 255)
     deep = Image.fromarray(np.full((4, 4), 0x8040, dtype=np.uint16))
-    assert picture(encoded(deep)).getpixel((1, 1)) == (0x80, 0x80, 0x80)
+    assert decode_image(encoded(deep)).getpixel((1, 1)) == (0x80, 0x80, 0x80)
     turned = Image.new("RGB", (6, 3))
     exif = turned.getexif()
     exif[0x0112] = 6
-    assert picture(encoded(turned, exif=exif)).size == (3, 6)
-    assert picture(encoded(Image.new("1", (5, 5), 1))).mode == "RGB"
+    assert decode_image(encoded(turned, exif=exif)).size == (3, 6)
+    assert decode_image(encoded(Image.new("1", (5, 5), 1))).mode == "RGB"

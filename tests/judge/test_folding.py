@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.quotes import _compatibility, _fold_cluster, decisive_tokens, fold, same_decisive_tokens
+from judge.decisive import decisive_tokens, same_decisive_tokens
+from judge.quotes import _compatibility, _fold_cluster, fold
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labeling import MonteCarloConfig
 from labeling.answers import AnswerChecker
-from labeling.monte_carlo import MonteCarloConfig, mc_label
+from labeling.monte_carlo import mc_label
 from traces.labels import Abstention, AbstentionReason, TraceLabel, Verdict, first_error
 from traces.problem import PolicyText, Problem, Trace, TraceContinuations, TraceInContext
 from traces.records import Continuation
@@ -48,7 +49,7 @@ def test_counts_soft_and_hard_labels() -> None:
     assert (second.score, second.verdict) == (0.25, Verdict.CORRECT)
     assert (third.score, third.verdict) == (0.0, Verdict.INCORRECT)
     assert first_error(label).index == 2
-    assert label.meta == {"rule": "successes > 0", "k": 4}
+    assert label.meta == {"rule": "successes > 0", "k": 4, "answer_tolerance": 1e-6}
     assert len(continuations) == 12
     assert [c.answer for c in continuations[:4]] == ["300 mg", "300 mg", "720 mg", None]
     assert [c.correct for c in continuations[:4]] == [True, True, False, None]

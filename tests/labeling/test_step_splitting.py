@@ -41,7 +41,48 @@ def test_given_delimiter_is_taken_to_the_letter() -> None:
         split_steps("a", "")
 
 
-@given(st.text(alphabet="Step 12:\n.#*ab ", max_size=80))
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("단계 1: 가", "단계 2: 나"),
+        ("1단계: 가", "2단계: 나"),
+        ("**1단계**: 가", "**2단계**: 나"),
+        ("제1단계. 가", "제2단계. 나"),
+        ("步骤1：甲", "步骤2：乙"),
+        ("步骤1 甲", "步骤2 乙"),
+        ("【步骤一】甲", "【步骤二】乙"),
+        ("第一步，甲", "第二步，乙"),
+        ("第1步：甲", "第2步：乙"),
+        ("### 第十步：甲", "### 第十一步：乙"),
+        ("ステップ1：甲", "ステップ2：乙"),
+        ("ステップ１ 甲", "ステップ２ 乙"),
+        ("手順1. 甲", "手順2. 乙"),
+        ("Schritt 1: a", "Schritt 2: b"),
+        ("Étape 1 : a", "Étape 2 : b"),
+        ("Paso 1: a", "Paso 2: b"),
+        ("Шаг 1: а", "Шаг 2: б"),
+        ("ขั้นตอนที่ 1: ก", "ขั้นตอนที่ 2: ข"),
+        ("## Step 1\na", "## Step 2\nb"),
+    ],
+)
+def test_markers_of_other_languages(one: str, two: str) -> None:
+    assert split_steps(f"{one}\nmore\n{two}") == (f"{one}\nmore", two)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1단계 치료는 a\n2단계 치료는 b",
+        "Step 1 is a\nStep 2 is b",
+        "第一步是甲\n第二步是乙",
+        "步骤很多\n步骤少",
+    ],
+)
+def test_prose_about_steps_starts_none(text: str) -> None:
+    assert split_steps(text) == (text,)
+
+
+@given(st.text(alphabet="Step 12:\n.#*ab 第一十步단계", max_size=80))
 def test_no_character_is_lost(text: str) -> None:
     for delimiter in (None, "\n"):
         kept = "".join("".join(split_steps(text, delimiter)).split())

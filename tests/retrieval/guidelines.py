@@ -9,10 +9,9 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.documents import make_document
+from retrieval.documents import make_document, split_document
 from retrieval.index.encoder import encode_in_batches, text_to_embed
 from retrieval.index.index import PassageIndex
-from retrieval.passages import split_document
 from retrieval.search.bm25 import LexicalIndex
 from retrieval.search.choice import Dense
 from retrieval.search.config import RetrievalConfig

@@ -194,7 +194,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from retrieval import bm25_files
+from retrieval.search import bm25 as bm25_files
 from tests.retrieval.test_bm25 import index
 calls, at = 0, int(sys.argv[2])
 def counted(real):
@@ -256,3 +256,56 @@ def test_the_manifest_names_every_file(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert set(manifest["files"]) == files - {"manifest.json"}
+
+
+KOREAN = [
+    "고혈압은 수축기 혈압이 140 mmHg 이상인 경우로 정의한다.",
+    "당뇨병 환자에게는 메트포르민을 1일 2회 투여한다.",
+    "열이 나면 해열제를 쓰고, B형간염 검사를 한다.",
+]
+EASTERN = [
+    *KOREAN,
+    "患者应每日服用佐利木津五毫克。如果出现皮疹，应立即停药。",
+    "ゾリムジンを一日一回投与する。発疹が出た場合は直ちに中止する。",
+    "หากมีการแพ้ยาให้หยุดยาทันที",
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "place"),
+    [
+        ("고혈압", 0), ("혈압", 0), ("수축기", 0), ("정의", 0), ("당뇨병", 1), ("메트포르민", 1),
+        ("환자", 1), ("열", 2), ("해열제", 2), ("간염", 2), ("검사", 2), ("皮疹", 3), ("立即停药", 3),
+        ("佐利木津", 3), ("発疹", 4), ("ゾリムジン", 4), ("中止", 4), ("การแพ้", 5), ("หยุดยา", 5),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("installed", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_words_without_spaces_are_found_with_and_without_segmenters(
+    query: str, place: int, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed:
+        monkeypatch.setattr("retrieval.search.bm25.long_words", lambda text: iter(()))
+    built = LexicalIndex.build(range(len(EASTERN)), [""] * len(EASTERN), EASTERN)
+    [found] = built.search([query], 10)
+    assert found.ids[0] == place
+    spans = list(highlights(query, EASTERN[place]))
+    assert any(EASTERN[place][start:end] in query for start, end in spans)
+
+
+def test_every_stretch_of_a_korean_text_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.search.bm25.long_words", lambda text: iter(()))
+    built = LexicalIndex.build(range(len(KOREAN)), [""] * len(KOREAN), KOREAN)
+    for place, text in enumerate(KOREAN):
+        for word in re.findall(r"[가-힣]+", text):
+            for length in range(1, len(word) + 1):
+                [found] = built.search([word[:length]], len(KOREAN))
+                assert place in found.ids, word[:length]
+
+
+def test_an_index_of_other_segmenters_is_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index().save(tmp_path, corpus_fingerprint="abc")
+    assert LexicalIndex.load(tmp_path, corpus_fingerprint="abc") is not None
+    monkeypatch.setattr("retrieval.search.bm25.segmenters", lambda: {"ko": "another 1.0"})
+    assert LexicalIndex.load(tmp_path, corpus_fingerprint="abc") is None

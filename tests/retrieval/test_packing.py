@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrieval.documents import TokenCounter, estimate_tokens
 from retrieval.packing import PackedEvidence, pack_evidence, pack_like_medprm, render_document
-from retrieval.tokens import TokenCounter, estimate_tokens
 from traces.errors import InputError
 from traces.evidence import Evidence, Passage
 

@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.documents import make_document
-from retrieval.passages import split_document
-from retrieval.tokens import cut_to_tokens, estimate_tokens
+from retrieval.documents import (
+    cut_to_tokens,
+    estimate_tokens,
+    make_document,
+    sentence_ends,
+    split_document,
+)
 from traces.errors import InputError
 from traces.evidence import Passage
 
@@ -163,3 +167,23 @@ def test_the_estimate_counts_letters_signs_and_foreign_letters() -> None:
     assert estimate_tokens("dose") == 1
     assert estimate_tokens("contraindicated") == 3
     assert estimate_tokens("INR >= 2.5, μg") == 1 + 2 + 3 + 1 + 2
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["고혈압은 흔하다. ", "약을 쓴다! ", "140 이상인가?"],
+        ["患者应停药。", "如果出现皮疹，应立即停药！", "老年患者？"],
+        ["「投与する。」", "発疹が出た。"],
+        ["दवा दें। ", "फिर रुकें।"],
+        ["Принимать по 5 мг. ", "Не более 10 мг."],
+        ["Take approx. 5 mg. ", "Ésta es otra. ", "«Otra» más."],
+    ],
+)
+def test_sentences_end_in_every_script(sentences: list[str]) -> None:
+    text = "".join(sentences)
+    ends = sentence_ends(text)
+    starts = [0, *ends[:-1]]
+    assert [text[a:b].strip() for a, b in zip(starts, ends, strict=True)] == [
+        sentence.strip() for sentence in sentences
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +70,14 @@ def test_problems_are_taken_and_answered_in_batches() -> None:
 
 
 def test_search_answers_one_text() -> None:
-    hits = retriever(passages(), replace(ONE, k=50)).search("INR milligrams")
+    hits = retriever(passages(), ONE.but(k=50)).search("INR milligrams")
     assert hits[0].passage.document == "warfarin"
     assert len(hits) == 3
 
 
 def test_a_passage_the_store_lacks_is_a_mismatch() -> None:
     stored = passages()
-    searching = retriever(stored, replace(ONE, k=3))
+    searching = retriever(stored, ONE.but(k=3))
     del stored[107]
     with pytest.raises(IndexMismatch, match="107") as caught:
         searching.search("metformin")
@@ -89,7 +88,7 @@ def test_the_configuration_names_what_decides_the_evidence() -> None:
     config = retriever(passages()).config()
     assert json.loads(json.dumps(config)) == config
     assert (config["encoder"], config["k"], config["index"]) == ("words@1", 2, "flat")
-    with pytest.raises(InputError, match="0 passages"):
+    with pytest.raises(InputError, match="--k is 0"):
         RetrievalConfig(k=0)
 
 
@@ -110,7 +109,7 @@ def test_pubmedqa_questions_find_their_own_abstracts(real_data: Path) -> None:
     vectors = encode_in_batches(encoder, [text for _, text in paragraphs])
     index = PassageIndex.build(list(stored), vectors)
     searching = PassageRetriever(
-        replace(ONE, k=10), lambda ids: {i: stored[i] for i in ids}, dense=Dense(index, encoder)
+        ONE.but(k=10), lambda ids: {i: stored[i] for i in ids}, dense=Dense(index, encoder)
     )
     gains = []
     problems = [Problem(id=key, question=row["QUESTION"]) for key, row in some.items()]
@@ -151,10 +150,10 @@ def test_hybrid_fuses_vectors_texts_and_titles() -> None:
 def test_a_passage_found_by_words_alone_has_its_cosine_all_the_same() -> None:
     stored = passages()
     config = RetrievalConfig(k=3, depth=1)  # the pool is 2k: words reach what vectors did not
-    both = retriever(stored, replace(config, k=1)).search("liver INR eGFR")
-    [near] = retriever(stored, replace(config, mode="dense", k=1)).search("liver INR eGFR")
+    both = retriever(stored, config.but(k=1)).search("liver INR eGFR")
+    [near] = retriever(stored, config.but(mode="dense", k=1)).search("liver INR eGFR")
     assert both[0].similarity == pytest.approx(near.similarity, abs=1e-6)
-    words = retriever(stored, replace(config, mode="bm25"))
+    words = retriever(stored, config.but(mode="bm25"))
     assert {hit.similarity for hit in words.search("liver INR eGFR")} == {None}
     assert words.search("zebra") == ()
     assert "encoder" not in words.config()
@@ -175,7 +174,7 @@ def test_near_duplicates_make_room_for_others_unless_kept() -> None:
     query = "Warfarin is started at five milligrams. Check the INR."
     for config, expected in (
         (RetrievalConfig(k=2), {"warfarin"}),
-        (RetrievalConfig(k=2, unique=False), {"warfarin", "copy"}),
+        (RetrievalConfig(k=2, keep_duplicates=True), {"warfarin", "copy"}),
     ):
         hits = retriever(passages(texts), config).search(query)
         assert len(hits) == 2, "another passage takes the place"
@@ -191,13 +190,13 @@ def test_a_quota_brings_in_a_corpus_that_would_not_be_found() -> None:
     query = "warfarin, warfarin and INR, metformin, isoniazid"
     config = RetrievalConfig(k=3, mode="dense")
     assert {hit.passage.corpus for hit in retriever(stored, config).search(query)} == {"drugs"}
-    asked = retriever(stored, replace(config, depth=1, quotas={"rare": 2}))
+    asked = retriever(stored, config.but(depth=1, quota={"rare": 2}))
     hits = asked.search(query)
     assert [hit.passage.corpus for hit in hits].count("rare") == 2
     assert hits[0].passage.document == "warfarin"
     assert asked.config()["quotas"] == {"rare": 2}
     with pytest.raises(InputError, match="do not fit"):
-        RetrievalConfig(k=2, quotas={"rare": 3})
+        RetrievalConfig(k=2, quota={"rare": 3})
 
 
 def test_mmr_prefers_what_is_new() -> None:
@@ -213,7 +212,7 @@ def test_mmr_prefers_what_is_new() -> None:
     assert [hit.passage.document for hit in diverse] == ["a", "c"]
     with pytest.raises(InputError, match="vectors"):
         retriever(passages(texts), RetrievalConfig(mode="bm25", mmr=0.3))
-    with pytest.raises(InputError, match=r"not in \[0, 1\]"):
+    with pytest.raises(InputError, match=r"--mmr is 1\.5"):
         RetrievalConfig(mmr=1.5)
 
 
@@ -232,8 +231,8 @@ def test_a_reranker_has_the_last_word_on_what_it_reads() -> None:
     config = RetrievalConfig(k=3, rerank="backwards")
     hits = retriever(passages(), config, Backwards()).search(query)
     assert hits[0].passage.document == "isoniazid"
-    few = replace(config, rerank_depth=1, k=1)
-    first = retriever(passages(), replace(few, rerank=None)).search(query)
+    few = config.but(rerank_depth=1, k=1)
+    first = retriever(passages(), few.but(rerank=None)).search(query)
     assert retriever(passages(), few, Backwards()).search(query) == first
     assert retriever(passages(), config, Backwards()).config()["rerank"] == "backwards@1"
 
@@ -257,7 +256,7 @@ def test_several_queries_are_fused_and_say_which_found_what() -> None:
 
 def test_dense_search_as_it_was_reads_as_it_did() -> None:
     # What session 1 stored; databases with it are resumed by --mode dense --keep-duplicates.
-    old = RetrievalConfig(k=5, mode="dense", unique=False)
+    old = RetrievalConfig(k=5, mode="dense", keep_duplicates=True)
     assert retriever(passages(), old).config() == {
         "retriever": "dense",
         "encoder": "words@1",
@@ -273,8 +272,8 @@ def test_dense_search_as_it_was_reads_as_it_did() -> None:
     [
         ({"mode": "magic"}, "hybrid"),
         ({"query": "trace"}, "rewrite"),
-        ({"constant": 0}, "60"),
-        ({"quotas": {"a": 0}}, "leave"),
+        ({"rrf_constant": 0}, "at least 1"),
+        ({"quota": {"a": 0}}, "leave"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(changes: dict[str, Any], words: str) -> None:

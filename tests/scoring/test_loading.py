@@ -52,7 +52,7 @@ def test_a_checkpoint_of_another_family_is_refused(
 
 
 def test_a_missing_checkpoint_is_a_prm_error() -> None:
-    with pytest.raises(PrmError, match="no folder"):
+    with pytest.raises(PrmError, match="no such folder"):
         load_scorer("hf:no/such/prm")
 
 

@@ -66,10 +66,10 @@ def test_what_goes_together_passes(family: str, mode: str, reference: bool) -> N
 def test_a_slip_loads_no_model_library(slip: dict[str, Any]) -> None:
     code = f"""
 import sys
-from stepgold.scoring_run import PrmOptions
+from stepgold.scoring_run import ScorerOptions
 from traces.errors import InputError
 try:
-    PrmOptions(prm="hf:no/such", **{slip!r})
+    ScorerOptions(prm="hf:no/such", **{slip!r})
 except InputError:
     sys.exit(any(name in sys.modules for name in ("torch", "transformers")) * 3)
 sys.exit(4)

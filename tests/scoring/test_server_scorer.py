@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from inference.openai.json_calls import JsonServer
+from inference.openai.json_client import JsonClient
 from inference.retries import RetryPolicy
 from scoring.server.routes import ACTIVATED, LOGITS, LOGPROBS
 from scoring.server.scorer import ServerScorer, load_server_scorer
@@ -61,7 +61,7 @@ def scoring(
     policy = RetryPolicy(attempts=attempts)
     with (
         PrmServer(model, manners or Manners()) as stub,
-        JsonServer("prm", base_url=stub.url, retry=policy, sleep=sleep, environ={}) as server,
+        JsonClient("prm", base_url=stub.url, retry=policy, sleep=sleep, environ={}) as server,
     ):
         scorer = load_server_scorer(server, f"hf:{folder}", family=case.family, **options)
         stub.calls.clear()
@@ -223,7 +223,7 @@ def test_the_window_is_the_least_of_model_and_server(served: Served) -> None:
 def test_problems_that_must_stay_are_not_sent_elsewhere(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(JsonServer, "hosted", True)
+    monkeypatch.setattr(JsonClient, "hosted", True)
     one, other = contexts(2)
     marked = replace(one, problem=replace(one.problem, meta={"phi_removed": False}))
     with scoring(served, CASES["qwen-prm"]) as (scorer, stub):

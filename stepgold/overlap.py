@@ -1,0 +1,145 @@
+"""`overlap`: whether problems of an evaluation set are in a training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stepgold.exchange import rejection_lines, row_document
+from stepgold.options import DatasetOptions
+from stepgold.results import INCOMPLETE, OK, Result
+from traces.config import Paths, argument, option, paths_of
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from evaluation.overlap import EvaluatedProblem, OverlapReport, TrainingRow
+    from stepgold.workspace import WorkspaceFolder
+    from storage import Store
+    from traces import RejectedRow, TraceInContext
+
+SHOWN_MATCHES = 10
+"""Matches shown to a person; the JSON document has all of them."""
+
+
+class OverlapOptions(DatasetOptions):
+    """What is looked for, and where."""
+
+    files: Paths = argument(
+        kw_only=False, default=(), metavar="FILE...", help="Exported training sets."
+    )
+    other: str | None = option(
+        default=None, flags=("--with",), metavar="NAME", help="Another dataset of the workspace."
+    )
+    ngram: int = option(default=13, between=(1, None), metavar="N", help="Words of an n-gram.")
+
+    def check(self) -> None:
+        """Refuse a comparison with nothing, or of a dataset with itself.
+
+        Raises:
+            InputError: it is one.
+        """
+        super().check()
+        if not self.files and self.other is None:
+            raise InputError(
+                "There is nothing to compare with.", remedy="name training files, or --with DATASET"
+            )
+        if self.other == self.dataset:
+            raise InputError("A dataset overlaps with itself.", remedy="name another with --with")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class OverlapResult(Result):
+    """Which problems were found in the training sets."""
+
+    dataset: str
+    """The evaluation set."""
+    training: tuple[str, ...]
+    """Files and datasets that it was compared with."""
+    report: OverlapReport
+    """The matches."""
+    rejected: tuple[RejectedRow, ...]
+    """Training rows that could not be read."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if a training row could not be read."""
+        return INCOMPLETE if self.rejected else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """The matches, and the rows that could not be read."""
+        return {
+            "command": "overlap",
+            "dataset": self.dataset,
+            "training": list(self.training),
+            **self.report.as_json(),
+            "rejected": [row_document(row) for row in self.rejected],
+        }
+
+    def words(self) -> str:
+        """The counts and the first matches."""
+        return "\n".join([self.report.table(SHOWN_MATCHES), *rejection_lines(self.rejected)])
+
+
+def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResult:
+    """Find problems of a dataset in training sets, by id and by word n-grams.
+
+    Raises:
+        InputError: a dataset is missing, or a file cannot be read.
+    """
+    from evaluation.overlap import find_overlap
+
+    rejected: list[RejectedRow] = []
+    with workspace.open_store() as store:
+        store.require_dataset(options.dataset)
+        if options.other is not None:
+            store.require_dataset(options.other)
+        rows = _training_rows(store, options, rejected)
+        problems = list(_problems(store, options.dataset))
+        report = find_overlap(problems, rows, ngram=options.ngram)
+    return OverlapResult(
+        dataset=options.dataset,
+        training=(*map(str, paths_of(options.files)), *([options.other] if options.other else [])),
+        report=report,
+        rejected=tuple(rejected),
+    )
+
+
+def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
+    """The problems of a dataset with their traces, in order of import."""
+    from evaluation.overlap import EvaluatedProblem
+
+    groups: dict[str, list[TraceInContext]] = {}
+    for context in store.contexts(dataset, with_evidence=False):
+        groups.setdefault(context.problem.id, []).append(context)
+    for contexts in groups.values():
+        problem = contexts[0].problem
+        yield EvaluatedProblem(
+            problem.id,
+            "\n".join([problem.question, *problem.options]),
+            tuple(context.trace.id for context in contexts),
+            tuple("\n".join(context.trace.steps) for context in contexts),
+        )
+
+
+def _training_rows(
+    store: Store, options: OverlapOptions, rejected: list[RejectedRow]
+) -> Iterator[TrainingRow]:
+    from evaluation.overlap import TrainingRow
+    from formats.row_texts import RowTexts, read_row_texts
+
+    for path in paths_of(options.files):
+        for row in read_row_texts(path):
+            if isinstance(row, RowTexts):
+                yield TrainingRow(str(path), row.line, row.ids, row.texts)
+            else:
+                rejected.append(row)
+    if options.other is not None:
+        for context in store.contexts(options.other, with_evidence=False):
+            problem, trace = context.problem, context.trace
+            yield TrainingRow(
+                options.other,
+                None,
+                (trace.id, problem.id),
+                (problem.question, *problem.options, *trace.steps),
+            )
