@@ -116,23 +116,21 @@ def python_reference() -> str:
     said = attribute_docstrings(API, "Workspace")
     parts = [PYTHON_HEAD]
     for name in said:
-        method = getattr(Workspace, name)
-        annotations = method.__wrapped__.__annotations__
-        config = _config_of(method)
+        run = getattr(Workspace, name).__wrapped__
+        run = getattr(run, "func", run)  # of a partial
         parts += [
             f"## `Workspace.{name}` {{ #{name} }}",
             said[name],
-            f"Returns: `{_plain(annotations['return'])}`",
-            _fields(config),
+            f"Returns: `{_plain(run.__annotations__['return'])}`",
+            _fields(_config_of(run)),
         ]
     parts += ["## `Workspace` and `label` { #workspace }", "::: stepgold.workspace.WorkspaceFolder"]
     parts += ["::: stepgold.page.label"]
     return "\n\n".join(parts) + "\n"
 
 
-def _config_of(method: Any) -> type[Config]:
+def _config_of(run: Any) -> type[Config]:
     """The options class of a verb: what its function takes after the workspace."""
-    run = method.__wrapped__
     second = list(inspect.signature(run).parameters)[1]
     annotation = run.__annotations__[second]
     if isinstance(annotation, str):
@@ -165,14 +163,16 @@ def _fields(config: type[Config]) -> str:
     for name, kind, declared in declared_options(config):
         default = defaults[name]
         shown = "required" if default is MISSING else _code(repr(default))
-        rows.append((_code(name), _code(type_name(kind)), shown, _cell(_help(declared))))
+        text = _help(declared, named="'" in type_name(kind))
+        rows.append((_code(name), _code(type_name(kind)), shown, _cell(text)))
     return _table(("argument", "type", "default", "what it does"), rows)
 
 
-def _help(declared: Option) -> str:
+def _help(declared: Option, *, named: bool) -> str:
+    """The help text with the range; with the choices too unless the type has `named` them."""
     text = declared.help
     low, high = declared.between
-    if declared.choices:
+    if declared.choices and not named:
         text += f" One of {', '.join(declared.choices)}."
     if low is not None and high is not None:
         text += f" From {low:g} to {high:g}."
