@@ -26,6 +26,8 @@ def make_scene(folder: Path) -> Path:
     for number, subset in enumerate(("gsm8k", "math")):
         benchmark = [_processbench(row, f"{subset}-{i}") for i, row in enumerate(rows)]
         (folder / f"{subset}.json").write_text(json.dumps(benchmark[number:]))
+    asked = ({"id": p.id, "problem": p.question, "answer": p.answer} for p in lab.problems)
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     _write_pool(folder)
     save_qwen_prm(folder / "Qwen" / "Qwen2.5-Math-PRM-7B", published=True)
     save_prm(folder / "path" / "to" / "prm")
