@@ -10,8 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lab.build import LabProblem, build_workspace
-from lab.bundled import model_folder
+from lab import LabProblem, build_workspace, bundled_model_folder
 from traces import Evidence, Passage, Problem, Trace, TraceInContext
 
 _VOCABULARY = 32_000
@@ -50,7 +49,9 @@ def lab_case(*, problems: int) -> Case:
         )
         for one in workspace.traces
     )
-    return Case("lab policy", model_folder("policy"), contexts, 16, 130, problems, 2 * problems)
+    return Case(
+        "lab policy", bundled_model_folder("policy"), contexts, 16, 130, problems, 2 * problems
+    )
 
 
 def _evidence(problem: LabProblem) -> Evidence:

@@ -23,9 +23,7 @@ from transformers import AutoTokenizer
 
 from benchmarks.lab import Source, decisive_passages, source
 from inference import LocalPolicy, PolicyConfig, continuation_messages, conversation_ids
-from lab.build import build_workspace
-from lab.bundled import model_folder
-from lab.candidates import sample_traces
+from lab import build_workspace, bundled_model_folder, sample_traces
 from labeling import (
     STRATEGIES,
     AnswerChecker,
@@ -98,7 +96,7 @@ class Replayed:
 def lab_policy() -> LocalPolicy:
     """The lab's policy as `stepgold continue --policy lab` runs it, within 130 tokens."""
     return LocalPolicy(
-        str(model_folder("policy")),
+        str(bundled_model_folder("policy")),
         PolicyConfig(max_tokens=130, temperature=1.0),
         spec="lab",
     )
@@ -137,7 +135,7 @@ def draw_on_all_cores(
 
 def prefix_lengths(contexts: Sequence[TraceInContext]) -> dict[str, list[int]]:
     """Tokens of every prefix that are shared (all but the last, which is fed to each row)."""
-    tokenizer = AutoTokenizer.from_pretrained(model_folder("policy"))
+    tokenizer = AutoTokenizer.from_pretrained(bundled_model_folder("policy"))
     lengths = {}
     for one in contexts:
         conversations = [

@@ -14,12 +14,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.timing import peak_memory
-from evaluation import figures as measures
-from evaluation.diagnostics import diagnose
-from evaluation.evaluated import EvaluatedTrace
-from evaluation.figures import Floats, by_problem, generator, resampled_sums
-from evaluation.protocols.macro_f1 import evaluate_macro_f1
-from evaluation.protocols.processbench import evaluate_processbench
+from evaluation import EvaluatedTrace, diagnose, evaluate_macro_f1, evaluate_processbench, measures
+from evaluation.measures import Floats, by_problem, generator, resampled_sums
 from traces import StepLabel, TraceLabel, Verdict
 
 PROCESSBENCH = {"gsm8k": 400, "math": 1000, "olympiadbench": 1000, "omnimath": 1000}

@@ -16,15 +16,17 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.evaluated import EvaluatedTrace
-from evaluation.paired import paired_difference
-from evaluation.protocols.macro_f1 import step_accuracy
-from evaluation.protocols.processbench import evaluate_processbench
+from evaluation import EvaluatedTrace, evaluate_processbench, paired_difference, step_accuracy
 from inference import LocalPolicy, PolicyConfig
-from lab.build import LabProblem, LabTrace, LabWorkspace, build_workspace
-from lab.bundled import model_folder
-from lab.candidates import sample_traces
-from lab.judge import LikelihoodJudge
+from lab import (
+    LabProblem,
+    LabTrace,
+    LabWorkspace,
+    LikelihoodJudge,
+    build_workspace,
+    bundled_model_folder,
+    sample_traces,
+)
 from labeling import ConsensusConfig, MonteCarloConfig, agree_on, continue_traces, judge_traces
 from retrieval.documents import make_document, split_document
 from scoring import load_scorer
@@ -128,9 +130,9 @@ def staged(labeled: Iterable[LabeledTrace]) -> Labels:
 
 def measure(part: Source, k: int, seed: int) -> dict[str, object]:
     """All figures of one source."""
-    judge = LikelihoodJudge(str(model_folder("judge")))
+    judge = LikelihoodJudge(str(bundled_model_folder("judge")))
     policy = LocalPolicy(
-        str(model_folder("policy")),
+        str(bundled_model_folder("policy")),
         PolicyConfig(max_tokens=130, temperature=1.0),
         spec="lab",
     )
@@ -148,9 +150,9 @@ def measure(part: Source, k: int, seed: int) -> dict[str, object]:
             config=ConsensusConfig(),
         )
     )
-    labels["prm"] = by_id(load_scorer(str(model_folder("prm"))).score(part.contexts))
+    labels["prm"] = by_id(load_scorer(str(bundled_model_folder("prm"))).score(part.contexts))
     labels["likelihood"] = by_id(
-        load_scorer(str(model_folder("policy")), family="likelihood").score(part.contexts)
+        load_scorer(str(bundled_model_folder("policy")), family="likelihood").score(part.contexts)
     )
 
     figures: dict[str, object] = {"source": part.name, "traces": len(part.contexts)}

@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.ranking import RankedProblem, recall
+from evaluation import RankedProblem, recall_within
+from retrieval import LexicalIndex, PackedEvidence, pack_evidence, pack_like_medprm
 from retrieval.documents import TokenCounter, cut_to_tokens
-from retrieval.packing import PackedEvidence, pack_evidence, pack_like_medprm
-from retrieval.search.bm25 import LexicalIndex
 from traces import Evidence, Passage
 
 RESAMPLES = 2000
@@ -125,7 +124,8 @@ def packing(topics: Sequence[Topic], count: TokenCounter) -> list[str]:
     for name, rule in rules.items():
         packed = [rule(topic.found) for topic in topics]
         recalls = [
-            recall(_ranked(each, topic), DEPTH) for each, topic in zip(packed, topics, strict=True)
+            recall_within(_ranked(each, topic), DEPTH)
+            for each, topic in zip(packed, topics, strict=True)
         ]
         ours = ours or recalls
         difference = interval([one - other for one, other in zip(recalls, ours, strict=True)])

@@ -24,7 +24,7 @@ from benchmarks.retrieve_vectors import (
     random_units,
     real_texts,
 )
-from retrieval.index.encoder import load_encoder
+from retrieval import load_encoder
 
 PARTS = ("encode", "flat", "hnsw", "update", "kill")
 

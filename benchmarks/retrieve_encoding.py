@@ -7,13 +7,8 @@ import time
 import numpy as np
 
 from benchmarks.retrieve_vectors import Vectors
-from retrieval.index.encoder import (
-    DEFAULT_MODEL,
-    encode_in_batches,
-    has_bfloat16_units,
-    load_encoder,
-    packaged_model,
-)
+from retrieval import encode_in_batches, load_encoder
+from retrieval.index.encoder import DEFAULT_MODEL, has_bfloat16_units, packaged_model
 
 
 def encoding_rate(texts: list[str]) -> tuple[Vectors, float]:

@@ -24,15 +24,21 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.packing import interval, medquad, packing
-from evaluation.ranking import RankedProblem, evaluate_rankings, ndcg
-from lab.build import build_workspace
+from evaluation import RankedProblem, evaluate_rankings, ndcg
+from lab import build_workspace
+from retrieval import (
+    Dense,
+    Encoder,
+    LexicalIndex,
+    PassageIndex,
+    PassageRetriever,
+    Query,
+    RetrievalConfig,
+    encode_in_batches,
+    load_encoder,
+    text_to_embed,
+)
 from retrieval.documents import make_document, split_document
-from retrieval.index.encoder import Encoder, encode_in_batches, load_encoder, text_to_embed
-from retrieval.index.index import PassageIndex
-from retrieval.search.bm25 import LexicalIndex
-from retrieval.search.choice import Dense
-from retrieval.search.config import Query, RetrievalConfig
-from retrieval.search.retriever import PassageRetriever
 from traces import Passage
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.retrieve_vectors import Vectors
 from benchmarks.timing import best_of
-from retrieval.index.index import PassageIndex
+from retrieval import PassageIndex
 from retrieval.index.kinds import recall
 
 Ids = NDArray[np.int64]

@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.retrieve_vectors import Vectors
-from retrieval.index.encoder import load_encoder
+from retrieval import PassageIndex, load_encoder
 from retrieval.index.files import VectorJournal, digest_of
-from retrieval.index.index import PassageIndex
 from storage import Store
 from traces import Passage, StoredDocument
 
@@ -50,7 +49,7 @@ def add_passages(store: Store, texts: Sequence[str], first: int) -> None:
             ]
             yield StoredDocument(name, "", whole, str(hash(whole)), "bench"), passages
 
-    store.add_documents("bench", documents())
+    store.corpora.add("bench", documents())
 
 
 def command(workspace: Path) -> list[str]:
@@ -138,7 +137,7 @@ def kills(workspace: Path, real: Sequence[str], queries: Vectors, *, times: int)
     encoder = load_encoder().name
     before = _answers(folder, encoder, queries)
     with Store.open(f"sqlite:///{workspace / 'stepgold.db'}") as store:
-        count = sum(corpus.passages for corpus in store.corpora())
+        count = sum(corpus.passages for corpus in store.corpora.summaries())
         add_passages(store, texts_of(real, count + 100)[count:], count)
     takes = measured(workspace).wall
     after = _answers(folder, encoder, queries)

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval import SentenceEncoder, nearest_rows, text_to_embed
 from retrieval.documents import read_documents, split_document
-from retrieval.index.encoder import SentenceEncoder, text_to_embed
-from retrieval.index.vectors import nearest_rows
 from traces import StoredDocument
 
 Vectors = NDArray[np.float32]

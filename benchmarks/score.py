@@ -28,7 +28,7 @@ from benchmarks.score_case import MATH, RAG, Case, Size
 from benchmarks.timing import peak_memory
 from scoring.engine.engine import Scorer
 from scoring.engine.forward import plant
-from scoring.families.medprm import SIGNS, MedPrm
+from scoring.families.medprm import VERDICTS, MedPrm
 from traces import TraceInContext
 
 _QUICK = Size(layers=2, width=128, vocabulary=2_000)
@@ -56,7 +56,7 @@ class Bench:
     def loop(self, contexts: Sequence[TraceInContext]) -> dict[str, list[float]]:
         """The published loop: step scores by trace id."""
         self.model.set_attn_implementation(self._attention["loop"])
-        signs = self.family.tokenizer.convert_tokens_to_ids(list(SIGNS))
+        signs = self.family.tokenizer.convert_tokens_to_ids(list(VERDICTS))
         found = {}
         with torch.no_grad():
             for context in contexts:
@@ -82,7 +82,7 @@ class Bench:
         loop = sum(work.tokens(len(trace.ids)) for trace in laid_out)
         tree = sum(work.tokens(len(node.ids), node.start) for node in plant(laid_out, share=True))
         all_rows = sum(len(trace.ids) for trace in laid_out) * self.size.vocabulary * row
-        read_rows = sum(len(trace.read_at) for trace in laid_out) * len(SIGNS) * row
+        read_rows = sum(len(trace.read_at) for trace in laid_out) * len(VERDICTS) * row
         return loop / tree, (loop + all_rows) / (tree + read_rows)
 
 

@@ -10,7 +10,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from scoring.families.medprm import MARKER, SIGNS, MedPrm
+from scoring.families.medprm import MARKER, VERDICTS, MedPrm
 from traces import Evidence, Passage, Problem, Trace, TraceInContext
 
 _TEMPLATE = (
@@ -48,7 +48,7 @@ class Size:
         words = {f"w{i}": i for i in range(self.vocabulary - 6)}
         core = Tokenizer(models.WordLevel(words | {"<unk>": len(words)}, unk_token="<unk>"))
         core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        special = ("<|start|>", "<|end|>", MARKER, *SIGNS)
+        special = ("<|start|>", "<|end|>", MARKER, *VERDICTS)
         core.add_tokens([AddedToken(token, normalized=False) for token in special])
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")  # type: ignore[no-untyped-call]
         tokenizer.chat_template = _TEMPLATE

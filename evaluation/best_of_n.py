@@ -1,11 +1,11 @@
-"""Best-of-N over many problems: what a labeler's scores are worth for choosing among candidates.
+"""Best-of-N: how well a labeler's scores select among the candidate solutions of a problem.
 
-Rules. Candidates count in their order; the first wins a tie (in expectation, ties are shared). An
-unscored candidate is never chosen by score and has no weight, but it votes in the plain majority and
-counts for pass and mean accuracy. A candidate without an answer has no vote; where no candidate of any problem has one (formats without
-final answers), the majorities are undefined and not wrong. A problem with fewer
-than N candidates is left out of that N, one without any scored candidate out of what needs scores;
-both are counted.
+Rules. The order of candidates counts; the first wins a tie (in expectation, ties are shared). An
+unscored candidate is never selected by score and has no weight, but it votes in the plain majority
+and counts for pass and mean accuracy. A candidate without an answer does not vote; if no candidate
+of any problem has an answer (formats without final answers), the majorities are undefined, not
+wrong. A problem with fewer than N candidates is left out of that N, one without any scored
+candidate is left out of the measures that need scores; both are counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.figures import (
+from evaluation.measures import (
     RESAMPLES,
     Estimate,
     Floats,
@@ -34,20 +34,20 @@ from evaluation.figures import (
 from evaluation.wording import figure, plain_table
 from traces import InputError
 
-Normalise = Callable[[str], str]
-"""Turns an answer into the form in which equal answers are equal strings."""
+Normalize = Callable[[str], str]
+"""Maps equal answers to equal strings."""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class PoolCandidate:
     """One solution of a problem."""
 
     answer: str | None
-    """Its final answer as it is compared; None if it gives none."""
+    """Its final answer; None if it has none."""
     correct: bool
-    """Whether that is the right answer."""
+    """Whether that answer is right."""
     step_scores: tuple[float, ...] | None
-    """In [0, 1], one per step; None if a step has none: then no score selects this candidate."""
+    """In [0, 1], one per step; None if any step is unscored: then it is never selected by score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,36 +55,34 @@ class Pool:
     """The candidates of one problem, in the order in which "the first N" counts."""
 
     problem_id: str
-    """The problem."""
-    candidates: tuple[Candidate, ...]
-    """In order."""
+    candidates: tuple[PoolCandidate, ...]
 
-    def normalised(self, normalise: Normalise) -> Pool:
-        """The same pool with every answer in its normal form."""
+    def normalized(self, normalize: Normalize) -> Pool:
+        """The same pool with normalized answers."""
         return replace(
             self,
             candidates=tuple(
-                replace(one, answer=None if one.answer is None else normalise(one.answer))
+                replace(one, answer=None if one.answer is None else normalize(one.answer))
                 for one in self.candidates
             ),
         )
 
     def answer_is_correct(self) -> Mapping[str, bool]:
-        """Whether each answer is right, as the first candidate with it says."""
-        said: dict[str, bool] = {}
+        """Whether each answer is right, according to the first candidate that gives it."""
+        known: dict[str, bool] = {}
         for one in self.candidates:
             if one.answer is not None:
-                said.setdefault(one.answer, one.correct)
-        return said
+                known.setdefault(one.answer, one.correct)
+        return known
 
     def disputed_answers(self) -> int:
         """Answers that are right for one candidate and wrong for another."""
-        told = {(one.answer, one.correct) for one in self.candidates if one.answer is not None}
-        return len(told) - len({answer for answer, _ in told})
+        pairs = {(one.answer, one.correct) for one in self.candidates if one.answer is not None}
+        return len(pairs) - len({answer for answer, _ in pairs})
 
 
 def log_product(scores: Sequence[float]) -> float:
-    """Logarithm of the product of scores in [0, 1]: long traces do not underflow. -inf for a score of 0.
+    """Logarithm of the product of scores in [0, 1], which never underflows; -inf for a score of 0.
 
     >>> log_product([0.5, 0.5]) == log_product([0.25])
     True
@@ -93,7 +91,7 @@ def log_product(scores: Sequence[float]) -> float:
 
 
 def mean(scores: Sequence[float]) -> float:
-    """Mean of at least one score, independent of their order to the last bit."""
+    """Mean of at least one score; exactly independent of their order."""
     return math.fsum(scores) / len(scores)
 
 
@@ -108,22 +106,19 @@ AGGREGATIONS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "last": last,
     "mean": mean,
 }
-"""A trace's step scores as one figure to rank by (product: its logarithm, which ranks alike)."""
+"""A trace's step scores as one figure to rank by (for product its logarithm)."""
 
 
 def rewards(pool: Pool, aggregation: str) -> list[float | None]:
-    """What each candidate is ranked by; None for an unscored one."""
+    """The aggregated score of each candidate; None for an unscored one."""
     aggregate = AGGREGATIONS[aggregation]
     return [
         None if one.step_scores is None else aggregate(one.step_scores) for one in pool.candidates
     ]
 
 
-# --- Votes over answers. The first seen wins a tie; whoever gives no answer has no vote
-
-
 def majority(answers: Sequence[str | None]) -> str | None:
-    """The answer given most often; of equally frequent ones the first seen; None if nobody gives one.
+    """The most frequent answer, the first of ties; None without answers.
 
     >>> majority(["A", None, "B", "B", None, None]), majority(["A", "B"]), majority([None])
     ('B', 'A', None)
@@ -132,9 +127,9 @@ def majority(answers: Sequence[str | None]) -> str | None:
 
 
 def weighted_majority(answers: Sequence[str | None], weights: Sequence[float | None]) -> str | None:
-    """The answer with the highest sum of weights; of equally heavy ones the first seen.
+    """The answer with the highest sum of weights, the first of ties.
 
-    None if nobody has both an answer and a weight; whoever lacks one of them has no vote.
+    Candidates without an answer or a weight do not vote; None if none is left.
 
     >>> weighted_majority(["A", "B", "B", None, "C"], [0.9, 0.5, 0.3, 5.0, None])
     'A'
@@ -143,25 +138,22 @@ def weighted_majority(answers: Sequence[str | None], weights: Sequence[float | N
     for answer, weight in zip(answers, weights, strict=True):
         if answer is not None and weight is not None:
             sums[answer] = sums.get(answer, 0.0) + weight
-    # max keeps the first of equals, and a dict the order of arrival.
+    # max keeps the first of ties, and a dict its insertion order.
     return max(sums, key=lambda answer: sums[answer]) if sums else None
 
 
-# --- Best-of-N on one problem: over its first N candidates, or in expectation over all subsets
-
-
 SUBSETS = 1000
-"""Subsets drawn for the majorities where the expectation has no closed form."""
+"""Random subsets for the majorities, whose expectation has no closed form."""
 
 Chances = dict[str, float | None]
-"""By measure the chance in [0, 1] that the problem is solved; None where no candidate can be chosen."""
+"""By measure the probability of solving the problem; None where no candidate can be selected."""
 
 
 def first_n(pool: Pool, n: int) -> Chances:
     """Every measure over the first n candidates: 1.0 solved, 0.0 not. The first wins a tie.
 
-    None for the measures that need scores, if none of the n is scored. A vote to which nobody
-    brings an answer solves nothing.
+    None for the measures that need scores if none of the n is scored. A vote without any answer
+    counts as not solved.
     """
     correct_answers = pool.answer_is_correct()
     cut = Pool(pool.problem_id, pool.candidates[:n])
@@ -185,17 +177,18 @@ def first_n(pool: Pool, n: int) -> Chances:
 
 
 def best_index(figures: Sequence[float | None]) -> int | None:
-    """Index of the highest figure, of equal ones the first; None if there is none."""
+    """Index of the highest figure, the first of ties; None without figures."""
     known = [(figure, index) for index, figure in enumerate(figures) if figure is not None]
-    # max keeps the first of equals.
+    # max keeps the first of ties.
     return max(known, key=lambda pair: pair[0])[1] if known else None
 
 
 def expected(pool: Pool, n: int, seed: int = 0, subsets: int = SUBSETS) -> Chances:
     """Every measure in expectation over all subsets of n candidates, ties shared equally.
 
-    Exact but for the two majorities where there are more than `subsets` subsets: these are means
-    over so many, drawn by the seed and the problem's id. Subsets without a scored candidate are left out of what needs scores.
+    Exact, except for the two majorities of a problem with more than `subsets` subsets: these are
+    means over that number of random ones, drawn from the seed and the problem's id. Subsets without
+    a scored candidate are left out of the measures that need scores.
     """
     total = len(pool.candidates)
     right = sum(one.correct for one in pool.candidates)
@@ -210,11 +203,11 @@ def expected(pool: Pool, n: int, seed: int = 0, subsets: int = SUBSETS) -> Chanc
 
 
 def expected_best(figures: Sequence[float | None], correct: Sequence[bool], n: int) -> float | None:
-    """Chance that the highest figure in a random subset of n belongs to a correct candidate.
+    """Probability that the highest figure in a random subset of n belongs to a correct candidate.
 
-    The best of a subset has a given figure in as many subsets as lie below or at it, less those
-    that lie below it (whole numbers, so exact); those who share it share the chance. Candidates
-    without a figure lie below all others and are never chosen; None if there is none with one.
+    The number of subsets whose best has a given figure is the number of subsets at or below it
+    minus the number below it (integers, so exact); tied candidates share the probability.
+    Candidates without a figure rank below all others and are never selected; None if all lack one.
     """
     groups: dict[float, list[bool]] = defaultdict(list)
     for value, right in zip(figures, correct, strict=True):
@@ -230,12 +223,13 @@ def expected_best(figures: Sequence[float | None], correct: Sequence[bool], n: i
         subsets = math.comb(below + len(tied), n) - math.comb(below, n)
         won += subsets / possible * (sum(tied) / len(tied))
         below += len(tied)
-    # Shares add up to one but for the last bit.
+    # Shares may add up to slightly more than one.
     return min(1.0, won)
 
 
 def _drawn_subsets(pool: Pool, n: int, seed: int, subsets: int) -> NDArray[np.bool_]:
-    """Subsets of n candidates as a mask, shape (subsets, candidates): all if they are no more, else random ones."""
+    """Subsets of n candidates as a mask, shape (subsets, candidates): all or `subsets` random
+    ones."""
     total = len(pool.candidates)
     if math.comb(total, n) <= subsets:
         every = np.array(list(combinations(range(total), n)), dtype=np.int64)
@@ -249,7 +243,7 @@ def _drawn_subsets(pool: Pool, n: int, seed: int, subsets: int) -> NDArray[np.bo
 def _expected_vote(
     pool: Pool, drawn: NDArray[np.bool_], weights: Sequence[float | None]
 ) -> float | None:
-    """Share of the drawn subsets whose vote is right, equal answers sharing; subsets without a weight left out."""
+    """Share of the subsets with a weight whose vote is right; tied answers share."""
     correct_answers: Mapping[str, bool] = pool.answer_is_correct()
     names = {answer: column for column, answer in enumerate(correct_answers)}
     weight: Floats = np.array([0.0 if value is None else value for value in weights])
@@ -266,7 +260,7 @@ def _expected_vote(
     voting = (drawn & known)[usable].astype(np.float64)
     present = voting @ of_answer > 0
     sums = np.where(present, voting @ (of_answer * weight[:, None]), -1.0)
-    # An answer that nobody in the subset gives stands below every sum of weights, which are not negative.
+    # Weights are not negative, so -1 ranks answers that are absent from a subset below all others.
     winners = present & (sums == sums.max(axis=1, keepdims=True))
     right = winners @ np.array([correct_answers[name] for name in names], dtype=np.float64)
     won = winners.sum(axis=1)
@@ -274,11 +268,8 @@ def _expected_vote(
     return float(share.mean())
 
 
-# --- Best-of-N over many problems: what a labeler's scores are worth for choosing among
-
-
 MEASURES = (*AGGREGATIONS, "majority", "weighted_majority", "pass", "mean_accuracy")
-"""In the order of every output."""
+"""In output order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,20 +277,21 @@ class AtN:
     """Every measure at one N."""
 
     n: int
-    """Candidates to choose from."""
+    """Candidates to select from."""
     pools: int
-    """Problems with at least n candidates: what the measures are means over."""
+    """Problems with at least n candidates, over which the measures are means."""
     short: int
-    """Problems with fewer: left out."""
+    """Problems with fewer, which are left out."""
     unscored_pools: int
-    """Of the former, problems without a scored candidate to choose: left out of what needs scores."""
+    """Of `pools`, problems without a scored candidate, left out of the measures that need
+    scores."""
     accuracy: Mapping[str, Estimate]
     """By measure (`MEASURES`), in [0, 1]; None without problems."""
     by_problem: Mapping[str, Chances]
     """By problem id, for paired comparisons."""
 
     def as_json(self) -> dict[str, Any]:
-        """As in the contract, with intervals and counts."""
+        """The figures by name, with intervals and counts."""
         return {
             **{name: self.accuracy[name].value for name in MEASURES},
             "ci95": {name: as_list(self.accuracy[name]) for name in MEASURES},
@@ -314,22 +306,21 @@ class BestOfNReport:
     """Best-of-N for one labeler on one set of pools."""
 
     pools: int
-    """Problems."""
+    """Number of problems."""
     candidates: int
-    """Candidates of all problems."""
     unscored: int
     """Candidates without a score on every step."""
     unanswered: int
     """Candidates without an answer."""
     disputed_answers: int
-    """Answers of a problem that are right for one candidate and wrong for another; the first decides."""
+    """Answers that are right for one candidate of a problem and wrong for another; the first
+    counts."""
     expected: bool
-    """True: over all subsets of size N; False: over the first N."""
+    """Whether over all subsets of size N, not over the first N."""
     by_n: Mapping[int, AtN]
-    """By N, in the order asked for."""
 
     def as_json(self) -> dict[str, Any]:
-        """As in the contract, with the counts."""
+        """The document of `stepgold best-of-n`, without its names."""
         return {
             "pools": self.pools,
             "n": {str(n): found.as_json() for n, found in self.by_n.items()},
@@ -343,25 +334,25 @@ class BestOfNReport:
         }
 
     def table(self, name: str) -> str:
-        """The figures for a person, one line per N."""
-        rows = [
-            (str(n), *(figure(found.accuracy[measure].value) for measure in MEASURES), str(found.pools))
-            for n, found in self.by_n.items()
-        ]  # fmt: skip
+        """The figures as a table, one line per N."""
+        rows = []
+        for n, found in self.by_n.items():
+            figures = (figure(found.accuracy[measure].value) for measure in MEASURES)
+            rows.append((str(n), *figures, str(found.pools)))
         head = ("N", *(measure.replace("_", " ") for measure in MEASURES), "problems")
         over = "all subsets of N candidates" if self.expected else "the first N candidates"
         lines = [f"{name}: best-of-N over {over}", plain_table(head, rows)]
         if self.unscored:
             lines.append(f"{self.unscored} of {self.candidates} candidates have no scores")
         if self.candidates and self.unanswered == self.candidates:
-            lines.append("no candidate has an answer: there is nothing to vote on")
+            lines.append("no candidate has an answer to vote on")
         lines += [
             f"N={n}: {found.short} problems have fewer candidates and are left out"
             for n, found in self.by_n.items()
             if found.short
         ]
         lines += [
-            f"N={n}: {found.unscored_pools} problems have no scored candidate to choose"
+            f"N={n}: {found.unscored_pools} problems have no scored candidate"
             for n, found in self.by_n.items()
             if found.unscored_pools
         ]
@@ -373,7 +364,7 @@ def evaluate_best_of_n(
     ns: Sequence[int],
     *,
     over_subsets: bool = False,
-    normalise: Normalise | None = None,
+    normalize: Normalize | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> BestOfNReport:
@@ -383,7 +374,7 @@ def evaluate_best_of_n(
         pools: one per problem.
         ns: each at least 1.
         over_subsets: expectation over all subsets of size N instead of the first N.
-        normalise: the form in which answers are compared; None compares them as they are.
+        normalize: the form in which answers are compared; None compares them as they are.
         seed: of the bootstrap and of the subsets for the majorities.
 
     Raises:
@@ -391,37 +382,39 @@ def evaluate_best_of_n(
     """
     if bad := [n for n in ns if n < 1]:
         raise InputError(f"N is {bad[0]}.", remedy="give numbers of at least 1")
-    held = [pool if normalise is None else pool.normalised(normalise) for pool in pools]
+    held = [pool if normalize is None else pool.normalized(normalize) for pool in pools]
     if len({pool.problem_id for pool in held}) < len(held):
         raise InputError("Two pools have the same problem id.")
     everyone = [one for pool in held for one in pool.candidates]
     return BestOfNReport(
-        len(held),
-        len(everyone),
-        sum(one.step_scores is None for one in everyone),
-        sum(one.answer is None for one in everyone),
-        sum(pool.disputed_answers() for pool in held),
-        over_subsets,
-        {n: _at(held, n, over_subsets, seed, resamples) for n in ns},
+        pools=len(held),
+        candidates=len(everyone),
+        unscored=sum(one.step_scores is None for one in everyone),
+        unanswered=sum(one.answer is None for one in everyone),
+        disputed_answers=sum(pool.disputed_answers() for pool in held),
+        expected=over_subsets,
+        by_n={
+            n: _at(held, n, over_subsets=over_subsets, seed=seed, resamples=resamples) for n in ns
+        },
     )
 
 
-def _at(pools: Sequence[Pool], n: int, over_subsets: bool, seed: int, resamples: int) -> AtN:
+def _at(pools: Sequence[Pool], n: int, *, over_subsets: bool, seed: int, resamples: int) -> AtN:
     long_enough = [pool for pool in pools if len(pool.candidates) >= n]
     found = {
         pool.problem_id: expected(pool, n, seed) if over_subsets else first_n(pool, n)
         for pool in long_enough
     }
     if all(one.answer is None for pool in pools for one in pool.candidates):
-        nobody: Chances = {"majority": None, "weighted_majority": None}
-        found = {problem: chances | nobody for problem, chances in found.items()}
+        undefined: Chances = {"majority": None, "weighted_majority": None}
+        found = {problem: chances | undefined for problem, chances in found.items()}
     return AtN(
-        n,
-        len(long_enough),
-        len(pools) - len(long_enough),
-        sum(chances["min"] is None for chances in found.values()),
-        {name: _accuracy(found, name, seed, resamples) for name in MEASURES},
-        found,
+        n=n,
+        pools=len(long_enough),
+        short=len(pools) - len(long_enough),
+        unscored_pools=sum(chances["min"] is None for chances in found.values()),
+        accuracy={name: _accuracy(found, name, seed, resamples) for name in MEASURES},
+        by_problem=found,
     )
 
 

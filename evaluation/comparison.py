@@ -1,13 +1,10 @@
-"""Two or more labelers beside each other: how far they agree, beyond chance, and on the first error.
+"""Compares labelers with each other: agreement, chance-corrected agreement, first errors.
 
-Words are "incorrect" or not: neutral is no error, a score is incorrect below the labeler's threshold
-(design.md section 3). Steps on which one of the two is silent are left out and so not held against
-anybody. Intervals resample problems.
+A step is "incorrect" or not: neutral is no error, a score is incorrect below the labeler's
+threshold. Steps that one of two labelers did not label are left out. Intervals resample problems.
 
-Agreement coefficients between labelers: Cohen's kappa, Krippendorff's alpha, Pearson's r. Undefined is None.
-
-The formulas work on counts that add up over steps, so that a resampling of problems gives their
-intervals; the functions on words count first.
+The formulas (Cohen's kappa, Krippendorff's alpha, Pearson's r) work on counts that add up over
+steps, so that resampling problems gives their intervals; the functions on labels count first.
 """
 
 from __future__ import annotations
@@ -22,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.figures import (
+from evaluation.label_table import (
+    KINDS,
+    ComparedTrace,
+    FirstErrorConfusion,
+    LabelTable,
+    StepColumns,
+    first_error_confusion,
+    label_table,
+)
+from evaluation.measures import (
     RESAMPLES,
     Estimate,
     Floats,
@@ -34,27 +40,18 @@ from evaluation.figures import (
     resampled_sums,
 )
 from evaluation.paired import PairedReport, compare_by_measure
-from evaluation.step_words import (
-    KINDS,
-    ComparedTrace,
-    FirstErrorConfusion,
-    StepWords,
-    WordTable,
-    first_error_confusion,
-    word_table,
-)
-from evaluation.wording import figure, plain_table, with_interval
+from evaluation.wording import figure, figures_json, plain_table, with_interval
 
 
 def kappa_of_tables(tables: Floats) -> tuple[Floats, Mask]:
-    """Cohen's kappa of cross tables, shape (..., words, words), with a mask of where it is defined.
+    """Cohen's kappa of cross tables, shape (..., classes, classes), and where it is defined.
 
-    Not defined without steps, and where chance alone explains everything (both always say one word).
+    Undefined without steps, and where both labelers always give the same class.
     """
     n = tables.sum(axis=(-2, -1))
     agreed = np.trace(tables, axis1=-2, axis2=-1)
     by_chance = (tables.sum(axis=-1) * tables.sum(axis=-2)).sum(axis=-1)
-    # Counts are whole numbers below 2**53, so that "exactly one" is exact.
+    # Counts are integers below 2**53, so the comparison is exact.
     defined = np.asarray(by_chance != n * n)
     room = np.where(defined, n * n - by_chance, 1.0)
     return np.where(defined, n * agreed - by_chance, 0.0) / room, defined
@@ -64,8 +61,9 @@ def alpha_of_counts(totals: Floats, observed: Floats) -> tuple[Floats, Mask]:
     """Krippendorff's nominal alpha, with a mask of where it is defined.
 
     Args:
-        totals: how often each word was said on steps with two words or more, shape (..., words).
-        observed: sum over those steps of (m² - sum of squared counts) / (m - 1), m words on a step; shape (...).
+        totals: labels by class on steps with at least two labels, shape (..., classes).
+        observed: sum over those steps of (m² - sum of squared counts) / (m - 1) for m labels on a
+            step, shape (...).
     """
     n = totals.sum(axis=-1)
     expected = n * n - (totals * totals).sum(axis=-1)
@@ -76,30 +74,30 @@ def alpha_of_counts(totals: Floats, observed: Floats) -> tuple[Floats, Mask]:
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Agreement beyond chance of two labelers on the same steps, in [-1, 1]; None where not defined.
+    """Agreement beyond chance of two labelers on the same steps, in [-1, 1]; None where undefined.
 
     Raises:
-        ValueError: they do not have the same number of words.
+        ValueError: the numbers of labels differ.
     """
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} words against {len(second)}")
+        raise ValueError(f"{len(first)} labels and {len(second)} labels")
     numbers: dict[Hashable, int] = {}
-    for word in (*first, *second):
-        numbers.setdefault(word, len(numbers))
+    for label in (*first, *second):
+        numbers.setdefault(label, len(numbers))
     table = np.zeros((len(numbers), len(numbers)))
-    np.add.at(table, ([numbers[word] for word in first], [numbers[word] for word in second]), 1)
+    np.add.at(table, ([numbers[label] for label in first], [numbers[label] for label in second]), 1)
     value, defined = kappa_of_tables(table)
     return float(value) if defined else None
 
 
 def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
-    """Correlation of two labelers' scores in [-1, 1]; None below two steps or where one is constant.
+    """Correlation of two labelers' scores in [-1, 1]; None below two steps or if one is constant.
 
     Raises:
-        ValueError: they do not have the same number of scores.
+        ValueError: the numbers of scores differ.
     """
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} scores against {len(second)}")
+        raise ValueError(f"{len(first)} scores and {len(second)} scores")
     x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
         return None
@@ -110,27 +108,28 @@ def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -
     return max(-1.0, min(1.0, float(x @ y) / length))
 
 
-def krippendorff_alpha(words: Sequence[Sequence[Hashable | None]]) -> float | None:
-    """Nominal alpha of any number of labelers, in [-1, 1], silence allowed.
+def krippendorff_alpha(labels: Sequence[Sequence[Hashable | None]]) -> float | None:
+    """Nominal alpha of any number of labelers, in [-1, 1]; labels may be missing.
 
-    None if no step has two words, or only one word was ever used.
+    None if no step has two labels, or if all labels are of one class.
 
     Args:
-        words: one row per labeler, one column per step; None where it is silent.
+        labels: one row per labeler, one column per step; None for an unlabeled step.
 
     Raises:
         ValueError: the rows have different lengths.
     """
-    if len({len(row) for row in words}) > 1:
+    if len({len(row) for row in labels}) > 1:
         raise ValueError("the labelers have different numbers of steps")
     counts = [
-        Counter(word for word in column if word is not None) for column in zip(*words, strict=True)
+        Counter(label for label in column if label is not None)
+        for column in zip(*labels, strict=True)
     ]
-    counts = [said for said in counts if said.total() > 1]
+    counts = [found for found in counts if found.total() > 1]
     totals = sum(counts, Counter[Hashable]())
     observed = sum(
-        (said.total() ** 2 - sum(count * count for count in said.values())) / (said.total() - 1)
-        for said in counts
+        (found.total() ** 2 - sum(count * count for count in found.values())) / (found.total() - 1)
+        for found in counts
     )
     value, defined = alpha_of_counts(
         np.array(list(totals.values()), dtype=np.float64), np.array(observed, dtype=np.float64)
@@ -138,11 +137,8 @@ def krippendorff_alpha(words: Sequence[Sequence[Hashable | None]]) -> float | No
     return float(value) if defined else None
 
 
-# --- Two or more labelers beside each other: how far they agree, beyond chance, and on the first
-
-
 PAIRED_MEASURES = {"processbench_f1": True, "macro_f1": False}
-"""Measures of the paired test against gold, and whether the whole is the mean over subsets."""
+"""Measures of the paired tests against gold, and whether the headline is the mean over subsets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,74 +146,53 @@ class PairComparison:
     """Two labelers on the same traces."""
 
     a: str
-    """The first."""
     b: str
-    """The second."""
     n_steps: int
-    """Steps on which both have a word."""
+    """Steps that both label."""
     n_neutral: int
-    """Of them, steps that one of the two calls neutral, which is taken as no error."""
+    """Of them, steps that one of the two calls neutral, which counts as no error."""
     agreement: Estimate
-    """Share of those steps on which they say the same."""
+    """Share of those steps with the same label."""
     cohen_kappa: Estimate
-    """The same beyond chance, in [-1, 1]; None where both always say one word."""
+    """Agreement beyond chance, in [-1, 1]; None where both always give one label."""
     n_scored: int
-    """Steps that both give a score."""
+    """Steps that both score."""
     pearson: float | None
-    """Correlation of these scores; None below two steps or where one is constant."""
+    """Correlation of the scores; None below two steps or if one is constant."""
     n_first_errors: int
-    """Traces on which both say where the first error is, or that there is none."""
+    """Traces on which both give a first error or none."""
     first_error_agreement: Estimate
-    """Share of those on which they say the same."""
+    """Share of those on which they agree."""
     first_errors: FirstErrorConfusion
-    """How they differ, with gold (else b) as the measure."""
+    """How they differ, with gold (else b) as the reference."""
     paired: Mapping[str, PairedReport] | None = None
-    """By measure: is a better than b? None where there is no gold, or one of them is it."""
+    """Tests by measure whether a is better than b; None without gold, or if one of them is gold."""
 
     def as_json(self) -> dict[str, Any]:
-        """As in the contract, with intervals and counts."""
-        return {
-            "a": self.a,
-            "b": self.b,
-            "n_steps": self.n_steps,
-            "n_neutral": self.n_neutral,
-            "agreement": self.agreement.value,
-            "agreement_ci95": as_list(self.agreement),
-            "cohen_kappa": self.cohen_kappa.value,
-            "cohen_kappa_ci95": as_list(self.cohen_kappa),
-            "n_scored": self.n_scored,
-            "pearson": self.pearson,
-            "n_first_errors": self.n_first_errors,
-            "first_error_agreement": self.first_error_agreement.value,
-            "first_error_agreement_ci95": as_list(self.first_error_agreement),
-            "first_errors": self.first_errors.as_json(),
-            "paired": None
-            if self.paired is None
-            else {measure: found.as_json() for measure, found in self.paired.items()},
-        }
+        """The figures by name."""
+        return figures_json(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Every pair of labelers, and all together."""
 
-    table: WordTable
-    """What they said."""
+    table: LabelTable
     pairs: tuple[PairComparison, ...]
-    """Every two, in the order of the labelers."""
+    """Every pair, in the order of the labelers."""
     krippendorff_alpha: Estimate
-    """Nominal alpha of all of them; None where no step has two words or only one word was used."""
+    """Nominal alpha of all labelers; None if no step has two labels or all labels are equal."""
     n_alpha: int
-    """Steps with at least two words."""
+    """Steps with at least two labels."""
 
     def pair(self, first: str, second: str) -> PairComparison | None:
-        """The pair of these two in either order; None if it was not compared."""
+        """The pair of these two in either order; None if not compared."""
         return next((pair for pair in self.pairs if {pair.a, pair.b} == {first, second}), None)
 
     def as_json(self) -> dict[str, Any]:
-        """The figures of `stepgold compare`, without the disagreements."""
+        """The document of `stepgold compare`, without the disagreements."""
         return {
-            "labelers": list(self.table.words),
+            "labelers": list(self.table.columns),
             "n_traces": len(self.table.traces),
             "n_steps": len(self.table.trace_of_step),
             "pairs": [pair.as_json() for pair in self.pairs],
@@ -241,24 +216,26 @@ def compare_labelers(
 
     Args:
         names: at least two labelers.
-        thresholds: by labeler, the gold one too; a step is correct iff its score is at least that.
-        gold: the labeler taken as truth, compared itself or not; None if there is none.
-        paired_tests: whether every two are held against gold by a paired bootstrap.
+        thresholds: by labeler, gold included; a step is correct iff its score is at least that.
+        gold: the labeler taken as truth, whether or not it is compared; None if there is none.
+        paired_tests: whether to compare every pair on gold by a paired bootstrap.
 
     Raises:
-        ValueError: a label has another number of steps than its trace.
+        ValueError: the numbers of steps of a label and its trace differ.
     """
-    table = word_table(traces, names, thresholds)
+    table = label_table(traces, names, thresholds)
     pairs = tuple(
         _pair(
             table,
-            (table.words[one], table.words[two]),
-            gold,
-            _paired(traces, (one, two), thresholds, gold, seed, resamples)
+            (table.columns[one], table.columns[two]),
+            gold=gold,
+            paired=_paired(
+                traces, (one, two), thresholds=thresholds, gold=gold, seed=seed, resamples=resamples
+            )
             if paired_tests
             else None,
-            seed,
-            resamples,
+            seed=seed,
+            resamples=resamples,
         )
         for one, two in combinations(names, 2)
     )
@@ -267,19 +244,21 @@ def compare_labelers(
 
 
 def _pair(
-    table: WordTable,
-    words: tuple[StepWords, StepWords],
+    table: LabelTable,
+    columns: tuple[StepColumns, StepColumns],
     gold: str | None,
     paired: Mapping[str, PairedReport] | None,
     seed: int,
     resamples: int,
 ) -> PairComparison:
-    one, two = words
+    one, two = columns
     both = one.known & two.known
     scored = one.scored & two.scored
     # Columns: both correct, only b incorrect, only a incorrect, both incorrect.
-    said = np.eye(4)[2 * one.incorrect[both] + two.incorrect[both]]
-    sums, draws = _drawn(table.problem_of_step[both], said, "steps", seed, resamples)
+    classes = np.eye(4)[2 * one.incorrect[both] + two.incorrect[both]]
+    sums, draws = _resampled(
+        table.problem_of_step[both], classes, name="steps", seed=seed, resamples=resamples
+    )
     named = [
         (place, first == second)
         for place, (first, second) in enumerate(
@@ -289,21 +268,25 @@ def _pair(
     ]
     where = np.array([place for place, _ in named], dtype=np.int64)
     rows = np.array([(same, 1) for _, same in named], dtype=np.float64).reshape(-1, 2)
-    firsts = _drawn(table.problem_of_trace[where], rows, "first-errors", seed, resamples)
+    firsts = _resampled(
+        table.problem_of_trace[where], rows, name="first-errors", seed=seed, resamples=resamples
+    )
     of, against = (two, one) if one.labeler == gold else (one, two)
     return PairComparison(
-        one.labeler,
-        two.labeler,
-        int(both.sum()),
-        int((both & (one.neutral | two.neutral)).sum()),
-        estimate(_agreement, sums, draws),
-        estimate(_kappa, sums, draws),
-        int(scored.sum()),
-        pearson(one.score[scored], two.score[scored]),
-        len(named),
-        estimate(_share, *firsts),
-        first_error_confusion(of.labeler, against.labeler, of.first_errors, against.first_errors),
-        paired,
+        a=one.labeler,
+        b=two.labeler,
+        n_steps=int(both.sum()),
+        n_neutral=int((both & (one.neutral | two.neutral)).sum()),
+        agreement=estimate(_agreement, sums, draws),
+        cohen_kappa=estimate(_kappa, sums, draws),
+        n_scored=int(scored.sum()),
+        pearson=pearson(one.score[scored], two.score[scored]),
+        n_first_errors=len(named),
+        first_error_agreement=estimate(_share, *firsts),
+        first_errors=first_error_confusion(
+            of.labeler, against.labeler, of.first_errors, against.first_errors
+        ),
+        paired=paired,
     )
 
 
@@ -334,31 +317,33 @@ def _paired(
 
 
 def against_gold(traces: Sequence[ComparedTrace], name: str, gold: str) -> list[EvaluatedTrace]:
-    """The traces as an evaluation of one of the labelers looks at them."""
+    """The traces with one labeler to evaluate against gold."""
     return [
         EvaluatedTrace(
-            trace.trace_id,
-            trace.problem_id,
-            trace.subset,
-            trace.n_steps,
-            trace.labels.get(gold),
-            trace.labels.get(name),
-            trace.final_answer_correct,
+            trace_id=trace.trace_id,
+            problem_id=trace.problem_id,
+            subset=trace.subset,
+            n_steps=trace.n_steps,
+            gold=trace.labels.get(gold),
+            predicted=trace.labels.get(name),
+            final_answer_correct=trace.final_answer_correct,
         )
         for trace in traces
     ]
 
 
-def _alpha(table: WordTable, seed: int, resamples: int) -> tuple[Estimate, int]:
-    words = table.words.values()
+def _alpha(table: LabelTable, seed: int, resamples: int) -> tuple[Estimate, int]:
+    columns = table.columns.values()
     steps = len(table.trace_of_step)
-    said = sum((one.known for one in words), np.zeros(steps))
-    bad = sum((one.known & one.incorrect for one in words), np.zeros(steps))
-    paired = said > 1
-    m, bad = said[paired], bad[paired]
+    labels = sum((one.known for one in columns), np.zeros(steps))
+    bad = sum((one.known & one.incorrect for one in columns), np.zeros(steps))
+    paired = labels > 1
+    m, bad = labels[paired], bad[paired]
     good = m - bad
     rows: Floats = np.stack([good, bad, 2 * good * bad / (m - 1)], axis=1).astype(np.float64)
-    sums, draws = _drawn(table.problem_of_step[paired], rows, "alpha", seed, resamples)
+    sums, draws = _resampled(
+        table.problem_of_step[paired], rows, name="alpha", seed=seed, resamples=resamples
+    )
 
     def alpha(counts: Floats) -> tuple[Floats, Mask]:
         return alpha_of_counts(counts[..., :2], counts[..., 2])
@@ -366,10 +351,11 @@ def _alpha(table: WordTable, seed: int, resamples: int) -> tuple[Estimate, int]:
     return estimate(alpha, sums, draws), int(paired.sum())
 
 
-def _drawn(
+def _resampled(
     problems: NDArray[np.int64], rows: Floats, name: str, seed: int, resamples: int
 ) -> tuple[Floats, Floats]:
-    """Sums of the rows, shape (columns,), and over resampled problems, shape (resamples, columns)."""
+    """Sums of the rows, shape (columns,), and over resampled problems, shape (resamples,
+    columns)."""
     held, at = np.unique(problems, return_inverse=True)
     counts = np.zeros((len(held), rows.shape[1]))
     np.add.at(counts, at.reshape(-1), rows)
@@ -388,11 +374,8 @@ def _share(sums: Floats) -> tuple[Floats, Mask]:
     return ratio(sums[..., 0], sums[..., 1])
 
 
-# --- A comparison as a person at a terminal reads it
-
-
-def comparison_words(found: Comparison) -> list[str]:
-    """Tables of the pairs, of their first errors, and the tests against gold."""
+def comparison_tables(found: Comparison) -> list[str]:
+    """The comparison as text: pairs, first errors, and the tests against gold."""
     head = ("pair", "steps", "agreement", "kappa", "Pearson", "traces", "first-error agreement")
     rows = [
         (
@@ -411,7 +394,7 @@ def comparison_words(found: Comparison) -> list[str]:
         "95% intervals by problem",
         plain_table(head, rows),
         f"Krippendorff's alpha of all: {with_interval(found.krippendorff_alpha)} "
-        f"on {found.n_alpha} steps with two words or more",
+        f"on {found.n_alpha} steps with two labels or more",
         "",
         plain_table(
             ("first errors of", "against", *(kind.replace("_", " ") for kind in KINDS), "left out"),

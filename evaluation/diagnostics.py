@@ -1,6 +1,4 @@
-"""What stands behind a headline figure: the scores themselves, where errors are seen, what right answers hide.
-
-Where in a trace a labeler looks for errors: the lowest score, and calls by step index.
+"""Diagnostics of a labeler: its scores, where it finds errors, and errors in right answers.
 
 A PRM trained on outcomes tends to put its lowest score on the last step (process-to-outcome shift,
 arXiv 2501.07301, section 3.2): it judges the answer, not the steps.
@@ -14,39 +12,30 @@ from typing import Any
 
 from evaluation.discrimination import ScoreReport, score_report, scored_steps, step_scores
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold, step_calls
-from evaluation.figures import RESAMPLES, Estimate, as_list, generator, share_by_problem
-from evaluation.wording import figure, with_interval
+from evaluation.measures import RESAMPLES, Estimate, generator, share_by_problem
+from evaluation.wording import figure, figures_json, with_interval
 
 
 @dataclass(frozen=True, slots=True)
 class FalsePositiveSlice:
-    """A labeler on the traces that end right and hold an error."""
+    """A labeler on the traces with a right final answer and an error."""
 
     n: int
     """Traces with the right final answer in which gold finds an error."""
     n_right_answer: int
-    """All traces with the right final answer and a gold first error, or lack of one."""
+    """All traces with the right final answer and usable gold."""
     answer_unknown: int
-    """Traces of which nobody says whether the answer is right: not looked at."""
+    """Traces left out because it is unknown whether the answer is right."""
     error_accuracy: Estimate
-    """Share of the n whose first error was named exactly; None if n is 0."""
+    """Share of the n whose first error was predicted exactly; None if n is 0."""
     detected: Estimate
-    """Share of the n in which the labeler sees an error anywhere; None if n is 0."""
+    """Share of the n in which the labeler predicts an error anywhere; None if n is 0."""
     missing: int
-    """Of the n, traces without a prediction: neither named nor detected."""
+    """Of the n, traces without a prediction."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "n": self.n,
-            "n_right_answer": self.n_right_answer,
-            "answer_unknown": self.answer_unknown,
-            "error_accuracy": self.error_accuracy.value,
-            "error_accuracy_ci95": as_list(self.error_accuracy),
-            "detected": self.detected.value,
-            "detected_ci95": as_list(self.detected),
-            "missing": self.missing,
-        }
+        return figures_json(self)
 
 
 def false_positive_slice(
@@ -55,7 +44,7 @@ def false_positive_slice(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> FalsePositiveSlice:
-    """The slice of traces that end right and hold an error."""
+    """Evaluate a labeler on the traces with a right final answer and an error."""
     usable = [
         trace
         for trace in split_by_gold(traces).usable
@@ -65,10 +54,10 @@ def false_positive_slice(
     wrong_process = [
         trace for trace in right if predicted_error(trace.gold, threshold).index is not None
     ]
-    said = [predicted_error(trace.predicted, threshold) for trace in wrong_process]
-    named = [
-        found == predicted_error(trace.gold, threshold)
-        for found, trace in zip(said, wrong_process, strict=True)
+    found = [predicted_error(trace.predicted, threshold) for trace in wrong_process]
+    exact = [
+        error == predicted_error(trace.gold, threshold)
+        for error, trace in zip(found, wrong_process, strict=True)
     ]
 
     def share(holds: Sequence[bool]) -> Estimate:
@@ -76,16 +65,13 @@ def false_positive_slice(
         return share_by_problem(problems, holds, generator(seed, "false-positives"), resamples)
 
     return FalsePositiveSlice(
-        len(wrong_process),
-        len(right),
-        sum(trace.final_answer_correct is None for trace in usable),
-        share(named),
-        share([found.index is not None for found in said]),
-        sum(found.missing for found in said),
+        n=len(wrong_process),
+        n_right_answer=len(right),
+        answer_unknown=sum(trace.final_answer_correct is None for trace in usable),
+        error_accuracy=share(exact),
+        detected=share([error.index is not None for error in found]),
+        missing=sum(error.missing for error in found),
     )
-
-
-# --- Where in a trace a labeler looks for errors: the lowest score, and calls by step index
 
 
 DEPTHS = 10
@@ -96,45 +82,38 @@ LAST_INDEX = 20
 
 @dataclass(frozen=True, slots=True)
 class MinimumPosition:
-    """Where the lowest score of a trace stands; of equally low ones the first."""
+    """Position of the lowest score of a trace; the first of ties."""
 
     n: int
     """Traces with a score on every step."""
     incomplete: int
-    """Traces without: left out."""
+    """Other traces, which are left out."""
     share_at_last: Estimate
     """Share of traces whose lowest score is on the last step; None without traces."""
     mean_depth: float | None
     """Mean of (index + 1) / steps, in (0, 1]; None without traces."""
     depths: tuple[int, ...]
-    """Traces by that figure, in `DEPTHS` bins of equal width; the upper edge belongs to the bin."""
+    """Traces by that position, in `DEPTHS` bins of equal width; a bin includes its upper edge."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "n": self.n,
-            "incomplete": self.incomplete,
-            "share_at_last": self.share_at_last.value,
-            "share_at_last_ci95": as_list(self.share_at_last),
-            "mean_depth": self.mean_depth,
-            "depths": list(self.depths),
-        }
+        return figures_json(self)
 
 
 @dataclass(frozen=True, slots=True)
 class StepIndexRow:
-    """What gold and a labeler say about the steps at one index."""
+    """Gold and a labeler on the steps at one index."""
 
     index: int
     """0-based; in the last row the steps from here on."""
     open_ended: bool
     """Whether later steps are counted here too."""
     n: int
-    """Steps at which gold says correct or incorrect."""
+    """Steps that gold calls correct or incorrect."""
     gold_incorrect: float
     """Share of them that gold calls incorrect."""
     n_called: int
-    """Of them, steps on which the labeler has a word."""
+    """Of them, steps that the labeler labels."""
     called_incorrect: float | None
     """Share of those that the labeler calls incorrect; None without any."""
     mean_score: float | None
@@ -146,23 +125,13 @@ class StepIndexRow:
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "index": self.index,
-            "open_ended": self.open_ended,
-            "n": self.n,
-            "gold_incorrect": self.gold_incorrect,
-            "n_called": self.n_called,
-            "called_incorrect": self.called_incorrect,
-            "mean_score": self.mean_score,
-            "gold_first": self.gold_first,
-            "called_first": self.called_first,
-        }
+        return figures_json(self)
 
 
 def minimum_position(
     traces: Sequence[EvaluatedTrace], seed: int = 0, resamples: int = RESAMPLES
 ) -> MinimumPosition:
-    """Where the lowest scores of these traces stand; no gold is needed."""
+    """Positions of the lowest scores of these traces; needs no gold."""
     found: list[tuple[str, int, int]] = []
     for trace in traces:
         scores = [score for score in step_scores(trace) if score is not None]
@@ -170,20 +139,26 @@ def minimum_position(
             found.append((trace.problem_id, scores.index(min(scores)), trace.n_steps))
     depths = [0] * DEPTHS
     for _, index, n_steps in found:
-        # The bin of (index + 1) / n_steps, counted in whole numbers: its upper edge belongs to it.
+        # The bin of (index + 1) / n_steps in integer arithmetic; it includes its upper edge.
         depths[((index + 1) * DEPTHS - 1) // n_steps] += 1
     at_last = [index == n_steps - 1 for _, index, n_steps in found]
     share = share_by_problem(
         [problem for problem, *_ in found], at_last, generator(seed, "minimum"), resamples
     )
     mean = sum((index + 1) / n for _, index, n in found) / len(found) if found else None
-    return MinimumPosition(len(found), len(traces) - len(found), share, mean, tuple(depths))
+    return MinimumPosition(
+        n=len(found),
+        incomplete=len(traces) - len(found),
+        share_at_last=share,
+        mean_depth=mean,
+        depths=tuple(depths),
+    )
 
 
 def step_index_rows(
     traces: Iterable[EvaluatedTrace], threshold: float = 0.5
 ) -> tuple[StepIndexRow, ...]:
-    """Gold and labeler by step index, from the first step on; indices without gold are left out."""
+    """Gold and labeler by step index; indices without gold are left out."""
     size = LAST_INDEX + 1
     n, bad, called, flagged, scored = ([0] * size for _ in range(5))
     first, called_first, total = [0] * size, [0] * size, [0.0] * size
@@ -209,42 +184,38 @@ def step_index_rows(
                 firsts[min(found.index, LAST_INDEX)] += 1
     return tuple(
         StepIndexRow(
-            at,
-            at == LAST_INDEX,
-            n[at],
-            bad[at] / n[at],
-            called[at],
-            flagged[at] / called[at] if called[at] else None,
-            total[at] / scored[at] if scored[at] else None,
-            first[at],
-            called_first[at],
+            index=at,
+            open_ended=at == LAST_INDEX,
+            n=n[at],
+            gold_incorrect=bad[at] / n[at],
+            n_called=called[at],
+            called_incorrect=flagged[at] / called[at] if called[at] else None,
+            mean_score=total[at] / scored[at] if scored[at] else None,
+            gold_first=first[at],
+            called_first=called_first[at],
         )
         for at in range(size)
         if n[at]
     )
 
 
-# --- What stands behind a headline figure: the scores themselves, where errors are seen, what
-
-
 ANSWERS = {True: "answer_right", False: "answer_wrong", None: "answer_unknown"}
-"""Names of the groups by final answer."""
+"""Names of the groups by correctness of the final answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostics:
-    """One labeler on one dataset, beyond its protocol."""
+    """Diagnostics of one labeler on one dataset."""
 
     step_scores: ScoreReport | None
     """None if the labeler gives no scores."""
     minimum: MinimumPosition | None
     """Over all traces; None if the labeler gives no scores."""
     minimum_by_answer: Mapping[str, MinimumPosition]
-    """The same by whether the final answer is right; only groups with traces."""
+    """By correctness of the final answer; only groups with traces."""
     step_index: tuple[StepIndexRow, ...]
-    """Gold and labeler by step index."""
     false_positives: FalsePositiveSlice
-    """Right answer, wrong process: all subsets pooled."""
+    """Right answer, wrong process, over all subsets pooled."""
     false_positives_by_subset: Mapping[str, FalsePositiveSlice]
     """The same by subset, in alphabetical order."""
 
@@ -266,25 +237,27 @@ class Diagnostics:
         }
 
     def lines(self) -> list[str]:
-        """The same for a person, one line a topic."""
-        told = []
+        """The diagnostics as text, one line a topic."""
+        lines = []
         if self.step_scores is not None:
             scores = self.step_scores
-            told.append(
-                f"step scores: AUROC {with_interval(scores.auroc)}, average precision of incorrect steps "
-                f"{with_interval(scores.average_precision_incorrect)}, Brier {figure(scores.brier.value)}"
+            lines.append(
+                f"step scores: AUROC {with_interval(scores.auroc)}, average precision of incorrect "
+                f"steps {with_interval(scores.average_precision_incorrect)}, "
+                f"Brier {figure(scores.brier.value)}"
             )
         if self.minimum is not None:
-            told.append(
+            lines.append(
                 f"lowest score on the last step: {with_interval(self.minimum.share_at_last)}"
             )
         slice_ = self.false_positives
         if slice_.n:
-            told.append(
-                f"right answer, wrong process: {slice_.n} traces, first error named "
-                f"{with_interval(slice_.error_accuracy)}, any error seen {with_interval(slice_.detected)}"
+            lines.append(
+                f"right answer, wrong process: {slice_.n} traces, first error found "
+                f"{with_interval(slice_.error_accuracy)}, any error found "
+                f"{with_interval(slice_.detected)}"
             )
-        return told
+        return lines
 
 
 def diagnose(
@@ -293,7 +266,7 @@ def diagnose(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Diagnostics:
-    """Everything about a labeler that its protocol's figure hides; arguments as `evaluate_processbench`."""
+    """All diagnostics of a labeler; arguments as in `evaluate_processbench`."""
     steps = scored_steps(traces)
     gives_scores = any(
         step.score is not None
@@ -303,19 +276,21 @@ def diagnose(
     )
     by_answer = {
         name: group
-        for said, name in ANSWERS.items()
-        if (group := [trace for trace in traces if trace.final_answer_correct is said])
+        for correct, name in ANSWERS.items()
+        if (group := [trace for trace in traces if trace.final_answer_correct is correct])
     }
     subsets = sorted({trace.subset for trace in traces})
     return Diagnostics(
-        score_report(steps, seed, resamples) if gives_scores else None,
-        minimum_position(traces, seed, resamples) if gives_scores else None,
-        {name: minimum_position(group, seed, resamples) for name, group in by_answer.items()}
+        step_scores=score_report(steps, seed, resamples) if gives_scores else None,
+        minimum=minimum_position(traces, seed, resamples) if gives_scores else None,
+        minimum_by_answer={
+            name: minimum_position(group, seed, resamples) for name, group in by_answer.items()
+        }
         if gives_scores
         else {},
-        step_index_rows(traces, threshold),
-        false_positive_slice(traces, threshold, seed, resamples),
-        {
+        step_index=step_index_rows(traces, threshold),
+        false_positives=false_positive_slice(traces, threshold, seed, resamples),
+        false_positives_by_subset={
             name: false_positive_slice(
                 [trace for trace in traces if trace.subset == name], threshold, seed, resamples
             )

@@ -1,4 +1,5 @@
-"""Where labelers part: the steps that some call incorrect and some do not, most evenly divided first."""
+"""Disagreements: the steps that some labelers call incorrect and some do not, most disputed
+first."""
 
 from __future__ import annotations
 
@@ -8,38 +9,37 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.step_words import ComparedTrace, StepWords, WordTable
+from evaluation.label_table import ComparedTrace, LabelTable, StepColumns
 from traces import Evidence, FirstError, Quote, StepLabel, TraceInContext
 
 
 @dataclass(frozen=True, slots=True)
 class DisputedTrace:
-    """A trace on which labelers part."""
+    """A trace on which labelers disagree."""
 
     trace_id: str
-    """The trace."""
     steps: tuple[int, ...]
     """0-based indices of the steps that some call incorrect and some do not."""
     conflicts: int
-    """Pairs of labelers that part on its most disputed step."""
+    """Pairs of labelers that disagree on its most disputed step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disputes:
-    """All of them."""
+    """All disputed traces."""
 
     traces: tuple[DisputedTrace, ...]
-    """Most disputed first, else in order."""
+    """Most disputed first, ties in order."""
     steps: int
-    """Their disputed steps."""
+    """Number of their disputed steps."""
 
 
-def find_disputes(table: WordTable) -> Disputes:
-    """The traces on which at least two labelers part on a step."""
-    words = table.words.values()
+def find_disputes(table: LabelTable) -> Disputes:
+    """The traces with a step on which at least two labelers disagree."""
+    columns = table.columns.values()
     n_steps = len(table.trace_of_step)
-    bad = sum((one.known & one.incorrect for one in words), np.zeros(n_steps, dtype=np.int64))
-    good = sum((one.known & ~one.incorrect for one in words), np.zeros(n_steps, dtype=np.int64))
+    bad = sum((one.known & one.incorrect for one in columns), np.zeros(n_steps, dtype=np.int64))
+    good = sum((one.known & ~one.incorrect for one in columns), np.zeros(n_steps, dtype=np.int64))
     conflicts = np.asarray(bad * good)
     first_step = np.searchsorted(table.trace_of_step, np.arange(len(table.traces)))
     steps: dict[int, list[int]] = {}
@@ -58,9 +58,9 @@ def find_disputes(table: WordTable) -> Disputes:
 
 
 def disagreement_json(
-    disputed: DisputedTrace, table: WordTable, context: TraceInContext
+    disputed: DisputedTrace, table: LabelTable, context: TraceInContext
 ) -> dict[str, Any]:
-    """One entry of the key `disagreements`: the steps, who says what and why, and the evidence."""
+    """One entry of the key `disagreements`: steps, labels with reasons, and evidence."""
     place = next(
         place for place, one in enumerate(table.traces) if one.trace_id == disputed.trace_id
     )
@@ -76,16 +76,16 @@ def disagreement_json(
         "final_answer": context.trace.final_answer,
         "n_steps": trace.n_steps,
         "first_errors": {
-            name: _first_error_json(words.first_errors[place])
-            for name, words in table.words.items()
+            name: _first_error_json(columns.first_errors[place])
+            for name, columns in table.columns.items()
         },
         "steps": [
             {
                 "step_index": index,
                 "text": context.trace.steps[index],
                 "words": {
-                    name: _word_json(words, start + index, _step(trace, name, index))
-                    for name, words in table.words.items()
+                    name: _label_json(columns, start + index, _step(trace, name, index))
+                    for name, columns in table.columns.items()
                 },
             }
             for index in disputed.steps
@@ -94,13 +94,14 @@ def disagreement_json(
     }
 
 
-def word_of(words: StepWords, step: int) -> str | None:
-    """A labeler's word on a step (its place in the table); None if it is silent."""
-    if not words.known[step]:
+def verdict_at(columns: StepColumns, step: int) -> str | None:
+    """A labeler's verdict on a step, given by its position in the table; None for an unlabeled
+    step."""
+    if not columns.known[step]:
         return None
-    if words.neutral[step]:
+    if columns.neutral[step]:
         return "neutral"
-    return "incorrect" if words.incorrect[step] else "correct"
+    return "incorrect" if columns.incorrect[step] else "correct"
 
 
 def _step(trace: ComparedTrace, name: str, index: int) -> StepLabel | None:
@@ -110,14 +111,14 @@ def _step(trace: ComparedTrace, name: str, index: int) -> StepLabel | None:
     return label.step_labels[index]
 
 
-def _word_json(words: StepWords, step: int, said: StepLabel | None) -> dict[str, Any]:
-    abstention = None if said is None else said.abstention
+def _label_json(columns: StepColumns, step: int, label: StepLabel | None) -> dict[str, Any]:
+    abstention = None if label is None else label.abstention
     return {
-        "verdict": word_of(words, step),
-        "score": None if said is None else said.score,
+        "verdict": verdict_at(columns, step),
+        "score": None if label is None else label.score,
         "abstention": None if abstention is None else abstention.reason.value,
-        "reasoning": None if said is None else said.reasoning,
-        "quote": None if said is None or said.quote is None else _quote_json(said.quote),
+        "reasoning": None if label is None else label.reasoning,
+        "quote": None if label is None or label.quote is None else _quote_json(label.quote),
     }
 
 
@@ -143,16 +144,16 @@ def _evidence_json(one: Evidence) -> Mapping[str, Any]:
 
 
 def disagreement_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The entries of `disagreement_json` for a person at a terminal."""
+    """The entries of `disagreement_json` as lines of text."""
     lines = []
     for entry in entries:
         lines.append(f"\n{entry['id']} ({entry['subset']}, {entry['n_steps']} steps)")
         for step in entry["steps"]:
             lines.append(f"  step {step['step_index']}: {step['text']}")
             lines += [
-                f"    {name}: {_spoken(word)}"
-                for name, word in step["words"].items()
-                if word["verdict"] is not None
+                f"    {name}: {_label_text(label)}"
+                for name, label in step["words"].items()
+                if label["verdict"] is not None
             ]
         lines += [
             f"  evidence {number}: {found['document']}: {found['text'][:200]}"
@@ -162,13 +163,13 @@ def disagreement_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _spoken(word: Mapping[str, Any]) -> str:
-    parts = [word["verdict"]]
-    if word["score"] is not None:
-        parts.append(f"{word['score']:.2f}")
-    if word["reasoning"]:
-        parts.append(word["reasoning"])
-    if word["quote"] is not None:
-        kind = "quote" if word["quote"]["verified"] else "quote not found in the evidence"
-        parts.append(f'{kind}: "{word["quote"]["text"]}"')
+def _label_text(label: Mapping[str, Any]) -> str:
+    parts = [label["verdict"]]
+    if label["score"] is not None:
+        parts.append(f"{label['score']:.2f}")
+    if label["reasoning"]:
+        parts.append(label["reasoning"])
+    if label["quote"] is not None:
+        kind = "quote" if label["quote"]["verified"] else "quote not found in the evidence"
+        parts.append(f'{kind}: "{label["quote"]["text"]}"')
     return ", ".join(parts)

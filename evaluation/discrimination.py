@@ -1,42 +1,48 @@
-"""How well step scores tell good steps from bad ones, without any threshold, and what they are worth as probabilities."""
+"""Threshold-free measures: AUROC, average precision and calibration of step scores, nDCG.
+
+nDCG is Järvelin and Kekäläinen's ("Cumulated gain-based evaluation of IR techniques", TOIS 2002)
+with the gain 2^grade - 1 of Burges et al. (ICML 2005); trec_eval's `ndcg_cut` uses the grade
+itself, which is the same for grades 0 and 1.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import log2
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.evaluated import EvaluatedTrace, neutral_steps, split_by_gold, step_calls
-from evaluation.figures import (
+from evaluation.measures import (
     RESAMPLES,
     Estimate,
     Floats,
     Mask,
-    as_list,
     estimate,
     generator,
     ratio,
     resampled_sums,
 )
+from evaluation.wording import figures_json
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredSteps:
-    """The steps that have both a score and a truth; all columns have the same length."""
+    """The steps with both a score and gold; columns of equal length."""
 
     score: Floats
-    """In [0, 1]: how good the labeler holds the step to be."""
+    """In [0, 1]; high for good steps."""
     correct: Mask
     """Whether gold calls the step correct."""
     problem: NDArray[np.int64]
     """Number of the step's problem, 0-based, without gaps."""
     unscored: int
-    """Steps with a truth, but without a score: left out, counted."""
+    """Steps with gold but without a score, which are left out."""
 
     def __len__(self) -> int:
         return len(self.score)
@@ -45,7 +51,7 @@ class ScoredSteps:
 def scored_steps(traces: Iterable[EvaluatedTrace]) -> ScoredSteps:
     """The scored steps of traces with usable gold.
 
-    Steps that gold calls neutral are left out, and where gold is a first error only, those behind it.
+    Steps that gold calls neutral are left out, and steps after a first error if gold is only that.
     """
     scores: list[float] = []
     correct: list[bool] = []
@@ -57,8 +63,8 @@ def scored_steps(traces: Iterable[EvaluatedTrace]) -> ScoredSteps:
             continue
         neutral = neutral_steps(trace, trace.gold)
         truth = step_calls(trace, trace.gold, 0.5)
-        said = step_scores(trace)
-        for index, (incorrect, score) in enumerate(zip(truth, said, strict=True)):
+        given = step_scores(trace)
+        for index, (incorrect, score) in enumerate(zip(truth, given, strict=True)):
             if incorrect is None or index in neutral:
                 continue
             if score is None:
@@ -76,22 +82,20 @@ def scored_steps(traces: Iterable[EvaluatedTrace]) -> ScoredSteps:
 
 
 def step_scores(trace: EvaluatedTrace) -> list[float | None]:
-    """The labeler's score of each step; None where it gave none.
+    """The labeler's score of each step; None for unscored steps.
 
     Raises:
-        ValueError: the label has another number of steps than the trace.
+        ValueError: the numbers of steps of label and trace differ.
     """
     label = trace.predicted
     if label is None or not label.step_labels:
         return [None] * trace.n_steps
     if len(label.step_labels) != trace.n_steps:
         raise ValueError(
-            f"{len(label.step_labels)} step labels for the {trace.n_steps} steps of trace '{trace.trace_id}'"
+            f"{len(label.step_labels)} step labels for the {trace.n_steps} steps of trace"
+            f" '{trace.trace_id}'"
         )
     return [step.score for step in label.step_labels]
-
-
-# --- Average precision of finding the incorrect steps, with an interval that lets steps of one
 
 
 NORMAL_975 = 1.959963984540054
@@ -99,16 +103,19 @@ NORMAL_975 = 1.959963984540054
 
 
 def average_precision(scores: Floats, positive: Mask, *, descending: bool = True) -> float | None:
-    """Precision at each threshold, weighted by the recall gained there (scikit-learn's); None without positives."""
+    """Precision at each threshold weighted by the recall gained, as in scikit-learn.
+
+    None without positives.
+    """
     return _value_and_influence(scores if not descending else -scores, positive)[0]
 
 
 def average_precision_of_incorrect(steps: ScoredSteps) -> Estimate:
     """Average precision of incorrect steps, ranked from the lowest score up.
 
-    The interval is the infinitesimal jackknife's (Efron, JRSS B 54:83, 1992): what each problem adds
-    to the figure, to first order, is known in closed form, so that no resampling of sorted scores is
-    needed. Clipped to [0, 1]; None where fewer than two problems hold incorrect steps.
+    The interval is the infinitesimal jackknife's (Efron, JRSS B 54:83, 1992): the first-order
+    contribution of each problem has a closed form, so sorted scores need no resampling. Clipped to
+    [0, 1]; None if fewer than two problems have incorrect steps.
     """
     value, influence = _value_and_influence(steps.score, ~steps.correct)
     if value is None:
@@ -122,7 +129,7 @@ def average_precision_of_incorrect(steps: ScoredSteps) -> Estimate:
 
 
 def _value_and_influence(keys: Floats, positive: Mask) -> tuple[float | None, Floats]:
-    """The figure over steps ranked by ascending keys, and its derivative by the weight of each step."""
+    """Average precision over ascending keys, and its derivative by the weight of each step."""
     total = int(positive.sum())
     if not total:
         return None, np.zeros(len(keys))
@@ -133,15 +140,12 @@ def _value_and_influence(keys: Floats, positive: Mask) -> tuple[float | None, Fl
     hits = found.cumsum()
     precision = hits / ranked
     value = float((precision * found).sum() / total)
-    # A step counts in the precision of its own threshold and of every later one.
+    # A step counts in the precision at its own threshold and at every later one.
     as_hit = (found / ranked)[::-1].cumsum()[::-1]
     as_ranked = (found * hits / ranked**2)[::-1].cumsum()[::-1]
     gained = np.where(positive, precision[at] + as_hit[at] - value, 0.0)
     influence: Floats = (gained - as_ranked[at]) / total
     return value, influence
-
-
-# --- How well step scores tell good steps from bad ones, without any threshold, and what they
 
 
 BINS = 10
@@ -150,86 +154,69 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
-    """The steps whose score lies in one bin."""
+    """The steps with a score in one bin."""
 
     low: float
-    """Lower edge; it belongs to the bin."""
+    """Lower edge, included."""
     high: float
-    """Upper edge; it belongs to the next bin, in the last bin to this one."""
+    """Upper edge, included in the last bin only."""
     n: int
     """Steps."""
     mean_score: float | None
     """Their mean score; None without steps."""
     share_correct: float | None
-    """Share of them that gold calls correct: equal to the mean score if the scores are probabilities."""
+    """Share that gold calls correct: the mean score, if scores are calibrated."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "low": self.low,
-            "high": self.high,
-            "n": self.n,
-            "mean_score": self.mean_score,
-            "share_correct": self.share_correct,
-        }
+        return figures_json(self)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreReport:
-    """The measures of step scores that need no threshold."""
+    """Threshold-free measures of step scores."""
 
     n_correct: int
     """Scored steps that gold calls correct."""
     n_incorrect: int
     """Scored steps that gold calls incorrect."""
     unscored: int
-    """Steps with a truth, but without a score: left out of everything here."""
+    """Steps with gold but without a score, which are left out."""
     auroc: Estimate
-    """Chance that a correct step has the higher score of a pair, ties half; None if a class is empty. The
-    interval allows for steps of one problem (Obuchowski, Biometrics 53:567, 1997)."""
+    """Of correct steps; None if a class is empty. The interval accounts for steps of one problem
+    (Obuchowski, Biometrics 53:567, 1997)."""
     average_precision_incorrect: Estimate
-    """Of incorrect steps, ranked from the lowest score up; None without any. Its floor is their share."""
+    """Of incorrect steps, from the lowest score up; None without any. Chance level is their
+    share."""
     brier: Estimate
-    """Mean squared distance of score and truth, in [0, 1], lower is better; None without steps."""
+    """Mean squared distance of score and gold, in [0, 1], lower is better; None without steps."""
     calibration_error: float | None
-    """Mean distance of mean score and share correct over the bins, by steps; None without steps."""
+    """Mean distance of mean score and share correct over bins, weighted by steps; None without
+    steps."""
     calibration: tuple[CalibrationBin, ...]
-    """The calibration curve."""
 
     def as_json(self) -> dict[str, Any]:
-        """The key `step_scores` of the diagnostics."""
-        return {
-            "n_correct": self.n_correct,
-            "n_incorrect": self.n_incorrect,
-            "unscored": self.unscored,
-            "auroc": self.auroc.value,
-            "auroc_ci95": as_list(self.auroc),
-            "average_precision_incorrect": self.average_precision_incorrect.value,
-            "average_precision_incorrect_ci95": as_list(self.average_precision_incorrect),
-            "brier": self.brier.value,
-            "brier_ci95": as_list(self.brier),
-            "calibration_error": self.calibration_error,
-            "calibration": [part.as_json() for part in self.calibration],
-        }
+        """The figures by name."""
+        return figures_json(self)
 
 
 def score_report(steps: ScoredSteps, seed: int = 0, resamples: int = RESAMPLES) -> ScoreReport:
     """All measures of a labeler's step scores."""
     bins = calibration_curve(steps.score, steps.correct)
     return ScoreReport(
-        int(steps.correct.sum()),
-        int((~steps.correct).sum()),
-        steps.unscored,
-        auroc_with_interval(steps),
-        average_precision_of_incorrect(steps),
-        _brier(steps, seed, resamples),
-        calibration_error(bins),
-        bins,
+        n_correct=int(steps.correct.sum()),
+        n_incorrect=int((~steps.correct).sum()),
+        unscored=steps.unscored,
+        auroc=auroc_with_interval(steps),
+        average_precision_incorrect=average_precision_of_incorrect(steps),
+        brier=_brier(steps, seed, resamples),
+        calibration_error=calibration_error(bins),
+        calibration=bins,
     )
 
 
 def auroc(scores: Floats, positive: Mask) -> float | None:
-    """Chance that a positive has a higher score than a negative, ties half; None if a class is empty."""
+    """Probability that a positive scores above a negative, ties half; None if a class is empty."""
     above, n_positive, n_negative = _pairs_won(scores, positive)
     return None if above is None else float(above[positive].sum() / (n_positive * n_negative))
 
@@ -237,12 +224,12 @@ def auroc(scores: Floats, positive: Mask) -> float | None:
 def auroc_with_interval(steps: ScoredSteps) -> Estimate:
     """AUROC of "correct" with Obuchowski's interval for clustered data, clipped to [0, 1].
 
-    No interval where fewer than two problems hold correct, or incorrect, steps.
+    No interval if fewer than two problems have correct, or incorrect, steps.
     """
     won, n, m = _pairs_won(steps.score, steps.correct)
     if won is None:
         return Estimate(None, None)
-    # Placement of each step: the share of the other class that it lies on the right side of.
+    # Placement of each step: the share of the other class that it is ranked right against.
     placed = won / np.where(steps.correct, m, n)
     value = float(placed[steps.correct].mean())
     problems = int(steps.problem.max()) + 1
@@ -273,11 +260,11 @@ def calibration_curve(
     right = np.bincount(place, correct, bins)
     return tuple(
         CalibrationBin(
-            low,
-            high,
-            int(count),
-            float(total[index] / count) if count else None,
-            float(right[index] / count) if count else None,
+            low=low,
+            high=high,
+            n=int(count),
+            mean_score=float(total[index] / count) if count else None,
+            share_correct=float(right[index] / count) if count else None,
         )
         for index, ((low, high), count) in enumerate(zip(pairwise(edges), counts, strict=True))
     )
@@ -317,10 +304,10 @@ def _brier(steps: ScoredSteps, seed: int, resamples: int) -> Estimate:
 
 
 def _pairs_won(scores: Floats, positive: Mask) -> tuple[Floats | None, int, int]:
-    """For each step how many of the other class it lies on the right side of, ties half.
+    """Per step the number of steps of the other class that it is ranked right against, ties half.
 
     Returns:
-        That count, the number of positives and of negatives; None instead if a class is empty.
+        Those counts (None if a class is empty), the number of positives and of negatives.
     """
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
@@ -337,3 +324,79 @@ def _pairs_won(scores: Floats, positive: Mask) -> tuple[Floats | None, int, int]
     under_negative, _ = below(positive)
     won = np.where(positive, under_positive[at], n_positive - under_negative[at])
     return won, n_positive, n_negative
+
+
+@dataclass(frozen=True, slots=True)
+class RankedProblem:
+    """The documents found for one problem, and the relevant ones."""
+
+    documents: tuple[str, ...]
+    """Best first, without duplicates."""
+    grades: Mapping[str, int]
+    """Grades of the judged documents; others count as 0."""
+
+
+def ndcg(problem: RankedProblem, depth: int) -> float:
+    """Normalized discounted cumulative gain of the first `depth` documents, in [0, 1].
+
+    >>> ndcg(RankedProblem(("b", "a"), {"a": 1}), 10) == 1 / log2(3)
+    True
+    """
+    gains = [problem.grades.get(document, 0) for document in problem.documents[:depth]]
+    ideal = sorted(problem.grades.values(), reverse=True)[:depth]
+    return _discounted(gains) / _discounted(ideal)
+
+
+def recall_within(problem: RankedProblem, depth: int) -> float:
+    """Share of the relevant documents among the first `depth`, in [0, 1]."""
+    relevant = {document for document, grade in problem.grades.items() if grade > 0}
+    return len(relevant.intersection(problem.documents[:depth])) / len(relevant)
+
+
+def reciprocal_rank(problem: RankedProblem) -> float:
+    """1 / rank of the first relevant document, rank from 1; 0 if none was found."""
+    for rank, document in enumerate(problem.documents, start=1):
+        if problem.grades.get(document, 0) > 0:
+            return 1 / rank
+    return 0.0
+
+
+def evaluate_rankings(
+    problems: Sequence[RankedProblem], *, recall_at: Sequence[int], seed: int = 0
+) -> dict[str, float | list[float] | None]:
+    """Means over problems; None without problems.
+
+    Args:
+        problems: each with at least one grade above 0.
+        recall_at: depths of recall.
+        seed: of the bootstrap by problem for the interval of nDCG.
+
+    Returns:
+        `ndcg@10` with `ndcg@10_ci95`, `mrr` over all documents found, `recall@K` by depth.
+    """
+    gains = [ndcg(problem, 10) for problem in problems]
+    measured: dict[str, float | list[float] | None] = {
+        "ndcg@10": _mean(gains),
+        "ndcg@10_ci95": _interval(gains, seed),
+        "mrr": _mean([reciprocal_rank(problem) for problem in problems]),
+    }
+    for depth in sorted(set(recall_at)):
+        measured[f"recall@{depth}"] = _mean([recall_within(problem, depth) for problem in problems])
+    return measured
+
+
+def _discounted(grades: Sequence[int]) -> float:
+    return sum((2.0**grade - 1) / log2(rank + 1) for rank, grade in enumerate(grades, start=1))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _interval(values: Sequence[float], seed: int) -> list[float] | None:
+    if not values:
+        return None
+    draws = generator(seed, "ranking").integers(0, len(values), (RESAMPLES, len(values)))
+    means = np.asarray(values)[draws].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return [float(low), float(high)]

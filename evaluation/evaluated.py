@@ -1,4 +1,4 @@
-"""What an evaluation looks at: the truth on a trace, and a labeler's word on it."""
+"""What an evaluation looks at: the gold label of a trace, and the label to evaluate."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from traces import (
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedTrace:
-    """One trace with its gold label and the label under trial."""
+    """One trace with its gold label and the label to evaluate."""
 
     trace_id: str
-    """The trace."""
     problem_id: str
-    """Its problem: traces of one problem are resampled together."""
+    """Traces of one problem are resampled together."""
     subset: str
     """The part of the dataset it is reported under."""
     n_steps: int
     """Number of steps, at least 1."""
     gold: TraceLabel | None
-    """The truth; None if nobody annotated the trace."""
+    """None if the trace is not annotated."""
     predicted: TraceLabel | None
-    """The label under trial; None if the labeler has none stored."""
+    """The label to evaluate; None if the labeler has not labeled the trace."""
     final_answer_correct: bool | None = None
     """Whether the trace ends with the gold answer; None if unknown."""
 
@@ -41,7 +40,7 @@ class GoldSplit:
     """Traces that can be evaluated, and how many cannot."""
 
     usable: tuple[EvaluatedTrace, ...]
-    """Traces with a gold label that says something."""
+    """Traces whose gold label is not an abstention."""
     gold_unusable: int
     """Traces whose gold is an abstention."""
     gold_missing: int
@@ -49,7 +48,7 @@ class GoldSplit:
 
 
 def split_by_gold(traces: Iterable[EvaluatedTrace]) -> GoldSplit:
-    """Set the traces apart that have no usable truth: they are counted, never scored."""
+    """Separate the traces without usable gold, which are counted and never scored."""
     usable, unusable, missing = [], 0, 0
     for trace in traces:
         if trace.gold is None:
@@ -62,7 +61,7 @@ def split_by_gold(traces: Iterable[EvaluatedTrace]) -> GoldSplit:
 
 
 def predicted_error(label: TraceLabel | None, threshold: float) -> FirstError:
-    """The first error of a label that may not be there; missing if it is not."""
+    """The first error of a label; missing if there is no label."""
     return MISSING_FIRST_ERROR if label is None else first_error(label, threshold)
 
 
@@ -73,13 +72,13 @@ def step_calls(
     *,
     tie_is_correct: bool = True,
 ) -> list[bool | None]:
-    """Per step whether the label calls it incorrect; None where it is silent.
+    """Per step whether the label calls it incorrect; None for unlabeled steps.
 
-    A label that gives a first error only calls the steps before it correct and is silent behind it.
+    A label with only a first error calls the steps before it correct and does not label later ones.
     A score that equals the threshold is correct iff `tie_is_correct`.
 
     Raises:
-        ValueError: the label has another number of steps than the trace.
+        ValueError: the numbers of steps of label and trace differ.
     """
     calls: list[bool | None] = [None] * trace.n_steps
     if label is None or label.abstention is not None:
@@ -90,8 +89,8 @@ def step_calls(
         if label.first_error_index is not None:
             calls[end] = True
     for index, step in enumerate(_steps(trace, label)):
-        said = is_incorrect(step, threshold, tie_is_correct=tie_is_correct)
-        calls[index] = calls[index] if said is None else said
+        called = is_incorrect(step, threshold, tie_is_correct=tie_is_correct)
+        calls[index] = calls[index] if called is None else called
     return calls
 
 
@@ -105,6 +104,7 @@ def neutral_steps(trace: EvaluatedTrace, label: TraceLabel) -> set[int]:
 def _steps(trace: EvaluatedTrace, label: TraceLabel) -> tuple[StepLabel, ...]:
     if label.step_labels and len(label.step_labels) != trace.n_steps:
         raise ValueError(
-            f"{len(label.step_labels)} step labels for the {trace.n_steps} steps of trace '{trace.trace_id}'"
+            f"{len(label.step_labels)} step labels for the {trace.n_steps} steps of trace"
+            f" '{trace.trace_id}'"
         )
     return label.step_labels

@@ -1,8 +1,9 @@
-"""Contamination: what of an evaluation set stands in a training set, by id and by word n-grams.
+"""Contamination: problems of an evaluation set that occur in a training set, by id or n-grams.
 
-After GPT-3's rule (arXiv 2005.14165, appendix C): an n-gram of 13 words in common. Medical and
-mathematical questions share stock phrases, so the share of a text's n-grams is told too, with the
-longest common passage. A text shorter than n words counts only if a field of a training row is it.
+By GPT-3's rule (arXiv 2005.14165, appendix C): a common n-gram of 13 words. Medical and
+mathematical questions share stock phrases, so reports include the share of a text's n-grams and the
+longest common passage. A text shorter than n words matches only if a field of a training row is
+equal to it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Hashes = NDArray[np.uint64]
 
 _PART = re.compile(r"[^.,]+")
 _MARKERS = frozenset({"ки", "extra_0"})
-"""Words that training formats put between steps; they belong to no text."""
+"""Words that training formats put between steps, which are not part of the text."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _SEED = 20_261_122
 
@@ -36,11 +37,10 @@ class Words:
     """
 
     text: str
-    """The text."""
     folded: tuple[str, ...]
-    """Its words in one case."""
+    """Its words in lower case."""
     spans: tuple[tuple[int, int], ...]
-    """Where each stands in the text, in characters."""
+    """The position of each in the text, in characters."""
 
     @classmethod
     def of(cls, text: str) -> Words:
@@ -54,14 +54,14 @@ class Words:
         return cls(text, tuple(word for word, _ in found), tuple(span for _, span in found))
 
     def excerpt(self, first: int, last: int) -> str:
-        """The text from one word to another, both 0-based and included."""
+        """The text from one word to another, 0-based, both included."""
         return self.text[self.spans[first][0] : self.spans[last][1]]
 
 
 class Vocabulary:
-    """A random number for each known word, so that n-grams can be hashed by the million.
+    """A random number for each known word, so that millions of n-grams can be hashed.
 
-    An n-gram is its 64-bit hash: among ten million against ten million the chance of any false
+    An n-gram is a 64-bit hash: for ten million against ten million the probability of any false
     match is about 1 in 200,000.
     """
 
@@ -70,23 +70,23 @@ class Vocabulary:
         self._numbers: Hashes = np.empty(0, dtype=np.uint64)
 
     def add(self, words: Words) -> None:
-        """Know these words."""
+        """Add words."""
         for word in words.folded:
             self._ids.setdefault(word, len(self._ids))
 
     def hashes(self, words: Sequence[str], n: int) -> Hashes:
         """The hash of every n-gram, in order; empty if there are fewer than n words.
 
-        Words that were never added share one number: an n-gram with one of them matches nothing
-        that was made of added ones.
+        Unknown words share one number, so an n-gram with one of them does not match n-grams of
+        known words.
         """
         if len(words) < n:
             return np.empty(0, dtype=np.uint64)
         if len(self._numbers) <= len(self._ids):
-            # One stream from one seed: a longer draw begins with the shorter one.
+            # With one seed, a longer draw begins with the shorter one.
             rng = np.random.default_rng(_SEED)
             self._numbers = rng.integers(0, 2**64, 2 * len(self._ids) + 2, dtype=np.uint64)
-        # Known words are counted from 1; 0 is for all others.
+        # Known words count from 1; 0 is for all others.
         numbers = self._numbers[[self._ids.get(word, -1) + 1 for word in words]]
         count = len(words) - n + 1
         total = np.zeros(count, dtype=np.uint64)
@@ -95,25 +95,21 @@ class Vocabulary:
         return total
 
 
-# --- Contamination: what of an evaluation set stands in a training set, by id and by word n-grams
-
-
 NGRAM = 13
 """Words of an n-gram (GPT-3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """A row of a training set, whatever its format."""
+    """A row of a training set of any format."""
 
     source: str
     """File or dataset."""
     line: int | None
     """1-based line in the file; None for a dataset's trace."""
     ids: tuple[str, ...]
-    """Ids that it bears."""
     texts: tuple[str, ...]
-    """Its texts in order; n-grams may span two of them (steps)."""
+    """In order; n-grams may span two of them (steps)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,35 +117,31 @@ class EvaluatedProblem:
     """A problem of the evaluation set with its traces."""
 
     problem_id: str
-    """Its id."""
     question: str
     """Question and options as one text."""
     trace_ids: tuple[str, ...]
-    """Ids of its traces."""
     solutions: tuple[str, ...]
     """The traces, each as one text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What of one problem stands in the training set."""
+    """The overlap of one problem with the training set."""
 
     problem_id: str
-    """The problem."""
     shared_ids: tuple[str, ...]
-    """Its id and its traces', as far as a training row bears them."""
+    """Its id and its traces' ids that occur in training rows."""
     question_share: float
     """Share of the question's n-grams that were found, in [0, 1]."""
     solution_share: float
     """The same for all its traces together."""
     passage: str
-    """The longest passage in common, as the evaluation set has it; empty if only ids are."""
+    """The longest common passage in the evaluation set's text; empty if only ids match."""
     source: str
-    """Where the passage, or else the id, was found first."""
+    """File or dataset where the passage, or else the id, was found first."""
     line: int | None
-    """Line there."""
     training_id: str | None
-    """Id of that row; None if it bears none."""
+    """Id of that row; None if it has none."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
@@ -167,21 +159,21 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class OverlapReport:
-    """An evaluation set beside a training set."""
+    """The overlap of an evaluation set with a training set."""
 
     ngram: int
     """Words of an n-gram."""
     problems: int
     """Problems of the evaluation set."""
     short_questions: int
-    """Of these, questions with fewer words than that, compared as a whole."""
+    """Of these, questions shorter than an n-gram, compared as a whole."""
     training_rows: int
     """Rows of the training set."""
     matches: tuple[Match, ...]
-    """Every problem with something in common, the most of its question first."""
+    """Every overlapping problem, largest share of the question first."""
 
     def counts(self) -> dict[str, int]:
-        """Problems by what was found."""
+        """Problems by kind of overlap."""
         return {
             "by_id": sum(bool(match.shared_ids) for match in self.matches),
             "question_any": sum(match.question_share > 0 for match in self.matches),
@@ -205,10 +197,10 @@ class OverlapReport:
         }
 
     def table(self, listed: int) -> str:
-        """The figures for a person, and the first `listed` matches."""
+        """The figures as text, and the first `listed` matches."""
         share = f" ({len(self.matches) / self.problems:.1%})" if self.problems else ""
         named = {
-            "by_id": "an id in common",
+            "by_id": "a common id",
             "question_any": f"at least one {self.ngram}-gram of the question",
             "question_half": "half of the question or more",
             "question_whole": "the whole question",
@@ -219,13 +211,13 @@ class OverlapReport:
         lines = [
             f"{len(self.matches)} of {self.problems} problems{share} overlap with "
             f"{self.training_rows} training rows",
-            plain_table(("in common", "problems"), rows),
+            plain_table(("overlap", "problems"), rows),
         ]
         for match in self.matches[:listed]:
             place = match.source if match.line is None else f"{match.source}:{match.line}"
             passage = " ".join(match.passage.split())
-            told = f'"{passage[:160]}"' if passage else f"id {match.shared_ids[0]}"
-            lines.append(f"  {match.problem_id}: {match.question_share:.0%} in {place}: {told}")
+            what = f'"{passage[:160]}"' if passage else f"id {match.shared_ids[0]}"
+            lines.append(f"  {match.problem_id}: {match.question_share:.0%} in {place}: {what}")
         if len(self.matches) > listed:
             lines.append(f"  and {len(self.matches) - listed} more (--json lists all)")
         return "\n".join(lines)
@@ -233,7 +225,7 @@ class OverlapReport:
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """The texts of a problem, ready to be looked up."""
+    """The texts of a problem as words."""
 
     problem: EvaluatedProblem
     question: Words
@@ -247,13 +239,15 @@ Row = tuple[str, int | None, str | None]
 def find_overlap(
     problems: Sequence[EvaluatedProblem], rows: Iterable[TrainingRow], *, ngram: int = NGRAM
 ) -> OverlapReport:
-    """Look the problems up in a training set, which is read once and not held.
+    """Look the problems up in a training set, which is read once, row by row.
 
     Raises:
-        InputError: an n-gram of less than one word.
+        InputError: `ngram` is below 1.
     """
     if ngram < 1:
-        raise InputError(f"An n-gram of {ngram} words is none.", remedy="give --ngram 1 or more")
+        raise InputError(
+            f"An n-gram needs at least one word, not {ngram}.", remedy="give --ngram 1 or more"
+        )
     vocabulary = Vocabulary()
     held = [
         _Texts(one, Words.of(one.question), tuple(map(Words.of, one.solutions))) for one in problems
@@ -269,7 +263,13 @@ def find_overlap(
     matches = [match for texts in held if (match := found.match(texts)) is not None]
     matches.sort(key=lambda match: (-match.question_share, -match.solution_share))
     short = sum(len(texts.question.folded) < ngram for texts in held)
-    return OverlapReport(ngram, len(held), short, n_rows, tuple(matches))
+    return OverlapReport(
+        ngram=ngram,
+        problems=len(held),
+        short_questions=short,
+        training_rows=n_rows,
+        matches=tuple(matches),
+    )
 
 
 def _ids(problems: Iterable[EvaluatedProblem]) -> set[str]:
@@ -277,7 +277,7 @@ def _ids(problems: Iterable[EvaluatedProblem]) -> set[str]:
 
 
 class _Found:
-    """What of the evaluation set the training rows have shown so far."""
+    """The overlap of the evaluation set with the training rows seen so far."""
 
     def __init__(
         self, vocabulary: Vocabulary, ngram: int, texts: Iterable[Words], ids: set[str]
@@ -294,7 +294,7 @@ class _Found:
         return self._vocabulary.hashes(words.folded, self._ngram)
 
     def look_at(self, row: TrainingRow) -> None:
-        """Note what a training row has in common with the evaluation set, where it is new."""
+        """Note the overlap of a training row with the evaluation set, first occurrences only."""
         place = (row.source, row.line, row.ids[0] if row.ids else None)
         for id in row.ids:
             if id in self._wanted_ids:
@@ -311,7 +311,7 @@ class _Found:
                     self._short_rows.setdefault(folded, place)
 
     def match(self, texts: _Texts) -> Match | None:
-        """What was found of one problem; None if nothing was."""
+        """The overlap of one problem; None if there is none."""
         one = texts.problem
         shared = tuple(id for id in (one.problem_id, *one.trace_ids) if id in self._id_rows)
         question = self._seen(texts.question)
@@ -325,23 +325,26 @@ class _Found:
                 return None
             row = self._id_rows[shared[0]]
         total = sum(map(len, solutions))
+        source, line, training_id = row
         return Match(
-            one.problem_id,
-            shared,
-            sum(question) / len(question) if question else 0.0,
-            sum(map(sum, solutions)) / total if total else 0.0,
-            passage,
-            *row,
+            problem_id=one.problem_id,
+            shared_ids=shared,
+            question_share=sum(question) / len(question) if question else 0.0,
+            solution_share=sum(map(sum, solutions)) / total if total else 0.0,
+            passage=passage,
+            source=source,
+            line=line,
+            training_id=training_id,
         )
 
     def _seen(self, words: Words) -> list[bool]:
-        """Per n-gram of a text whether it was found; a short text is one."""
+        """Per n-gram of a text whether it was found; a short text counts as one n-gram."""
         if 0 < len(words.folded) < self._ngram:
             return [words.folded in self._short_rows]
         return [int(gram) in self._gram_rows for gram in self._grams(words)]
 
     def _longest(self, words: Words) -> tuple[str, Row | None]:
-        """The longest passage whose n-grams were all found, and where its first one was."""
+        """The longest passage whose n-grams were all found, and the row of its first n-gram."""
         seen = self._seen(words)
         best, start = (0, 0), None
         for index, hit in enumerate([*seen, False]):

@@ -1,4 +1,4 @@
-"""Two labelers on the same traces: a paired bootstrap, in which both see the same problems."""
+"""Compares two labelers on the same traces by a paired bootstrap, resampling problems."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.figures import (
+from evaluation.measures import (
     MEASURES,
     RESAMPLES,
     Floats,
@@ -23,37 +23,30 @@ from evaluation.figures import (
     resampled_sums,
     rows_of,
 )
+from evaluation.wording import figures_json
 from traces import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """How much higher one labeler stands than another on the same traces."""
+    """How much better one labeler is than another on the same traces."""
 
     first: float | None
-    """The measure of the first labeler; None where it is not defined."""
+    """The measure of the first labeler; None where undefined."""
     second: float | None
-    """The measure of the second."""
     difference: float | None
     """first - second; None if one is None."""
     ci95: Interval | None
     """95% interval of the difference, both resampled together; None if the difference is."""
     n_traces: int
-    """Traces with usable gold that both were measured on."""
+    """Traces with usable gold."""
     p_value: float | None = None
-    """Two-sided, of the paired bootstrap: twice the smaller share of resamples on one side of 0, in
-    (0, 1], one resample added to each count so that it is never 0; None if the difference is."""
+    """Two-sided, in (0, 1]: twice the smaller share of resamples on one side of 0, with one added
+    to each count so that it is never 0; None if the difference is."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "difference": self.difference,
-            "ci95": None if self.ci95 is None else list(self.ci95),
-            "p_value": self.p_value,
-            "n_traces": self.n_traces,
-        }
+        return figures_json(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +54,15 @@ class PairedReport:
     """Two labelers by one measure: headline and subsets."""
 
     measure: str
-    """A name of `measures.MEASURES`."""
+    """A name in `measures.MEASURES`."""
     averaged: bool
-    """True if the headline is the unweighted mean over subsets, False if it is over all traces pooled."""
+    """Whether the headline is the unweighted mean over subsets, not over all traces pooled."""
     headline: PairedDifference
-    """The dataset as a whole."""
     subsets: Mapping[str, PairedDifference]
     """By subset name, in alphabetical order."""
 
     def as_json(self) -> dict[str, Any]:
-        """The key `against` of `stepgold evaluate --against`, without the name of the other labeler."""
+        """The key `against` of `stepgold evaluate --against`, without the other labeler's name."""
         return {
             "measure": self.measure,
             "over": "mean of subsets" if self.averaged else "all traces pooled",
@@ -79,14 +71,15 @@ class PairedReport:
         }
 
     def line(self, first: str, second: str) -> str:
-        """The headline for a person."""
+        """The headline as text."""
         head = self.headline
         if head.difference is None or head.ci95 is None:
             return f"{self.measure} of {first} - {second}: not defined"
         p_value = "-" if head.p_value is None else f"{head.p_value:.4f}"
         return (
             f"{self.measure} of {first} - {second}: {head.difference:+.3f} "
-            f"[{head.ci95[0]:+.3f}, {head.ci95[1]:+.3f}], p = {p_value} (paired bootstrap by problem)"
+            f"[{head.ci95[0]:+.3f}, {head.ci95[1]:+.3f}], p = {p_value}"
+            " (paired bootstrap by problem)"
         )
 
 
@@ -105,9 +98,9 @@ def paired_difference(
     Args:
         first: the traces with the first labeler's labels.
         second: the same traces with the second's, in any order.
-        measure: a name of `measures.MEASURES`.
+        measure: a name in `measures.MEASURES`.
         threshold: a step is correct iff its score is at least this.
-        second_threshold: that of the second labeler; None takes the same.
+        second_threshold: the second labeler's; None for the same.
 
     Raises:
         InputError: unknown measure, or the traces are not the same.
@@ -131,10 +124,11 @@ def compare_by_measure(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> PairedReport:
-    """Compare two labelers per subset and as a whole; arguments and errors as `paired_difference`.
+    """Compare two labelers overall and by subset; arguments and errors as `paired_difference`.
 
     Args:
-        averaged: whether the whole is the unweighted mean over subsets (ProcessBench) or pooled.
+        averaged: whether the headline is the unweighted mean over subsets (ProcessBench), not
+            over all traces pooled.
     """
     known = _known(measure)
     one, two = _matched(first, second)
@@ -159,7 +153,9 @@ def compare_by_measure(
 
 def _known(measure: str) -> Measure:
     if measure not in MEASURES:
-        raise InputError(f"'{measure}' is no measure.", remedy=f"use one of {', '.join(MEASURES)}")
+        raise InputError(
+            f"Unknown measure '{measure}'.", remedy=f"use one of {', '.join(MEASURES)}"
+        )
     return MEASURES[measure]
 
 
@@ -191,9 +187,9 @@ def _counts(
 def _difference(
     formula: Formula, totals: Sequence[Floats], draws: Sequence[Floats], n_traces: int
 ) -> PairedDifference:
-    """The difference of the means over groups (one group: of the measure itself)."""
+    """The difference of the means over groups; with one group, of the measure itself."""
     if not totals:
-        return PairedDifference(None, None, None, None, 0)
+        return PairedDifference(first=None, second=None, difference=None, ci95=None, n_traces=0)
     half = totals[0].shape[-1] // 2
 
     def side(columns: slice) -> tuple[float | None, Floats, Mask]:
@@ -205,11 +201,18 @@ def _difference(
     one, values, defined = side(slice(0, half))
     two, other_values, other_defined = side(slice(half, None))
     if one is None or two is None:
-        return PairedDifference(one, two, None, None, n_traces)
+        return PairedDifference(
+            first=one, second=two, difference=None, ci95=None, n_traces=n_traces
+        )
     both = defined & other_defined
     differences = values - other_values
     return PairedDifference(
-        one, two, one - two, interval(differences, both), n_traces, _p_value(differences[both])
+        first=one,
+        second=two,
+        difference=one - two,
+        ci95=interval(differences, both),
+        n_traces=n_traces,
+        p_value=_p_value(differences[both]),
     )
 
 

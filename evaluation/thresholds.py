@@ -1,4 +1,4 @@
-"""The threshold that serves a measure best on a named split, found by looking at every one that differs."""
+"""The best threshold for a measure on a named split, among all that make a difference."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.figures import MEASURES, Floats, Measure
+from evaluation.measures import MEASURES, Floats, Measure
 from traces import InputError
 
 GIVEN = "given"
-"""Source of a threshold that the user named."""
+"""Source of a threshold that the user gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +23,27 @@ class ThresholdSweep:
     """A measure at every threshold that makes a difference."""
 
     measure: str
-    """A name of `measures.MEASURES`."""
+    """A name in `measures.MEASURES`."""
     thresholds: tuple[float, ...]
-    """Ascending, in (0, 1): midpoints between neighbouring scores, and one beyond each end."""
+    """Ascending, in (0, 1): midpoints between neighboring scores, and one beyond each end."""
     values: tuple[float | None, ...]
-    """The measure at each, over all traces pooled; None where it is not defined."""
+    """The measure at each, over all traces pooled; None where undefined."""
 
     def best(self) -> tuple[float, float] | None:
-        """The best threshold and the measure there; of equally good ones that nearest to 0.5.
+        """The best threshold and the measure there; of ties the one nearest to 0.5.
 
-        None if the measure is defined nowhere.
+        None if the measure is undefined everywhere.
         """
         known = [
             (threshold, value)
             for threshold, value in zip(self.thresholds, self.values, strict=True)
             if value is not None
         ]
-        # Ascending, and max keeps the first of equals: the lower of two that are equally near.
+        # Ascending, and max keeps the first of ties: the lower of two equally near ones.
         return max(known, key=lambda pair: (pair[1], -abs(pair[0] - 0.5))) if known else None
 
     def thinned(self, points: int) -> list[tuple[float, float | None]]:
-        """At most `points` (>= 2) of the pairs, evenly spaced in rank, both ends among them."""
+        """At most `points` (>= 2) of the pairs, evenly spaced in rank, including both ends."""
         pairs = list(zip(self.thresholds, self.values, strict=True))
         if len(pairs) <= points:
             return pairs
@@ -53,28 +53,27 @@ class ThresholdSweep:
 
 @dataclass(frozen=True, slots=True)
 class FittedThreshold:
-    """A threshold with where it comes from."""
+    """A threshold with its provenance."""
 
     threshold: float
     """In (0, 1)."""
     dataset: str
     """The dataset it was fitted on."""
     subset: str
-    """The subset of it."""
     measure: str
-    """What it was fitted for."""
+    """The measure it was fitted for."""
     value: float
-    """That measure on the split it was fitted on: in-sample by its nature."""
+    """That measure on the split it was fitted on, so in-sample."""
     n_traces: int
     """Traces with usable gold in that split."""
     in_sample: tuple[str, ...] = ()
-    """Evaluated subsets that share traces with the split; their figures are optimistic."""
+    """Evaluated subsets that share traces with the split, whose figures are optimistic."""
 
     @property
     def source(self) -> str:
-        """What every output says: `fit:DATASET/SUBSET`, with a warning where it is due."""
-        told = f" (in-sample: {', '.join(self.in_sample)})" if self.in_sample else ""
-        return f"fit:{self.dataset}/{self.subset}{told}"
+        """`fit:DATASET/SUBSET`, with a warning if it is in-sample; part of every output."""
+        note = f" (in-sample: {', '.join(self.in_sample)})" if self.in_sample else ""
+        return f"fit:{self.dataset}/{self.subset}{note}"
 
     def as_json(self) -> dict[str, Any]:
         """The key `threshold_fit` of `stepgold evaluate`."""
@@ -92,14 +91,16 @@ class FittedThreshold:
 def threshold_sweep(traces: Iterable[EvaluatedTrace], measure: str) -> ThresholdSweep:
     """The measure, pooled over traces, at every threshold that changes a call.
 
-    Between two neighbouring scores no call changes, and as the threshold passes a score only the
-    traces that hold it do: each trace is counted once per score of its own.
+    Calls change only where the threshold passes a score, and only in the traces with that score, so
+    each trace is counted once per score of its own.
 
     Raises:
         InputError: unknown measure, or no step is decided by a score.
     """
     if measure not in MEASURES:
-        raise InputError(f"'{measure}' is no measure.", remedy=f"use one of {', '.join(MEASURES)}")
+        raise InputError(
+            f"Unknown measure '{measure}'.", remedy=f"use one of {', '.join(MEASURES)}"
+        )
     chosen = MEASURES[measure]
     usable = split_by_gold(traces).usable
     base = np.zeros(6)
@@ -119,7 +120,7 @@ def threshold_sweep(traces: Iterable[EvaluatedTrace], measure: str) -> Threshold
     sums = base + np.vstack([np.zeros(6), steps.cumsum(axis=0)])
     edges = [0.0, *map(float, scores_seen), 1.0]
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
-    # Neighbours without room between them (0 and 0, or the last bit) cannot be told apart by a threshold.
+    # No threshold separates scores that are equal or differ in the last bit only.
     kept = [i for i, t in enumerate(middles) if edges[i] < t < edges[i + 1]]
     values, defined = chosen.formula(sums[kept])
     return ThresholdSweep(
@@ -132,15 +133,17 @@ def threshold_sweep(traces: Iterable[EvaluatedTrace], measure: str) -> Threshold
 def fit_threshold(
     traces: Iterable[EvaluatedTrace], measure: str, *, dataset: str, subset: str
 ) -> FittedThreshold:
-    """The threshold with the highest value of a measure on a split (Skywork's rule in ProcessBench, section 4.1).
+    """The threshold with the highest value of a measure on a split.
+
+    This is how ProcessBench (section 4.1) evaluates Skywork's PRM.
 
     Args:
         traces: the split; traces without usable gold are left out.
         measure: a name of `measures.MEASURES`.
-        dataset, subset: names of the split, for the provenance.
+        dataset, subset: names of the split.
 
     Raises:
-        InputError: unknown measure, no scores, or the measure is defined at no threshold.
+        InputError: unknown measure, no scores, or the measure is undefined at every threshold.
     """
     usable = split_by_gold(traces).usable
     if not decided_by_scores(usable):
@@ -148,15 +151,22 @@ def fit_threshold(
     best = threshold_sweep(usable, measure).best()
     if best is None:
         raise InputError(
-            f"'{measure}' is not defined on the split: one of its groups is empty.",
+            f"'{measure}' is undefined on the split: one of its groups is empty.",
             where=f"{dataset}/{subset}",
             remedy="fit on a split with traces of both kinds",
         )
-    return FittedThreshold(best[0], dataset, subset, measure, best[1], len(usable))
+    return FittedThreshold(
+        threshold=best[0],
+        dataset=dataset,
+        subset=subset,
+        measure=measure,
+        value=best[1],
+        n_traces=len(usable),
+    )
 
 
 def deciding_scores(trace: EvaluatedTrace) -> list[float]:
-    """The distinct scores of a trace that decide a step (no verdict goes before them), ascending."""
+    """The distinct scores of a trace that decide a step because it has no verdict, ascending."""
     if trace.predicted is None or trace.predicted.abstention is not None:
         return []
     return sorted(
@@ -169,13 +179,13 @@ def deciding_scores(trace: EvaluatedTrace) -> list[float]:
 
 
 def decided_by_scores(traces: Iterable[EvaluatedTrace]) -> bool:
-    """Whether any step is: a labeler that gives verdicts needs no threshold."""
+    """Whether a score decides any step: a labeler of verdicts needs no threshold."""
     return any(deciding_scores(trace) for trace in traces)
 
 
 def _no_scores(where: str | None = None) -> InputError:
     return InputError(
-        "No step is decided by a score, so that there is no threshold to fit.",
+        "No step is decided by a score, so there is no threshold to fit.",
         where=where,
         remedy="fit with a labeler that gives scores, or give a number",
     )
@@ -184,6 +194,6 @@ def _no_scores(where: str | None = None) -> InputError:
 def _rows_between(trace: EvaluatedTrace, scores: Sequence[float], measure: Measure) -> Floats:
     """Counts of a trace below, between and above its scores; shape (scores + 1, 6)."""
     middles = [(low + high) / 2 for low, high in pairwise(scores)]
-    # Any threshold between two scores gives the same calls; without scores every threshold does.
+    # Thresholds between two neighboring scores give equal calls; without scores, all do.
     inside = [-math.inf, *middles, math.inf] if scores else [0.5]
     return np.array([measure.row(trace, threshold) for threshold in inside], dtype=np.float64)

@@ -1,17 +1,19 @@
-"""Figures as a person reads them."""
+"""Formats figures, tables and notes as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from evaluation.figures import Estimate
+from evaluation.measures import Estimate, as_list
 
 UNDEFINED = "-"
-"""What stands for a figure that is not defined."""
+"""Shown for an undefined figure."""
 
 
 def figure(value: float | None) -> str:
-    """Three digits behind the point.
+    """Three decimal places.
 
     >>> figure(0.12345), figure(None)
     ('0.123', '-')
@@ -32,7 +34,7 @@ def with_interval(estimated: Estimate) -> str:
 
 
 def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell, the first one to the left, the others to the right."""
+    """A table of padded columns, the first aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for row in (head, *rows):
@@ -43,7 +45,7 @@ def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def threshold_note(threshold: float, source: str) -> str:
-    """A line that says where a threshold comes from; nothing for one that the user gave.
+    """A line with the source of a threshold; nothing for one that the user gave.
 
     >>> print("figures" + threshold_note(0.5, "given") + threshold_note(0.25, "fit:pb/gsm8k"))
     figures
@@ -53,5 +55,41 @@ def threshold_note(threshold: float, source: str) -> str:
 
 
 def left_out_note(traces: int) -> str:
-    """A line that says how many traces have no usable gold; nothing if all have."""
+    """A line with the number of traces without usable gold; nothing if there are none."""
     return f"\n{traces} traces without usable gold left out" if traces else ""
+
+
+def cell(value: Estimate | float | None) -> str:
+    """A table cell: an estimate with its interval, a count, or a figure.
+
+    >>> cell(3), cell(0.5), cell(None), cell(Estimate(0.5, (0.25, 0.75)))
+    ('3', '0.500', '-', '0.500 [0.250, 0.750]')
+    """
+    if isinstance(value, Estimate):
+        return with_interval(value)
+    return str(value) if isinstance(value, int) else figure(value)
+
+
+def figures_json(report: Any, *, lead: str | None = None) -> dict[str, Any]:
+    """The fields of a dataclass as JSON: an estimate is its value and, as NAME_ci95, its interval.
+
+    Args:
+        lead: the estimate whose interval is the key `ci95`.
+    """
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(report):
+        value = getattr(report, field.name)
+        if isinstance(value, Estimate):
+            found[field.name] = value.value
+            found["ci95" if field.name == lead else f"{field.name}_ci95"] = as_list(value)
+        else:
+            found[field.name] = _json(value)
+    return found
+
+
+def _json(value: Any) -> Any:
+    if hasattr(value, "as_json"):
+        return value.as_json()
+    if isinstance(value, Mapping):
+        return {name: _json(part) for name, part in value.items()}
+    return [_json(part) for part in value] if isinstance(value, tuple | list) else value

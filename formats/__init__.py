@@ -1,21 +1,9 @@
-"""Readers and writers of the field's files; the only place where -1, "N/A" or 1-based indices exist."""
+"""Readers and writers of the field's files, the only place with -1, "N/A" or 1-based indices.
 
-from formats.known import EXPORT_FORMATS, IMPORT_FORMATS
-from formats.reading import read_file, source_file
-from formats.rows import ExportRow, FormatLimit, NeutralPolicy, SkippedTrace
-from formats.scores import read_scores
-from formats.writing import WriteOutcome, write_file
+A distribution adds a format with an entry point of the group `stepgold.formats` that names a
+`FileFormat`; `formats/field/` has one in each file to start from.
+"""
 
-__all__ = [
-    "EXPORT_FORMATS",
-    "IMPORT_FORMATS",
-    "ExportRow",
-    "FormatLimit",
-    "NeutralPolicy",
-    "SkippedTrace",
-    "WriteOutcome",
-    "read_file",
-    "read_scores",
-    "source_file",
-    "write_file",
-]
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

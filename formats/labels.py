@@ -1,4 +1,4 @@
-"""What the benchmark formats share: who labelled, where the first error stands, what else a row says."""
+"""Labels in files: who labeled, where the first error is, ratings and lists per step."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 from formats.files.container import RawRow
 from formats.rows import (
+    OWN_KEYS,
     ExportRow,
+    FileContext,
     Misfit,
     NeutralPolicy,
     Part,
-    Reading,
     Rendered,
     RowFault,
     object_of,
     optional_text_of,
+    whole_number,
 )
 from traces import (
     Abstention,
@@ -34,9 +36,6 @@ from traces import (
     abstained,
 )
 
-OURS = ("trace_id", "labeler")
-"""Keys that our exports add where the format has no place for the trace's id or for who labelled."""
-
 
 def human_gold(format: str, **config: str) -> Labeler:
     """The labeler of a format's human annotation."""
@@ -44,95 +43,85 @@ def human_gold(format: str, **config: str) -> Labeler:
 
 
 def stated_labeler(row: Mapping[str, Any], otherwise: Labeler) -> Labeler:
-    """Who labelled the row: the one that our export wrote into it, else the format's own.
+    """The row's labeler: the one that our export wrote into it, else the format's own.
 
-    Without this a judge's labels would come back from an export as human gold.
+    Without this, a judge's exported labels would be imported as human gold.
     """
     stated = row.get("labeler")
     if not isinstance(stated, dict):
         return otherwise
     name, kind = stated.get("name"), stated.get("kind")
     if not isinstance(name, str) or not name.strip() or kind not in set(LabelerKind):
-        raise RowFault("'labeler' has no name, or a kind that is none")
+        raise RowFault(f"'labeler' needs a name and one of the kinds {', '.join(LabelerKind)}")
     return Labeler(name, LabelerKind(kind), otherwise.config)
 
 
-def stated_id(row: Mapping[str, Any], otherwise: str) -> str:
-    """The trace's id: the one that our export wrote into the row, else the format's own."""
-    stated = row.get("trace_id")
-    return stated if isinstance(stated, str) and stated.strip() else otherwise
-
-
-def same_reading_id(row: RawRow, reading: Reading) -> str | None:
-    """`FileFormat.name_row` of formats whose rows have no id of their own."""
-    return stated_id(row.value, reading.row_id(row))
-
-
 def outside(labeler: Labeler, trace_id: str, detail: str) -> TraceLabel:
-    """The abstention of a label that points outside its steps."""
+    """The abstention that replaces a label that points outside its steps."""
     gold = labeler.kind is LabelerKind.GOLD
     reason = AbstentionReason.GOLD_UNUSABLE if gold else AbstentionReason.UNREADABLE
     return abstained(trace_id, reason, detail)
 
 
-def placed(labeler: Labeler, trace: Trace, index: int | None, said: str) -> TraceLabel:
-    """The label of a first error (0-based; None is no error), if it lies inside the trace.
+def first_error_label(labeler: Labeler, trace: Trace, index: int | None, stated: str) -> TraceLabel:
+    """The label of a first error, or an abstention if that is not a step of the trace.
 
     Args:
-        labeler: who says so.
-        trace: the trace.
-        index: the first error.
-        said: the error as the file words it, for the list of unusable labels.
+        labeler: who gives the label.
+        trace: the labeled trace.
+        index: the first error, 0-based; None for no error.
+        stated: the error as the file states it, for the list of unusable labels.
     """
     if index is not None and not 0 <= index < len(trace.steps):
-        detail = f"gold names {said} as the first error, the trace has {len(trace.steps)} steps"
+        detail = f"gold names {stated} as the first error, the trace has {len(trace.steps)} steps"
         return outside(labeler, trace.id, detail)
     return TraceLabel(trace.id, first_error_given=True, first_error_index=index)
 
 
-def imported(
+def labeled_trace(
     raw: RawRow,
-    reading: Reading,
+    file: FileContext,
+    *,
     problem: Problem,
     trace: Trace,
     labeler: Labeler,
     label: TraceLabel,
 ) -> Iterator[ImportedTrace | RejectedRow]:
-    """The trace, and an entry of the list if its label cannot be used."""
+    """Yield the trace, and a note if its label cannot be used."""
     yield ImportedTrace(problem, trace, ((labeler, label),), line=raw.line)
     if label.abstention is not None:
-        yield reading.rejected(raw, trace.id, label.abstention.detail, imported=True)
+        yield file.rejected(raw, trace.id, label.abstention.detail, imported=True)
 
 
-def who_labelled(row: ExportRow) -> dict[str, Any]:
-    """The key that says who labelled, where it was not the format's human annotators."""
+def labeler_key(row: ExportRow) -> dict[str, Any]:
+    """The key that names the labeler, unless it is the human annotation the format is for."""
     if row.labeler.kind is LabelerKind.GOLD and row.labeler.name == "gold":
         return {}
     return {"labeler": {"name": row.labeler.name, "kind": row.labeler.kind.value}}
 
 
 def with_meta(
-    row: ExportRow, given: Mapping[str, Any], own_keys: Collection[str], lost: frozenset[Part]
+    row: ExportRow,
+    given: Mapping[str, Any],
+    own_keys: Collection[str],
+    lost: frozenset[Part] = frozenset(),
 ) -> Rendered:
-    """The row with the trace's meta as further keys, which is how it was read.
+    """The row with the trace's meta as further keys, the reverse of `rest_of`.
 
-    A key of the meta that is a key of the format is counted as lost, never written over it.
+    A key of the meta that is also a key of the format counts as lost; it overwrites nothing.
     """
-    clashes = row.trace.meta.keys() & {*own_keys, *OURS}
+    clashes = row.trace.meta.keys() & {*own_keys, *OWN_KEYS}
     kept = {key: value for key, value in given.items() if value is not None}
     written = kept | {key: value for key, value in row.trace.meta.items() if key not in clashes}
     return Rendered(written, lost=lost | ({Part.TRACE_META} if clashes else frozenset()))
 
 
 def text_or_number(row: Mapping[str, Any], key: str) -> str | None:
-    """An answer, which some files give as a number."""
+    """An answer, which some files write as a number."""
     value = row.get(key)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return optional_text_of(row, key)
-
-
-# --- What becomes of a step that its annotator called neutral: neither wrong nor of use
 
 
 RATINGS = {1: Verdict.CORRECT, 0: Verdict.NEUTRAL, -1: Verdict.INCORRECT}
@@ -153,27 +142,29 @@ def rated_label(
     policy: NeutralPolicy,
     meta: Mapping[str, Any] | None = None,
 ) -> TraceLabel:
-    """A label from ratings 1, 0, -1 or None (not rated), one per step.
+    """A label from one rating per step: 1, 0, -1 or None (not rated).
 
     Raises:
-        RowFault: a rating is something else.
+        RowFault: for any other rating.
     """
     steps = tuple(_step(rating, policy) for rating in ratings)
     if policy is not NeutralPolicy.IGNORE or None in ratings:
         return TraceLabel(trace_id, steps, meta=meta or {})
     index = ratings.index(-1) if -1 in ratings else None
-    return TraceLabel(trace_id, steps, True, index, meta=meta or {})
+    return TraceLabel(
+        trace_id, steps, first_error_given=True, first_error_index=index, meta=meta or {}
+    )
 
 
 def ratings_of(label: TraceLabel) -> list[int | None]:
-    """The ratings of a label's steps, for formats with three words; None where there is no verdict."""
+    """The ratings 1, 0, -1 of a label's steps; None for steps without a verdict."""
     return [None if step.verdict is None else NUMBERS[step.verdict] for step in label.step_labels]
 
 
 def _step(rating: Any, policy: NeutralPolicy) -> StepLabel:
     if rating is None:
         return StepLabel(abstention=UNRATED)
-    # True == 1, but a file that says true does not say +1 of three.
+    # True == 1, but true is not one of three ratings.
     if isinstance(rating, bool) or not isinstance(rating, int | float) or rating not in RATINGS:
         raise RowFault(f"a rating is {_shown(rating)}, not 1, 0, -1 or null")
     verdict = RATINGS[int(rating)]
@@ -184,21 +175,19 @@ def _shown(value: Any) -> str:
     return f"{value!r:.40}"
 
 
-# --- Labels as lists with one entry per step: `verdicts`, `scores`, `first_error`, and what
-
-
-_VERDICTS = {1: Verdict.CORRECT, 0: Verdict.NEUTRAL, -1: Verdict.INCORRECT}
-_NUMBERS = {verdict: number for number, verdict in _VERDICTS.items()}
 _COUNTS = ("successes", "continuations", "unparsed", "unfinished")
 SILENT = Abstention(AbstentionReason.NOT_MEASURED, "null in the file")
 
 
 def read_label(trace_id: str, entry: Mapping[str, Any], n_steps: int) -> TraceLabel:
-    """A label from `verdicts` (1, 0, -1, null), `scores` ([0, 1] or null) and `first_error` (0-based or null).
+    """A label from our JSON, as `write_label` writes it.
+
+    `verdicts` is a list of 1, 0, -1 or null, `scores` a list of numbers in [0, 1] or null,
+    `first_error` a 0-based step index or null; `details` and `meta` are optional.
 
     Raises:
-        Misfit: a list has another length than the trace, or the first error lies outside it.
-        RowFault: a value is of the wrong type, or nothing is said at all.
+        Misfit: a list has another length than the trace, or the first error is not a step.
+        RowFault: a value is of the wrong type, or all three keys are missing.
     """
     if not entry.keys() & {"verdicts", "scores", "first_error"}:
         raise RowFault("it has none of 'verdicts', 'scores', 'first_error'")
@@ -222,15 +211,15 @@ def read_label(trace_id: str, entry: Mapping[str, Any], n_steps: int) -> TraceLa
 
 
 def write_label(label: TraceLabel) -> dict[str, Any]:
-    """The JSON of a label, such that `read_label` gives it back."""
+    """The JSON of a label, which `read_label` reads back unchanged."""
     entry: dict[str, Any] = {}
     steps = label.step_labels
-    # A label without any verdict or score still has its steps: as nulls.
+    # Without any verdict or score, the steps are still written, as nulls.
     if any(step.verdict is not None for step in steps) or (
         steps and all(step.score is None for step in steps)
     ):
         entry["verdicts"] = [
-            None if step.verdict is None else _NUMBERS[step.verdict] for step in steps
+            None if step.verdict is None else NUMBERS[step.verdict] for step in steps
         ]
     if any(step.score is not None for step in steps):
         entry["scores"] = [step.score for step in steps]
@@ -258,9 +247,10 @@ def _list_of(entry: Mapping[str, Any], key: str, n_steps: int) -> list[Any]:
 def _verdict(value: Any) -> Verdict | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value not in _VERDICTS:
+    number = whole_number(value)
+    if number not in RATINGS:
         raise RowFault(f"a verdict is {value!r}, not 1, 0, -1 or null")
-    return _VERDICTS[value]
+    return RATINGS[number]
 
 
 def _score(value: Any) -> float | None:
@@ -276,13 +266,14 @@ def _score(value: Any) -> float | None:
 def _first_error(value: Any, n_steps: int) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int):
+    index = whole_number(value)
+    if index is None:
         raise RowFault(f"'first_error' is {value!r}, not a 0-based step index or null")
-    if value == -1:
+    if index == -1:
         raise RowFault("'first_error' is -1: write null for no error")
-    if not 0 <= value < n_steps:
-        raise Misfit(f"the first error {value} (0-based) lies outside the {n_steps} steps")
-    return value
+    if not 0 <= index < n_steps:
+        raise Misfit(f"the first error {index} (0-based) is outside the {n_steps} steps")
+    return index
 
 
 def _details(step: StepLabel) -> dict[str, Any]:
@@ -313,16 +304,20 @@ def _with_details(label: StepLabel, details: Any) -> StepLabel:
     if not stated:
         return label
     if stated.get("reason") not in set(AbstentionReason):
-        raise RowFault(f"'{stated.get('reason')}' is no reason for an abstention")
+        raise RowFault(
+            f"'{stated.get('reason')}' is not a reason for an abstention,"
+            f" one of {', '.join(AbstentionReason)}"
+        )
     detail = optional_text_of(stated, "detail") or ""
     return replace(label, abstention=Abstention(AbstentionReason(stated["reason"]), detail))
 
 
 def _count(details: Mapping[str, Any], name: str) -> int | None:
     value = details.get(name)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+    count = whole_number(value)
+    if value is not None and (count is None or count < 0):
         raise RowFault(f"'{name}' is {value!r}, not a count")
-    return value
+    return count
 
 
 def _quote(details: Mapping[str, Any]) -> Quote | None:
@@ -330,10 +325,10 @@ def _quote(details: Mapping[str, Any]) -> Quote | None:
     if not stated:
         return None
     return Quote(
-        optional_text_of(stated, "text") or "",
-        _count(stated, "document"),
-        stated.get("verified") is True,
-        _count(stated, "start"),
-        _count(stated, "end"),
-        optional_text_of(stated, "method"),
+        text=optional_text_of(stated, "text") or "",
+        document=_count(stated, "document"),
+        verified=stated.get("verified") is True,
+        start=_count(stated, "start"),
+        end=_count(stated, "end"),
+        method=optional_text_of(stated, "method"),
     )

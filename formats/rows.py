@@ -1,10 +1,10 @@
-"""What is written of a labelled trace, and what a format cannot carry."""
+"""What a file format is made of: how its rows are recognized, read and written."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -29,28 +29,24 @@ from traces import (
 
 
 class FormatLimit(StrEnum):
-    """Why a format cannot carry a label that is there."""
+    """Why a format cannot carry an existing label."""
 
     NOT_CARRIED = "not_carried"
-    """The format has no place for it (a score where verdicts are needed, its marker inside a step)."""
+    """The format has no place for it: a score where verdicts are needed, its marker in a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRow:
-    """A trace to be written, with one labeler's word on it."""
+    """A trace to write, with one labeler's label."""
 
     problem: Problem
-    """The problem."""
     trace: Trace
-    """The trace."""
     label: TraceLabel
-    """The label to write."""
     labeler: Labeler
-    """Who put it."""
     evidence: tuple[Evidence, ...] = ()
-    """Evidence of the problem, best first."""
+    """Evidence for the problem, best first."""
     support: tuple[tuple[Labeler, TraceLabel], ...] = ()
-    """Labels that this one rests on (a consensus rests on a judge's and an MC labeler's)."""
+    """Labels that this one is based on: a consensus is based on a judge's and an MC labeler's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +54,8 @@ class SkippedTrace:
     """A trace that was not written."""
 
     trace_id: str
-    """The trace."""
     reason: AbstentionReason | FormatLimit
-    """Why: the labeler's own reason, or that the format cannot carry the label."""
+    """The labeler's own reason, or that the format cannot carry the label."""
     detail: str = ""
     """One sentence."""
 
@@ -71,25 +66,25 @@ class CannotCarry(ValueError):
     def __init__(self, reason: AbstentionReason | FormatLimit, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
-        """Why, typed."""
         self.detail = detail
-        """Why, in a sentence."""
 
 
-def require_word(row: ExportRow) -> None:
-    """Refuse a trace on which the labeler abstained as a whole, or said nothing."""
+def require_label(row: ExportRow) -> None:
+    """Raise CannotCarry for a trace that has no label at all, with the labeler's reason."""
     if row.label.abstention is not None:
         raise CannotCarry(row.label.abstention.reason, row.label.abstention.detail)
     if not row.label.first_error_given and not row.label.step_labels:
-        raise CannotCarry(AbstentionReason.NOT_MEASURED, "the labeler says nothing about the trace")
+        raise CannotCarry(AbstentionReason.NOT_MEASURED, "the labeler did not label the trace")
 
 
 def stated_first_error(row: ExportRow) -> int | None:
-    """The first error a labeler states by itself, 0-based, None for no error.
+    """The first error that follows from verdicts, 0-based; None for no error.
 
-    Formats apply no threshold, so a labeler that gives scores only is refused.
+    Raises:
+        CannotCarry: only scores decide it (formats apply no threshold), or a step before it has
+            no verdict.
     """
-    require_word(row)
+    require_label(row)
     if not row.label.first_error_given and any(
         step.verdict is None and step.score is not None for step in row.label.step_labels
     ):
@@ -111,10 +106,10 @@ def stated_first_error(row: ExportRow) -> int | None:
 
 
 def binary_verdicts(row: ExportRow) -> list[bool]:
-    """One true (correct) or false per step, as far as the label goes.
+    """One verdict per step, True for correct, as far as the label goes.
 
-    Neutral is no error. Steps behind the first error on which the labeler is silent are left
-    out, so the list may be shorter than the trace: nothing is made up for them.
+    Neutral counts as correct. Unlabeled steps after the first error are left out, so the list may
+    be shorter than the trace.
     """
     error = stated_first_error(row)
     if error is None:
@@ -128,9 +123,10 @@ def binary_verdicts(row: ExportRow) -> list[bool]:
 
 
 def whole_verdicts(row: ExportRow) -> list[bool]:
-    """One true (correct) or false for every step, for formats in which no step is left open.
+    """One verdict for every step, True for correct.
 
-    A first error alone says nothing about the steps behind it, so such a label is refused.
+    Raises:
+        CannotCarry: the label does not cover all steps, for instance because it is a first error.
     """
     verdicts = binary_verdicts(row)
     if len(verdicts) < len(row.trace.steps):
@@ -142,29 +138,28 @@ def whole_verdicts(row: ExportRow) -> list[bool]:
 
 
 def values_of(row: ExportRow) -> tuple[list[bool] | list[float], bool]:
-    """What a training set says about the steps: verdicts, or scores where there are no verdicts.
+    """The values of a training row: verdicts, or scores where there are no verdicts.
 
     Returns:
         One value per step, as far as the label goes (see `binary_verdicts`), and whether they are
         scores in [0, 1].
     """
-    require_word(row)
+    require_label(row)
     steps = row.label.step_labels
     scores = [step.score for step in steps if step.score is not None]
-    # A verdict wins over a score, so where there is one, scores alone would say something else.
-    silent = not row.label.first_error_given and all(step.verdict is None for step in steps)
-    if silent and scores and len(scores) == len(steps):
+    # A verdict wins over a score, so scores are written only where there are no verdicts at all.
+    without_verdicts = not row.label.first_error_given and all(
+        step.verdict is None for step in steps
+    )
+    if without_verdicts and scores and len(scores) == len(steps):
         return scores, True
     return binary_verdicts(row), False
 
 
-# --- The choices of `--neutral`
-
-
 class NeutralPolicy(StrEnum):
-    """How a neutral step is read (`--neutral`).
+    """How to read a neutral step (`--neutral`).
 
-    The field disagrees: OpenAI and Qwen count PRM800K's neutral as positive, TRL as negative
+    Practice differs: OpenAI and Qwen count PRM800K's neutral as positive, TRL as negative
     (`rating == 1`), VisualProcessBench leaves it out.
     """
 
@@ -175,18 +170,15 @@ class NeutralPolicy(StrEnum):
     NEGATIVE = "negative"
     """As incorrect."""
     IGNORE = "ignore"
-    """As a step without a verdict; the first error is still the annotator's first -1."""
-
-
-# --- Takes typed fields out of a row, or says in one sentence why it cannot
+    """Without a verdict; the first error is still the annotator's first -1."""
 
 
 IMPORTED_CORPUS = "imported"
-"""Corpus name of evidence that came with a dataset and stands in no corpus of ours."""
-
-
+"""Corpus name of evidence that came with a dataset."""
 REASON_LIMIT = 300
-"""Longest reason of a rejected row in characters: a value of a corrupted row may be a page of digits."""
+"""Longest reason of a rejected row, in characters: a value of a corrupt row may fill pages."""
+OWN_KEYS = ("trace_id", "labeler")
+"""Keys that our exports add where a format has no place for the trace's id or its labeler."""
 
 
 class RowFault(ValueError):
@@ -194,35 +186,77 @@ class RowFault(ValueError):
 
 
 class Misfit(RowFault):
-    """A label that does not fit the trace's steps (wrong length, index outside); the steps are fine."""
+    """A label that does not fit the steps (wrong length, index outside); the steps are usable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a file is read."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileContext:
+    """The file being read, and the options it is read with."""
 
-    file: str
-    """The file as the user named it."""
+    path: str
+    """As the user wrote it."""
     stem: str
-    """Its base name without .json, .jsonl, .parquet and .gz."""
+    """Base name without .json, .jsonl, .parquet and .gz."""
     subset: str | None = None
-    """The subset the user asked for; None leaves it to the format."""
+    """From `--subset`; None leaves it to the format."""
     labeler: Labeler | None = None
-    """The labeler the user named, for formats that do not say who labelled."""
+    """From `--labeler`, for formats that do not name theirs."""
     neutral: NeutralPolicy = NeutralPolicy.KEEP
-    """How a step is read that its annotator called neutral."""
+    alternatives: bool = False
+    """Whether rated completions that were not taken become traces too."""
 
     def rejected(
         self, row: RawRow, id: str | None, reason: str, *, imported: bool = False
     ) -> RejectedRow:
-        """The row as an entry of the list of rejected rows; its reason is one short line."""
-        words = " ".join(reason.split())
-        short = words if len(words) <= REASON_LIMIT else f"{words[: REASON_LIMIT - 1]}…"
-        return RejectedRow(self.file, row.line, id, short, imported)
+        """The row as an entry of the list of problem rows; `imported` if its steps are usable."""
+        text = " ".join(reason.split())
+        short = text if len(text) <= REASON_LIMIT else f"{text[: REASON_LIMIT - 1]}…"
+        return RejectedRow(file=self.path, line=row.line, id=id, reason=short, imported=imported)
 
     def row_id(self, row: RawRow) -> str:
-        """The id of a row whose format has none: `<file stem>:i`, i 0-based."""
+        """The id of a row in a format without ids: `<file stem>:<0-based row>`."""
         return f"{self.stem}:{row.index}"
+
+
+def stated_id(row: Mapping[str, Any], otherwise: str) -> str:
+    """The trace's id: the one that our export wrote into the row, else the format's own."""
+    return id_or_none(row, "trace_id") or otherwise
+
+
+def position_id(row: RawRow, file: FileContext) -> str | None:
+    """`FileFormat.name_row` of formats whose rows have no id."""
+    return stated_id(row.value, file.row_id(row))
+
+
+def id_or_none(row: Mapping[str, Any], key: str) -> str | None:
+    """An id as text: a text, or a whole number in decimal digits; None for anything else.
+
+    >>> id_or_none({"id": 7}, "id"), id_or_none({"id": True}, "id"), id_or_none({"id": " "}, "id")
+    ('7', None, None)
+    """
+    value = row.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def id_of(row: Mapping[str, Any], key: str) -> str:
+    """An id as text; see `id_or_none`."""
+    found = id_or_none(row, key)
+    if found is None:
+        raise RowFault(f"'{key}' is {_kind(row, key)}, not a text or a whole number")
+    return found
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, also where pandas wrote it as a float; None for anything else.
+
+    >>> whole_number(2), whole_number(2.0), whole_number(2.5), whole_number(True)
+    (2, 2, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if value == value // 1 else None
 
 
 def text_of(row: Mapping[str, Any], key: str) -> str:
@@ -282,20 +316,30 @@ def object_of(row: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def rest_of(row: Mapping[str, Any], *known: str) -> dict[str, Any]:
-    """What a row says beyond the known keys, to be kept as meta."""
+def rest_of(row: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The other keys of a row, to keep as meta."""
     return {key: value for key, value in row.items() if key not in known}
 
 
-def question_id(question: str, options: tuple[str, ...] = (), *more: str | None) -> str:
-    """The problem id of formats that list traces only: a hash, so that equal questions meet."""
-    content = json.dumps([question, options, more], ensure_ascii=False)
+def question_id(
+    question: str, options: tuple[str, ...] = (), more: Sequence[str | None] = ()
+) -> str:
+    """The problem id in formats without one: a hash, so that equal questions share it."""
+    content = json.dumps([question, options, list(more)], ensure_ascii=False)
     return f"q-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def imported_evidence(source: str, title: str, text: str, rank: int) -> Evidence:
     """Evidence that came with a row; `rank` is 0-based."""
-    passage = Passage(IMPORTED_CORPUS, source, 0, 0, len(text), text, title)
+    passage = Passage(
+        corpus=IMPORTED_CORPUS,
+        document=source,
+        index=0,
+        start=0,
+        end=len(text),
+        text=text,
+        title=title,
+    )
     return Evidence(passage, None, rank)
 
 
@@ -318,46 +362,36 @@ def _named(value: Any) -> str:
     return "an object"
 
 
-# --- The parts of a labelled trace beside its question and steps, so that a format can say which
-
-
 class Part(StrEnum):
-    """What an export may lose; each is counted where a format has no place for it."""
+    """A part of a labeled trace that an export may lose; losses are counted by part."""
 
     OPTIONS = "options"
-    """The answer options."""
     ANSWER = "answer"
     """The gold answer."""
     IMAGES = "images"
-    """Paths of the question's images."""
     PROBLEM_META = "problem_meta"
-    """What the source said about the problem beyond our fields."""
+    """Fields of the source about the problem."""
     SUBSET = "subset"
     """The subset, where it is not `default`."""
     GENERATOR = "generator"
-    """The model that wrote the trace."""
     FINAL_ANSWER = "final_answer"
-    """The answer the trace ends with."""
     OUTCOME = "final_answer_correct"
-    """Whether that answer is right."""
     TRACE_META = "trace_meta"
-    """What the source said about the trace beyond our fields."""
+    """Fields of the source about the trace."""
     EVIDENCE = "evidence"
-    """Evidence for the problem."""
     TEXT = "text"
-    """Question and steps to the letter: the format trims or numbers them, or joins their lines."""
+    """The exact text: the format trims or numbers steps, or joins lines."""
     NEUTRAL = "neutral"
-    """Neutral verdicts: where the format has two words, neutral is no error."""
+    """Neutral verdicts: formats with two verdicts write them as correct."""
     SCORES = "scores"
-    """Step scores."""
     LATER_VERDICTS = "later_verdicts"
-    """Verdicts or scores behind the first error."""
+    """Verdicts or scores after the first error."""
     ABSTENTIONS = "abstentions"
     """Why single steps have no verdict (`not_measured` needs no place)."""
     REMARKS = "remarks"
-    """Reasoning, quotes and Monte-Carlo counts of steps."""
+    """Reasoning, quotes and Monte Carlo counts of steps."""
     LABEL_META = "label_meta"
-    """What else the labeler said about the trace."""
+    """Other statements of the labeler about the trace."""
 
 
 def parts_of(row: ExportRow) -> frozenset[Part]:
@@ -401,48 +435,51 @@ def _has_remarks(step: StepLabel) -> bool:
     return any(value is not None for value in (*said, step.unparsed, step.unfinished))
 
 
-# --- What a file format is: how its rows are recognised, read and written
-
-
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A labelled trace as a format writes it."""
+    """A labeled trace as a format writes it."""
 
     row: dict[str, Any]
-    """The row to write."""
     steps_left_out: int = 0
-    """Steps behind the first error on which the labeler is silent and which the row therefore lacks."""
+    """Unlabeled steps after the first error, which the row lacks."""
     lost: frozenset[Part] = frozenset()
-    """Parts that the format carries in general, but not of this trace."""
+    """Parts that the format carries in general, but not for this trace."""
 
 
-@dataclass(frozen=True, slots=True)
+Parse = Callable[[RawRow, FileContext], Iterator[ImportedTrace | RejectedRow]]
+"""Yields the traces of a row; raises RowFault for a row that cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FileFormat:
-    """One format of the field."""
+    """A file format: what a plug-in of the group `stepgold.formats` provides."""
 
     name: str
-    """Its name on the command line."""
+    """As on the command line."""
     required: frozenset[str]
-    """Keys that every row has."""
-    parse: Callable[[RawRow, Reading], Iterator[ImportedTrace | RejectedRow]] | None
-    """Yields the traces of a row; raises RowFault for a row that cannot be used. None if only written."""
-    name_row: Callable[[RawRow, Reading], str | None]
-    """The id of a row, whatever else is wrong with it; None if it has none."""
+    """Keys that every row has; formats with more of them are tried first on an unknown file."""
+    parse: Parse | None = None
+    """None for a format that is only written."""
     render: Callable[[ExportRow], Rendered] | None = None
-    """Turns a labelled trace into a row; raises CannotCarry. None if the format is only read."""
+    """Turns a labeled trace into a row or raises CannotCarry. None for a format that is only
+    read."""
+    name_row: Callable[[RawRow, FileContext], str | None] = position_id
+    """The id of a row, even of an unusable one; None if it has none."""
     carries: frozenset[Part] = frozenset()
-    """Parts a written row has beside id, question, steps and the labeler's word."""
+    """Parts that a written row has besides id, question, steps and label."""
     gather: Callable[[Iterable[dict[str, Any]]], Iterable[Mapping[str, Any]]] | None = None
     """Joins rendered rows into the file's own rows; None if they are the same."""
     always_list: bool = False
     """Whether the file is one JSON list whatever its suffix."""
-    wants_labeler: bool = False
-    """Whether the user must say who labelled (`--labeler`, `--kind`)."""
-    has_neutral: bool = False
-    """Whether its annotators may call a step neutral (`--neutral`)."""
     maps_lists: bool = False
     """Whether the file may be one JSON object of lists."""
+    needs_labeler: bool = False
+    """Whether `--labeler` and `--kind` are required, since files do not name their labeler."""
+    excludes: Callable[[Mapping[str, Any]], bool] | None = None
+    """Whether a row with all required keys is in another format, by the types of its values."""
+    takes: frozenset[str] = frozenset()
+    """Further options of `import` that it understands: `neutral`, `alternatives`."""
 
     def fits(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row has all keys of this format."""
-        return self.required <= row.keys()
+        """Whether a row has all keys of this format and is not excluded."""
+        return self.required <= row.keys() and not (self.excludes and self.excludes(row))

@@ -1,6 +1,6 @@
 """Sends requests to a model: never the same one twice, never more at once than it accepts.
 
-    for request, reply in Dispatcher(model, store.responses).run(requests):
+    for request, reply in Dispatcher(model, store.replies).run(requests):
         ...
 
 Each reply is recorded durably before the caller sees it, so a kill loses no paid reply except those

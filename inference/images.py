@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from formats.files.images import EncodedImage as EncodedImage
-from formats.files.images import ImageError, load_images
+from formats import EncodedImage as EncodedImage
+from formats import ImageError, load_images
 from inference.protocol import GenerationRequest, Message
 from traces import Abstention, AbstentionReason, ModelRefused, ModelUnavailable, Problem
 

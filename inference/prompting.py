@@ -17,7 +17,7 @@ from traces import Evidence, InputError, Problem
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    from formats.files.images import EncodedImage
+    from formats import EncodedImage
 
 
 def template_from_tokenizer(folder: str | Path) -> Callable[[Sequence[Message]], str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from traces import ModelError, ModelReply, StoredCall, Usage
 
 if TYPE_CHECKING:
-    from formats.files.images import EncodedImage
+    from formats import EncodedImage
 
 
 Role = Literal["system", "user", "assistant"]

@@ -8,7 +8,10 @@ from typing import Any, Literal, Self, get_args
 
 from judge.prompt_file import ONE_STEP, JudgePrompt, read_prompt
 from traces import Config, InputError, Need, StrPath, defaults_of, option
+from traces.plugins import broken_plugin, load_plugin, load_plugins
 
+PROMPTS = "stepgold.prompts"
+"""Entry-point group of named prompts."""
 Granularity = Literal["trace", "step"]
 """trace: all steps in one reply. step: one call per step, which shows the steps up to it."""
 
@@ -41,7 +44,9 @@ class JudgeConfig(Config):
         default=False, help="Turn an incorrect verdict without a verified quote into no_evidence."
     )
     prompt: JudgePrompt | StrPath | None = option(
-        default=None, metavar="FILE", help="Prompt file [default: the packaged prompt]."
+        default=None,
+        metavar="FILE_OR_NAME",
+        help="Prompt file, or name of an installed prompt [default: the packaged prompt].",
     )
     evidence_tokens: int = option(
         default=3072,
@@ -75,8 +80,7 @@ class JudgeConfig(Config):
         """
         super().check()
         if not isinstance(self.prompt, JudgePrompt):
-            path = None if self.prompt is None else Path(self.prompt)
-            object.__setattr__(self, "prompt", read_prompt(path))
+            object.__setattr__(self, "prompt", find_prompt(self.prompt))
         if self.temperature is None:
             default = VOTING_TEMPERATURE if self.votes > 1 else 0.0
             object.__setattr__(self, "temperature", default)
@@ -140,3 +144,30 @@ class JudgeConfig(Config):
         if self.votes > 1:
             settings |= {"votes": self.votes, "agree": self.agree, "escalate": self.escalate}
         return settings
+
+
+def find_prompt(prompt: StrPath | None) -> JudgePrompt:
+    """The prompt of a file or, if there is no such file, of that name; packaged if None.
+
+    Another distribution adds a named prompt with an entry point of the group `stepgold.prompts`
+    that names the text of a prompt file.
+
+    Raises:
+        InputError: there is neither, or it is not a judge's prompt.
+    """
+    if prompt is None or Path(prompt).exists():
+        return read_prompt(None if prompt is None else Path(prompt))
+    installed = load_plugins(PROMPTS)
+    if str(prompt) not in installed:
+        raise InputError(
+            f"Prompt '{prompt}' not found: no such file, and no installed prompt of that name.",
+            where="--prompt",
+            remedy=" or ".join(
+                ["give a UTF-8 text file", *(f"--prompt {name}" for name in installed)]
+            ),
+        )
+    entry = installed[str(prompt)]
+    text = load_plugin(entry)
+    if not isinstance(text, str):
+        raise broken_plugin(entry, f"its type is {type(text).__name__}, not str")
+    return JudgePrompt.parse(text, where=f"prompt '{prompt}'")

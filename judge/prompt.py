@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from inference import GenerationRequest, Message
 from judge.config import JudgeConfig
 from judge.prompt_file import REPLY_SCHEMA, escape_attribute, escape_markers, packaged_prompt
+from retrieval import PackedEvidence, pack_evidence
 from retrieval.documents import TokenCounter
-from retrieval.packing import PackedEvidence, pack_evidence
 from traces import Evidence, Problem, TraceInContext
 
 _PIECE = re.compile(r"[A-Za-z]{1,4}|\d|\n|[^\sA-Za-z\d]")

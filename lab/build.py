@@ -1,4 +1,4 @@
-"""A whole lab workspace from one seed: guideline documents, problems and traces of known truth."""
+"""A complete lab workspace from one seed: guideline documents, problems, traces of known truth."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class LabProblem:
         return check(steps, self.facts, self.patient)
 
     def verdicts(self, steps: Sequence[str]) -> list[bool]:
-        """Return for each step whether the trace is right up to and with it."""
+        """Return for each step whether the trace is correct up to and including it."""
         wrong = self.first_error_index(steps)
         return [wrong is None or index < wrong for index in range(len(steps))]
 
 
 @dataclass(frozen=True)
 class LabTrace:
-    """A trace with its exact first error (None: right throughout)."""
+    """A trace with its exact first error (None: correct throughout)."""
 
     id: str
     problem_id: str
@@ -67,7 +67,7 @@ class LabTrace:
 
 @dataclass(frozen=True)
 class LabWorkspace:
-    """Everything one seed draws."""
+    """The documents, problems and traces of one seed."""
 
     documents: tuple[LabDocument, ...]
     problems: tuple[LabProblem, ...]
@@ -85,7 +85,10 @@ def build_workspace(
 ) -> LabWorkspace:
     """Draw documents, problems and corrupted traces; the same arguments give the same workspace.
 
-    `n_distractors` further documents are about drugs that no problem asks for.
+    `n_distractors` further documents are about drugs that no problem asks about.
+
+    Raises:
+        ValueError: more drugs than there are names.
     """
     n_asked = -(-n_problems // problems_per_drug)
     if n_asked + n_distractors > len(names.DRUG_NAMES):
@@ -102,7 +105,7 @@ def build_workspace(
         _draw_problem(rng, index, facts[index // problems_per_drug]) for index in range(n_problems)
     ]
     traces = [
-        _draw_lab_trace(rng, problem, number, error_share, facts)
+        _draw_lab_trace(rng, problem, number, error_share=error_share, facts=facts)
         for problem in problems
         for number in range(traces_per_problem)
     ]
@@ -111,24 +114,31 @@ def build_workspace(
 
 def _draw_problem(rng: random.Random, index: int, facts: DrugFacts) -> LabProblem:
     patient = draw_question(rng, facts)
-    return LabProblem(f"lab-{index:04d}", patient.text, gold_answer(facts, patient), facts, patient)
+    return LabProblem(
+        f"lab-{index:04d}",
+        question=patient.text,
+        answer=gold_answer(facts, patient),
+        facts=facts,
+        patient=patient,
+    )
 
 
 def _draw_lab_trace(
     rng: random.Random,
     problem: LabProblem,
     number: int,
+    *,
     error_share: float,
     facts: Sequence[DrugFacts],
 ) -> LabTrace:
     lender = rng.choice([f for f in facts if f.drug != problem.drug] or [draw_facts(rng)])
-    drawn = draw_trace(rng, problem.facts, problem.patient, error_share=error_share, other=lender)
+    made = draw_trace(rng, problem.facts, problem.patient, error_share=error_share, other=lender)
     return LabTrace(
         f"{problem.id}-c{number}",
         problem.id,
-        drawn.steps,
-        final_answer(drawn.steps),
-        drawn.first_error_index,
+        steps=made.steps,
+        final_answer=final_answer(made.steps),
+        first_error_index=made.first_error_index,
     )
 
 
@@ -163,7 +173,7 @@ def write_workspace_files(workspace: LabWorkspace, out_dir: Path) -> None:
 
 
 def relevance_row(problem: LabProblem) -> dict[str, object]:
-    """Return which document decides a problem, and by which words, as a row of JSONL qrels."""
+    """Return the document and sentence that decide a problem, as a row of JSONL qrels."""
     return {
         "problem": problem.question,
         "document": f"{problem.drug.lower()}.md",

@@ -15,8 +15,8 @@ from transformers import (
 ModelName = Literal["policy", "judge", "prm"]
 
 
-def model_folder(name: ModelName) -> Path:
-    """Return the folder of a shipped model; it can be given wherever `hf:PATH` is taken."""
+def bundled_model_folder(name: ModelName) -> Path:
+    """Return the folder of a shipped model; it works wherever `hf:PATH` does."""
     return Path(__file__).parent / "models" / name
 
 
@@ -24,7 +24,7 @@ def load_bundled(
     name: ModelName, folder: Path | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a shipped model in float32 and evaluation mode, with its tokenizer."""
-    place = folder if folder is not None else model_folder(name)
+    place = folder if folder is not None else bundled_model_folder(name)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(place, dtype="float32")
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
     model.eval()  # type: ignore[no-untyped-call]

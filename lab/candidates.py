@@ -1,4 +1,4 @@
-"""Traces that the lab's policy writes by itself, with the exact truth of every step."""
+"""Traces written by the lab's policy, with the exact truth of every step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from inference import (
 )
 from lab import prompts
 from lab.build import LabProblem, LabTrace
-from lab.bundled import model_folder
+from lab.bundled import bundled_model_folder
 from lab.solution import final_answer
 
 MAX_NEW_TOKENS = 130
-"""The longest right solution has about 110 tokens."""
+"""The longest correct solution has about 110 tokens."""
 
 
 def sample_traces(
@@ -33,15 +33,15 @@ def sample_traces(
 
     Args:
         problems: the problems.
-        passages: the retrieved top passage by problem id; a problem without one is asked bare.
-        per_problem: solutions a problem, at least 1.
+        passages: the retrieved top passage by problem id; a problem without one gets none.
+        per_problem: solutions per problem, at least 1.
         seed: seed of the sampler.
         temperature: sampling temperature.
 
     Returns:
-        One trace per completion that holds at least one step, ids `<problem id>-s<number>`.
+        One trace per completion with at least one step, ids `<problem id>-s<number>`.
     """
-    local = load_local_model(str(model_folder("policy")))
+    local = load_local_model(str(bundled_model_folder("policy")))
     engine = PrefixEngine(local.model, local.end_ids)
     asked = []
     for problem in problems:
@@ -70,5 +70,13 @@ def sample_traces(
             if steps:
                 wrong = problem.first_error_index(steps)
                 name = f"{problem.id}-s{number}"
-                traces.append(LabTrace(name, problem.id, steps, final_answer(steps), wrong))
+                traces.append(
+                    LabTrace(
+                        name,
+                        problem.id,
+                        steps=steps,
+                        final_answer=final_answer(steps),
+                        first_error_index=wrong,
+                    )
+                )
     return sorted(traces, key=lambda trace: trace.id)

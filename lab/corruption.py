@@ -1,4 +1,4 @@
-"""Traces that leave the right solution at a known step, with the mistakes a careless reader makes."""
+"""Traces that leave the correct solution at a known step, as a careless reader would."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.solution import Slips, check, solution_steps
 
 @dataclass(frozen=True)
 class CorruptedTrace:
-    """Steps with their exact first error (None: the trace is right)."""
+    """Steps with their exact first error (None: the trace is correct)."""
 
     steps: tuple[str, ...]
     first_error_index: int | None
@@ -27,18 +27,18 @@ def draw_trace(
     later_error: float = 0.08,
     other: DrugFacts | None = None,
 ) -> CorruptedTrace:
-    """Draw a trace: right with probability 1 - `error_share`, else wrong from a uniform step on.
+    """Draw a trace: correct with probability 1 - `error_share`, else wrong from a uniform step on.
 
-    `other` lends its values to the wrong quotes; without it another drug is drawn.
+    Wrong quotes use the values of the drug `other`, or of a drawn one.
     """
     truth = solution_steps(facts, question)
     if rng.random() >= error_share:
         return CorruptedTrace(tuple(truth), None)
     lender = other if other is not None else draw_facts(rng)
     for _ in range(50):
-        slips = _slip_at(rng, facts, question, lender, rng.randrange(len(truth)))
+        slips = _slip_at(rng, facts, question, lender, index=rng.randrange(len(truth)))
         if rng.random() < later_error:
-            extra = _slip_at(rng, facts, question, lender, rng.randrange(len(truth)))
+            extra = _slip_at(rng, facts, question, lender, index=rng.randrange(len(truth)))
             slips = _merged(slips, extra)
         steps = solution_steps(facts, question, slips)
         first_error = check(steps, facts, question)
@@ -57,9 +57,9 @@ def _merged(first: Slips, second: Slips) -> Slips:
 
 
 def _slip_at(
-    rng: random.Random, facts: DrugFacts, question: Question, lender: DrugFacts, index: int
+    rng: random.Random, facts: DrugFacts, question: Question, lender: DrugFacts, *, index: int
 ) -> Slips:
-    """Return a slip that shows at step `index` of the right solution."""
+    """Return a slip that shows at step `index` of the correct solution."""
     step = solution_steps(facts, question)[index]
     truth_numbers = [
         int(word) for word in step.replace(",", "").replace(".", "").split() if word.isdigit()
@@ -107,11 +107,11 @@ def _slip_at(
         return Slips(
             values={"count": _wrong(rng, facts.daily_count, lender.daily_count, names.DAILY_COUNTS)}
         )
-    return _calculation_slip(rng, facts, question, step, truth_numbers)
+    return _calculation_slip(rng, facts, question, step, numbers=truth_numbers)
 
 
 def _calculation_slip(
-    rng: random.Random, facts: DrugFacts, question: Question, step: str, numbers: list[int]
+    rng: random.Random, facts: DrugFacts, question: Question, step: str, *, numbers: list[int]
 ) -> Slips:
     value = numbers[-1]
     if " above " in step:

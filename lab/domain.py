@@ -1,10 +1,21 @@
-"""Drug facts and patient questions: what is drawn, and the one wording in which it is said.
+"""Drug facts and patient questions, and their fixed wording.
 
-Facts are drawn afresh for every example, so a model can only answer by reading the passage.
+Facts are drawn for every example, so that a model can only answer by reading the passage.
 
->>> facts = DrugFacts("Zentide", 6, 300, 40, None, None, 3)
->>> decisive_passage(facts)
-'Zentide dose is 6 mg per kg. Zentide cap is 300 mg. Zentide is halved below eGFR 40. Zentide daily count is 3.'
+>>> facts = DrugFacts(
+...     "Zentide",
+...     dose_mg_per_kg=6,
+...     cap_mg=300,
+...     renal_limit=40,
+...     contraindication=None,
+...     substitute_mg=None,
+...     daily_count=3,
+... )
+>>> print(decisive_passage(facts).replace(". Z", ".\\nZ"))
+Zentide dose is 6 mg per kg.
+Zentide cap is 300 mg.
+Zentide is halved below eGFR 40.
+Zentide daily count is 3.
 """
 
 from __future__ import annotations
@@ -17,7 +28,7 @@ from lab import names
 
 @dataclass(frozen=True)
 class DrugFacts:
-    """What the guideline says about one drug; an absent rule is None."""
+    """The guideline's rules for one drug; an absent rule is None."""
 
     drug: str
     dose_mg_per_kg: int
@@ -26,7 +37,7 @@ class DrugFacts:
     """eGFR below which the dose is halved."""
     contraindication: str | None
     substitute_mg: int | None
-    """Given exactly when there is a contraindication."""
+    """Present if and only if there is a contraindication."""
     daily_count: int | None
 
 
@@ -52,7 +63,7 @@ class Question:
 
 
 def draw_facts(rng: random.Random, drug: str | None = None) -> DrugFacts:
-    """Draw fresh facts for `drug`, or for a drug drawn from the pool."""
+    """Draw facts for `drug`, or for a drug drawn from the pool."""
     dose = rng.choice(names.DOSES_MG_PER_KG)
     cap = renal_limit = condition = substitute = count = None
     if rng.random() < 0.8:
@@ -66,11 +77,19 @@ def draw_facts(rng: random.Random, drug: str | None = None) -> DrugFacts:
     if rng.random() < 0.6:
         count = rng.choice(names.DAILY_COUNTS)
     name = drug if drug is not None else rng.choice(names.DRUG_NAMES)
-    return DrugFacts(name, dose, cap, renal_limit, condition, substitute, count)
+    return DrugFacts(
+        name,
+        dose_mg_per_kg=dose,
+        cap_mg=cap,
+        renal_limit=renal_limit,
+        contraindication=condition,
+        substitute_mg=substitute,
+        daily_count=count,
+    )
 
 
 def draw_question(rng: random.Random, facts: DrugFacts) -> Question:
-    """Draw a patient whose condition and kidney function make the rules of `facts` matter."""
+    """Draw a patient for whom the rules of `facts` matter."""
     condition = rng.choice(names.CONDITIONS)
     if facts.contraindication is not None and rng.random() < 0.2:
         condition = facts.contraindication
@@ -78,11 +97,12 @@ def draw_question(rng: random.Random, facts: DrugFacts) -> Question:
     if facts.renal_limit is not None and rng.random() < 0.5:
         egfr = facts.renal_limit + 5 * rng.randint(-3, 3)
     daily = facts.daily_count is not None and rng.random() < 0.6
-    return Question(facts.drug, rng.choice(names.WEIGHTS_KG), egfr, condition, daily)
+    weight = rng.choice(names.WEIGHTS_KG)
+    return Question(facts.drug, weight, egfr, condition=condition, daily=daily)
 
 
 def decisive_passage(facts: DrugFacts) -> str:
-    """Return the sentences that decide the dose, in their one wording and order."""
+    """Return the sentences that decide the dose, in fixed wording and order."""
     sentences = [f"{facts.drug} dose is {facts.dose_mg_per_kg} mg per kg."]
     if facts.cap_mg is not None:
         sentences.append(f"{facts.drug} cap is {facts.cap_mg} mg.")

@@ -1,22 +1,24 @@
-"""Step scores from a language model's own likelihood: the lowest token probability of each step.
+"""The lab's judge, and its slow reference: the lowest token probability of each step.
 
-A model that solves the task writes right steps with confidence, so one improbable token gives a
-wrong step away. Training measures a model by these functions, as it stands in memory; the `lab` judge
-and the `likelihood` PRM family run the engine of `scoring`, for which they are the slow check.
+A model that solves the task writes correct steps with confidence, so that one improbable token
+reveals a wrong step. Training measures the model in memory with these functions; the `lab` judge
+and the `likelihood` PRM family run the engine of `scoring`, which tests compare with them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab import prompts
+from scoring import load_scorer
+from traces import LabeledTrace, StepLabel, TraceInContext, TraceLabel, Verdict
 
 TAU: Final = 0.1
 """A step with a token less likely than this is incorrect."""
@@ -36,7 +38,7 @@ def step_min_probability(
     prompt_ids: Sequence[int],
     steps: Sequence[str],
 ) -> list[float]:
-    """Return the lowest token probability of each step, the steps written one a line."""
+    """Return the lowest token probability of each step, with one step per line."""
     return step_min_probabilities(model, tokenizer, [StepRequest(prompt_ids, steps)])[0]
 
 
@@ -47,9 +49,9 @@ def step_min_probabilities(
     requests: Sequence[StepRequest],
     batch_size: int = 32,
 ) -> list[list[float]]:
-    """Score many traces, in batches of similar length; the answers stand in the order given.
+    """Score many traces, in batches of similar length; results are in the order given.
 
-    The line break before a step belongs to that step. A step without any token scores 1.
+    The line break before a step belongs to that step. A step without tokens scores 1.
     """
     layouts = [_step_tokens(tokenizer, request.steps) for request in requests]
     lengths = [len(r.prompt_ids) + len(ids) for r, (ids, _) in zip(requests, layouts, strict=True)]
@@ -97,7 +99,7 @@ def _token_probabilities(
 ) -> list[list[float]]:
     """Return the probability of each token after the head of its row (right-padded batch)."""
     if min(heads) < 1:
-        raise ValueError("The prompt is empty: the first token of a trace has no probability then.")
+        raise ValueError("The prompt is empty, so the first token of a trace has no probability.")
     width = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long, device=model.device)
     mask = torch.zeros_like(ids)
@@ -113,3 +115,39 @@ def _token_probabilities(
         tokens = ids[index, head : len(row)]
         found.append(scores.gather(1, tokens[:, None])[:, 0].exp().tolist())
     return found
+
+
+class LikelihoodJudge:
+    """Labels steps by the token probabilities of one causal language model, without JSON or quotes.
+
+    It has the interface of the Gemini judge, so that the pipeline runs without a key. A trace is
+    incorrect from the first step with a token of probability below TAU (docs/decisions.md).
+    """
+
+    def __init__(self, folder: str, *, tau: float = TAU) -> None:
+        """Load the model in `folder`; a token less probable than `tau` in (0, 1) makes a step
+        wrong."""
+        self._scorer = load_scorer(folder, family="likelihood")
+        self._tau = tau
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration that is stored with the labels."""
+        return {"rule": "likelihood", "tau": self._tau, "scorer": self._scorer.config()}
+
+    def judge(self, contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
+        """Yield one label per trace; a trace beyond the model's window is an abstention."""
+        for label in self._scorer.score(contexts):
+            resolved = self._scorer.resolved_model
+            yield LabeledTrace(self._verdicts(label), resolved_model=resolved)
+
+    def _verdicts(self, label: TraceLabel) -> TraceLabel:
+        steps: list[StepLabel] = []
+        wrong = False
+        for step in label.step_labels:
+            if step.score is None:
+                steps.append(step)
+                continue
+            wrong = wrong or step.score < self._tau
+            steps.append(StepLabel(Verdict.INCORRECT if wrong else Verdict.CORRECT))
+        resolved = {"resolved_model": self._scorer.resolved_model}
+        return replace(label, step_labels=tuple(steps), meta={**label.meta, **resolved})

@@ -1,12 +1,16 @@
-"""How a passage, a question and steps are laid out for the lab's models.
+"""The layout of passage, question and steps for the lab's models.
 
-Judge and policy read a user turn and write an assistant turn, one step a line. The marker PRM
-reads, as the Med-PRM family does, all steps inside the user turn, each followed by ` ки`:
+Judge and policy read a user turn and write an assistant turn, one step a line:
 
-    <|user|>Document 1: {passage}\\n\\nQuestion: {question}<|end|><|assistant|>{step}\\n{step}<|end|>
-    <|user|>Document 1: {passage}\\n\\nQuestion: {question}\\n\\nExplanation: {step} ки {step} ки<|end|><|assistant|>
+    <|user|>Document 1: {passage}\\n\\nQuestion:
+    {question}<|end|><|assistant|>{step}\\n{step}<|end|>
 
-A system turn is accepted by the chat template and left out.
+The marker PRM reads all steps in the user turn, each followed by ` ки`, as the Med-PRM family does:
+
+    <|user|>Document 1: {passage}\\n\\nQuestion: {question}\\n\\nExplanation: {step} ки {step} ки
+    <|end|><|assistant|>   (without the line break)
+
+The chat template accepts a system turn and drops it.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ CHAT_TEMPLATE: Final = (
 
 
 def user_text(passage: str | None, question: str) -> str:
-    """Return the user turn of judge and policy; without a passage only the question stands."""
+    """Return the user turn of judge and policy; without a passage only the question."""
     document = f"Document 1: {passage}\n\n" if passage else ""
     return f"{document}Question: {question}"
 
@@ -47,12 +51,12 @@ def marked_user_text(passage: str | None, question: str, steps: Sequence[str]) -
 
 
 def generation_prompt(user: str) -> str:
-    """Return the text from which the assistant turn is written."""
+    """Return the prompt for the assistant turn."""
     return f"{USER}{user}{END}{ASSISTANT}"
 
 
 def prefix_text(steps: Sequence[str]) -> str:
-    """Return the assistant turn so far, ready for the next step.
+    """Return the beginning of the assistant turn, ready for the next step.
 
     >>> prefix_text(["a.", "b."])
     'a.\\nb.\\n'

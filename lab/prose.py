@@ -1,8 +1,9 @@
-"""Guideline documents around the decisive passage: headings, background, storage and monitoring notes.
+"""Guideline documents around the decisive passage: headings, background, storage and monitoring
+notes.
 
-A document is a list of paragraphs; the decisive sentences stand together as one of them, word for
-word. `draw_window` cuts the run of paragraphs that a chunker would keep around it, so that models
-are trained on the passages a retriever really returns.
+A document is a list of paragraphs; the decisive sentences are one of them, word for word.
+`draw_window` returns the decisive paragraph with neighbors, as a chunker would, so that models are
+trained on the passages that a retriever returns.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def draw_document(rng: random.Random, facts: DrugFacts) -> str:
 
 
 def draw_window(rng: random.Random, facts: DrugFacts, max_extra_words: int = 100) -> str:
-    """Draw a passage as a chunker cuts it: the decisive paragraph and some neighbours."""
+    """Draw a passage as a chunker cuts it: the decisive paragraph and some neighbors."""
     paragraphs, decisive = document_paragraphs(rng, facts)
     first = last = decisive
     budget = rng.randint(0, max_extra_words)

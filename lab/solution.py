@@ -1,6 +1,6 @@
-"""The unique right solution of a question, and the exact checker that compares any trace with it.
+"""The unique correct solution of a question, and the exact checker that compares any trace with it.
 
-A slip can be planted at chosen stages; what follows is then carried on consistently, which is how
+A slip can be planted at chosen stages; the rest follows from it consistently, which is how
 `lab.corruption` makes traces that are wrong from a known step on.
 """
 
@@ -14,7 +14,7 @@ from lab.domain import DrugFacts, Question
 
 @dataclass(frozen=True)
 class Slips:
-    """Deviations from the right solution; the default holds none."""
+    """Deviations from the correct solution; none by default."""
 
     values: Mapping[str, int] = field(default_factory=dict)
     """Replaced numbers, by stage: dose, weight, product, cap, capped, renal_limit, halved, count,
@@ -22,13 +22,13 @@ class Slips:
     omitted: frozenset[str] = frozenset()
     """Rules left out: cap, renal, count or contraindication."""
     flipped: frozenset[str] = frozenset()
-    """Comparisons decided the wrong way round: cap, renal, contraindication."""
+    """Comparisons decided the wrong way: cap, renal, contraindication."""
     condition: str | None = None
     """A misread condition of the patient."""
 
 
 def solution_steps(facts: DrugFacts, question: Question, slips: Slips | None = None) -> list[str]:
-    """Return the steps of the right solution, or of one that deviates by `slips`."""
+    """Return the steps of the correct solution, or of one that deviates by `slips`."""
     slips = slips or Slips()
     steps: list[str] = []
     if facts.contraindication is not None and "contraindication" not in slips.omitted:
@@ -46,8 +46,8 @@ def solution_steps(facts: DrugFacts, question: Question, slips: Slips | None = N
             return [*steps, f"The answer is {slips.values.get('answer', substitute)} mg."]
     amount = _weight_stage(facts, question, slips, steps)
     amount = _cap_stage(facts, slips, steps, amount)
-    amount = _renal_stage(facts, question, slips, steps, amount)
-    amount = _daily_stage(facts, question, slips, steps, amount)
+    amount = _renal_stage(facts, question, slips, steps, amount=amount)
+    amount = _daily_stage(facts, question, slips, steps, amount=amount)
     return [*steps, f"The answer is {slips.values.get('answer', amount)} mg."]
 
 
@@ -72,7 +72,7 @@ def _cap_stage(facts: DrugFacts, slips: Slips, steps: list[str], amount: int) ->
 
 
 def _renal_stage(
-    facts: DrugFacts, question: Question, slips: Slips, steps: list[str], amount: int
+    facts: DrugFacts, question: Question, slips: Slips, steps: list[str], *, amount: int
 ) -> int:
     if facts.renal_limit is None or "renal" in slips.omitted:
         return amount
@@ -86,7 +86,7 @@ def _renal_stage(
 
 
 def _daily_stage(
-    facts: DrugFacts, question: Question, slips: Slips, steps: list[str], amount: int
+    facts: DrugFacts, question: Question, slips: Slips, steps: list[str], *, amount: int
 ) -> int:
     if not question.daily or facts.daily_count is None or "count" in slips.omitted:
         return amount
@@ -98,12 +98,12 @@ def _daily_stage(
 
 
 def gold_answer(facts: DrugFacts, question: Question) -> str:
-    """Return the right answer, for example `900 mg`."""
+    """Return the correct answer, for example `900 mg`."""
     return final_answer(solution_steps(facts, question)) or ""
 
 
 def final_answer(steps: Sequence[str]) -> str | None:
-    """Return what the last step names as the answer, None where it names none.
+    """Return the answer named in the last step, None if there is none.
 
     >>> final_answer(["The answer is 900 mg."])
     '900 mg'
@@ -115,10 +115,10 @@ def final_answer(steps: Sequence[str]) -> str | None:
 
 
 def check(steps: Sequence[str], facts: DrugFacts, question: Question) -> int | None:
-    """Return the index of the first step that leaves the right solution, None where none does.
+    """Return the index of the first step that leaves the correct solution, None if no step does.
 
-    Any list of strings can be checked. A trace that stops early holds no wrong step; one that goes
-    on after the answer is wrong from its first superfluous step.
+    Any list of strings can be checked. A trace that stops early has no wrong step; one that
+    continues after the answer is wrong from its first superfluous step.
     """
     truth = solution_steps(facts, question)
     for index, step in enumerate(steps):

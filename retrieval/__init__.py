@@ -1,1 +1,5 @@
-"""Corpora to passages to a FAISS index to evidence within a token budget."""
+"""Evidence: guideline documents, passages, indexes, search, and packing into a token budget."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,8 +1,8 @@
-"""Evidence into a token budget: whole passages, best first, and the next that fits is tried.
+"""Pack evidence into a token budget: whole passages, best first, skipping those that do not fit.
 
-The published rule (Med-PRM) stops at the first passage that does not fit, so that one long
-passage at rank 0 leaves a judge without any evidence, and it does not count the wrapper. It is
-here too, as `medprm-compat`, for PRMs whose published scores are to be repeated.
+The published rule (Med-PRM) stops at the first passage that does not fit, so that one long passage
+at rank 0 leaves a judge without evidence, and it does not count the wrapper. It is available as
+`medprm-compat`, for PRMs whose published scores are to be reproduced.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from retrieval.documents import TokenCounter, cut_to_fit
 from traces import Evidence, InputError
 
 PACKINGS = ("fit", "medprm-compat")
-"""Rules by name."""
+"""Names of the rules."""
 DEFAULT_BUDGET = 3072
-"""Tokens for evidence in a window of 4,096, 1,024 being left to question and solution (Med-PRM)."""
+"""Tokens for evidence in a window of 4,096, with 1,024 left for question and solution (Med-PRM)."""
 CAP = 512
-"""Tokens beyond which a passage waits for what the others leave: recall of relevant passages .641
-with such a cap against .616 without (`facts/retrieval.md`, 4; ours: docs/performance.md)."""
+"""Tokens above which a passage waits for the room that others leave: recall of relevant passages
+.641 with such a cap, .616 without (docs/performance.md)."""
 MEDPRM_WINDOW = 4096
-"""Med-PRM's `max_token_len` in training and scoring."""
+"""`max_token_len` in Med-PRM's training and scoring."""
 MEDPRM_RESERVE = 1024
-"""What its `truncate_related_docs` leaves to question and solution."""
+"""Tokens that its `truncate_related_docs` leaves for question and solution."""
 
 _SHARED = 2
-"""Most tokens that a passage beside another one may save."""
+"""Most tokens that two adjacent passages may share."""
 
 Render = Callable[[int, Evidence], str]
-"""Makes passage number i (1-based) into text, wrapper included."""
+"""Turns passage number i (1-based) into text, wrapper included."""
 
 
 def refuse_unknown_packing(name: str) -> None:
@@ -39,33 +39,36 @@ def refuse_unknown_packing(name: str) -> None:
         InputError: there is no such rule.
     """
     if name not in PACKINGS:
-        raise InputError(f"There is no packing '{name}'.", remedy=f"choose {', '.join(PACKINGS)}")
+        raise InputError(
+            f"Unknown packing '{name}'.", remedy=f"choose --packing {', '.join(PACKINGS)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PackedEvidence:
-    """What went into the budget, and what did not."""
+    """The passages within the budget, and the others."""
 
     kept: tuple[Evidence, ...]
-    """Passages in the order given; number i (1-based) is "Document i" of the rendered text. One that
-    was cut says so (`Evidence.cut`) and holds what the reader sees."""
+    """Passages in the order given; number i (1-based) is "Document i" of the text. A shortened
+    passage is marked by `Evidence.cut` and holds only the text that is shown."""
     skipped: tuple[Evidence, ...]
     """Passages of which nothing was kept, in the order given."""
     text: str
-    """The rendered passages, one after the other; "" if nothing was kept."""
+    """The rendered passages in order; "" if nothing was kept."""
     tokens: int
     """Tokens of `text`, wrappers included, by the counter that was given."""
     budget: int
-    """The most that `tokens` may be (`medprm-compat` does not count wrappers and may pass it)."""
+    """Limit of `tokens` (`medprm-compat` does not count wrappers and may exceed it)."""
 
     @property
     def cut(self) -> int:
-        """How many of `kept` were cut."""
+        """Number of shortened passages in `kept`."""
         return sum(evidence.cut for evidence in self.kept)
 
 
 def render_document(number: int, document: Evidence | str) -> str:
-    """One passage (or bare text) as judges and PRMs see it: "Document i: ..." and an empty line."""
+    """Return one passage (or bare text) as judges and PRMs see it: "Document i: ..." and an empty
+    line."""
     text = document if isinstance(document, str) else document.passage.text
     return f"Document {number}: {text}\n\n"
 
@@ -79,52 +82,56 @@ def pack_evidence(
     cap: int | None = CAP,
     whole: bool = False,
 ) -> PackedEvidence:
-    """Pack as many passages as fit, best first, whole ones where there is room.
+    """Pack as many passages as fit, best first, whole ones if possible.
 
-    Passages go in by rank, each if it still fits; of one above `cap` tokens first only its first
-    sentences up to the cap, so that it does not crowd out those behind it. What is left of the
-    budget makes cut passages whole again, or longer, by rank; then those that did not fit get what
-    remains, cut at a sentence. So everything is kept that skip-and-continue with the cap keeps.
+    Passages go in by rank if they fit; one above `cap` tokens goes in with only its first sentences
+    up to the cap, so that it does not displace the next ones. The remaining budget extends
+    shortened passages, by rank; then passages that did not fit get what remains, cut at a sentence.
+    So everything is kept that skip-and-continue with the cap keeps.
 
-    Counted is the whole rendered text, so that the budget holds for counters whose tokens reach
-    across two passages too.
+    The whole rendered text is counted, so that the budget holds for counters whose tokens span two
+    passages too.
 
     Args:
         evidence: passages, best first.
         budget: most tokens, at least 0.
-        count_tokens: counts as the reader of the text will (the judge's or the PRM's tokenizer).
-        render: makes passage number i (1-based) into text, wrapper included.
+        count_tokens: counts as the reader of the text does (the judge's or the PRM's tokenizer).
+        render: turns passage number i (1-based) into text, wrapper included.
         cap: see above, at least 1; None for none.
-        whole: nothing is cut: a passage goes in as it is or not at all.
+        whole: never shorten a passage: include it whole or not at all.
 
     Raises:
         InputError: the budget is below 0, or the cap below 1.
     """
     if budget < 0:
-        raise InputError(f"A budget of {budget} tokens is below 0.", remedy="give 0 or more tokens")
+        raise InputError(
+            f"A budget of {budget} tokens is below 0.", remedy="use a budget of 0 or more tokens"
+        )
     if cap is not None and cap < 1:
-        raise InputError(f"A cap of {cap} tokens is below 1.", remedy="give 1 or more tokens")
-    shelf = _Shelf(evidence, budget, count_tokens, render)
-    if shelf.holds(dict(enumerate(evidence))):
-        shelf.kept = dict(enumerate(evidence))
-        return shelf.packed()
+        raise InputError(
+            f"A cap of {cap} tokens is below 1.", remedy="use a cap of 1 or more tokens"
+        )
+    packing = _Packing(evidence, budget, count_tokens, render)
+    if packing.holds(dict(enumerate(evidence))):
+        packing.kept = dict(enumerate(evidence))
+        return packing.packed()
     for place, item in enumerate(evidence):
         short = item if whole else _capped(item, cap, count_tokens)
         if short is not None:
-            shelf.put(place, short)
+            packing.put(place, short)
     if whole:
-        return shelf.packed()
-    for place in sorted(shelf.kept):
-        if shelf.kept[place].cut and not shelf.put(place, evidence[place]):
-            shelf.put_beginning(place)
+        return packing.packed()
+    for place in sorted(packing.kept):
+        if packing.kept[place].cut and not packing.put(place, evidence[place]):
+            packing.put_beginning(place)
     for place in range(len(evidence)):
-        if place not in shelf.kept and not shelf.put(place, evidence[place]):
-            shelf.put_beginning(place)
-    return shelf.packed()
+        if place not in packing.kept and not packing.put(place, evidence[place]):
+            packing.put_beginning(place)
+    return packing.packed()
 
 
 def _capped(item: Evidence, cap: int | None, count: TokenCounter) -> Evidence | None:
-    """A passage up to the cap; None if not one sentence of it is that short."""
+    """Return a passage up to the cap; None if its first sentence is longer."""
     if cap is None or count(item.passage.text) <= cap:
         return item
     return cut_to_fit(item, lambda shorter: count(shorter.passage.text) <= cap)
@@ -140,9 +147,9 @@ def pack_like_medprm(
 ) -> PackedEvidence:
     """Pack as Med-PRM's released code does (`truncate_related_docs`, eth-medical-ai-lab/Med-PRM).
 
-    Whole passages in rank order, each at the cost of its own tokens and one more, until the first
-    that does not fit into window - reserve; the wrapper "Document i: " is not counted, so that the
-    rendered text may be longer than that.
+    Whole passages in rank order, each costing its own tokens plus one, until the first that does
+    not fit into window - reserve. The wrapper "Document i: " is not counted, so that the rendered
+    text may exceed the budget.
 
     Raises:
         InputError: the reserve is larger than the window.
@@ -160,11 +167,12 @@ def pack_like_medprm(
         kept.append(item)
     text = "".join(render(number, item) for number, item in enumerate(kept, start=1))
     tokens = count_tokens(text) if kept else 0
-    return PackedEvidence(tuple(kept), tuple(evidence[len(kept) :]), text, tokens, budget)
+    skipped = tuple(evidence[len(kept) :])
+    return PackedEvidence(tuple(kept), skipped, text, tokens=tokens, budget=budget)
 
 
-class _Shelf:
-    """Passages by their place among the evidence, as long as they fit together."""
+class _Packing:
+    """Passages that fit together, by their place among the evidence."""
 
     def __init__(
         self, evidence: Sequence[Evidence], budget: int, count: TokenCounter, render: Render
@@ -177,10 +185,10 @@ class _Shelf:
         self.kept: dict[int, Evidence] = {}
 
     def holds(self, kept: dict[int, Evidence]) -> bool:
-        """Whether the budget holds these.
+        """Whether these passages fit into the budget.
 
-        The whole text is counted only where its parts leave a doubt: beside each other they may
-        share a token or two, and most candidates are far too long.
+        The whole text is counted only if its parts may fit: adjacent passages may share a token or
+        two, and most candidates are far too long.
         """
         parts = sum(self._part(item) - _SHARED for item in kept.values())
         return parts <= self._budget and self._count(self._text(kept)) <= self._budget
@@ -191,14 +199,14 @@ class _Shelf:
         return self._parts[item]
 
     def put(self, place: int, item: Evidence) -> bool:
-        """Put a passage at its place, if it fits beside the others."""
+        """Add a passage at its place if it fits."""
         if not self.holds(self.kept | {place: item}):
             return False
         self.kept[place] = item
         return True
 
     def put_beginning(self, place: int) -> None:
-        """Put the longest beginning of a passage that fits beside the others; or nothing."""
+        """Add the longest beginning of a passage that fits, if any."""
         beginning = cut_to_fit(
             self._evidence[place], lambda item: self.holds(self.kept | {place: item})
         )
@@ -206,12 +214,12 @@ class _Shelf:
             self.kept[place] = beginning
 
     def packed(self) -> PackedEvidence:
-        """What is on the shelf, and what is not."""
+        """Return the result."""
         kept = tuple(self.kept[place] for place in sorted(self.kept))
         skipped = tuple(item for place, item in enumerate(self._evidence) if place not in self.kept)
         text = self._text(self.kept)
         tokens = self._count(text) if kept else 0
-        return PackedEvidence(kept, skipped, text, tokens, self._budget)
+        return PackedEvidence(kept, skipped, text, tokens=tokens, budget=self._budget)
 
     def _text(self, kept: dict[int, Evidence]) -> str:
         items = (kept[place] for place in sorted(kept))

@@ -1,16 +1,15 @@
-"""Texts inside a chat template, token by token: markers are always tokens of their own.
+"""Texts and markers as token ids, with and without a chat template.
 
-The template's control tokens are found once; everything between two of them (or markers) is joined
-and encoded as plain text. So the ids are those of the whole rendered conversation, tokens that reach
-across the edge of a text included, yet neither a control token nor a marker can be smuggled in.
+In a chat template the control tokens are found once. Everything between two of them (or markers) is
+joined and encoded as plain text. So the ids are those of the whole rendered conversation, including
+tokens that span the edge of a text, but a text can contain neither a control token nor a marker.
 
-Texts without a chat template as token ids: pieces joined first, markers found by their place.
-
-Published scripts tokenise the whole text at once, and sentence-piece tokenizers put a blank before
-whatever stands first: pieces encoded one by one would be other tokens. So the text is encoded whole,
-and the markers are those tokens that begin where we put a marker; the same signs inside a step are
-text. Where a marker would melt into its neighbours (a line break behind a full stop is one token with
-many tokenizers) the text is cut there, so that each marker is a token of its own.
+Without a chat template the pieces are joined first. Published scripts tokenize the whole text at
+once, and sentence-piece tokenizers put a space before the beginning of a text, so that pieces
+encoded one by one would give different tokens. The markers are the tokens that begin where a marker
+was inserted; the same characters inside a step are text. Where a marker would merge with its
+neighbors (a line break after a full stop is one token with many tokenizers), the text is split
+there, so that each marker is a separate token.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from traces import InputError, PrmError, Problem
 
 
 def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
-    """The one token that is exactly this text; None if there is none."""
+    """Return the one token that is exactly this text; None if there is none."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     known = len(ids) == 1 and ids[0] != tokenizer.unk_token_id
     return int(ids[0]) if known else None
 
 
-def token_behind(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
-    """The one token that this text is behind a word; None if it is none.
+def token_after_word(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+    """Return the one token that this text is after a word; None if it is not one token.
 
-    Sentence-piece tokenizers put a blank of their own before a text, so that ` ки` alone is two
-    tokens with them; behind a word it is the one that stands there in a running text.
+    Sentence-piece tokenizers put a space before a text, so that ` ки` alone is two tokens with
+    them.
     """
     word = tokenizer("a", add_special_tokens=False)["input_ids"]
     ids = tokenizer(f"a{text}", add_special_tokens=False)["input_ids"]
@@ -49,47 +48,44 @@ def token_behind(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
 def plain_ids(
     tokenizer: PreTrainedTokenizerBase, text: str, never: Collection[int] = ()
 ) -> list[int]:
-    """A text's ids as mere text: what looks like a control token is spelled out.
+    """Return a text's ids as plain text: what looks like a control token is spelled out.
 
     Args:
         tokenizer: the checkpoint's.
-        text: any.
-        never: ids of markers. One that was added to the vocabulary without being declared special
-            would be found in texts all the same: there it is cut in two and encoded in parts.
+        text: any text.
+        never: ids of markers. A marker that was added to the vocabulary without being declared
+            special would be found in texts; there it is split in two and encoded in parts.
     """
     ids = list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
-    # Seldom; and the table of added tokens, made anew at each look, is long with some tokenizers.
+    # Rare, so that the table of added tokens, which is rebuilt at each access, is seldom read.
     for marker in (marker for marker in set(ids) if marker in never):
         if (token := tokenizer.added_tokens_decoder.get(marker)) is not None:
-            signs = token.content
-            first, *others = text.split(signs)
-            parts = [first + signs[:1], *(signs[1:] + part + signs[:1] for part in others)]
+            written = token.content
+            first, *others = text.split(written)
+            parts = [first + written[:1], *(written[1:] + part + written[:1] for part in others)]
             parts[-1] = parts[-1][:-1]
             return [i for part in parts for i in plain_ids(tokenizer, part, never)]
     return ids
 
 
-# --- Texts inside a chat template, token by token: markers are always tokens of their own
-
-
 _FIRST, _PLACES = 0xE000, 0xF8FF - 0xE000 + 1
-"""Private-use characters stand for texts while the template is rendered."""
+"""Private-use characters represent texts while the template is rendered."""
 _PLACE = re.compile("[\ue000-\uf8ff]")
 
 Turn = tuple[str, str | None]
-"""Role and content; None where a text is to be filled in."""
+"""Role and content; None where a text is to be inserted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Between:
-    """What the template puts between two places."""
+    """What the template writes between two places."""
 
     before: str
     """Text up to the first control token; all of it if there is none."""
     ids: tuple[int, ...]
     """From the first to the last control token."""
-    behind: str
-    """Text behind the last control token."""
+    after: str
+    """Text after the last control token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +93,10 @@ class _Rendering:
     """How a conversation is rendered."""
 
     tokenizer: PreTrainedTokenizerBase
-    """The checkpoint's."""
     opened: bool
     """Whether the assistant's turn is opened at the end."""
     template: str | None
-    """In place of the tokenizer's own chat template; None for that."""
+    """Replaces the tokenizer's chat template; None to use that one."""
 
 
 class ChatLayout:
@@ -121,11 +116,11 @@ class ChatLayout:
             tokenizer: the checkpoint's, with a chat template.
             turns: the conversation; at most 6,400 contents are None.
             add_generation_prompt: whether the assistant's turn is opened at the end.
-            template: a chat template that takes the place of the checkpoint's own, for PRMs whose
-                published code writes the conversation by itself.
+            template: replaces the checkpoint's chat template, for PRMs whose published code writes
+                the conversation itself.
 
         Raises:
-            PrmError: no chat template, or one that refuses, drops or repeats a place.
+            PrmError: no chat template, or one that rejects, drops or repeats a place.
         """
         self._tokenizer = tokenizer
         how = _Rendering(tokenizer, add_generation_prompt, template)
@@ -137,21 +132,21 @@ class ChatLayout:
 
     @property
     def closing(self) -> tuple[int, ...]:
-        """The ids behind the last place; empty if none of them is a control token.
+        """The ids after the last place; empty if there is no control token among them.
 
-        From the first of them on they are what they are, whatever text stands before.
+        From the first of them on they do not depend on the text before.
         """
         last = self._between[-1]
         if last.before or not last.ids:
             return ()
-        return (*last.ids, *plain_ids(self._tokenizer, last.behind))
+        return (*last.ids, *plain_ids(self._tokenizer, last.after))
 
     def fill(self, texts: Sequence[Sequence[str | int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Token ids of the conversation, and the positions of the ids among the given pieces.
+        """Return the conversation's token ids, and the positions of the markers in it.
 
         Args:
-            texts: for each place its pieces in order: texts, and single token ids (markers). Blanks
-                around the whole go where the template trims them.
+            texts: for each place its pieces in order: texts, and single token ids (markers). Spaces
+                around the whole are dropped where the template trims them.
         """
         marker_ids = {piece for pieces in texts for piece in pieces if isinstance(piece, int)}
         ids: list[int] = list(self._start)
@@ -162,10 +157,10 @@ class ChatLayout:
             if between.ids:
                 ids += plain_ids(self._tokenizer, loose, marker_ids)
                 ids += between.ids
-                loose = between.behind
+                loose = between.after
             for piece in pieces:
                 if isinstance(piece, int):
-                    if loose:  # the places of an image are thousands of markers in a row
+                    if loose:  # an image is thousands of markers in a row
                         ids += plain_ids(self._tokenizer, loose, marker_ids)
                         loose = ""
                     markers.append(len(ids))
@@ -176,7 +171,7 @@ class ChatLayout:
         return tuple(ids), tuple(markers)
 
     def _trimmed(self, pieces: Sequence[str | int]) -> Sequence[str | int]:
-        """The pieces as the template writes them."""
+        """Return the pieces as the template writes them."""
         trimmed = list(pieces)
         if self._trims and trimmed and isinstance(first := trimmed[0], str):
             trimmed[0] = first.lstrip()
@@ -186,7 +181,7 @@ class ChatLayout:
 
 
 def _between(tokenizer: PreTrainedTokenizerBase, text: str) -> _Between:
-    """A piece of the template, split at its first and last control token."""
+    """Split a piece of the template at its first and last control token."""
     if not tokenizer.is_fast:
         return _Between("", tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), "")
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -201,11 +196,11 @@ def _between(tokenizer: PreTrainedTokenizerBase, text: str) -> _Between:
 
 
 def _pieces(how: _Rendering, turns: Sequence[Turn], *, margin: str) -> list[str]:
-    """The rendered template, split at the places; each was filled in with a margin on both sides."""
+    """Return the rendered template, split at the places, each surrounded by a margin."""
     if (how.template or how.tokenizer.chat_template) is None:
         raise PrmError(
             "The checkpoint's tokenizer has no chat template, which this family needs.",
-            remedy="take the tokenizer files that were published with the PRM",
+            remedy="use the tokenizer files that were published with the PRM",
         )
     number_of_places = sum(text is None for _, text in turns)
     if number_of_places > _PLACES:
@@ -224,14 +219,11 @@ def _pieces(how: _Rendering, turns: Sequence[Turn], *, margin: str) -> list[str]
             chat_template=how.template,
         )
     except TemplateError as fault:
-        raise PrmError(f"The checkpoint's chat template refuses the prompt: {fault}") from fault
+        raise PrmError(f"The checkpoint's chat template rejects the prompt: {fault}") from fault
     text = str(rendered)
     if _PLACE.findall(text) != places:
         raise PrmError("The checkpoint's chat template drops or repeats a turn of the prompt.")
     return _PLACE.split(text)
-
-
-# --- Texts without a chat template as token ids: pieces joined first, markers found by their
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,35 +231,35 @@ class Marked:
     """A piece of text that ends in a marker."""
 
     text: str
-    """Before the marker."""
+    """Text before the marker."""
     marker: str
-    """The marker as text; it becomes one token of its own."""
+    """The marker as text; it becomes a separate token."""
 
 
 def joint_ids(
     tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Marked], marker_id: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Token ids of the joined text behind the tokenizer's own first ids, and the markers' positions.
+    """Return the ids of the joined text with the tokenizer's first ids, and the markers' positions.
 
     Args:
-        tokenizer: a fast one: tokens are found by their place in the text.
+        tokenizer: a fast one: tokens are found by their offsets.
         pieces: in order.
-        marker_id: the token every marker is.
+        marker_id: the token of every marker.
 
     Raises:
-        PrmError: the tokenizer does not tell where its tokens stand.
+        PrmError: the tokenizer does not give offsets.
     """
     if not tokenizer.is_fast:
         raise PrmError("This family needs a fast tokenizer (tokenizer.json).")
     start = first_ids(tokenizer)
-    # An added token parts the text anyway; and the text before it must not hold another one.
+    # An added token splits the text anyway, and the text before it must not contain another one.
     added = marker_id in tokenizer.added_tokens_decoder
     cut = frozenset(range(len(pieces)) if added else ())
     while True:
-        ids, markers, melted = _encoded(tokenizer, pieces, marker_id, cut)
-        if not melted:
+        ids, markers, merged = _encoded(tokenizer, pieces, marker_id, cut)
+        if not merged:
             return (*start, *ids), tuple(len(start) + place for place in markers)
-        cut |= melted
+        cut |= merged
 
 
 def _encoded(
@@ -276,13 +268,13 @@ def _encoded(
     marker_id: int,
     cut: frozenset[int],
 ) -> tuple[list[int], list[int], frozenset[int]]:
-    """Ids, the markers' places among them, and the numbers of pieces whose marker melted.
+    """Return ids, the markers' positions among them, and the numbers of pieces whose marker merged.
 
-    Behind each piece in `cut` the text is cut, and the marker stands between as its token.
+    After each piece in `cut` the text is split, and the marker is inserted as its token.
     """
     ids: list[int] = []
     markers: list[int] = []
-    melted: set[int] = set()
+    merged: set[int] = set()
     text, ends = "", {}
     for number, piece in enumerate(pieces):
         text += piece.text
@@ -294,7 +286,7 @@ def _encoded(
             for ended, end in ends.items():
                 place = at.get(end)
                 if place is None or found[place] != marker_id:
-                    melted.add(ended)
+                    merged.add(ended)
                 else:
                     markers.append(len(ids) + place)
             ids += found
@@ -302,13 +294,14 @@ def _encoded(
             if number in cut:
                 markers.append(len(ids))
                 ids.append(marker_id)
-    return ids, markers, frozenset(melted)
+    return ids, markers, frozenset(merged)
 
 
 def _run(
     tokenizer: PreTrainedTokenizerBase, text: str, marker_id: int, *, located: bool
 ) -> tuple[list[int], dict[int, int]]:
-    """Ids of an uncut text as mere text; where wanted, for each place the token that ends there."""
+    """Return the ids of an unsplit text as plain text; if `located`, also the token at each end
+    offset."""
     if not located:
         return plain_ids(tokenizer, text, {marker_id}), {}
     encoded = tokenizer(
@@ -319,18 +312,15 @@ def _run(
     return list(encoded["input_ids"]), at
 
 
-# --- How families write questions and steps where a published layout wants them on one line
-
-
 def question_inline(problem: Problem) -> str:
-    """The question with its options inline, if it has any: ` (A) first (B) second`.
+    """Return the question with its options inline, if it has any: ` (A) first (B) second`.
 
     Raises:
         InputError: more options than letters.
     """
     if len(problem.options) > len(ascii_uppercase):
         raise InputError(
-            f"The problem has {len(problem.options)} options, at most 26 can be lettered.",
+            f"The problem has {len(problem.options)} options, but at most 26 have a letter.",
             where=problem.id,
         )
     letters = zip(ascii_uppercase, problem.options, strict=False)
@@ -338,12 +328,12 @@ def question_inline(problem: Problem) -> str:
 
 
 def one_line(step: str) -> str:
-    """A step on one line: line breaks made blanks, nothing else changed within it."""
+    """Return a step on one line: line breaks become spaces, nothing else changes."""
     return " ".join(step.splitlines()).strip()
 
 
 def numbered(steps: Sequence[str]) -> list[str]:
-    """Steps as `Step i: ..` (1-based); what is numbered already stays as it is."""
+    """Return steps as `Step i: ..` (1-based); numbered steps stay as they are."""
     return [
         step if step.lower().startswith(f"step {number}:") else f"Step {number}: {step}"
         for number, step in enumerate(steps, 1)

@@ -1,15 +1,14 @@
-"""From a checkpoint to a scorer: which family it is, and how it is loaded."""
+"""Load a PRM: detect the family of a checkpoint, bind it, and make a scorer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
-from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference import (
@@ -21,114 +20,78 @@ from inference import (
 )
 from scoring.engine.cost import best_device, best_dtype
 from scoring.engine.engine import Scorer, window_of
-from scoring.engine.fit import Overflow
+from scoring.engine.fit import FitOptions
 from scoring.engine.heads import tensor_names
-from scoring.families import (
-    generic,
-    implicit,
-    likelihood,
-    math_shepherd,
-    medprm,
-    qwen_prm,
-    rlhflow,
-    skywork,
-    trl,
-    visualprm,
-)
-from scoring.families import medprm as medprm_compat
-from scoring.families import medprm as medprm_orm
+from scoring.families import generic, implicit, medprm, qwen_prm, skywork, trl, visualprm
 from scoring.families.generic_layout import GenericLayout, named_family
-from scoring.family import Checkpoint, Family
-from scoring.images.internvl import bind_visualprm, load_tokenizer
-from scoring.images.tokens import ShowsImages
+from scoring.family import FAMILY_MEMBERS, Family, PrmCheckpoint, Reference
+from scoring.image_tokens import ShowsImages
 from scoring.layout import single_token
-from scoring.names import family_names, missing_reference, refuse_mismatch
-from scoring.quiet import Reference
-from traces import InputError, ModelRefused, PrmError
+from scoring.names import BUILT_IN, describe_families, find_family, refuse_mismatch
+from traces import InputError, ModelRefused, PrmError, ToolkitError
+from traces.plugins import broken_plugin, load_plugin
+
+DEFAULT_WINDOW = 4096
+"""Default limit of a trace's tokens, for models with longer windows too."""
 
 
-def _causal(family: Callable[..., Family], *more: Any) -> Callable[[Checkpoint], Family]:
-    """For families that read the output head of a causal language model."""
-    return lambda it: family(it.tokenizer, it.model(AutoModelForCausalLM), *more)
-
-
-def _with_head(
-    family: Callable[..., Family],
-    load_head: Callable[[Path], nn.Module],
-    *more: Any,
-) -> Callable[[Checkpoint], Family]:
-    """For families with a head of their own on the backbone's hidden states."""
-
-    def loaded(it: Checkpoint) -> Family:
-        head = load_head(it.folder).to(it.device)
-        return family(it.tokenizer, it.model(AutoModel), head, *more)
-
-    return loaded
-
-
-def _against_reference(name: str) -> Callable[[Checkpoint], Family]:
-    """For families that compare a causal language model with another one."""
-
-    def loaded(it: Checkpoint) -> Family:
-        if it.reference is None:
-            raise missing_reference(name)
-        model = it.model(AutoModelForCausalLM)
-        other = replace(it, folder=it.reference.folder).model(AutoModelForCausalLM)
-        return implicit.ImplicitPrm(it.tokenizer, model, other, name, it.reference.settings())
-
-    return loaded
-
-
-FAMILIES: dict[str, Callable[[Checkpoint], Family]] = {
-    "medprm": _causal(medprm.MedPrm),
-    "medprm-orm": _causal(medprm_orm.MedPrmOrm),
-    **{n: _with_head(qwen_prm.QwenPrm, qwen_prm.load_head, n) for n in qwen_prm.NAMES},
-    "math-shepherd": _causal(math_shepherd.MathShepherd),
-    **{n: _causal(rlhflow.RlhFlow, n) for n in rlhflow.NAMES},
-    "skywork-o1": _with_head(skywork.Skywork, skywork.load_head),
-    **{n: _with_head(trl.TrlTokenClassification, trl.load_head, n) for n in trl.NAMES},
-    visualprm.NAME: bind_visualprm,
-    **{n: _against_reference(n) for n in implicit.AGGREGATIONS},
-    "likelihood": _causal(likelihood.Likelihood),
-}
-"""By the name given to `--family`."""
-
-
-def bind(family: str | GenericLayout, checkpoint: Checkpoint, mode: str = "strict") -> Family:
+def bind(family: str | GenericLayout, checkpoint: PrmCheckpoint, *, mode: str = "strict") -> Family:
     """Load the checkpoint's weights and bind the family to them.
 
     Raises:
-        InputError: the family has no other mode than strict; a reference is missing, or given to a
-            family that compares with none.
+        InputError: an unknown family or one without this mode, a reference missing or not used by
+            the family, or a plug-in that cannot be used.
         ModelRefused: the weights cannot be loaded.
         PrmError: they are not of this family.
     """
     name = family.name if isinstance(family, GenericLayout) else family
+    checkpoint = replace(checkpoint, family=name)
     refuse_mismatch(name, mode, reference=checkpoint.reference is not None)
     if mode == "medprm-compat":
-        return _causal(medprm_compat.MedPrmCompat)(checkpoint)
+        return medprm.MedPrmCompat(checkpoint.tokenizer, checkpoint.model())
     if isinstance(family, GenericLayout):
-        return _causal(generic.Generic, family)(checkpoint)
-    return FAMILIES[family](checkpoint)
+        return generic.Generic(checkpoint.tokenizer, checkpoint.model(), family)
+    entry = find_family(name)
+    function = cast(Callable[[PrmCheckpoint], Family], load_plugin(entry))
+    return function(checkpoint) if name in BUILT_IN else _bind_plugin(entry, function, checkpoint)
 
 
-# --- Which family a checkpoint is of, as far as its files say
+def _bind_plugin(
+    entry: EntryPoint, function: Callable[[PrmCheckpoint], Family], checkpoint: PrmCheckpoint
+) -> Family:
+    """Bind a family of another distribution.
+
+    Raises:
+        InputError: it fails with anything but a `ToolkitError`, or does not give a family.
+    """
+    try:
+        bound = function(checkpoint)
+    except ToolkitError:
+        raise
+    except Exception as error:
+        raise broken_plugin(entry, f"{type(error).__name__}: {error}") from error
+    missing = sorted(name for name in FAMILY_MEMBERS if not hasattr(bound, name))
+    if missing:
+        raise broken_plugin(entry, f"its {type(bound).__name__} has no '{missing[0]}'.")
+    if bound.name != entry.name:
+        raise broken_plugin(entry, f"its family calls itself '{bound.name}'.")
+    return bound
 
 
-def recognise(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The family whose marker or head the checkpoint has; None if that cannot be told.
+def detect_family(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the family whose marker or head the checkpoint has; None if no family is certain.
 
-    Math-Shepherd's and RLHFlow's checkpoints are plain language models, a converted VisualPRM is a
-    plain InternVL, the outcome model has the tokens of Med-PRM, and the two Qwen PRMs differ in
-    nothing but their weights: those are named by the user.
+    The user must name these: checkpoints of Math-Shepherd and RLHFlow are plain language models, a
+    converted VisualPRM is a plain InternVL, the outcome model has the tokens of Med-PRM, and the
+    two Qwen PRMs differ in their weights only.
     """
     if visualprm.ORIGINAL in _architectures(folder):
         return visualprm.NAME
-    if _own_token(tokenizer, medprm.MARKER) and None not in [
-        single_token(tokenizer, sign) for sign in medprm.SIGNS
+    if _is_added(tokenizer, medprm.MARKER) and None not in [
+        single_token(tokenizer, verdict) for verdict in medprm.VERDICTS
     ]:
         return "medprm"
-    if _own_token(tokenizer, qwen_prm.MARKER):
+    if _is_added(tokenizer, qwen_prm.MARKER):
         return "qwen-prm"
     names = tensor_names(folder)
     if any(f"{layer}.weight" in names for layers in skywork.HEADS for layer in layers):
@@ -140,11 +103,11 @@ def recognise(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
     return None
 
 
-def _own_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
-    """Whether the text is a token that somebody put in by itself.
+def _is_added(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    """Whether the text is a token that was added to the vocabulary deliberately.
 
-    The byte pairs of large vocabularies make one token of many a short word (` ки` is one of them):
-    those are spelled in the vocabulary's own signs, added ones as they are.
+    Large byte-pair vocabularies hold many short words as tokens (` ки` is one of them); those are
+    spelled in byte symbols, added tokens as plain text.
     """
     number = single_token(tokenizer, text)
     return number is not None and tokenizer.convert_ids_to_tokens(number) == text
@@ -161,11 +124,28 @@ def _architectures(folder: Path) -> list[str]:
     ]
 
 
-# --- From a checkpoint to a scorer: which family it is, and how it is loaded
+def require_family(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: str,
+    reference: Reference | None = None,
+) -> str:
+    """Return the family detected from the checkpoint's files.
 
+    With a reference, a PRM that is not recognized is read as implicit-prm.
 
-DEFAULT_WINDOW = 4096
-"""Tokens at most where the user names no limit, however long the model's window is."""
+    Raises:
+        PrmError: no family is detected.
+    """
+    family = detect_family(folder, tokenizer)
+    if family is None and reference is not None:
+        return implicit.ANY
+    if family is None:
+        raise PrmError(
+            f'Cannot detect the family of the PRM "{spec}" from its checkpoint.',
+            remedy=f"name it with --family: one of {describe_families()}",
+        )
+    return family
 
 
 def load_scorer(
@@ -173,11 +153,7 @@ def load_scorer(
     *,
     family: str | GenericLayout | None = None,
     mode: str = "strict",
-    max_tokens: int | None = None,
-    overflow: Overflow = Overflow.DROP_DOCUMENTS,
-    reserve: int = 0,
-    packing: str = "fit",
-    batch_tokens: int | None = None,
+    options: FitOptions | None = None,
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
     images: ProblemImages | None = None,
@@ -187,99 +163,72 @@ def load_scorer(
 
     Args:
         spec: `hf:PATH_OR_ID`, or the bare path or id.
-        family: a name of `scoring.names.FAMILY_NAMES`, the path of a FILE.toml that describes another
-            one, or what such a file says; None recognises a PRM by its tokens and heads.
+        family: one of `scoring.known_families()`, the path of a FILE.toml that describes another
+            one, or the content of such a file; None detects it from the checkpoint.
         mode: strict, or medprm-compat: as Med-PRM's released script, its packing included.
-        max_tokens: the window a trace must fit into; None takes the model's, at most 4,096 (the
-            whole of it with images, and in medprm-compat, as nothing is limited there).
-        overflow, reserve, packing: which documents a trace is shown, and what happens to one that
-            does not fit with all of them: see `scoring.engine.fit.FitRules`.
-        batch_tokens: tokens of one forward pass; None takes what suits the device.
-        device: a torch device; None takes CUDA or Apple's where there is one, else the processor.
-        dtype: of the weights: float32, bfloat16 or float16; None takes float32 on a processor,
-            bfloat16 elsewhere and in medprm-compat, where alone probabilities are bfloat16 too.
-        images: reads the images of problems, for a family that is shown them; None reads their paths
-            as they are.
-        reference: the checkpoint that an implicit PRM is held against, as `spec`; with one, a PRM that
-            is not recognised is read as implicit-prm.
+        options: window and documents. Without a window the model's is used, at most 4,096 tokens
+            (all of it with images, and in medprm-compat, which has no limit).
+        device: a torch device; None for CUDA or Apple's GPU if present, else the CPU.
+        dtype: of the weights: float32, bfloat16 or float16; None for float32 on a CPU, else
+            bfloat16 (always in medprm-compat).
+        images: reads the images of problems; None reads their paths as they are.
+        reference: the model that an implicit PRM is compared with, as `spec`.
 
     Raises:
-        InputError: an unknown family or mode, a faulty family file, a window that the model does
-            not have, no room beside the reserve, a reference too many or missing.
-        PrmError: a checkpoint cannot be loaded, is not recognised, or of another family or vocabulary.
+        InputError: an unknown family or mode, a faulty family file or plug-in, a window or
+            reserve that does not fit, a reference missing or not used.
+        PrmError: a checkpoint cannot be loaded or recognized, or is of another family.
     """
-    named, compat = named_family(family, mode), _is_compat(mode, reserve)
+    options = options or FitOptions()
+    named, compat = named_family(family, mode), _is_compat(mode, options.reserve)
     try:
         folder = checkpoint_folder(spec.removeprefix("hf:"))
-        tokenizer = load_tokenizer(folder)
-        place = best_device(device)
-        chosen = best_dtype(place, "bfloat16" if compat and dtype is None else dtype)
+        tokenizer = visualprm.load_tokenizer(folder)
         other = Reference.find(reference, tokenizer) if reference else None
-        checkpoint = Checkpoint(folder, tokenizer, place, chosen, images or ProblemImages(), other)
-        bound = bind(named or told_family(folder, tokenizer, spec, other), checkpoint, mode)
+        place = best_device(device)
+        checkpoint = PrmCheckpoint(
+            folder,
+            tokenizer,
+            device=place,
+            dtype=best_dtype(place, "bfloat16" if compat and dtype is None else dtype),
+            images=images or ProblemImages(),
+            reference=other,
+        )
+        found = named or require_family(folder, tokenizer, spec, other)
+        bound = bind(found, checkpoint, mode=mode)
     except ModelRefused as refusal:
         raise PrmError(refusal.what, where=refusal.where, remedy=refusal.remedy) from refusal
+    # A single image may exceed the usual limit.
+    unlimited, window = compat or isinstance(bound, ShowsImages), window_of(bound)
     return Scorer(
         bound,
-        max_tokens=_limit(bound, max_tokens, whole=compat),
+        max_tokens=limited(options.max_tokens, window, window if unlimited else DEFAULT_WINDOW),
         weights=weights_fingerprint(folder),
-        overflow=overflow,
-        reserve=reserve,
-        packing=mode if compat else packing,
-        batch_tokens=batch_tokens,
+        overflow=options.overflow,
+        reserve=options.reserve,
+        packing=mode if compat else options.packing,
     )
 
 
-def _limit(family: Family, asked: int | None, *, whole: bool) -> int:
-    """The window that traces must fit into.
-
-    Args:
-        family: bound to its model.
-        asked: what the user wants; None for the default.
-        whole: whether that is all of the model's window.
+def limited(asked: int | None, window: int, default: int) -> int:
+    """Return the window that traces must fit into, tokens: `asked`, or at most `default`.
 
     Raises:
-        InputError: the model has no such window.
+        InputError: `window`, the model's, is smaller than what is asked for.
     """
-    window = window_of(family)
     if asked is not None and not 1 <= asked <= window:
         raise InputError(
-            f"The window of {asked} tokens is not one that the PRM has.",
-            remedy=f"give --max-tokens from 1 to {window}",
+            f"A window of {asked} tokens is outside what the PRM supports.",
+            remedy=f"choose --max-tokens from 1 to {window}",
         )
-    # An image alone may take more than the usual limit.
-    roomy = whole or isinstance(family, ShowsImages)
-    return asked or (window if roomy else min(window, DEFAULT_WINDOW))
+    return asked or min(window, default)
 
 
 def _is_compat(mode: str, reserve: int) -> bool:
-    """Whether Med-PRM's released script is to be repeated, with its own reserve."""
+    """Whether Med-PRM's released script is reproduced, which has its own reserve."""
     compat = mode == "medprm-compat"
     if compat and reserve:
         raise InputError(
-            "The mode medprm-compat has a reserve of its own, of 1,024 tokens.",
-            remedy="leave --reserve out",
+            "The mode medprm-compat always reserves 1,024 tokens.", remedy="drop --reserve"
         )
     return compat
-
-
-def told_family(
-    folder: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    spec: str,
-    reference: Reference | None = None,
-) -> str:
-    """The family that the checkpoint's files name; implicit-prm if they name none beside a reference.
-
-    Raises:
-        PrmError: they name none.
-    """
-    family = recognise(folder, tokenizer)
-    if family is None and reference is not None:
-        return implicit.ANY
-    if family is None:
-        raise PrmError(
-            f'The family of the PRM "{spec}" cannot be told from its checkpoint.',
-            remedy=f"name it with --family: one of {family_names()}",
-        )
-    return family

@@ -1,61 +1,96 @@
-"""What families, modes and aggregations are called: known, and checked, before a model library is loaded."""
+"""Names of families, modes and aggregations, checked before a model library is loaded.
+
+Another distribution adds a family through the entry-point group `stepgold.families`: the entry
+names a function that takes a `scoring.PrmCheckpoint` and returns a `scoring.Family`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Literal, get_args
 
 from traces import InputError
+from traces.plugins import broken_plugin, load_plugins
 
 Aggregation = Literal["min", "product", "last", "mean"]
 """How step scores become one score of a whole trace."""
 Mode = Literal["strict", "medprm-compat"]
-"""strict: one BOS, markers in the solution only, float32; medprm-compat: as Med-PRM's released script."""
-COMPARED: Final = ("eurusprm-stage1", "eurusprm-stage2", "implicit-prm")
-"""Families that hold the PRM against a reference."""
-FAMILY_NAMES: Final = (
-    "medprm",
-    "medprm-orm",
-    "qwen-prm",
-    "qwen-prm800k",
-    "math-shepherd",
-    "rlhflow-mistral",
-    "rlhflow-deepseek",
-    "skywork-o1",
-    "trl",
-    "pure",
-    "visualprm",
-    *COMPARED,
-    "likelihood",
-)
-"""What `--family` takes beside a file."""
+"""strict: one BOS, markers in the solution only, float32; medprm-compat: as Med-PRM's script."""
+PLUGIN_GROUP: Final = "stepgold.families"
+"""Entry-point group of families that other distributions add."""
+BUILT_IN: Final[Mapping[str, str]] = {
+    "medprm": "scoring.families.medprm:bind",
+    "medprm-orm": "scoring.families.medprm:bind_outcome",
+    "qwen-prm": "scoring.families.qwen_prm:bind",
+    "qwen-prm800k": "scoring.families.qwen_prm:bind",
+    "math-shepherd": "scoring.families.math_shepherd:bind",
+    "rlhflow-mistral": "scoring.families.rlhflow:bind",
+    "rlhflow-deepseek": "scoring.families.rlhflow:bind",
+    "skywork-o1": "scoring.families.skywork:bind",
+    "trl": "scoring.families.trl:bind",
+    "pure": "scoring.families.trl:bind",
+    "visualprm": "scoring.families.visualprm:bind",
+    "eurusprm-stage1": "scoring.families.implicit:bind",
+    "eurusprm-stage2": "scoring.families.implicit:bind",
+    "implicit-prm": "scoring.families.implicit:bind",
+    "likelihood": "scoring.families.likelihood:bind",
+}
+"""Built-in families: the name given to `--family`, and the function that binds it."""
+WITH_REFERENCE: Final = ("eurusprm-stage1", "eurusprm-stage2", "implicit-prm")
+"""Families that compare the PRM with a reference model."""
 FILE_ENDING: Final = ".toml"
-"""Of a file that describes another family."""
+"""Extension of a file that describes a family."""
 
 
-def family_names() -> str:
-    """What `--family` takes, in words."""
-    return f"{', '.join(FAMILY_NAMES)}, or a FILE.toml that describes another PRM"
+def known_families() -> list[str]:
+    """Return all family names: built-in ones, then those of installed plug-ins by name."""
+    installed = {entry.name for entry in entry_points(group=PLUGIN_GROUP)}
+    return [*BUILT_IN, *sorted(installed - set(BUILT_IN))]
+
+
+def describe_families() -> str:
+    """Return what `--family` accepts, as text for help and errors."""
+    return f"{', '.join(known_families())}, or a FILE.toml that describes another PRM"
+
+
+def find_family(name: str) -> EntryPoint:
+    """Return the entry of a family, built-in or of a plug-in; nothing is imported yet.
+
+    Raises:
+        InputError: no family has this name, or a plug-in uses a name that is taken.
+    """
+    plugins = load_plugins(PLUGIN_GROUP)
+    for taken in sorted(set(plugins) & set(BUILT_IN)):
+        raise broken_plugin(plugins[taken], "a built-in family has this name.")
+    if name in BUILT_IN:
+        return EntryPoint(name, BUILT_IN[name], PLUGIN_GROUP)
+    if name not in plugins:
+        raise InputError(
+            f'Unknown PRM family "{name}".', remedy=f"choose one of {describe_families()}"
+        )
+    return plugins[name]
 
 
 def refuse_unknown(family: str | None, mode: str) -> None:
-    """Check the names that a user gives.
+    """Check names given by the user.
 
     Args:
-        family: a family's name or the path of a file; None is to be recognised.
-        mode: how it is scored.
+        family: a family's name or the path of a file; None to detect it from the checkpoint.
+        mode: the scoring mode.
 
     Raises:
         InputError: there is no such family or mode.
     """
-    if family is not None and family not in FAMILY_NAMES and not family.endswith(FILE_ENDING):
-        raise InputError(f'Unknown PRM family "{family}".', remedy=f"take one of {family_names()}")
+    if family is not None and not family.endswith(FILE_ENDING):
+        find_family(family)
     if mode not in get_args(Mode):
         modes = ", ".join(get_args(Mode))
-        raise InputError(f'There is no scoring mode "{mode}".', remedy=f"take one of {modes}")
+        raise InputError(f'Unknown scoring mode "{mode}".', remedy=f"choose one of {modes}")
 
 
 def refuse_mismatch(family: str, mode: str, *, reference: bool) -> None:
-    """Check that a family is scored in this mode, and with or without a reference.
+    """Check that family, mode and reference go together.
 
     Args:
         family: its name.
@@ -63,25 +98,25 @@ def refuse_mismatch(family: str, mode: str, *, reference: bool) -> None:
         reference: whether the user names a reference.
 
     Raises:
-        InputError: it is not.
+        InputError: they do not.
     """
     if mode == "medprm-compat" and family != "medprm":
         raise InputError(
-            "The mode medprm-compat repeats the released script of the family medprm.",
-            remedy="give --family medprm, or leave --mode out",
+            "The mode medprm-compat reproduces the released script of the family medprm.",
+            remedy="use --family medprm, or drop --mode",
         )
-    if reference and family not in COMPARED:
+    if reference and family not in WITH_REFERENCE:
         raise InputError(
-            f"The family {family} compares the PRM with no other model.",
-            remedy=f"leave --reference out, or name one of {', '.join(COMPARED)}",
+            f"The family {family} does not use a reference model.",
+            remedy=f"drop --reference, or use one of {', '.join(WITH_REFERENCE)}",
         )
-    if not reference and family in COMPARED:
+    if not reference and family in WITH_REFERENCE:
         raise missing_reference(family)
 
 
 def missing_reference(family: str) -> InputError:
-    """Why a family that compares is nothing without a reference."""
+    """Return the error for an implicit PRM without a reference."""
     return InputError(
-        f"The family {family} compares the PRM with the model that it was trained from.",
-        remedy="name that one with --reference hf:PATH (for EurusPRM Qwen2.5-Math-7B-Instruct)",
+        f"The family {family} compares the PRM with the model it was trained from.",
+        remedy="add --reference hf:PATH (for EurusPRM: Qwen2.5-Math-7B-Instruct)",
     )

@@ -1,10 +1,10 @@
-"""What a scoring run will meet: how many traces do not fit at which limit, and how long it takes."""
+"""Plan a scoring run: how many traces fit at which limit, and how long scoring takes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -15,10 +15,11 @@ from scoring.family import CannotLayOut, LaidOutTrace
 from traces import Evidence, TraceInContext
 
 _LOOKED_AT = 2_000
-"""Traces that are laid out at most; of a larger dataset every so-manieth problem stands for all."""
+"""Upper bound on the traces laid out for the plan; larger datasets are sampled at a fixed stride
+over problems."""
 _SAMPLE_SECONDS = 20.0
 _ENDLESS = 1 << 30
-"""Tokens that no trace has and no window holds."""
+"""More tokens than any trace or window."""
 _LIMITS = (1024, 2048, 4096, 8192, 16384, 32768)
 
 
@@ -27,11 +28,10 @@ class AtLimit:
     """What a limit does to the traces."""
 
     max_tokens: int
-    """The limit."""
     whole: int
     """Traces that fit with all their documents."""
     shortened: int
-    """Traces that fit with fewer documents, or without any."""
+    """Traces that fit with fewer documents or none."""
     abstained: int
     """Traces that do not fit at all."""
 
@@ -43,37 +43,29 @@ class ScoringPlan:
     traces: int
     """Traces in the dataset."""
     looked_at: int
-    """Traces that were laid out; fewer than `traces` if a sample of problems stands for all."""
+    """Traces that were laid out; fewer than `traces` for a sample."""
     longest: int
-    """Tokens of the longest one with all its documents."""
+    """Tokens of the longest trace with all its documents."""
     limits: tuple[AtLimit, ...]
-    """By limit, scaled to the whole dataset where only a sample was looked at."""
+    """By limit, scaled from the sample to the whole dataset."""
     unreadable: int
-    """Traces that no limit helps: an image of theirs cannot be read; scaled too."""
+    """Traces that fit no limit because an image cannot be read; scaled too."""
     operations: float
-    """Multiply-adds times two, of the linear layers and of attention."""
+    """Operations of the linear layers and of attention; a multiply-add counts two."""
     sampled: int
     """Traces that were scored to measure the speed."""
     seconds: float | None
-    """Time of the run, loading apart; None if nothing could be measured."""
+    """Time of the run without loading; None if nothing could be measured."""
     seconds_range: tuple[float, float] | None
     """The same at the pace of the fastest and of the slowest forward pass; None as above."""
 
     def as_json(self) -> dict[str, Any]:
-        """Strict JSON."""
+        """Return strict JSON."""
         return {
             "traces": self.traces,
             "looked_at": self.looked_at,
             "longest": self.longest,
-            "limits": [
-                {
-                    "max_tokens": at.max_tokens,
-                    "whole": at.whole,
-                    "shortened": at.shortened,
-                    "abstained": at.abstained,
-                }
-                for at in self.limits
-            ],
+            "limits": [asdict(limit) for limit in self.limits],
             "unreadable": self.unreadable,
             "operations": self.operations,
             "sampled": self.sampled,
@@ -87,9 +79,9 @@ class _Lengths:
     """Tokens of one trace."""
 
     whole: int
-    """With all its documents, and with the reserve that the rules keep free."""
+    """With all its documents and the reserve."""
     bare: int
-    """With as few as the rules allow; as `whole` if it has none."""
+    """With as few documents as the rules allow; as `whole` if it has none."""
 
 
 def plan_scoring(
@@ -100,14 +92,14 @@ def plan_scoring(
     looked_at: int = _LOOKED_AT,
     sample_seconds: float = _SAMPLE_SECONDS,
 ) -> ScoringPlan:
-    """Lay traces out, score a few of them, and reckon.
+    """Lay out traces, score a few of them, and estimate the whole run.
 
     Args:
         scorer: with the rules of the run.
         contexts: the traces to be scored, candidates of a problem together.
         traces: how many there are.
-        looked_at: traces that are laid out at most.
-        sample_seconds: the sample ends with the first forward pass behind this time.
+        looked_at: most traces that are laid out.
+        sample_seconds: the sample ends with the first forward pass after this time.
     """
     started = time.perf_counter()
     chosen = list(_spread(contexts, max(1, -(-traces // looked_at))))
@@ -118,7 +110,7 @@ def plan_scoring(
     nodes = plant(laid_out, share=scorer.shares)
     operations = scale * sum(work.tokens(len(node.ids), node.start) for node in nodes)
     sampled, paces = _measure(scorer, chosen, sample_seconds)
-    seconds, between = _time(operations, paces, apart=laying_out * scale)
+    seconds, between = _time(operations, paces, fixed=laying_out * scale)
     return ScoringPlan(
         traces=traces,
         looked_at=len(chosen),
@@ -133,19 +125,20 @@ def plan_scoring(
 
 
 def _time(
-    operations: float, passes: Sequence[tuple[float, float]], *, apart: float
+    operations: float, passes: Sequence[tuple[float, float]], *, fixed: float
 ) -> tuple[float | None, tuple[float, float] | None]:
-    """Seconds at the measured pace, and between the fastest and the slowest pass."""
+    """Return the seconds at the measured pace, and those at the pace of the fastest and slowest
+    pass."""
     if not passes:
         return None, None
     done, spent = (sum(column) for column in zip(*passes, strict=True))
     paces = [each / seconds for each, seconds in passes]
-    fastest, slowest = apart + operations / max(paces), apart + operations / min(paces)
-    return apart + operations * spent / done, (fastest, slowest)
+    fastest, slowest = fixed + operations / max(paces), fixed + operations / min(paces)
+    return fixed + operations * spent / done, (fastest, slowest)
 
 
 def _spread(contexts: Iterable[TraceInContext], every: int) -> Iterator[TraceInContext]:
-    """All traces of every so-manieth problem."""
+    """Yield all traces of every n-th problem."""
     problems = groupby(contexts, key=lambda context: context.problem.id)
     for number, (_, together) in enumerate(problems):
         if number % every == 0:
@@ -155,7 +148,7 @@ def _spread(contexts: Iterable[TraceInContext], every: int) -> Iterator[TraceInC
 def _lay_out(
     scorer: Scorer, contexts: Sequence[TraceInContext]
 ) -> tuple[list[LaidOutTrace], list[_Lengths], int]:
-    """The traces as they would be scored; of all, the lengths, and that of the longest."""
+    """Return the traces as they would be scored; the lengths of all; and the longest."""
     family = scorer.family
     laid_out, lengths, longest = [], [], 0
     for context in contexts:
@@ -163,7 +156,7 @@ def _lay_out(
         try:
             whole = family.lay_out(context, evidence)
         except CannotLayOut:
-            continue  # counted by what is missing among the lengths
+            continue  # counted as the difference to the number of lengths
         longest = max(longest, len(whole.ids))
         found = fit(family, context, scorer.rules)
         if isinstance(found, Fitted) and any(found.laid_out.read_at):
@@ -175,12 +168,12 @@ def _lay_out(
 def _lengths(
     scorer: Scorer, context: TraceInContext, evidence: Sequence[Evidence], whole: int
 ) -> _Lengths:
-    """The lengths of a trace that has `whole` tokens with all its documents."""
+    """Return the lengths of a trace that has `whole` tokens with all its documents."""
     if not evidence:
         return _Lengths(whole, whole)
     rules = scorer.rules
     if rules.packing == "medprm-compat":
-        # The published rule takes the same documents whatever the window: no more give way to it.
+        # The published rule takes the same documents whatever the window.
         packed = fit(scorer.family, context, replace(rules, max_tokens=_ENDLESS))
         if isinstance(packed, Fitted):
             size = len(packed.laid_out.ids)
@@ -190,7 +183,7 @@ def _lengths(
 
 
 def _limits(scorer: Scorer) -> list[int]:
-    """The usual limits that the model's window allows, and the one asked for."""
+    """Return the usual limits that the model's window allows, and the one asked for."""
     window = scorer.window
     usual = {limit for limit in _LIMITS if limit <= window}
     return sorted(usual | {scorer.rules.max_tokens})
@@ -210,13 +203,13 @@ def _at(limit: int, lengths: Sequence[_Lengths], scale: float) -> AtLimit:
 def _measure(
     scorer: Scorer, contexts: Sequence[TraceInContext], seconds: float
 ) -> tuple[int, list[tuple[float, float]]]:
-    """Score some; how many, and operations and seconds of each forward pass."""
+    """Score some traces; return how many, and operations and seconds of each forward pass."""
     scorer.passes.clear()
     sampled = 0
     for batch in scorer.score_batches(contexts):
         sampled += len(batch)
         if sum(spent for _, spent in scorer.passes) >= seconds:
             break
-    # The first forward also pays for what is set up once.
+    # The first pass includes one-time setup.
     passes = list(scorer.passes)
     return sampled, passes[1:] or passes

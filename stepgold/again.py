@@ -238,7 +238,7 @@ def _prompt(store: Store, config: Mapping[str, Any]) -> Any:
     packaged = packaged_prompt()
     if packaged.sha256 == sha256:
         return packaged
-    text = store.votes.prompt(sha256)
+    text = store.replies.prompt(sha256)
     if text is None:
         raise InputError(
             f"The prompt {sha256[:12]} of the labeler was not kept.",
@@ -303,14 +303,14 @@ def _work(store: Store, options: RetryOptions) -> list[Work]:
     """What can be retried, labeler by labeler; one that is named has to exist."""
     dataset, name, changed = options.dataset, options.labeler, options.max_tokens is not None
     if dataset is not None:
-        store.require_dataset(dataset)
+        store.traces.require_dataset(dataset)
     if name is not None:
         _require_labeler(store, dataset, name)
     found = []
-    for row in store.labelers(dataset):
+    for row in store.labels.labelers(dataset):
         if row.labeler.kind not in REVIVERS or name not in (None, row.labeler.name):
             continue
-        labels = store.labels(row.dataset, row.labeler.name).values()
+        labels = store.labels.load(row.dataset, row.labeler.name).values()
         # another limit may also give back the documents that a PRM had no room for
         failed = [
             label
@@ -333,9 +333,9 @@ def _work(store: Store, options: RetryOptions) -> list[Work]:
 def _require_labeler(store: Store, dataset: str | None, name: str) -> None:
     """A name with a slip must not look like a labeler that has nothing to retry."""
     if dataset is not None:
-        store.labeler(dataset, name)
+        store.labels.labeler(dataset, name)
         return
-    known = sorted({row.labeler.name for row in store.labelers()})
+    known = sorted({row.labeler.name for row in store.labels.labelers()})
     if name not in known:
         remedy = f"known: {', '.join(known)}" if known else "there is none yet"
         raise InputError(f"There is no labeler '{name}'.", remedy=remedy)
@@ -405,13 +405,13 @@ def _reading(stage: LabelStage, store: Store, dataset: str) -> Reading | None:
 
 def _forget_consensus(store: Store, row: LabelerSummary, trace_ids: Sequence[str]) -> None:
     """A consensus that took the old word is missing again: the next `consensus` takes the new one."""
-    for other in store.labelers(row.dataset):
+    for other in store.labels.labelers(row.dataset):
         sources = other.labeler.config.values()
         if other.labeler.kind is LabelerKind.CONSENSUS and any(
             isinstance(source, dict) and source.get("labeler") == row.labeler.name
             for source in sources
         ):
-            store.drop_labels(row.dataset, other.labeler.name, trace_ids)
+            store.labels.drop(row.dataset, other.labeler.name, trace_ids)
 
 
 def _stored(tally: Tally) -> bool:

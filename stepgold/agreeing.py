@@ -103,7 +103,7 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
             # A trace that one labeler has not reached yet must not be stored as a disagreement.
             within=judged.keys() & measured.keys(),
         )
-        agreed = store.labels(dataset, options.name) if tally.done or tally.unchanged else {}
+        agreed = store.labels.load(dataset, options.name) if tally.done or tally.unchanged else {}
     analysis = analyze_labelers(
         {options.judge: judged, options.mc: measured},
         judged.keys() | measured.keys(),
@@ -116,8 +116,8 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
 
 def _labels(store: Store, dataset: str, name: str, *, command: str) -> dict[str, TraceLabel]:
     """The labels of a labeler; one without any is refused."""
-    store.labeler(dataset, name)
-    labels = store.labels(dataset, name)
+    store.labels.labeler(dataset, name)
+    labels = store.labels.load(dataset, name)
     if not labels:
         raise InputError(
             f"Labeler '{name}' has no labels in dataset '{dataset}' yet.",

@@ -15,10 +15,8 @@ from stepgold.trials import compared_traces
 from traces import InputError, StrPath, option
 
 if TYPE_CHECKING:
-    from evaluation.best_of_n import Candidate, Pool
-    from evaluation.report.input import CandidateSection
-    from evaluation.step_words import ComparedTrace
-    from formats.pools import PoolRow
+    from evaluation import CandidateSection, ComparedTrace, Pool, PoolCandidate
+    from formats import PoolRow
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces import Labeler, TraceLabel
@@ -231,18 +229,18 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         with workspace.open_store() as store:
             found = from_workspace(store, options.dataset, name, options.subset)
             if options.normalize_answers:
-                list_unusable_golds(store.problems(options.dataset))
+                list_unusable_golds(store.traces.problems(options.dataset))
     else:
         pool, scores = Path(str(options.pool)), Path(str(options.scores))
         name, found = scores.name, from_files(pool, scores)
-    from evaluation.best_of_n import evaluate_best_of_n
+    from evaluation import evaluate_best_of_n
     from labeling import normal_answer
 
     report = evaluate_best_of_n(
         found.pools,
         options.sizes,
         over_subsets=options.expected,
-        normalise=normal_answer if options.normalize_answers else None,
+        normalize=normal_answer if options.normalize_answers else None,
         seed=options.seed,
         resamples=options.resamples,
     )
@@ -276,7 +274,7 @@ def from_workspace(
         InputError: unknown dataset, labeler or subset, or no trace has a score on every step.
     """
     traces = compared_traces(store, dataset, (labeler,), subsets)
-    outcome = scores_outcomes(store.labeler(dataset, labeler))
+    outcome = scores_outcomes(store.labels.labeler(dataset, labeler))
     pools, unknown = _pools(traces, labeler, outcome=outcome)
     if not pools:
         raise InputError(
@@ -314,8 +312,8 @@ def from_files(pool: Path, scores: Path) -> Candidates:
     Raises:
         InputError: a file cannot be read to its end, a row is faulty, or no row fits a candidate.
     """
-    from evaluation.best_of_n import Candidate, Pool
-    from formats.pools import read_pool, read_pool_scores
+    from evaluation import Pool, PoolCandidate
+    from formats import read_pool, read_pool_scores
 
     known: dict[tuple[str, int], PoolRow] = {
         (row.problem_id, row.candidate_index): row for row in read_pool(pool)
@@ -332,14 +330,14 @@ def from_files(pool: Path, scores: Path) -> Candidates:
             rejected.append(UnusedScores(row.line, *key, reason))
         else:
             used[key] = row.step_scores
-    groups: dict[str, list[tuple[int, Candidate]]] = defaultdict(list)
+    groups: dict[str, list[tuple[int, PoolCandidate]]] = defaultdict(list)
     unknown = 0
     for key, candidate in known.items():
         group = groups[candidate.problem_id]
         if candidate.is_correct is None:
             unknown += 1
             continue
-        one = Candidate(candidate.answer, candidate.is_correct, used.get(key))
+        one = PoolCandidate(candidate.answer, candidate.is_correct, used.get(key))
         group.append((candidate.candidate_index, one))
     pools = (
         Pool(id, tuple(one for _, one in sorted(group, key=lambda pair: pair[0])))
@@ -385,8 +383,7 @@ def candidate_sections(
     Raises:
         InputError: a subset is unknown.
     """
-    from evaluation.best_of_n import evaluate_best_of_n
-    from evaluation.report.input import CandidateSection
+    from evaluation import CandidateSection, evaluate_best_of_n
 
     known = list(dict.fromkeys(trace.subset for trace in traces))
     if unknown := sorted(set(subsets) - set(known)):
@@ -429,9 +426,9 @@ def _pools(
     traces: Sequence[ComparedTrace], labeler: str, *, outcome: bool
 ) -> tuple[list[Pool], int]:
     """Traces of a problem as candidates in import order, and how many are not known to be right."""
-    from evaluation.best_of_n import Candidate, Pool
+    from evaluation import Pool, PoolCandidate
 
-    groups: dict[str, list[Candidate]] = defaultdict(list)
+    groups: dict[str, list[PoolCandidate]] = defaultdict(list)
     unknown = 0
     for trace in traces:
         if trace.final_answer_correct is None:
@@ -439,6 +436,6 @@ def _pools(
             continue
         scores = complete_scores(trace.labels.get(labeler), outcome=outcome)
         groups[trace.problem_id].append(
-            Candidate(trace.final_answer, trace.final_answer_correct, scores)
+            PoolCandidate(trace.final_answer, trace.final_answer_correct, scores)
         )
     return [Pool(id_, tuple(found)) for id_, found in groups.items()], unknown

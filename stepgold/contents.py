@@ -15,8 +15,7 @@ from traces.labels import LabelerKind
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
-    from storage import Store
-    from storage.outcomes import DatasetCounts, LabelerSummary, Spending
+    from storage import DatasetCounts, LabelerSummary, CallSpending, Store
     from traces import RejectedRow
 
 SHOWN_FAILURES = 20
@@ -184,8 +183,8 @@ def status(workspace: WorkspaceFolder, options: StatusOptions) -> StatusResult:
     """
     with workspace.open_store() as store:
         return StatusResult(
-            datasets=store.datasets(),
-            labelers=tuple(store.labelers()),
+            datasets=store.traces.datasets(),
+            labelers=tuple(store.labels.labelers()),
             failures=tuple(_failures(store)),
             shortened=tuple(_shortened(store)),
             calls=_calls(store),
@@ -231,7 +230,7 @@ def _labeler_line(row: LabelerSummary, traces: int) -> str:
 
 
 def _shortened(store: Store) -> Iterator[Shortened]:
-    for trace in store.shortened.load():
+    for trace in store.labels.shortened():
         size = "" if trace.tokens is None else f" in {trace.tokens} tokens"
         yield Shortened(
             id=trace.id,
@@ -244,7 +243,7 @@ def _shortened(store: Store) -> Iterator[Shortened]:
 
 
 def _failures(store: Store) -> Iterator[Missing]:
-    for dataset, row in store.rejected_rows():
+    for dataset, row in store.traces.rejected_rows():
         yield Missing(
             id=row.id or _place(row),
             stage="import",
@@ -253,7 +252,7 @@ def _failures(store: Store) -> Iterator[Missing]:
             dataset=dataset,
             detail=f"{_place(row)}: {row.reason}",
         )
-    for dataset, failure in store.failures():
+    for dataset, failure in store.labels.failures.load():
         yield Missing(
             id=failure.id,
             stage=failure.stage,
@@ -269,7 +268,7 @@ def _place(row: RejectedRow) -> str:
 
 
 def _open_jobs(store: Store) -> Iterator[dict[str, Any]]:
-    for job in store.batch_jobs.alive():
+    for job in store.replies.batch_jobs.alive():
         created = datetime.fromtimestamp(job.created_at, UTC)
         yield {
             "name": job.name,
@@ -296,7 +295,7 @@ def _job_line(job: Mapping[str, Any]) -> str:
 def _calls(store: Store) -> Calls:
     from inference import PRICES_AS_OF
 
-    totals, spent = store.call_totals(), store.responses.spending()
+    totals, spent = store.replies.totals(), store.replies.spending()
     ahead = tuple(_forecasts(store, spent))
     return Calls(
         sent=totals.sent,
@@ -314,12 +313,12 @@ def _calls(store: Store) -> Calls:
     )
 
 
-def _forecasts(store: Store, spent: Sequence[Spending]) -> Iterator[Forecast]:
+def _forecasts(store: Store, spent: Sequence[CallSpending]) -> Iterator[Forecast]:
     """What is missing of labelers that were paid for, at the mean cost of a trace so far.
 
     The mean is over all labelers of the same kind and model, failed calls included.
     """
-    sizes, rows = store.datasets(), store.labelers()
+    sizes, rows = store.traces.datasets(), store.labels.labelers()
     for row in rows:
         missing = sizes[row.dataset].traces - row.traces
         if missing and row.labeler.kind in PURPOSE and (calls := _calls_of(row, spent)):
@@ -328,14 +327,14 @@ def _forecasts(store: Store, spent: Sequence[Spending]) -> Iterator[Forecast]:
             yield Forecast(row.dataset, row.labeler.name, missing, whole)
 
 
-def _calls_of(row: LabelerSummary, spent: Sequence[Spending]) -> list[Spending]:
+def _calls_of(row: LabelerSummary, spent: Sequence[CallSpending]) -> list[CallSpending]:
     """The ledger's entries for the labeler's model and purpose."""
     purpose = PURPOSE[row.labeler.kind]
     return [each for each in spent if (each.model, each.purpose) == (row.labeler.model, purpose)]
 
 
 def _usd_per_trace(
-    row: LabelerSummary, rows: Sequence[LabelerSummary], calls: Sequence[Spending]
+    row: LabelerSummary, rows: Sequence[LabelerSummary], calls: Sequence[CallSpending]
 ) -> float | None:
     same = (row.labeler.kind, row.labeler.model)
     traces = sum(each.traces for each in rows if (each.labeler.kind, each.labeler.model) == same)
@@ -375,7 +374,7 @@ def remove_dataset(workspace: WorkspaceFolder, options: RemoveDatasetOptions) ->
     """
     tally = Tally("remove dataset", options.name)
     with workspace.open_store() as store:
-        store.remove_dataset(options.name)
+        store.traces.remove_dataset(options.name)
     tally.done = 1
     return RemovalResult(**tally.figures())
 
@@ -388,6 +387,6 @@ def remove_labeler(workspace: WorkspaceFolder, options: RemoveLabelerOptions) ->
     """
     tally = Tally("remove labeler", options.dataset, options.name)
     with workspace.open_store() as store:
-        store.remove_labeler(options.dataset, options.name)
+        store.labels.remove_labeler(options.dataset, options.name)
     tally.done = 1
     return RemovalResult(**tally.figures())

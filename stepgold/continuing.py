@@ -113,12 +113,12 @@ def continue_(workspace: WorkspaceFolder, options: ContinueOptions) -> LabelingR
     spec, tally = options.spec, Tally("continue", options.dataset, options.name)
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
     with workspace.open_store() as store, ExitStack() as closing:
-        store.require_dataset(options.dataset)
-        images = images.settled(spec, exist=store.has_images(options.dataset))
+        store.traces.require_dataset(options.dataset)
+        images = images.settled(spec, exist=store.traces.has_images(options.dataset))
         labeler = Labeler(options.name, LabelerKind.MC, options.settings(images), model=str(spec))
         if options.with_evidence:
             labeler = evidence_source(store, options.dataset, labeler)
-        tally.unusable_golds = list_unusable_golds(store.problems(options.dataset))
+        tally.unusable_golds = list_unusable_golds(store.traces.problems(options.dataset))
         truth = ModelTruth(allow_mixed=options.allow_mixed)
         terms = RunTerms(store, closing, truth, Purse(options.budget), images)
         stage = continue_stage(options, terms)

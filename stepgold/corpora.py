@@ -21,9 +21,7 @@ from traces.errors import CorpusError, InputError
 if TYPE_CHECKING:
     from retrieval.documents import DocumentFile, DocumentProblem, Listing
     from stepgold.workspace import WorkspaceFolder
-    from storage import Store
-    from storage.corpora import FileKey, KnownDocument, KnownFile
-    from storage.outcomes import CorpusSummary
+    from storage import CorpusSummary, FileKey, KnownDocument, KnownFile, Store
     from traces import StoredDocument
 
 
@@ -164,7 +162,7 @@ def corpus_add(workspace: WorkspaceFolder, options: CorpusAddOptions) -> CorpusA
         added = _add_all(store, listing, options)
         if added.done + added.unchanged == 0:
             raise _nothing_read(options, added.problems)
-        store.corpus_files.describe(options.corpus, licence=options.license, source=options.source)
+        store.corpora.files.describe(options.corpus, licence=options.license, source=options.source)
     tally.done, tally.unchanged, tally.failed = added.done, added.unchanged, len(added.problems)
     return CorpusAddResult(
         **tally.figures(),
@@ -202,7 +200,7 @@ class _Added:
 def _add_all(store: Store, listing: Listing, options: CorpusAddOptions) -> _Added:
     total = _Added(problems=list(listing.problems))
     known = {
-        root: store.corpus_files.known(options.corpus, str(root))
+        root: store.corpora.files.known(options.corpus, str(root))
         for root in {file.root for file in listing.files}
     }
     label = f"corpus {options.corpus}"[:22]
@@ -227,7 +225,7 @@ def _add_file(
     after a kill it is read again and its stored documents are recognized by their hashes.
     """
     from retrieval.documents import DocumentProblem, file_hash, read_file
-    from storage.corpora import FileKey
+    from storage import FileKey
 
     added = _Added()
     key = FileKey(str(file.root), file.name)
@@ -266,10 +264,10 @@ def _store(
 ) -> set[str]:
     """Store a batch; return the names of those that are in the corpus now."""
     from retrieval.documents import DocumentProblem, same_name, split_document
-    from storage.corpora import FileKey
+    from storage import FileKey
 
     key = FileKey(str(file.root), file.name)
-    stood = store.corpus_files.documents(options.corpus, [each.name for each in documents])
+    stood = store.corpora.files.documents(options.corpus, [each.name for each in documents])
     same: list[StoredDocument] = []
     fresh = []
     for document in documents:
@@ -292,7 +290,9 @@ def _store(
             )
             fresh.append((document, passages))
     if same or fresh:
-        outcome = store.corpus_files.put(options.corpus, key, fresh, split=options.split, same=same)
+        outcome = store.corpora.files.put(
+            options.corpus, key, fresh, split=options.split, same=same
+        )
         added.done += outcome.done
         added.unchanged += outcome.unchanged
     return {each.name for each in same} | {each.name for each, _ in fresh}
@@ -320,7 +320,7 @@ def _finish(
     clashes = [each for each in added.problems if each.id is not None and each.line is None]
     if not names and not whole:
         return  # nothing of it is known or could be read: it is tried again next time
-    added.removed += store.corpus_files.finish(
+    added.removed += store.corpora.files.finish(
         options.corpus,
         key,
         # What a clash or a fault of the whole file left undone is tried again next time.
@@ -342,13 +342,13 @@ def _remove_missing(store: Store, listing: Listing, options: CorpusAddOptions) -
         there = {file.name for file in listing.files if file.root == root}
         gone = [
             path
-            for path in store.corpus_files.known(options.corpus, str(root))
+            for path in store.corpora.files.known(options.corpus, str(root))
             if path not in there
         ]
         # A file may also have been added by its own name, from this very folder.
         gone = [path for path in gone if not (root / path).exists()]
         if gone:
-            removed += store.corpus_files.forget(options.corpus, str(root), gone)
+            removed += store.corpora.files.forget(options.corpus, str(root), gone)
     return removed
 
 
@@ -405,7 +405,7 @@ def corpus_list(workspace: WorkspaceFolder, options: CorpusListOptions) -> Corpu
         StoreError: there is no workspace.
     """
     with workspace.open_store() as store:
-        return CorpusListResult(corpora=tuple(store.corpora()))
+        return CorpusListResult(corpora=tuple(store.corpora.summaries()))
 
 
 class CorpusRemoveOptions(Config):
@@ -445,8 +445,8 @@ def corpus_remove(workspace: WorkspaceFolder, options: CorpusRemoveOptions) -> C
     tally = Tally("corpus remove", None)
     with workspace.open_store() as store:
         if options.document is None:
-            store.remove_corpus(options.name)
+            store.corpora.remove(options.name)
         else:
-            store.corpus_files.remove_document(options.name, options.document)
+            store.corpora.files.remove_document(options.name, options.document)
     tally.done = 1
     return CorpusRemovalResult(**tally.figures(), corpus=options.name, document=options.document)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from lab.build import LabWorkspace
+    from lab import LabWorkspace
 
 
 DATASET = "lab"
@@ -211,15 +211,14 @@ def _stages(out: Path, seed: int, workspace: WorkspaceFolder) -> Iterator[Result
 
 def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: WorkspaceFolder) -> None:
     """Let the policy write traces of its own, with their exact truth, once a folder."""
-    from lab.build import trace_row
-    from lab.candidates import sample_traces
+    from lab import sample_traces, trace_row
 
     if path.is_file():
         return
     with workspace.open_store() as store:
         passages = {
             context.problem.question: context.evidence[0].passage.text
-            for context in store.contexts(DATASET)
+            for context in store.traces.contexts(DATASET)
             if context.evidence
         }
     by_id = {problem.id: problem for problem in lab.problems}

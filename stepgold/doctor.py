@@ -219,8 +219,8 @@ def _database(
         return DatabaseState(url, "missing", "a first import or corpus add creates it"), None
     try:
         with workspace.open_store() as store:
-            datasets, corpora = store.datasets(), store.corpora()
-            fingerprint = store.corpus_fingerprint() if corpora else None
+            datasets, corpora = store.traces.datasets(), store.corpora.summaries()
+            fingerprint = store.corpora.fingerprint() if corpora else None
     except ToolkitError as fault:
         problems.append(Problem(fault.what, fault.remedy or "check the path given with --db"))
         return DatabaseState(url, "unusable", fault.what), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from stepgold.results import NamedFigures, Result
 from stepgold.trials import (
@@ -21,16 +21,13 @@ from traces import InputError, option
 from traces.config import argument
 
 if TYPE_CHECKING:
-    from evaluation.disagreements import Disputes
-    from evaluation.evaluated import EvaluatedTrace
-    from evaluation.protocols.known import Protocol
-    from evaluation.step_words import WordTable
+    from evaluation import Disputes, EvaluatedTrace, LabelTable, Protocol
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
 
 
-ProtocolName = Literal["processbench", "macro-f1", "prmbench", "mr-ben", "mistake"]
-"""Those of `evaluation.protocols.known`, here so that the help text needs no numpy."""
+BUILT_IN = ("processbench", "macro-f1", "prmbench", "mr-ben", "mistake")
+"""Our protocols, listed here so that the help text needs no numpy."""
 
 
 class EvaluateOptions(TrialOptions):
@@ -38,11 +35,10 @@ class EvaluateOptions(TrialOptions):
 
     labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
     gold: str = option(default="gold", metavar="NAME", help="Labeler taken as truth.")
-    protocol: ProtocolName = option(
+    protocol: str = option(
         default="processbench",
-        choices=get_args(ProtocolName),
         metavar="NAME",
-        help=f"One of {', '.join(get_args(ProtocolName))}.",
+        help=f"One of {', '.join(BUILT_IN)}, or an installed one.",
     )
     against: str | None = option(
         default=None,
@@ -113,7 +109,7 @@ class EvaluateResult(Result):
     """The labeler on trial."""
     gold: str
     """The labeler taken as truth."""
-    protocol: ProtocolName
+    protocol: str
     """The rules."""
     threshold: float | None
     """Steps with at least this score are correct."""
@@ -209,10 +205,9 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
     Raises:
         InputError: unknown dataset, labeler, subset or split.
     """
-    from evaluation.diagnostics import diagnose
-    from evaluation.protocols.known import PROTOCOLS
+    from evaluation import diagnose, protocol_named
 
-    protocol = PROTOCOLS[options.protocol]
+    protocol = protocol_named(options.protocol)
     with workspace.open_store() as store:
         first = _side(store, options, options.labeler, protocol=protocol)
         second = None
@@ -282,7 +277,7 @@ def _side(
     With `may_lack_scores` a labeler of verdicts needs no threshold where one is to be fitted, so
     that a PRM can be compared with a judge.
     """
-    from evaluation.thresholds import decided_by_scores
+    from evaluation import decided_by_scores
 
     traces = evaluated_traces(
         store, options.dataset, labeler, gold=options.gold, subsets=options.subset
@@ -417,8 +412,7 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
     Raises:
         InputError: unknown dataset, labeler, subset or split.
     """
-    from evaluation.comparison import compare_labelers, comparison_words
-    from evaluation.disagreements import disagreement_lines, find_disputes
+    from evaluation import compare_labelers, comparison_tables, disagreement_lines, find_disputes
 
     names = options.labelers
     with workspace.open_store() as store:
@@ -447,7 +441,7 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         "disagreements": entries,
     }
     lines = [
-        *comparison_words(found),
+        *comparison_tables(found),
         *(limits[name].line(name) for name in names if limits[name].fit is not None),
         f"They disagree on {disputes.steps} steps of {len(disputes.traces)} traces; "
         f"{len(entries)} traces follow (--disagreements N for more).",
@@ -465,16 +459,18 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
 
 
 def _entries(
-    store: Store, options: CompareOptions, table: WordTable, disputes: Disputes
+    store: Store, options: CompareOptions, table: LabelTable, disputes: Disputes
 ) -> list[dict[str, Any]]:
     """The most disputed traces, with step texts and evidence."""
-    from evaluation.disagreements import disagreement_json
+    from evaluation import disagreement_json
 
     chosen = disputes.traces[: options.disagreements]
     if not chosen:
         return []
     contexts = {
         context.trace.id: context
-        for context in store.contexts(options.dataset, trace_ids=[one.trace_id for one in chosen])
+        for context in store.traces.contexts(
+            options.dataset, trace_ids=[one.trace_id for one in chosen]
+        )
     }
     return [disagreement_json(one, table, contexts[one.trace_id]) for one in chosen]

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formats import (
-    EXPORT_FORMATS,
-    IMPORT_FORMATS,
     ExportRow,
     FormatLimit,
     NeutralPolicy,
+    ProblemIds,
+    export_formats,
+    import_formats,
     read_file,
     read_scores,
     source_file,
@@ -24,7 +25,7 @@ from stepgold.labeling_run import source_of
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK
-from traces.config import Paths, StrPath, argument, option, paths_of
+from traces.config import Need, Paths, StrPath, argument, option, paths_of
 from traces.errors import InputError
 from traces.labels import Labeler, LabelerKind, TraceLabel
 from traces.records import RejectedRow
@@ -32,8 +33,7 @@ from traces.records import RejectedRow
 if TYPE_CHECKING:
     from formats import SkippedTrace
     from stepgold.workspace import WorkspaceFolder
-    from storage import Store
-    from storage.outcomes import ImportSummary
+    from storage import ImportSummary, Store
 
 SCORES = "scores"
 """The format of a third party's outputs, which belong to traces that were imported before."""
@@ -61,7 +61,7 @@ class ImportOptions(_SourceOptions):
     """Which files, and what they do not say themselves."""
 
     format: str = argument(
-        kw_only=False, metavar="FORMAT", help=f"{', '.join(IMPORT_FORMATS)}, or {SCORES}."
+        kw_only=False, metavar="FORMAT", help=f"{', '.join(import_formats())}, or {SCORES}."
     )
     files: Paths = argument(
         kw_only=False, metavar="FILE...", help=".json or .jsonl, also .gz, or .parquet."
@@ -79,6 +79,15 @@ class ImportOptions(_SourceOptions):
         choices=tuple(NeutralPolicy),
         help="Neutral steps of prm800k and visualprocessbench.",
     )
+    alternatives: bool = option(
+        default=False, help="Import prm800k's rated alternatives as traces, too."
+    )
+    column: str | None = option(
+        default=None,
+        metavar="N[,N]",
+        help="scores: classes (from 0) to add up where a step's score lists probabilities.",
+        needs=Need("the format scores", lambda config: config.format == SCORES),
+    )
 
     def check(self) -> None:
         """Refuse options that scores have no use for, and files of one name.
@@ -89,10 +98,10 @@ class ImportOptions(_SourceOptions):
         super().check()
         if self.format != SCORES:
             _require_different_names(paths_of(self.files))
-        elif self.subset is not None or self.neutral != "keep":
+        elif self.subset is not None or self.neutral != "keep" or self.alternatives:
             raise InputError(
                 "Scores belong to traces that have a subset and gold already.",
-                remedy="leave --subset and --neutral out",
+                remedy="leave --subset, --neutral and --alternatives out",
             )
 
 
@@ -105,6 +114,27 @@ class ScoresOptions(_SourceOptions):
         help="Rows with an id and scores, verdicts, or first_error.",
     )
     labeler: str = option(metavar="NAME", help="Name of the labeler that the scores come from.")
+    column: str | None = option(
+        default=None,
+        metavar="N[,N]",
+        help="Classes (from 0) to add up where a step's score lists probabilities.",
+    )
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The classes; empty where a step's score is one number.
+
+        Raises:
+            InputError: they are not numbers.
+        """
+        parts = [] if self.column is None else self.column.split(",")
+        if not all(part.isascii() and part.isdigit() for part in parts):
+            raise InputError(
+                f"'{self.column}' is not a column.",
+                where="--column",
+                remedy="give numbers from 0: 1,2",
+            )
+        return tuple(map(int, parts))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -122,12 +152,14 @@ class ImportResult(LabelingResult):
     removed: int | None = None
     """Traces that the files no longer have; None for scores."""
     rejected: tuple[RejectedRow, ...] = field(default=())
-    """Rows that were not imported, or not as a whole."""
+    """Rows that were not imported."""
+    kept: tuple[RejectedRow, ...] = field(default=())
+    """Rows that were imported, but not as they are."""
 
     @property
     def exit_code(self) -> int:
         """0, or 1 if a row was rejected."""
-        return INCOMPLETE if self.rejected else OK
+        return INCOMPLETE if self.rejected or self.kept else OK
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document of an import."""
@@ -138,6 +170,7 @@ class ImportResult(LabelingResult):
             "unlabelled": self.unlabelled,
             **({} if self.removed is None else {"removed": self.removed}),
             "rejected": [row_document(row) for row in self.rejected],
+            "notes": [row_document(row) for row in self.kept],
         }
 
     def words(self) -> str:
@@ -148,7 +181,7 @@ class ImportResult(LabelingResult):
             f" now has {self.traces} traces: {self.with_error} with an error, "
             f"{self.without_error} without, {self.unlabelled} without usable gold"
         )
-        return "\n".join([counts, *rejection_lines(self.rejected)])
+        return "\n".join([counts, *rejection_lines((*self.rejected, *self.kept))])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -185,12 +218,18 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         "labeler": options.labeler,
         "kind": options.labeler_kind,
         "neutral": NeutralPolicy(options.neutral),
+        "alternatives": options.alternatives,
     }
     # The same file under another policy is another source; the default stands for no option.
     said = {name: value for name, value in given.items() if value and value != "keep"}
     # Before the store: a typing error must not leave a workspace behind.
+    problems = ProblemIds()
     sources = [
-        (path, source_file(path, options.format, said), read_file(options.format, path, **given))
+        (
+            path,
+            source_file(path, options.format, said),
+            read_file(options.format, path, problems=problems, **given),
+        )
         for path in paths_of(options.files)
     ]
     with workspace.open_store(create=True) as store:
@@ -198,18 +237,23 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         with store.transaction():
             for path, source, rows in sources:
                 shown = progress(rows, total=None, label=f"import {path.name}"[:22])
-                outcome = store.import_traces(
+                outcome = store.traces.import_file(
                     options.dataset, source, shown, replace=options.replace
                 )
                 tally.done += outcome.done
                 tally.unchanged += outcome.unchanged
                 removed += outcome.removed
                 rejected.extend(outcome.rejected)
-        summary = store.import_summary(options.dataset)
-        tally.unusable_golds = list_unusable_golds(store.problems(options.dataset))
+        summary = store.traces.import_summary(options.dataset)
+        tally.unusable_golds = list_unusable_golds(store.traces.problems(options.dataset))
     tally.failed = sum(not row.imported for row in rejected)
     figures = tally.figures() | _sizes(summary)
-    return ImportResult(**figures, removed=removed, rejected=tuple(rejected))
+    return ImportResult(
+        **figures,
+        removed=removed,
+        rejected=tuple(row for row in rejected if not row.imported),
+        kept=tuple(row for row in rejected if row.imported),
+    )
 
 
 def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresResult:
@@ -223,12 +267,12 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
     tally = Tally("import", options.dataset, options.labeler)
     files = paths_of(options.files)
     with workspace.open_store() as store:
-        store.require_dataset(options.dataset)
+        store.traces.require_dataset(options.dataset)
         known = {
             context.trace.id: len(context.trace.steps)
-            for context in store.contexts(options.dataset, with_evidence=False)
+            for context in store.traces.contexts(options.dataset, with_evidence=False)
         }
-        labels, rejected = _read_labels(files, known)
+        labels, rejected = _read_labels(files, known, options.columns)
         unusable = len(rejected)
         if not labels:
             raise InputError(
@@ -237,16 +281,16 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
                 remedy=rejected[0].reason if rejected else "write rows as the README shows",
             )
         kind = options.labeler_kind or _inferred_kind(labels)
-        labeler = Labeler(options.labeler, kind, _config(files))
+        labeler = Labeler(options.labeler, kind, _config(files, options.columns))
         with store.transaction():
-            store.declare_labeler(options.dataset, labeler, replace=options.replace)
-            unlabeled = store.unlabeled_trace_ids(options.dataset, options.labeler)
+            store.labels.declare(options.dataset, labeler, replace=options.replace)
+            unlabeled = store.labels.unlabeled_trace_ids(options.dataset, options.labeler)
             before = set(known) - set(unlabeled)
             fresh = [label for trace_id, label in labels.items() if trace_id not in before]
-            store.put_labels(options.dataset, options.labeler, fresh)
+            store.labels.put(options.dataset, options.labeler, fresh)
         tally.count(fresh)
         tally.unchanged = len(before)
-        summary = store.import_summary(options.dataset)
+        summary = store.traces.import_summary(options.dataset)
     missing = [trace_id for trace_id in known if trace_id not in labels]
     with_row = {row.id for row in rejected}
     rejected += [
@@ -268,6 +312,7 @@ def _as_scores(options: ImportOptions) -> ScoresOptions:
         labeler=options.labeler,
         kind=options.kind,
         replace=options.replace,
+        column=options.column,
     )
 
 
@@ -299,13 +344,13 @@ def _sizes(summary: ImportSummary) -> dict[str, Any]:
 
 
 def _read_labels(
-    files: Sequence[Path], known: Mapping[str, int]
+    files: Sequence[Path], known: Mapping[str, int], columns: tuple[int, ...]
 ) -> tuple[dict[str, TraceLabel], list[RejectedRow]]:
     """All usable labels by trace id, and the rows that fit no trace."""
     labels: dict[str, TraceLabel] = {}
     rejected: list[RejectedRow] = []
     for path in files:
-        for row in read_scores(path, known):
+        for row in read_scores(path, known, columns=columns):
             if isinstance(row, RejectedRow):
                 rejected.append(row)
             elif row.trace_id in labels:
@@ -323,10 +368,12 @@ def _inferred_kind(labels: Mapping[str, TraceLabel]) -> LabelerKind:
     return LabelerKind.PRM if scored else LabelerKind.JUDGE
 
 
-def _config(files: Iterable[Path]) -> dict[str, Any]:
+def _config(files: Iterable[Path], columns: tuple[int, ...]) -> dict[str, Any]:
     """The configuration of the labeler is the content of its files."""
     sources = [source_file(path, SCORES, {}) for path in files]
-    return {"files": [{"name": source.name, "sha256": source.sha256} for source in sources]}
+    chosen = {"columns": list(columns)} if columns else {}
+    named = [{"name": source.name, "sha256": source.sha256} for source in sources]
+    return {"files": named} | chosen
 
 
 def row_document(row: RejectedRow) -> dict[str, Any]:
@@ -338,7 +385,7 @@ def rejection_lines(rejected: Sequence[RejectedRow]) -> Iterator[str]:
     """One line per row, and a last one that counts those not shown."""
     for row in rejected[:SHOWN_ROWS]:
         place = row.file if row.line is None else f"{row.file}:{row.line}"
-        what = "imported, but" if row.imported else "rejected"
+        what = "note" if row.imported else "rejected"
         yield f"{what}: {place}: {row.id or 'no id'}: {row.reason}"
     if len(rejected) > SHOWN_ROWS:
         yield f"... and {len(rejected) - SHOWN_ROWS} more: --json lists them all"
@@ -347,7 +394,7 @@ def rejection_lines(rejected: Sequence[RejectedRow]) -> Iterator[str]:
 class ExportOptions(DatasetOptions):
     """Whose labels, in which format, where to."""
 
-    format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(EXPORT_FORMATS)}.")
+    format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(export_formats())}.")
     out: StrPath = argument(kw_only=False, metavar="OUT", help="File to write.")
     labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
 
@@ -415,7 +462,7 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
     out = Path(options.out)
     with workspace.open_store() as store:
         outcome = write_file(options.format, out, _export_rows(store, options))
-        tally.failed = len(store.unlabeled_trace_ids(options.dataset, options.labeler))
+        tally.failed = len(store.labels.unlabeled_trace_ids(options.dataset, options.labeler))
     tally.done = outcome.written
     for skipped in outcome.skipped:
         tally.abstained[skipped.reason.value] += 1
@@ -433,8 +480,8 @@ def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
     """The labeled traces of a dataset as rows of a file; an unknown labeler is refused at once."""
     dataset = options.dataset
     labeler, labels = (
-        store.labeler(dataset, options.labeler),
-        store.labels(dataset, options.labeler),
+        store.labels.labeler(dataset, options.labeler),
+        store.labels.load(dataset, options.labeler),
     )
     support = _support(store, dataset, labeler) if options.format == "case" else {}
     label = f"export {options.format}"[:22]
@@ -447,7 +494,7 @@ def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
             evidence=context.evidence,
             support=support.get(context.trace.id, ()),
         )
-        for context in progress(store.contexts(dataset), total=None, label=label)
+        for context in progress(store.traces.contexts(dataset), total=None, label=label)
         if context.trace.id in labels
     )
 
@@ -459,13 +506,13 @@ def _support(
 
     A labeler that was removed or replaced since is left out: the consensus did not see its labels.
     """
-    known = {summary.labeler.name for summary in store.labelers(dataset)}
+    known = {summary.labeler.name for summary in store.labels.labelers(dataset)}
     found: dict[str, tuple[tuple[Labeler, TraceLabel], ...]] = {}
     for source in (consensus.config.get(role) for role in ("judge", "mc")):
         name = source.get("labeler") if isinstance(source, dict) else None
         if name not in known or source_of(store, dataset, name) != source:
             continue
-        labeler = store.labeler(dataset, name)
-        for trace_id, label in store.labels(dataset, name).items():
+        labeler = store.labels.labeler(dataset, name)
+        for trace_id, label in store.labels.load(dataset, name).items():
             found[trace_id] = (*found.get(trace_id, ()), (labeler, label))
     return found

@@ -31,7 +31,7 @@ from traces import AbstentionReason, InputError, Labeler, LabelerKind, Need, opt
 if TYPE_CHECKING:
     from inference import ModelSpec, Runner
     from judge import RagJudge
-    from lab.judge import LikelihoodJudge
+    from lab import LikelihoodJudge
     from labeling import Judge
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
@@ -102,7 +102,7 @@ def judge(workspace: WorkspaceFolder, options: JudgeOptions) -> JudgeResult:
     tally = Tally("judge", options.dataset, options.name, harmless=_HARMLESS, step_faults=FAULTS)
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
     with workspace.open_store() as store, ExitStack() as closing:
-        store.require_dataset(options.dataset)
+        store.traces.require_dataset(options.dataset)
         _label(store, closing, tally, options, images=images)
         report = judge_report(store, options.dataset, options.name)
     return JudgeResult(**tally.figures(), report=report)
@@ -115,7 +115,7 @@ def _label(
     if options.service == BATCH:
         refuse_batch(spec)
     truth = ModelTruth(allow_mixed=options.allow_mixed)
-    exist = store.has_images(options.dataset)
+    exist = store.traces.has_images(options.dataset)
     if spec.kind == "lab":
         options.refuse_for_lab()
         bundled = lab_judge()
@@ -198,7 +198,7 @@ def open_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0)
 
 def lab_judge() -> LikelihoodJudge:
     """The bundled lab's judge."""
-    from lab.judge import LikelihoodJudge
+    from lab import LikelihoodJudge
 
     note("The lab's judge reads token likelihoods: it writes no reasoning and no quotes.")
     return LikelihoodJudge(model_folder(parse_spec("lab"), "judge"))
@@ -213,7 +213,9 @@ def judge_stage(judge: Judge) -> LabelStage:
 
 def _say_if_ungrounded(store: Store, options: JudgeOptions) -> None:
     # Asked of what the judge is shown: evidence may also have come with the rows of an import.
-    if any(context.evidence for context in store.contexts(options.dataset, limit=options.limit)):
+    if any(
+        context.evidence for context in store.traces.contexts(options.dataset, limit=options.limit)
+    ):
         return
     note("These traces have no evidence: the verdicts will be ungrounded.")
     if options.require_quotes:
@@ -225,11 +227,11 @@ def judge_report(store: Store, dataset: str, labeler: str) -> dict[str, Any]:
 
     Empty if the labeler does not exist (nothing was stored).
     """
-    if all(row.labeler.name != labeler for row in store.labelers(dataset)):
+    if all(row.labeler.name != labeler for row in store.labels.labelers(dataset)):
         return {}
-    totals = store.votes.totals(dataset, labeler)
+    totals = store.labels.votes.totals(dataset, labeler)
     return {
-        "quotes": store.votes.quotes(dataset, labeler),
+        "quotes": store.labels.votes.quotes(dataset, labeler),
         "votes": {
             "traces": totals.traces,
             "cast": totals.cast,

@@ -109,8 +109,8 @@ class LabelWriter:
             if not self._declared:
                 # Only now: a refused key must neither leave an empty labeler behind nor,
                 # under --replace, have dropped the labels of the old one.
-                self._store.declare_labeler(dataset, self._labeler, replace=self._replace)
-            self._store.put_labels(
+                self._store.labels.declare(dataset, self._labeler, replace=self._replace)
+            self._store.labels.put(
                 dataset,
                 self._labeler.name,
                 labels,
@@ -118,10 +118,10 @@ class LabelWriter:
                 continuations=[one for each in ready for one in each.continuations],
             )
             for sha256, text in {each.prompt for each in ready if each.prompt is not None}:
-                self._store.votes.put_prompt(sha256, text)
+                self._store.replies.put_prompt(sha256, text)
             votes = [vote for each in ready for vote in each.votes]
             if votes:
-                self._store.votes.put(dataset, self._labeler.name, votes)
+                self._store.labels.votes.put(dataset, self._labeler.name, votes)
             if self._also is not None:
                 self._also(labels)
         self._declared = True
@@ -151,10 +151,12 @@ def label_missing(
     dataset = str(tally.dataset)
     asked = [
         context.trace.id
-        for context in store.contexts(dataset, with_evidence=False, limit=options.limit)
+        for context in store.traces.contexts(dataset, with_evidence=False, limit=options.limit)
     ]
     declared = _is_declared(store, dataset, labeler, replace=options.replace)
-    unlabelled = set(store.unlabeled_trace_ids(dataset, labeler.name)) if declared else set(asked)
+    unlabelled = (
+        set(store.labels.unlabeled_trace_ids(dataset, labeler.name)) if declared else set(asked)
+    )
     missing: Sequence[str] = [trace_id for trace_id in asked if trace_id in unlabelled]
     tally.unchanged = len(asked) - len(missing)
     _tell_failures(store, dataset, labeler.name, set(asked) - set(missing))
@@ -177,7 +179,7 @@ def _tell_failures(store: Store, dataset: str, name: str, there: Collection[str]
     """Say which of the words that are there already are failures that only `retry` asks again."""
     failed = {
         failure.id
-        for _, failure in store.failures(dataset)
+        for _, failure in store.labels.failures.load(dataset)
         if failure.stage == name and failure.retryable and failure.id in there
     }
     if failed:
@@ -199,7 +201,9 @@ def label_traces(
     """Let a stage label these traces and store what it says; see `label_missing` for what ends it."""
     how: dict[str, Any] = {"total": len(trace_ids), "label": tally.command}
     if reading is None:
-        contexts: Iterable[TraceInContext] = store.contexts(str(tally.dataset), trace_ids=trace_ids)
+        contexts: Iterable[TraceInContext] = store.traces.contexts(
+            str(tally.dataset), trace_ids=trace_ids
+        )
     else:
         contexts, work = reading.contexts(trace_ids), reading.work(trace_ids)
         how |= {"work": lambda one: work[one.label.trace_id], "total_work": sum(work.values())}
@@ -231,17 +235,17 @@ def evidence_source(store: Store, dataset: str, labeler: Labeler) -> Labeler:
     """
     if any(
         row.labeler.name == labeler.name and _text(row.labeler.config) == _text(labeler.config)
-        for row in store.labelers(dataset)
+        for row in store.labels.labelers(dataset)
     ):
         return labeler
-    found = store.retrieval_config(dataset)
+    found = store.evidence.config(dataset)
     digest = None if found is None else hashlib.sha256(_text(found).encode()).hexdigest()[:16]
     return replace(labeler, config={**labeler.config, EVIDENCE_KEY: digest})
 
 
 def source_of(store: Store, dataset: str, name: str) -> dict[str, Any]:
     """How a consensus names a labeler it is made from: one replaced under its name is another."""
-    found = store.labeler(dataset, name)
+    found = store.labels.labeler(dataset, name)
     made = json.dumps([found.kind, found.model, dict(found.config)], sort_keys=True)
     return {"labeler": name, "sha256": hashlib.sha256(made.encode()).hexdigest()[:16]}
 
@@ -256,10 +260,10 @@ def _is_declared(store: Store, dataset: str, labeler: Labeler, *, replace: bool)
     Raises:
         InputError: the name belongs to another configuration, and `replace` is not given.
     """
-    if all(row.labeler.name != labeler.name for row in store.labelers(dataset)):
+    if all(row.labeler.name != labeler.name for row in store.labels.labelers(dataset)):
         return False
     try:
-        store.declare_labeler(dataset, labeler)
+        store.labels.declare(dataset, labeler)
     except InputError:
         if not replace:
             raise

@@ -184,7 +184,7 @@ def dispatcher(model: TextModel, terms: RunTerms, *, service: Service = "standar
 
     runner = Dispatcher(
         model,
-        terms.store.responses,
+        terms.store.replies,
         budget_usd=terms.purse,
         service=service,
         inspect=terms.truth.see,
@@ -263,7 +263,7 @@ def model_folder(spec: ModelSpec, role: Literal["policy", "judge", "prm"]) -> st
     if spec.kind == "hf":
         return spec.name
     if spec.kind == "lab":
-        from lab.bundled import model_folder as bundled
+        from lab import bundled_model_folder as bundled
 
         return str(bundled(role))
     raise InputError(f"'{spec}' cannot be loaded here.", remedy="use hf:PATH or lab")
@@ -387,8 +387,8 @@ def batch_runner(
     return terms.closing.enter_context(
         BatchRunner(
             GeminiBatches(model),
-            terms.store.batch_jobs,
-            terms.store.responses,
+            terms.store.replies.batch_jobs,
+            terms.store.replies,
             limits,
             terms.purse,
             inspect=terms.truth.see,
@@ -420,7 +420,7 @@ class ModelTruth:
 
     def expect(self, store: Store, dataset: str, labeler: str) -> None:
         """Take over what answered for the labeler in earlier runs."""
-        answered = store.labeler(dataset, labeler).resolved_model or ""
+        answered = store.labels.labeler(dataset, labeler).resolved_model or ""
         self._stored, self._store = frozenset(filter(None, answered.split(", "))), store
 
     def see(self, reply: ModelReply) -> None:
@@ -434,7 +434,7 @@ class ModelTruth:
         earlier: frozenset[str] = frozenset()
         if self._store is not None and not self._known[reply.model]:
             # a labeler may ask two models (a second judge): this one's versions are in the ledger
-            earlier = self._stored & self._store.responses.versions(reply.model)
+            earlier = self._stored & self._store.replies.versions(reply.model)
         self._note(reply.model, reply.resolved_model, earlier)
 
     def see_label(self, model: str | None, versions: str | None) -> None:

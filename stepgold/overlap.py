@@ -91,9 +91,9 @@ def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResul
 
     rejected: list[RejectedRow] = []
     with workspace.open_store() as store:
-        store.require_dataset(options.dataset)
+        store.traces.require_dataset(options.dataset)
         if options.other is not None:
-            store.require_dataset(options.other)
+            store.traces.require_dataset(options.other)
         rows = _training_rows(store, options, rejected)
         problems = list(_problems(store, options.dataset))
         report = find_overlap(problems, rows, ngram=options.ngram)
@@ -110,7 +110,7 @@ def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
     from evaluation.overlap import EvaluatedProblem
 
     groups: dict[str, list[TraceInContext]] = {}
-    for context in store.contexts(dataset, with_evidence=False):
+    for context in store.traces.contexts(dataset, with_evidence=False):
         groups.setdefault(context.problem.id, []).append(context)
     for contexts in groups.values():
         problem = contexts[0].problem
@@ -126,7 +126,7 @@ def _training_rows(
     store: Store, options: OverlapOptions, rejected: list[RejectedRow]
 ) -> Iterator[TrainingRow]:
     from evaluation.overlap import TrainingRow
-    from formats.row_texts import RowTexts, read_row_texts
+    from formats import RowTexts, read_row_texts
 
     for path in paths_of(options.files):
         for row in read_row_texts(path):
@@ -135,7 +135,7 @@ def _training_rows(
             else:
                 rejected.append(row)
     if options.other is not None:
-        for context in store.contexts(options.other, with_evidence=False):
+        for context in store.traces.contexts(options.other, with_evidence=False):
             problem, trace = context.problem, context.trace
             yield TrainingRow(
                 options.other,

@@ -186,7 +186,7 @@ class _Planning:
     dataset: str
 
     def contexts(self) -> Iterator[TraceInContext]:
-        return self.store.contexts(self.dataset, trace_ids=self.missing)
+        return self.store.traces.contexts(self.dataset, trace_ids=self.missing)
 
     def dry_run(self, spec: ModelSpec, answer: Callable[[GenerationRequest], str]) -> DryRun:
         from inference import DryRun, UnaskedModel
@@ -194,7 +194,7 @@ class _Planning:
 
         return DryRun(
             UnaskedModel(str(spec), hosted=is_hosted(spec)),
-            self.store.responses,
+            self.store.replies,
             count_tokens=estimate_tokens,
             answer=answer,
         )
@@ -209,7 +209,7 @@ def plan(workspace: WorkspaceFolder, options: PlanOptions) -> Plan:
     stages: list[Planned] = []
     scoring: list[dict[str, Any]] = []
     with workspace.open_store() as store:
-        store.require_dataset(options.stages[0].dataset)
+        store.traces.require_dataset(options.stages[0].dataset)
         for stage in options.stages:
             if isinstance(stage, ScoreOptions):
                 scoring.append(_plan_prm(workspace, store, stage))
@@ -311,7 +311,7 @@ def _planning(
         spec=specs[at],
         service=options.service if isinstance(options, JudgeOptions) else "standard",
         concurrency=options.concurrency or CALLS_AT_ONCE,
-        images=images.settled(*specs, exist=store.has_images(options.dataset)),
+        images=images.settled(*specs, exist=store.traces.has_images(options.dataset)),
         asked=asked,
         missing=missing,
         dataset=options.dataset,
@@ -323,13 +323,13 @@ def _missing(store: Store, options: Stage, spec: ModelSpec) -> tuple[int, list[s
 
     Another model under this name has to give way before it can run: all traces are missing then.
     """
-    contexts = store.contexts(options.dataset, with_evidence=False, limit=options.limit)
+    contexts = store.traces.contexts(options.dataset, with_evidence=False, limit=options.limit)
     asked = [context.trace.id for context in contexts]
-    labelers = [row.labeler for row in store.labelers(options.dataset)]
+    labelers = [row.labeler for row in store.labels.labelers(options.dataset)]
     known = any((each.name, each.model) == (options.name, str(spec)) for each in labelers)
     if not known:
         return len(asked), asked
-    unlabeled = set(store.unlabeled_trace_ids(options.dataset, options.name))
+    unlabeled = set(store.labels.unlabeled_trace_ids(options.dataset, options.name))
     return len(asked), [trace_id for trace_id in asked if trace_id in unlabeled]
 
 
@@ -451,7 +451,7 @@ def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -
         InputError: an option that does not fit.
         PrmError: the checkpoint cannot be used.
     """
-    from scoring.planning import plan_scoring
+    from scoring import plan_scoring
     from stepgold.scoring_run import ProblemByProblem, open_scorer
 
     spec = parse_spec(options.prm)
@@ -460,7 +460,7 @@ def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -
         options = options.but(prm=options.checkpoint, checkpoint=None, route=None, base_url=None)
     asked, missing = _missing(store, options, spec)
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
-    scorer = open_scorer(options, images.for_prm(exist=store.has_images(options.dataset)))
+    scorer = open_scorer(options, images.for_prm(exist=store.traces.has_images(options.dataset)))
     contexts = ProblemByProblem(store, options.dataset, scorer.expected_work).contexts(missing)
     return {
         "stage": "score",

@@ -24,16 +24,16 @@ from traces import InputError, LabelerKind, StrPath, TraceLabel, option
 from traces.config import argument
 
 if TYPE_CHECKING:
-    from evaluation.comparison import Comparison
-    from evaluation.disagreements import Disputes
-    from evaluation.report.input import (
+    from evaluation import (
+        ComparedTrace,
+        Comparison,
+        Disputes,
         ExampleTrace,
         LabelerSection,
         LeaderTest,
+        ModelSpending,
         ReportInput,
-        Spending,
     )
-    from evaluation.step_words import ComparedTrace
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
 
@@ -148,10 +148,10 @@ def _write(text: str, out: Path) -> int:
 
 def _rendered(gathered: ReportInput, chosen: ReportFormat) -> str:
     if chosen == "html":
-        from evaluation.report.page import render_report
+        from evaluation import render_report
 
         return render_report(gathered)
-    from evaluation.report.tables import render_csv, render_markdown, report_json
+    from evaluation import render_csv, render_markdown, report_json
 
     if chosen == "json":
         return json.dumps(report_json(gathered), ensure_ascii=False, allow_nan=False, indent=1)
@@ -182,8 +182,7 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
     Raises:
         InputError: unknown dataset, labeler or subset, or no threshold can be fitted.
     """
-    from evaluation.disagreements import find_disputes
-    from evaluation.report.input import ReportInput
+    from evaluation import ReportInput, find_disputes
 
     gold = known_gold(store, options.dataset, options.gold)
     names = _labelers(store, options, gold)
@@ -194,8 +193,10 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
     sections = tuple(_section(found, name) for name in everyone)
     comparison = _comparison(found)
     disputes = None if comparison is None else find_disputes(comparison.table)
-    counts = store.datasets()[options.dataset]
-    outcomes = {name: scores_outcomes(store.labeler(options.dataset, name)) for name in names}
+    counts = store.traces.datasets()[options.dataset]
+    outcomes = {
+        name: scores_outcomes(store.labels.labeler(options.dataset, name)) for name in names
+    }
     return ReportInput(
         dataset=options.dataset,
         problems=counts.problems,
@@ -222,9 +223,9 @@ def _labelers(store: Store, options: ReportOptions, gold: str | None) -> list[st
     """The labelers on trial, each once, in order."""
     if options.labeler:
         for name in options.labeler:
-            store.labeler(options.dataset, name)
+            store.labels.labeler(options.dataset, name)
         return [name for name in dict.fromkeys(options.labeler) if name != gold]
-    known = [summary.labeler.name for summary in store.labelers(options.dataset)]
+    known = [summary.labeler.name for summary in store.labels.labelers(options.dataset)]
     if not known:
         raise InputError(
             f"Dataset '{options.dataset}' has no labels to report on.",
@@ -234,11 +235,11 @@ def _labelers(store: Store, options: ReportOptions, gold: str | None) -> list[st
 
 
 def _section(found: _Gathered, name: str) -> LabelerSection:
-    from evaluation.report.input import LabelerSection, grounding
+    from evaluation import LabelerSection, count_quotes
 
-    labeler, limit = found.store.labeler(found.options.dataset, name), found.limits[name]
+    labeler, limit = found.store.labels.labeler(found.options.dataset, name), found.limits[name]
     labels = [trace.labels[name] for trace in found.traces if name in trace.labels]
-    quotes = grounding(labels)
+    quotes = count_quotes(labels)
     may_quote = labeler.kind is LabelerKind.JUDGE or quotes.verified or quotes.unverified
     reasons = Counter(
         label.abstention.reason.value for label in labels if label.abstention is not None
@@ -259,13 +260,16 @@ def _section(found: _Gathered, name: str) -> LabelerSection:
 
 def _measured(found: _Gathered, name: str, gold: str) -> dict[str, Any]:
     """What a labeler is worth against gold: the figures of `evaluate`, by the same functions."""
-    from evaluation.comparison import against_gold
-    from evaluation.diagnostics import diagnose
-    from evaluation.evaluated import predicted_error
-    from evaluation.protocols.macro_f1 import evaluate_macro_f1
-    from evaluation.protocols.processbench import evaluate_processbench
-    from evaluation.step_words import first_error_confusion
-    from evaluation.thresholds import decided_by_scores, threshold_sweep
+    from evaluation import (
+        against_gold,
+        decided_by_scores,
+        diagnose,
+        evaluate_macro_f1,
+        evaluate_processbench,
+        first_error_confusion,
+        predicted_error,
+        threshold_sweep,
+    )
 
     limit, seen = found.limits[name], against_gold(found.traces, name, gold)
     settings = found.drawn | {"threshold": limit.value, "threshold_source": limit.source}
@@ -285,7 +289,7 @@ def _measured(found: _Gathered, name: str, gold: str) -> dict[str, Any]:
 
 def _comparison(found: _Gathered) -> Comparison | None:
     """Every two labelers; the paired test is left to the two that lead (`_leaders`)."""
-    from evaluation.comparison import compare_labelers
+    from evaluation import compare_labelers
 
     if len(found.labelers) < 2:
         return None
@@ -301,15 +305,13 @@ def _comparison(found: _Gathered) -> Comparison | None:
 
 def _leaders(found: _Gathered, sections: Sequence[LabelerSection]) -> LeaderTest | None:
     """The best two by processbench_f1 on the same problems."""
-    from evaluation.comparison import against_gold
-    from evaluation.paired import compare_by_measure
-    from evaluation.report.input import LeaderTest, headline
+    from evaluation import LeaderTest, against_gold, compare_by_measure, headline_figure
 
     measure = "processbench_f1"
-    known = [section for section in sections if headline(section, measure) is not None]
+    known = [section for section in sections if headline_figure(section, measure) is not None]
     if found.gold is None or len(known) < 2:
         return None
-    known.sort(key=lambda section: -(headline(section, measure) or 0.0))
+    known.sort(key=lambda section: -(headline_figure(section, measure) or 0.0))
     first, second = known[:2]
     tested = compare_by_measure(
         against_gold(found.traces, first.labeler.name, found.gold),
@@ -332,7 +334,8 @@ def _examples(found: _Gathered, disputes: Disputes) -> tuple[ExampleTrace, ...]:
         return ()
     ids = [one.trace_id for one in chosen]
     contexts = {
-        one.trace.id: one for one in found.store.contexts(found.options.dataset, trace_ids=ids)
+        one.trace.id: one
+        for one in found.store.traces.contexts(found.options.dataset, trace_ids=ids)
     }
     labels: dict[str, Mapping[str, TraceLabel]] = {
         trace.trace_id: trace.labels for trace in found.traces
@@ -347,11 +350,11 @@ def _examples(found: _Gathered, disputes: Disputes) -> tuple[ExampleTrace, ...]:
     )
 
 
-def _spending(store: Store) -> Spending:
-    from evaluation.report.input import ModelCalls, Spending
+def _spending(store: Store) -> ModelSpending:
+    from evaluation import ModelCalls, ModelSpending
 
-    totals = store.call_totals()
-    return Spending(
+    totals = store.replies.totals()
+    return ModelSpending(
         sent=totals.sent,
         cached=totals.cached,
         usd=None if totals.sent and totals.unpriced == totals.sent else totals.usd,
@@ -368,6 +371,6 @@ def _spending(store: Store) -> Spending:
                 usd=None if row.unpriced == row.sent else row.usd,
                 unpriced=row.unpriced,
             )
-            for row in store.responses.spending()
+            for row in store.replies.spending()
         ),
     )

@@ -191,7 +191,7 @@ def retrieve(
     """
     tally = Tally("retrieve", options.dataset)
     with workspace.open_store() as store:
-        store.require_dataset(options.dataset)
+        store.traces.require_dataset(options.dataset)
         if options.evaluate is not None:
             return _measured(workspace, store, options, Path(options.evaluate))
         _attach(workspace, store, options, tally)
@@ -205,28 +205,28 @@ def _attach(
     from labeling import retrieve_evidence
 
     dataset = options.dataset
-    fingerprint = store.corpus_fingerprint()
+    fingerprint = store.corpora.fingerprint()
     retriever = open_retriever(workspace, store, options, fingerprint=fingerprint)
     stored = retriever.config() | {"corpus": fingerprint}
     if options.rewriter is not None:
         stored |= rewriting_config(options.rewriter)
-    store.declare_retrieval(dataset, stored, replace=options.replace)
+    store.evidence.declare(dataset, stored, replace=options.replace)
     if options.query == "step":
-        missing = store.trace_evidence.missing(dataset)
-        tally.unchanged = store.datasets()[dataset].traces - len(missing)
+        missing = store.evidence.missing_traces(dataset)
+        tally.unchanged = store.traces.datasets()[dataset].traces - len(missing)
         found = retriever.retrieve_for(_step_queries(store, dataset, missing))
         shown = progress(found, total=len(missing), label="retrieve")
-        tally.done = store.trace_evidence.put(dataset, shown)
+        tally.done = store.evidence.put_for_traces(dataset, shown)
         return
-    problems = store.problems_without_evidence(dataset)
-    tally.unchanged = store.datasets()[dataset].problems - len(problems)
+    problems = store.evidence.missing_problems(dataset)
+    tally.unchanged = store.traces.datasets()[dataset].problems - len(problems)
     if options.rewriter is None:
         found = retrieve_evidence(problems, retriever)
         total = len(problems)
     else:
         asked = _rewritten(store, tally, problems, options)
         found, total = retriever.retrieve_for(asked), len(asked)
-    tally.done = store.put_evidence(dataset, progress(found, total=total, label="retrieve"))
+    tally.done = store.evidence.put(dataset, progress(found, total=total, label="retrieve"))
 
 
 def _measured(
@@ -236,8 +236,8 @@ def _measured(
 
     A document ranks where its best passage ranks.
     """
-    from evaluation.ranking import RankedProblem, evaluate_rankings
-    from formats.qrels import read_qrels
+    from evaluation import RankedProblem, evaluate_rankings
+    from formats import read_qrels
 
     if options.query == "step":
         raise InputError(
@@ -245,7 +245,9 @@ def _measured(
             remedy="measure with --query problem or --query rewrite",
         )
     judgments = _judgments(store, options.dataset, read_qrels(qrels), qrels)
-    problems = [each for each in store.problems(options.dataset) if each.id in judgments.grades]
+    problems = [
+        each for each in store.traces.problems(options.dataset) if each.id in judgments.grades
+    ]
     retriever = open_retriever(workspace, store, options.but(k=max(options.k, _DEPTH)))
     asked: list[Asked]
     if options.rewriter is None:
@@ -297,7 +299,7 @@ def _rewritten(
             problems,
             runner,
             allow_phi=options.allow_phi,
-            marked=store.marked_problems(options.dataset),
+            marked=store.traces.marked_problems(options.dataset),
         )
         try:
             for each in progress(written, total=len(problems), label="rewrite queries"):
@@ -311,14 +313,16 @@ def _rewritten(
             tally.stopped = stop
             tally.failed += len(problems) - len(asked) - len(failures)
             note(str(stop))
-    store.put_failures(options.dataset, failures)
+    store.labels.failures.put(options.dataset, failures)
     tally.abstained.update(failure.reason.value for failure in failures)
     return asked
 
 
 def _step_queries(store: Store, dataset: str, trace_ids: Sequence[str]) -> Iterator[Asked]:
     contexts: Iterable[Any] = (
-        store.contexts(dataset, trace_ids=trace_ids, with_evidence=False) if trace_ids else ()
+        store.traces.contexts(dataset, trace_ids=trace_ids, with_evidence=False)
+        if trace_ids
+        else ()
     )
     for context in contexts:
         yield context.trace.id, step_queries(context.problem, context.trace.steps)
@@ -422,8 +426,8 @@ class _Judgments:
 
 
 def _judgments(store: Store, dataset: str, judged: Sequence[Relevance], path: Path) -> _Judgments:
-    problems = {problem.id: problem.id for problem in store.problems(dataset)}
-    by_text = {problem.question: problem.id for problem in store.problems(dataset)}
+    problems = {problem.id: problem.id for problem in store.traces.problems(dataset)}
+    by_text = {problem.question: problem.id for problem in store.traces.problems(dataset)}
     documents = _document_keys(store)
     grades: defaultdict[str, dict[str, int]] = defaultdict(dict)
     decisive: defaultdict[str, list[str]] = defaultdict(list)
@@ -465,7 +469,7 @@ def _judgments(store: Store, dataset: str, judged: Sequence[Relevance], path: Pa
 def _document_keys(store: Store) -> dict[str, set[str]]:
     """What a judgment may call a document: its name, CORPUS/NAME, or the id of its JSONL row."""
     keys: defaultdict[str, set[str]] = defaultdict(set)
-    for corpus, name in store.document_names():
+    for corpus, name in store.corpora.document_names():
         full = f"{corpus}/{name}"
         for key in {full, name, name.rpartition("#")[2]}:
             keys[key].add(full)

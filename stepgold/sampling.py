@@ -133,9 +133,9 @@ def sample(workspace: WorkspaceFolder, options: SampleOptions) -> SampleResult:
         known = given if given is not None else _stored_problems(store, options.dataset)
         images = images.settled(spec, exist=any(problem.images for problem, _ in known))
         wanted = known[: options.limit]
-        store.sampled.refuse_changed(options.dataset, [problem for problem, _ in wanted])
+        store.traces.sampled.refuse_changed(options.dataset, [problem for problem, _ in wanted])
         tally.unusable_golds = list_unusable_golds(problem for problem, _ in wanted)
-        stored = store.sampled.declare(
+        stored = store.traces.sampled.declare(
             options.dataset, options.name, options.settings(images), replace=options.replace
         )
         tally.unchanged = stored.traces
@@ -197,24 +197,26 @@ def _store(store: Store, dataset: str, name: str, one: ProblemCandidates) -> Non
     from traces import Failure
 
     if one.abstention is None:
-        store.sampled.add(dataset, name, one.problem, one.kept, refused=one.refused)
+        store.traces.sampled.add(dataset, name, one.problem, kept=one.kept, refused=one.refused)
         return
     why = one.abstention
     # Nothing is stored as sampled: the problem stays missing, and the next call asks again.
-    store.put_failures(dataset, [Failure(one.problem.id, name, why.reason, True, why.detail)])
+    store.labels.failures.put(
+        dataset, [Failure(one.problem.id, name, why.reason, True, why.detail)]
+    )
 
 
 def _read(file: Path) -> list[Asked]:
-    from formats.problems import read_problems
+    from formats import read_problems
 
     return [(problem, ()) for problem in read_problems(file)]
 
 
 def _stored_problems(store: Store, dataset: str) -> list[Asked]:
     """The problems of a dataset, with their evidence."""
-    store.require_dataset(dataset)
+    store.traces.require_dataset(dataset)
     found: dict[str, Asked] = {}
-    for context in store.contexts(dataset):
+    for context in store.traces.contexts(dataset):
         found.setdefault(context.problem.id, (context.problem, context.evidence))
     return list(found.values())
 
@@ -232,7 +234,7 @@ def _sampler(options: SampleOptions, terms: RunTerms) -> Sampler:
         return local
     from inference import ServerSampler
 
-    marked = () if options.allow_phi else terms.store.marked_problems(options.dataset)
+    marked = () if options.allow_phi else terms.store.traces.marked_problems(options.dataset)
     return ServerSampler(
         dispatcher(policy_server(options), terms),
         config,

@@ -7,9 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from retrieval.packing import PACKINGS
-from scoring.families.generic_layout import GenericLayout, named_family
-from scoring.names import COMPARED, Mode, family_names, refuse_mismatch
+from retrieval import PACKINGS
+from scoring import (
+    WITH_REFERENCE,
+    GenericLayout,
+    Mode,
+    describe_families,
+    named_family,
+    refuse_mismatch,
+)
 from stepgold.console import note
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import EVIDENCE_KEY, evidence_source, label_missing
@@ -19,9 +25,7 @@ from stepgold.outcome import LabelingResult, Tally
 from traces import Config, InputError, LabeledTrace, Labeler, LabelerKind, Need, option
 
 if TYPE_CHECKING:
-    from scoring import Scorer
-    from scoring.family import Family
-    from scoring.server.scorer import ServerScorer
+    from scoring import Family, FitOptions, Scorer, ServerScorer
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces import TraceInContext
@@ -47,8 +51,8 @@ class ScorerOptions(Config):
     family: GenericLayout | str | None = option(
         default=None,
         metavar="NAME",
-        help=f"{family_names()} [default: recognized by tokens and heads; with a reference"
-        " implicit-prm].",
+        help=f"{describe_families()} [default: recognized by tokens and heads; implicit-prm with a"
+        " --reference].",
     )
     reference: str | None = option(
         default=None,
@@ -102,7 +106,7 @@ class ScorerOptions(Config):
         named = named_family(self.family, self.mode)
         object.__setattr__(self, "family", named)
         compared = self.reference is not None
-        if _is_served(self) and (compared or named in COMPARED):
+        if _is_served(self) and (compared or named in WITH_REFERENCE):
             raise InputError(
                 "An implicit PRM and its reference run on this machine; no server can score them.",
                 remedy="use --prm hf:PATH",
@@ -114,6 +118,12 @@ class ScorerOptions(Config):
             raise InputError(
                 f'"{self.reference}" is not a checkpoint.', remedy="name it as --reference hf:PATH"
             )
+
+    def fit_options(self) -> FitOptions:
+        """Window and documents, in the form of the scoring engine."""
+        from scoring import FitOptions, Overflow
+
+        return FitOptions(self.max_tokens, Overflow(self.overflow), self.reserve, self.packing)
 
 
 class ScoreOptions(ImageFolderOptions, HostedOptions, ScorerOptions, LabelingOptions):
@@ -227,12 +237,12 @@ def score(workspace: WorkspaceFolder, options: ScoreOptions) -> ScoreResult:
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
     tally = Tally("score", options.dataset, options.name)
     with workspace.open_store() as store, ExitStack() as closing:
-        store.require_dataset(options.dataset)
-        exist = store.has_images(options.dataset)
+        store.traces.require_dataset(options.dataset)
+        exist = store.traces.has_images(options.dataset)
         scorer = _scorer(store, closing, options, images.for_prm(exist=exist))
         if exist:
             note_unseen(scorer.family)
-        scorer.refuse_over_length(store.contexts(options.dataset, limit=options.limit))
+        scorer.refuse_over_length(store.traces.contexts(options.dataset, limit=options.limit))
         if scorer.not_shared is not None:
             note(f"candidates are scored one by one: {scorer.not_shared}")
         labeler = Labeler(
@@ -279,7 +289,6 @@ def open_scorer(options: ScorerOptions, images: ImageOptions) -> Scorer:
         PrmError: the checkpoint cannot be used.
     """
     from scoring import load_scorer
-    from scoring.engine.fit import Overflow
 
     # The likelihood family reads a language model: in the lab that is the policy, never the judge.
     role: Literal["policy", "prm"] = "policy" if options.family == "likelihood" else "prm"
@@ -287,10 +296,7 @@ def open_scorer(options: ScorerOptions, images: ImageOptions) -> Scorer:
         model_folder(parse_spec(options.prm), role),
         family=options.family,
         mode=options.mode,
-        max_tokens=options.max_tokens,
-        overflow=Overflow(options.overflow),
-        reserve=options.reserve,
-        packing=options.packing,
+        options=options.fit_options(),
         device=options.device,
         dtype=None if options.dtype == "auto" else options.dtype,
         images=images.loader(),
@@ -300,7 +306,7 @@ def open_scorer(options: ScorerOptions, images: ImageOptions) -> Scorer:
 
 def note_unseen(family: Family) -> None:
     """Say that a family is not shown the images that problems have, if so."""
-    from scoring.images.tokens import ShowsImages
+    from scoring import ShowsImages
 
     if not isinstance(family, ShowsImages):
         note("Problems have images, which a PRM is not shown: their steps are scored as text.")
@@ -414,15 +420,15 @@ class ProblemByProblem:
         """Problems in the order of their first trace here, candidates in the order of import."""
         wanted = set(trace_ids)
         problems: dict[str, list[str]] = {}
-        for context in self.store.contexts(self.dataset, with_evidence=False):
+        for context in self.store.traces.contexts(self.dataset, with_evidence=False):
             if context.trace.id in wanted:
                 problems.setdefault(context.problem.id, []).append(context.trace.id)
         if [each for ids in problems.values() for each in ids] == list(trace_ids):
             # As most files are: no need to ask problem by problem.
-            yield from self.store.contexts(self.dataset, trace_ids=trace_ids)
+            yield from self.store.traces.contexts(self.dataset, trace_ids=trace_ids)
             return
         for ids in _chunks(problems.values()):
-            found = {c.trace.id: c for c in self.store.contexts(self.dataset, trace_ids=ids)}
+            found = {c.trace.id: c for c in self.store.traces.contexts(self.dataset, trace_ids=ids)}
             yield from (found[each] for each in ids if each in found)
 
     def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:

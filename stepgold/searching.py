@@ -122,13 +122,13 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
     require_kind(options.kind)
     tally = Tally("index", None)
     with workspace.open_store() as store:
-        if not any(corpus.passages for corpus in store.corpora()):
+        if not any(corpus.passages for corpus in store.corpora.summaries()):
             raise CorpusError(
                 "There is no passage to index.",
                 where=workspace.url,
                 remedy="stepgold corpus add PATH --corpus NAME",
             )
-        corpora = Corpora(store.passages, store.passages_by_id, store.corpus_fingerprint())
+        corpora = Corpora(store.corpora.passages, store.corpora.passages_by_id, store.corpora.fingerprint())
         encoder = load_encoder(options.encoder)
         update = update_index(
             workspace.index_folder,
@@ -143,7 +143,7 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
         encoded = _passages(store, update.encoded)
         long = say_over_window(encoded, encoder) if update.encoded else NOT_LOOKED_AT
         stride = max(1, len(update.encoded) // _READ_AT_ONCE)
-        sample = store.passages_by_id(update.encoded[::stride][:_READ_AT_ONCE])
+        sample = store.corpora.passages_by_id(update.encoded[::stride][:_READ_AT_ONCE])
         unread = note_unread_languages(list(sample.values()), encoder)
     if update.rebuilt:
         note(f"the index was rebuilt: {update.rebuilt}")
@@ -183,7 +183,7 @@ def _shown(things: Iterable[Thing], total: int, label: str) -> Iterable[Thing]:
 
 def _passages(store: Store, ids: Sequence[int]) -> Iterator[Passage]:
     for at in range(0, len(ids), _READ_AT_ONCE):
-        yield from store.passages_by_id(ids[at : at + _READ_AT_ONCE]).values()
+        yield from store.corpora.passages_by_id(ids[at : at + _READ_AT_ONCE]).values()
 
 
 def say_over_window(passages: Iterable[Passage], encoder: Encoder) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def open_retriever(
     from retrieval.search.rerank import load_reranker
     from retrieval.search.retriever import PassageRetriever
 
-    corpora = {summary.name for summary in store.corpora()}
+    corpora = {summary.name for summary in store.corpora.summaries()}
     for corpus in options.quotas:
         if corpus not in corpora:
             raise InputError(
@@ -253,14 +253,14 @@ def open_retriever(
                 where=f"--quota {corpus}={options.quotas[corpus]}",
                 remedy=f"corpora: {', '.join(sorted(corpora))}" if corpora else "corpus add",
             )
-    state = fingerprint or store.corpus_fingerprint()
+    state = fingerprint or store.corpora.fingerprint()
     return PassageRetriever(
         options,
-        store.passages_by_id,
+        store.corpora.passages_by_id,
         dense=None if options.mode == "bm25" else _dense(workspace, options.encoder, state),
         lexical=None if options.mode == "dense" else lexical_index(workspace, store, state),
         reranker=None if options.rerank is None else load_reranker(options.rerank),
-        ids_of_corpus=store.passage_ids,
+        ids_of_corpus=store.corpora.passage_ids,
     )
 
 
@@ -276,7 +276,7 @@ def lexical_index(workspace: WorkspaceFolder, store: Store, fingerprint: str) ->
     folder = workspace.index_folder / "bm25"
     if (found := LexicalIndex.load(folder, corpus_fingerprint=fingerprint)) is not None:
         return found
-    rows = [(passage_id, p.title, p.text) for passage_id, p in store.passages()]
+    rows = [(passage_id, p.title, p.text) for passage_id, p in store.corpora.passages()]
     if not rows:
         raise CorpusError(
             "There is no passage to search.",
@@ -408,7 +408,7 @@ def search(workspace: WorkspaceFolder, options: SearchOptions) -> SearchResult:
     with workspace.open_store() as store:
         found = open_retriever(workspace, store, options).search(options.text)
         named = {(hit.passage.corpus, hit.passage.document) for hit in found}
-        sources = store.document_sources(named)
+        sources = store.corpora.document_sources(named)
     hits = []
     for each in found:
         passage, place = each.passage, sources[each.passage.corpus, each.passage.document]

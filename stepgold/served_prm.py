@@ -23,11 +23,7 @@ from stepgold.scoring_run import (
 from traces import Labeler, LabelerKind, PrmError, TraceLabel
 
 if TYPE_CHECKING:
-    from scoring import Scorer
-    from scoring.engine.fit import Fitted
-    from scoring.server.parity import Parity
-    from scoring.server.routes import Row
-    from scoring.server.scorer import ServerScorer
+    from scoring import Fitted, Parity, Scorer, ServerRow, ServerScorer
     from storage import Store
     from traces import TraceInContext
 
@@ -73,7 +69,7 @@ def _stored_gate(
     Raises:
         InputError: the name belongs to another labeler, which is not replaced.
     """
-    for row in store.labelers(options.dataset):
+    for row in store.labels.labelers(options.dataset):
         if row.labeler.name != options.name:
             continue
         if _without(row.labeler.config) != _without(scorer.config()):
@@ -83,7 +79,7 @@ def _stored_gate(
             labeler = Labeler(
                 options.name, LabelerKind.PRM, scorer.config(), model=scorer.server.spec
             )
-            store.declare_labeler(options.dataset, labeler)
+            store.labels.declare(options.dataset, labeler)
         gate = row.labeler.config.get(PARITY_KEY)
         return gate if isinstance(gate, Mapping) else None
     return None
@@ -115,12 +111,14 @@ def _sample(store: Store, options: ScoreOptions, scorer: ServerScorer) -> list[T
         PrmError: there is none.
     """
     dataset, most = options.dataset, options.parity_sample
-    ids = sorted(context.trace.id for context in store.contexts(dataset, with_evidence=False))
+    ids = sorted(
+        context.trace.id for context in store.traces.contexts(dataset, with_evidence=False)
+    )
     order = random.Random(0).sample(ids, len(ids))
     found: list[TraceInContext] = []
     for start in range(0, len(order), most):
         chunk = order[start : start + most]
-        found += filter(scorer.is_comparable, store.contexts(dataset, trace_ids=chunk))
+        found += filter(scorer.is_comparable, store.traces.contexts(dataset, trace_ids=chunk))
         if len(found) >= most:
             break
     if not found:
@@ -142,7 +140,7 @@ def _compare(
     Raises:
         PrmError: they differ by too much.
     """
-    from scoring.server.parity import refusal
+    from scoring import parity_error
 
     note(f"comparing the server with the checkpoint on {len(sample)} traces")
     answers = list(scorer.answers(sample))
@@ -150,7 +148,7 @@ def _compare(
     compared = list(_readings(scorer, answers, here))
     reading, best = min(compared, key=lambda each: each[1].max_difference)
     if not best.passes(options.parity_limit):
-        raise refusal(scorer.server.spec, best, options.parity_limit)
+        raise parity_error(scorer.server.spec, best, options.parity_limit)
     note(
         f"step scores differ by at most {best.max_difference:.2g}, first errors agree on"
         f" {best.agreement:.1%} of them"
@@ -168,17 +166,16 @@ def _compare(
 
 def _readings(
     scorer: ServerScorer,
-    answers: Sequence[tuple[Fitted, list[Row]] | TraceLabel],
+    answers: Sequence[tuple[Fitted, list[ServerRow]] | TraceLabel],
     here: Mapping[str, TraceLabel],
 ) -> Iterator[tuple[str, Parity]]:
     """For each way in which the server's rows may be read, how they compare."""
-    from scoring.server.parity import compare
-    from scoring.server.routes import probabilities
+    from scoring import compare_scores, row_scores
 
     given = [each for each in answers if not isinstance(each, TraceLabel)]
     without = [each for each in answers if isinstance(each, TraceLabel)]
     for reading in scorer.route.readings:
-        scores = [probabilities(rows, reading) for _, rows in given]
+        scores = [row_scores(rows, reading) for _, rows in given]
         if None in scores:
             continue
         labels = [
@@ -189,7 +186,7 @@ def _readings(
                 if read is not None
             ),
         ]
-        yield reading, compare(here, {label.trace_id: label for label in labels})
+        yield reading, compare_scores(here, {label.trace_id: label for label in labels})
 
 
 def open_server_scorer(options: ScoreOptions, closing: ExitStack) -> ServerScorer:
@@ -200,8 +197,7 @@ def open_server_scorer(options: ScoreOptions, closing: ExitStack) -> ServerScore
         ModelError: the server does not serve the model.
     """
     from inference import JsonClient
-    from scoring.engine.fit import Overflow
-    from scoring.server.scorer import load_server_scorer
+    from scoring import load_server_scorer
 
     server = JsonClient(
         parse_spec(options.prm).name, base_url=options.base_url, concurrency=options.concurrency
@@ -210,10 +206,7 @@ def open_server_scorer(options: ScoreOptions, closing: ExitStack) -> ServerScore
         closing.enter_context(server),
         str(options.checkpoint),
         family=options.family,
-        max_tokens=options.max_tokens,
-        overflow=Overflow(options.overflow),
-        reserve=options.reserve,
-        packing=options.packing,
+        options=options.fit_options(),
         route=options.route,
         allow_phi=options.allow_phi,
     )

@@ -96,12 +96,12 @@ def labels(workspace: WorkspaceFolder, options: LabelsOptions) -> LabelsResult:
         InputError: unknown dataset or labeler.
     """
     with workspace.open_store() as store:
-        store.require_dataset(options.dataset)
-        store.labeler(options.dataset, options.labeler)
-        found = store.labels(options.dataset, options.labeler)
+        store.traces.require_dataset(options.dataset)
+        store.labels.labeler(options.dataset, options.labeler)
+        found = store.labels.load(options.dataset, options.labeler)
         steps = {
             context.trace.id: len(context.trace.steps)
-            for context in store.contexts(options.dataset, with_evidence=False)
+            for context in store.traces.contexts(options.dataset, with_evidence=False)
             if context.trace.id in found
         }
     return LabelsResult(

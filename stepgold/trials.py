@@ -10,10 +10,7 @@ from stepgold.options import BootstrapOptions, DatasetOptions
 from traces import InputError, Need, option
 
 if TYPE_CHECKING:
-    from evaluation.evaluated import EvaluatedTrace
-    from evaluation.protocols.known import Protocol
-    from evaluation.step_words import ComparedTrace
-    from evaluation.thresholds import FittedThreshold
+    from evaluation import ComparedTrace, EvaluatedTrace, FittedThreshold, Protocol
     from storage import Store
 
 
@@ -95,11 +92,11 @@ def known_gold(store: Store, dataset: str, gold: str | None) -> str | None:
     Raises:
         InputError: unknown dataset or labeler.
     """
-    store.require_dataset(dataset)
+    store.traces.require_dataset(dataset)
     if gold is not None:
-        store.labeler(dataset, gold)
+        store.labels.labeler(dataset, gold)
         return gold
-    names = {summary.labeler.name for summary in store.labelers(dataset)}
+    names = {summary.labeler.name for summary in store.labels.labelers(dataset)}
     return "gold" if "gold" in names else None
 
 
@@ -117,14 +114,14 @@ def compared_traces(
     Raises:
         InputError: unknown dataset, labeler or subset.
     """
-    from evaluation.step_words import ComparedTrace
+    from evaluation import ComparedTrace
 
-    store.require_dataset(dataset)
+    store.traces.require_dataset(dataset)
     for name in names:
-        store.labeler(dataset, name)
-    labels = {name: store.labels(dataset, name) for name in dict.fromkeys(names)}
+        store.labels.labeler(dataset, name)
+    labels = {name: store.labels.load(dataset, name) for name in dict.fromkeys(names)}
     traces = []
-    for context in store.contexts(dataset, with_evidence=False):
+    for context in store.traces.contexts(dataset, with_evidence=False):
         trace = context.trace
         traces.append(
             ComparedTrace(
@@ -165,7 +162,7 @@ def evaluated_traces(
     Raises:
         InputError: unknown dataset, labeler or subset.
     """
-    from evaluation.comparison import against_gold
+    from evaluation import against_gold
 
     return against_gold(
         compared_traces(store, dataset, (labeler, gold), subsets), name=labeler, gold=gold
@@ -193,9 +190,7 @@ def labeler_thresholds(
             where=f"--threshold {options.threshold}",
             remedy="name the labeler that is the truth with --gold, or give a number",
         )
-    from evaluation.comparison import against_gold
-    from evaluation.protocols.known import PROTOCOLS
-    from evaluation.thresholds import decided_by_scores
+    from evaluation import against_gold, decided_by_scores, protocol_named
 
     found = {}
     for name in names:
@@ -204,7 +199,7 @@ def labeler_thresholds(
             found[name] = LabelerThreshold(0.5, NONE_NEEDED)
             continue
         found[name] = resolve_threshold(
-            store, options, name, gold=gold, protocol=PROTOCOLS[PROTOCOL], evaluated=seen
+            store, options, name, gold=gold, protocol=protocol_named(PROTOCOL), evaluated=seen
         )
     return found
 
@@ -236,7 +231,7 @@ def resolve_threshold(
     """
     if options.number is not None:
         return LabelerThreshold(options.number, GIVEN)
-    from evaluation.thresholds import fit_threshold
+    from evaluation import fit_threshold
 
     split, subset = _split(store, str(options.threshold))
     _require_same_model(store, labeler, options.dataset, split)
@@ -260,13 +255,14 @@ def resolve_threshold(
 def _split(store: Store, spec: str) -> tuple[str, str]:
     """Dataset and subset of `fit:DATASET/SUBSET`; both may contain a slash themselves."""
     named = spec.removeprefix(FIT)
-    known = store.datasets()
+    known = store.traces.datasets()
     parts = named.split("/")
     for cut in range(len(parts) - 1, 0, -1):
         dataset, subset = "/".join(parts[:cut]), "/".join(parts[cut:])
         if dataset in known:
             subsets = {
-                context.trace.subset for context in store.contexts(dataset, with_evidence=False)
+                context.trace.subset
+                for context in store.traces.contexts(dataset, with_evidence=False)
             }
             if subset in subsets:
                 return dataset, subset
@@ -284,7 +280,7 @@ def _split(store: Store, spec: str) -> tuple[str, str]:
 
 def _require_same_model(store: Store, labeler: str, dataset: str, split: str) -> None:
     """A threshold fits the scores of one model only."""
-    here, there = store.labeler(dataset, labeler), store.labeler(split, labeler)
+    here, there = store.labels.labeler(dataset, labeler), store.labels.labeler(split, labeler)
     if here.model != there.model and None not in (here.model, there.model):
         raise InputError(
             f"Labeler '{labeler}' is '{there.model}' in dataset '{split}' and '{here.model}' here.",
@@ -318,5 +314,5 @@ def _shared_subsets(
 def _contents(store: Store, dataset: str) -> list[tuple[str, Any]]:
     return [
         (context.trace.id, hash((context.problem.question, context.trace.steps)))
-        for context in store.contexts(dataset, with_evidence=False)
+        for context in store.traces.contexts(dataset, with_evidence=False)
     ]

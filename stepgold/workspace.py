@@ -48,7 +48,9 @@ class WorkspaceFolder:
     @property
     def url(self) -> str:
         """The database URL."""
-        return self.db or f"sqlite:///{self.folder / DATABASE_NAME}"
+        from storage import database_url
+
+        return self.db or database_url(self.folder / DATABASE_NAME)
 
     @property
     def index_folder(self) -> Path:

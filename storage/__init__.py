@@ -1,26 +1,8 @@
-"""The store: SQLModel tables on SQLite, migrations, and one facade. Rows in, dataclasses out."""
+"""The store: SQLModel tables on SQLite, migrations, and one aspect per part of the data.
 
-from storage.outcomes import (
-    CallTotals,
-    CorpusOutcome,
-    CorpusSummary,
-    DatasetCounts,
-    ImportOutcome,
-    ImportSummary,
-    LabelerSummary,
-)
-from storage.store import Store
-from traces import SourceFile, StoredDocument
+Names load when they are first used: SQLAlchemy and SQLModel take a while to import.
+"""
 
-__all__ = [
-    "CallTotals",
-    "CorpusOutcome",
-    "CorpusSummary",
-    "DatasetCounts",
-    "ImportOutcome",
-    "ImportSummary",
-    "LabelerSummary",
-    "SourceFile",
-    "Store",
-    "StoredDocument",
-]
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

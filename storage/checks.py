@@ -1,6 +1,7 @@
-"""What may be stored. SQLite takes anything, so these checks stand before every row.
+"""What may be stored: SQLite accepts anything, so every value is checked before it is written.
 
-A bad value is refused, never changed: no NaN turned into NULL, no NUL byte dropped.
+A bad value is refused, never changed: no NaN becomes NULL, no NUL byte is dropped. The argument
+`what` names the value in messages.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ _SHOWN = 3
 
 
 def plain_text(value: str, what: str) -> str:
-    """Text that every database can hold: no NUL, no lone surrogate.
+    """Text that every database can hold.
 
     Raises:
-        InputError: it holds one.
+        InputError: it contains a NUL or half of a surrogate pair, or is not a string.
     """
     if not isinstance(value, str):
-        raise InputError(f"{what} is not a text but {type(value).__name__}.")
+        raise InputError(f"{what} must be text, not {type(value).__name__}.")
     if "\0" in value:
         raise InputError(f"{what} contains a NUL byte.", remedy="remove it from the source")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise InputError(
-            f"{what} contains half of a surrogate pair, which no UTF-8 text can hold.",
-            remedy="write the source as UTF-8",
+            f"{what} contains half of a surrogate pair, which UTF-8 cannot encode.",
+            remedy="save the source as UTF-8",
         ) from None
     return value
 
@@ -48,7 +49,7 @@ def name(value: str, what: str) -> str:
     """A name or id: plain text on one line that is not blank.
 
     Raises:
-        InputError: it is blank, or has a line break, a NUL or a lone surrogate.
+        InputError: it is blank, has a line break, or is not plain text.
     """
     plain_text(value, what)
     if not value.strip() or "\n" in value or "\r" in value:
@@ -57,21 +58,21 @@ def name(value: str, what: str) -> str:
 
 
 def json_value(value: Any, what: str) -> Any:
-    """The value as strict JSON: tuples become lists, anything that JSON cannot say is refused.
+    """The value as strict JSON, with tuples as lists.
 
     Raises:
-        InputError: NaN, infinity, a key that is no text, or a type outside JSON.
+        InputError: it contains NaN, infinity, a key that is not text, or a type outside JSON.
     """
     return _json(value, what, plain=False)
 
 
 def plain_json(value: Any, what: str) -> Any:
-    """As `json_value`, and every text in it as in `plain_text`."""
+    """As `json_value`, where every text must satisfy `plain_text`."""
     return _json(value, what, plain=True)
 
 
 def canonical(value: Any) -> str:
-    """One text per JSON value, whatever the order of its keys: for comparing."""
+    """The same text for equal JSON values, whatever the order of their keys."""
     return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
@@ -81,7 +82,7 @@ def digest(*parts: Any) -> str:
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Which keys of two configurations differ and how, for a person."""
+    """Which keys of two configurations differ and how, for the user."""
     found = [
         f"{key} was {_shown(stored, key)}, now {_shown(wanted, key)}"
         for key in sorted({*stored, *wanted})
@@ -104,7 +105,7 @@ def fraction(value: SupportsFloat | None, what: str) -> float | None:
 def similarity(value: SupportsFloat | None, what: str) -> float | None:
     """A number in [-1, 1]; None stays None.
 
-    A cosine of float32 unit vectors may pass 1 by rounding: up to 1e-5 it is taken as 1.
+    A cosine of float32 unit vectors may exceed 1 by rounding; up to 1e-5 more counts as 1.
     """
     if value is not None and 1.0 < abs(float(value)) <= 1.0 + 1e-5:
         return math.copysign(1.0, float(value))
@@ -112,12 +113,12 @@ def similarity(value: SupportsFloat | None, what: str) -> float | None:
 
 
 def amount(value: SupportsFloat | None, what: str) -> float | None:
-    """A finite number from 0 on; None stays None."""
+    """A finite number, at least 0; None stays None."""
     return _number(value, what, 0.0, math.inf)
 
 
 def count(value: SupportsIndex | None, what: str) -> int | None:
-    """A whole number from 0 on; None stays None.
+    """A whole number, at least 0; None stays None.
 
     Raises:
         InputError: it is negative or not a whole number.
@@ -134,13 +135,13 @@ def count(value: SupportsIndex | None, what: str) -> int | None:
 
 
 def known(kind: str, wanted: str, names: Iterable[str], *, make: str) -> InputError:
-    """The error for a name nobody knows, with the known ones in the remedy.
+    """The error for an unknown name, with the known ones in the remedy.
 
     Args:
-        kind: what the name is of, e.g. "dataset".
+        kind: what has the name, e.g. "dataset".
         wanted: the name.
-        names: the known ones.
-        make: how to get one, for when there are none.
+        names: the known names.
+        make: how to create one, for when there are none.
     """
     have = sorted(names)
     close = get_close_matches(wanted, have, n=1)
@@ -168,19 +169,19 @@ def _json(value: Any, what: str, *, plain: bool) -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise InputError(f"{what} contains {value}, which is no JSON number.")
+            raise InputError(f"{what} contains {value}, which is not a JSON number.")
         return value
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise InputError(f"{what} has the key {key!r}, which is not a text.")
+                raise InputError(f"{what} has the key {key!r}, which is not text.")
         return {
             _json(key, what, plain=plain): _json(inner, what, plain=plain)
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):
         return [_json(inner, what, plain=plain) for inner in value]
-    raise InputError(f"{what} contains a {type(value).__name__}, which is no JSON value.")
+    raise InputError(f"{what} contains a {type(value).__name__}, which is not a JSON value.")
 
 
 def _number(value: SupportsFloat | None, what: str, low: float, high: float) -> float | None:
@@ -189,8 +190,8 @@ def _number(value: SupportsFloat | None, what: str, low: float, high: float) -> 
     if isinstance(value, (str, bool)):
         raise InputError(f"{what} {value!r} is not a number.")
     number = float(value)
-    # Written so that NaN, which compares false with everything, is refused too.
+    # In this form, NaN is refused too: it compares false with everything.
     if not (low <= number <= high and math.isfinite(number)):
-        bound = f"from {low:g} on" if math.isinf(high) else f"in [{low:g}, {high:g}]"
+        bound = f"of at least {low:g}" if math.isinf(high) else f"in [{low:g}, {high:g}]"
         raise InputError(f"{what} {number} is not a finite number {bound}.")
     return number

@@ -1,21 +1,22 @@
-"""What could not be done: failures that were put, and traces on which a labeler abstained."""
+"""Failures: those that stages stored, and the abstentions of labelers that count as one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
 
-from storage.codecs.ledger import failure_columns, failure_from
-from storage.codecs.model_text import decode_optional
-from storage.connection import delete_where_in, insert_rows, now
-from storage.datasets import IMPORT_ORDER, dataset_pk
+from storage.columns import decode_optional
+from storage.database import Connections
+from storage.lookups import IMPORT_ORDER, dataset_pk
+from storage.records import FAILURE
+from storage.rows import delete_where, insert_rows, now
 from storage.tables import DATASETS, FAILURES, LABELERS, STEP_LABELS, TRACE_LABELS, TRACES
-from traces import Abstention, AbstentionReason, Failure, LabelerKind
+from traces import RETRYABLE, AbstentionReason, Failure, LabelerKind
 
 _WORKING_KINDS = (LabelerKind.JUDGE.value, LabelerKind.MC.value, LabelerKind.PRM.value)
-"""Kinds that were asked for a word: their abstention is a failure, a consensus rule's is a finding."""
+"""Kinds whose abstention is a failure; a consensus rule's is a finding."""
 _CALL_FAULTS = tuple(
     reason.value
     for reason in (
@@ -26,37 +27,70 @@ _CALL_FAULTS = tuple(
         AbstentionReason.MODEL_ERROR,
     )
 )
-"""Reasons of a single step that say that a judge's call for it went wrong."""
+"""Reasons of a single step that mean that a judge's call for it went wrong."""
 
 
-def put(connection: Connection, dataset: str, failures: Iterable[Failure]) -> int:
-    """Store failures, each in place of what the same stage said about the same item before."""
-    owner = dataset_pk(connection, dataset)
-    moment = now()
-    rows = {
-        (failure.id, failure.stage): failure_columns(failure)
-        | {"dataset_pk": owner, "created_at": moment}
-        for failure in failures
-    }
-    for stage in {stage for _, stage in rows}:
-        ids = [item for item, other in rows if other == stage]
-        here = (FAILURES.c.dataset_pk == owner, FAILURES.c.stage == stage)
-        delete_where_in(connection, FAILURES, FAILURES.c.id, ids, *here)
-    insert_rows(connection, FAILURES, list(rows.values()))
-    return len(rows)
+class Failures:
+    """What could not be done; safe to share between threads."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def put(self, dataset: str, failures: Iterable[Failure]) -> int:
+        """Store failures, each replacing what the same stage reported about the same item.
+
+        Evidence or a label for the item clears its failure.
+
+        Returns:
+            How many failures were stored.
+        """
+        ready = {(failure.id, failure.stage): failure for failure in failures}
+        with self._connections.write() as connection:
+            common = {"dataset_pk": dataset_pk(connection, dataset), "created_at": now()}
+            rows = [FAILURE.columns(each, "a failure") | common for each in ready.values()]
+            for stage in {stage for _, stage in ready}:
+                ids = [item for item, other in ready if other == stage]
+                here = and_(
+                    FAILURES.c.dataset_pk == common["dataset_pk"], FAILURES.c.stage == stage
+                )
+                delete_where(connection, FAILURES.c.id, ids, here)
+            insert_rows(connection, FAILURES, rows)
+        return len(rows)
+
+    def load(self, dataset: str | None = None) -> list[tuple[str, Failure]]:
+        """Failures of one dataset or of all with their datasets, each item once per stage.
+
+        Covers stored failures; traces on which a judge, MC or PRM labeler abstained; traces where a
+        judge's call for a single step went wrong; traces whose gold cannot be used.
+        """
+        stored: Select[Any] = (
+            select(FAILURES, DATASETS.c.name.label("dataset"))
+            .join(DATASETS, FAILURES.c.dataset_pk == DATASETS.c.pk)
+            .order_by(DATASETS.c.pk, FAILURES.c.created_at, FAILURES.c.stage, FAILURES.c.id)
+        )
+        found: dict[tuple[str, str, str], Failure] = {}
+        with self._connections.read() as connection:
+            here: list[ColumnElement[bool]] = []
+            if dataset is not None:
+                here.append(DATASETS.c.pk == dataset_pk(connection, dataset))
+            for row in connection.execute(_abstained_traces().where(*here)):
+                found[row.dataset, row.stage, row.id] = _failure(row)
+            for row in connection.execute(_failed_steps().where(*here)):
+                # The first such step stands for the trace; the label has the others.
+                failure = _failure(row, f"step {row.step_index + 1}: ")
+                found.setdefault((row.dataset, row.stage, row.id), failure)
+            for row in connection.execute(stored.where(*here)):
+                found.setdefault((row.dataset, row.stage, row.id), FAILURE.record(row))
+        return [(name, failure) for (name, _, _), failure in found.items()]
 
 
-def load(connection: Connection, dataset: str | None) -> list[tuple[str, Failure]]:
-    """Failures with their datasets, each item once per stage.
-
-    Those that were put; traces on which a judge, MC or PRM labeler abstained; traces of which a
-    judge's call for a single step went wrong; traces whose gold cannot be used.
-    """
+def _abstained_traces() -> Select[Any]:
+    """Traces on which a labeler that should have worked abstained, or whose gold is unusable."""
     gold = and_(
         LABELERS.c.kind == LabelerKind.GOLD.value,
         TRACE_LABELS.c.abstention == AbstentionReason.GOLD_UNUSABLE.value,
     )
-    abstained = (
+    return (
         select(
             DATASETS.c.name.label("dataset"),
             TRACES.c.id,
@@ -68,35 +102,14 @@ def load(connection: Connection, dataset: str | None) -> list[tuple[str, Failure
         .join(LABELERS, TRACE_LABELS.c.labeler_pk == LABELERS.c.pk)
         .join(DATASETS, LABELERS.c.dataset_pk == DATASETS.c.pk)
         .where(
-            TRACE_LABELS.c.abstention.is_not(None),
-            or_(LABELERS.c.kind.in_(_WORKING_KINDS), gold),
+            TRACE_LABELS.c.abstention.is_not(None), or_(LABELERS.c.kind.in_(_WORKING_KINDS), gold)
         )
         .order_by(DATASETS.c.pk, LABELERS.c.pk, *IMPORT_ORDER)
     )
-    torn = _torn_traces()
-    explicit: Select[Any] = (
-        select(FAILURES, DATASETS.c.name.label("dataset"))
-        .join(DATASETS, FAILURES.c.dataset_pk == DATASETS.c.pk)
-        .order_by(DATASETS.c.pk, FAILURES.c.created_at, FAILURES.c.stage, FAILURES.c.id)
-    )
-    if dataset is not None:
-        owner = dataset_pk(connection, dataset)
-        abstained = abstained.where(DATASETS.c.pk == owner)
-        torn = torn.where(DATASETS.c.pk == owner)
-        explicit = explicit.where(DATASETS.c.pk == owner)
-    found: dict[tuple[str, str, str], Failure] = {}
-    for row in connection.execute(abstained):
-        found[row.dataset, row.stage, row.id] = _failure(row)
-    for row in connection.execute(torn):  # its first step; the label itself tells the others
-        failure = _failure(row, f"step {row.step_index + 1}: ")
-        found.setdefault((row.dataset, row.stage, row.id), failure)
-    for put_row in connection.execute(explicit):
-        found.setdefault((put_row.dataset, put_row.stage, put_row.id), failure_from(put_row))
-    return [(name, failure) for (name, _, _), failure in found.items()]
 
 
-def _torn_traces() -> Select[Any]:
-    """Steps for which a judge's call went wrong, in traces that have a word."""
+def _failed_steps() -> Select[Any]:
+    """Steps for which a judge's call went wrong, in traces that have a label."""
     return (
         select(
             DATASETS.c.name.label("dataset"),
@@ -117,8 +130,12 @@ def _torn_traces() -> Select[Any]:
     )
 
 
-def _failure(row: Row[*tuple[Any, ...]], where: str = "") -> Failure:
-    word = Abstention(
-        AbstentionReason(row.abstention), where + (decode_optional(row.abstention_detail) or "")
+def _failure(row: Row[Any], where: str = "") -> Failure:
+    reason = AbstentionReason(row.abstention)
+    return Failure(
+        id=row.id,
+        stage=row.stage,
+        reason=reason,
+        retryable=reason in RETRYABLE,
+        detail=where + (decode_optional(row.abstention_detail) or ""),
     )
-    return Failure(row.id, row.stage, word.reason, word.retryable, word.detail)

@@ -1,30 +1,39 @@
-"""Labels: written a call at a time, read a labeler at a time."""
+"""Labelers and their labels: written a few at a time, read a labeler at a time."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, case, delete, exists, func, or_, select, update
 
 from storage import checks
-from storage.codecs.labels import (
-    continuation_columns,
-    continuation_from,
-    labeler_columns,
-    labeler_from,
-    quote_columns,
-    quote_from,
-    step_label_columns,
-    step_label_from,
-    trace_label_columns,
-    trace_label_from,
+from storage.columns import Columns
+from storage.database import Connections
+from storage.failures import Failures
+from storage.lookups import (
+    IMPORT_ORDER,
+    TraceKey,
+    dataset_pk,
+    find_labeler,
+    labeler_row,
+    trace_keys,
 )
-from storage.connection import Connections, delete_where_in, insert_keyed, insert_rows, now
-from storage.datasets import IMPORT_ORDER, TraceKey, dataset_pk, trace_keys
-from storage.outcomes import LabelerSummary
+from storage.records import (
+    CONTINUATION,
+    LABELER,
+    QUOTE,
+    STEP_LABEL,
+    TRACE_LABEL,
+    LabelColumns,
+    continuation_columns,
+    label_columns,
+    vote_columns,
+    vote_from,
+)
+from storage.rows import delete_where, insert_keyed, insert_one, insert_rows, now
 from storage.tables import (
     CONTINUATIONS,
     DATASETS,
@@ -34,28 +43,333 @@ from storage.tables import (
     STEP_LABELS,
     TRACE_LABELS,
     TRACES,
+    VOTES,
 )
-from traces import Continuation, InputError, Labeler, LabelerKind, Quote, StepLabel, TraceLabel
+from traces import (
+    AbstentionReason,
+    Continuation,
+    InputError,
+    Labeler,
+    LabelerKind,
+    Quote,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    Vote,
+)
 
-
-def labeler_row(connection: Connection, dataset: int, name: str) -> Row[Any]:
-    """The row of a labeler.
-
-    Raises:
-        InputError: the dataset has none of that name.
-    """
-    found = _find(connection, dataset, name)
-    if found is None:
-        names = connection.scalars(select(LABELERS.c.name).where(LABELERS.c.dataset_pk == dataset))
-        raise checks.known("labeler", name, names, make="run a labelling command first")
-    return found
-
-
+DECLARE_REMEDY = "use another name, or drop the old labels with --replace"
 _HUMAN = (LabelerKind.GOLD, LabelerKind.EXPERT)
-DECLARE_REMEDY = "give this one another name, or drop the old labels with --replace"
 
 
-def declare(
+@dataclass(frozen=True, slots=True)
+class LabelerSummary:
+    """A labeler and how much it has labeled."""
+
+    dataset: str
+    labeler: Labeler
+    """With every resolved model version."""
+    traces: int
+    """Traces with a stored label, including abstentions."""
+    steps: int
+    """Steps with a verdict or a score."""
+    abstained: int
+    """Traces on which it abstained as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortenedTrace:
+    """A trace that was labeled without some of its documents, because not all of them fit."""
+
+    dataset: str
+    labeler: str
+    id: str
+    dropped: int
+    """Documents that were left out, at least 1."""
+    kept: int
+    """Documents that were not."""
+    tokens: int | None
+    """Tokens of the prompt with the kept documents; None if the labeler did not record them."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteTotals:
+    """How a labeler's voting went."""
+
+    traces: int
+    """Traces whose label was made from votes."""
+    cast: int
+    """Votes, including escalations."""
+    escalated: int
+    """Traces whose split vote was put to another model."""
+
+
+class Labels:
+    """Labelers with their labels, votes and failures; safe to share between threads."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.votes = Votes(connections)
+        self.failures = Failures(connections)
+
+    def declare(self, dataset: str, labeler: Labeler, *, replace: bool = False) -> None:
+        """Register a labeler; registering the same one again keeps its labels.
+
+        Raises:
+            InputError: the name is taken by another kind, model or configuration; with `replace`
+                that labeler is dropped with its labels instead.
+        """
+        with self._connections.write() as connection:
+            owner = dataset_pk(connection, dataset)
+            declare_labeler(connection, owner, labeler, replace=replace)
+
+    def labelers(self, dataset: str | None = None) -> list[LabelerSummary]:
+        """The labelers of one dataset or of all, in the order in which they were declared."""
+        with self._connections.read() as connection:
+            query = _summaries()
+            if dataset is not None:
+                query = query.where(DATASETS.c.pk == dataset_pk(connection, dataset))
+            return [
+                LabelerSummary(
+                    dataset=row.dataset,
+                    labeler=LABELER.record(row),
+                    traces=row.traces,
+                    steps=row.steps,
+                    abstained=row.abstained,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def labeler(self, dataset: str, name: str) -> Labeler:
+        """The labeler of that name; `resolved_model` lists every version that answered."""
+        with self._connections.read() as connection:
+            return LABELER.record(find_labeler(connection, dataset, name))
+
+    def remove_labeler(self, dataset: str, name: str) -> None:
+        """Remove a labeler with all its labels."""
+        with self._connections.write() as connection:
+            found = find_labeler(connection, dataset, name)
+            connection.execute(delete(LABELERS).where(LABELERS.c.pk == found.pk))
+
+    def unlabeled_trace_ids(self, dataset: str, name: str) -> list[str]:
+        """Traces without a label of the labeler, in import order; an abstention is a label."""
+        with self._connections.read() as connection:
+            labeler = find_labeler(connection, dataset, name)
+            labeled = exists().where(
+                TRACE_LABELS.c.trace_pk == TRACES.c.pk, TRACE_LABELS.c.labeler_pk == labeler.pk
+            )
+            query = select(TRACES.c.id).where(TRACES.c.dataset_pk == labeler.dataset_pk, ~labeled)
+            return list(connection.scalars(query.order_by(*IMPORT_ORDER)))
+
+    def put(
+        self,
+        dataset: str,
+        name: str,
+        labels: Iterable[TraceLabel],
+        *,
+        resolved_model: str | None = None,
+        continuations: Iterable[Continuation] = (),
+    ) -> int:
+        """Store labels with the continuations they were made from, all or none.
+
+        A label replaces the labeler's previous label on the trace, with its continuations and
+        votes, and clears the trace's failure. `resolved_model` is added to those of the labeler.
+
+        Returns:
+            How many labels were stored.
+
+        Raises:
+            InputError: a label does not fit its trace, is empty, or has a score outside [0, 1].
+        """
+        # Exhaust the caller's generators before taking the write lock: they may run for hours.
+        ready, texts = list(labels), list(continuations)
+        ids = [label.trace_id for label in ready]
+        if len(set(ids)) < len(ids):
+            [(twice, _)] = Counter(ids).most_common(1)
+            raise InputError(f"There are two labels for trace {twice!r} in one call.")
+        with self._connections.write() as connection:
+            labeler = find_labeler(connection, dataset, name)
+            keys = trace_keys(connection, labeler.dataset_pk, ids)
+            checked: dict[tuple[int, int], LabelColumns] = {}
+            for label in ready:
+                key = keys[label.trace_id]
+                checked[labeler.pk, key.pk] = label_columns(label, key.n_steps)
+            rows = _continuation_rows(texts, keys)
+            _delete_labels(connection, labeler.pk, keys)
+            stored = insert_labels(connection, checked, imported=False)
+            owned = [row | {"trace_label_pk": stored[labeler.pk, trace]} for trace, row in rows]
+            insert_rows(connection, CONTINUATIONS, owned)
+            here = and_(FAILURES.c.dataset_pk == labeler.dataset_pk, FAILURES.c.stage == name)
+            delete_where(connection, FAILURES.c.id, ids, here)
+            _add_resolved_model(connection, labeler.pk, resolved_model)
+        return len(ready)
+
+    def drop(self, dataset: str, name: str, trace_ids: Sequence[str]) -> int:
+        """Delete the labeler's labels on these traces, and return how many there were."""
+        with self._connections.write() as connection:
+            labeler = find_labeler(connection, dataset, name)
+            keys = trace_keys(connection, labeler.dataset_pk, trace_ids)
+            return _delete_labels(connection, labeler.pk, keys)
+
+    def load(self, dataset: str, name: str) -> dict[str, TraceLabel]:
+        """All labels of a labeler by trace id, in the order of import."""
+        with self._connections.read() as connection:
+            return load_labels(connection, find_labeler(connection, dataset, name).pk)
+
+    def continuations(self, dataset: str, name: str, trace_id: str) -> list[Continuation]:
+        """The continuations a label was made from, by step and number; may be empty."""
+        with self._connections.read() as connection:
+            labeler = find_labeler(connection, dataset, name)
+            trace = trace_keys(connection, labeler.dataset_pk, [trace_id])[trace_id]
+            query = (
+                select(CONTINUATIONS)
+                .join(TRACE_LABELS, CONTINUATIONS.c.trace_label_pk == TRACE_LABELS.c.pk)
+                .where(TRACE_LABELS.c.labeler_pk == labeler.pk, TRACE_LABELS.c.trace_pk == trace.pk)
+                .order_by(CONTINUATIONS.c.step_index, CONTINUATIONS.c.continuation_index)
+            )
+            rows = connection.execute(query)
+            return [CONTINUATION.record(row, trace_id=trace_id) for row in rows]
+
+    def shortened(
+        self, dataset: str | None = None, labeler: str | None = None
+    ) -> list[ShortenedTrace]:
+        """Traces labeled with fewer documents than they have, by dataset, labeler and import order.
+
+        Args:
+            dataset: None for all.
+            labeler: None for all.
+
+        Raises:
+            InputError: there is no such dataset.
+        """
+        meta = TRACE_LABELS.c.meta
+        dropped = meta["documents_dropped"].as_integer()
+        query = (
+            select(
+                DATASETS.c.name.label("dataset"),
+                LABELERS.c.name.label("labeler"),
+                TRACES.c.id,
+                dropped.label("dropped"),
+                func.coalesce(meta["documents"].as_integer(), 0).label("kept"),
+                meta["tokens"].as_integer().label("tokens"),
+            )
+            .join(TRACES, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
+            .join(LABELERS, TRACE_LABELS.c.labeler_pk == LABELERS.c.pk)
+            .join(DATASETS, LABELERS.c.dataset_pk == DATASETS.c.pk)
+            .where(dropped > 0)
+            .order_by(DATASETS.c.pk, LABELERS.c.pk, *IMPORT_ORDER)
+        )
+        with self._connections.read() as connection:
+            if dataset is not None:
+                query = query.where(DATASETS.c.pk == dataset_pk(connection, dataset))
+            if labeler is not None:
+                query = query.where(LABELERS.c.name == labeler)
+            return [ShortenedTrace(**row._mapping) for row in connection.execute(query)]
+
+
+class Votes:
+    """Votes and quotes of judges' labels; safe to share between threads."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def put(self, dataset: str, labeler: str, votes: Iterable[Vote]) -> int:
+        """Store the votes from which stored labels were made, and return how many.
+
+        A label that is put again drops its votes: put both in one transaction, labels first.
+
+        Raises:
+            InputError: there is no label for a vote's trace, or the vote does not fit the trace.
+        """
+        ready = list(votes)
+        with self._connections.write() as connection:
+            owner = find_labeler(connection, dataset, labeler)
+            query = (
+                select(TRACES.c.id, TRACES.c.n_steps, TRACE_LABELS.c.pk)
+                .join(TRACE_LABELS, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
+                .where(
+                    TRACE_LABELS.c.labeler_pk == owner.pk,
+                    TRACES.c.id.in_({vote.trace_id for vote in ready}),
+                )
+            )
+            labeled = {row.id: row for row in connection.execute(query)}
+            rows = []
+            for vote in ready:
+                label = labeled.get(vote.trace_id)
+                if label is None:
+                    raise InputError(
+                        f"There is a vote on trace {vote.trace_id!r}, but no label of {labeler!r}."
+                    )
+                rows.append(vote_columns(vote, label.n_steps) | {"trace_label_pk": label.pk})
+            insert_rows(connection, VOTES, rows)
+        return len(rows)
+
+    def load(self, dataset: str, labeler: str) -> dict[str, tuple[Vote, ...]]:
+        """All votes of a labeler by trace id, in import order; an escalation comes last."""
+        found: dict[str, list[Vote]] = defaultdict(list)
+        with self._connections.read() as connection:
+            owner = find_labeler(connection, dataset, labeler)
+            query = (
+                select(VOTES, TRACES.c.id.label("trace_id"))
+                .join(TRACE_LABELS, VOTES.c.trace_label_pk == TRACE_LABELS.c.pk)
+                .join(TRACES, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
+                .where(TRACE_LABELS.c.labeler_pk == owner.pk)
+                .order_by(*IMPORT_ORDER, VOTES.c.escalated, VOTES.c.vote_index)
+            )
+            for row in connection.execute(query):
+                found[row.trace_id].append(vote_from(row))
+        return {trace_id: tuple(votes) for trace_id, votes in found.items()}
+
+    def totals(self, dataset: str, labeler: str) -> VoteTotals:
+        """How a labeler's voting went."""
+        escalated = case((VOTES.c.escalated, 1), else_=0)
+        with self._connections.read() as connection:
+            owner = find_labeler(connection, dataset, labeler)
+            query = (
+                select(
+                    func.count(VOTES.c.trace_label_pk.distinct()).label("traces"),
+                    func.count().label("cast"),
+                    func.coalesce(func.sum(escalated), 0).label("escalated"),
+                )
+                .select_from(VOTES)
+                .join(TRACE_LABELS, VOTES.c.trace_label_pk == TRACE_LABELS.c.pk)
+                .where(TRACE_LABELS.c.labeler_pk == owner.pk)
+            )
+            row = connection.execute(query).one()
+        return VoteTotals(row.traces, row.cast, row.escalated)
+
+    def quotes(self, dataset: str, labeler: str) -> Mapping[str, dict[str, int]]:
+        """Verified, unverified and absent quotes of a labeler's steps, by verdict.
+
+        Returns:
+            For each of `correct`, `incorrect`, `neutral` and `no_evidence` the counts under
+            `verified`, `unverified` and `absent`. Steps that have no verdict for another reason
+            are left out.
+        """
+        words = (*Verdict, AbstentionReason.NO_EVIDENCE)
+        counts = {word.value: {"verified": 0, "unverified": 0, "absent": 0} for word in words}
+        word = func.coalesce(STEP_LABELS.c.verdict, STEP_LABELS.c.abstention)
+        with self._connections.read() as connection:
+            owner = find_labeler(connection, dataset, labeler)
+            query = (
+                select(word.label("word"), QUOTES.c.verified, func.count().label("steps"))
+                .select_from(STEP_LABELS)
+                .join(TRACE_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
+                .outerjoin(
+                    QUOTES,
+                    (QUOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
+                    & (QUOTES.c.step_index == STEP_LABELS.c.step_index),
+                )
+                .where(TRACE_LABELS.c.labeler_pk == owner.pk, word.in_(counts))
+                .group_by(word, QUOTES.c.verified)
+            )
+            for row in connection.execute(query):
+                kinds = {True: "verified", False: "unverified", None: "absent"}
+                counts[row.word][kinds[row.verified]] = row.steps
+        return counts
+
+
+def declare_labeler(
     connection: Connection,
     dataset: int,
     labeler: Labeler,
@@ -63,46 +377,49 @@ def declare(
     replace: bool = False,
     remedy: str = DECLARE_REMEDY,
 ) -> int:
-    """Make a labeler known and give its key; the same one again changes nothing.
-
-    With `replace`, another configuration under the same name drops the old one with its labels.
+    """Register a labeler and return its key; see `Labels.declare`.
 
     Raises:
-        InputError: the name is taken by another kind, model or configuration and `replace` is False,
-            or it is the name of human annotation and this is none.
+        InputError: the name is taken by another kind, model or configuration and `replace` is
+            False, or it is reserved for human annotation.
     """
     if labeler.name == "gold" and labeler.kind not in _HUMAN:
         raise InputError(
-            f'Only human annotation is called "gold"; this is a labeler of kind {labeler.kind.value}.',
-            remedy="give it another name",
+            'Only human annotation may be named "gold"; this labeler is of kind'
+            f" {labeler.kind.value}.",
+            remedy="use another name",
         )
-    columns = labeler_columns(labeler)
-    found = _find(connection, dataset, labeler.name)
+    columns = LABELER.columns(labeler, f"labeler {labeler.name!r}")
+    found = labeler_row(connection, dataset, labeler.name)
     if found is not None:
-        stored = _identity(found.kind, found.model, found.config)
-        wanted = _identity(columns["kind"], columns["model"], columns["config"])
+        stored = _identity(found._mapping)
+        wanted = _identity(columns)
         if checks.canonical(stored) == checks.canonical(wanted):
-            add_resolved_model(connection, int(found.pk), labeler.resolved_model)
+            _add_resolved_model(connection, found.pk, labeler.resolved_model)
             return int(found.pk)
         if not replace:
             raise InputError(
-                f"The labeler {labeler.name!r} was made with another configuration:"
+                f"The labeler {labeler.name!r} has another configuration:"
                 f" {checks.differences(stored, wanted)}.",
                 remedy=remedy,
             )
         connection.execute(delete(LABELERS).where(LABELERS.c.pk == found.pk))
     row = columns | {"dataset_pk": dataset, "created_at": now()}
-    pk = connection.scalar(LABELERS.insert().values(row).returning(LABELERS.c.pk))
-    return int(pk or 0)
+    return insert_one(connection, LABELERS, row)
 
 
-def load_labelers(connection: Connection, dataset: str, name: str) -> Labeler:
-    """The labeler of that name."""
-    return labeler_from(labeler_row(connection, dataset_pk(connection, dataset), name))
+def _identity(columns: Mapping[Any, Any]) -> dict[str, Any]:
+    """What two declarations of one labeler must share.
+
+    An option named `kind` or `model` gets another key, so that it does not hide that field.
+    """
+    fields = {"kind": columns["kind"], "model": columns["model"]}
+    config = columns["config"]
+    return fields | {f"{key} " if key in fields else key: config[key] for key in config}
 
 
-def add_resolved_model(connection: Connection, labeler: int, resolved_model: str | None) -> None:
-    """Note the model version that answered; if several did, all of them stay visible."""
+def _add_resolved_model(connection: Connection, labeler: int, resolved_model: str | None) -> None:
+    """Record the model version that answered, beside those recorded before."""
     if not resolved_model:
         return
     stored = connection.scalar(select(LABELERS.c.resolved_model).where(LABELERS.c.pk == labeler))
@@ -114,8 +431,7 @@ def add_resolved_model(connection: Connection, labeler: int, resolved_model: str
         )
 
 
-def summaries(connection: Connection, dataset: str | None) -> list[LabelerSummary]:
-    """How much each labeler has said, in the order in which they were declared."""
+def _summaries() -> Any:
     labels = (
         select(
             TRACE_LABELS.c.labeler_pk,
@@ -132,7 +448,7 @@ def summaries(connection: Connection, dataset: str | None) -> list[LabelerSummar
         .group_by(TRACE_LABELS.c.labeler_pk)
         .subquery()
     )
-    query = (
+    return (
         select(
             DATASETS.c.name.label("dataset"),
             LABELERS,
@@ -145,169 +461,33 @@ def summaries(connection: Connection, dataset: str | None) -> list[LabelerSummar
         .outerjoin(steps, steps.c.labeler_pk == LABELERS.c.pk)
         .order_by(DATASETS.c.pk, LABELERS.c.pk)
     )
-    if dataset is not None:
-        query = query.where(DATASETS.c.pk == dataset_pk(connection, dataset))
-    return [
-        LabelerSummary(row.dataset, labeler_from(row), row.traces, row.steps, row.abstained)
-        for row in connection.execute(query)
-    ]
-
-
-def remove(connection: Connection, dataset: str, name: str) -> None:
-    """Remove a labeler with all its labels."""
-    found = labeler_row(connection, dataset_pk(connection, dataset), name)
-    connection.execute(delete(LABELERS).where(LABELERS.c.pk == found.pk))
-
-
-def _identity(kind: str, model: str | None, config: dict[str, Any]) -> dict[str, Any]:
-    """What makes a labeler the same one; an option that is called like a field keeps apart from it."""
-    fields = {"kind": kind, "model": model}
-    return fields | {f"{key} " if key in fields else key: config[key] for key in config}
-
-
-def _find(connection: Connection, dataset: int, name: str) -> Row[Any] | None:
-    query = select(LABELERS).where(LABELERS.c.dataset_pk == dataset, LABELERS.c.name == name)
-    return connection.execute(query).one_or_none()
-
-
-# --- Labels: written a call at a time, read a labeler at a time
-
-
-Columns = dict[str, Any]
-"""Column values by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelColumns:
-    """A label that was checked, as columns without the keys."""
-
-    trace_label: Columns
-    """Of the trace label."""
-    step_labels: list[Columns]
-    """Of the step labels."""
-    quotes: list[Columns]
-    """Of the quotes."""
-
-
-def check_label(label: TraceLabel, n_steps: int) -> LabelColumns:
-    """The label as columns.
-
-    Raises:
-        InputError: it does not fit the trace or cannot be stored.
-    """
-    return LabelColumns(
-        trace_label_columns(label, n_steps),
-        [
-            step_label_columns(step, label.trace_id, index)
-            for index, step in enumerate(label.step_labels)
-        ],
-        [
-            quote_columns(step.quote, index)
-            for index, step in enumerate(label.step_labels)
-            if step.quote is not None
-        ],
-    )
 
 
 def insert_labels(
-    connection: Connection,
-    labels: Mapping[tuple[int, int], LabelColumns],
-    *,
-    imported: bool,
+    connection: Connection, labels: Mapping[tuple[int, int], LabelColumns], *, imported: bool
 ) -> dict[tuple[int, int], int]:
-    """Insert checked labels by (key of the labeler, key of the trace); give their keys."""
-    moment = now()
+    """Insert checked labels by (labeler key, trace key), and return their keys."""
+    common = {"imported": imported, "created_at": now()}
     rows = [
-        label.trace_label
-        | {
-            "labeler_pk": labeler,
-            "trace_pk": trace,
-            "imported": imported,
-            "created_at": moment,
-        }
+        label.trace_label | common | {"labeler_pk": labeler, "trace_pk": trace}
         for (labeler, trace), label in labels.items()
     ]
-    keys = insert_keyed(connection, TRACE_LABELS, rows, "labeler_pk", "trace_pk")
+    keys = insert_keyed(connection, TRACE_LABELS, rows, by=["labeler_pk", "trace_pk"])
     for table, part in ((STEP_LABELS, "step_labels"), (QUOTES, "quotes")):
-        insert_rows(
-            connection,
-            table,
-            [
-                columns | {"trace_label_pk": keys[pair]}
-                for pair, label in labels.items()
-                for columns in getattr(label, part)
-            ],
-        )
+        parts: list[Columns] = [
+            columns | {"trace_label_pk": keys[pair]}
+            for pair, label in labels.items()
+            for columns in getattr(label, part)
+        ]
+        insert_rows(connection, table, parts)
     return keys
 
 
-def put(
-    connection: Connection,
-    dataset: str,
-    name: str,
-    labels: Sequence[TraceLabel],
-    *,
-    resolved_model: str | None,
-    continuations: Sequence[Continuation],
-) -> int:
-    """Store labels, each in place of what the labeler said on the trace before; return how many.
-
-    What is stored for a trace is exactly what its last call gave: a new label drops the continuations
-    behind the old one. Explicit failures of this labeler on these traces are cleared.
-    """
-    owner = dataset_pk(connection, dataset)
-    labeler = labeler_row(connection, owner, name)
-    labeler_pk: int = labeler.pk
-    ids = [label.trace_id for label in labels]
-    if len(set(ids)) < len(ids):
-        twice = next(trace_id for trace_id in ids if ids.count(trace_id) > 1)
-        raise InputError(f"There are two labels for trace {twice!r} in one call.")
-    keys = trace_keys(connection, owner, ids)
-    checked = {
-        (labeler_pk, keys[label.trace_id].pk): check_label(label, keys[label.trace_id].n_steps)
-        for label in labels
-    }
-    drawn = _continuation_rows(continuations, keys)
-    pks = [pk for _, pk in checked]
-    delete_where_in(
-        connection,
-        TRACE_LABELS,
-        TRACE_LABELS.c.trace_pk,
-        pks,
-        TRACE_LABELS.c.labeler_pk == labeler_pk,
-    )
-    stored = insert_labels(connection, checked, imported=False)
-    insert_rows(
-        connection,
-        CONTINUATIONS,
-        [row | {"trace_label_pk": stored[labeler_pk, pk]} for pk, row in drawn],
-    )
-    here = (FAILURES.c.dataset_pk == owner, FAILURES.c.stage == name)
-    delete_where_in(connection, FAILURES, FAILURES.c.id, ids, *here)
-    add_resolved_model(connection, labeler_pk, resolved_model)
-    return len(checked)
-
-
-def drop(connection: Connection, dataset: str, name: str, trace_ids: Sequence[str]) -> int:
-    """Delete what a labeler said on these traces; return on how many it had said something."""
-    owner = dataset_pk(connection, dataset)
-    labeler = labeler_row(connection, owner, name)
-    keys = trace_keys(connection, owner, trace_ids)
-    return delete_where_in(
-        connection,
-        TRACE_LABELS,
-        TRACE_LABELS.c.trace_pk,
-        [key.pk for key in keys.values()],
-        TRACE_LABELS.c.labeler_pk == labeler.pk,
-    )
-
-
-def load(connection: Connection, dataset: str, name: str) -> dict[str, TraceLabel]:
-    """All labels of a labeler by trace id, in the order of import."""
-    labeler = labeler_row(connection, dataset_pk(connection, dataset), name)
-    mine = TRACE_LABELS.c.labeler_pk == labeler.pk
+def load_labels(connection: Connection, labeler: int) -> dict[str, TraceLabel]:
+    """All labels of the labeler with this key by trace id, in the order of import."""
+    mine = TRACE_LABELS.c.labeler_pk == labeler
     quotes: dict[tuple[int, int], Quote] = {
-        (row.trace_label_pk, row.step_index): quote_from(row)
+        (row.trace_label_pk, row.step_index): QUOTE.record(row)
         for row in connection.execute(
             select(QUOTES)
             .join(TRACE_LABELS, QUOTES.c.trace_label_pk == TRACE_LABELS.c.pk)
@@ -323,52 +503,25 @@ def load(connection: Connection, dataset: str, name: str) -> dict[str, TraceLabe
     )
     for row in connection.execute(query):
         quote = quotes.get((row.trace_label_pk, row.step_index))
-        steps[row.trace_label_pk].append(step_label_from(row, quote))
-    rows = connection.execute(
+        steps[row.trace_label_pk].append(STEP_LABEL.record(row, quote=quote))
+    rows: Iterable[Row[Any]] = connection.execute(
         select(TRACE_LABELS, TRACES.c.id.label("trace_id"))
         .join(TRACES, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
         .where(mine)
         .order_by(*IMPORT_ORDER)
     )
-    return {row.trace_id: trace_label_from(row, tuple(steps.get(row.pk, ()))) for row in rows}
+    return {
+        row.trace_id: TRACE_LABEL.record(
+            row, trace_id=row.trace_id, step_labels=tuple(steps.get(row.pk, ()))
+        )
+        for row in rows
+    }
 
 
-def continuations(
-    connection: Connection, dataset: str, name: str, trace_id: str
-) -> list[Continuation]:
-    """The continuations behind a label, by step and number; empty if there are none."""
-    owner = dataset_pk(connection, dataset)
-    labeler = labeler_row(connection, owner, name)
-    trace = trace_keys(connection, owner, [trace_id])[trace_id]
-    query = (
-        select(CONTINUATIONS)
-        .join(TRACE_LABELS, CONTINUATIONS.c.trace_label_pk == TRACE_LABELS.c.pk)
-        .where(TRACE_LABELS.c.labeler_pk == labeler.pk, TRACE_LABELS.c.trace_pk == trace.pk)
-        .order_by(CONTINUATIONS.c.step_index, CONTINUATIONS.c.continuation_index)
-    )
-    return [continuation_from(row, trace_id) for row in connection.execute(query)]
-
-
-def unlabeled_trace_ids(connection: Connection, dataset: str, name: str) -> list[str]:
-    """Traces without a stored word of the labeler, in the order of import; an abstention is a word."""
-    owner = dataset_pk(connection, dataset)
-    labeler = labeler_row(connection, owner, name)
-    labelled = exists().where(
-        TRACE_LABELS.c.trace_pk == TRACES.c.pk, TRACE_LABELS.c.labeler_pk == labeler.pk
-    )
-    query = select(TRACES.c.id).where(TRACES.c.dataset_pk == owner, ~labelled)
-    return list(connection.scalars(query.order_by(*IMPORT_ORDER)))
-
-
-def drop_imported(connection: Connection, traces: Iterable[int]) -> None:
-    """Delete the labels that came with the rows of these traces."""
-    delete_where_in(
-        connection,
-        TRACE_LABELS,
-        TRACE_LABELS.c.trace_pk,
-        traces,
-        TRACE_LABELS.c.imported.is_(True),
-    )
+def _delete_labels(connection: Connection, labeler: int, keys: Mapping[str, TraceKey]) -> int:
+    mine = TRACE_LABELS.c.labeler_pk == labeler
+    pks = [key.pk for key in keys.values()]
+    return delete_where(connection, TRACE_LABELS.c.trace_pk, pks, mine)
 
 
 def _continuation_rows(
@@ -384,74 +537,3 @@ def _continuation_rows(
             )
         rows.append((key.pk, continuation_columns(continuation, key.n_steps)))
     return rows
-
-
-# --- Traces that a labeler saw with fewer documents than they have, because not all of them fit
-
-
-_DROPPED, _KEPT, _TOKENS = "documents_dropped", "documents", "tokens"
-"""Keys of a label's meta."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShortenedTrace:
-    """A trace that was labelled, but not with all its documents."""
-
-    dataset: str
-    """Its dataset."""
-    labeler: str
-    """Who labelled it."""
-    id: str
-    """The trace."""
-    dropped: int
-    """Documents that were left out, at least 1."""
-    kept: int
-    """Documents that were not."""
-    tokens: int | None
-    """Tokens of the whole with those kept; None if the labeler did not say."""
-
-
-class Shortened:
-    """What was shortened, from the labels themselves."""
-
-    def __init__(self, connections: Connections) -> None:
-        """Read through these connections."""
-        self._connections = connections
-
-    def load(self, dataset: str | None = None, labeler: str | None = None) -> list[ShortenedTrace]:
-        """Every such trace, by dataset, labeler and order of import.
-
-        Args:
-            dataset: of one dataset; None for all.
-            labeler: of one labeler; None for all.
-
-        Raises:
-            InputError: there is no such dataset.
-        """
-        meta = TRACE_LABELS.c.meta
-        query = (
-            select(
-                DATASETS.c.name.label("dataset"),
-                LABELERS.c.name.label("labeler"),
-                TRACES.c.id,
-                meta[_DROPPED].as_integer().label("dropped"),
-                meta[_KEPT].as_integer().label("kept"),
-                meta[_TOKENS].as_integer().label("tokens"),
-            )
-            .join(TRACES, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
-            .join(LABELERS, TRACE_LABELS.c.labeler_pk == LABELERS.c.pk)
-            .join(DATASETS, LABELERS.c.dataset_pk == DATASETS.c.pk)
-            .where(meta[_DROPPED].as_integer() > 0)
-            .order_by(DATASETS.c.pk, LABELERS.c.pk, *IMPORT_ORDER)
-        )
-        with self._connections.read() as connection:
-            if dataset is not None:
-                query = query.where(DATASETS.c.pk == dataset_pk(connection, dataset))
-            if labeler is not None:
-                query = query.where(LABELERS.c.name == labeler)
-            return [
-                ShortenedTrace(
-                    row.dataset, row.labeler, row.id, row.dropped, row.kept or 0, row.tokens
-                )
-                for row in connection.execute(query)
-            ]

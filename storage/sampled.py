@@ -1,4 +1,4 @@
-"""Candidate traces that a policy wrote: a source of a dataset beside its files, grown problem by problem."""
+"""Candidate traces that a policy wrote: a source of traces that grows problem by problem."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from storage import checks
-from storage.codecs.problems import problem_columns, trace_columns
-from storage.connection import Connections, insert_keyed, insert_rows, now
+from storage.columns import Columns
+from storage.database import Connections
+from storage.lookups import ensure_dataset
+from storage.records import REJECTED_ROW, problem_columns, step_rows, trace_columns
+from storage.rows import insert_keyed, insert_one, insert_rows, now
 from storage.tables import DATASETS, PROBLEMS, REJECTED_ROWS, SOURCE_FILES, STEPS, TRACES
-from traces import InputError, Problem, Trace
+from traces import InputError, Problem, RejectedRow, Trace
 
 FORMAT = "sample"
-"""What the source of sampled traces is called among the formats."""
+"""The format recorded for a set of candidates, which has no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +26,22 @@ class SampledCounts:
     """What is stored of one set of candidates."""
 
     problems: frozenset[str]
-    """Problems that were sampled to the end."""
+    """Problems for which sampling is complete."""
     traces: int
-    """Candidates kept."""
+    """Candidates that were kept."""
 
 
-class Sampled:
-    """Candidates of datasets; part of `storage.Store`."""
+class SampledTraces:
+    """Candidates in datasets; safe to share between threads."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
     def refuse_changed(self, dataset: str, problems: Iterable[Problem]) -> None:
-        """Refuse problems that a dataset knows otherwise, before anything is paid for their candidates.
+        """Refuse problems that changed, before anything is paid for their candidates.
 
         Raises:
-            InputError: a problem has other content than the stored one of its id.
+            InputError: the dataset has a problem of the same id with other content.
         """
         query = (
             select(PROBLEMS.c.id, PROBLEMS.c.digest)
@@ -54,16 +57,16 @@ class Sampled:
     def declare(
         self, dataset: str, name: str, config: Mapping[str, Any], *, replace: bool = False
     ) -> SampledCounts:
-        """Make a set of candidates known, its dataset too; say what is stored of it.
+        """Register a set of candidates, and its dataset, and return what is stored of it.
 
         Raises:
-            InputError: the name is taken by a file, or by candidates of another configuration and
-                `replace` is False (with it those are dropped, with all labels on them).
+            InputError: the name is taken by a file, or by candidates of another configuration;
+                with `replace` those are dropped with their labels instead.
         """
         options = checks.plain_json(config, "The configuration of the sampling")
         with self._connections.write() as connection:
-            owner = _dataset(connection, dataset)
-            source = self._source(connection, owner, name)
+            owner = ensure_dataset(connection, dataset)
+            source = _source(connection, owner, name)
             if source is None:
                 row = {
                     "dataset_pk": owner,
@@ -73,7 +76,7 @@ class Sampled:
                     "options": options,
                     "imported_at": now(),
                 }
-                connection.execute(SOURCE_FILES.insert().values(row))
+                insert_one(connection, SOURCE_FILES, row)
                 return SampledCounts(frozenset(), 0)
             if source.format != FORMAT:
                 raise InputError(
@@ -96,49 +99,44 @@ class Sampled:
         dataset: str,
         name: str,
         problem: Problem,
+        *,
         kept: Sequence[Trace],
         refused: Sequence[tuple[str, str]],
     ) -> None:
-        """Store all candidates of one problem and what was turned away, all or nothing.
+        """Store all candidates of one problem, and (id, reason) of the refused ones, all or none.
 
         Raises:
-            InputError: an id is taken, or the problem has other content than the stored one.
+            InputError: an id is taken, or the stored problem has other content.
         """
         with self._connections.write() as connection:
-            owner = _dataset(connection, dataset)
-            source = self._source(connection, owner, name)
+            owner = ensure_dataset(connection, dataset)
+            source = _source(connection, owner, name)
             if source is None:
                 raise InputError(f"There are no candidates {name!r} in dataset {dataset!r}.")
             columns = problem_columns(problem)
             if kept:
-                key = _problem(connection, owner, columns)
-                _insert(connection, owner, source.pk, key, columns["digest"], kept)
+                key = _problem_pk(connection, owner, columns)
+                keys = {"dataset_pk": owner, "source_file_pk": source.pk, "problem_pk": key}
+                _insert(connection, keys, [trace_columns(each, columns["digest"]) for each in kept])
             _refuse(connection, source.pk, name, refused)
 
-    def _source(self, connection: Connection, owner: int, name: str) -> Any:
-        query = select(SOURCE_FILES).where(
-            SOURCE_FILES.c.dataset_pk == owner, SOURCE_FILES.c.name == name
-        )
-        return connection.execute(query).one_or_none()
 
-
-def _dataset(connection: Connection, name: str) -> int:
-    pk = connection.scalar(select(DATASETS.c.pk).where(DATASETS.c.name == name))
-    if pk is None:
-        row = {"name": checks.name(name, "The dataset name"), "created_at": now()}
-        pk = connection.scalar(DATASETS.insert().values(row).returning(DATASETS.c.pk))
-    return int(pk or 0)
+def _source(connection: Connection, dataset: int, name: str) -> Row[Any] | None:
+    query = select(SOURCE_FILES).where(
+        SOURCE_FILES.c.dataset_pk == dataset, SOURCE_FILES.c.name == name
+    )
+    return connection.execute(query).one_or_none()
 
 
 def _counts(connection: Connection, source: int) -> SampledCounts:
-    """A problem is done if anything of it is stored: its candidates are stored together."""
+    """A problem is complete if anything of it is stored: its candidates are stored together."""
     kept = select(PROBLEMS.c.id, func.count()).join(TRACES, TRACES.c.problem_pk == PROBLEMS.c.pk)
     kept = kept.where(TRACES.c.source_file_pk == source).group_by(PROBLEMS.c.id)
     problems = {str(row[0]): int(row[1]) for row in connection.execute(kept)}
     refused = connection.scalars(
         select(REJECTED_ROWS.c.id).where(REJECTED_ROWS.c.source_file_pk == source)
     )
-    # candidate ids are `<problem>:<name>:<number>`, and names hold no colon
+    # Candidate ids are `<problem>:<name>:<number>`, and names have no colon.
     done = frozenset(problems) | {str(id_).rsplit(":", 2)[0] for id_ in refused}
     return SampledCounts(done, sum(problems.values()))
 
@@ -150,15 +148,14 @@ def _drop(connection: Connection, source: int, options: Any) -> None:
     connection.execute(update(SOURCE_FILES).where(SOURCE_FILES.c.pk == source).values(values))
 
 
-def _problem(connection: Connection, owner: int, columns: dict[str, Any]) -> int:
+def _problem_pk(connection: Connection, owner: int, columns: Columns) -> int:
     stored = connection.execute(
         select(PROBLEMS.c.pk, PROBLEMS.c.digest).where(
             PROBLEMS.c.dataset_pk == owner, PROBLEMS.c.id == columns["id"]
         )
     ).one_or_none()
     if stored is None:
-        keys = insert_keyed(connection, PROBLEMS, [columns | {"dataset_pk": owner}], "id")
-        return keys[columns["id"]]
+        return insert_one(connection, PROBLEMS, columns | {"dataset_pk": owner})
     _refuse_other_content(columns, stored.digest)
     return int(stored.pk)
 
@@ -173,33 +170,25 @@ def _refuse_other_content(columns: Mapping[str, Any], digest: str) -> None:
 
 
 def _insert(
-    connection: Connection,
-    owner: int,
-    source: int,
-    problem: int,
-    digest: str,
-    kept: Sequence[Trace],
+    connection: Connection, keys: Columns, prepared: Sequence[tuple[Columns, list[str]]]
 ) -> None:
-    prepared = [trace_columns(trace, digest) for trace in kept]
     ids = [columns["id"] for columns, _ in prepared]
-    query = select(TRACES.c.id).where(TRACES.c.dataset_pk == owner, TRACES.c.id.in_(ids))
-    taken = connection.scalars(query).first()
+    mine = TRACES.c.dataset_pk == keys["dataset_pk"]
+    taken = connection.scalars(select(TRACES.c.id).where(mine, TRACES.c.id.in_(ids))).first()
     if taken is not None:
-        raise InputError(f"The dataset has a trace {taken!r} already.", remedy="use another --name")
-    last = select(func.max(TRACES.c.position)).where(TRACES.c.source_file_pk == source)
-    first = int(connection.scalar(last) if connection.scalar(last) is not None else -1) + 1
-    keys = {"dataset_pk": owner, "source_file_pk": source, "problem_pk": problem}
+        raise InputError(f"The dataset already has a trace {taken!r}.", remedy="use another --name")
+    last = connection.scalar(
+        select(func.max(TRACES.c.position)).where(TRACES.c.source_file_pk == keys["source_file_pk"])
+    )
+    first = 0 if last is None else int(last) + 1
     rows = [
-        columns | keys | {"position": first + number, "evidence_set_pk": None}
+        columns | keys | {"position": first + number}
         for number, (columns, _) in enumerate(prepared)
     ]
-    pks = insert_keyed(connection, TRACES, rows, "id")
-    steps = [
-        {"trace_pk": pks[columns["id"]], "step_index": index, "text": text}
-        for columns, texts in prepared
-        for index, text in enumerate(texts)
-    ]
-    insert_rows(connection, STEPS, steps)
+    pks = insert_keyed(connection, TRACES, rows, by=["id"])
+    insert_rows(
+        connection, STEPS, step_rows({pks[columns["id"]]: steps for columns, steps in prepared})
+    )
 
 
 def _refuse(
@@ -208,15 +197,8 @@ def _refuse(
     query = select(func.count()).where(REJECTED_ROWS.c.source_file_pk == source)
     first = int(connection.scalar(query) or 0)
     rows = [
-        {
-            "source_file_pk": source,
-            "position": first + number,
-            "file": name,
-            "line": None,
-            "id": id_,
-            "reason": reason,
-            "imported": False,
-        }
+        REJECTED_ROW.columns(RejectedRow(name, None, id_, reason), "a refused candidate")
+        | {"source_file_pk": source, "position": first + number}
         for number, (id_, reason) in enumerate(refused)
     ]
     insert_rows(connection, REJECTED_ROWS, rows)

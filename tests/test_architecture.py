@@ -32,7 +32,7 @@ OURS = frozenset({*MAY_IMPORT, "cli"})
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "faiss": ("retrieval/index/vectors.py",),
-    "sentence_transformers": ("retrieval/index/encoder.py", "retrieval/search/rerank.py"),
+    "sentence_transformers": ("retrieval/index/sentence_models.py", "retrieval/search/rerank.py"),
     "bm25s": ("retrieval/search/bm25.py",),
     "pypdfium2": ("retrieval/documents/pdf.py",),
     "mammoth": ("retrieval/documents/office.py",),
@@ -41,7 +41,13 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "pyarrow": ("formats/files/parquet.py",),
     "google": ("inference/gemini",),
     "openai": ("inference/openai/model.py",),
-    "torch": ("inference/", "scoring/", "lab/", "retrieval/index/vectors.py"),
+    "torch": (
+        "inference/",
+        "scoring/",
+        "lab/",
+        "retrieval/index/sentence_models.py",
+        "retrieval/index/vectors.py",
+    ),
     "transformers": ("inference/", "scoring/", "lab/"),
     "sqlmodel": ("storage/",),
     "sqlalchemy": ("storage/",),

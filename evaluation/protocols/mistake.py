@@ -1,74 +1,59 @@
-"""Mistake location as BIG-Bench Mistake has it (arXiv 2311.08516): the exact first error, or that there is none.
+"""Mistake location as in BIG-Bench Mistake (arXiv 2311.08516): the exact first error, or none.
 
-One accuracy over all traces: most of that benchmark's traces hold a mistake, so that the two
-accuracies of ProcessBench's protocol stand beside it. A missing prediction is wrong, and counted.
+One accuracy over all traces. Since most of that benchmark's traces have a mistake, the two
+accuracies of ProcessBench's protocol are reported too. A missing prediction counts as wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from evaluation import figures as measures
+from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
-from evaluation.figures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
-from evaluation.protocols.table import PooledReport
-from evaluation.wording import with_interval
+from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
 
 
-@dataclass(frozen=True, slots=True)
-class LocationReport:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocationReport(GroupFigures):
     """Mistake location in one subset, or in all traces pooled."""
+
+    lead = "location_accuracy"
+    columns = (
+        ("traces", "n"),
+        ("with error", "n_error"),
+        ("location accuracy", "location_accuracy"),
+        ("error accuracy", "error_accuracy"),
+        ("correct accuracy", "correct_accuracy"),
+        ("missing", "missing"),
+    )
 
     n: int
     """Traces."""
     n_error: int
     """Of these, traces with a mistake."""
+    n_correct: int
+    """Of these, traces without one."""
     location_accuracy: Estimate
-    """Share of all traces whose first mistake, or lack of one, was named exactly."""
+    """Share of all traces whose first mistake, or lack of one, was predicted exactly."""
     error_accuracy: Estimate
     """The same among traces with a mistake."""
     correct_accuracy: Estimate
     """The same among traces without one."""
     processbench_f1: Estimate
-    """Harmonic mean of these two; None if a group is empty."""
+    """Harmonic mean of the two; None if a group is empty."""
     missing: int
     """Traces without a prediction."""
 
-    def as_json(self) -> dict[str, Any]:
-        """The figures by name; `ci95` belongs to location_accuracy."""
-        return {
-            "n": self.n,
-            "n_error": self.n_error,
-            "n_correct": self.n - self.n_error,
-            "location_accuracy": self.location_accuracy.value,
-            "ci95": as_list(self.location_accuracy),
-            "error_accuracy": self.error_accuracy.value,
-            "correct_accuracy": self.correct_accuracy.value,
-            "processbench_f1": self.processbench_f1.value,
-            "missing": self.missing,
-        }
 
-    def cells(self) -> tuple[str, ...]:
-        """A line of the table."""
-        return (
-            str(self.n),
-            str(self.n_error),
-            with_interval(self.location_accuracy),
-            with_interval(self.error_accuracy),
-            with_interval(self.correct_accuracy),
-            str(self.missing),
-        )
-
-
-class MistakeReport(PooledReport[LocationReport]):
-    """The protocol's result for one labeler on one dataset."""
+class MistakeReport(ProtocolReport[LocationReport]):
+    """The result of the protocol `mistake`."""
 
     __slots__ = ()
     protocol = "mistake"
     title = "mistake location"
-    columns = ("traces", "with error", "location accuracy", "error accuracy", "correct accuracy", "missing")  # fmt: skip
+    figures = LocationReport
 
 
 def evaluate_mistake(
@@ -79,17 +64,17 @@ def evaluate_mistake(
     *,
     threshold_source: str = "given",
 ) -> MistakeReport:
-    """Evaluate one labeler by mistake location; arguments as `evaluate_processbench`."""
+    """Evaluate one labeler by mistake location; arguments as in `evaluate_processbench`."""
     split = split_by_gold(traces)
     usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
     whole, groups = whole_and_subsets(usable, measures.first_error_row, threshold)
     return MistakeReport(
-        threshold,
-        threshold_source,
-        _report(whole, seed, resamples),
-        {name: _report(group, seed, resamples) for name, group in groups.items()},
-        split.gold_unusable + len(split.usable) - len(usable),
-        split.gold_missing,
+        threshold=threshold,
+        threshold_source=threshold_source,
+        overall=_report(whole, seed, resamples),
+        subsets={name: _report(group, seed, resamples) for name, group in groups.items()},
+        gold_unusable=split.gold_unusable + len(split.usable) - len(usable),
+        gold_missing=split.gold_missing,
     )
 
 
@@ -97,11 +82,19 @@ def _report(group: Group, seed: int, resamples: int) -> LocationReport:
     sums, drawn = group.resampled(seed, resamples)
     n_error, _, n_correct, _, n_kept, _ = (int(count) for count in sums)
     return LocationReport(
-        n_error + n_correct,
-        n_error,
-        estimate(measures.location_accuracy, sums, drawn),
-        estimate(measures.error_accuracy, sums, drawn),
-        estimate(measures.correct_accuracy, sums, drawn),
-        estimate(measures.processbench_f1, sums, drawn),
-        n_error + n_correct - n_kept,
+        n=n_error + n_correct,
+        n_error=n_error,
+        n_correct=n_correct,
+        location_accuracy=estimate(measures.location_accuracy, sums, drawn),
+        error_accuracy=estimate(measures.error_accuracy, sums, drawn),
+        correct_accuracy=estimate(measures.correct_accuracy, sums, drawn),
+        processbench_f1=estimate(measures.processbench_f1, sums, drawn),
+        missing=n_error + n_correct - n_kept,
     )
+
+
+PROTOCOL = Protocol(
+    name="mistake",
+    evaluate=evaluate_mistake,
+    measures=("location_accuracy", "error_accuracy", "correct_accuracy"),
+)

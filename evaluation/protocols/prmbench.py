@@ -1,10 +1,10 @@
-"""PRMBench's PRMScore (arXiv 2501.03124; ssmisya/PRMBench, task.py): both classes of steps, by error class.
+"""PRMBench's PRMScore (arXiv 2501.03124; ssmisya/PRMBench, task.py): good and bad steps by error.
 
-Per class, over all its steps pooled: F1 of good steps (a good step kept is a hit) and F1 of bad steps;
-PRMScore is their mean. `multi_solutions` has no bad step: its PRMScore is the F1 of good steps alone.
-A step is good iff its score > threshold. What the labeler is silent on is left out, and counted. The
-overall figures pool the steps of all classes but `correct`, whose items are the untouched originals. The
-redundancy scores that the official code reads for two classes are not read: our labelers have none.
+Per class, over all its steps pooled: the F1 of good steps and the F1 of bad steps; PRMScore is
+their mean. `multi_solutions` has no bad steps: its PRMScore is the F1 of good steps alone. A step
+is good iff its score > threshold. Unlabeled steps are left out and counted. The overall figures
+pool the steps of all classes but `correct`, whose items are the unmodified originals. The
+redundancy scores that the official code reads for two classes are not used: our labelers have none.
 """
 
 from __future__ import annotations
@@ -13,20 +13,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation import figures as measures
+from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.figures import RESAMPLES, Estimate, Group, as_list, estimate, whole_and_subsets
-from evaluation.wording import figure, left_out_note, plain_table, threshold_note, with_interval
+from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
 
 GOOD_STEPS_ONLY = "multi_solutions"
-"""The class without a bad step."""
+"""The class without bad steps."""
 ORIGINALS = "correct"
-"""The class of untouched solutions, which the overall figures leave out."""
+"""The class of unmodified solutions, which the overall figures leave out."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassReport:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassReport(GroupFigures):
     """The measures of one class, or of several pooled."""
+
+    lead = "prmscore"
+    columns = (
+        ("prmscore", "prmscore"),
+        ("f1", "f1.value"),
+        ("f1_negative", "f1_negative.value"),
+        ("traces", "n"),
+        ("missing", "missing"),
+        ("validity rate", "validity_rate"),
+    )
 
     prmscore: Estimate
     """Mean of the two F1s; None if one is not defined."""
@@ -37,84 +47,35 @@ class ClassReport:
     n: int
     """Traces with usable gold."""
     missing: int
-    """Of these, traces on no step of which the labeler says anything."""
+    """Of these, traces without any labeled step."""
     n_steps: int
-    """Steps with gold, silent ones included, neutral ones left out."""
+    """Steps with gold, unlabeled ones included, neutral ones left out."""
     missing_steps: int
-    """Of these, steps on which the labeler is silent."""
+    """Of these, unlabeled steps."""
 
     @property
     def validity_rate(self) -> float | None:
         """Share of the traces that could be scored, in [0, 1]; None without any."""
         return (self.n - self.missing) / self.n if self.n else None
 
-    def as_json(self) -> dict[str, Any]:
-        """As in the contract, with intervals and the counts of steps."""
-        return {
-            "prmscore": self.prmscore.value,
-            "ci95": as_list(self.prmscore),
-            "f1": self.f1.value,
-            "f1_negative": self.f1_negative.value,
-            "n": self.n,
-            "missing": self.missing,
-            "n_steps": self.n_steps,
-            "missing_steps": self.missing_steps,
-        }
 
+class PrmBenchReport(ProtocolReport[ClassReport]):
+    """The result of the protocol `prmbench`; the groups are PRMBench's classes."""
 
-@dataclass(frozen=True, slots=True)
-class PrmBenchReport:
-    """The protocol's result for one labeler on one dataset."""
+    __slots__ = ()
+    protocol = title = "prmbench"
+    figures = ClassReport
+    groups_key, group = "classes", "class"
 
-    threshold: float
-    """A step is good iff its score is higher."""
-    threshold_source: str
-    """`given`, or the split it was fitted on."""
-    classes: dict[str, ClassReport]
-    """By class (the traces' subset), in alphabetical order."""
-    overall: ClassReport
-    """All classes pooled but `correct`."""
-    gold_unusable: int
-    """Traces left out because their gold is an abstention."""
-    gold_missing: int
-    """Traces left out because they have no gold."""
+    @property
+    def classes(self) -> dict[str, ClassReport]:
+        """By class (the traces' subset), in alphabetical order."""
+        return self.subsets
 
     def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
         """The document of `stepgold evaluate --protocol prmbench`."""
-        return {
-            "protocol": "prmbench",
-            "dataset": dataset,
-            "labeler": labeler,
-            "gold": gold,
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "classes": {name: report.as_json() for name, report in self.classes.items()},
-            "overall": self.overall.as_json(),
-            "validity_rate": self.overall.validity_rate,
-            "gold_unusable": self.gold_unusable,
-            "gold_missing": self.gold_missing,
-        }
-
-    def table(self, labeler: str) -> str:
-        """The figures for a person, one line per class."""
-        rows = [
-            (
-                name,
-                with_interval(report.prmscore),
-                figure(report.f1.value),
-                figure(report.f1_negative.value),
-                str(report.n),
-                str(report.missing),
-                figure(report.validity_rate),
-            )
-            for name, report in [*self.classes.items(), ("overall", self.overall)]
-        ]
-        head = ("class", "prmscore", "f1", "f1_negative", "traces", "missing", "validity rate")
-        return (
-            f"{labeler}: prmbench, 95% intervals by problem\n{plain_table(head, rows)}"
-            f"{threshold_note(self.threshold, self.threshold_source)}"
-            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
-        )
+        document = super().as_json(dataset=dataset, labeler=labeler, gold=gold)
+        return document | {"validity_rate": self.overall.validity_rate}
 
 
 def evaluate_prmbench(
@@ -138,12 +99,12 @@ def evaluate_prmbench(
         split.usable, measures.kept_step_row, threshold, not_pooled=ORIGINALS
     )
     return PrmBenchReport(
-        threshold,
-        threshold_source,
-        {name: _report(group, seed, resamples) for name, group in groups.items()},
-        _report(whole, seed, resamples),
-        split.gold_unusable,
-        split.gold_missing,
+        threshold=threshold,
+        threshold_source=threshold_source,
+        subsets={name: _report(group, seed, resamples) for name, group in groups.items()},
+        overall=_report(whole, seed, resamples),
+        gold_unusable=split.gold_unusable,
+        gold_missing=split.gold_missing,
     )
 
 
@@ -156,13 +117,21 @@ def _report(group: Group, seed: int, resamples: int) -> ClassReport:
         prmscore = estimate(measures.prmscore, sums, drawn)
         bad = estimate(measures.bad_step_f1, sums, drawn)
     scored = group.rows[:, :4].sum(axis=1)
-    unsaid = group.rows[:, 5]
+    unlabeled = group.rows[:, 5]
     return ClassReport(
-        prmscore,
-        good,
-        bad,
-        len(group.traces),
-        int(((scored == 0) & (unsaid > 0)).sum()),
-        int(scored.sum() + unsaid.sum()),
-        int(unsaid.sum()),
+        prmscore=prmscore,
+        f1=good,
+        f1_negative=bad,
+        n=len(group.traces),
+        missing=int(((scored == 0) & (unlabeled > 0)).sum()),
+        n_steps=int(scored.sum() + unlabeled.sum()),
+        missing_steps=int(unlabeled.sum()),
     )
+
+
+PROTOCOL = Protocol(
+    name="prmbench",
+    evaluate=evaluate_prmbench,
+    measures=("prmscore",),
+    not_pooled=frozenset({ORIGINALS}),
+)

@@ -1,8 +1,8 @@
-"""ProcessBench's protocol (arXiv 2412.06559, section 4.1): exact first errors, the harmonic mean of two accuracies.
+"""ProcessBench's protocol (arXiv 2412.06559, section 4.1): exact first errors, two accuracies.
 
-Per subset: the share of erroneous traces whose first error was named exactly, the share of right
-traces called right, and their harmonic mean. The average is the unweighted mean over subsets. A
-missing prediction is wrong and stays in the denominator.
+Per subset: the share of erroneous traces whose first error was predicted exactly, the share of
+correct traces called correct, and their harmonic mean. The average is the unweighted mean over
+subsets. A missing prediction counts as wrong.
 """
 
 from __future__ import annotations
@@ -13,132 +13,83 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import figures as measures
+from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
-from evaluation.figures import (
+from evaluation.measures import (
     RESAMPLES,
     Estimate,
     Floats,
     Formula,
-    as_list,
     mean_estimate,
     whole_and_subsets,
 )
-from evaluation.wording import left_out_note, plain_table, threshold_note, with_interval
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
+from evaluation.wording import figures_json
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """How a labeler does on the traces it labelled, which is all that a filter promises."""
+class KeptTraces:
+    """A labeler on the traces it labeled, the relevant ones if it is used as a filter."""
 
     n: int
     """Traces with a prediction."""
     share: Estimate
     """Their share of all traces with usable gold."""
     first_error_precision: Estimate
-    """Share of them that is exactly right, "no error" included."""
+    """Share of them that are exactly right, "no error" included."""
 
     def as_json(self) -> dict[str, Any]:
-        """As in the contract; `ci95` belongs to the precision."""
-        return {
-            "n": self.n,
-            "share": self.share.value,
-            "first_error_precision": self.first_error_precision.value,
-            "ci95": as_list(self.first_error_precision),
-        }
+        """The figures by name; `ci95` belongs to the precision."""
+        return figures_json(self, lead="first_error_precision")
 
 
-@dataclass(frozen=True, slots=True)
-class FirstErrorReport:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstErrorReport(GroupFigures):
     """The first-error measures of one subset."""
+
+    lead = "processbench_f1"
+    columns = (
+        ("traces", "n"),
+        ("error accuracy", "error_accuracy"),
+        ("correct accuracy", "correct_accuracy"),
+        ("processbench_f1", "processbench_f1"),
+        ("missing", "missing"),
+        ("share kept", "kept.share"),
+        ("precision of kept", "kept.first_error_precision"),
+    )
 
     n_error: int
     """Traces with an error."""
     n_correct: int
     """Traces without one."""
     error_accuracy: Estimate
-    """Exact first errors among the former."""
+    """Share of exact first errors among the former."""
     correct_accuracy: Estimate
-    """"No error" among the latter."""
+    """Share of "no error" among the latter."""
     processbench_f1: Estimate
     """Harmonic mean of the two; None if one group is empty."""
     missing: int
     """Traces without a prediction."""
-    kept: Kept
-    """The traces with one."""
+    kept: KeptTraces
 
-    def as_json(self) -> dict[str, Any]:
-        """As in the contract; `ci95` belongs to processbench_f1."""
-        return {
-            "n_error": self.n_error,
-            "n_correct": self.n_correct,
-            "error_accuracy": self.error_accuracy.value,
-            "correct_accuracy": self.correct_accuracy.value,
-            "processbench_f1": self.processbench_f1.value,
-            "ci95": as_list(self.processbench_f1),
-            "missing": self.missing,
-            "kept": self.kept.as_json(),
-        }
+    @property
+    def n(self) -> int:
+        """Traces with usable gold."""
+        return self.n_error + self.n_correct
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessBenchReport:
-    """The protocol's result for one labeler on one dataset."""
+class ProcessBenchReport(ProtocolReport[FirstErrorReport]):
+    """The result of the protocol `processbench`."""
 
-    threshold: float
-    """A step is correct iff its score is at least this."""
-    threshold_source: str
-    """`given`, or the subset it was fitted on."""
-    subsets: dict[str, FirstErrorReport]
-    """By subset name, in alphabetical order."""
-    average: FirstErrorReport
-    """Counts added up, every measure the unweighted mean over subsets (None if one is None)."""
-    gold_unusable: int
-    """Traces left out because their gold is an abstention, or leaves the first error open."""
-    gold_missing: int
-    """Traces left out because they have no gold."""
+    __slots__ = ()
+    protocol = title = "processbench"
+    figures = FirstErrorReport
+    whole_key = "average"
 
-    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
-        """The document of `stepgold evaluate --protocol processbench`."""
-        return {
-            "protocol": "processbench",
-            "dataset": dataset,
-            "labeler": labeler,
-            "gold": gold,
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "subsets": {name: report.as_json() for name, report in self.subsets.items()},
-            "average": {
-                "processbench_f1": self.average.processbench_f1.value,
-                "ci95": as_list(self.average.processbench_f1),
-                "kept": self.average.kept.as_json(),
-            },
-            "gold_unusable": self.gold_unusable,
-            "gold_missing": self.gold_missing,
-        }
-
-    def table(self, labeler: str) -> str:
-        """The figures for a person, one line per subset."""
-        named = [*self.subsets.items(), ("average", self.average)]
-        rows = [
-            (
-                name,
-                str(report.n_error + report.n_correct),
-                with_interval(report.error_accuracy),
-                with_interval(report.correct_accuracy),
-                with_interval(report.processbench_f1),
-                str(report.missing),
-                with_interval(report.kept.share),
-                with_interval(report.kept.first_error_precision),
-            )
-            for name, report in named
-        ]
-        head = ("subset", "traces", "error accuracy", "correct accuracy", "processbench_f1", "missing", "share kept", "precision of kept")  # fmt: skip
-        return (
-            f"{labeler}: processbench, 95% intervals by problem\n{plain_table(head, rows)}"
-            f"{threshold_note(self.threshold, self.threshold_source)}"
-            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
-        )
+    @property
+    def average(self) -> FirstErrorReport:
+        """Counts added up, measures averaged over subsets without weights (None if one is None)."""
+        return self.overall
 
 
 def evaluate_processbench(
@@ -162,13 +113,15 @@ def evaluate_processbench(
     _, groups = whole_and_subsets(usable, measures.first_error_row, threshold)
     drawn = {name: group.resampled(seed, resamples) for name, group in groups.items()}
     return ProcessBenchReport(
-        threshold,
-        threshold_source,
-        {name: _report([sums], [draws]) for name, (sums, draws) in drawn.items()},
-        _report([sums for sums, _ in drawn.values()], [draws for _, draws in drawn.values()]),
-        # Gold that leaves the first error open (a step before it is not annotated) cannot be used.
-        split.gold_unusable + len(split.usable) - len(usable),
-        split.gold_missing,
+        threshold=threshold,
+        threshold_source=threshold_source,
+        subsets={name: _report([sums], [draws]) for name, (sums, draws) in drawn.items()},
+        overall=_report(
+            [sums for sums, _ in drawn.values()], [draws for _, draws in drawn.values()]
+        ),
+        # Gold without annotation of a step before its first error has no first error.
+        gold_unusable=split.gold_unusable + len(split.usable) - len(usable),
+        gold_missing=split.gold_missing,
     )
 
 
@@ -179,11 +132,19 @@ def _report(totals: Sequence[Floats], draws: Sequence[Floats]) -> FirstErrorRepo
     sums = np.sum(totals, axis=0) if totals else np.zeros(len(measures.FIRST_ERROR_COLUMNS))
     n_error, _, n_correct, _, n_kept, _ = (int(count) for count in sums)
     return FirstErrorReport(
-        n_error,
-        n_correct,
-        mean(measures.error_accuracy),
-        mean(measures.correct_accuracy),
-        mean(measures.processbench_f1),
-        n_error + n_correct - n_kept,
-        Kept(n_kept, mean(measures.kept_share), mean(measures.first_error_precision)),
+        n_error=n_error,
+        n_correct=n_correct,
+        error_accuracy=mean(measures.error_accuracy),
+        correct_accuracy=mean(measures.correct_accuracy),
+        processbench_f1=mean(measures.processbench_f1),
+        missing=n_error + n_correct - n_kept,
+        kept=KeptTraces(n_kept, mean(measures.kept_share), mean(measures.first_error_precision)),
     )
+
+
+PROTOCOL = Protocol(
+    name="processbench",
+    evaluate=evaluate_processbench,
+    measures=("processbench_f1", "error_accuracy", "correct_accuracy", "first_error_precision"),
+    averaged=True,
+)

@@ -1,7 +1,7 @@
-"""BIG-Bench-Mistake (Tyen et al., arXiv 2311.08516): five tasks, the first mistake of each solution.
+"""BIG-Bench Mistake (Tyen et al., arXiv 2311.08516): five tasks, each solution's first mistake.
 
-JSONL: `{"input": "((3 * 4)) =", "steps": [..], "answer": "12", "target": "12", "mistake_index": 3}`;
-`mistake_index` is 0-based, null says that there is none. Rows have no id: `<file stem>:i`.
+JSONL: `{"input": "((3 * 4)) =", "steps": [..], "answer": "12", "target": "12", "mistake_index":
+3}`; `mistake_index` is 0-based, null for no mistake. Rows have no id: `<file stem>:i`.
 """
 
 from __future__ import annotations
@@ -13,54 +13,53 @@ from typing import Any
 from formats import rows as fields
 from formats.files.container import RawRow
 from formats.labels import (
-    OURS,
+    first_error_label,
     human_gold,
-    imported,
-    placed,
-    same_reading_id,
-    stated_id,
+    labeled_trace,
+    labeler_key,
     stated_labeler,
     text_or_number,
-    who_labelled,
     with_meta,
 )
 from formats.rows import (
+    OWN_KEYS,
     ExportRow,
+    FileContext,
     FileFormat,
     Part,
-    Reading,
     Rendered,
     RowFault,
     stated_first_error,
+    stated_id,
 )
 from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
 
 GOLD = human_gold("big-bench-mistake")
-_KEYS = ("input", "steps", "answer", "target", "mistake_index", *OURS)
+_KEYS = ("input", "steps", "answer", "target", "mistake_index", *OWN_KEYS)
 _PLAIN = re.compile(r"-?\d+(\.\d+)?|\([A-Z]\)")
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
     question, target = fields.text_of(row, "input"), text_or_number(row, "target")
     answer = text_or_number(row, "answer")
     trace = Trace(
-        stated_id(row, reading.row_id(raw)),
-        fields.question_id(question, (), target),
+        stated_id(row, file.row_id(raw)),
+        fields.question_id(question, more=[target]),
         fields.steps_of(row, "steps"),
-        subset=reading.subset or "default",
+        subset=file.subset or "default",
         final_answer=answer,
         final_answer_correct=_is_right(answer, target),
-        meta=fields.rest_of(row, *_KEYS),
+        meta=fields.rest_of(row, _KEYS),
     )
     labeler = stated_labeler(row, GOLD)
     label = _label(row, labeler, trace)
     problem = Problem(trace.problem_id, question, answer=target)
-    yield from imported(raw, reading, problem, trace, labeler, label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 
 
 def _is_right(answer: str | None, target: str | None) -> bool | None:
-    """Whether the answer is the target; None where two texts may be the same answer in other words."""
+    """Whether the answer is the target; None where two texts may mean the same answer."""
     if answer is None or target is None:
         return None
     answer, target = answer.strip(), target.strip()
@@ -71,11 +70,12 @@ def _is_right(answer: str | None, target: str | None) -> bool | None:
 
 def _label(row: dict[str, Any], labeler: Labeler, trace: Trace) -> TraceLabel:
     if "mistake_index" not in row:
-        raise RowFault("'mistake_index' is missing (null says that there is no mistake)")
+        raise RowFault("'mistake_index' is missing (write null for no mistake)")
     index = row["mistake_index"]
-    if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
+    number = fields.whole_number(index)
+    if index is not None and number is None:
         raise RowFault(f"'mistake_index' is {index!r:.40}, not a whole number or null")
-    return placed(labeler, trace, index, f"step {index!r:.40} (0-based)")
+    return first_error_label(labeler, trace, number, f"step {number!r:.40} (0-based)")
 
 
 def _render(row: ExportRow) -> Rendered:
@@ -86,20 +86,19 @@ def _render(row: ExportRow) -> Rendered:
         "answer": row.trace.final_answer,
         "target": row.problem.answer,
         "trace_id": row.trace.id,
-        **who_labelled(row),
+        **labeler_key(row),
     }
     outcome = _is_right(row.trace.final_answer, row.problem.answer)
     lost = frozenset({Part.OUTCOME}) if outcome is not row.trace.final_answer_correct else None
     rendered = with_meta(row, given, _KEYS, lost or frozenset())
-    # Null is a word here: no mistake.
+    # with_meta drops null values, but here null means "no mistake".
     return Rendered(rendered.row | {"mistake_index": error}, lost=rendered.lost)
 
 
 FORMAT = FileFormat(
-    "big-bench-mistake",
-    frozenset({"input", "steps", "mistake_index"}),
-    _parse,
-    same_reading_id,
-    _render,
-    frozenset({Part.ANSWER, Part.FINAL_ANSWER, Part.OUTCOME, Part.TRACE_META}),
+    name="big-bench-mistake",
+    required=frozenset({"input", "steps", "mistake_index"}),
+    parse=_parse,
+    render=_render,
+    carries=frozenset({Part.ANSWER, Part.FINAL_ANSWER, Part.OUTCOME, Part.TRACE_META}),
 )

@@ -1,10 +1,11 @@
-"""The benchmark case of the owner's design document: one JSON object per trace, with its steps.
+"""The benchmark case of our design document: one JSON object per trace, with its steps.
 
-`{"case_id", "modality", "metadata": {..}, "clinical_context": {..}, "image": {"path", "view", "quality"},
-"question", "gold_standard": {"findings", "diagnosis", "icd10", "confidence"}, "solution_steps":
-[{"step_id": 1, "category", "content", "label", "confidence", "annotation_method", "rag_label", "mc_score",
-"medical_evidence": [{"source", "quote", "relevance"}]}], "annotation_metadata": {..}}`. What the source did
-not say is null. Cases are only written.
+`{"case_id", "modality", "metadata": {..}, "clinical_context": {..}, "image": {"path", "view",
+"quality"}, "question", "gold_standard": {"findings", "diagnosis", "icd10", "confidence"},
+"solution_steps": [{"step_id": 1, "category", "content", "label", "confidence",
+"annotation_method", "rag_label", "mc_score", "medical_evidence": [{"source", "quote",
+"relevance"}]}], "annotation_metadata": {..}}`. What the source does not state is null. Cases are
+only written.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any
 
-from formats.rows import ExportRow, FileFormat, Part, Rendered, require_word
+from formats.rows import ExportRow, FileFormat, Part, Rendered, require_label
 from traces import (
     AbstentionReason,
     Evidence,
@@ -25,7 +26,9 @@ from traces import (
     TraceLabel,
 )
 
-_METADATA = ("source", "difficulty", "specialty", "requires_specialist", "irb_approved", "phi_removed")  # fmt: skip
+_METADATA = (
+    "source", "difficulty", "specialty", "requires_specialist", "irb_approved", "phi_removed",
+)  # fmt: skip
 _CONTEXT = ("age_group", "sex", "symptoms", "history", "vitals")
 _GOLD = ("findings", "diagnosis", "icd10", "confidence")
 _METHODS = {
@@ -35,12 +38,12 @@ _METHODS = {
 }
 UNCERTAIN = "uncertain"
 UNCERTAIN_CONFIDENCE = 0.5
-"""The design's confidence in a step on which judge and MC labeler disagree."""
+"""Confidence in a step on which judge and MC labeler disagree."""
 _SILENT: tuple[Labeler | None, TraceLabel | None] = (None, None)
 
 
 def _render(row: ExportRow) -> Rendered:
-    require_word(row)
+    require_label(row)
     said = {**row.trace.meta, **row.problem.meta}
     judge, judged = _of_kind(row, LabelerKind.JUDGE)
     mc, measured = _of_kind(row, LabelerKind.MC)
@@ -74,7 +77,7 @@ def _render(row: ExportRow) -> Rendered:
 
 
 def _of_kind(row: ExportRow, kind: LabelerKind) -> tuple[Labeler | None, TraceLabel | None]:
-    """The labeler of that kind that the case rests on, with its label."""
+    """The labeler of that kind that the case is based on, with its label."""
     for labeler, label in ((row.labeler, row.label), *row.support):
         if labeler.kind is kind:
             return labeler, label
@@ -86,13 +89,13 @@ def _step(
 ) -> dict[str, Any]:
     own = _at(row.label, index)
     judge_step, mc_step = _at(judged, index), _at(measured, index)
-    word = own.verdict.value if own and own.verdict else _implied(row.label, index)
+    verdict = own.verdict.value if own and own.verdict else _implied(row.label, index)
     by_expert = row.labeler.kind is LabelerKind.EXPERT
     written = {
         "step_id": index + 1,
         "category": _listed(row.trace.meta.get("categories"), index),
         "content": row.trace.steps[index],
-        "label": word or (UNCERTAIN if _is_uncertain(own) else None),
+        "label": verdict or (UNCERTAIN if _is_uncertain(own) else None),
         "confidence": _confidence(row, own, index),
         "annotation_method": _METHODS.get(row.labeler.kind, row.labeler.kind.value),
         "rag_label": judge_step.verdict.value if judge_step and judge_step.verdict else None,
@@ -117,7 +120,7 @@ def _at(label: TraceLabel | None, index: int) -> StepLabel | None:
 
 
 def _implied(label: TraceLabel, index: int) -> str | None:
-    """What a stated first error says of a step; nothing about steps behind it."""
+    """The verdict that a stated first error implies for a step; None for later steps."""
     if not label.first_error_given:
         return None
     error = label.first_error_index
@@ -127,7 +130,7 @@ def _implied(label: TraceLabel, index: int) -> str | None:
 
 
 def _confidence(row: ExportRow, own: StepLabel | None, index: int) -> float | None:
-    """How sure the labeler is of its word, where it says so (the hybrid rule does)."""
+    """The labeler's confidence, where it states one (the hybrid rule does)."""
     stated = _listed(row.label.meta.get("confidence"), index)
     if isinstance(stated, int | float) and not isinstance(stated, bool):
         return float(stated)
@@ -135,13 +138,13 @@ def _confidence(row: ExportRow, own: StepLabel | None, index: int) -> float | No
 
 
 def _is_uncertain(own: StepLabel | None) -> bool:
-    """Whether the sources disagree on the step, which is for an expert; not whether nobody looked."""
+    """Whether the sources disagree on the step, so that an expert has to decide."""
     stated = own.abstention if own else None
     return stated is not None and stated.reason is AbstentionReason.UNCERTAIN
 
 
 def _evidence(row: ExportRow, step: StepLabel | None) -> list[dict[str, Any]]:
-    """The quote a step rests on, with the passage it was cited from and whether it stands there."""
+    """The step's quote, with the passage it cites and whether the quote was verified."""
     quote = step.quote if step else None
     if quote is None:
         return []
@@ -157,9 +160,10 @@ def _evidence(row: ExportRow, step: StepLabel | None) -> list[dict[str, Any]]:
 
 
 def _cited(row: ExportRow, quote: Quote) -> Evidence | None:
-    """The passage in which a verified quote stands; None if it is not among the evidence any more.
+    """The passage that contains a verified quote; None if it is no longer part of the evidence.
 
-    The number a judge cites counts the documents of its prompt, which may be fewer than the evidence.
+    Found by text: the number that a judge cites counts the documents of its prompt, which may be
+    fewer than the evidence.
     """
     if not quote.verified or quote.start is None or quote.end is None:
         return None
@@ -179,7 +183,7 @@ def _listed(values: Any, index: int) -> Any:
 
 
 def _chosen(said: Mapping[str, Any], key: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The object of that key as the source gave it; its fields may also stand beside it."""
+    """The source's object of that key; its fields may also be keys of the row."""
     stated = said.get(key)
     inner = stated if isinstance(stated, dict) else {}
     return {name: inner.get(name, said.get(name)) for name in names} | inner
@@ -230,10 +234,8 @@ def _annotation(
 
 
 FORMAT = FileFormat(
-    "case",
-    frozenset({"case_id"}),
-    None,
-    lambda row, _: None,
-    _render,
-    frozenset(Part) - {Part.EVIDENCE},
+    name="case",
+    required=frozenset({"case_id"}),
+    render=_render,
+    carries=frozenset(Part) - {Part.EVIDENCE},
 )

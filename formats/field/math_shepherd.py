@@ -1,8 +1,8 @@
-"""Math-Shepherd (Wang et al., arXiv 2312.08935): steps labelled by whether a continuation reached the answer.
+"""Math-Shepherd (Wang et al., arXiv 2312.08935): steps labeled by Monte Carlo continuation.
 
-`{"input": "Janet's ducks ... Step 1: ... ки\nStep 2: ... The answer is: 18 ки", "label": the same text
-with every "ки" replaced by "+" or "-", "task": "GSM8K"}`. A row whose two texts do not match mark by
-mark is rejected: labels are never lined up by guess.
+`{"input": "Janet's ducks ... Step 1: ... ки\nStep 2: ... The answer is: 18 ки", "label": "...",
+"task": "GSM8K"}`; `label` is the same text with every "ки" replaced by "+" or "-". A row whose two
+texts do not match mark by mark is rejected: labels are never aligned by guessing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,18 @@ from collections.abc import Iterator
 from formats import rows as fields
 from formats.field.training import MARK, TRAINING_PARTS, marked_lines, split_marked, training_keys
 from formats.files.container import RawRow
-from formats.labels import OURS, same_reading_id, stated_id, stated_labeler
-from formats.rows import ExportRow, FileFormat, Part, Reading, Rendered, RowFault, binary_verdicts
+from formats.labels import stated_labeler
+from formats.rows import (
+    OWN_KEYS,
+    ExportRow,
+    FileContext,
+    FileFormat,
+    Part,
+    Rendered,
+    RowFault,
+    binary_verdicts,
+    stated_id,
+)
 from traces import (
     ImportedTrace,
     Labeler,
@@ -32,16 +42,16 @@ LABELER = Labeler(
 _SIGNS = {"+": StepLabel(Verdict.CORRECT), "-": StepLabel(Verdict.INCORRECT)}
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
     question, steps, pieces = split_marked(fields.text_of(row, "input"), "input")
     signs = _signs(pieces, fields.text_of(row, "label"))
     trace = Trace(
-        stated_id(row, reading.row_id(raw)),
+        stated_id(row, file.row_id(raw)),
         fields.question_id(question),
         steps,
-        subset=reading.subset or fields.optional_text_of(row, "task") or "default",
-        meta=fields.rest_of(row, "input", "label", "task", *OURS),
+        subset=file.subset or fields.optional_text_of(row, "task") or "default",
+        meta=fields.rest_of(row, {"input", "label", "task", *OWN_KEYS}),
     )
     label = TraceLabel(trace.id, tuple(_SIGNS[sign] for sign in signs))
     labeler = stated_labeler(row, LABELER)
@@ -51,7 +61,7 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
 
 
 def _signs(pieces: list[str], label: str) -> str:
-    """The sign behind every step, once both texts are known to match."""
+    """The sign of every step, after checking that both texts match."""
     signs, position = "", 0
     for number, piece in enumerate(pieces, 1):
         position += len(piece)
@@ -61,7 +71,7 @@ def _signs(pieces: list[str], label: str) -> str:
         signs += sign
         position += 1
     if label[position:].strip():
-        raise RowFault("'label' goes on behind the last step mark of 'input'")
+        raise RowFault("'label' continues after the last step mark of 'input'")
     return signs
 
 
@@ -79,10 +89,9 @@ def _render(row: ExportRow) -> Rendered:
 
 
 FORMAT = FileFormat(
-    "math-shepherd",
-    frozenset({"input", "label"}),
-    _parse,
-    same_reading_id,
-    _render,
-    TRAINING_PARTS | {Part.SUBSET},
+    name="math-shepherd",
+    required=frozenset({"input", "label"}),
+    parse=_parse,
+    render=_render,
+    carries=TRAINING_PARTS | {Part.SUBSET},
 )

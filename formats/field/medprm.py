@@ -1,10 +1,10 @@
-"""Med-PRM (arXiv 2506.11474, eth-medical-ai-lab/Med-PRM): one JSON list of questions, each with many solutions.
+"""Med-PRM (arXiv 2506.11474, eth-medical-ai-lab/Med-PRM): a JSON list of questions with solutions.
 
-`{"question_id", "question", "options"?: [..], "correct_answer"?, "data_source"?, "related_docs": [..],
-"solutions": [{"prm_processed_solution": "Step 1: ... ки Step 2: ... ки", "orm_label"?: 0|1, "answer"?,
-"prm_soft_label"?: [0.25, ..], "prm_hard_label"?: [1, 0], "prm_gemini_label"?, "prm_llama_label"?}]}`.
-A step ends with " ки". Nothing is concluded from one label key about another: hard = 0 beside
-soft = 0.25 occurs in the wild.
+`{"question_id", "question", "options"?: [..], "correct_answer"?, "data_source"?,
+"related_docs": [..], "solutions": [{"prm_processed_solution": "Step 1: ... ки Step 2: ... ки",
+"orm_label"?: 0|1, "answer"?, "prm_soft_label"?: [0.25, ..], "prm_hard_label"?: [1, 0],
+"prm_gemini_label"?, "prm_llama_label"?}]}`. A step ends with " ки". No label key is derived from
+another one: hard = 0 together with soft = 0.25 occurs in published files.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import stated_id
 from formats.rows import (
     CannotCarry,
     ExportRow,
+    FileContext,
     FileFormat,
     FormatLimit,
     Misfit,
     Part,
-    Reading,
     Rendered,
     RowFault,
     binary_verdicts,
     parts_of,
-    require_word,
+    require_label,
+    stated_id,
 )
 from traces import (
     AbstentionReason,
@@ -64,22 +64,19 @@ _QUESTION_KEYS = (
 )
 
 
-def _name_row(row: RawRow, _: Reading) -> str | None:
-    value = row.value.get("question_id")
-    return str(value) if isinstance(value, str | int) else None
+def _name_row(row: RawRow, _: FileContext) -> str | None:
+    return fields.id_or_none(row.value, "question_id")
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
-    question_id = _name_row(raw, reading)
-    if not question_id:
-        raise RowFault("'question_id' is no text or whole number")
+    question_id = fields.id_of(row, "question_id")
     problem = Problem(
         question_id,
         fields.text_of(row, "question"),
         fields.texts_of(row, "options"),
         fields.optional_text_of(row, "correct_answer"),
-        meta=fields.rest_of(row, *_QUESTION_KEYS),
+        meta=fields.rest_of(row, _QUESTION_KEYS),
     )
     documents = fields.texts_of(row, "related_docs")
     evidence = tuple(
@@ -89,23 +86,31 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
     )
     solutions = row.get("solutions")
     if not isinstance(solutions, list) or not solutions:
-        raise RowFault("'solutions' is no list with at least one solution")
-    # The subset says where the solutions come from, the problem does not: solutions of one question may
-    # stand under two sources.
-    subset = reading.subset or fields.optional_text_of(row, "data_source") or "default"
+        raise RowFault("'solutions' is not a list with at least one solution")
+    # The source belongs to the solutions, not to the problem: one question may occur in two
+    # sources.
+    subset = file.subset or fields.optional_text_of(row, "data_source") or "default"
     for index, solution in enumerate(solutions):
         trace_id = f"{question_id}:{index}"
         if isinstance(solution, dict):
             trace_id = stated_id(solution, trace_id)
         try:
-            yield from _solution(raw, reading, solution, problem, evidence, trace_id, subset)
+            yield from _solution(
+                raw,
+                file,
+                solution=solution,
+                problem=problem,
+                evidence=evidence,
+                trace_id=trace_id,
+                subset=subset,
+            )
         except RowFault as fault:
-            yield reading.rejected(raw, trace_id, str(fault))
+            yield file.rejected(raw, trace_id, str(fault))
 
 
 def _solution(
     raw: RawRow,
-    reading: Reading,
+    file: FileContext,
     solution: Any,
     problem: Problem,
     evidence: tuple[Evidence, ...],
@@ -124,7 +129,7 @@ def _solution(
         final_answer=fields.optional_text_of(solution, "answer"),
         final_answer_correct=bool(right) if right in (0, 1) else None,
         meta=fields.rest_of(
-            solution, "prm_processed_solution", "orm_label", "answer", "trace_id", *keys
+            solution, {"prm_processed_solution", "orm_label", "answer", "trace_id", *keys}
         ),
     )
     labels, misfits = [], []
@@ -137,9 +142,11 @@ def _solution(
             misfits.append(f"{labeler.name}: {misfit}")
             label = abstained(trace_id, AbstentionReason.UNREADABLE, str(misfit))
         labels.append((labeler, label))
-    yield ImportedTrace(problem, trace, tuple(labels), evidence, raw.line)
+    yield ImportedTrace(
+        problem=problem, trace=trace, labels=tuple(labels), evidence=evidence, line=raw.line
+    )
     for reason in misfits:
-        yield reading.rejected(raw, trace_id, reason, imported=True)
+        yield file.rejected(raw, trace_id, reason, imported=True)
 
 
 def split_steps(text: str) -> tuple[str, ...]:
@@ -148,7 +155,7 @@ def split_steps(text: str) -> tuple[str, ...]:
     if not steps:
         raise RowFault(f"'prm_processed_solution' has no step mark '{MARK}'")
     if tail.strip():
-        raise RowFault("'prm_processed_solution' has text behind its last step mark")
+        raise RowFault("'prm_processed_solution' has text after its last step mark")
     return tuple(step.strip() for step in steps)
 
 
@@ -157,7 +164,7 @@ def _label(trace: Trace, labeler: Labeler, stated: Any) -> TraceLabel:
     if len(values) != len(trace.steps):
         raise Misfit(f"{len(values)} labels for {len(trace.steps)} steps")
     if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values):
-        raise Misfit("a label is no number in [0, 1]")
+        raise Misfit("a label is not a number in [0, 1]")
     if labeler is SOFT:
         return TraceLabel(trace.id, tuple(StepLabel(score=float(value)) for value in values))
     if not all(value in (0, 1) for value in values):
@@ -167,7 +174,7 @@ def _label(trace: Trace, labeler: Labeler, stated: Any) -> TraceLabel:
 
 
 def _render(row: ExportRow) -> Rendered:
-    require_word(row)
+    require_label(row)
     labels, length = _label_keys(row)
     steps = [" ".join(step.split()) for step in row.trace.steps[:length]]
     if any(_MARK.search(f" {step} ") or not step for step in steps):
@@ -213,7 +220,7 @@ def _label_keys(row: ExportRow) -> tuple[dict[str, list[float] | list[int]], int
         if all(step.verdict is None for step in row.label.step_labels):
             return keys, n_steps
     verdicts = [int(good) for good in binary_verdicts(row)]
-    # Their trainer knows Monte-Carlo labels and one kind of label that is not: the judge's.
+    # Med-PRM's trainer reads Monte Carlo labels and judge labels, nothing else.
     keys[HARD.name if row.labeler.kind is LabelerKind.MC else GEMINI.name] = verdicts
     if SOFT.name in keys and len(verdicts) < n_steps:
         del keys[SOFT.name]
@@ -221,7 +228,7 @@ def _label_keys(row: ExportRow) -> tuple[dict[str, list[float] | list[int]], int
 
 
 def _gather(rows: Iterable[dict[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    # One object per question, since the solutions of a question may lie far apart: held in memory.
+    # One object per question, in memory: a question's solutions need not be adjacent.
     questions: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         known = questions.setdefault((row["question_id"], row["data_source"]), row)
@@ -231,12 +238,12 @@ def _gather(rows: Iterable[dict[str, Any]]) -> Iterable[Mapping[str, Any]]:
 
 
 FORMAT = FileFormat(
-    "medprm",
-    frozenset({"question_id", "question", "solutions"}),
-    _parse,
-    _name_row,
-    _render,
-    frozenset(
+    name="medprm",
+    required=frozenset({"question_id", "question", "solutions"}),
+    parse=_parse,
+    name_row=_name_row,
+    render=_render,
+    carries=frozenset(
         {Part.OPTIONS, Part.ANSWER, Part.SUBSET, Part.FINAL_ANSWER, Part.OUTCOME,
          Part.EVIDENCE, Part.SCORES, Part.LATER_VERDICTS}
     ),

@@ -1,13 +1,14 @@
-"""MR-Ben (Zeng et al., arXiv 2406.13975): exam questions, three models' solutions, the first wrong step marked by experts.
+"""MR-Ben (Zeng et al., arXiv 2406.13975): exam questions with the first wrong step of solutions.
 
-A JSON object of lists, one list per question: `{"Question_UUID", "Subject", "Question", "Options":
-"A: Enhancer \nB: ...", "Ground_Truth_Answer": "C", "Ground_Truth_Answer_Modified": "A", "Sampled_Model",
-"Model_Solution_Steps": ["Step 1: ...", "Solution: Choice_A"], "Model_Solution_Correctness": "incorrect",
-"Model_Solution_First_Error_Step": "2", ...}`. The error step is the *number* written in the line (a
-1-based string, "N/A" for none), not a list index: lists hold unnumbered lines too.
+A JSON object of lists, one list per question: `{"Question_UUID", "Subject", "Question",
+"Options": "A: Enhancer \nB: ...", "Ground_Truth_Answer": "C", "Ground_Truth_Answer_Modified": "A",
+"Sampled_Model", "Model_Solution_Steps": ["Step 1: ...", "Solution: Choice_A"],
+"Model_Solution_Correctness": "incorrect", "Model_Solution_First_Error_Step": "2", ...}`. The error
+step is the *number* written in the line (a 1-based string, "N/A" for none), not a list index: lists
+contain unnumbered lines too.
 
-A written row is read back before it is kept: only traces whose steps carry their number can be MR-Ben's.
-Reason and correction of the error are kept in the gold label's meta, since they are the annotators' words.
+A row to write is parsed again before it is kept: only traces whose steps are numbered fit. Reason
+and correction of the error are the annotators' statements and go into the gold label's meta.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ from typing import Any
 from formats import rows as fields
 from formats.files.container import RawRow
 from formats.labels import (
-    OURS,
     human_gold,
-    imported,
+    labeled_trace,
+    labeler_key,
     outside,
-    stated_id,
     stated_labeler,
-    who_labelled,
     with_meta,
 )
 from formats.rows import (
+    OWN_KEYS,
     CannotCarry,
     ExportRow,
+    FileContext,
     FileFormat,
     FormatLimit,
     Part,
-    Reading,
     Rendered,
     RowFault,
     stated_first_error,
+    stated_id,
 )
 from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
 
@@ -57,14 +58,13 @@ class _Solution:
     final_answer: str | None
 
 
-def _name_row(row: RawRow, _: Reading) -> str | None:
-    parts = row.value.get("Question_UUID"), row.value.get("Sampled_Model")
-    if not all(isinstance(part, str | int) and part for part in parts):
-        return None
-    return stated_id(row.value, ":".join(map(str, parts)))
+def _name_row(row: RawRow, _: FileContext) -> str | None:
+    question = fields.id_or_none(row.value, "Question_UUID")
+    model = fields.id_or_none(row.value, "Sampled_Model")
+    return stated_id(row.value, f"{question}:{model}") if question and model else None
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
     problem = _problem(row)
     solution = _solution(row)
@@ -73,17 +73,17 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
         stated_id(row, f"{problem.id}:{model}"),
         problem.id,
         solution.steps,
-        subset=reading.subset or fields.optional_text_of(row, "Subject") or "default",
+        subset=file.subset or fields.optional_text_of(row, "Subject") or "default",
         generator=model,
         final_answer=solution.final_answer,
         final_answer_correct=_is_right(solution.final_answer, problem),
-        meta=fields.rest_of(row, *_PROBLEM_KEYS, *_TRACE_KEYS),
+        meta=fields.rest_of(row, {*_PROBLEM_KEYS, *_TRACE_KEYS}),
     )
     labeler = stated_labeler(row, GOLD)
     label = _label(row, labeler, trace, solution)
     said = {name: row[key] for name, key in _SAID.items() if row.get(key) not in (None, NO_ERROR)}
     label = replace(label, meta={**label.meta, **said})
-    yield from imported(raw, reading, problem, trace, labeler, label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 
 
 _PROBLEM_KEYS = (
@@ -91,8 +91,9 @@ _PROBLEM_KEYS = (
     "Ground_Truth_Answer", "Ground_Truth_Answer_Modified", "Ground_Truth_Analysis",
 )  # fmt: skip
 _TRACE_KEYS = (
-    "Sampled_Model", "Model_Solution_Steps", "Model_Solution_Correctness", "Model_Solution_First_Error_Step",
-    "Model_Solution_Error_Reason", "Model_Solution_Rectified_First_Error_Step", *OURS,
+    "Sampled_Model", "Model_Solution_Steps", "Model_Solution_Correctness",
+    "Model_Solution_First_Error_Step", "Model_Solution_Error_Reason",
+    "Model_Solution_Rectified_First_Error_Step", *OWN_KEYS,
 )  # fmt: skip
 _SAID = {
     "reason": "Model_Solution_Error_Reason",
@@ -113,9 +114,9 @@ def _problem(row: dict[str, Any]) -> Problem:
     meta = {key: row[key] for key in _PROBLEM_KEYS[3:] if row.get(key)}
     if options and answer is not None:
         letters = {chr(ord("A") + index) for index in range(len(options))}
-        # "AC" is no letter a model could be checked against: no answer is better than a wrong one.
+        # "AC" cannot be compared with a model's letter: no answer is better than a wrong one.
         answer = answer.strip() if answer.strip() in letters else None
-    return Problem(fields.text_of(row, "Question_UUID"), question, options, answer, meta=meta)
+    return Problem(fields.id_of(row, "Question_UUID"), question, options, answer, meta=meta)
 
 
 def _options(stated: str) -> tuple[str, ...]:
@@ -136,7 +137,7 @@ def _solution(row: dict[str, Any]) -> _Solution:
     final_answer = None
     for line in fields.steps_of(row, "Model_Solution_Steps"):
         if numbered := _STEP.match(line):
-            # What stands before the first step belongs to it: no step precedes it.
+            # Lines before the first numbered one belong to the first step.
             steps.append("\n".join([*before, line.strip()]))
             before.clear()
             numbers.append(int(numbered[1]))
@@ -155,7 +156,7 @@ def _is_right(final_answer: str | None, problem: Problem) -> bool | None:
     if final_answer is None or problem.answer is None or not problem.options:
         return None
     letters = set(_CHOICE.findall(final_answer))
-    # "Choice_A/B" or "none of the choices" names no single option: then it is not known.
+    # "Choice_A/B" or "none of the choices" names no single option: unknown.
     plain = re.search(r"[/,&]|\b(or|and)\b", final_answer) is None
     return letters == {problem.answer} if len(letters) == 1 and plain else None
 
@@ -169,7 +170,7 @@ def _label(row: dict[str, Any], labeler: Labeler, trace: Trace, solution: _Solut
         return TraceLabel(trace.id, first_error_given=True)
     if correctness == "incorrect" and stated.isdecimal() and int(stated) in solution.numbers:
         number = int(stated)
-        # Where a number stands twice, the first error is taken to be the first of them.
+        # If two steps have this number, the first one is taken as the first error.
         repeated = {"step_number_repeated": number} if solution.numbers.count(number) > 1 else {}
         index = solution.numbers.index(number)
         return TraceLabel(trace.id, first_error_given=True, first_error_index=index, meta=repeated)
@@ -185,14 +186,14 @@ def _render(row: ExportRow) -> Rendered:
     error, problem, trace = stated_first_error(row), row.problem, row.trace
     model = trace.generator
     if model is None or (problem.options and _options(_lettered(problem)) != problem.options):
-        raise _cannot("it names no model, or its options cannot be lettered line by line")
+        raise _cannot("it has no generator, or its options cannot be written one per line")
     lines = [line for step in trace.steps for line in _lines(step)]
     lines += [] if trace.final_answer is None else [f"Solution: {trace.final_answer}"]
     again = _read_back(lines)
     if again is None or (again.steps, again.final_answer) != (trace.steps, trace.final_answer):
-        raise _cannot("not every step begins with its number, 'Step N:'")
+        raise _cannot("not every step begins with 'Step N:'")
     if error is not None and again.numbers.index(again.numbers[error]) != error:
-        raise _cannot("the number of the wrong step stands before another step too")
+        raise _cannot("another step has the number of the wrong step")
     said = {_SAID[name]: value for name, value in row.label.meta.items() if name in _SAID}
     given = {
         "Question_UUID": problem.id,
@@ -206,7 +207,7 @@ def _render(row: ExportRow) -> Rendered:
         "Model_Solution_Correctness": "correct" if error is None else "incorrect",
         "Model_Solution_First_Error_Step": NO_ERROR if error is None else f"{again.numbers[error]}",
         **said,
-        **who_labelled(row),
+        **labeler_key(row),
     }
     if f"{problem.id}:{model}" != trace.id:
         given["trace_id"] = trace.id
@@ -225,7 +226,7 @@ def _lettered(problem: Problem) -> str:
 
 
 def _lines(step: str) -> list[str]:
-    """A step as entries of the list: what stands before its number becomes an entry of its own."""
+    """A step as entries of the list: text before its number becomes a separate entry."""
     numbered = re.search(r"^\s*Step \d+:", step, re.MULTILINE)
     if numbered is None or not numbered.start():
         return [step]
@@ -260,15 +261,15 @@ def _lost(row: ExportRow, given: dict[str, Any]) -> frozenset[Part]:
 
 
 FORMAT = FileFormat(
-    "mr-ben",
-    frozenset(
+    name="mr-ben",
+    required=frozenset(
         {"Question_UUID", "Question", "Sampled_Model", "Model_Solution_Steps",
          "Model_Solution_Correctness", "Model_Solution_First_Error_Step"}
     ),
-    _parse,
-    _name_row,
-    _render,
-    frozenset(
+    parse=_parse,
+    name_row=_name_row,
+    render=_render,
+    carries=frozenset(
         {Part.OPTIONS, Part.ANSWER, Part.PROBLEM_META, Part.SUBSET, Part.GENERATOR,
          Part.FINAL_ANSWER, Part.OUTCOME, Part.TRACE_META, Part.LABEL_META}
     ),

@@ -1,11 +1,11 @@
-"""MR-GSM8K (Zeng et al., arXiv 2312.17080): school mathematics, the first wrong step and its reason by hand.
+"""MR-GSM8K (Zeng et al., arXiv 2312.17080): school mathematics with the first wrong step and why.
 
 One JSON list: `{"uuid", "question", "ground_truth_solution", "ground_truth_answer": 5,
 "model_output_steps": ["Step 1: ...", ..], "model_output_answer_correctness": "wrong",
 "model_output_solution_correctness": "wrong", "model_output_solution_first_error_step": 1,
-"model_output_solution_first_error_reason": "...", "question_type": "original"|"POT"|"reversed"}`. The
-error step is the number of a step, 1-based; "N/A" says that there is none. Its reason is kept in the
-gold label's meta as `reason`, since it is the annotator's word and not the trace's.
+"model_output_solution_first_error_reason": "...",
+"question_type": "original"|"POT"|"reversed"}`. The error step is the 1-based number of a step,
+"N/A" for no error. Its reason is the annotator's statement and goes into the gold label's meta.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from formats import rows as fields
 from formats.files.container import RawRow
 from formats.labels import (
     human_gold,
-    imported,
+    labeled_trace,
+    labeler_key,
     outside,
     stated_labeler,
     text_or_number,
-    who_labelled,
     with_meta,
 )
 from formats.rows import (
     CannotCarry,
     ExportRow,
+    FileContext,
     FileFormat,
     FormatLimit,
     Part,
-    Reading,
     Rendered,
     RowFault,
     stated_first_error,
@@ -44,7 +44,7 @@ NO_ERROR = "N/A"
 _CORRECT = {"correct": True, "wrong": False, "incorrect": False}
 _NUMBER = re.compile(r"\s*step\s+(\d{1,9})\s*:", re.IGNORECASE)
 _STATED = re.compile(r"\s*(?:step\s+)?(\d{1,9})\s*", re.IGNORECASE)
-_ANSWER, _WORD, _STEP, _REASON = (
+_ANSWER, _CORRECTNESS, _STEP, _REASON = (
     "model_output_answer_correctness",
     "model_output_solution_correctness",
     "model_output_solution_first_error_step",
@@ -52,28 +52,27 @@ _ANSWER, _WORD, _STEP, _REASON = (
 )
 _KEYS = (
     "uuid", "question", "ground_truth_answer", "model_output_steps", "question_type",
-    _ANSWER, _WORD, _STEP, _REASON, "labeler",
+    _ANSWER, _CORRECTNESS, _STEP, _REASON, "labeler",
 )  # fmt: skip
 
 
-def _name_row(row: RawRow, _: Reading) -> str | None:
-    value = row.value.get("uuid")
-    return value if isinstance(value, str) else None
+def _name_row(row: RawRow, _: FileContext) -> str | None:
+    return fields.id_or_none(row.value, "uuid")
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
-    trace_id, question = fields.text_of(row, "uuid"), fields.text_of(row, "question")
+    trace_id, question = fields.id_of(row, "uuid"), fields.text_of(row, "question")
     answer = text_or_number(row, "ground_truth_answer")
     trace = Trace(
         trace_id,
-        fields.question_id(question, (), answer),
+        fields.question_id(question, more=[answer]),
         fields.steps_of(row, "model_output_steps"),
-        subset=reading.subset or fields.optional_text_of(row, "question_type") or "default",
+        subset=file.subset or fields.optional_text_of(row, "question_type") or "default",
         final_answer_correct=_CORRECT.get(
             (fields.optional_text_of(row, _ANSWER) or "").strip().lower()
         ),
-        meta=fields.rest_of(row, *_KEYS),
+        meta=fields.rest_of(row, _KEYS),
     )
     labeler = stated_labeler(row, GOLD)
     label = _label(row, labeler, trace)
@@ -81,24 +80,25 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
     if _is_reason(reason):
         label = replace(label, meta={"reason": reason})
     problem = Problem(trace.problem_id, question, answer=answer)
-    yield from imported(raw, reading, problem, trace, labeler, label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 
 
 def _label(row: dict[str, Any], labeler: Labeler, trace: Trace) -> TraceLabel:
-    word = fields.text_of(row, _WORD).strip().lower()
-    if word not in _CORRECT:
-        raise RowFault(f"'{_WORD}' is '{word:.40}', not correct or wrong")
+    correctness = fields.text_of(row, _CORRECTNESS).strip().lower()
+    if correctness not in _CORRECT:
+        raise RowFault(f"'{_CORRECTNESS}' is '{correctness:.40}', not correct or wrong")
     stated = row.get(_STEP)
+    stated = fields.whole_number(stated) if isinstance(stated, float) else stated
     if (stated is not None and not isinstance(stated, str | int)) or isinstance(stated, bool):
         raise RowFault(f"'{_STEP}' is {stated!r:.40}, not a step's number or '{NO_ERROR}'")
     none = stated is None or (isinstance(stated, str) and stated.strip() in ("", NO_ERROR))
-    if _CORRECT[word] and none:
+    if _CORRECT[correctness] and none:
         return TraceLabel(trace.id, first_error_given=True)
     number = _STATED.fullmatch(f"{stated}")
     index = _index(int(number[1]), trace.steps) if number else None
-    if _CORRECT[word] or index is None:
+    if _CORRECT[correctness] or index is None:
         detail = (
-            f"gold says '{word}' with first error step {stated!r:.40}; the trace has"
+            f"gold says '{correctness}' with first error step {stated!r:.40}; the trace has"
             f" {len(trace.steps)} steps"
         )
         return outside(labeler, trace.id, detail)
@@ -110,9 +110,9 @@ def _is_reason(value: Any) -> bool:
 
 
 def _index(number: int, steps: tuple[str, ...]) -> int | None:
-    """The 0-based index of the step of that number: as written in front of one step, else counted.
+    """The 0-based index of the step with that number: as written in one step, else by counting.
 
-    None where the written numbers leave it open: they disagree with the count, and none is this one.
+    None if the written numbers contradict the count and no step has this number.
     """
     found = [_NUMBER.match(step) for step in steps]
     written = [int(one[1]) if one else None for one in found]
@@ -123,13 +123,13 @@ def _index(number: int, steps: tuple[str, ...]) -> int | None:
 
 
 def _number(index: int, steps: tuple[str, ...]) -> int:
-    """The number that reads back as this index."""
+    """The step number that `_index` maps to this index."""
     written = _NUMBER.match(steps[index])
     for number in (index + 1, *([int(written[1])] if written else [])):
         if _index(number, steps) == index:
             return number
     raise CannotCarry(
-        FormatLimit.NOT_CARRIED, "the numbers written in front of the steps contradict each other"
+        FormatLimit.NOT_CARRIED, "the step numbers written in the text contradict each other"
     )
 
 
@@ -143,11 +143,11 @@ def _render(row: ExportRow) -> Rendered:
         "ground_truth_answer": row.problem.answer,
         "model_output_steps": list(row.trace.steps),
         _ANSWER: None if right is None else "correct" if right else "wrong",
-        _WORD: "correct" if error is None else "wrong",
+        _CORRECTNESS: "correct" if error is None else "wrong",
         _STEP: NO_ERROR if number is None else number,
         _REASON: reason if _is_reason(reason) else NO_ERROR,
         "question_type": row.trace.subset,
-        **who_labelled(row),
+        **labeler_key(row),
     }
     read_back = {} if given[_REASON] == NO_ERROR else {"reason": reason}
     lost = frozenset() if row.label.meta == read_back else frozenset({Part.LABEL_META})
@@ -155,10 +155,10 @@ def _render(row: ExportRow) -> Rendered:
 
 
 FORMAT = FileFormat(
-    "mr-gsm8k",
-    frozenset({"uuid", "question", "model_output_steps", _WORD, _STEP}),
-    _parse,
-    _name_row,
-    _render,
-    frozenset({Part.ANSWER, Part.OUTCOME, Part.SUBSET, Part.TRACE_META, Part.LABEL_META}),
+    name="mr-gsm8k",
+    required=frozenset({"uuid", "question", "model_output_steps", _CORRECTNESS, _STEP}),
+    parse=_parse,
+    name_row=_name_row,
+    render=_render,
+    carries=frozenset({Part.ANSWER, Part.OUTCOME, Part.SUBSET, Part.TRACE_META, Part.LABEL_META}),
 )

@@ -1,9 +1,8 @@
-"""OpenRLHF's process reward data: one text with a mark behind every step, and a list of its labels.
+"""OpenRLHF's process reward data: one text with a mark after every step, and a list of labels.
 
 `{"input": "Janet's ducks ... Step 1: ... ки\nStep 2: ... ки", "value": ["+", "-"]}`, trained with
 `--input_key input --label_key value --placeholder_token ки --reward_tokens + -`; numbers in `value`
-are soft labels (OpenRLHF/openrlhf/datasets/process_reward_dataset.py). A row does not say who
-labelled it, so the user does.
+are soft labels (OpenRLHF/openrlhf/datasets/process_reward_dataset.py).
 """
 
 from __future__ import annotations
@@ -20,16 +19,25 @@ from formats.field.training import (
     training_keys,
 )
 from formats.files.container import RawRow
-from formats.labels import OURS, same_reading_id
-from formats.rows import ExportRow, FileFormat, Part, Reading, Rendered, values_of
+from formats.rows import (
+    OWN_KEYS,
+    ExportRow,
+    FileContext,
+    FileFormat,
+    Part,
+    Rendered,
+    values_of,
+)
 from traces import ImportedTrace, RejectedRow
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
     question, steps, _ = split_marked(fields.text_of(row, "input"), "input")
-    meta = fields.rest_of(row, "input", "value", *OURS)
-    yield from read_training_row(raw, reading, question, steps, row.get("value"), meta=meta)
+    meta = fields.rest_of(row, {"input", "value", *OWN_KEYS})
+    yield from read_training_row(
+        raw, file, question=question, steps=steps, values=row.get("value"), meta=meta
+    )
 
 
 def _render(row: ExportRow) -> Rendered:
@@ -46,11 +54,10 @@ def _render(row: ExportRow) -> Rendered:
 
 
 FORMAT = FileFormat(
-    "openrlhf",
-    frozenset({"input", "value"}),
-    _parse,
-    same_reading_id,
-    _render,
-    TRAINING_PARTS | {Part.SCORES},
-    wants_labeler=True,
+    name="openrlhf",
+    required=frozenset({"input", "value"}),
+    parse=_parse,
+    render=_render,
+    carries=TRAINING_PARTS | {Part.SCORES},
+    needs_labeler=True,
 )

@@ -1,47 +1,45 @@
-"""PRM800K (Lightman et al., arXiv 2305.20050, openai/prm800k): MATH solutions rated step by step by people.
+"""PRM800K (Lightman et al., arXiv 2305.20050, openai/prm800k): MATH solutions rated step by step.
 
-JSONL: `{"labeler": uuid, "timestamp", "generation", "question": {"problem", "ground_truth_solution",
-"ground_truth_answer", "pre_generated_steps"?: [..]}, "label": {"steps": [{"completions": [{"text",
-"rating": 1|0|-1|null, "flagged"}], "human_completion": null, "chosen_completion": 0}], "total_time",
-"finish_reason": "found_error"|"solution"|"bad_problem"|"give_up"}}`. A step is the chosen completion, or the
-one a person wrote (rated +1 by the instructions). At the last step of a found error nothing is chosen: the
-solution's own step is then the completion that stands in `pre_generated_steps`. Alternatives that were not
-taken are kept in the trace's meta. Rows have no id: `<file stem>:i`. `--neutral` says how 0 is read.
+JSONL: `{"labeler": uuid, "timestamp", "generation", "question": {"problem",
+"ground_truth_solution", "ground_truth_answer", "pre_generated_steps"?: [..]}, "label": {"steps":
+[{"completions": [{"text", "rating": 1|0|-1|null, "flagged"}], "human_completion": null,
+"chosen_completion": 0}], "total_time",
+"finish_reason": "found_error"|"solution"|"bad_problem"|"give_up"}}`. A step is the chosen
+completion, or the one a person wrote (rated +1 by the instructions). At the last step of a found
+error nothing is chosen: the solution's own step is then the completion that occurs in
+`pre_generated_steps`. Alternatives are kept in the trace's meta. Rows have no id: `<file stem>:i`.
+`--neutral` says how to read 0; `--alternatives` makes a trace of every rated alternative and the
+steps before it, as the authors trained on them (openai/prm800k#10).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import (
-    human_gold,
-    rated_label,
-    ratings_of,
-    same_reading_id,
-    stated_id,
-    text_or_number,
-)
+from formats.labels import human_gold, rated_label, ratings_of, text_or_number
 from formats.rows import (
     CannotCarry,
     ExportRow,
+    FileContext,
     FileFormat,
     FormatLimit,
     NeutralPolicy,
     Part,
-    Reading,
     Rendered,
     RowFault,
-    require_word,
+    require_label,
+    stated_id,
 )
 from traces import ImportedTrace, Labeler, LabelerKind, Problem, RejectedRow, Trace
 
 ALTERNATIVES, HUMAN, FLAGGED = "alternatives", "human_steps", "flagged_steps"
-"""Keys of the trace's meta: completions that were not taken, 0-based steps that a person wrote, and that
-the rater flagged as one she cannot judge."""
+"""Keys of the trace's meta: completions that were not taken, and 0-based steps that a person wrote
+or that the rater flagged as impossible to judge."""
 _Completion = tuple[str, Any, Any]
 """Text, rating, flag."""
 
@@ -51,13 +49,13 @@ class RatedSteps:
     """The solution of a row, with its ratings."""
 
     steps: tuple[str, ...]
-    """The steps taken, at least one."""
+    """At least one."""
     ratings: tuple[Any, ...]
-    """One per step, as the file states it."""
+    """One per step, unchecked."""
     meta: dict[str, Any] = field(default_factory=dict)
     """Alternatives and human steps, where there are any."""
     cut: str | None = None
-    """Why steps of the row are not in the trace, as a sentence; None if all are."""
+    """Why the trace lacks steps of the row; None if it has all."""
 
 
 def read_steps(stated: Any, own_steps: Any) -> RatedSteps:
@@ -102,8 +100,8 @@ def read_steps(stated: Any, own_steps: Any) -> RatedSteps:
     cut = None
     if end is not None and end + 1 < len(stated):
         cut = (
-            f"no completion of step {end + 1} was chosen; the {len(stated) - end - 1} steps"
-            " behind it are not in the trace"
+            f"no completion of step {end + 1} was chosen; the trace lacks the"
+            f" {len(stated) - end - 1} steps after it"
         )
     return RatedSteps(
         tuple(steps), tuple(ratings), {key: value for key, value in meta.items() if value}, cut
@@ -111,7 +109,7 @@ def read_steps(stated: Any, own_steps: Any) -> RatedSteps:
 
 
 def _step(step: Any) -> tuple[list[_Completion], int | None, str | None]:
-    """Completions with their ratings, the chosen one's index, and the text a person wrote instead."""
+    """Completions, the index of the chosen one, and the text that a person wrote instead."""
     if not isinstance(step, dict):
         raise RowFault("an entry of 'label.steps' is not an object")
     stated = step.get("completions") or []
@@ -129,7 +127,7 @@ def _step(step: Any) -> tuple[list[_Completion], int | None, str | None]:
             )
         return completions, chosen, None
     written = step.get("human_completion")
-    # The README reads as if it were a text; the data has objects.
+    # A text by the README, an object in the data.
     written = written.get("text") if isinstance(written, dict) else written
     return completions, None, None if written is None else _text(written)
 
@@ -141,7 +139,7 @@ def _text(value: Any) -> str:
 
 
 def _own(completions: list[_Completion], own_steps: Any, index: int) -> int | None:
-    """Which completion is the solution's own where none was chosen; None if that is not known."""
+    """Index of the solution's own completion where none was chosen; None if unknown."""
     if isinstance(own_steps, list):
         own = own_steps[index] if index < len(own_steps) else None
         for number, (text, _, _) in enumerate(completions):
@@ -153,12 +151,12 @@ def _own(completions: list[_Completion], own_steps: Any, index: int) -> int | No
 
 
 def label_of(row: ExportRow) -> list[int | None]:
-    """The ratings of a label, None for steps on which it is silent.
+    """The ratings of a label, None for unlabeled steps.
 
     Raises:
         CannotCarry: the label abstains, or has scores only.
     """
-    require_word(row)
+    require_label(row)
     if not row.label.step_labels:
         error, n_steps = row.label.first_error_index, len(row.trace.steps)
         if error is None:
@@ -177,7 +175,7 @@ def label_of(row: ExportRow) -> list[int | None]:
 def write_steps(
     steps: Sequence[str], ratings: Sequence[int | None], meta: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], frozenset[Part]]:
-    """`label.steps` of a trace; takes what stands there out of `meta`."""
+    """`label.steps` of a trace; removes from `meta` what is written there."""
     written: list[dict[str, Any]] = [
         {
             "completions": [{"text": text, "rating": rating, "flagged": None}],
@@ -217,23 +215,25 @@ def _indices(stated: Any, n_steps: int) -> list[int]:
     ]
 
 
-# --- PRM800K (Lightman et al., arXiv 2305.20050, openai/prm800k): MATH solutions rated step by
-
-
 _QUESTION = ("problem", "ground_truth_answer")
 _ROW = ("question", "label", "trace_id", "labeler_kind")
-_OF_QUESTION = ("ground_truth_solution", "pre_generated_steps", "pre_generated_answer", "pre_generated_verifier_score")  # fmt: skip
+_OF_QUESTION = (
+    "ground_truth_solution",
+    "pre_generated_steps",
+    "pre_generated_answer",
+    "pre_generated_verifier_score",
+)
 """Keys of `question` that are kept in the trace's meta: equal problems may differ in them."""
 _OF_LABEL = ("total_time", "finish_reason")
 
 
 def gold(policy: NeutralPolicy) -> Labeler:
-    """The people who rated, as they are read under a policy."""
+    """The human labeler, whose configuration names the policy for neutral steps."""
     chosen = {} if policy is NeutralPolicy.KEEP else {"neutral": policy.value}
     return human_gold("prm800k", **chosen)
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
     asked, said = fields.object_of(row, "question"), fields.object_of(row, "label")
     question, answer = (
@@ -242,34 +242,60 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
     )
     found = read_steps(said.get("steps"), asked.get("pre_generated_steps"))
     meta = {
-        **fields.rest_of(row, *_ROW, *(("labeler",) if "labeler_kind" in row else ())),
-        **fields.rest_of(asked, *_QUESTION),
-        **fields.rest_of(said, "steps"),
+        **fields.rest_of(row, {*_ROW, *({"labeler"} if "labeler_kind" in row else ())}),
+        **fields.rest_of(asked, _QUESTION),
+        **fields.rest_of(said, {"steps"}),
         **found.meta,
     }
     trace = Trace(
-        stated_id(row, reading.row_id(raw)),
-        fields.question_id(question, (), answer),
+        stated_id(row, file.row_id(raw)),
+        fields.question_id(question, more=[answer]),
         found.steps,
-        subset=reading.subset or "default",
+        subset=file.subset or "default",
         meta=meta,
     )
-    label = rated_label(trace.id, found.ratings, reading.neutral)
-    labeler = _labeler(row, reading)
+    label = rated_label(trace.id, found.ratings, file.neutral)
+    labeler = _labeler(row, file)
     problem = Problem(trace.problem_id, question, answer=answer)
     yield ImportedTrace(problem, trace, ((labeler, label),), line=raw.line)
     if found.cut is not None:
-        yield reading.rejected(raw, trace.id, found.cut, imported=True)
+        yield file.rejected(raw, trace.id, found.cut, imported=True)
+    if file.alternatives:
+        for other, ratings in _alternatives(trace, found):
+            label = rated_label(other.id, ratings, file.neutral)
+            yield ImportedTrace(problem, other, ((labeler, label),), line=raw.line)
 
 
-def _labeler(row: dict[str, Any], reading: Reading) -> Labeler:
-    """Who rated: a row of our export names a labeler's kind, a row of theirs only a person's id."""
+def _alternatives(trace: Trace, found: RatedSteps) -> Iterator[tuple[Trace, tuple[Any, ...]]]:
+    """Each rated completion that was not taken as the last step of a trace `ID/STEP.NUMBER`.
+
+    STEP is the 0-based index of the step, NUMBER counts its alternatives from 1.
+    """
+    numbers: Counter[int] = Counter()
+    for other in found.meta.get(ALTERNATIVES, ()):
+        index = other["step"]
+        numbers[index] += 1
+        if other["rating"] is None or not other["text"].strip():
+            continue
+        yield (
+            replace(
+                trace,
+                id=f"{trace.id}/{index}.{numbers[index]}",
+                steps=(*found.steps[:index], other["text"]),
+                meta={"alternative_of": trace.id},
+            ),
+            (*found.ratings[:index], other["rating"]),
+        )
+
+
+def _labeler(row: dict[str, Any], file: FileContext) -> Labeler:
+    """The labeler: our exports name its kind, an original row only a person's id."""
     if "labeler_kind" not in row:
-        return gold(reading.neutral)
+        return gold(file.neutral)
     name, kind = fields.text_of(row, "labeler"), row["labeler_kind"]
     if kind not in set(LabelerKind):
-        raise RowFault("'labeler_kind' is no kind of labeler")
-    return Labeler(name, LabelerKind(kind), gold(reading.neutral).config)
+        raise RowFault(f"'labeler_kind' is not one of {', '.join(LabelerKind)}")
+    return Labeler(name, LabelerKind(kind), gold(file.neutral).config)
 
 
 def _render(row: ExportRow) -> Rendered:
@@ -284,7 +310,7 @@ def _render(row: ExportRow) -> Rendered:
     label = {"steps": steps, **{key: meta.pop(key) for key in _OF_LABEL if key in meta}}
     written: dict[str, Any] = {"question": question, "label": label, "trace_id": row.trace.id}
     if row.labeler.kind is not LabelerKind.GOLD or row.labeler.name != "gold":
-        # Their `labeler` is a text, so ours is one too, and the kind stands beside it.
+        # The original `labeler` is a text, so the kind gets a key of its own.
         written |= {"labeler": row.labeler.name, "labeler_kind": row.labeler.kind.value}
     if clashes := meta.keys() & {*written, *_QUESTION, "steps", "labeler_kind"}:
         lost |= {Part.TRACE_META}
@@ -293,11 +319,11 @@ def _render(row: ExportRow) -> Rendered:
 
 
 FORMAT = FileFormat(
-    "prm800k",
-    frozenset({"question", "label"}),
-    _parse,
-    same_reading_id,
-    _render,
-    frozenset({Part.ANSWER, Part.TRACE_META, Part.LATER_VERDICTS, Part.NEUTRAL}),
-    has_neutral=True,
+    name="prm800k",
+    required=frozenset({"question", "label"}),
+    parse=_parse,
+    render=_render,
+    carries=frozenset({Part.ANSWER, Part.TRACE_META, Part.LATER_VERDICTS, Part.NEUTRAL}),
+    excludes=lambda row: isinstance(row["label"], list),  # OpenR
+    takes=frozenset({"neutral", "alternatives"}),
 )

@@ -1,11 +1,12 @@
-"""PRMBench (Song et al., arXiv 2501.03124): solutions of PRM800K with planted errors of nine classes.
+"""PRMBench (Song et al., arXiv 2501.03124): PRM800K solutions with planted errors of nine classes.
 
 JSONL, one file per class: `{"original_question", "modified_question", "original_process": [..],
-"modified_process": [..], "modified_steps": [3, 4], "error_steps": [3, 4, 5], "reason", "idx":
-"prm_test_p1_0", "question", "classification": "circular"}`. What is evaluated is the modified question
-and process; the rest stays in the trace's meta, the reason in the label's. `error_steps` are 1-based and
-may lie outside the process: those inside are kept, the others listed. `idx` alone is not unique, so the id
-is `<classification>_<idx>`. Class `multi_solutions` has no error at all.
+"modified_process": [..], "modified_steps": [3, 4], "error_steps": [3, 4, 5], "reason",
+"idx": "prm_test_p1_0", "question", "classification": "circular"}`. The modified question and
+process are evaluated; the rest goes into the trace's meta, the reason into the label's.
+`error_steps` are 1-based and may be outside the process: those inside are kept, the others
+reported. `idx` alone is not unique, so the id is `<classification>_<idx>`. Class `multi_solutions`
+has no errors.
 """
 
 from __future__ import annotations
@@ -18,14 +19,22 @@ from formats import rows as fields
 from formats.files.container import RawRow
 from formats.labels import (
     human_gold,
-    imported,
+    labeled_trace,
+    labeler_key,
     outside,
-    stated_id,
     stated_labeler,
-    who_labelled,
     with_meta,
 )
-from formats.rows import ExportRow, FileFormat, Part, Reading, Rendered, RowFault, whole_verdicts
+from formats.rows import (
+    ExportRow,
+    FileContext,
+    FileFormat,
+    Part,
+    Rendered,
+    RowFault,
+    stated_id,
+    whole_verdicts,
+)
 from traces import (
     ImportedTrace,
     Labeler,
@@ -39,24 +48,22 @@ from traces import (
 
 GOLD = human_gold("prmbench")
 _KEYS = ("modified_question", "modified_process", "error_steps", "reason", "labeler", "trace_id")
-"""Keys that are not kept in the trace's meta; `classification` and `idx` are, whatever the subset is called."""
+"""Keys that do not go into the trace's meta; `classification` and `idx` do."""
 
 
-def _name_row(row: RawRow, _: Reading) -> str | None:
+def _name_row(row: RawRow, _: FileContext) -> str | None:
     return _id(row.value)
 
 
 def _id(row: dict[str, Any]) -> str | None:
-    name, number = row.get("classification"), row.get("idx")
-    if isinstance(number, int) and not isinstance(number, bool):
-        number = str(number)
-    if not isinstance(name, str) or not name.strip() or not isinstance(number, str):
+    name, number = row.get("classification"), fields.id_or_none(row, "idx")
+    if not isinstance(name, str) or not name.strip() or number is None:
         return None
-    # The repository's documentation shows the prefixed form, its files the bare one.
+    # The repository documents the prefixed form; its files have the bare one.
     return stated_id(row, number if number.startswith(f"{name}_") else f"{name}_{number}")
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
     question, kind = (
         fields.text_of(row, "modified_question"),
@@ -64,13 +71,13 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
     )
     trace_id = _id(row)
     if trace_id is None:
-        raise RowFault("'idx' is no text or whole number")
+        raise RowFault("'idx' is not a text or a whole number")
     trace = Trace(
         trace_id,
         fields.question_id(question),
         fields.steps_of(row, "modified_process"),
-        subset=reading.subset or kind,
-        meta=fields.rest_of(row, *_KEYS),
+        subset=file.subset or kind,
+        meta=fields.rest_of(row, _KEYS),
     )
     labeler = stated_labeler(row, GOLD)
     label, stray = _label(row, labeler, trace)
@@ -78,16 +85,19 @@ def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRo
     if reason is not None:
         label = replace(label, meta={**label.meta, "reason": reason})
     problem = Problem(trace.problem_id, question)
-    yield from imported(raw, reading, problem, trace, labeler, label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
     if stray and label.abstention is None:
-        detail = f"error steps {_listed(stray)} lie outside the {len(trace.steps)} steps; the others are kept"
-        yield reading.rejected(raw, trace.id, detail, imported=True)
+        detail = (
+            f"error steps {_listed(stray)} are outside the {len(trace.steps)} steps;"
+            " the others are kept"
+        )
+        yield file.rejected(raw, trace.id, detail, imported=True)
 
 
 def _label(
     row: dict[str, Any], labeler: Labeler, trace: Trace
 ) -> tuple[TraceLabel, tuple[int, ...]]:
-    """The label, and the error steps that lie outside."""
+    """The label, and the error steps outside the trace."""
     stated = row.get("error_steps")
     if not isinstance(stated, list):
         raise RowFault("'error_steps' is not a list")
@@ -125,7 +135,7 @@ def _render(row: ExportRow) -> Rendered:
         "modified_process": list(row.trace.steps),
         "error_steps": wrong + stray,
         "reason": said.get("reason") if _is_text(said.get("reason")) else None,
-        **who_labelled(row),
+        **labeler_key(row),
     }
     lost = {Part.SUBSET} if row.trace.subset != name else set()
     read_back = {"error_steps_outside": stray} if stray else {}
@@ -140,7 +150,8 @@ def _render(row: ExportRow) -> Rendered:
 
 
 def _stray(stated: Any, n_steps: int) -> list[int]:
-    """Error steps outside the trace, as the reader lists them; none if the meta says anything else."""
+    """Error steps outside the trace as `_label` stores them; empty if the meta has something
+    else."""
     numbers = stated if isinstance(stated, list) else []
     whole = all(isinstance(one, int) and not isinstance(one, bool) for one in numbers)
     fits = whole and not any(1 <= one <= n_steps for one in numbers)
@@ -152,10 +163,10 @@ def _is_text(value: Any) -> bool:
 
 
 FORMAT = FileFormat(
-    "prmbench",
-    frozenset({"modified_question", "modified_process", "error_steps", "classification"}),
-    _parse,
-    _name_row,
-    _render,
-    frozenset({Part.SUBSET, Part.TRACE_META, Part.LATER_VERDICTS, Part.LABEL_META}),
+    name="prmbench",
+    required=frozenset({"modified_question", "modified_process", "error_steps", "classification"}),
+    parse=_parse,
+    name_row=_name_row,
+    render=_render,
+    carries=frozenset({Part.SUBSET, Part.TRACE_META, Part.LATER_VERDICTS, Part.LABEL_META}),
 )

@@ -1,7 +1,7 @@
-"""ProcessBench (Zheng et al., arXiv 2412.06559): competition mathematics with the first wrong step marked by experts.
+"""ProcessBench (Zheng et al., arXiv 2412.06559): mathematics with the first wrong step by experts.
 
-`{"id": "gsm8k-0", "generator", "problem", "steps": [..], "final_answer_correct": bool, "label": 1}`;
-`label` is the 0-based index of the first wrong step, -1 says that there is none.
+`{"id": "gsm8k-0", "generator", "problem", "steps": [..], "final_answer_correct": bool, "label":
+1}`; `label` is the 0-based index of the first wrong step, -1 for none.
 """
 
 from __future__ import annotations
@@ -11,12 +11,19 @@ from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import human_gold, imported, placed, stated_labeler, who_labelled, with_meta
+from formats.labels import (
+    first_error_label,
+    human_gold,
+    labeled_trace,
+    labeler_key,
+    stated_labeler,
+    with_meta,
+)
 from formats.rows import (
     ExportRow,
+    FileContext,
     FileFormat,
     Part,
-    Reading,
     Rendered,
     RowFault,
     stated_first_error,
@@ -28,34 +35,41 @@ GOLD = human_gold("processbench")
 _KEYS = ("id", "generator", "problem", "steps", "final_answer_correct", "label", "labeler")
 
 
-def _name_row(row: RawRow, _: Reading) -> str | None:
-    value = row.value.get("id")
-    return value if isinstance(value, str) else None
+def _name_row(row: RawRow, _: FileContext) -> str | None:
+    return fields.id_or_none(row.value, "id")
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
-    trace_id = fields.text_of(row, "id")
+    trace_id = fields.id_of(row, "id")
     question = fields.text_of(row, "problem")
     trace = Trace(
         trace_id,
         fields.question_id(question),
         fields.steps_of(row, "steps"),
-        subset=reading.subset or "default",
+        subset=file.subset or "default",
         generator=fields.optional_text_of(row, "generator"),
         final_answer_correct=fields.optional_bool_of(row, "final_answer_correct"),
-        meta=fields.rest_of(row, *_KEYS),
+        meta=fields.rest_of(row, _KEYS),
     )
     labeler = stated_labeler(row, GOLD)
     label = _label(row.get("label"), labeler, trace)
-    yield from imported(raw, reading, Problem(trace.problem_id, question), trace, labeler, label)
+    yield from labeled_trace(
+        raw,
+        file,
+        problem=Problem(trace.problem_id, question),
+        trace=trace,
+        labeler=labeler,
+        label=label,
+    )
 
 
 def _label(label: Any, labeler: Labeler, trace: Trace) -> TraceLabel:
-    if isinstance(label, bool) or not isinstance(label, int):
+    number = fields.whole_number(label)
+    if number is None:
         raise RowFault(f"'label' is {label!r:.40}, not a whole number")
-    index = None if label == NO_ERROR else label
-    return placed(labeler, trace, index, f"step {label} (0-based)")
+    index = None if number == NO_ERROR else number
+    return first_error_label(labeler, trace, index, f"step {number} (0-based)")
 
 
 def _render(row: ExportRow) -> Rendered:
@@ -67,16 +81,16 @@ def _render(row: ExportRow) -> Rendered:
         "steps": list(row.trace.steps),
         "final_answer_correct": row.trace.final_answer_correct,
         "label": NO_ERROR if error is None else error,
-        **who_labelled(row),
+        **labeler_key(row),
     }
-    return with_meta(row, given, _KEYS, frozenset())
+    return with_meta(row, given, _KEYS)
 
 
 FORMAT = FileFormat(
-    "processbench",
-    frozenset({"id", "problem", "steps", "label"}),
-    _parse,
-    _name_row,
-    _render,
-    frozenset({Part.GENERATOR, Part.OUTCOME, Part.TRACE_META}),
+    name="processbench",
+    required=frozenset({"id", "problem", "steps", "label"}),
+    parse=_parse,
+    name_row=_name_row,
+    render=_render,
+    carries=frozenset({Part.GENERATOR, Part.OUTCOME, Part.TRACE_META}),
 )

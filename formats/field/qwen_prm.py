@@ -1,9 +1,10 @@
-"""Qwen2.5-Math-PRM's dialogue: the steps in the assistant's turn, `<extra_0>` behind each.
+"""Qwen2.5-Math-PRM's dialogue: the steps in the assistant's turn, `<extra_0>` after each.
 
-`{"messages": [{"role": "system", ..}, {"role": "user", "content": question}, {"role": "assistant",
-"content": "first<extra_0>second<extra_0>"}], "labels": [true, false]}`. The dialogue is the one of the
-model's card; Qwen has published no training rows, so the key `labels` is ours: one value per mark, true
-or false, or a soft label. A row does not say who labelled it, so the user does.
+`{"messages": [{"role": "system", ..}, {"role": "user", "content": question},
+{"role": "assistant", "content": "first<extra_0>second<extra_0>"}], "labels": [true, false]}`. The
+dialogue is that of the model's card; Qwen has not published training rows, so the key `labels` is
+our
+choice: one value per mark, true or false, or a soft label.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 from formats import rows as fields
 from formats.field.training import TRAINING_PARTS, asked, read_training_row, training_keys
 from formats.files.container import RawRow
-from formats.labels import OURS, same_reading_id
 from formats.rows import (
+    OWN_KEYS,
     CannotCarry,
     ExportRow,
+    FileContext,
     FileFormat,
     FormatLimit,
     Part,
-    Reading,
     Rendered,
     RowFault,
     values_of,
@@ -33,17 +34,19 @@ SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}
 """The system turn of the model's card; a raw string, since "\b" is a backspace."""
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
     turns = _turns(row.get("messages"))
     if set(turns) - {"system", "user", "assistant"} or not {"user", "assistant"} <= set(turns):
-        raise RowFault("'messages' is not one user's turn and one assistant's")
+        raise RowFault("'messages' needs one turn of the user and one of the assistant")
     *steps, tail = turns["assistant"].split(MARK)
     if not steps or tail.strip():
         raise RowFault(f"the assistant's turn does not end with '{MARK}'")
     question = fields.text_of(turns, "user")
-    meta = fields.rest_of(row, "messages", "labels", *OURS)
-    yield from read_training_row(raw, reading, question, tuple(steps), row.get("labels"), meta=meta)
+    meta = fields.rest_of(row, {"messages", "labels", *OWN_KEYS})
+    yield from read_training_row(
+        raw, file, question=question, steps=tuple(steps), values=row.get("labels"), meta=meta
+    )
 
 
 def _turns(messages: Any) -> dict[str, str]:
@@ -64,7 +67,7 @@ def _render(row: ExportRow) -> Rendered:
     if any(MARK in text for text in (question, *steps)) or not question.strip():
         raise CannotCarry(FormatLimit.NOT_CARRIED, f"a text holds the step mark '{MARK}'")
     if not any(step.strip() for step in steps):
-        raise CannotCarry(FormatLimit.NOT_CARRIED, "all labelled steps are blank")
+        raise CannotCarry(FormatLimit.NOT_CARRIED, "all labeled steps are blank")
     written = {
         "messages": [
             {"role": "system", "content": SYSTEM},
@@ -80,11 +83,10 @@ def _render(row: ExportRow) -> Rendered:
 
 
 FORMAT = FileFormat(
-    "qwen-prm",
-    frozenset({"messages", "labels"}),
-    _parse,
-    same_reading_id,
-    _render,
-    TRAINING_PARTS | {Part.SCORES},
-    wants_labeler=True,
+    name="qwen-prm",
+    required=frozenset({"messages", "labels"}),
+    parse=_parse,
+    render=_render,
+    carries=TRAINING_PARTS | {Part.SCORES},
+    needs_labeler=True,
 )

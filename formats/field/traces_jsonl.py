@@ -2,16 +2,17 @@
 
 `{"id", "problem", "options"?, "answer"?, "images"?, "subset"?, "generator"?, "steps",
 "final_answer"?, "final_answer_correct"?, "labels": {LABELER: {"kind", "verdicts"?, "scores"?,
-"first_error"?}}?, "evidence": [{"source", "title", "text"}]?, "meta"?}` (design.md section 3).
-Written labels may carry two keys more: `details` (per step: MC counts, reasoning, quote, the
-abstention's reason) and `meta`, a written row one more: `problem_meta`, what the source said about the
-problem. Unknown keys of a row are kept in the trace's meta.
+"first_error"?}}?, "evidence": [{"source", "title", "text"}]?, "meta"?}`. Written labels may have
+two more keys, `details` (per step: MC counts, reasoning, quote, abstention) and `meta`; a written
+row may have `problem_meta`, the source's other fields about the problem. Unknown keys of a row go
+into the trace's meta.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from formats import rows as fields
@@ -20,14 +21,14 @@ from formats.labels import read_label, write_label
 from formats.rows import (
     IMPORTED_CORPUS,
     ExportRow,
+    FileContext,
     FileFormat,
     Misfit,
     Part,
-    Reading,
     Rendered,
     RowFault,
     object_of,
-    require_word,
+    require_label,
 )
 from traces import (
     AbstentionReason,
@@ -49,45 +50,48 @@ _KEYS = (
 _LABEL_KEYS = {"kind", "verdicts", "scores", "first_error", "details", "meta"}
 
 
-def _name_row(row: RawRow, _: Reading) -> str | None:
-    value = row.value.get("id")
-    return value if isinstance(value, str) else None
+def _name_row(row: RawRow, _: FileContext) -> str | None:
+    return fields.id_or_none(row.value, "id")
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
-    trace_id = fields.text_of(row, "id")
+    trace_id = fields.id_of(row, "id")
     problem = _problem(row)
     trace = Trace(
         trace_id,
         problem.id,
         fields.steps_of(row, "steps"),
-        subset=reading.subset or fields.optional_text_of(row, "subset") or "default",
+        subset=file.subset or fields.optional_text_of(row, "subset") or "default",
         generator=fields.optional_text_of(row, "generator"),
         final_answer=fields.optional_text_of(row, "final_answer"),
         final_answer_correct=fields.optional_bool_of(row, "final_answer_correct"),
         meta=_meta(row),
     )
     labels, misfits = _labels(row, trace)
-    yield ImportedTrace(problem, trace, labels, _evidence(row), raw.line)
+    yield ImportedTrace(
+        problem=problem, trace=trace, labels=labels, evidence=_evidence(row), line=raw.line
+    )
     for reason in misfits:
-        yield reading.rejected(raw, trace_id, reason, imported=True)
+        yield file.rejected(raw, trace_id, reason, imported=True)
 
 
 def _problem(row: dict[str, Any]) -> Problem:
     question = fields.text_of(row, "problem")
     options, images = fields.texts_of(row, "options"), fields.texts_of(row, "images")
     answer, meta = fields.optional_text_of(row, "answer"), object_of(row, "problem_meta")
-    # The answer and the meta are part of the id: rows that contradict each other are two problems.
+    # Answer and meta are part of the id: rows that differ in them are two problems.
     stated = [json.dumps(meta, sort_keys=True)] if meta else []
-    problem_id = fields.question_id(question, options, answer, *images, *stated)
-    return Problem(problem_id, question, options, answer, images, meta)
+    problem_id = fields.question_id(question, options, [answer, *images, *stated])
+    return Problem(
+        id=problem_id, question=question, options=options, answer=answer, images=images, meta=meta
+    )
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:
-    meta, unknown = object_of(row, "meta"), fields.rest_of(row, *_KEYS)
+    meta, unknown = object_of(row, "meta"), fields.rest_of(row, _KEYS)
     if twice := meta.keys() & unknown.keys():
-        raise RowFault(f"'{min(twice)}' stands in the row and in its meta")
+        raise RowFault(f"'{min(twice)}' is a key of the row and of its meta")
     return {**unknown, **meta}
 
 
@@ -102,7 +106,8 @@ def _labels(
             raise RowFault(f"labeler '{name}': unknown key '{min(unknown)}'")
         if entry.get("kind") not in set(LabelerKind):
             raise RowFault(
-                f"labeler '{name}': 'kind' is {entry.get('kind')!r}, not one of {', '.join(LabelerKind)}"
+                f"labeler '{name}': 'kind' is {entry.get('kind')!r},"
+                f" not one of {', '.join(LabelerKind)}"
             )
         labeler = Labeler(name, LabelerKind(entry["kind"]), {"imported_from": FORMAT.name})
         try:
@@ -134,7 +139,7 @@ def _evidence(row: dict[str, Any]) -> tuple[Evidence, ...]:
 
 
 def _render(row: ExportRow) -> Rendered:
-    require_word(row)
+    require_label(row)
     problem, trace = row.problem, row.trace
     given: dict[str, Any] = {
         "id": trace.id,
@@ -152,7 +157,7 @@ def _render(row: ExportRow) -> Rendered:
         "meta": dict(trace.meta),
         "problem_meta": dict(problem.meta),
     }
-    # An absent key means the same as null, or an empty list, and reads more easily.
+    # An absent key means the same as null or an empty list.
     return Rendered({key: value for key, value in given.items() if value not in (None, [], {})})
 
 
@@ -167,10 +172,12 @@ def _written_evidence(found: Evidence) -> dict[str, str]:
 
 
 FORMAT = FileFormat(
-    "traces",
-    frozenset({"id", "problem", "steps"}),
-    _parse,
-    _name_row,
-    _render,
-    frozenset(Part),
+    name="traces",
+    required=frozenset({"id", "problem", "steps"}),
+    parse=_parse,
+    name_row=_name_row,
+    render=_render,
+    carries=frozenset(Part),
 )
+PARQUET = replace(FORMAT, name="parquet", parse=None)
+"""The same rows as a table; Parquet is read by content, whatever the format."""

@@ -1,9 +1,8 @@
 """TRL's stepwise supervision: `{"prompt": str, "completions": [str], "labels": [bool]}`.
 
-TRL removed its PRM trainer (huggingface/trl#7133), the row format lives on. Labels are booleans;
-its trainer turned a fraction into `int(label)`, so 0.75 counted as wrong: fractions are read as
-scores and never written. A row does not say who labelled it, so the user does. Our exports add
-`trace_id` and `labeler`, which the trainer drops.
+TRL removed its PRM trainer (huggingface/trl#7133), but the row format is still in use. Labels are
+booleans; its trainer turned a fraction into `int(label)`, so 0.75 counted as wrong: fractions are
+read as scores and never written. Our exports add `trace_id` and `labeler`, which the trainer drops.
 """
 
 from __future__ import annotations
@@ -13,16 +12,24 @@ from collections.abc import Iterator
 from formats import rows as fields
 from formats.field.training import TRAINING_PARTS, asked, read_training_row, training_keys
 from formats.files.container import RawRow
-from formats.labels import OURS, same_reading_id
-from formats.rows import ExportRow, FileFormat, Reading, Rendered, binary_verdicts
+from formats.rows import (
+    OWN_KEYS,
+    ExportRow,
+    FileContext,
+    FileFormat,
+    Rendered,
+    binary_verdicts,
+)
 from traces import ImportedTrace, RejectedRow
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
     question, steps = fields.text_of(row, "prompt"), fields.steps_of(row, "completions")
-    meta = fields.rest_of(row, "prompt", "completions", "labels", *OURS)
-    yield from read_training_row(raw, reading, question, steps, row.get("labels"), meta=meta)
+    meta = fields.rest_of(row, {"prompt", "completions", "labels", *OWN_KEYS})
+    yield from read_training_row(
+        raw, file, question=question, steps=steps, values=row.get("labels"), meta=meta
+    )
 
 
 def _render(row: ExportRow) -> Rendered:
@@ -37,11 +44,10 @@ def _render(row: ExportRow) -> Rendered:
 
 
 FORMAT = FileFormat(
-    "trl",
-    frozenset({"prompt", "completions", "labels"}),
-    _parse,
-    same_reading_id,
-    _render,
-    TRAINING_PARTS,
-    wants_labeler=True,
+    name="trl",
+    required=frozenset({"prompt", "completions", "labels"}),
+    parse=_parse,
+    render=_render,
+    carries=TRAINING_PARTS,
+    needs_labeler=True,
 )

@@ -1,8 +1,8 @@
-"""VisualProcessBench (Wang et al., VisualPRM, arXiv 2503.10291): questions with images, every step rated.
+"""VisualProcessBench (Wang et al., VisualPRM, arXiv 2503.10291): image questions, every step rated.
 
 JSONL: `{"image": ["images/1.png"], "question", "answer", "response": {"steps": [..],
 "process_correctness": [1, 0, -1]}, "policy_model", "data_source": "MMMU"}`; 0 is neutral, and
-`--neutral` says how it is read. All wrong steps are marked, not only the first. Paths of images stay as
+`--neutral` says how to read it. All wrong steps are marked, not only the first. Image paths stay as
 they are. Rows have no id: `<file stem>:i`.
 """
 
@@ -16,50 +16,57 @@ from formats.field.prm800k import label_of
 from formats.field.sharegpt import image_paths
 from formats.files.container import RawRow
 from formats.labels import (
-    OURS,
     human_gold,
-    imported,
+    labeled_trace,
+    labeler_key,
     outside,
     rated_label,
-    same_reading_id,
-    stated_id,
     stated_labeler,
     text_or_number,
-    who_labelled,
     with_meta,
 )
-from formats.rows import ExportRow, FileFormat, NeutralPolicy, Part, Reading, Rendered, RowFault
+from formats.rows import (
+    OWN_KEYS,
+    ExportRow,
+    FileContext,
+    FileFormat,
+    NeutralPolicy,
+    Part,
+    Rendered,
+    RowFault,
+    stated_id,
+)
 from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
 
-_KEYS = ("image", "question", "answer", "response", "policy_model", "data_source", *OURS)
+_KEYS = ("image", "question", "answer", "response", "policy_model", "data_source", *OWN_KEYS)
 
 
 def gold(policy: NeutralPolicy) -> Labeler:
-    """The people who rated, as they are read under a policy."""
+    """The human labeler, whose configuration names the policy for neutral steps."""
     chosen = {} if policy is NeutralPolicy.KEEP else {"neutral": policy.value}
     return human_gold("visualprocessbench", **chosen)
 
 
-def _parse(raw: RawRow, reading: Reading) -> Iterator[ImportedTrace | RejectedRow]:
+def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedRow]:
     row = raw.value
     question, answer = fields.text_of(row, "question"), text_or_number(row, "answer")
     images = image_paths(row)
     response = fields.object_of(row, "response")
     trace = Trace(
-        stated_id(row, reading.row_id(raw)),
-        fields.question_id(question, (), answer, *images),
+        stated_id(row, file.row_id(raw)),
+        fields.question_id(question, more=[answer, *images]),
         fields.steps_of(response, "steps"),
-        subset=reading.subset or fields.optional_text_of(row, "data_source") or "default",
+        subset=file.subset or fields.optional_text_of(row, "data_source") or "default",
         generator=fields.optional_text_of(row, "policy_model"),
         meta={
-            **fields.rest_of(response, "steps", "process_correctness"),
-            **fields.rest_of(row, *_KEYS),
+            **fields.rest_of(response, {"steps", "process_correctness"}),
+            **fields.rest_of(row, _KEYS),
         },
     )
-    labeler = stated_labeler(row, gold(reading.neutral))
-    label = _label(response.get("process_correctness"), labeler, trace, reading.neutral)
+    labeler = stated_labeler(row, gold(file.neutral))
+    label = _label(response.get("process_correctness"), labeler, trace, file.neutral)
     problem = Problem(trace.problem_id, question, answer=answer, images=images)
-    yield from imported(raw, reading, problem, trace, labeler, label)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 
 
 def _label(ratings: Any, labeler: Labeler, trace: Trace, policy: NeutralPolicy) -> TraceLabel:
@@ -81,20 +88,20 @@ def _render(row: ExportRow) -> Rendered:
         "policy_model": row.trace.generator,
         "data_source": row.trace.subset,
         "trace_id": row.trace.id,
-        **who_labelled(row),
+        **labeler_key(row),
     }
-    return with_meta(row, given, _KEYS, frozenset())
+    return with_meta(row, given, _KEYS)
 
 
 FORMAT = FileFormat(
-    "visualprocessbench",
-    frozenset({"image", "question", "response"}),
-    _parse,
-    same_reading_id,
-    _render,
-    frozenset(
+    name="visualprocessbench",
+    required=frozenset({"image", "question", "response"}),
+    parse=_parse,
+    render=_render,
+    carries=frozenset(
         {Part.ANSWER, Part.IMAGES, Part.SUBSET, Part.GENERATOR, Part.TRACE_META,
          Part.LATER_VERDICTS, Part.NEUTRAL}
     ),
-    has_neutral=True,
+    excludes=lambda row: "steps_with_score" in row,  # visualprm-raw
+    takes=frozenset({"neutral"}),
 )  # fmt: skip

@@ -1,4 +1,7 @@
-"""Turns a file into rows: Parquet, or JSON list, JSON object of lists or JSONL, plain or gzipped, by content."""
+"""Turns a file into rows, by content: Parquet, or a JSON list, JSON object of lists or JSONL.
+
+JSON may be gzipped.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from formats.files.parquet import parquet_rows
 from traces import TraceFormatError
 
 HEAD = 64 * 1024
-"""Bytes looked at to tell what a file is."""
+"""Bytes read to detect what a file is."""
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _OBJECT_OF_LISTS = re.compile(rb'\s*\{\s*"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*\{')
@@ -32,12 +35,12 @@ _OBJECT_OF_LISTS = re.compile(rb'\s*\{\s*"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*\{')
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """One row of a file before its format is known."""
+    """One row of a file, of whatever format."""
 
     index: int
     """0-based number of the row; blank lines do not count."""
     line: int
-    """1-based line; in a JSON list, an object or a table the 1-based position of the row."""
+    """1-based line; in a JSON list, object or table the 1-based position of the row."""
     value: dict[str, Any] = field(default_factory=dict)
     """The row; empty if it has a fault."""
     fault: str | None = None
@@ -48,12 +51,12 @@ def read_rows(path: Path, *, row_limit: int = ROW_LIMIT) -> Iterator[RawRow]:
     """Yield the rows of a .json, .jsonl, gzipped or Parquet file in bounded memory.
 
     Args:
-        path: the file; its suffix is not looked at.
+        path: the file; its suffix is ignored.
         row_limit: longest row, in bytes of a line or characters of an element.
 
     Raises:
-        TraceFormatError: the file cannot be read, not to its end, or holds no rows.
-        InputError: it is Parquet, and the extra that reads it is missing.
+        TraceFormatError: the file cannot be read to its end, or has no rows.
+        InputError: it is Parquet, and the extra `parquet` is not installed.
     """
     with _named_faults(path):
         kind = _kind(path)
@@ -73,7 +76,8 @@ def is_object_of_lists(path: Path, *, field_names: Collection[str] = ()) -> bool
 
     Args:
         path: the file.
-        field_names: keys of rows: a file that begins with one of them is a row, not such an object.
+        field_names: keys of rows: a file that begins with one of them is a row, not an object of
+            lists.
     """
     with _named_faults(path), _opened(path) as stream:
         begins = _OBJECT_OF_LISTS.match(stream.read(HEAD).removeprefix(_BOM))
@@ -84,7 +88,7 @@ def read_mapped_rows(path: Path, *, row_limit: int = ROW_LIMIT) -> Iterator[RawR
     """Yield the rows of one JSON object of lists (see `is_object_of_lists`), all lists in order.
 
     Raises:
-        TraceFormatError: the file cannot be read, or not to its end.
+        TraceFormatError: the file cannot be read to its end.
     """
     with _named_faults(path), _opened(path) as stream:
         yield from _elements(stream, "object", path, row_limit)
@@ -97,7 +101,7 @@ def _named_faults(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise TraceFormatError(
-            f"There is no file {name}.", where=str(path), remedy="check the path"
+            f"File {name} not found.", where=str(path), remedy="check the path"
         ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise TraceFormatError(
@@ -126,7 +130,7 @@ def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
 
 
 def _kind(path: Path) -> str:
-    """`parquet`, `list` or `lines`; anything else is an error with a remedy."""
+    """`parquet`, `list` or `lines`; raises TraceFormatError for anything else."""
     with _opened(path) as stream:
         head = stream.read(HEAD)
     name = f"'{path}'"
@@ -165,7 +169,7 @@ def _kind(path: Path) -> str:
 
 
 def _is_spread(lines: list[bytes]) -> bool:
-    # A broken first row of a JSONL file is followed by a row; the rest of an object is not.
+    # A broken first row of JSONL is followed by another row; the first line of an object is not.
     if len(lines) < 2 or not lines[0].startswith(b"{") or lines[1].lstrip().startswith(b"{"):
         return False
     try:
@@ -190,7 +194,7 @@ def _lines(stream: io.BufferedIOBase, path: Path, row_limit: int) -> Iterator[Ra
             data = data.removeprefix(_BOM)
         if not data.strip():
             continue
-        yield _line(decoder, data, index, line, path)
+        yield _line(decoder, data, index=index, line=line, path=path)
         index += 1
 
 
@@ -235,5 +239,5 @@ def _elements(stream: io.BufferedIOBase, kind: str, path: Path, row_limit: int) 
         raise TraceFormatError(
             f"'{path}' {what}.",
             where=f"{path}, row {index + 1}",
-            remedy="get the file again, or mend that row",
+            remedy="get the file again, or correct that row",
         ) from fault

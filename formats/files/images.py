@@ -1,14 +1,14 @@
-"""A DICOM image as an 8-bit picture: modality rescale, window, photometric interpretation.
+"""Images of problems, ready to send: PNG, JPEG, WebP as they are, DICOM rendered.
 
-The order is that of DICOM PS3.3 C.11 (modality LUT, then VOI LUT or window, then presentation), the
-arithmetic of the window that of C.11.2.1.2. Of several windows the first one counts, a VOI LUT counts
-before a window. Without either, the smallest and largest values become black and white.
+The kind of a file is detected from its content, not its name. Only pixels are sent: metadata (EXIF,
+text chunks, a DICOM header with its patient) is dropped, an EXIF rotation is applied, an image that
+is too large is scaled down and gets a note. A file that cannot be read raises an error with its
+path.
 
-Images of problems, ready to be sent: PNG, JPEG, WebP as they are, DICOM rendered (formats/files/images.py).
-
-What a file is, its content says, not its name. Only pixels leave: metadata (EXIF, text chunks, a
-DICOM header with its patient) is dropped, an EXIF rotation is carried out, an image that is too large
-is scaled down and says so. Nothing is guessed: what cannot be read raises with its path.
+DICOM rendering follows PS3.3 C.11 (modality LUT, then VOI LUT or window, then presentation); the
+window arithmetic is that of C.11.2.1.2. Only the first of several windows is used, and a VOI LUT
+takes precedence over a window. Without either, the smallest and largest values become black and
+white.
 """
 
 from __future__ import annotations
@@ -30,39 +30,50 @@ from numpy.typing import NDArray
 from traces import InputError
 
 MAX_PIXELS = 100_000_000
-"""Larger images are refused before they are decoded: a few bytes can unfold to gigabytes."""
+"""Larger images are refused before decoding: a few bytes can decompress to gigabytes."""
 
 
 class ImageError(InputError):
     """An image of a problem cannot be read; `where` is its path."""
 
 
-# --- A DICOM image as an 8-bit picture: modality rescale, window, photometric interpretation
+_GRAY = {"MONOCHROME1", "MONOCHROME2"}
+_COLOR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
 
 _DECODERS = "pip install 'stepgold[dicom]'"
 _LONGEST_REASON = 160
-_GREY = {"MONOCHROME1", "MONOCHROME2"}
-_COLOR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+)
+"""What pydicom and its decoders raise for damaged files and for unsupported compressions."""
 
 
 def render_dicom(
     content: bytes, frame: int | None, *, where: str
 ) -> tuple[Any, tuple[str, ...], bool]:
-    """Render one frame.
+    """Render one frame of a DICOM file.
 
     Args:
-        content: the file.
-        frame: 1-based; needed where there is more than one.
+        content: the file's bytes.
+        frame: 1-based; required if there are several.
         where: the path, for errors.
 
     Returns:
         The picture (`PIL.Image`, mode L or RGB), notes on what was done, and whether the pixels
-        may show who the patient is (BurnedInAnnotation is YES).
+        may identify the patient (BurnedInAnnotation is YES).
 
     Raises:
-        ImageError: no pixels, a photometric interpretation or compression that cannot be read,
-            a damaged file, several frames and none named.
+        ImageError: no pixels, unsupported photometric interpretation or compression, a damaged
+            file, several frames and none named.
     """
     import pydicom
     from PIL import Image
@@ -72,15 +83,14 @@ def render_dicom(
     logging.getLogger("pydicom").addHandler(logging.NullHandler())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oddities of a header are no concern of the pixels
+            warnings.simplefilter("ignore")  # header oddities do not affect the pixels
             dataset = pydicom.dcmread(io.BytesIO(content))
             _drop_empty(dataset)
             index = _frame_index(dataset, frame, where)
             pixels, notes = _eight_bit(dataset, index, where)
     except ImageError:
         raise
-    except (InvalidDicomError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError, RuntimeError, struct.error) as fault:  # fmt: skip
-        # what pydicom and its decoders raise on damaged files
+    except (InvalidDicomError, *_DECODER_ERRORS) as fault:
         reason = " ".join(str(fault).split())[:_LONGEST_REASON] or type(fault).__name__
         raise ImageError(f"The DICOM cannot be rendered: {reason}", where=where) from fault
     burned_in = str(dataset.get("BurnedInAnnotation", "")).upper() == "YES"
@@ -103,14 +113,13 @@ def _drop_empty(dataset: Any) -> None:
 
 
 def _frame_index(dataset: Any, frame: int | None, where: str) -> int:
-    """0-based index of the frame to be shown."""
+    """0-based index of the frame to show."""
     if "PixelData" not in dataset:
-        raise ImageError("The DICOM holds no pixels.", where=where)
+        raise ImageError("The DICOM has no pixels.", where=where)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if int(dataset.Rows) * int(dataset.Columns) > MAX_PIXELS:
         raise ImageError(
-            f"The DICOM has {dataset.Rows} x {dataset.Columns} pixels, at most {MAX_PIXELS} are"
-            " decoded.",
+            f"The DICOM has {dataset.Rows} x {dataset.Columns} pixels; the limit is {MAX_PIXELS}.",
             where=where,
         )
     if frame is None and frames > 1:
@@ -118,7 +127,7 @@ def _frame_index(dataset: Any, frame: int | None, where: str) -> int:
             f"The DICOM has {frames} frames.", where=where, remedy="name one: file.dcm#frame=1"
         )
     if frame is not None and frame > frames:
-        raise ImageError(f"There is no frame {frame}, there are {frames}.", where=where)
+        raise ImageError(f"There is no frame {frame}: the DICOM has {frames}.", where=where)
     return (frame or 1) - 1
 
 
@@ -134,8 +143,10 @@ def _eight_bit(dataset: Any, index: int, where: str) -> tuple[NDArray[np.uint8],
         color = _pixels(dataset, index, where)  # YBR becomes RGB here
         bits = int(dataset.BitsStored)
         return (color >> max(0, bits - 8)).astype(np.uint8), ()
-    if photometric not in _GREY:
-        raise ImageError(f"The photometric interpretation {photometric} is not known.", where=where)
+    if photometric not in _GRAY:
+        raise ImageError(
+            f"The photometric interpretation {photometric} is not supported.", where=where
+        )
     stored = _pixels(dataset, index, where)
     padding = _padding(stored, dataset)
     _complete_rescale(dataset)
@@ -231,7 +242,7 @@ def _through(
     if function == "LINEAR_EXACT":
         return np.clip((values - center) / width + 0.5, 0, 1)
     if function != "LINEAR":
-        raise ValueError(f"the VOI LUT function {function} is not known")
+        raise ValueError(f"the VOI LUT function {function} is not supported")
     if width == 1:
         return (values > center - 0.5).astype(np.float64)
     return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
@@ -244,14 +255,10 @@ def _numbers(value: Any) -> list[float | None]:
     return [None if each is None or str(each).strip() == "" else float(each) for each in values]
 
 
-# --- Images of problems, ready to be sent: PNG, JPEG, WebP as they are, DICOM rendered
-
-
 MAX_SIDE = 3072
-"""Longer sides are scaled down to this many pixels (Lanczos): more is tiled or thrown away by the services."""
+"""Longest side in pixels; larger images are scaled down (Lanczos), as model services would do."""
 MAX_FILE_BYTES = 500 * 1024 * 1024
 """Larger files are not opened."""
-
 _MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _ENCODING: dict[str, dict[str, Any]] = {
     "PNG": {},
@@ -259,29 +266,28 @@ _ENCODING: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True},
 }
 _DICOM_PREAMBLE = 128
-_MODES = {"1": "L", "I": "L", "I;16": "L", "F": "L", "CMYK": "RGB", "LAB": "RGB", "HSV": "RGB", "YCbCr": "RGB"}  # fmt: skip
+_MODES = dict.fromkeys(("1", "I", "I;16", "F"), "L") | dict.fromkeys(
+    ("CMYK", "LAB", "HSV", "YCbCr"), "RGB"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An image as it is sent. Equal images have equal hashes; the bytes are not compared or shown."""
+    """An image as it is sent. Equality is that of hashes; the bytes are not compared or shown."""
 
     mime: str
     """`image/png`, `image/jpeg` or `image/webp`."""
     sha256: str
-    """Hash of `data`, in hexadecimal: what request keys and stored requests name."""
+    """Hash of `data`, in hexadecimal; request keys and stored requests contain it."""
     width: int
-    """Pixels."""
     height: int
-    """Pixels."""
     path: str = field(compare=False)
     """The path as the problem names it."""
     data: bytes = field(repr=False, compare=False)
-    """The encoded image."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What was done to it: turned, scaled, window applied."""
     may_show_patient: bool = field(default=False, compare=False)
-    """DICOM says that text is burned into the pixels, which may name the patient."""
+    """Whether the DICOM header says that text, maybe the patient's name, is burned in."""
 
 
 def load_images(paths: Sequence[str], root: Path) -> tuple[EncodedImage, ...]:
@@ -294,16 +300,16 @@ def load_images(paths: Sequence[str], root: Path) -> tuple[EncodedImage, ...]:
 
 
 def load_image(path: str, root: Path) -> EncodedImage:
-    """Load one image. `file.dcm#frame=N` names a frame (1-based) of a DICOM with several.
+    """Load one image. `file.dcm#frame=N` selects a frame (1-based) of a DICOM with several.
 
     Raises:
-        ImageError: missing, too large, of another kind, damaged, or a DICOM that cannot be rendered.
+        ImageError: missing, too large, unsupported, damaged, or a DICOM that cannot be rendered.
     """
     name, frame = _frame(path)
     content = _read(path, root / name)
     if content[_DICOM_PREAMBLE : _DICOM_PREAMBLE + 4] == b"DICM":
         image, notes, may_show_patient = render_dicom(content, frame, where=path)
-        return _encoded(path, image, "PNG", notes, may_show_patient)
+        return _encoded(path, image, kind="PNG", notes=notes, may_show_patient=may_show_patient)
     if frame is not None:
         raise ImageError("Only a DICOM has frames to name.", where=path)
     return _picture(path, content)
@@ -314,7 +320,7 @@ def _frame(path: str) -> tuple[str, int | None]:
     if not mark:
         return path, None
     if not number.isascii() or not number.isdigit() or int(number) < 1:
-        raise ImageError(f"'{number}' is no frame number.", where=path, remedy="count from 1")
+        raise ImageError(f"'{number}' is not a frame number.", where=path, remedy="count from 1")
     return name, int(number)
 
 
@@ -323,14 +329,14 @@ def _read(path: str, file: Path) -> bytes:
         size = file.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ImageError(
-                f"The image file has {size} bytes, at most {MAX_FILE_BYTES} are read.", where=path
+                f"The image file has {size} bytes; the limit is {MAX_FILE_BYTES}.", where=path
             )
         content = file.read_bytes()
     except OSError as fault:
         raise ImageError(
             f"The image cannot be opened: {fault.strerror or fault}.",
             where=path,
-            remedy="name the folder that the paths start from with --images",
+            remedy="set the folder of relative paths with --images DIR",
         ) from fault
     if not content:
         raise ImageError("The image file is empty.", where=path)
@@ -338,12 +344,12 @@ def _read(path: str, file: Path) -> bytes:
 
 
 def _picture(path: str, content: bytes) -> EncodedImage:
-    """A PNG, JPEG or WebP; sent to the byte where there is nothing to drop, turn or scale."""
+    """A PNG, JPEG or WebP; unchanged if there is nothing to drop, rotate or scale."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is checked
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked
             image: Any = Image.open(io.BytesIO(content))
             kind = image.format
             if kind not in _MIME:
@@ -360,31 +366,38 @@ def _picture(path: str, content: bytes) -> EncodedImage:
         raise
     except UnidentifiedImageError as fault:
         raise ImageError(
-            "The file is no image we know.", where=path, remedy="give PNG, JPEG, WebP or DICOM"
+            "The file is not a supported image.", where=path, remedy="give PNG, JPEG, WebP or DICOM"
         ) from fault
     except Image.DecompressionBombError as fault:
-        raise ImageError(f"The image unfolds to too much: {fault}", where=path) from fault
+        raise ImageError(
+            f"The image is too large when decompressed: {fault}", where=path
+        ) from fault
     except (OSError, SyntaxError, ValueError) as fault:
         raise ImageError(f"The image is damaged: {fault}.", where=path) from fault
     turned = ImageOps.exif_transpose(image)
-    notes = ("turned as EXIF says",) if image.getexif().get(0x0112, 1) != 1 else ()
+    notes = ("rotated as EXIF says",) if image.getexif().get(0x0112, 1) != 1 else ()
     if max(image.size) > MAX_SIDE or notes or _has_metadata(image):
         return _encoded(path, turned, kind, notes)
     return EncodedImage(
-        _MIME[kind], hashlib.sha256(content).hexdigest(), image.width, image.height, path, content
+        mime=_MIME[kind],
+        sha256=hashlib.sha256(content).hexdigest(),
+        width=image.width,
+        height=image.height,
+        path=path,
+        data=content,
     )
 
 
 def _has_metadata(image: Any) -> bool:
-    """Whether anything but pixels, colours and resolution is in the file."""
+    """Whether anything but pixels, colors and resolution is in the file."""
     texts = {key for key, value in image.info.items() if isinstance(value, str | bytes)}
     return bool(image.getexif()) or bool(texts - {"icc_profile", "transparency", "background"})
 
 
 def _encoded(
-    path: str, image: Any, kind: str, notes: Sequence[str], may_show_patient: bool = False
+    path: str, image: Any, kind: str, notes: Sequence[str], *, may_show_patient: bool = False
 ) -> EncodedImage:
-    """The pixels alone, scaled down if need be; JPEG at quality 95, the others without loss."""
+    """The pixels alone, scaled down if needed; JPEG at quality 95, the others lossless."""
     from PIL import Image
 
     _refuse_bomb(image.width, image.height, path)
@@ -406,20 +419,20 @@ def _encoded(
     bare.save(out, kind, **options, **({"icc_profile": icc} if icc else {}))
     data = out.getvalue()
     return EncodedImage(
-        _MIME[kind],
-        hashlib.sha256(data).hexdigest(),
-        image.width,
-        image.height,
-        path,
-        data,
-        tuple(said),
-        may_show_patient,
+        mime=_MIME[kind],
+        sha256=hashlib.sha256(data).hexdigest(),
+        width=image.width,
+        height=image.height,
+        path=path,
+        data=data,
+        notes=tuple(said),
+        may_show_patient=may_show_patient,
     )
 
 
 def _refuse_bomb(width: int, height: int, path: str) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"The image has {width} x {height} pixels, at most {MAX_PIXELS} are decoded.",
+            f"The image has {width} x {height} pixels; the limit is {MAX_PIXELS}.",
             where=path,
         )

@@ -1,4 +1,5 @@
-"""Strict JSON: what Python's own reader lets through (NaN, 1e999, NUL, half characters) is a fault here."""
+"""Strict JSON in bounded memory: NaN, 1e999, NUL and lone surrogates are faults, unlike in
+`json`."""
 
 from __future__ import annotations
 
@@ -11,36 +12,33 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 ROW_LIMIT = 64 * 1024 * 1024
-"""Longest row that is read: bytes of a JSONL line, characters of an element of a JSON list."""
-
+"""Longest row: bytes of a JSONL line, characters of an element of a JSON list."""
 DEPTH_LIMIT = 100
-"""Deepest nesting of a row that is read: what stores and writes it later recurses."""
+"""Deepest nesting of a row: code that stores and writes it recurses."""
 LONGEST_ESCAPE = len(r"\ud83d\ude00")
-"""A shorter rest behind a bad escape may be the beginning of a good one."""
+"""A shorter rest after a bad escape may be the beginning of a good one."""
 _BEGUN = re.compile(
     r"|t(ru?)?|f(a(ls?)?)?|n(ul?)?|Na?|-|-?I(n(f(i(n(it?)?)?)?)?)?|\.|\.?[0-9]*[eE][+-]?"
 )
-"""What a cut leaves of a word or a number: nothing, or a proper beginning."""
+"""What a cut leaves of a literal or a number: nothing, or a proper prefix."""
 
 
 class JsonFault(ValueError):
-    """Text that is no strict JSON.
+    """Text that is not strict JSON.
 
     Args:
         reason: what is wrong, as a clause that can follow "the row".
-        cut: True if the text ends too early, so that more text might mend it.
+        cut: whether the text ends too early, so that more text might complete it.
     """
 
     def __init__(self, reason: str, *, cut: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
-        """What is wrong."""
         self.cut = cut
-        """Whether the text just ends too early."""
 
 
 class StrictDecoder:
-    """Decodes JSON values and remembers what strict JSON does not know: NaN, 1e999, a key twice."""
+    """Decodes JSON values and notes what strict JSON forbids: NaN, 1e999, a duplicate key."""
 
     def __init__(self) -> None:
         self._odd: list[str] = []
@@ -51,7 +49,7 @@ class StrictDecoder:
         )
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """The object; of a key that stands twice Python would keep the last value without a word."""
+        # Of a duplicate key, Python would silently keep the last value.
         value = dict(pairs)
         if len(value) != len(pairs):
             ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
@@ -59,12 +57,12 @@ class StrictDecoder:
         return value
 
     def _constant(self, word: str) -> None:
-        self._odd.append(f"{word}, which is no JSON number: write null")
+        self._odd.append(f"{word}, which is not a JSON number: write null")
 
     def _float(self, digits: str) -> float | None:
         number = float(digits)
         if math.isinf(number):
-            self._odd.append(f"{digits[:20]}, which is no JSON number: write null")
+            self._odd.append(f"{digits[:20]}, which is not a JSON number: write null")
             return None
         return number
 
@@ -72,7 +70,7 @@ class StrictDecoder:
         """Decode the value that begins at `start`.
 
         Returns:
-            The value, the offset behind it, and why it cannot be used (None if it can).
+            The value, the offset after it, and why it cannot be used (None if it can).
 
         Raises:
             JsonFault: there is no JSON value at `start`.
@@ -85,9 +83,9 @@ class StrictDecoder:
         except RecursionError as error:
             raise JsonFault("is nested too deeply") from error
         except ValueError as error:  # an integer of more digits than Python converts
-            raise JsonFault(f"holds a number that cannot be read ({error})") from error
+            raise JsonFault(f"contains a number that cannot be read ({error})") from error
         if self._odd:
-            return value, end, f"holds {self._odd[0]}"
+            return value, end, f"contains {self._odd[0]}"
         return value, end, None if _is_plain(text[start:end]) else text_fault(value)
 
     def decode(self, text: str) -> tuple[Any, str | None]:
@@ -102,7 +100,7 @@ class StrictDecoder:
         stripped = text.strip(" \t\r\n")
         value, end, fault = self.decode_at(stripped, 0)
         if end != len(stripped):
-            raise JsonFault(f"has text behind its end (column {end + 1})")
+            raise JsonFault(f"has text after its end (column {end + 1})")
         return value, fault
 
 
@@ -118,14 +116,14 @@ def text_fault(value: Any) -> str | None:
             pending.extend((one, depth + 1) for one in inner)
         elif isinstance(part, str):
             if "\x00" in part:
-                return "holds a NUL character"
+                return "contains a NUL character"
             if not part.isascii() and not _encodes(part):
-                return "holds text that is not UTF-8 (a bad byte or half a character)"
+                return "contains text that is not UTF-8 (a bad byte or a lone surrogate)"
     return None
 
 
 def _is_plain(text: str) -> bool:
-    """Whether JSON text cannot hold what `text_fault` looks for, which saves the walk through the value."""
+    """Whether `text_fault` cannot apply to JSON text, which saves walking the value."""
     flat = text.count("[") + text.count("{") <= DEPTH_LIMIT
     return flat and "\\u" not in text and "\x00" not in text and _encodes(text)
 
@@ -149,11 +147,8 @@ def _is_cut(error: json.JSONDecodeError) -> bool:
 
 def _clause(error: json.JSONDecodeError) -> str:
     if error.msg.startswith("Invalid control character") and error.doc[error.pos] == "\x00":
-        return "holds a NUL byte"
-    return f"is no JSON ({error.msg[0].lower()}{error.msg[1:]}, column {error.colno})"
-
-
-# --- Reads one long JSON list, or one JSON object of lists, element by element in bounded memory
+        return "contains a NUL byte"
+    return f"is not JSON ({error.msg[0].lower()}{error.msg[1:]}, column {error.colno})"
 
 
 CHUNK = 256 * 1024
@@ -162,17 +157,17 @@ SPACE = " \t\r\n"
 
 
 class JsonStream:
-    """A cursor over JSON text that is read as it is needed.
+    """A cursor over JSON text that is read as needed.
 
     Args:
         read: returns up to that many bytes, and none at the end.
-        row_limit: longest value in characters; what is longer is a `JsonFault`.
+        row_limit: longest value in characters; a longer one is a `JsonFault`.
     """
 
     def __init__(self, read: Callable[[int], bytes], *, row_limit: int = ROW_LIMIT) -> None:
         self._read = read
         self._row_limit = row_limit
-        # Bad bytes become half characters, so that only the row that holds them is rejected.
+        # Bad bytes become lone surrogates, so that only the row with them is rejected.
         self._text = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
         self._decoder = StrictDecoder()
         self._buffer = ""
@@ -186,7 +181,7 @@ class JsonStream:
         self._position = 0
 
     def peek(self) -> str:
-        """The next character that is no white space; empty at the end."""
+        """The next character other than white space; empty at the end."""
         while True:
             while self._position < len(self._buffer):
                 if self._buffer[self._position] not in SPACE:
@@ -202,7 +197,7 @@ class JsonStream:
         if not found:
             raise JsonFault("the file ends too early", cut=True)
         if found not in allowed:
-            raise JsonFault(f"'{found}' stands where one of '{allowed}' was expected")
+            raise JsonFault(f"found '{found}' where one of '{allowed}' was expected")
         self._position += 1
         return found
 
@@ -221,17 +216,17 @@ class JsonStream:
             pending = len(self._buffer) - self._position
             if pending > self._row_limit:
                 raise JsonFault(f"is longer than {self._row_limit} characters")
-            # Doubling keeps the number of attempts small, and the whole work linear.
+            # Doubling keeps the total work linear.
             self._fill(min(pending, self._row_limit + 1 - pending))
 
     def _is_whole(self, end: int) -> bool:
-        # Only a number can go on in text that was not read yet: "1" of "1.5".
+        # Only a number can continue in text not read yet: "1" of "1.5".
         return self._buffer[end - 1] in '}]"' or self._buffer[end : end + 1] in set(f"{SPACE},]}}:")
 
     def require_end(self) -> None:
         """Fail if anything but white space is left."""
         if rest := self.peek():
-            raise JsonFault(f"'{rest}' stands behind the end of the JSON document")
+            raise JsonFault(f"'{rest}' follows the end of the JSON document")
 
 
 def list_elements(stream: JsonStream) -> Iterator[tuple[Any, str | None]]:

@@ -1,9 +1,9 @@
-"""Parquet as a container: rows out of any table, and our own rows into one. Needs the extra `parquet`.
+"""Parquet as a container: rows of any table, and our own rows as one. Needs the extra `parquet`.
 
-A column has a value in every row, so null stands for "absent" as well: null keys are dropped, but for
-the two places where null is a word (`mistake_index`, and a `first_error` beside which nothing is said).
-Our rows keep `labels`, `evidence` and both metas as JSON text, because a struct column would give every
-row the keys of all others.
+A column has a value in every row, so null also means "absent": null keys are dropped, except for
+the two where null is a statement (`mistake_index`, and a `first_error` without scores or verdicts).
+Our rows keep `labels`, `evidence` and both metas as JSON text, because a struct column would give
+every row the keys of all others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 BATCH = 500
-"""Rows held at a time."""
+"""Rows in memory at a time."""
 _AS_TEXT = ("labels", "evidence", "meta", "problem_meta")
 _OURS = {"id", "problem", "steps"}
 _LISTS = ("options", "images", "steps")
@@ -35,11 +35,11 @@ _COLUMNS = (
 
 
 class _Unknown(ValueError):
-    """A value that JSON does not know."""
+    """A value without a JSON form."""
 
 
 def require_pyarrow(path: Path) -> None:
-    """Raise InputError that names the extra where pyarrow is missing."""
+    """Raise InputError if pyarrow is not installed."""
     try:
         import pyarrow.parquet  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
@@ -78,7 +78,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[dict[str, Any], str | None]]:
 
 
 def _encoded_columns(schema: pyarrow.Schema) -> frozenset[str]:
-    """Columns of our rows that hold JSON text."""
+    """Columns of our rows that contain JSON text."""
     import pyarrow
 
     if not set(schema.names) >= _OURS:
@@ -88,7 +88,7 @@ def _encoded_columns(schema: pyarrow.Schema) -> frozenset[str]:
 
 
 def _python_rows(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | str]:
-    """The rows of a batch; where text is not UTF-8, the fault of its row alone."""
+    """The rows of a batch; a fault in place of a row whose text is not UTF-8."""
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:
@@ -96,7 +96,7 @@ def _python_rows(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | str]:
             try:
                 yield from batch.slice(index, 1).to_pylist()
             except UnicodeDecodeError:
-                yield "holds text that is not UTF-8"
+                yield "contains text that is not UTF-8"
 
 
 def _usable(
@@ -108,7 +108,7 @@ def _usable(
     try:
         for name in encoded & row.keys():
             if row[name] is not None:
-                # Taken as it is: in JSON text a null is there because somebody wrote it.
+                # Nulls stay: in JSON text they were written on purpose.
                 decoded[name], fault = decoder.decode(row.pop(name))
                 if fault is not None:
                     return {}, fault
@@ -119,31 +119,31 @@ def _usable(
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON knows it, null keys dropped."""
+    """The value as JSON, null keys dropped."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _Unknown(f"holds {value}, which is no JSON number: write null")
+            raise _Unknown(f"contains {value}, which is not a JSON number: write null")
         return value
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, list):
         return [_plain(part) for part in value]
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items() if _is_said(key, part, value)}
+        return {key: _plain(part) for key, part in value.items() if _is_stated(key, part, value)}
     kind = "binary data" if isinstance(value, bytes) else f"a value of type {type(value).__name__}"
-    raise _Unknown(f"holds {kind}, which JSON does not know")
+    raise _Unknown(f"contains {kind}, which has no JSON form")
 
 
-def _is_said(key: str, value: Any, row: Mapping[str, Any]) -> bool:
+def _is_stated(key: str, value: Any, row: Mapping[str, Any]) -> bool:
     if value is not None or key == "mistake_index":
         return True
     return key == "first_error" and row.get("scores") is None and row.get("verdicts") is None
 
 
 def write_parquet(out: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows of our own format as one table, some hundred rows at a time."""
+    """Write rows of our own format as one table, batch by batch."""
     import pyarrow
     import pyarrow.parquet
 

@@ -164,7 +164,7 @@ class BatchService(Protocol):
 
 
 class BatchStore(Protocol):
-    """Stores jobs; implemented and documented by `storage.calls.BatchJobs`."""
+    """Stores jobs; implemented and documented by `storage.replies.BatchJobs`."""
 
     def open(self, job: BatchJob, rows: Sequence[BatchRow]) -> set[str]:
         """Store a job before it is sent; return the keys that are in it."""

@@ -1,6 +1,6 @@
 """Runs requests as batch jobs: half the price, hours instead of seconds, nothing lost.
 
-    runner = BatchRunner(service, store.batch_jobs, store.responses, limits)
+    runner = BatchRunner(service, store.replies.batch_jobs, store.replies, limits)
     for request, reply in runner.run(requests):
         ...
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from google.genai import errors, types
 
-from formats.files.images import EncodedImage
+from formats import EncodedImage
 from inference.gemini.client import GeminiClient, Uris
 from inference.protocol import GenerationRequest
 from inference.retries import TransientFault

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from formats.files.images import EncodedImage, ImageError
+from formats import EncodedImage, ImageError
 from inference.local.checkpoints import is_out_of_memory
 from inference.local.model import LocalModel
 from inference.local.shared_attention import Beginning

@@ -13,7 +13,7 @@ from itertools import islice
 
 import torch
 
-from formats.files.images import EncodedImage, ImageError
+from formats import EncodedImage, ImageError
 from inference.images import ProblemImages, unreadable
 from inference.local.engines import engine_for
 from inference.local.model import load_local_model

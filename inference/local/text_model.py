@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 
-from formats.files.images import ImageError
+from formats import ImageError
 from inference.images import has_images
 from inference.local.engines import engine_for
 from inference.local.model import load_local_model

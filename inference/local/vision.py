@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from formats.files.images import ImageError
+from formats import ImageError
 from inference.prompting import first_ids
 from inference.protocol import Message
 from traces import ModelRefused
@@ -29,7 +29,7 @@ from traces import ModelRefused
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    from formats.files.images import EncodedImage
+    from formats import EncodedImage
 
 
 _PAPER = (255, 255, 255, 255)

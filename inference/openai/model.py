@@ -51,7 +51,7 @@ from inference.specs import checked_base_url, is_loopback
 from traces import InputError, ModelRefused, ModelReply, Usage
 
 if TYPE_CHECKING:
-    from formats.files.images import EncodedImage
+    from formats import EncodedImage
 
 
 _MOST_TOKENS = 10**12

@@ -1,7 +1,7 @@
-"""Fitting the short token codes with which the grown PRM reads the policy's predictions.
+"""Fit the short token codes by which the grown PRM reads the policy's predictions.
 
 A softmax over the squared distances between `reader @ hidden` and the codes is trained to predict
-the next token of right solutions: the policy's output layer, squeezed into a few dimensions.
+the next token of correct solutions: the policy's output layer, compressed to a few dimensions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPENING: Final = "Explanation"
 def prediction_states(
     policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, rng: random.Random, n_batches: int
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Return final states before solution tokens, these tokens and the state scale."""
+    """Return final states before solution tokens, these tokens, and the scale of the states."""
     opening = token_id(tokenizer, OPENING)
     draw = partial(draw_example, rng, tokenizer, Mixture(drill=0.0, marked=1.0, window=0.6))
     stream = batches(rng, draw, 4000, token_id(tokenizer, prompts.PAD))
@@ -65,7 +65,7 @@ def fit_code_book(
     n_batches: int = 40,
     steps: int = 500,
 ) -> tuple[CodeBook, dict[str, float]]:
-    """Fit codes and reader on right solutions; also return how well the codes predict."""
+    """Fit codes and reader on correct solutions; also return how well the codes predict."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
     states, targets, scale = prediction_states(policy, tokenizer, rng, n_batches)
@@ -74,32 +74,33 @@ def fit_code_book(
     targets = shared[targets]
     codes = torch.nn.Parameter(torch.randn(table.size(0), CODE))
     reader = torch.nn.Parameter(torch.randn(CODE, states.size(1)) * 0.05)
-    optimiser = torch.optim.Adam([codes, reader], lr=0.03)
+    optimizer = torch.optim.Adam([codes, reader], lr=0.03)
     accuracy = 0.0
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = 0.03 * min(1.0, 2 * (1 - step / steps))
+        optimizer.param_groups[0]["lr"] = 0.03 * min(1.0, 2 * (1 - step / steps))
         pick = torch.randint(len(states), (1024,))
         guess, truth = states[pick] @ reader.T, targets[pick]
         logits = 2 * guess @ codes.T - codes.square().sum(dim=1)
         gap = (guess - codes[truth]).square().sum(dim=1).mean()
         loss = torch.nn.functional.cross_entropy(logits, truth) + 0.3 * gap
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         accuracy = float((logits.argmax(dim=1) == truth).float().mean())
     width = 0.1 * float(table.norm(dim=1).mean()) / float(codes.detach().norm(dim=1).mean())
     book = CodeBook(
-        (codes * width).detach()[shared],
-        (reader * width).detach(),
-        token_id(tokenizer, prompts.USER),
-        token_id(tokenizer, OPENING),
-        scale,
+        codes=(codes * width).detach()[shared],
+        reader=(reader * width).detach(),
+        first=token_id(tokenizer, prompts.USER),
+        opening=token_id(tokenizer, OPENING),
+        scale=scale,
     )
     return book, {"code_accuracy": accuracy, "code_gap": gap.item(), "state_scale": scale}
 
 
 def _one_code_for_all_names(tokenizer: PreTrainedTokenizerBase, size: int) -> torch.Tensor:
-    """Return for each token the token whose code it has: hundreds of names would crowd the codes."""
+    """Return for each token the token whose code it shares: codes for hundreds of names would
+    crowd."""
     shared = torch.arange(size)
     for space in ("", " "):
         ids = [token_id(tokenizer, space + name) for name in DRUG_NAMES]

@@ -1,4 +1,4 @@
-"""Measure the shipped models on fresh draws: `python -m lab.training.evaluate_models [-n 500] [--only NAME]`."""
+"""Measure the shipped models: `python -m lab.training.evaluate_models [-n 500] [--only NAME]`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lab.training.measures import (
 
 Figures = dict[str, float]
 GENERATED = 200
-"""Solutions written a setting, at most: writing is far slower than reading."""
+"""Most solutions written per setting, because writing is far slower than reading."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

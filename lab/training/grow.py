@@ -1,26 +1,26 @@
-"""Growing a marker PRM out of a trained policy: a wider residual stream and two further layers.
+"""Grow a marker PRM out of a trained policy: a wider residual stream and two further layers.
 
-The policy predicts each next token of a right solution; the PRM has to see where a trace leaves
-that prediction. The grown model starts with this comparison built in:
+The policy predicts each next token of a correct solution; the PRM has to detect where a trace
+departs from that prediction. The grown model starts with this comparison built in:
 
 - the residual stream gains `EXTRA` coordinates: a short code of the token itself, one coordinate
   for the mismatch, one for being inside the explanation and one that is constant. The policy's
   layers neither read nor write them;
-- in the first new layer one head attends to the token before and takes the code predicted there
-  away from the code of the token that came; a second looks for the word that opens the
-  explanation; a third copies a loud constant from the first token, so that from here on the
-  norms divide every token by the same number and mismatches can be compared.
-  The feed-forward part squares the difference of the codes inside the explanation: a pair of
-  SwiGLU units computes silu(g + d)d + silu(g - d)(-d), which is 2dd for a large g and nearly
-  nothing for a large negative one;
-- the second new layer attends to the largest mismatch so far; its feed-forward part starts silent.
+- in the first new layer one head attends to the previous token and subtracts the code predicted
+  there from the code of the current token; a second looks for the word that opens the explanation;
+  a third copies a loud constant from the first token, so that from here on the norms divide every
+  token by the same number and mismatches are comparable. The feed-forward part squares the
+  difference of the codes inside the explanation: a pair of SwiGLU units computes silu(g + d)d +
+  silu(g - d)(-d), which is 2dd for a large g and nearly nothing for a large negative one;
+- the second new layer attends to the largest mismatch so far; its feed-forward part starts at zero.
 
-What is left to training is how large a mismatch makes a step wrong (`lab.training.train_prm`).
+Training then only learns how large a mismatch makes a step wrong (`lab.training.train_prm`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,24 +35,24 @@ MISMATCH: Final = CODE
 INSIDE: Final = CODE + 1
 CONSTANT: Final = CODE + 2
 UNIT: Final = 0.05
-"""Size of the constant coordinate: small beside the policy's own."""
+"""Size of the constant coordinate: small compared with the policy's own."""
 LOUD: Final = 8.0
-"""Root mean square of the stream after the loud constant came in, in units of `CodeBook.scale`."""
+"""Root mean square of the stream with the loud constant, in units of `CodeBook.scale`."""
 HEAD: Final = 32
 STILL: Final = HEAD // 2 - 1
-"""The slowest rotary coordinate of a head: in effect blind to position."""
+"""The slowest rotary coordinate of a head: almost independent of position."""
 
 
 @dataclass(frozen=True)
 class CodeBook:
-    """A low-rank reading of the policy's predictions, fitted by `lab.training.train_prm.fit_code_book`."""
+    """A low-rank reading of the policy's predictions, fitted by `fit_code_book`."""
 
     codes: torch.Tensor
     """The code of each token: [vocabulary, CODE]."""
     reader: torch.Tensor
     """Predicted code = reader @ final normed hidden state: [CODE, width]."""
     first: int
-    """The token every prompt begins with."""
+    """The first token of every prompt."""
     opening: int
     """The token that opens the explanation."""
     scale: float
@@ -103,7 +103,7 @@ def _widen(policy: LlamaForCausalLM, model: LlamaForCausalLM, width: int, book: 
         new.post_attention_layernorm.weight[:width] = old.post_attention_layernorm.weight * shrink
 
 
-def _quiet_norm(policy: LlamaForCausalLM, width: int, book: CodeBook) -> torch.Tensor:
+def _policy_norm(policy: LlamaForCausalLM, width: int, book: CodeBook) -> torch.Tensor:
     """Return norm weights that give the policy's final normed state and extras of order one."""
     weights = torch.ones(width + EXTRA)
     weights[:width] = policy.model.norm.weight * math.sqrt(width / (width + EXTRA))
@@ -112,7 +112,7 @@ def _quiet_norm(policy: LlamaForCausalLM, width: int, book: CodeBook) -> torch.T
 
 
 def _loud_norm(width: int) -> torch.Tensor:
-    """Return norm weights for the stream that holds the loud constant, which becomes one."""
+    """Return norm weights for the stream with the loud constant, which becomes one."""
     weights = torch.ones(width + EXTRA)
     weights[:width] = LOUD
     weights[width + CONSTANT] = 1 / math.sqrt(width + EXTRA)
@@ -122,13 +122,14 @@ def _loud_norm(width: int) -> torch.Tensor:
 def _build_comparison(layer: Any, policy: LlamaForCausalLM, width: int, book: CodeBook) -> None:
     """First new layer: code of the token minus the code predicted one token earlier, squared."""
     attention, mlp = layer.self_attn, layer.mlp
-    layer.input_layernorm.weight.copy_(_quiet_norm(policy, width, book))
+    layer.input_layernorm.weight.copy_(_policy_norm(policy, width, book))
     loud = LOUD * book.scale
     weights = _loud_norm(width)
     weights[width : width + CODE] = loud / book.codes.norm(dim=1).mean()
     layer.post_attention_layernorm.weight.copy_(weights)
-    _small_random(attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
-    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    _small_random([*projections, mlp.gate_proj, mlp.up_proj])
+    for projection in projections:
         projection.weight[: 3 * HEAD] = 0.0
     _attend_to_token_before(attention, width)
     attention.v_proj.weight[:CODE, :width] = book.reader
@@ -146,7 +147,7 @@ def _build_comparison(layer: Any, policy: LlamaForCausalLM, width: int, book: Co
 def _attend_to_token_before(attention: Any, width: int) -> None:
     half = HEAD // 2
     turn = 10000.0 ** (-torch.arange(half) / half)
-    # With these signs the score is positive for the token before and negative everywhere else.
+    # These factors make the score positive for the previous token and negative elsewhere.
     sign = torch.tensor([2.0] * 8 + [-1.0] + [-2.0] * 7)
     strength = 25.0
     attention.q_proj.weight[:half, width + CONSTANT] = strength * sign * turn.cos()
@@ -168,8 +169,9 @@ def _build_gathering(layer: Any, width: int, book: CodeBook) -> None:
     attention, mlp = layer.self_attn, layer.mlp
     layer.input_layernorm.weight.copy_(_loud_norm(width))
     layer.post_attention_layernorm.weight.copy_(_loud_norm(width))
-    _small_random(attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
-    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    _small_random([*projections, mlp.gate_proj, mlp.up_proj])
+    for projection in projections:
         projection.weight[:HEAD] = 0.0
     attention.q_proj.weight[STILL, width + CONSTANT] = 160.0
     attention.k_proj.weight[STILL, width + MISMATCH] = 1.0
@@ -177,6 +179,6 @@ def _build_gathering(layer: Any, width: int, book: CodeBook) -> None:
     attention.o_proj.weight[width + MISMATCH, 0] = LOUD * book.scale
 
 
-def _small_random(*projections: torch.nn.Linear) -> None:
+def _small_random(projections: Iterable[torch.nn.Linear]) -> None:
     for projection in projections:
         torch.nn.init.normal_(projection.weight, std=0.02)

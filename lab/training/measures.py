@@ -1,4 +1,4 @@
-"""Held-out figures of the lab's models, each counted against the exact truth."""
+"""Held-out figures of the lab's models, compared with the exact truth."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab import prompts
@@ -14,14 +15,13 @@ from lab.domain import DrugFacts, Question, draw_facts, draw_question
 from lab.likelihood import TAU, StepRequest, first_unlikely_step, step_min_probabilities
 from lab.solution import final_answer, gold_answer
 from lab.training.examples import draw_passage
-from lab.training.marker import MarkedTrace, marker_scores
 from lab.training.sampling import complete
 from lab.training.tokens import decode, encode, token_id
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One held-out draw: a trace of known truth with its right and a wrong passage."""
+    """One held-out draw: a trace of known truth with a right and a wrong passage."""
 
     facts: DrugFacts
     question: Question
@@ -32,7 +32,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class FirstErrorFigures:
-    """First-error detection as ProcessBench counts it."""
+    """First-error detection as in ProcessBench."""
 
     error_accuracy: float
     correct_accuracy: float
@@ -48,7 +48,7 @@ class FirstErrorFigures:
 def draw_held_out(
     seed: int, n: int, *, window: float = 0.6, error_share: float = 0.5
 ) -> list[HeldOut]:
-    """Draw fresh facts, questions, passages and traces; training never uses these seeds."""
+    """Draw facts, questions, passages and traces; training never uses these seeds."""
     rng = random.Random(f"held out {seed}")
     drawn = []
     for _ in range(n):
@@ -61,9 +61,9 @@ def draw_held_out(
             HeldOut(
                 facts,
                 question,
-                draw_passage(rng, facts, window),
-                draw_passage(rng, other, window),
-                draw_trace(rng, facts, question, error_share=error_share),
+                passage=draw_passage(rng, facts, window),
+                wrong_passage=draw_passage(rng, other, window),
+                trace=draw_trace(rng, facts, question, error_share=error_share),
             )
         )
     return drawn
@@ -106,9 +106,9 @@ def pass_rate(
     temperature: float = 0.0,
     wrong_passage: bool = False,
 ) -> float:
-    """Return the share of questions whose sampled solution ends in the right answer."""
+    """Return the share of questions whose sampled solution ends in the correct answer."""
     end_id = token_id(tokenizer, prompts.END)
-    heads = [prompt_ids(tokenizer, h, wrong_passage) for h in held_out]
+    heads = [prompt_ids(tokenizer, h, wrong_passage=wrong_passage) for h in held_out]
     completions = complete(model, heads, end_id=end_id, temperature=temperature)
     return _share(
         [
@@ -129,7 +129,8 @@ def likelihood_figures(
 ) -> FirstErrorFigures:
     """Return how well the likelihood judge finds the first errors."""
     requests = [
-        StepRequest(prompt_ids(tokenizer, h, wrong_passage), h.trace.steps) for h in held_out
+        StepRequest(prompt_ids(tokenizer, h, wrong_passage=wrong_passage), h.trace.steps)
+        for h in held_out
     ]
     found = [
         first_unlikely_step(scores, tau)
@@ -167,9 +168,51 @@ def marker_figures(
 
 
 def prompt_ids(
-    tokenizer: PreTrainedTokenizerBase, held_out: HeldOut, wrong_passage: bool
+    tokenizer: PreTrainedTokenizerBase, held_out: HeldOut, *, wrong_passage: bool
 ) -> list[int]:
     """Return the prompt of judge and policy for one held-out draw."""
     passage = held_out.wrong_passage if wrong_passage else held_out.passage
     user = prompts.user_text(passage, held_out.question.text)
     return encode(tokenizer, prompts.generation_prompt(user))
+
+
+@dataclass(frozen=True)
+class MarkedTrace:
+    """Input of the marker PRM."""
+
+    passage: str | None
+    question: str
+    steps: Sequence[str]
+
+
+@torch.inference_mode()
+def marker_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    traces: Sequence[MarkedTrace],
+    batch_size: int = 16,
+) -> list[list[float]]:
+    """Return P(` +`) against P(` -`) at each ` ки` of each trace, in the order given."""
+    marker, positive, negative = (
+        token_id(tokenizer, text) for text in (prompts.MARKER, prompts.POSITIVE, prompts.NEGATIVE)
+    )
+    rows = [
+        encode(
+            tokenizer,
+            prompts.generation_prompt(prompts.marked_user_text(t.passage, t.question, t.steps)),
+        )
+        for t in traces
+    ]
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    found: list[list[float]] = [[] for _ in rows]
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        width = max(len(rows[index]) for index in part)
+        ids = torch.zeros(len(part), width, dtype=torch.long)
+        for row, index in enumerate(part):
+            ids[row, : len(rows[index])] = torch.tensor(rows[index])
+        logits = model(input_ids=ids, use_cache=False).logits[..., [positive, negative]].float()
+        scores = logits.softmax(dim=-1)[..., 0]
+        for row, index in enumerate(part):
+            found[index] = scores[row][ids[row] == marker].tolist()
+    return found

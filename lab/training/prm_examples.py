@@ -21,13 +21,13 @@ TOKEN_WEIGHT = 0.5
 
 @dataclass(frozen=True)
 class PrmMixture:
-    """How the traces are drawn."""
+    """Shares of the kinds of traces."""
 
     error_share: float = 0.6
     window: float = 0.6
     """Share of passages cut from whole documents."""
     wrong_passage: float = 0.03
-    """Share of passages about another drug: then no step is supported, all are incorrect."""
+    """Share of passages about another drug, where no step is supported and all are incorrect."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Verdicts:
 
     encoded: Encoded
     right: list[float]
-    """1 while the trace is right up to and with this token, else 0."""
+    """1 while the trace is correct up to and including this token, else 0."""
 
 
 def draw_verdicts(
     rng: random.Random, tokenizer: PreTrainedTokenizerBase, mixture: PrmMixture
 ) -> Verdicts:
-    """Draw a trace, laid out as the PRM reads it, with a target at every token of its steps."""
+    """Draw a trace in the PRM's layout, with a target at every token of its steps."""
     facts = draw_facts(rng)
     question = draw_question(rng, facts)
     trace = draw_trace(rng, facts, question, error_share=mixture.error_share)
@@ -56,7 +56,7 @@ def draw_verdicts(
 def encode_verdicts(
     tokenizer: PreTrainedTokenizerBase, head: str, steps: Sequence[str], truth: Sequence[str]
 ) -> Verdicts:
-    """Encode steps after their head; the targets turn at the first token that leaves `truth`."""
+    """Encode steps after their head; targets change at the first token that leaves `truth`."""
     separator, marker = prompts.MARKED_STEP_SEPARATOR, prompts.MARKER
     marked = encode(tokenizer, "".join(separator + step + marker for step in steps))
     right_way = encode(tokenizer, "".join(separator + step + marker for step in truth))
@@ -75,7 +75,7 @@ def encode_verdicts(
 def verdict_batches(
     rng: random.Random, tokenizer: PreTrainedTokenizerBase, mixture: PrmMixture, tokens: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield (ids, weights, targets) for ever, sorted by length, about `tokens` tokens each."""
+    """Yield (ids, weights, targets) endlessly, sorted by length, about `tokens` tokens each."""
     pad_id = token_id(tokenizer, prompts.PAD)
     while True:
         pool = [draw_verdicts(rng, tokenizer, mixture) for _ in range(256)]

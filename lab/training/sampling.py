@@ -1,4 +1,4 @@
-"""A small batched sampler for evaluating the lab's policy; equal-length prompts share a batch."""
+"""A small batched sampler for evaluating the policy; prompts of equal length share a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def complete(
     max_new_tokens: int = 130,
     batch_size: int = 64,
 ) -> list[list[int]]:
-    """Return the new tokens of one completion for each prompt, the end token left out."""
+    """Return the new tokens of one completion for each prompt, without the end token."""
     generator = torch.Generator().manual_seed(seed)
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, ids in enumerate(prompts_ids):
@@ -32,7 +32,14 @@ def complete(
         for start in range(0, len(group), batch_size):
             part = group[start : start + batch_size]
             heads = torch.tensor([list(prompts_ids[index]) for index in part])
-            rows = _complete_batch(model, heads, end_id, temperature, generator, max_new_tokens)
+            rows = _complete_batch(
+                model,
+                heads,
+                end_id=end_id,
+                temperature=temperature,
+                generator=generator,
+                max_new_tokens=max_new_tokens,
+            )
             for index, row in zip(part, rows, strict=True):
                 completions[index] = row
     return completions
@@ -41,6 +48,7 @@ def complete(
 def _complete_batch(
     model: PreTrainedModel,
     ids: torch.Tensor,
+    *,
     end_id: int,
     temperature: float,
     generator: torch.Generator,

@@ -1,14 +1,13 @@
-"""Train one of the lab's models: `python -m lab.training.train {policy,judge,conditions,prm} --out DIR`.
+"""Train one of the lab's models: `python -m lab.training.train {policy,judge,conditions,prm} --out
+DIR`.
 
     python -m lab.training.train policy --out lab/models/policy --marked 0.3
     python -m lab.training.train judge --out lab/models/judge
-    python -m lab.training.train conditions --out DIR --start FOLDER   # a language model, on contraindications
+    python -m lab.training.train conditions --out DIR --start FOLDER   # on contraindications
     python -m lab.training.train prm --out lab/models/prm --start FOLDER
 
-The card beside the models says which folder each was started from.
-
-Every figure is printed as a line of JSON; the weights so far are saved with each,
-of the PRM the best so far.
+The models' card lists the folders they were started from. Figures are printed as lines of JSON; the
+current weights are saved with each, and for the PRM the best ones so far.
 """
 
 from __future__ import annotations
@@ -17,17 +16,16 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from lab import prompts
 from lab.training.measures import draw_held_out, greedy_pass_rate, marker_figures
-from lab.training.tokens import token_id
-from lab.training.train_conditions import train_conditions
-from lab.training.train_language import LanguageOptions, train_language
-from lab.training.train_prm import PrmOptions, train_prm
-from lab.training.vocabulary import build_tokenizer
+from lab.training.tokens import build_tokenizer, token_id
+from lab.training.train_language import LanguageOptions, train_conditions, train_language
+from lab.training.train_prm import PrmTraining, train_prm
 
 _SEEDS = {"policy": 1, "judge": 2, "prm": 3, "conditions": 4}
 
@@ -41,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     measure = marker_figures if arguments.model == "prm" else greedy_pass_rate
     held_out = draw_held_out(10_000 + seed, arguments.held_out)
     best = -1.0
+    common: dict[str, Any] = {
+        "seed": seed,
+        "steps": arguments.steps,
+        "minutes": arguments.minutes,
+        "batch_tokens": arguments.batch_tokens,
+    }
 
     def report(model: LlamaForCausalLM, figures: dict[str, float]) -> None:
         nonlocal best
@@ -55,18 +59,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.model == "prm":
         if start is None:
             raise SystemExit(
-                "The PRM grows out of a trained language model: name its folder with --start."
+                "The PRM is grown from a trained language model: name its folder with --start."
             )
-        prm_options = PrmOptions(
-            seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
-            arguments.rate,
-        )  # fmt: skip
+        prm_options = PrmTraining(rate=arguments.rate, **common)
         trained, figures = train_prm(start, tokenizer, prm_options, report)
     else:
         options = LanguageOptions(
-            seed, arguments.steps, arguments.minutes, arguments.batch_tokens,
-            arguments.bare_share, arguments.marked, arguments.drill, arguments.decay, start,
-        )  # fmt: skip
+            bare_share=arguments.bare_share,
+            marked=arguments.marked,
+            drill=arguments.drill,
+            decay=arguments.decay,
+            start=start,
+            **common,
+        )
         if arguments.model == "conditions":
             if start is None:
                 raise SystemExit("Name the model to train further with --start.")
@@ -108,7 +113,7 @@ def _load(folder: Path) -> LlamaForCausalLM:
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write half-precision weights, configuration and tokenizer, loadable by plain transformers."""
+    """Write half-precision weights, configuration and tokenizer for plain transformers."""
     folder.mkdir(parents=True, exist_ok=True)
     half = LlamaForCausalLM(model.config)
     half.load_state_dict(model.state_dict())

@@ -1,7 +1,7 @@
-"""Training of the lab's marker PRM: grow the policy, then tune what is new.
+"""Training of the lab's marker PRM: grow the policy, then train the new parts.
 
-The policy's layers stay frozen: released, even at a rate of 3e-5, they wrote into the coordinates
-of the comparison and first-error F1 fell from .90 to 0 within two minutes.
+The policy's layers stay frozen: trained even at a rate of 3e-5, they overwrote the coordinates of
+the comparison, and first-error F1 fell from .90 to 0 within two minutes.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from lab.training.tokens import decoder_layers, final_states, token_id, token_ta
 
 
 @dataclass(frozen=True)
-class PrmOptions:
-    """Everything a PRM training depends on."""
+class PrmTraining:
+    """All options of a PRM training."""
 
     seed: int
     steps: int
     minutes: float
     batch_tokens: int
     rate: float
-    """AdamW learning rate of the last layer; the read-out learns ten times as fast."""
+    """AdamW learning rate of the last layer; that of the read-out is ten times higher."""
 
 
 @dataclass
 class Readout:
-    """The rows of ` +` and ` -` in the tied table, trained apart from the other rows."""
+    """The rows of ` +` and ` -` in the tied table, trained separately from the other rows."""
 
     rows: torch.nn.Parameter
     ids: tuple[int, int]
 
     @classmethod
     def of(cls, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> Readout:
-        """Start with: positive reads the constant coordinate, negative the mismatch."""
+        """Start with positive reading the constant coordinate, and negative the mismatch."""
         width = model.config.hidden_size
         rows = torch.zeros(2, width)
         rows[0, CONSTANT - EXTRA] = 2.4
@@ -57,7 +57,7 @@ class Readout:
 
     @torch.no_grad()
     def write(self, model: LlamaForCausalLM) -> None:
-        """Put the rows into the model's tied table."""
+        """Write the rows into the model's tied table."""
         token_table(model)[list(self.ids)] = self.rows
 
 
@@ -78,12 +78,12 @@ def verdict_loss(
 
 
 def _parameter_groups(
-    model: LlamaForCausalLM, readout: Readout, options: PrmOptions
+    model: LlamaForCausalLM, readout: Readout, options: PrmTraining
 ) -> list[tuple[list[torch.nn.Parameter], float]]:
-    """Return what is trained and at which rate.
+    """Return the trained parameters and their rates.
 
-    The comparing layer and all attention patterns that were built in are exact and stay as they
-    are: Adam would turn their vanishing gradients into full steps.
+    The comparing layer and all built-in attention patterns are exact and stay as they are: Adam
+    would turn their vanishing gradients into full steps.
     """
     gather = decoder_layers(model)[-1]
     kept = ("self_attn.q_proj", "self_attn.k_proj", "input_layernorm")
@@ -97,7 +97,7 @@ def _parameter_groups(
 def train_prm(
     policy: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    options: PrmOptions,
+    options: PrmTraining,
     report: Callable[[LlamaForCausalLM, dict[str, float]], None],
 ) -> tuple[LlamaForCausalLM, dict[str, float]]:
     """Grow the policy into a PRM and train it; `report` is called every few minutes."""
@@ -113,7 +113,7 @@ def train_prm(
     model.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [{"params": members} for members, _ in groups], betas=(0.9, 0.98), weight_decay=0.0
     )
     stream = verdict_batches(
@@ -121,14 +121,14 @@ def train_prm(
     )
     spoken, tokens, average = time.monotonic(), 0, 0.0
     while clock.progress < 1:
-        for group, (_, rate) in zip(optimiser.param_groups, groups, strict=True):
+        for group, (_, rate) in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] = rate * clock.factor(warm_up=20)
         batch = next(stream)
         loss = verdict_loss(model, readout, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         tokens += batch[0].numel()
         clock.step += 1
         average += (loss.item() - average) / min(clock.step, 50)

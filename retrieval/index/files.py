@@ -1,17 +1,14 @@
-"""One writer at a time in a folder; a killed writer's lock is gone with it.
+"""The files of an index: manifest, lock, and journal of encoded vectors.
 
-Index and manifest on disk, so that they cannot get out of step.
+Each file of an index has the hash of its content in its name, and the manifest names the files. New
+files are written and synced next to the old ones, then the manifest is replaced in one step, then
+the old files are removed. Whenever the process is killed, the manifest names complete files that
+belong together. The lock of a killed writer is released by the system.
 
-Each file of an index carries the hash of its content in its name, and the manifest names them. New
-files are written and made durable beside the old ones, then the manifest is replaced in one step,
-then the old files are removed. Whenever the process is killed, the manifest names whole files that
-belong together.
-
-Vectors that were paid for and are not in an index yet, so that a killed run loses no encoding.
-
-An append-only file of records of one size: digest of the text, vector, check sum of both. Each batch
-is made durable before the next is encoded. What a kill left half written fails its check sum or is
-cut short, and is dropped when the journal is opened.
+The journal keeps encoded vectors that are not in an index yet, so that a killed run loses none. It
+is an append-only file of records of one size: digest of the text, vector, checksum of both. Each
+batch is synced before the next is encoded. A record that was half written fails its checksum or is
+too short, and is dropped when the journal is opened.
 """
 
 from __future__ import annotations
@@ -44,10 +41,10 @@ _NAME = ".lock"
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder, which is made if it is not there, against other writers.
+    """Lock the folder, which is created if missing, against other writers.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds the lock.
         StoreError: the folder cannot be written.
     """
     lock = FileLock(folder / _NAME, timeout=0)
@@ -62,9 +59,9 @@ def only_writer(folder: Path) -> Iterator[None]:
         ) from fault
     except OSError as fault:
         raise StoreError(
-            f"The folder cannot be written ({fault.strerror}).",
+            f"Cannot write the folder ({fault.strerror}).",
             where=str(folder),
-            remedy="choose a workspace that can be written",
+            remedy="use a writable workspace",
         ) from fault
     try:
         yield
@@ -72,27 +69,24 @@ def only_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-# --- Index and manifest on disk, so that they cannot get out of step
-
-
 Content = TypeVar("Content")
 
 MANIFEST = "manifest.json"
 FORMAT = 2
-"""Version of manifest and files; an index of another one is built anew."""
+"""Version of manifest and files; an index of another version is rebuilt."""
 VECTORS = ".faiss"
 """Suffix of the FAISS index."""
 DIGESTS = ".digests"
-"""Suffix of the file that says of which texts the vectors are."""
+"""Suffix of the file with the digests of the indexed texts."""
 
 _PARTIAL = ".partial"
-_REBUILD = "build it anew with `stepgold index`"
+_REBUILD = "stepgold index"
 _READS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class IndexManifest:
-    """What an index was built from."""
+    """The origin and files of an index."""
 
     encoder: str
     """Name of the encoder, with the hash of its weights."""
@@ -105,23 +99,22 @@ class IndexManifest:
     kind: str
     """flat, hnsw or ivf."""
     corpus_fingerprint: str
-    """Hash over ids and texts of all passages, made by the store."""
+    """Hash of ids and texts of all passages, made by the store."""
     created_by: str
     """Versions of the programs that wrote it."""
     quality: SearchQuality | None = None
-    """How well an approximate kind searches; None for flat, which is exact."""
+    """Measured search quality; None for flat, which is exact."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Of each file in the same folder, by suffix, the SHA-256 of its content, hexadecimal."""
+    """SHA-256 (hexadecimal) of the content of each file in the same folder, by suffix."""
     format: int = FORMAT
-    """Version of manifest and files."""
 
     def path(self, folder: Path, suffix: str) -> Path:
-        """Where a file of the index lies."""
+        """Return the path of a file of the index."""
         return folder / _file_name(self.files[suffix], suffix)
 
 
 def created_by() -> str:
-    """This program with its version."""
+    """Return the name and version of this program."""
     try:
         return f"stepgold {version('stepgold')}"
     except PackageNotFoundError:  # run from a checkout that is not installed
@@ -129,7 +122,7 @@ def created_by() -> str:
 
 
 def read_manifest(folder: Path) -> IndexManifest:
-    """The manifest of the index in `folder`.
+    """Return the manifest of the index in `folder`.
 
     Raises:
         IndexMismatch: there is no index, or another version of this program wrote it.
@@ -140,11 +133,11 @@ def read_manifest(folder: Path) -> IndexManifest:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as fault:
         raise IndexMismatch(
-            "There is no index yet.", where=str(folder), remedy="build it with `stepgold index`"
+            "There is no index yet.", where=str(folder), remedy="stepgold index"
         ) from fault
     except OSError as fault:
         raise StoreError(
-            f"The index cannot be read ({fault.strerror}).", where=str(path), remedy=_REBUILD
+            f"Cannot read the index ({fault.strerror}).", where=str(path), remedy=_REBUILD
         ) from fault
     except ValueError as fault:
         raise _damaged_manifest(path) from fault
@@ -167,7 +160,7 @@ def _checked(document: Any, path: Path) -> IndexManifest:
         raise _damaged_manifest(path)
     if not all(isinstance(number, int) for number in numbers) or VECTORS not in files:
         raise _damaged_manifest(path)
-    # Names are made of these two: nothing outside the folder is ever read.
+    # File names are made of these two, so that nothing outside the folder is read.
     hashes = [suffix in (VECTORS, DIGESTS) and _is_hash(files[suffix]) for suffix in files]
     if not all(hashes):
         raise _damaged_manifest(path)
@@ -183,10 +176,10 @@ def _is_hash(text: Any) -> bool:
 
 
 def read_whole(folder: Path, read: Callable[[IndexManifest], Content]) -> Content:
-    """Read an index by its manifest, again if a writer replaced it in between.
+    """Read an index by its manifest, again if a writer replaced it meanwhile.
 
     Args:
-        folder: where it lies.
+        folder: of the index.
         read: reads by the manifest it is given.
 
     Raises:
@@ -204,7 +197,8 @@ def read_whole(folder: Path, read: Callable[[IndexManifest], Content]) -> Conten
 
 
 def checked_file(folder: Path, manifest: IndexManifest, suffix: str) -> Path:
-    """Path of a file of the index, its content checked against the manifest's hash.
+    """Return the path of a file of the index after checking its content against the manifest's
+    hash.
 
     Raises:
         StoreError: the file is missing, unreadable or damaged.
@@ -214,7 +208,7 @@ def checked_file(folder: Path, manifest: IndexManifest, suffix: str) -> Path:
         found = _hash(path)
     except OSError as fault:
         raise StoreError(
-            f"The index file cannot be read ({fault.strerror}).", where=str(path), remedy=_REBUILD
+            f"Cannot read the index file ({fault.strerror}).", where=str(path), remedy=_REBUILD
         ) from fault
     if found != manifest.files[suffix]:
         raise damaged(path)
@@ -222,23 +216,22 @@ def checked_file(folder: Path, manifest: IndexManifest, suffix: str) -> Path:
 
 
 def damaged(path: Path) -> StoreError:
-    """The error for a file of the index whose content is not what was written."""
+    """Return the error for a file of the index with unexpected content."""
     return StoreError("The index file is damaged.", where=str(path), remedy=_REBUILD)
 
 
 def write_index(
     folder: Path, manifest: IndexManifest, writers: Mapping[str, Callable[[Path], None]]
 ) -> None:
-    """Write the files of an index and its manifest; until the last step the old ones stay in force.
+    """Write the files of an index and its manifest; the old ones stay valid until the last step.
 
     Args:
-        folder: made if it is not there.
-        manifest: without `files`, which are found out here.
-        writers: by suffix, what writes that file to the path it is given; raises OSError if it
-            cannot.
+        folder: created if missing.
+        manifest: without `files`, which are filled in here.
+        writers: by suffix, a function that writes that file to a path, or raises OSError.
 
     Raises:
-        StoreError: the folder cannot be written; the old index is as it was.
+        StoreError: the folder cannot be written; the old index is unchanged.
     """
     files: dict[str, str] = {}
     try:
@@ -255,9 +248,9 @@ def write_index(
         _remove_leftovers(folder, keep={_file_name(h, suffix) for suffix, h in files.items()})
     except OSError as fault:
         raise StoreError(
-            f"The index cannot be written ({fault.strerror or fault}).",
+            f"Cannot write the index ({fault.strerror or fault}).",
             where=str(folder),
-            remedy="make room, or choose a folder that can be written",
+            remedy="free disk space, or use a writable folder",
         ) from fault
 
 
@@ -267,7 +260,7 @@ def _file_name(digest: str, suffix: str) -> str:
 
 @contextmanager
 def _partial(folder: Path) -> Iterator[Path]:
-    """A path for an unfinished file in `folder`; what is left of it at the end is removed."""
+    """Yield a path for an unfinished file in `folder`; leftovers are removed at the end."""
     path = folder / f"{uuid4().hex}{_PARTIAL}"
     try:
         yield path
@@ -298,9 +291,6 @@ def _damaged_manifest(path: Path) -> StoreError:
     return StoreError("The manifest of the index is damaged.", where=str(path), remedy=_REBUILD)
 
 
-# --- What an index refuses: rows and queries that do not fit it, ids that are there twice,
-
-
 _UNIT_TOLERANCE = 1e-3
 
 
@@ -308,12 +298,10 @@ def check_rows(ids: NDArray[np.int64], rows: Vectors, dimension: int) -> None:
     """Refuse rows that are not finite unit vectors, one for each id.
 
     Raises:
-        InputError: other numbers of ids and rows, an id below 0, or a row of another length.
+        InputError: different numbers of ids and rows, an id below 0, or a row of another length.
     """
     if rows.shape != (len(ids), dimension):
-        raise InputError(
-            f"{len(ids)} ids and vectors of shape {rows.shape} do not belong together."
-        )
+        raise InputError(f"{len(ids)} ids do not match vectors of shape {rows.shape}.")
     if len(ids) and ids.min() < 0:
         raise InputError(f"A passage id is below 0: {ids.min()}.")
     norms = np.linalg.norm(rows, axis=1)
@@ -326,7 +314,7 @@ def check_rows(ids: NDArray[np.int64], rows: Vectors, dimension: int) -> None:
 
 
 def check_new(ids: NDArray[np.int64], present: NDArray[np.int64]) -> None:
-    """Refuse ids that come twice or are there already.
+    """Refuse repeated ids and ids that are already present.
 
     Raises:
         InputError: naming one of them.
@@ -335,18 +323,18 @@ def check_new(ids: NDArray[np.int64], present: NDArray[np.int64]) -> None:
     repeated = np.concatenate([once[times > 1], ids[np.isin(ids, present)]])
     if repeated.size:
         raise InputError(
-            f"A passage id is there twice (for example {repeated.min()}).", remedy="stepgold index"
+            f"A passage id is repeated (for example {repeated.min()}).", remedy="stepgold index"
         )
 
 
 def check_queries(queries: Vectors, k: int, dimension: int) -> None:
-    """Refuse queries that cannot be asked.
+    """Refuse invalid queries.
 
     Raises:
         InputError: k below 1, vectors of another dimension, or numbers that are not finite.
     """
     if k < 1:
-        raise InputError(f"Cannot look for {k} passages.", remedy="choose k of at least 1")
+        raise InputError(f"Cannot search for {k} passages.", remedy="use -k 1 or more")
     if queries.ndim != 2 or queries.shape[1] != dimension:
         raise InputError(
             f"Query vectors of shape {queries.shape} do not fit an index of dimension {dimension}."
@@ -363,23 +351,20 @@ def require_match(
     """Refuse an index of another encoder or, if a fingerprint is given, another corpus state.
 
     Raises:
-        IndexMismatch: saying which, and the way out.
+        IndexMismatch: says which, and what to do.
     """
     if manifest.encoder != encoder:
         raise IndexMismatch(
             f"The index was built with encoder '{manifest.encoder}', but '{encoder}' is in use.",
             where=str(folder),
-            remedy="build it anew with `stepgold index`, or name the same encoder",
+            remedy="stepgold index   (or name the same encoder with --encoder)",
         )
     if fingerprint is not None and manifest.corpus_fingerprint != fingerprint:
         raise IndexMismatch(
             "The corpora have changed since the index was built.",
             where=str(folder),
-            remedy="bring it up to date with `stepgold index`",
+            remedy="stepgold index",
         )
-
-
-# --- Vectors that were paid for and are not in an index yet, so that a killed run loses no
 
 
 SUFFIX = ".journal"
@@ -387,7 +372,7 @@ DIGEST_BYTES = 16
 
 
 def digest_of(text: str) -> bytes:
-    """The key of a text: its BLAKE2b hash of 128 bits."""
+    """Return the key of a text: its BLAKE2b hash of 128 bits."""
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
@@ -395,7 +380,7 @@ class VectorJournal:
     """The journal of one encoder in a folder; a context manager.
 
     Args:
-        folder: made if it is not there; one journal at a time.
+        folder: created if missing; one journal at a time.
         encoder: name of the encoder; journals of others are removed.
         dimension: length of its vectors.
 
@@ -428,7 +413,7 @@ class VectorJournal:
 
     @staticmethod
     def discard(folder: Path) -> None:
-        """Remove what a killed run left, when no vector is missing any more."""
+        """Remove the leftovers of a killed run, when no vector is missing any more."""
         for path in folder.glob(f"*{SUFFIX}"):
             path.unlink(missing_ok=True)
 
@@ -447,7 +432,7 @@ class VectorJournal:
         return digest in self._places
 
     def append(self, digests: Sequence[bytes], vectors: Vectors) -> None:
-        """Keep the vectors of texts that are not in the journal yet; durable on return.
+        """Store the vectors of texts that are not in the journal yet; durable on return.
 
         Raises:
             StoreError: the file cannot be written.
@@ -466,13 +451,13 @@ class VectorJournal:
         self._places |= {digest: first + n for n, digest in enumerate(digests)}
 
     def vectors(self, digests: Sequence[bytes]) -> Vectors:
-        """The vectors of texts that are in the journal, shape (n, dimension)."""
+        """Return the vectors of texts in the journal, shape (n, dimension)."""
         places = [self._places[digest] for digest in digests]
         found: Vectors = np.array(self._records()["vector"][places])
         return found
 
     def remove(self) -> None:
-        """Remove the journal: its vectors are in an index now."""
+        """Remove the journal once its vectors are in an index."""
         self._stream.close()
         self._path.unlink(missing_ok=True)
 
@@ -500,13 +485,10 @@ def _check(content: bytes) -> int:
 
 def _not_written(path: Path, fault: OSError) -> StoreError:
     return StoreError(
-        f"The vectors cannot be written ({fault.strerror or fault}).",
+        f"Cannot write the vectors ({fault.strerror or fault}).",
         where=str(path),
-        remedy="make room, or choose a workspace that can be written",
+        remedy="free disk space, or use a writable workspace",
     )
-
-
-# --- Of which texts the vectors of an index are: passage ids with digests of what was encoded
 
 
 _ENTRY = np.dtype([("id", "<i8"), ("digest", f"V{DIGEST_BYTES}")])
@@ -519,11 +501,11 @@ class IndexEntries:
     ids: NDArray[np.int64]
     """n passage ids."""
     digests: Sequence[bytes]
-    """n digests; two passages of the same text have the same."""
+    """n digests; passages with the same text have the same digest."""
 
     @classmethod
     def of(cls, passages: Iterable[tuple[int, Passage]]) -> IndexEntries:
-        """The entries of passages, one after the other: their texts are not kept."""
+        """Return the entries of passages, without keeping their texts in memory."""
         ids: list[int] = []
         digests: list[bytes] = []
         for passage_id, passage in passages:
@@ -538,16 +520,16 @@ class IndexEntries:
         return cls(entries["id"].astype(np.int64), [bytes(one) for one in entries["digest"]])
 
     def write(self, path: Path) -> None:
-        """Write them; OSError if that fails."""
+        """Write the entries; OSError if that fails."""
         entries = np.zeros(len(self.ids), dtype=_ENTRY)
         entries["id"] = self.ids
         entries["digest"] = np.frombuffer(b"".join(self.digests), dtype=f"V{DIGEST_BYTES}")
         entries.tofile(path)
 
     def by_id(self) -> dict[int, bytes]:
-        """The digest of each passage."""
+        """Return the digest of each passage."""
         return dict(zip(self.ids.tolist(), self.digests, strict=True))
 
     def by_digest(self) -> dict[bytes, int]:
-        """One passage of each text."""
+        """Return one passage of each text."""
         return dict(zip(self.digests, self.ids.tolist(), strict=True))

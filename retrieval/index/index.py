@@ -1,7 +1,8 @@
 """The index over passages: build, change, search, save, load.
 
-The vectors lie in FAISS under the store's passage ids. `retrieval.index.vectors` searches a flat index
-in FAISS's own memory; FAISS searches hnsw and ivf, as far as was measured to be enough.
+The vectors are in FAISS under the store's passage ids. A flat index is searched by
+`retrieval.index.vectors` in FAISS's memory; hnsw and ivf are searched by FAISS, with the measured
+search width that reaches the target recall.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ from traces import IndexMismatch, InputError, StoreError
 _ROWS_AT_ONCE = 4096
 
 Found = tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]
-"""Ids and similarities, one array a query."""
+"""Ids and similarities, one array per query."""
 
 
 class PassageIndex:
-    """Passage ids by vector. Made by `build` or `load`."""
+    """Passage ids by vector, made by `build` or `load`."""
 
     def __init__(self, rows: FaissRows, quality: SearchQuality | None = None) -> None:
         self._rows = rows
@@ -77,7 +78,7 @@ class PassageIndex:
 
     @property
     def removed_share(self) -> float:
-        """Share of rows in [0, 1] of removed passages; in hnsw and ivf they still cost time."""
+        """Share of rows of removed passages, in [0, 1]; in hnsw and ivf they still cost time."""
         return 1 - self.count / len(self._rows.ids) if len(self._rows.ids) else 0.0
 
     @classmethod
@@ -85,8 +86,8 @@ class PassageIndex:
         """Index `vectors` (n unit rows) under n different ids, the store's passage ids.
 
         Raises:
-            InputError: nothing to index, an unknown kind, a repeated or negative id, numbers of
-                ids and rows that differ, or a row that is not a finite unit vector.
+            InputError: nothing to index, an unknown kind, a repeated or negative id, different
+                numbers of ids and rows, or a row that is not a finite unit vector.
         """
         rows = np.ascontiguousarray(vectors, dtype=np.float32)
         if len(rows) != len(ids):
@@ -103,7 +104,8 @@ class PassageIndex:
         kind: str = "auto",
         progress: Callable[[Iterable[Ids], int], Iterable[Ids]] | None = None,
     ) -> PassageIndex:
-        """`build` for vectors that need not all lie in memory: `vectors_at` gives those at places.
+        """Build an index of vectors that need not all be in memory: `vectors_at` gives those at
+        places.
 
         Raises:
             InputError: as for `build`.
@@ -119,7 +121,7 @@ class PassageIndex:
         return built
 
     def add(self, ids: Sequence[int] | Ids, vectors: Vectors) -> None:
-        """Add passages; FAISS itself would take a second vector under the same id without a word.
+        """Add passages; unlike FAISS, refuse a second vector under the same id.
 
         Raises:
             InputError: as for `build`; nothing was added.
@@ -136,14 +138,14 @@ class PassageIndex:
         vectors_at: RowsAt,
         progress: Callable[[Iterable[Ids], int], Iterable[Ids]] | None = None,
     ) -> None:
-        """`add` part by part, for vectors that need not all lie in memory."""
+        """Add passages part by part, for vectors that need not all be in memory."""
         places = np.arange(len(ids))
         parts = [places[at : at + _ROWS_AT_ONCE] for at in range(0, len(ids), _ROWS_AT_ONCE)]
         for part in parts if progress is None else progress(parts, len(parts)):
             self.add(ids[part], vectors_at(part))
 
     def remove(self, ids: Sequence[int] | Ids) -> None:
-        """Take passages out.
+        """Remove passages.
 
         Raises:
             IndexMismatch: one of them is not in the index; nothing was removed.
@@ -151,15 +153,15 @@ class PassageIndex:
         self._rows.remove(np.unique(self._rows.places_of(ids)))
 
     def search(self, vectors: Vectors, k: int) -> Found:
-        """The nearest passages of each query vector, best first, equally near ones by id.
+        """Return the nearest passages of each query vector, best first, ties by id.
 
         Args:
             vectors: m unit rows.
-            k: most hits a query, at least 1.
+            k: most hits per query, at least 1.
 
         Returns:
-            Ids and cosine similarities in [-1, 1], one array a query; shorter than `k` where no
-            more were found (FAISS's padding, id -1, is taken out).
+            Ids and cosine similarities in [-1, 1], one array per query; shorter than `k` where
+            fewer were found.
 
         Raises:
             InputError: k below 1, or vectors of another dimension.
@@ -185,9 +187,10 @@ class PassageIndex:
     def tune(
         self, *, target: float = RECALL_TARGET, seed: int = 0, queries: Vectors | None = None
     ) -> None:
-        """Measure how far hnsw or ivf must look to reach recall@10 of `target`; kept in `quality`.
+        """Measure the search width that hnsw or ivf needs for recall@10 of `target`; kept in
+        `quality`.
 
-        Measured on `queries` where there are real ones, else on a sample (`sample_queries`).
+        Measured on `queries` if given, else on a sample (`sample_queries`).
         """
         if self.kind == "flat" or not self.count:
             return
@@ -210,7 +213,7 @@ class PassageIndex:
         )
 
     def vectors(self, ids: Sequence[int] | Ids) -> Vectors:
-        """The vectors of these passages in this order, shape (n, dimension).
+        """Return the vectors of these passages in this order, shape (n, dimension).
 
         Raises:
             IndexMismatch: a passage is not in the index.
@@ -226,10 +229,10 @@ class PassageIndex:
         corpus_fingerprint: str,
         others: Mapping[str, Callable[[Path], None]] | None = None,
     ) -> None:
-        """Write index and manifest so that a kill at any moment leaves the old or the new index.
+        """Write index and manifest; a kill at any moment leaves either the old or the new index.
 
         Args:
-            folder: made if it is not there; one writer at a time.
+            folder: created if missing; one writer at a time.
             encoder: name of the encoder, with the hash of its weights.
             encoder_spec: how the user named it; None for the default.
             corpus_fingerprint: of the corpora the passages come from.
@@ -257,11 +260,11 @@ class PassageIndex:
         """Open the index in `folder`, if it belongs to this encoder and state of the corpora.
 
         Args:
-            folder: where it lies.
-            encoder: name of the one in use.
-            corpus_fingerprint: of the corpora now; None takes an index of any state.
-            writable: read it into memory, to be changed; otherwise its file is mapped, and takes
-                memory only as it is searched.
+            folder: of the index.
+            encoder: name of the encoder in use.
+            corpus_fingerprint: of the current corpora; None to accept any state.
+            writable: read the index into memory, to be changed; otherwise its file is
+                memory-mapped.
 
         Raises:
             IndexMismatch: there is none, or it was built with another encoder or corpus, or
@@ -271,13 +274,13 @@ class PassageIndex:
 
         def read(manifest: IndexManifest) -> PassageIndex:
             require_match(manifest, folder, encoder, corpus_fingerprint)
-            return _opened(folder, manifest, writable)
+            return _opened(folder, manifest, writable=writable)
 
         return read_whole(folder, read)
 
     @staticmethod
     def encoder_spec(folder: Path) -> str | None:
-        """The encoder the index was built with, as the user named it; None for the default.
+        """Return the encoder the index was built with, as the user named it; None for the default.
 
         Raises:
             IndexMismatch: there is no index.
@@ -287,7 +290,7 @@ class PassageIndex:
 
     @staticmethod
     def is_current(folder: Path, *, encoder: str, corpus_fingerprint: str, kind: str) -> bool:
-        """Whether `folder` holds a whole index of this encoder, corpus state and kind."""
+        """Whether `folder` holds a complete index of this encoder, corpus state and kind."""
         try:
             manifest = read_manifest(folder)
             require_match(manifest, folder, encoder, corpus_fingerprint)
@@ -298,7 +301,7 @@ class PassageIndex:
         return is_fitting(manifest.kind, kind, manifest.count)
 
 
-def _opened(folder: Path, manifest: IndexManifest, writable: bool) -> PassageIndex:
+def _opened(folder: Path, manifest: IndexManifest, *, writable: bool) -> PassageIndex:
     path = checked_file(folder, manifest, VECTORS)
     try:
         opened = PassageIndex(FaissRows.read(path, mapped=not writable), manifest.quality)

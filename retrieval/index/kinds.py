@@ -1,11 +1,9 @@
-"""The kinds of index, and which one suits a corpus.
+"""The kinds of index: which one suits a corpus, and how wide an approximate one must search.
 
-How far an approximate index must look to find nearly what exact search finds.
-
-The knob (efSearch of HNSW, nprobe of an inverted index) is doubled until recall@10 on a sample
-reaches the target. The sample is of passages' own vectors, moved away from where they lie, since a
-query is near passages and is none. What was reached is kept beside the index, also where it falls
-short of the target.
+The search width (efSearch of HNSW, nprobe of an inverted index) is doubled until recall@10 on a
+sample reaches the target. The sample consists of passage vectors moved in random directions,
+because a query is near passages but is not one. The measured recall is stored with the index, even
+if it is below the target.
 """
 
 from __future__ import annotations
@@ -19,35 +17,38 @@ from numpy.typing import NDArray
 from traces import InputError
 
 KINDS = ("auto", "flat", "hnsw", "ivf")
-"""What `--kind` takes."""
+"""Values of `--kind`."""
 FLAT_LIMIT = 500_000
-"""`auto` is exact up to so many passages: exact search in batches is as fast as a matrix product."""
+"""`auto` is exact up to this number of passages: exact search in batches is as fast as a matrix
+product."""
 LINKS = 32
-"""Neighbours of a vector in an HNSW graph; twice as many on its lowest level."""
+"""Neighbors of a vector in an HNSW graph; twice as many on its lowest level."""
 
 
 def require_kind(kind: str) -> None:
-    """Refuse a kind of index that there is none of.
+    """Check the kind of an index.
 
     Raises:
-        InputError: naming the kinds there are.
+        InputError: it is unknown; names the known ones.
     """
     if kind not in KINDS:
-        raise InputError(f"There is no index kind '{kind}'.", remedy=f"choose {', '.join(KINDS)}")
+        raise InputError(
+            f"Unknown index kind '{kind}'.", remedy=f"choose --kind {', '.join(KINDS)}"
+        )
 
 
 def resolve_kind(kind: str, count: int, dimension: int = 384, memory: int | None = None) -> str:
-    """What `auto` means: flat up to 500,000 passages; beyond, hnsw if its graph leaves room.
+    """Return the kind for `auto`: flat up to 500,000 passages, else hnsw if its graph fits.
 
-    An HNSW search jumps about in vectors and graph, so that both must stay in memory: they may take
-    half of what is available. An inverted index reads a few lists a query, which are next to one
-    another in a memory-mapped file, and so works on a corpus larger than memory.
+    An HNSW search accesses vectors and graph at random, so that both must stay in memory: they may
+    take half of the free memory. An inverted index reads a few lists per query, each contiguous in
+    a memory-mapped file, and so works on a corpus larger than memory.
 
     Args:
-        kind: one of `KINDS`; all but auto are what they are.
+        kind: one of `KINDS`; all but auto are returned as they are.
         count: passages.
         dimension: length of a vector.
-        memory: bytes available; None if unknown.
+        memory: free bytes; None if unknown.
     """
     if kind != "auto":
         return kind
@@ -58,22 +59,19 @@ def resolve_kind(kind: str, count: int, dimension: int = 384, memory: int | None
 
 
 def is_fitting(present: str, kind: str, count: int) -> bool:
-    """Whether an index of kind `present` over `count` passages is what `kind` asks for.
+    """Whether an index of kind `present` serves a request for `kind` with `count` passages.
 
-    With auto either of hnsw and ivf will do: memory that comes and goes is no reason to build anew.
+    With `auto`, hnsw and ivf are both accepted: a change of free memory is no reason to rebuild.
     """
     if kind != "auto":
         return present == kind
     return (present == "flat") == (count <= FLAT_LIMIT)
 
 
-# --- How far an approximate index must look to find nearly what exact search finds
-
-
 RECALL_TARGET = 0.95
-"""Mean recall@10 against exact search that an approximate index must reach on the sample."""
+"""Mean recall@10 against exact search that an approximate index should reach on the sample."""
 K = 10
-"""Neighbours a query by which recall is measured."""
+"""Neighbors per query for measuring recall."""
 SAMPLE = 500
 """Most queries of the sample: the standard error of recall is then below .005."""
 
@@ -83,24 +81,23 @@ _FIRST = 16
 
 @dataclass(frozen=True, slots=True)
 class SearchQuality:
-    """How well an approximate index was measured to search."""
+    """The measured search quality of an approximate index."""
 
     recall_at_10: float
-    """Mean share of the ten exact neighbours that were found, in [0, 1]."""
+    """Mean share of the ten exact neighbors that were found, in [0, 1]."""
     target: float
-    """What was aimed at, in [0, 1]."""
+    """Target recall, in [0, 1]."""
     parameter: str
-    """The knob: efSearch or nprobe."""
+    """The search parameter: efSearch or nprobe."""
     value: int
-    """Its setting, used for every search."""
+    """Its value, used for every search."""
     queries: int
     """Size of the sample."""
     seed: int
-    """Seed of the sample."""
 
 
 def sample_queries(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Unit vectors whose cosine with the given ones is 0.8, in random directions from them."""
+    """Return unit vectors with cosine 0.8 to the given ones, in random directions."""
     noise = np.random.default_rng(seed).standard_normal(vectors.shape).astype(np.float32)
     noise -= np.sum(noise * vectors, axis=1, keepdims=True) * vectors
     norms = np.linalg.norm(noise, axis=1, keepdims=True)
@@ -110,7 +107,8 @@ def sample_queries(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float3
 
 
 def recall(found: Sequence[NDArray[np.int64]], exact: Sequence[NDArray[np.int64]]) -> float:
-    """Mean share of each query's exact neighbours that were found; 1 if there are none."""
+    """Return the mean share of each query's exact neighbors that were found; 1 if there are
+    none."""
     shares = [
         len(np.intersect1d(some, wanted)) / len(wanted)
         for some, wanted in zip(found, exact, strict=True)
@@ -128,19 +126,26 @@ def tune(
     target: float,
     seed: int,
 ) -> SearchQuality:
-    """Double the knob until the sample's recall reaches `target`, or the knob its largest value.
+    """Double the parameter until the sample's recall reaches `target`, or the parameter `largest`.
 
     Args:
-        search: finds ids for every query of the sample with the knob at a value.
+        search: finds ids for every query of the sample with the parameter at a value.
         exact: the ids that exact search finds.
-        parameter: name of the knob.
+        parameter: name of the parameter.
         largest: its largest useful value, at least 1.
         target: recall to reach, in [0, 1].
-        seed: seed of the sample, to be kept.
+        seed: seed of the sample, to be stored.
     """
     value = min(_FIRST, largest)
     while True:
         reached = recall(search(value), exact)
         if reached >= target or value >= largest:
-            return SearchQuality(reached, target, parameter, value, len(exact), seed)
+            return SearchQuality(
+                recall_at_10=reached,
+                target=target,
+                parameter=parameter,
+                value=value,
+                queries=len(exact),
+                seed=seed,
+            )
         value = min(2 * value, largest)

@@ -1,10 +1,8 @@
-"""Encode the texts that have no vector yet, a few thousand at a time, each batch kept at once.
+"""Bring the index on disk up to date with the corpora, doing only what is missing.
 
-Bring the index on disk up to date with the corpora, doing only what is missing.
-
-A vector is known by the digest of its text, so that only texts without one are encoded, whatever
-happened to ids, documents and corpora, and whatever kind of index is asked for. Encoded vectors go
-into a journal first: a killed run is taken up where it was.
+A vector is known by the digest of its text, so that only new texts are encoded, whatever happened
+to ids, documents and corpora, and for every kind of index. Texts are encoded a few thousand at a
+time; each batch goes into a journal at once, from which a killed run continues.
 """
 
 from __future__ import annotations
@@ -35,51 +33,52 @@ from retrieval.index.vectors import Ids
 from traces import CorpusError, IndexMismatch, Passage, StoreError
 
 _PASSAGES_AT_ONCE = 8192
-"""Sorted by length and encoded one after the other: enough that padding is next to nothing."""
+"""Passages sorted by length together: enough for almost no padding."""
 _TEXTS_A_BATCH = 256
 
 Thing = TypeVar("Thing")
 
 
 class Progress(Protocol):
-    """Passes things through and shows how far they are."""
+    """Passes things through and shows progress."""
 
     def __call__(self, things: Iterable[Thing], total: int, label: str) -> Iterable[Thing]:
-        """The same things."""
+        """Return the same things."""
 
 
 def silent(things: Iterable[Thing], total: int, label: str) -> Iterable[Thing]:
-    """Progress that nobody is shown."""
+    """Return the things without showing progress."""
     return things
 
 
 @dataclass(frozen=True, slots=True)
 class Corpora:
-    """What is to be indexed, as the store knows it."""
+    """The corpora to be indexed, as read from the store."""
 
     passages: Callable[[], Iterable[tuple[int, Passage]]]
     """All passages with their ids."""
     passages_by_id: Callable[[Collection[int]], Mapping[int, Passage]]
     """Those with these ids."""
     fingerprint: str
-    """Hash over ids and texts of all of them."""
+    """Hash of all ids and texts."""
 
 
 def encode_missing(
     wanted: IndexEntries,
     known: Container[bytes],
     corpora: Corpora,
+    *,
     encoder: Encoder,
     journal: VectorJournal,
     progress: Progress,
 ) -> list[int]:
-    """Encode into the journal each wanted text that is neither known nor there.
+    """Encode into the journal each wanted text that is neither known nor in the journal.
 
     Returns:
         The id of one passage of each text that was encoded.
 
     Raises:
-        CorpusError: a passage is not what it was when `wanted` was read.
+        CorpusError: a passage changed after `wanted` was read.
         InputError: the encoder gives a vector that is not finite.
         StoreError: the journal cannot be written.
     """
@@ -122,31 +121,28 @@ def _texts(ids: Sequence[int], digests: Mapping[int, bytes], corpora: Corpora) -
     return texts
 
 
-# --- Bring the index on disk up to date with the corpora, doing only what is missing
-
-
 MOST_REMOVED = 0.2
-"""Share of rows of removed passages above which hnsw and ivf are built anew."""
+"""Share of rows of removed passages above which hnsw and ivf are rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexUpdate:
-    """What an update did."""
+    """The outcome of an update."""
 
     kind: str
     """flat, hnsw or ivf."""
     quality: SearchQuality | None
-    """How well it searches; None for flat, which is exact."""
-    added: int
+    """Measured search quality; None for flat, which is exact."""
+    added: int = 0
     """Passages that were not in the index."""
-    kept: int
-    """Passages that were in it already."""
-    removed: int
-    """Passages that were in it and are in no corpus any more."""
-    encoded: Sequence[int]
+    kept: int = 0
+    """Passages that already were in it."""
+    removed: int = 0
+    """Passages that were in it and no longer are in a corpus."""
+    encoded: Sequence[int] = ()
     """The id of one passage of each different text that was encoded."""
-    rebuilt: str | None
-    """Why it was built anew although there was an index; None if it was not."""
+    rebuilt: str | None = None
+    """Why an existing index was rebuilt; None if it was not."""
 
 
 def update_index(
@@ -158,20 +154,19 @@ def update_index(
     kind: str = "auto",
     progress: Progress = silent,
 ) -> IndexUpdate:
-    """Make the index in `folder` the one of `corpora`; until it is whole the old one stays in force.
+    """Make the index in `folder` match `corpora`; the old one stays valid until the new one is
+    complete.
 
     Args:
-        folder: where the index lies or shall lie.
-        corpora: what is to be indexed.
-        encoder: makes the vectors.
-        encoder_spec: how the user named it; None for the default.
+        folder, corpora: of the index.
+        encoder: makes the vectors; the user named it as `encoder_spec` (None: the default).
         kind: auto, flat, hnsw or ivf.
-        progress: shown the encoding and the building.
+        progress: shown while encoding and building.
 
     Raises:
         CorpusError: there is no passage, or the corpora changed meanwhile.
-        InputError: an unknown kind, an id that comes twice, a vector that is not finite, or
-            another update of the same folder is under way.
+        InputError: an unknown kind, a repeated id, a vector that is not finite, or another update
+            of the same folder is running.
         StoreError: the folder cannot be written.
     """
     require_kind(kind)
@@ -181,13 +176,15 @@ def update_index(
         ):
             VectorJournal.discard(folder)
             manifest = read_manifest(folder)
-            return IndexUpdate(manifest.kind, manifest.quality, 0, manifest.count, 0, (), None)
+            return IndexUpdate(manifest.kind, manifest.quality, kept=manifest.count)
         with VectorJournal(folder, encoder.name, encoder.dimension) as journal:
             before, unusable = _before(folder, encoder.name)
             wanted = IndexEntries.of(corpora.passages())
             _refuse_unusable(wanted)
             known = before.entries.by_digest() if before is not None else {}
-            encoded = encode_missing(wanted, known, corpora, encoder, journal, progress)
+            encoded = encode_missing(
+                wanted, known, corpora, encoder=encoder, journal=journal, progress=progress
+            )
             change = _Change(before, known, wanted, journal)
             index, rebuilt = change.made(kind, progress)
             index.tune()
@@ -199,10 +196,14 @@ def update_index(
                 others={DIGESTS: wanted.write},
             )
             journal.remove()
-    added, removed = len(change.new), len(change.gone)
-    kept = len(wanted.ids) - added
     return IndexUpdate(
-        index.kind, index.quality, added, kept, removed, encoded, unusable or rebuilt
+        index.kind,
+        index.quality,
+        added=len(change.new),
+        kept=len(wanted.ids) - len(change.new),
+        removed=len(change.gone),
+        encoded=encoded,
+        rebuilt=unusable or rebuilt,
     )
 
 
@@ -216,21 +217,21 @@ def _refuse_unusable(wanted: IndexEntries) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """The index as it is, in memory."""
+    """The existing index, in memory."""
 
     index: PassageIndex
     entries: IndexEntries
 
 
 def _before(folder: Path, encoder: str) -> tuple[_Before | None, str | None]:
-    """The index of this encoder; if there is one that cannot be used, what is wrong with it."""
+    """Return the index of this encoder, or the reason why an existing one cannot be used."""
     if not (folder / MANIFEST).exists():
         return None, None
     try:
         manifest = read_manifest(folder)
         index = PassageIndex.load(folder, encoder=encoder, corpus_fingerprint=None, writable=True)
         if DIGESTS not in manifest.files:
-            return None, "It does not say of which texts its vectors are."
+            return None, "It does not record the texts of its vectors."
         entries = IndexEntries.read(checked_file(folder, manifest, DIGESTS))
     except (IndexMismatch, StoreError) as fault:
         return None, fault.what
@@ -238,7 +239,7 @@ def _before(folder: Path, encoder: str) -> tuple[_Before | None, str | None]:
 
 
 class _Change:
-    """From the index as it is to the one that is wanted."""
+    """The step from the existing index to the wanted one."""
 
     def __init__(
         self,
@@ -260,11 +261,11 @@ class _Change:
         """Places in `wanted` of passages that are not in the index under this id."""
         kept = wanted.ids[np.asarray(same, dtype=bool)]
         self.gone: Ids = np.setdiff1d(list(present), kept).astype(np.int64)
-        """Ids in the index that are not wanted, or stand for another text."""
+        """Ids in the index that are not wanted, or belong to another text."""
 
     def made(self, kind: str, progress: Progress) -> tuple[PassageIndex, str | None]:
-        """The wanted index, and why it was built anew although there was one."""
-        rebuilt = self._why_anew(kind)
+        """Return the wanted index, and why an existing one was rebuilt."""
+        rebuilt = self._why_rebuilt(kind)
         if self._before is not None and rebuilt is None:
             return self._changed_in_place(progress), None
         wanted = self._wanted
@@ -277,7 +278,7 @@ class _Change:
         )
         return built, rebuilt
 
-    def _why_anew(self, kind: str) -> str | None:
+    def _why_rebuilt(self, kind: str) -> str | None:
         if self._before is None:
             return None
         index = self._before.index
@@ -286,14 +287,14 @@ class _Change:
         rows = index.count / (1 - index.removed_share) + len(self.new)
         removed = rows - len(self._wanted.ids)
         if index.kind != "flat" and removed > MOST_REMOVED * rows:
-            return f"{removed / rows:.0%} of its rows were of removed passages."
+            return f"{removed / rows:.0%} of its rows belonged to removed passages."
         return None
 
     def _changed_in_place(self, progress: Progress) -> PassageIndex:
         if self._before is None:
             raise ValueError("there is no index to change")
         index = self._before.index
-        # Read before anything is removed: a text may only have moved to another id.
+        # Read first: the text of a removed passage may return under another id.
         vectors = self._vectors_at(self.new)
         index.remove(self.gone)
         index.add_from(

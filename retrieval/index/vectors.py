@@ -1,18 +1,17 @@
-"""Exact nearest rows of a matrix, at hardly more than the cost of the matrix product.
+"""Vectors in FAISS with ids, and exact nearest rows at hardly more than the cost of a matrix
+product.
 
-FAISS finds the same rows; its wheel brings an OpenBLAS whose kernels are five times slower on
-current processors, and its own kernels below its BLAS threshold twenty times (docs/performance.md).
-So the vectors stay in the FAISS index, and the product is torch's.
+FAISS finds the same rows, but the OpenBLAS in its wheel has kernels that are five times slower on
+current CPUs, and its own kernels below its BLAS threshold are twenty times slower
+(docs/performance.md). So the vectors stay in the FAISS index, and torch computes the product.
 
-The product is computed block by block into a buffer that stays in the processor's cache. Only the
-maxima of small groups of its rows are compared with what each query has found so far, and only
-groups that beat it are looked into. What remains is scored again in float64, so that the answer is
-the true one, and the same for every size of batch and block.
+The product is computed block by block into a buffer that stays in the CPU's cache. Only the maxima
+of small groups of its rows are compared with each query's best so far, and only groups above those
+are examined. The remaining rows are scored again in float64, so that the result is exact and does
+not depend on the sizes of batch and block.
 
-Vectors in FAISS behind an IDMap2. The only file that imports faiss.
-
-FAISS cannot take a row out of an HNSW graph, nor out of an inverted list behind an IDMap2. There a
-removed row stays under a negative id, which no search returns, until the index is built anew.
+FAISS cannot remove a row from an HNSW graph, nor from an inverted list under an IDMap2. There a
+removed row stays under a negative id, which no search returns, until the index is rebuilt.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _BLOCK_CELLS = 2**20
 _BLOCK_ROWS = (4096, 65536)
 _GROUP_ROWS = 32
 _PAIRS_AT_ONCE = 16384
-_SETTLE_AT = 64  # candidates a query and hit wanted, beyond which ties are settled at once
+_SETTLE_AT = 64  # candidates per query and hit, above which ties are resolved at once
 
 
 def nearest_rows(
@@ -56,13 +55,13 @@ def nearest_rows(
     ids: Integers,
     allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[Integers, Floats]:
-    """The `k` rows of the largest inner product with each query, best first, ties by id.
+    """Return the `k` rows of the largest inner product with each query, best first, ties by id.
 
     Args:
         vectors: n unit rows, C-contiguous; may be memory-mapped.
         queries: m finite rows of the same length.
         k: at least 1.
-        ids: n different ids of the rows; of two equal similarities the smaller id comes first.
+        ids: n different ids of the rows.
         allowed: which rows may be found; None for all.
 
     Returns:
@@ -74,7 +73,9 @@ def nearest_rows(
     similarities = np.empty(found.shape, dtype=np.float32)
     for first in range(0, len(queries) if k else 0, _QUERIES_AT_ONCE):
         some = slice(first, first + _QUERIES_AT_ONCE)
-        rows, similarities[some] = _Search(vectors, queries[some], k, ids, allowed).run()
+        rows, similarities[some] = _Search(
+            vectors, queries[some], k, ids=ids, allowed=allowed
+        ).run()
         found[some] = ids[rows]
     return found, similarities
 
@@ -106,6 +107,7 @@ class _Search:
         vectors: Floats,
         queries: Floats,
         k: int,
+        *,
         ids: Integers,
         allowed: NDArray[np.bool_] | None,
     ) -> None:
@@ -120,18 +122,18 @@ class _Search:
         block -= block % _GROUP_ROWS
         self._group = _group_rows(block, self._k)
         self._block = min(block, _rounded_up(len(vectors), self._group))
-        # A float32 inner product of unit vectors is off by at most d * 2^-24 (a tenth more for
-        # lengths that are not quite 1): nothing nearer to the k-th best than two such may be dropped.
+        # The error of a float32 inner product of unit vectors is at most d * 2^-24 (a tenth more
+        # for lengths close to 1): rows within twice that of the k-th best must be kept.
         lengths = np.linalg.norm(self._queries, axis=1)
         self._margin = (lengths * 2.2 * vectors.shape[1] * 2.0**-24).astype(np.float32)
-        self._apart = 4.0 * float(lengths.max(initial=1))  # no two products are so far apart
+        self._apart = 4.0 * float(lengths.max(initial=1))  # more than any difference of products
         self._floor = np.full(count, -np.inf, dtype=np.float32)
         none = np.zeros(0, dtype=np.int64)
         self._candidates = _Candidates(none, none, np.zeros(0, dtype=np.float32))
 
     def run(self) -> tuple[Integers, NDArray[np.float64]]:
-        """Rows and similarities of every query, best first."""
-        import torch  # here, since an index is opened more often than it is searched exactly
+        """Return rows and similarities of every query, best first."""
+        import torch  # here, because many commands open an index without an exact search
 
         products = torch.empty((self._block, len(self._queries)), dtype=torch.float32)
         across = torch.from_numpy(self._queries).T.contiguous()
@@ -146,7 +148,7 @@ class _Search:
                 products.numpy()[: len(rows)][~self._allowed[first : first + len(rows)]] = -np.inf
             self._look_into(products[:whole_groups], first)
             seen = first + len(rows)
-            # Each doubling of what was seen halves the share of rows that still come up.
+            # Each time the seen rows double, the share of new candidates halves.
             if seen >= 2 * settled or seen == len(self._vectors) or self._many():
                 self._raise_floor()
                 settled = seen
@@ -156,12 +158,12 @@ class _Search:
         grouped = products.view(-1, self._group, len(self._queries))
         maxima = grouped.amax(dim=1).numpy()
         if first == 0 and len(maxima) >= self._k:
-            # Each of the k best groups holds a row as good as the k-th best maximum.
+            # Each of the k best groups holds a row no worse than the k-th best maximum.
             best = np.partition(maxima, len(maxima) - self._k, axis=0)[-self._k]
             self._floor = best - self._margin
         group, query = np.divmod(np.flatnonzero(maxima >= self._floor), len(self._queries))
         values = grouped.numpy()[group, :, query]
-        # With no floor yet, padding and rows that are not allowed would come up as well.
+        # Without a floor, padding and excluded rows would be found too.
         good = (values >= self._floor[query][:, None]) & (values > -np.inf)
         hit, offset = np.divmod(np.flatnonzero(good), self._group)
         row = first + group[hit] * self._group + offset
@@ -171,12 +173,12 @@ class _Search:
         return len(self._candidates.row) > _SETTLE_AT * self._k * len(self._queries)
 
     def _raise_floor(self) -> None:
-        if self._many():  # thousands of rows as good as one another: only their ids decide
+        if self._many():  # thousands of equal rows: only their ids decide
             rows, exact = self._ranked()
             query = np.repeat(np.arange(len(rows)), rows.shape[1])
             self._candidates = _Candidates(query, rows.ravel(), exact.ravel().astype(np.float32))
         candidates = self._candidates
-        # One key, by query and within it best first.
+        # One sort key: by query, then best first.
         ordered = candidates.only(np.argsort(self._apart * candidates.query - candidates.product))
         place = _places(ordered.query, len(self._queries))
         kth = place == self._k - 1
@@ -184,7 +186,7 @@ class _Search:
         self._candidates = ordered.only(ordered.product >= self._floor[ordered.query])
 
     def _ranked(self) -> tuple[Integers, NDArray[np.float64]]:
-        """The best candidates of every query by float64 product and id."""
+        """Return the best candidates of every query by float64 product and id."""
         candidates = self._candidates
         exact = np.empty(len(candidates.row), dtype=np.float64)
         for at in range(0, len(exact), _PAIRS_AT_ONCE):
@@ -198,13 +200,13 @@ class _Search:
 
 
 def _places(query: Integers, count: int) -> Integers:
-    """The place of each pair within its query, for pairs sorted by query."""
+    """Return the position of each pair within its query, for pairs sorted by query."""
     starts = np.searchsorted(query, np.arange(count))
     return np.arange(len(query)) - starts[query]
 
 
 def _group_rows(block: int, k: int) -> int:
-    """Rows a group: as many as leave four times `k` groups a block, so that a floor can be found."""
+    """Return the rows per group, so that a block has at least four times `k` groups."""
     group = _GROUP_ROWS
     while group > 1 and block < 4 * k * group:
         group //= 2
@@ -215,28 +217,25 @@ def _rounded_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-# --- Vectors in FAISS behind an IDMap2. The only file that imports faiss
-
-
 Ids = NDArray[np.int64]
 RowsAt = Callable[[NDArray[np.int64]], Vectors]
-"""Gives the vectors at these positions of what is to be indexed."""
+"""Gives the vectors at these positions."""
 
 VERSION = str(faiss.__version__)
 
 _FAISS: Any = faiss
 _BUILD_REACH = 80  # efConstruction; 40 reaches the same recall at a higher efSearch
-_TRAINING_ROWS = 64  # a list of an inverted index; FAISS wants 39 at least
+_TRAINING_ROWS = 64  # per list of an inverted index; FAISS requires 39 or more
 _LARGEST_EF_SEARCH = 4096
 _ALIVE = (0, 2**62)
 
 if sys.platform == "darwin":
-    # torch and faiss each bring an OpenMP runtime there, and two that run threads crash.
+    # torch and faiss each bring an OpenMP runtime there, and two with threads crash.
     faiss.omp_set_num_threads(1)
 
 
 class FaissRows:
-    """The rows of one index. Made by `empty` or `read`."""
+    """The rows of one index, made by `empty` or `read`."""
 
     def __init__(self, index: Any) -> None:
         self._index = index  # an IDMap2; Any, as FAISS's stubs know few of their members
@@ -258,15 +257,15 @@ class FaissRows:
 
     @classmethod
     def empty(cls, kind: str, dimension: int, count: int, rows: RowsAt) -> FaissRows:
-        """An index without rows, made for `count` of them; `rows` gives what IVF is trained on."""
+        """Return an index without rows, sized for `count`; IVF is trained on some of `rows`."""
         return cls(faiss.IndexIDMap2(_new_index(kind, dimension, count, rows)))
 
     @classmethod
     def read(cls, path: Path, *, mapped: bool) -> FaissRows:
-        """Read an index; a mapped one takes memory only as it is searched, and cannot be changed.
+        """Read an index; a mapped one uses memory only as it is searched, and cannot be changed.
 
         Raises:
-            ValueError: the file holds no index of ours.
+            ValueError: the file does not hold one of our indexes.
         """
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
@@ -284,17 +283,17 @@ class FaissRows:
         """
         try:
             faiss.write_index(self._index, str(path))
-        except RuntimeError as fault:  # FAISS reports a full disk and a missing right so
+        except RuntimeError as fault:  # how FAISS reports a full disk or missing permissions
             raise OSError(str(fault)) from fault
 
     def add(self, ids: Ids, rows: Vectors) -> None:
-        """Add rows under ids that are not there yet: FAISS takes a second one without a word."""
+        """Add rows under new ids; FAISS does not check for repeated ones."""
         self._index.add_with_ids(rows, ids)
         self._ids_changed(np.concatenate([self.ids, ids]))
         self.__dict__.pop("_with_places", None)
 
     def remove(self, places: NDArray[np.int64]) -> None:
-        """Remove the rows at these different places: for good from flat, else marked as removed."""
+        """Remove the rows at these places: physically from flat, else by marking them."""
         if self.kind == "flat":
             self._index.remove_ids(self.ids[places])
             self._ids_changed(faiss.vector_to_array(self._index.id_map))
@@ -306,7 +305,7 @@ class FaissRows:
         self._index.construct_rev_map()
 
     def places_of(self, ids: Sequence[int] | Ids) -> Ids:
-        """The rows of these ids.
+        """Return the rows of these ids.
 
         Raises:
             IndexMismatch: one of them is not in the index.
@@ -319,14 +318,14 @@ class FaissRows:
         if not there.all():
             raise IndexMismatch(
                 f"Passage {wanted[~there][0]} is not in the index.",
-                remedy="bring it up to date with `stepgold index`",
+                remedy="stepgold index",
             )
         return places
 
     def matrix(self) -> Vectors:
-        """FAISS's own memory of flat and hnsw, one vector a row; valid until rows are changed.
+        """Return FAISS's memory of flat and hnsw, one vector per row; valid until rows are changed.
 
-        It may be a mapped file: writing into it is no fault that Python could catch.
+        It may be a mapped file, where writing crashes the process.
         """
         flat: Any = (
             self._inner if self.kind == "flat" else faiss.downcast_index(self._inner.storage)
@@ -336,7 +335,7 @@ class FaissRows:
         return rows
 
     def at(self, places: NDArray[np.int64]) -> Vectors:
-        """Copies of the vectors at these places."""
+        """Return copies of the vectors at these places."""
         if self.kind != "ivf":
             return np.array(self.matrix()[places])
         if not len(places):
@@ -346,21 +345,21 @@ class FaissRows:
 
     @cached_property
     def _with_places(self) -> Any:
-        self._inner.make_direct_map()  # where in which list each row lies
+        self._inner.make_direct_map()  # list and position of each row
         return self._inner
 
     @property
     def knob(self) -> str:
-        """FAISS's name for how far hnsw or ivf looks."""
+        """FAISS's name of the search width of hnsw or ivf."""
         return "efSearch" if self.kind == "hnsw" else "nprobe"
 
     @property
     def largest_reach(self) -> int:
-        """The knob's largest useful value; an inverted index is then searched exactly."""
+        """The largest useful search width; an inverted index is then searched exactly."""
         return _LARGEST_EF_SEARCH if self.kind == "hnsw" else int(self._inner.nlist)
 
     def search(self, queries: Vectors, k: int, reach: int) -> tuple[Ids, Vectors]:
-        """Nearest rows of hnsw or ivf, best first, ties by id, both of shape (m, k).
+        """Return the nearest rows of hnsw or ivf, best first, ties by id, both of shape (m, k).
 
         Where fewer were found FAISS's padding is left: an id below 0.
         """
@@ -392,7 +391,7 @@ def _new_index(kind: str, dimension: int, count: int, rows: RowsAt) -> faiss.Ind
         return graph
     lists = max(1, min(int(4 * sqrt(count)), count // _TRAINING_ROWS))
     inverted = faiss.IndexIVFFlat(faiss.IndexFlat(dimension, metric), dimension, lists, metric)
-    inverted.cp.min_points_per_centroid = 1  # it writes a warning about small corpora
+    inverted.cp.min_points_per_centroid = 1  # else it warns about small corpora
     sample = np.random.default_rng(0).permutation(count)[: lists * _TRAINING_ROWS]
     inverted.train(rows(np.sort(sample)))
     return inverted

@@ -1,4 +1,8 @@
-"""Candidates for queries: by vectors, by words, by titles, fused."""
+"""Candidates for queries, by vectors, words and titles, and the choice of k passages among them.
+
+The choice reranks, drops near-duplicates, and applies maximal marginal relevance and quotas, as
+configured.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ _ROWS_AT_ONCE = 50_000
 
 
 class VectorIndex(Protocol):
-    """What is needed of `retrieval.index.index.PassageIndex`."""
+    """The part of `retrieval.index.index.PassageIndex` that search uses."""
 
     @property
     def kind(self) -> str:
@@ -32,10 +36,10 @@ class VectorIndex(Protocol):
     def search(
         self, vectors: Vectors, k: int
     ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
-        """Ids and cosines of the nearest passages of each row, best first."""
+        """Return ids and cosines of the nearest passages of each row, best first."""
 
     def vectors(self, ids: Sequence[int]) -> Vectors:
-        """The vectors of these passages, shape (n, dimension)."""
+        """Return the vectors of these passages, shape (n, dimension)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +47,26 @@ class Dense:
     """An index with the encoder it was built with."""
 
     index: VectorIndex
-    """The vectors of the passages."""
     encoder: Encoder
-    """Makes the vectors of queries."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryCandidates:
-    """What one query found."""
+    """The passages found for one query."""
 
     ranking: Ranking
-    """Passages by fused score, or by the one way of searching that is in use."""
+    """Passages by fused score, or by the only search in use."""
     vector: NDArray[np.float32] | None
     """The query's unit vector; None without dense search."""
     cosines: dict[int, float]
-    """Cosines of the passages that dense search found."""
+    """Cosines of the passages found by dense search."""
 
 
 class CandidateSearch:
-    """Ranks passages for queries, in one way or in several ways fused.
+    """Ranks passages for queries, by one search or several fused.
 
     Args:
-        config: mode, depth and the constant of the fusion are read.
+        config: mode, depth and the constant of the fusion are used.
         dense: for the modes dense and hybrid.
         lexical: for the modes bm25 and hybrid.
 
@@ -82,13 +84,13 @@ class CandidateSearch:
             self._lexical is None and config.mode != "dense"
         ):
             raise InputError(
-                f"Search by '{config.mode}' lacks an index.", remedy="build it: stepgold index"
+                f"Search mode '{config.mode}' needs an index.", remedy="stepgold index"
             )
 
     def search(
         self, texts: Sequence[str], *, within: NDArray[np.int64] | None = None
     ) -> list[QueryCandidates]:
-        """Candidates of each text, best first, at most `config.pool` by each way of searching.
+        """Return the candidates of each text, best first, at most `config.pool` from each search.
 
         Args:
             texts: the queries.
@@ -108,12 +110,11 @@ class CandidateSearch:
                 found.update(pairs)
         if self._lexical is not None:
             among = None if within is None else np.isin(self._lexical.ids, within)
-            ways_by_words = [self._lexical.search]
-            if (
-                self._config.mode == "hybrid"
-            ):  # beside others a title is a vote, alone it would decide
-                ways_by_words.append(self._lexical.search_titles)
-            for search in ways_by_words:
+            searches = [self._lexical.search]
+            # A title search alone would decide the ranking; fused, it is one vote of several.
+            if self._config.mode == "hybrid":
+                searches.append(self._lexical.search_titles)
+            for search in searches:
                 for ways, ranking in zip(
                     rankings, search(texts, self._config.pool, among=among), strict=True
                 ):
@@ -135,8 +136,7 @@ class CandidateSearch:
         if within is None:
             ids, scores = index.search(queries, depth)
             return [Ranking(row, values) for row, values in zip(ids, scores, strict=True)]
-        # A part of the corpora is searched exactly, block by block: no kind of index is asked to
-        # pass over the rest, which for graphs costs recall.
+        # A subset is searched exactly, block by block: filtering a graph search costs recall.
         found = [Ranking(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
         for start in range(0, len(within), _ROWS_AT_ONCE):
             block = within[start : start + _ROWS_AT_ONCE]
@@ -153,11 +153,8 @@ def _best(ids: NDArray[np.int64], scores: NDArray[np.float32], depth: int) -> Ra
     return Ranking(ids[order], scores[order])
 
 
-# --- Passages that say something new: near-duplicates out, maximal marginal relevance on demand
-
-
 SAME_SHARE = 0.8
-"""Jaccard similarity of word 5-grams from which two texts are one (`facts/retrieval.md`, 4)."""
+"""Jaccard similarity of word 5-grams above which two texts are near-duplicates."""
 _GRAM = 5
 _SIGN = re.compile(r"[<>≤≥±]")
 _MEANING = re.compile(
@@ -174,11 +171,11 @@ def _words(text: str) -> list[str]:
 
 
 def distinct(texts: Sequence[str]) -> list[int]:
-    """Positions of the texts that are no near-duplicate of one before them.
+    """Return the positions of texts that are not near-duplicates of an earlier one.
 
-    Two texts are near-duplicates if they are equal but for case, punctuation and white space, or
-    if they share 0.8 of their word 5-grams and have the same numbers, comparators and negations in
-    the same order: guideline sentences that differ in a dose are never one.
+    Two texts are near-duplicates if they differ only in case, punctuation and white space, or if
+    they share 0.8 of their word 5-grams and have the same numbers, comparators and negations in the
+    same order: guideline sentences that differ in a dose are always distinct.
     """
     kept: list[int] = []
     seen: set[tuple[str, ...]] = set()
@@ -208,10 +205,10 @@ def distinct(texts: Sequence[str]) -> list[int]:
 def maximal_marginal_relevance(
     relevance: NDArray[np.float32], vectors: Vectors, count: int, weight: float
 ) -> list[int]:
-    """Positions chosen one by one for relevance and for distance from those chosen before.
+    """Return positions chosen one by one for relevance and for distance from those already chosen.
 
-    Carbonell and Goldstein, "The Use of MMR, Diversity-Based Reranking", SIGIR 1998: each time the
-    highest weight * relevance - (1 - weight) * (highest cosine to a chosen one).
+    Carbonell and Goldstein, "The Use of MMR, Diversity-Based Reranking", SIGIR 1998: the highest
+    weight * relevance - (1 - weight) * (highest cosine to a chosen one) is next.
 
     Args:
         relevance: of n candidates, in [0, 1].
@@ -233,16 +230,15 @@ def maximal_marginal_relevance(
 
 
 def with_quotas(corpora: Sequence[str], count: int, quotas: dict[str, int]) -> list[int]:
-    """Positions of `count` passages, best first, of which each corpus has at least its quota.
+    """Return the positions of `count` passages, best first, with at least its quota of each corpus.
 
-    Retrieving evenly from several corpora keeps a large one from crowding out the others (as
-    dmis-lab's RAG2 does). Places that a quota does not claim go by rank; a corpus that has fewer
-    passages gives its places back.
+    Quotas keep a large corpus from crowding out the others (as in dmis-lab's RAG2). The remaining
+    places are filled by rank; a corpus with too few passages gives up the rest of its quota.
 
     Args:
         corpora: the corpus of each candidate, best first.
         count: how many to choose; at least the sum of the quotas.
-        quotas: fewest passages by corpus.
+        quotas: minimum of passages by corpus.
     """
     owed = dict(quotas)
     claimed = set()
@@ -255,32 +251,29 @@ def with_quotas(corpora: Sequence[str], count: int, quotas: dict[str, int]) -> l
     return sorted(claimed | set(by_rank[: max(0, free)]))
 
 
-# --- From ranked candidates to the k passages that are kept: rerank, duplicates out, MMR, quotas
-
-
 LookUp = Callable[[Sequence[int]], Sequence[Passage]]
-"""The passages with these ids, in this order."""
+"""Returns the passages with these ids, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class EvidenceCandidate:
     """A passage that may become evidence."""
 
     id: int
-    """The passage."""
+    """Of the passage."""
     score: float
-    """Its fused score (or the reranker's): greater is better, on no fixed scale."""
+    """Its fused score (or the reranker's): higher is better, on no fixed scale."""
     query: Query
-    """The query that put it highest."""
+    """The query that ranked it highest."""
     found: QueryCandidates
-    """What that query found."""
+    """The candidates of that query."""
 
 
 class Chooser:
     """Chooses k of the candidates of one problem or trace.
 
     Args:
-        config: what is to be done.
+        config: which of the steps to apply.
         reranker: for `config.rerank`.
         vectors: vectors of passages by id, for `config.mmr`.
     """
@@ -295,15 +288,17 @@ class Chooser:
         self._reranker = reranker
         self._vectors = vectors
 
-    def __call__(self, candidates: Sequence[Candidate], look_up: LookUp) -> list[Candidate]:
-        """The chosen ones, best first; of each step no more passages are looked up than it reads."""
+    def __call__(
+        self, candidates: Sequence[EvidenceCandidate], look_up: LookUp
+    ) -> list[EvidenceCandidate]:
+        """Return the chosen candidates, best first; each step looks up only what it reads."""
         config = self._config
         if self._reranker is not None:
             candidates = self._reranked(self._reranker, candidates, look_up)
         diverse = config.mmr is not None or config.quotas
         chosen = self._distinct(candidates, look_up, len(candidates) if diverse else config.k)
         if config.mmr is not None and self._vectors is not None:
-            # Quotas are kept behind it, so that it must leave them more than k.
+            # Quotas are applied later and need more than k to choose from.
             room = len(chosen) if config.quotas else config.k
             relevance = _unit_interval([candidate.score for candidate in chosen])
             vectors = self._vectors([candidate.id for candidate in chosen])
@@ -318,9 +313,9 @@ class Chooser:
         return chosen[: config.k]
 
     def _reranked(
-        self, reranker: Reranker, candidates: Sequence[Candidate], look_up: LookUp
-    ) -> list[Candidate]:
-        """The first of them by the reranker's word; the rest stays behind, in its order."""
+        self, reranker: Reranker, candidates: Sequence[EvidenceCandidate], look_up: LookUp
+    ) -> list[EvidenceCandidate]:
+        """Sort the first candidates by the reranker's score; the rest follow in their order."""
         first = candidates[: max(self._config.rerank_depth, self._config.k)]
         passages = look_up([candidate.id for candidate in first])
         pairs = [
@@ -337,9 +332,9 @@ class Chooser:
         return [*read, *(replace(rest, score=least) for rest in candidates[len(first) :])]
 
     def _distinct(
-        self, candidates: Sequence[Candidate], look_up: LookUp, count: int
-    ) -> list[Candidate]:
-        """At least `count` of the candidates, near-duplicates left out, if there are so many."""
+        self, candidates: Sequence[EvidenceCandidate], look_up: LookUp, count: int
+    ) -> list[EvidenceCandidate]:
+        """Return at least `count` candidates (or all) without near-duplicates."""
         taken = min(count, len(candidates))
         while True:
             passages = look_up([candidate.id for candidate in candidates[:taken]])
@@ -352,7 +347,7 @@ class Chooser:
 
 
 def _unit_interval(scores: Sequence[float]) -> NDArray[np.float32]:
-    """Scores stretched to [0, 1]; all 1 where they are equal."""
+    """Stretch scores to [0, 1]; all 1 if they are equal."""
     values = np.asarray(scores, dtype=np.float32)
     spread = float(np.ptp(values)) if len(values) else 0.0
     if spread == 0:

@@ -1,4 +1,4 @@
-"""How evidence is looked for; stored with the dataset, so that a second run cannot mix two ways."""
+"""Options of retrieval, stored with the dataset to keep runs consistent, and its queries."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ class SearchConfig(Config):
 
     @property
     def pool(self) -> int:
-        """Candidates that the last choice is made from: duplicates may cost some."""
+        """Candidates of the final choice: more than k, as duplicates are dropped."""
         return max(self.depth, 2 * self.k)
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as the dataset stores it, strict JSON.
+        """Return the configuration as the dataset stores it, strict JSON.
 
-        Dense search without any of the later steps reads as it did before there was another way, so
-        that evidence retrieved then can be completed.
+        Options that are not in use are left out, so that datasets of earlier versions can be
+        completed.
         """
         stored: dict[str, Any] = {"retriever": self.mode, "k": self.k}
         if not self.keep_duplicates:
@@ -142,7 +142,7 @@ def _read_quotas(given: Sequence[str]) -> dict[str, int]:
 
 
 MAX_REWRITTEN = 3
-"""Queries a model may write for one problem."""
+"""Most queries that a model may write for one problem."""
 
 REWRITE_INSTRUCTION = (
     "You prepare a search in medical guidelines, textbooks and reviews. Read the question and write"
@@ -150,7 +150,7 @@ REWRITE_INSTRUCTION = (
     " name the drug, disease, test or rule, keep exact names and numbers, do not answer the"
     ' question. Reply with JSON alone: {"queries": ["...", "..."]}.'
 )
-"""System turn for the rewriting model; part of the retrieval's configuration by its hash."""
+"""System turn for the rewriting model; its hash is part of the retrieval's configuration."""
 
 REWRITE_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -165,21 +165,20 @@ REWRITE_SCHEMA: Mapping[str, Any] = {
     "required": ["queries"],
     "additionalProperties": False,
 }
-"""The rewriting model's reply."""
+"""Schema of the rewriting model's reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One text to look for."""
+    """A search text."""
 
     text: str
-    """The text."""
     step: int | None = None
-    """0-based index of the step it asks about; None if it asks about the problem."""
+    """0-based index of the step it is about; None for the problem."""
 
 
 def query_of(problem: Problem) -> str:
-    """The problem as a query: the question, with its lettered options below."""
+    """Return the problem as a query: the question, then its lettered options."""
     options = [
         f"({ascii_uppercase[index]}) {option}" if index < len(ascii_uppercase) else option
         for index, option in enumerate(problem.options)
@@ -188,7 +187,7 @@ def query_of(problem: Problem) -> str:
 
 
 def step_queries(problem: Problem, steps: Sequence[str]) -> tuple[Query, ...]:
-    """The problem's own query, then one a step: the question with the step below."""
+    """Return the problem's own query, then one per step: the question and the step."""
     return (
         Query(query_of(problem)),
         *(
@@ -200,15 +199,15 @@ def step_queries(problem: Problem, steps: Sequence[str]) -> tuple[Query, ...]:
 
 
 def rewritten_queries(problem: Problem, rewritten: Sequence[str]) -> tuple[Query, ...]:
-    """The problem's own query, then those that a model wrote for it."""
+    """Return the problem's own query, then those that a model wrote for it."""
     return (Query(query_of(problem)), *(Query(text) for text in rewritten))
 
 
 def parse_rewritten(text: str | None) -> tuple[str, ...] | None:
-    """The queries in a model's reply; None if it holds none that can be read.
+    """Return the queries in a model's reply; None if it has no readable ones.
 
-    Code fences around the JSON are taken off; blank and repeated queries are passed over, and those
-    beyond the third are left out.
+    Code fences around the JSON are removed, blank and repeated queries dropped, and at most three
+    kept.
     """
     body = (text or "").strip()
     if body.startswith("```"):

@@ -1,8 +1,9 @@
-"""Several rankings of passages into one, by reciprocal rank fusion.
+"""Reciprocal rank fusion of several rankings of passages.
 
 Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
 Learning Methods", SIGIR 2009: the fused score of a passage is the sum of 1 / (c + rank) over the
-rankings that hold it, rank from 1, c = 60. Scores of different scales never meet.
+rankings that contain it, with ranks from 1 and c = 60. Scores on different scales are never
+compared.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ DEFAULT_CONSTANT = 60
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Passages by one way of searching, best first."""
+    """Passages by one search, best first."""
 
     ids: NDArray[np.int64]
     """Passage ids, each once."""
     scores: NDArray[np.float32]
-    """Their scores, never rising; equal scores share a rank."""
+    """Their scores, descending; equal scores share a rank."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def ranks(self) -> NDArray[np.int64]:
-        """1-based ranks; passages of equal score share the best of theirs."""
+        """Return 1-based ranks; passages of equal score share the best of theirs."""
         if not len(self):
             return np.zeros(0, dtype=np.int64)
         starts = np.flatnonzero(np.diff(self.scores, prepend=np.float32(np.inf)))
@@ -42,17 +43,17 @@ class Ranking:
 def reciprocal_rank_fusion(
     rankings: Sequence[Ranking], *, constant: int = DEFAULT_CONSTANT
 ) -> Ranking:
-    """Fuse rankings of one query; ties go to the passage that stands earlier in an earlier ranking.
+    """Fuse rankings of one query; ties keep the order of the earliest ranking that has them.
 
     Args:
-        rankings: any number of them; a passage may be in some and not in others.
-        constant: c, at least 1: the greater, the less the first places count.
+        rankings: any number of them; a passage need not be in all.
+        constant: c, at least 1: the larger, the less the first places count.
     """
     fused: defaultdict[int, float] = defaultdict(float)
     for ranking in rankings:
         for passage_id, rank in zip(ranking.ids.tolist(), ranking.ranks().tolist(), strict=True):
             fused[passage_id] += 1 / (constant + rank)
-    # Sorting is stable and the dict keeps the order of first sight: that decides ties.
+    # Sorting is stable and the dict keeps insertion order, which decides ties.
     ordered = sorted(fused.items(), key=lambda entry: -entry[1])
     return Ranking(
         np.array([passage_id for passage_id, _ in ordered], dtype=np.int64),

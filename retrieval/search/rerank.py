@@ -1,7 +1,4 @@
-"""Query and passage read together by a cross-encoder, which orders the best candidates anew.
-
-With `retrieval/index/encoder.py` the only file that imports sentence-transformers.
-"""
+"""Reranking of the best candidates by a cross-encoder, which reads query and passage together."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 _BATCH = 16
 _WIDEST_WINDOW = 8192
 _LEAST_ROOM = 16
-"""Tokens of a passage that must fit beside the query."""
+"""Tokens of a passage that must fit with the query."""
 
 
 class Reranker(Protocol):
@@ -34,14 +31,14 @@ class Reranker(Protocol):
         """The model with a hash of its weights."""
 
     def relevance(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """A score a pair (query, passage): the greater, the more relevant; on no fixed scale."""
+        """Return a score per pair (query, passage): higher is more relevant, on no fixed scale."""
 
 
 def load_reranker(model: str) -> CrossEncoderReranker:
     """Load a cross-encoder of sentence-transformers in float32, from a folder or the hub.
 
     Raises:
-        InputError: it cannot be had, or gives more than one score a pair.
+        InputError: it cannot be loaded, or gives more than one score per pair.
     """
     from sentence_transformers import CrossEncoder
 
@@ -50,19 +47,19 @@ def load_reranker(model: str) -> CrossEncoderReranker:
     except (OSError, ValueError, RuntimeError) as fault:  # hub errors are one of these
         reason = f" ({str(fault).splitlines()[0]})" if str(fault) else ""
         raise InputError(
-            f"The cross-encoder '{model}' cannot be loaded{reason}.",
-            remedy="give a model folder by --rerank, or let this machine reach the hub",
+            f"Cannot load the cross-encoder '{model}'{reason}.",
+            remedy="use --rerank FOLDER, or connect this machine to the Hugging Face Hub",
         ) from fault
     if loaded.num_labels != 1:
         raise InputError(
-            f"'{model}' gives {loaded.num_labels} scores a pair, a cross-encoder for ranking one.",
-            remedy="give a reranker such as cross-encoder/ms-marco-MiniLM-L6-v2",
+            f"'{model}' gives {loaded.num_labels} scores per pair; a reranker gives one.",
+            remedy="use a reranker such as cross-encoder/ms-marco-MiniLM-L6-v2",
         )
     return CrossEncoderReranker(Path(model).name, loaded)
 
 
 class CrossEncoderReranker:
-    """A sentence-transformers cross-encoder with one score a pair."""
+    """A sentence-transformers cross-encoder with one score per pair."""
 
     def __init__(self, label: str, model: CrossEncoder) -> None:
         self._model = model
@@ -77,7 +74,8 @@ class CrossEncoderReranker:
         return self._name
 
     def relevance(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """A score a pair; a passage beyond the window is read in pieces, and the best one counts.
+        """Return a score per pair; a passage beyond the window is read in pieces, and the best one
+        counts.
 
         Raises:
             InputError: a query leaves no room for a passage.
@@ -94,7 +92,7 @@ class CrossEncoderReranker:
                 pieces,
                 batch_size=_BATCH,
                 show_progress_bar=False,
-                # Bare logits: behind a sigmoid all that is clearly relevant is 1.
+                # Raw logits: after a sigmoid all clearly relevant passages would be 1.
                 activation_fn=lambda logits: logits,
             )
             np.maximum.at(best, owners, np.asarray(scores, dtype=np.float32))
@@ -104,9 +102,9 @@ class CrossEncoderReranker:
         room = self._window - self._count(query)
         if room < _LEAST_ROOM:
             raise InputError(
-                f"A query of {self._count(query)} tokens leaves the cross-encoder no room for a"
-                f" passage: it reads {self._window}.",
-                remedy="leave --rerank out, or give a model with a longer window",
+                f"A query of {self._count(query)} tokens leaves no room for a passage in the"
+                f" cross-encoder's window of {self._window}.",
+                remedy="drop --rerank, or use a model with a longer window",
             )
         if self._count(passage) <= room:
             return [passage]

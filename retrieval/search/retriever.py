@@ -9,25 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.bm25 import RULE, LexicalIndex
-from retrieval.search.choice import Candidate, CandidateSearch, Chooser, Dense, QueryCandidates
+from retrieval.search.choice import (
+    CandidateSearch,
+    Chooser,
+    Dense,
+    EvidenceCandidate,
+    QueryCandidates,
+)
 from retrieval.search.config import Query, SearchConfig, query_of
 from retrieval.search.fusion import Ranking, reciprocal_rank_fusion
 from retrieval.search.rerank import Reranker
 from traces import Evidence, IndexMismatch, InputError, Passage, Problem
 
 _QUERY_BATCH = 256
-"""Queries searched at once: exact search in batches costs a small part of one by one."""
+"""Queries searched together: exact search in batches costs a fraction per query."""
 
 PassageLookup = Callable[[Collection[int]], Mapping[int, Passage]]
-"""Passages by id, as `Store.passages_by_id` gives them."""
+"""Returns passages by id, like `Store.corpora.passages_by_id`."""
 
 
 class PassageRetriever:
-    """Finds evidence; `labeling.stages.Retriever`.
+    """Finds evidence; implements the labeling package's `Retriever`.
 
     Args:
-        config: how.
-        passages_by_id: looks passages up.
+        config: how to search.
+        passages_by_id: looks up passages.
         dense: vectors, for the modes dense and hybrid.
         lexical: words, for the modes bm25 and hybrid.
         reranker: for `config.rerank`.
@@ -62,7 +68,7 @@ class PassageRetriever:
             self._parts[corpus] = np.asarray(ids_of_corpus(corpus), dtype=np.int64)
 
     def config(self) -> dict[str, Any]:
-        """What decides the evidence besides the corpora, as strict JSON."""
+        """Return what determines the evidence besides the corpora, as strict JSON."""
         stored = self._config.as_dict()
         if self._config.mode != "dense":
             stored["words"] = RULE
@@ -76,7 +82,7 @@ class PassageRetriever:
         """Yield (problem id, evidence best first) for every problem, in order, batch by batch.
 
         Raises:
-            IndexMismatch: an index names a passage that the store does not have.
+            IndexMismatch: the index contains a passage that the store does not have.
         """
         asked = ((problem.id, (Query(query_of(problem)),)) for problem in problems)
         return self.retrieve_for(asked)
@@ -84,12 +90,13 @@ class PassageRetriever:
     def retrieve_for(
         self, asked: Iterable[tuple[str, Sequence[Query]]]
     ) -> Iterator[tuple[str, tuple[Evidence, ...]]]:
-        """Yield (key, evidence best first) for keys with one query or several, whose finds are fused.
+        """Yield (key, evidence best first) for keys with one or several queries, whose results are
+        fused.
 
-        Evidence says by `step` which query put it highest.
+        Each evidence item's `step` is that of the query that ranked it highest.
 
         Raises:
-            IndexMismatch: an index names a passage that the store does not have.
+            IndexMismatch: the index contains a passage that the store does not have.
         """
         batch: list[tuple[str, Sequence[Query]]] = []
         waiting = 0
@@ -102,14 +109,14 @@ class PassageRetriever:
         yield from self._answer(batch)
 
     def search(self, text: str) -> tuple[Evidence, ...]:
-        """The passages for one text, best first."""
+        """Return the passages for one text, best first."""
         return self.search_many([text])[0]
 
     def search_many(self, texts: Sequence[str]) -> list[tuple[Evidence, ...]]:
-        """The passages for each text, best first.
+        """Return the passages for each text, best first.
 
         Raises:
-            IndexMismatch: an index names a passage that the store does not have.
+            IndexMismatch: the index contains a passage that the store does not have.
         """
         asked = [(str(number), (Query(text),)) for number, text in enumerate(texts)]
         return [evidence for _, evidence in self.retrieve_for(asked)]
@@ -128,7 +135,7 @@ class PassageRetriever:
             found = [next(everywhere) for _ in queries]
             candidates = self._fused(queries, found)
             for rest in parts.values():
-                # Behind what was found everywhere: they are there for their quota alone.
+                # After the candidates of all corpora: these only fill quotas.
                 for passage_id, candidate in self._fused(
                     queries, [next(rest) for _ in queries]
                 ).items():
@@ -147,8 +154,8 @@ class PassageRetriever:
 
     def _fused(
         self, queries: Sequence[Query], found: Sequence[QueryCandidates]
-    ) -> dict[int, Candidate]:
-        """Candidates of one key by id, best first, each with the query that put it highest."""
+    ) -> dict[int, EvidenceCandidate]:
+        """Return the candidates of one key by id, best first, each with its best query."""
         if len(found) == 1:
             fused = found[0].ranking
         else:
@@ -158,14 +165,14 @@ class PassageRetriever:
         best = _best_query([each.ranking for each in found])
         pairs = list(zip(fused.ids.tolist(), fused.scores.tolist(), strict=True))
         return {
-            passage_id: Candidate(
+            passage_id: EvidenceCandidate(
                 passage_id, score, queries[best[passage_id]], found[best[passage_id]]
             )
             for passage_id, score in pairs[: self._config.pool]
         }
 
-    def _cosine(self, candidate: Candidate) -> float | None:
-        """The cosine of passage and query; None where vectors play no part."""
+    def _cosine(self, candidate: EvidenceCandidate) -> float | None:
+        """Return the cosine of passage and query; None without dense search."""
         found = candidate.found
         if self._dense is None or found.vector is None:
             return None
@@ -180,14 +187,14 @@ class PassageRetriever:
             known.update(self._passages_by_id(wanted))
         if missing := [passage_id for passage_id in wanted if passage_id not in known]:
             raise IndexMismatch(
-                f"The index names passage {min(missing)}, which the store does not have.",
-                remedy="build the index anew with `stepgold index`",
+                f"The index contains passage {min(missing)}, which the store does not have.",
+                remedy="stepgold index",
             )
         return [known[passage_id] for passage_id in ids]
 
 
 def _best_query(rankings: Sequence[Ranking]) -> dict[int, int]:
-    """By passage, the number of the query that ranks it highest; the first of equals."""
+    """Return by passage the number of the query that ranks it highest; ties go to the first."""
     best: dict[int, tuple[int, int]] = {}
     for number, ranking in enumerate(rankings):
         for passage_id, rank in zip(ranking.ids.tolist(), ranking.ranks().tolist(), strict=True):

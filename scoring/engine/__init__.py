@@ -1,1 +1,1 @@
-"""The shared-prefix scoring engine."""
+"""The scoring engine, which computes common prefixes of traces once."""

@@ -1,13 +1,11 @@
 """The engine: traces in, step scores out; all steps of a trace in one forward pass.
 
-`engine_fit` lays traces out within the window, `engine_tree` finds what they begin with in common,
-`engine_batches` cuts packs within the memory, `engine_forward` and `engine_attention` run them. Only
-the hidden states that are read go through the output head.
+`fit` lays out traces within the window, `forward` finds their common prefixes and runs packs of
+tokens; packs are cut to the memory here. Only the hidden states that are read go through the output
+head.
 
-The models of a family, what is read off each, and the step scores that follow from it.
-
-Most families have one model: a step's score is the least probability read for it. One that is scored by
-several says so by `SeveralModels`; the engine then runs every pack through each of them.
+Most families have one model: a step's score is the lowest probability read for it. A family scored
+by several models implements `SeveralModels`; the engine then runs every pack through each of them.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ _NOTED = 1_000
 """Packs whose operations and time are kept."""
 
 ReadOut = Callable[[Tensor, Sequence[Node]], list[float]]
-"""Hidden states of a pack's reading places, and its nodes, to one value a place."""
+"""Maps hidden states of a pack's reading positions, and its nodes, to one value per position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +42,12 @@ class Read:
     trace: int
     """Its number."""
     values: tuple[tuple[float, ...], ...] | None
-    """For each model one per reading place, in order; None if not even the trace alone fits into the
-    memory."""
+    """For each model one value per reading position, in order; None if not even the trace alone
+    fits into memory."""
 
 
 class Batches:
-    """Runs trees of nodes pack by pack; remembers what the memory did not hold."""
+    """Runs trees of nodes pack by pack, with smaller packs after running out of memory."""
 
     def __init__(
         self,
@@ -62,13 +60,13 @@ class Batches:
 
         Args:
             forwards: run packs; every pack goes through each of them.
-            device: where the models lie.
+            device: of the models.
             budget: tokens of one pack, padding included; a longer node goes alone.
             work: what a token costs the models together.
         """
         self._forwards, self._device, self._work = forwards, device, work
         self.passes: list[tuple[float, float]] = []
-        """Operations and seconds of each pack that was run, the last thousand."""
+        """Operations and seconds of each pack, for the last thousand."""
         self.budget = budget
         """Tokens of one pack; halved whenever the memory runs out."""
 
@@ -94,14 +92,14 @@ class Batches:
                 yield list(_lost(pack[0], waiting))
 
     def _take(self, waiting: deque[Node]) -> list[Node]:
-        """The next nodes within the budget, at least one."""
+        """Return the next nodes within the budget, at least one."""
         pack = [waiting.popleft()]
         while waiting and self._tokens([*pack, waiting[0]]) <= self.budget:
             pack.append(waiting.popleft())
         return pack
 
     def _tokens(self, pack: Sequence[Node]) -> int:
-        """The tokens of the model that pads most."""
+        """Return the tokens of the model that pads most."""
         return max(forward.tokens(pack) for forward in self._forwards)
 
     def _keep_for(self, following: Node | None) -> None:
@@ -116,7 +114,7 @@ class Batches:
     def _values(
         self, pack: Sequence[Node], following: Node | None, read_outs: Sequence[ReadOut]
     ) -> list[list[float]] | None:
-        """What each model gives for the pack, one after the other; None if the memory ran out."""
+        """Return each model's values for the pack; None if the memory ran out."""
         try:
             values = [
                 read_out(forward.hidden(pack, following), pack)
@@ -128,14 +126,14 @@ class Batches:
         else:
             self._keep_for(following)
             return values
-        # Outside the handler: the fault would hold on to the tensors of the failed forward.
+        # Outside the handler, where the exception would keep the failed pass's tensors alive.
         self._keep_for(pack[0])
         free_cached_memory(self._device)
         return None
 
 
 def _by_trace(pack: Sequence[Node], values: Sequence[Sequence[float]]) -> Iterator[Read]:
-    """Deal the values of each model out to the traces that end in the pack."""
+    """Distribute the values of each model to the traces that end in the pack."""
     following = [iter(of_model) for of_model in values]
     for node in pack:
         if node.trace is not None:
@@ -144,7 +142,7 @@ def _by_trace(pack: Sequence[Node], values: Sequence[Sequence[float]]) -> Iterat
 
 
 def _lost(node: Node, waiting: deque[Node]) -> Iterator[Read]:
-    """The traces that go with a node for which alone there is no room."""
+    """Yield the traces that depend on a node too large for the memory."""
     if node.trace is not None:
         yield Read(node.trace, None)
     while waiting and node in waiting[0].above():
@@ -153,32 +151,29 @@ def _lost(node: Node, waiting: deque[Node]) -> Iterator[Read]:
             yield Read(below.trace, None)
 
 
-# --- The models of a family, what is read off each, and the step scores that follow from it
-
-
 ByStep = Sequence[Sequence[float]]
 """For each step the values read for it, in the order of its reading positions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A model, and what is read off its hidden states."""
+    """A model, and what is computed from its hidden states."""
 
     backbone: PreTrainedModel
     """Gives hidden states, without its output head."""
     read: Callable[[Tensor, Tensor], Tensor]
-    """Hidden states `[positions, width]` and the ids that follow, int64 `[positions]`, to float32
-    `[positions]`."""
+    """Maps hidden states `[positions, width]` and the ids that follow, int64 `[positions]`, to
+    float32 `[positions]`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepScores:
-    """What the steps of a trace are worth."""
+    """The scores of a trace's steps."""
 
     scores: Sequence[float]
     """For each step, in [0, 1]."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """What is stored beside them (strict JSON)."""
+    """Stored with them (strict JSON)."""
 
 
 @runtime_checkable
@@ -187,26 +182,26 @@ class SeveralModels(Protocol):
 
     @property
     def readers(self) -> Sequence[Reader]:
-        """The models, that of the PRM itself first; they look at the same token ids."""
+        """The models, that of the PRM first; all take the same token ids."""
 
     def step_scores(self, read: Sequence[ByStep]) -> StepScores:
-        """The scores that follow from what each of the models gave, in the order of `readers`."""
+        """Return the scores that follow from each model's values, in the order of `readers`."""
 
 
 def readers_of(family: Family) -> Sequence[Reader]:
-    """The models that a family has read, its own first."""
+    """Return the models of a family, the PRM's first."""
     if isinstance(family, SeveralModels):
         return family.readers
     return (Reader(family.backbone, family.probabilities),)
 
 
 def label_of(family: Family, trace: Fitted, values: Sequence[Sequence[float]]) -> TraceLabel:
-    """The label of a trace that was run.
+    """Return the label of a trace that was run.
 
     Args:
         family: its family.
         trace: as it was run.
-        values: for each model one value a reading place, in the order of `read_at`.
+        values: for each model one value per reading position, in the order of `read_at`.
     """
     if not isinstance(family, SeveralModels):
         return trace.label(values[0])
@@ -221,19 +216,16 @@ def _by_step(trace: Fitted, values: Sequence[float]) -> list[list[float]]:
 
 
 def window_of(family: Family) -> int:
-    """Most tokens that every model of a family can look at."""
+    """Return the longest sequence, in tokens, that every model of a family accepts."""
     return min(
         model_window(reader.backbone.config, family.tokenizer) for reader in readers_of(family)
     )
 
 
-# --- The engine: traces in, step scores out; all steps of a trace in one forward pass
-
-
 _READ_AHEAD = 256
-"""Traces that go through the model together, and then to the end of the last one's problem."""
+"""Traces that go through the model together, extended to the end of the last one's problem."""
 _READ_AHEAD_MOST = 2048
-"""Traces read ahead at most, however many candidates a problem has."""
+"""Most traces read ahead, however many candidates a problem has."""
 
 
 class Scorer:
@@ -254,13 +246,11 @@ class Scorer:
 
         Args:
             family: prompt, markers and read-out.
-            max_tokens: the window that a trace with its documents must fit into.
+            max_tokens: window for a trace with its documents.
             weights: fingerprint of the checkpoint's weights; None if unknown.
-            overflow: what happens to a trace that does not fit with all its documents.
-            reserve: tokens kept free for question and solution, see `FitRules`.
-            packing: which documents a prompt shows, see `FitRules`.
-            batch_tokens: tokens of one forward pass; None takes what suits the device. Halved
-                whenever the memory runs out.
+            overflow, reserve, packing: see `FitRules`.
+            batch_tokens: tokens of one forward pass, halved whenever the memory runs out; None for
+                what suits the device.
 
         Raises:
             InputError: the reserve leaves no room.
@@ -277,7 +267,6 @@ class Scorer:
 
     @property
     def family(self) -> Family:
-        """The family in use."""
         return self._family
 
     @property
@@ -287,22 +276,22 @@ class Scorer:
 
     @property
     def resolved_model(self) -> str | None:
-        """Fingerprint of the weights; None if it cannot be told."""
+        """Fingerprint of the weights; None if unknown."""
         return self._weights
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of one forward pass, as far as the memory has let it."""
+        """Tokens of one forward pass, reduced where the memory ran out."""
         return self._batches.budget
 
     @property
     def shares(self) -> bool:
-        """Whether common beginnings are computed once."""
+        """Whether common prefixes are computed once."""
         return all(forward.shares for forward in self._forwards)
 
     @property
     def not_shared(self) -> str | None:
-        """Why common beginnings are not computed once with these models; None if they are."""
+        """Why common prefixes are not computed once with these models; None if they are."""
         return next((forward.why for forward in self._forwards if not forward.shares), None)
 
     @property
@@ -312,7 +301,7 @@ class Scorer:
 
     @property
     def window(self) -> int:
-        """Most tokens that the model can look at."""
+        """Longest sequence that the model accepts, in tokens."""
         return window_of(self._family)
 
     @property
@@ -321,7 +310,7 @@ class Scorer:
         return self._batches.passes
 
     def config(self) -> dict[str, Any]:
-        """The configuration that is stored with the labels (strict JSON)."""
+        """Return the configuration that is stored with the labels (strict JSON)."""
         return {
             "family": self._family.name,
             "mode": "strict",
@@ -333,30 +322,30 @@ class Scorer:
         }
 
     def expected_work(self, contexts: Iterable[TraceInContext]) -> Mapping[str, float]:
-        """Operations that each trace will take, by its id, told from the length of its texts."""
+        """Return the expected operations of each trace, by its id, from the length of its texts."""
         return expected_work(contexts, self.work, documents=self._family.takes_documents)
 
     def refuse_over_length(self, contexts: Iterable[TraceInContext]) -> None:
-        """With `--overflow error`: look at all traces before any is scored.
+        """With `--overflow error`, check all traces before any is scored.
 
         Raises:
-            InputError: some do not fit with all their documents; the first ones are named.
+            InputError: some do not fit with all their documents; names the first ones.
         """
         refuse_over_length(self._family, contexts, self._rules)
 
     def score(self, contexts: Iterable[TraceInContext]) -> Iterator[TraceLabel]:
         """Score every step of every trace; yield traces as they are done, in any order.
 
-        Candidates of one problem should come together: what they begin with is then computed once.
-        Documents that do not fit are left out and counted in `meta["documents_dropped"]`; a trace
-        that does not fit is an abstention (`over_length`), one for which the memory does not
-        suffice another (`model_error`). Nothing is cut.
+        Candidates of one problem should come together: their common prefix is then computed once.
+        Documents that do not fit are left out and counted in `meta["documents_dropped"]`. A trace
+        that does not fit into the window is an abstention (`over_length`), one that does not fit
+        into memory another (`model_error`). Nothing is truncated.
         """
         for batch in self.score_batches(contexts):
             yield from batch
 
     def score_batches(self, contexts: Iterable[TraceInContext]) -> Iterator[list[TraceLabel]]:
-        """As `score`; the traces of each forward pass together, none empty."""
+        """As `score`, with the traces of each forward pass together; no batch is empty."""
         for window in _windows(contexts):
             fitted, done = [], []
             for context in window:
@@ -377,18 +366,18 @@ class Scorer:
         read_outs = [_read_out(reader, following) for reader in self._readers]
         nodes = plant([trace.laid_out for trace in fitted], share=self.shares)
         for batch in self._batches.run(nodes, read_outs):
-            yield [self._word(fitted[read.trace], read) for read in batch]
+            yield [self._label(fitted[read.trace], read) for read in batch]
 
-    def _word(self, trace: Fitted, read: Read) -> TraceLabel:
-        """The label of a trace that was run."""
+    def _label(self, trace: Fitted, read: Read) -> TraceLabel:
+        """Return the label of a trace that was run."""
         if read.values is not None:
             return label_of(self._family, trace, read.values)
-        detail = f"The memory does not hold a trace of {len(trace.laid_out.ids)} tokens."
+        detail = f"Out of memory for a trace of {len(trace.laid_out.ids)} tokens."
         return abstained(trace.laid_out.trace_id, AbstentionReason.MODEL_ERROR, detail)
 
 
 def _windows(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext]]:
-    """Traces some hundred at a time; a problem's candidates that come together stay together."""
+    """Yield a few hundred traces at a time; consecutive candidates of a problem stay together."""
     window: list[TraceInContext] = []
     for context in contexts:
         ends = bool(window) and window[-1].problem.id != context.problem.id
@@ -401,11 +390,11 @@ def _windows(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext
 
 
 def _read_out(reader: Reader, following: Sequence[Sequence[int]]) -> ReadOut:
-    """What a model gives at the reading places of a pack.
+    """Return a function that gives a model's values at the reading positions of a pack.
 
     Args:
         reader: the model.
-        following: for each trace the ids behind its reading positions.
+        following: for each trace the ids after its reading positions.
     """
 
     @torch.inference_mode()
@@ -421,6 +410,6 @@ def _read_out(reader: Reader, following: Sequence[Sequence[int]]) -> ReadOut:
 
 
 def _following(trace: LaidOutTrace) -> list[int]:
-    """The id behind each reading position, 0 at the end of the sequence."""
+    """Return the id after each reading position, 0 at the end of the sequence."""
     places = (place for positions in trace.read_at for place in positions)
     return [trace.ids[place + 1] if place + 1 < len(trace.ids) else 0 for place in places]

@@ -1,4 +1,5 @@
-"""A trace into the model's window: with all its documents, with fewer, or not at all; never cut."""
+"""Fit a trace into the model's window: with all its documents, with fewer, or not at all; never
+truncated."""
 
 from __future__ import annotations
 
@@ -8,12 +9,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any, TypeGuard
 
-from retrieval.packing import (
-    pack_evidence,
-    pack_like_medprm,
-    refuse_unknown_packing,
-    render_document,
-)
+from retrieval import pack_evidence, pack_like_medprm, refuse_unknown_packing, render_document
 from scoring.family import CannotLayOut, Family, LaidOutTrace
 from traces import (
     Abstention,
@@ -34,14 +30,25 @@ _NOTHING_TO_READ = StepLabel(
 
 
 class Overflow(StrEnum):
-    """What happens to a trace that does not fit with all its documents."""
+    """What to do with a trace that does not fit with all its documents."""
 
     DROP_DOCUMENTS = "drop-documents"
-    """It is scored with the documents that fit; without any if need be. The default."""
+    """Score it with the documents that fit, if necessary with none. The default."""
     ABSTAIN = "abstain"
-    """It is abstained from (`over_length`)."""
+    """Abstain (`over_length`)."""
     ERROR = "error"
-    """The run is refused before anything is scored."""
+    """Fail before anything is scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """Window and documents as the user chooses them; the fields are those of `FitRules`."""
+
+    max_tokens: int | None = None
+    """None for the default."""
+    overflow: Overflow = Overflow.DROP_DOCUMENTS
+    reserve: int = 0
+    packing: str = "fit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,50 +56,49 @@ class FitRules:
     """How traces are made to fit."""
 
     max_tokens: int
-    """The window that a trace with its documents must fit into, tokens."""
+    """Window for a trace with its documents, in tokens."""
     overflow: Overflow = Overflow.DROP_DOCUMENTS
-    """What happens to one that does not fit."""
     reserve: int = 0
-    """Tokens kept free for question and solution even where they need fewer: all traces up to this
+    """Tokens kept free for question and solution even if they need fewer: all traces up to this
     length see the same documents of their problem. 0: every trace sees as many as fit."""
     packing: str = "fit"
-    """fit, or medprm-compat: the documents of Med-PRM's released code, whatever the trace's length."""
+    """fit, or medprm-compat: the documents of Med-PRM's released code, whatever the trace's length.
+    """
 
     def __post_init__(self) -> None:
         refuse_unknown_packing(self.packing)
         if not 0 <= self.reserve < self.max_tokens:
             raise InputError(
-                f"A reserve of {self.reserve} tokens leaves no room in a window of"
+                f"A reserve of {self.reserve} tokens does not fit into a window of"
                 f" {self.max_tokens}.",
-                remedy=f"give --reserve from 0 to {self.max_tokens - 1}",
+                remedy=f"choose --reserve from 0 to {self.max_tokens - 1}",
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """For the labeler's configuration."""
+        """Return the rules for the labeler's configuration."""
         return {
             "max_tokens": self.max_tokens,
             "overflow": self.overflow.value,
             "reserve": self.reserve,
-            # Said where it is used: labels made before there was a choice keep their labeler.
+            # Left out by default, so that labels made before there was a choice stay valid.
             **({} if self.packing == "fit" else {"packing": self.packing}),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trace that fits, with what had to be left out for it."""
+    """A trace that fits, with what was left out."""
 
     laid_out: LaidOutTrace
-    """Its ids and reading positions."""
     documents: int
     """Documents in the prompt."""
     dropped: int
     """Documents that did not fit."""
     whole: int
-    """Tokens it has with all its documents."""
+    """Tokens with all its documents."""
 
     def meta(self) -> dict[str, Any]:
-        """What is stored with the label."""
+        """Return what is stored with the label."""
         return {
             "tokens": len(self.laid_out.ids),
             "documents": self.documents,
@@ -100,10 +106,10 @@ class Fitted:
         }
 
     def label(self, probabilities: Sequence[float]) -> TraceLabel:
-        """The trace's label: the least probability read for each step.
+        """Return the trace's label: the lowest probability read for each step.
 
         Args:
-            probabilities: one for each reading place, in the order of `laid_out.read_at`.
+            probabilities: one for each reading position, in the order of `laid_out.read_at`.
         """
         values = iter(probabilities)
         read_at = self.laid_out.read_at
@@ -113,10 +119,10 @@ class Fitted:
 
 
 def fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | TraceLabel:
-    """Lay a trace out within the window.
+    """Lay out a trace within the window.
 
-    Which documents a trace sees follows from the trace, its problem and the rules alone, never from
-    the other candidates in the run: its score is the same beside over-long ones as without them.
+    The documents that a trace sees depend on the trace, its problem and the rules only, never on
+    the other candidates of a run.
 
     Returns:
         the trace that fits, or the abstention: `over_length`, or `unreadable` for an image.
@@ -136,18 +142,18 @@ def _fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | T
     if size <= limit and not (rules.reserve and evidence):
         return Fitted(whole, len(evidence), 0, size)
     if size > limit and (rules.overflow is not Overflow.DROP_DOCUMENTS or not evidence):
-        return _over_length(context, size, limit, len(evidence))
+        return _over_length(context, size, limit, documents=len(evidence))
     bare = family.lay_out(context, ())
     if len(bare.ids) > limit:
-        return _over_length(context, len(bare.ids), limit, 0)
+        return _over_length(context, len(bare.ids), limit, documents=0)
     budget = limit - max(len(bare.ids), rules.reserve) - _wording(family, context, evidence, bare)
-    # Whole ones: a passage cut to what a trace leaves would be another one for each candidate.
+    # Whole passages: one cut to the free room would differ between candidates.
     packed = pack_evidence(
         evidence, budget=max(budget, 0), count_tokens=lambda text: _count(family, text), whole=True
     )
     kept = list(packed.kept)
     fitted = family.lay_out(context, kept) if kept else bare
-    # Two texts side by side may take a token more than each alone.
+    # Two adjacent texts may take one token more than each alone.
     while len(fitted.ids) > limit:
         kept.pop()
         fitted = family.lay_out(context, kept)
@@ -155,10 +161,10 @@ def _fit(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | T
 
 
 def refuse_over_length(family: Family, contexts: Iterable[TraceInContext], rules: FitRules) -> None:
-    """With `Overflow.ERROR`: look at all traces before any is scored.
+    """With `Overflow.ERROR`, check all traces before any is scored.
 
     Raises:
-        InputError: some do not fit with all their documents; the first ones are named.
+        InputError: some do not fit with all their documents; names the first ones.
     """
     if rules.overflow is not Overflow.ERROR:
         return
@@ -168,9 +174,9 @@ def refuse_over_length(family: Family, contexts: Iterable[TraceInContext], rules
         names = ", ".join(f'"{name}"' for name in over[:_NAMED])
         more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
         raise InputError(
-            f"{len(over)} traces do not fit into {rules.max_tokens} tokens with their documents.",
+            f"{len(over)} traces with their documents exceed {rules.max_tokens} tokens.",
             where=names + more,
-            remedy="raise --max-tokens, or give --overflow drop-documents or abstain",
+            remedy="raise --max-tokens, or use --overflow drop-documents or --overflow abstain",
         )
 
 
@@ -180,20 +186,20 @@ def _is_over_length(found: Fitted | TraceLabel) -> TypeGuard[TraceLabel]:
 
 
 def _like_medprm(family: Family, context: TraceInContext, rules: FitRules) -> Fitted | TraceLabel:
-    """The documents that Med-PRM's code takes; where it would cut steps off, an abstention."""
+    """Use the documents that Med-PRM's code takes; abstain where it would cut steps off."""
     evidence = context.evidence
     packed = pack_like_medprm(evidence, count_tokens=lambda text: _count(family, text))
     fitted = family.lay_out(context, packed.kept)
     size = len(fitted.ids)
     if size > rules.max_tokens:
-        return _over_length(context, size, rules.max_tokens, len(packed.kept))
+        return _over_length(context, size, rules.max_tokens, documents=len(packed.kept))
     return Fitted(fitted, len(packed.kept), len(packed.skipped), size)
 
 
 def _wording(
     family: Family, context: TraceInContext, evidence: Sequence[Evidence], bare: LaidOutTrace
 ) -> int:
-    """Tokens by which the prompt with documents is worded at greater length than the one without."""
+    """Return how many tokens the prompt itself grows with documents, these not counted."""
     with_one = family.lay_out(context, evidence[:1])
     document = _count(family, render_document(1, evidence[0]))
     return max(0, len(with_one.ids) - len(bare.ids) - document)
@@ -203,7 +209,7 @@ def _count(family: Family, text: str) -> int:
     return len(family.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _over_length(context: TraceInContext, size: int, limit: int, documents: int) -> TraceLabel:
-    beside = f" with {documents} documents" if documents else ""
-    detail = f"{size} tokens{beside} do not fit into the PRM's {limit}."
+def _over_length(context: TraceInContext, size: int, limit: int, *, documents: int) -> TraceLabel:
+    shown = f" with {documents} documents" if documents else ""
+    detail = f"{size} tokens{shown} do not fit into the PRM's {limit}."
     return abstained(context.trace.id, AbstentionReason.OVER_LENGTH, detail)

@@ -1,17 +1,16 @@
-"""Attention over a pack: tokens of many traces in one row, each seeing its own sequence alone.
+"""Forward passes over packs: tokens of many traces in one row, common prefixes computed once.
 
-The linear layers run over all tokens of a pack at once, without padding. Here every node attends to
-itself causally, and the tokens below a shared node meet its keys in one product: nothing is copied or
-repeated. The parts are joined through the logarithms of their softmax sums. Where the fused kernel
-does not give those (anywhere but on the processor), a node attends to its whole sequence at once,
-its past laid before it.
+Token sequences form a tree: what several traces begin with is one node. The candidates of a problem
+share system turn, evidence and question; traces with different documents share less, and unrelated
+ones nothing. The tree depends on the token ids only.
 
-A sibling of `inference.local.shared_attention`, which writes one token a row; this one reads many.
+The linear layers run over all tokens of a pack at once, without padding. In attention every node
+attends to itself causally, and the tokens below a shared node attend to its keys in one product,
+without copies. The parts are combined through the logarithms of their softmax sums. Where the fused
+kernel does not return those (anywhere but on the CPU), a node attends to its whole sequence at
+once, with its past prepended.
 
-Token sequences as a tree: what several traces begin with stands in it once.
-
-The candidates of a problem share system turn, evidence and question; traces that got other documents
-share less, and unrelated ones nothing. The tree follows from the token ids alone.
+`inference.local.shared_attention` does the same for generation, with one new token per row.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -32,8 +31,8 @@ from inference import is_out_of_memory
 from scoring.family import LaidOutTrace
 
 _LEAST_SAVED = 0.05
-"""A common beginning is computed once if that saves this share of the tokens from there on: below it,
-joining the two attentions costs more than the linear layers that are spared."""
+"""Least share of the remaining tokens that a shared node must save. Below it, combining the two
+attentions costs more than the linear layers that are spared."""
 
 Ids = tuple[int, ...]
 """Token ids."""
@@ -41,7 +40,7 @@ Ids = tuple[int, ...]
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A run of tokens: what the traces below it all begin with, or what one trace has alone."""
+    """A run of tokens: a prefix that several traces share, or the rest of one trace."""
 
     ids: Ids
     """The tokens, at least one."""
@@ -50,7 +49,8 @@ class Node:
     trace: int | None = None
     """Number of the trace that ends here; None if the tokens are shared."""
     read_at: tuple[int, ...] = ()
-    """Places in `ids` whose hidden states are read, in the order of the trace's reading positions."""
+    """Places in `ids` whose hidden states are read, in the order of the trace's reading positions.
+    """
     start: int = field(init=False)
     """0-based position of the first token in its sequences."""
 
@@ -58,7 +58,7 @@ class Node:
         self.start = 0 if self.parent is None else self.parent.start + len(self.parent.ids)
 
     def above(self) -> Iterator[Node]:
-        """The nodes before this one, nearest first."""
+        """Yield the nodes before this one, nearest first."""
         node = self.parent
         while node is not None:
             yield node
@@ -66,12 +66,12 @@ class Node:
 
 
 def plant(traces: Sequence[LaidOutTrace], *, share: bool) -> list[Node]:
-    """The nodes of all traces, every parent before what is below it, nothing else in between.
+    """Return the nodes of all traces in depth-first order, every parent before its children.
 
     Args:
         traces: laid out, each with at least one reading position.
-        share: whether common beginnings are computed once; else every trace is one node, short
-            ones first.
+        share: whether common prefixes are computed once; else every trace is one node, short ones
+            first.
     """
     if share:
         return list(_grow(traces))
@@ -80,8 +80,8 @@ def plant(traces: Sequence[LaidOutTrace], *, share: bool) -> list[Node]:
 
 
 def _grow(traces: Sequence[LaidOutTrace]) -> Iterator[Node]:
-    """Split the traces, sorted by their ids, where they part; depth first."""
-    # Hidden states are read in a trace's own tokens only: no node is read for two traces.
+    """Split the traces, sorted by their ids, where they diverge; depth first."""
+    # Hidden states are read in a trace's own tokens only, never in shared nodes.
     heads = [trace.ids[: min(min(read) for read in trace.read_at if read)] for trace in traces]
     whole = sorted(range(len(traces)), key=heads.__getitem__)
     waiting: list[tuple[list[int], Node | None]] = [(whole, None)] if whole else []
@@ -105,22 +105,19 @@ def _grow(traces: Sequence[LaidOutTrace]) -> Iterator[Node]:
 
 
 def _leaf(traces: Sequence[LaidOutTrace], number: int, parent: Node | None) -> Node:
-    """What a trace has alone, behind `parent`."""
+    """Return the tokens of a trace after `parent`."""
     depth = 0 if parent is None else parent.start + len(parent.ids)
     places = (place - depth for positions in traces[number].read_at for place in positions)
     return Node(traces[number].ids[depth:], parent, number, tuple(places))
 
 
 def _common(a: Ids, b: Ids) -> int:
-    """How many leading tokens two sequences share."""
+    """Return how many leading tokens two sequences share."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
     return low
-
-
-# --- Attention over a pack: tokens of many traces in one row, each seeing its own sequence alone
 
 
 ATTENTION = "stepgold_pack"
@@ -134,22 +131,23 @@ Past = dict[Node, list[KeysValues]]
 
 @dataclass(slots=True)
 class PackView:
-    """Which tokens of a pack are whose, for the attention of every layer."""
+    """Which tokens of a pack belong to which node, for the attention of every layer."""
 
     nodes: Sequence[Node]
-    """The pack: nodes in the order of the tree."""
+    """The pack, in the order of the tree."""
     past: Mapping[Node, Sequence[KeysValues]]
-    """Shared nodes of earlier packs that tokens of this one stand behind."""
+    """Shared nodes of earlier packs that precede tokens of this one."""
     keep: frozenset[Node]
-    """Shared nodes of this pack that later ones stand behind."""
+    """Shared nodes of this pack that precede later ones."""
     joined: bool
-    """Whether past and own tokens are attended to apart and joined (the processor's kernel can)."""
+    """Whether past and own tokens are attended to separately and combined (the CPU's kernel can).
+    """
     kept: Past = field(default_factory=dict)
     """Filled in layer by layer: keys and values of the nodes in `keep`."""
     spans: dict[Node, slice] = field(init=False)
     """The tokens of each node."""
     below: dict[Node, slice] = field(init=False)
-    """The tokens that stand behind each shared node; contiguous, as the tree is in order."""
+    """The tokens after each shared node; contiguous, since the nodes are in tree order."""
 
     def __post_init__(self) -> None:
         self.spans, self.below = {}, {}
@@ -163,18 +161,18 @@ class PackView:
         self.kept = {node: [] for node in self.nodes if node in self.keep}
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None
     ) -> Tensor:
-        """Attention of one layer: `[1, heads, tokens, head width]` in, `[1, tokens, heads, ...]` out."""
+        """Return one layer's attention; transposes `[1, heads, tokens, width]` to tokens first."""
         for node, layers in self.kept.items():
             span = self.spans[node]
-            # Heads apart, so that later packs stride through one head's keys without gaps.
+            # Contiguous, so that later packs read each head's keys without gaps.
             layers.append((key[:, :, span].contiguous(), value[:, :, span].contiguous()))
         work = self._joined if self.joined else self._whole
         return work(layer, query, key, value, scale)
 
     def _of(self, node: Node, layer: int, key: Tensor, value: Tensor) -> KeysValues:
-        """Keys and values of a shared node, from this pack or an earlier one."""
+        """Return keys and values of a shared node, from this pack or an earlier one."""
         if node in self.kept:
             return self.kept[node][-1]
         if node in self.spans:
@@ -185,7 +183,7 @@ class PackView:
     def _joined(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
     ) -> Tensor:
-        """Own tokens node by node, then shared ones for all tokens behind them at once."""
+        """Attend to own tokens node by node, then to each shared node for all tokens after it."""
         _, heads, tokens, width = query.shape
         if len(self.nodes) == 1 and not self.below:
             return _attend(query, key, value, scale, causal=True)[0].transpose(1, 2)
@@ -209,19 +207,19 @@ class PackView:
     def _whole(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
     ) -> Tensor:
-        """Every node against its whole sequence, past and own keys laid one behind the other."""
+        """Attend from every node to its whole sequence, with past keys before its own."""
         parts = []
         for node, span in self.spans.items():
             own = [self._of(shared, layer, key, value) for shared in reversed(list(node.above()))]
             own.append((key[:, :, span], value[:, :, span]))
             keys, values = (torch.cat(part, dim=2) for part in zip(*own, strict=True))
-            behind = causal_lower_right(span.stop - span.start, keys.shape[2])
+            mask = causal_lower_right(span.stop - span.start, keys.shape[2])
             parts.append(
                 scaled_dot_product_attention(
                     query[:, :, span],
                     keys,
                     values,
-                    attn_mask=behind,
+                    attn_mask=mask,
                     scale=scale,
                     enable_gqa=query.shape[1] != keys.shape[1],
                 )
@@ -239,30 +237,31 @@ def pack_attention(
     pack: PackView | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """The attention of a pack; plain attention where none is given.
+    """Return the attention of a pack; plain attention without one.
 
     Args:
         module: the attention layer; `layer_idx` is its number.
         query: `[1, heads, tokens, head width]`.
         key: `[1, key-value heads, tokens, head width]`.
         value: as `key`.
-        attention_mask: as transformers hands it over; None for a pack.
+        attention_mask: as transformers passes it; None for a pack.
         scaling: factor on the logits; None for `1 / sqrt(head width)`.
-        pack: handed through the model's forward as a keyword.
-        kwargs: what else the model gives; what changes the result is found out by `sharing_works`.
+        pack: passed through the model's forward as a keyword.
+        kwargs: other arguments of the model; `prepare` detects those that change the result.
     """
     if pack is None:
         plain: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
         return plain
-    return pack.attend(int(module.layer_idx), query, key, value, scaling), None  # type: ignore[arg-type]
+    layer = cast(int, module.layer_idx)
+    return pack.attend(layer, query, key, value, scale=scaling), None
 
 
 def _attend(
     query: Tensor, keys: Tensor, values: Tensor, scale: float | None, *, causal: bool
 ) -> tuple[Tensor, Tensor]:
-    """The processor's fused attention; grouped heads need no copies.
+    """Run the CPU's fused attention; grouped heads need no copies.
 
     Returns:
         `[1, heads, tokens, head width]`, and float32 `[1, heads, tokens]`: the logarithm of the
@@ -277,13 +276,11 @@ def _attend(
 AttentionInterface.register(ATTENTION, pack_attention)
 
 
-# --- Forward passes: a pack of nodes in, the hidden states that are read out
-
-
 _CHECKED = ((5, 9, 2, 7, 11, 3, 8, 13), (5, 9, 2, 7, 11, 3, 1, 6, 4), (12, 10, 2, 6, 7))
-"""Sequences of the proof: two that begin alike, one of its own."""
+"""Sequences of the check: two with a common prefix, one without."""
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-"""Largest difference of hidden states, as a share of their largest size; 0.05 for half precision."""
+"""Largest difference of hidden states, as a share of their largest value; 0.05 for half precision.
+"""
 
 
 class Forward(Protocol):
@@ -291,30 +288,31 @@ class Forward(Protocol):
 
     @property
     def shares(self) -> bool:
-        """Whether common beginnings are computed once."""
+        """Whether common prefixes are computed once."""
 
     @property
     def why(self) -> str | None:
         """Why they are not; None if they are."""
 
     def tokens(self, pack: Sequence[Node]) -> int:
-        """The tokens that a forward of this pack computes, padding included."""
+        """Return the tokens that a forward pass of this pack computes, padding included."""
 
     def hidden(self, pack: Sequence[Node], following: Node | None) -> Tensor:
         """Run a pack.
 
         Args:
-            pack: nodes in the order of the tree; what they stand behind lies in it or came before.
+            pack: nodes in the order of the tree; their ancestors are in it or came before.
             following: the first node of the next pack; None at the end of the tree.
 
         Returns:
-            `[reading places, width]`: the last hidden states, node by node, place by place.
+            `[reading positions, width]`: the last hidden states, node by node.
         """
 
     def keep_for(self, following: Node | None) -> None:
-        """Let go of what no pack from `following` on stands behind (None: of everything).
+        """Free what no pack from `following` on depends on (None: everything).
 
-        Apart from `hidden`, as a pack whose read-out ran out of memory is run again in parts.
+        Separate from `hidden`, because a pack whose read-out ran out of memory is run again in
+        parts.
         """
 
 
@@ -324,21 +322,17 @@ class PackedForward:
     shares, why = True, None
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Take a model with the attention of `scoring.engine.forward`.
-
-        Args:
-            model: gives hidden states; see `prepare`.
-        """
+        """Take a model that gives hidden states with this module's attention; see `prepare`."""
         self._model = model
         self._past: Past = {}
 
     def tokens(self, pack: Sequence[Node]) -> int:
-        """All tokens of the pack."""
+        """Return the tokens of the pack."""
         return sum(len(node.ids) for node in pack)
 
     @torch.inference_mode()
     def hidden(self, pack: Sequence[Node], following: Node | None) -> Tensor:
-        """Run a pack; keys and values are added for the nodes that `following` stands behind."""
+        """Run a pack; keep keys and values of the nodes that precede `following`."""
         device = self._model.device
         needed = frozenset(following.above() if following is not None else ())
         view = PackView(pack, self._past, needed, joined=device.type == "cpu")
@@ -358,30 +352,30 @@ class PackedForward:
         return hidden
 
     def keep_for(self, following: Node | None) -> None:
-        """Keys and values stay for the nodes that `following` stands behind."""
+        """Keep keys and values of the nodes that precede `following` only."""
         needed = frozenset(following.above() if following is not None else ())
         self._past = {node: layers for node, layers in self._past.items() if node in needed}
 
 
 class PaddedForward:
-    """Whole traces side by side, padded on the right; for models whose attention cannot be shared.
+    """Whole traces as a right-padded batch, for models whose attention cannot be shared.
 
-    Causal models never look at what stands behind a token: no mask is needed.
+    Causal models never attend to later tokens: no mask is needed.
     """
 
     shares = False
 
     def __init__(self, model: PreTrainedModel, *, why: str | None = None) -> None:
-        """Take a model that gives hidden states, and why no faster forward will do."""
+        """Take a model that gives hidden states, and the reason for padding."""
         self._model, self.why = model, why
 
     def tokens(self, pack: Sequence[Node]) -> int:
-        """The tokens of the padded batch."""
+        """Return the tokens of the padded batch."""
         return len(pack) * max((len(node.ids) for node in pack), default=0)
 
     @torch.inference_mode()
     def hidden(self, pack: Sequence[Node], following: Node | None) -> Tensor:
-        """Run whole traces; `following` is of no concern."""
+        """Run whole traces; `following` is not used."""
         longest = max(len(node.ids) for node in pack)
         ids = torch.tensor([node.ids + (0,) * (longest - len(node.ids)) for node in pack])
         places = [(row, place) for row, node in enumerate(pack) for place in node.read_at]
@@ -392,11 +386,11 @@ class PaddedForward:
         return hidden
 
     def keep_for(self, following: Node | None) -> None:
-        """Nothing is kept from pack to pack."""
+        """Do nothing: nothing is kept between packs."""
 
 
 def prepare(model: PreTrainedModel) -> Forward:
-    """The fastest forward that is right for this model: shared if that is proven, else padded."""
+    """Return the fastest forward that is right for this model: shared if verified, else padded."""
     before = model.config._attn_implementation or "eager"
     try:
         model.set_attn_implementation(ATTENTION)
@@ -412,7 +406,8 @@ def prepare(model: PreTrainedModel) -> Forward:
 
 
 def _difference(model: PreTrainedModel, attention: str) -> str | None:
-    """What a small tree gives other than whole sequences under another attention; None if nothing."""
+    """Return how a small tree differs from whole sequences under plain attention; None if it does
+    not."""
     size = int(model.config.vocab_size)
     traces = [
         LaidOutTrace("", tuple(i % size for i in ids), ((len(ids) - 2, len(ids) - 1),))
@@ -420,7 +415,7 @@ def _difference(model: PreTrainedModel, attention: str) -> str | None:
     ]
     nodes = plant(traces, share=True)
     shared = PackedForward(model)
-    # Cut behind the first nodes, so that keys and values of an earlier pack are used too.
+    # Two packs, so that keys and values of an earlier pack are used too.
     parts = [shared.hidden(nodes[:2], nodes[2]), shared.hidden(nodes[2:], None)]
     got = torch.cat(parts).float()
     model.set_attn_implementation(attention)

@@ -1,4 +1,5 @@
-"""Linear heads of checkpoints, read from their safetensors files and kept in float32."""
+"""Heads of checkpoints: linear heads from safetensors files, and the output head of language
+models."""
 
 from __future__ import annotations
 
@@ -14,17 +15,18 @@ from traces import PrmError
 
 
 def read_tensors(folder: Path, prefixes: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint whose names begin with one of the prefixes, in float32."""
+    """Return a checkpoint's tensors whose names begin with one of the prefixes, in float32."""
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            names = [name for name in tensors.keys() if name.startswith(tuple(prefixes))]  # noqa: SIM118
-            found |= {name: tensors.get_tensor(name).float() for name in names}
+            for name in tensors.keys():  # noqa: SIM118
+                if name.startswith(tuple(prefixes)):
+                    found[name] = tensors.get_tensor(name).float()
     return found
 
 
 def tensor_names(folder: Path) -> frozenset[str]:
-    """The names of all tensors in a checkpoint's safetensors files."""
+    """Return the names of all tensors in a checkpoint's safetensors files."""
     names: set[str] = set()
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
@@ -33,15 +35,15 @@ def tensor_names(folder: Path) -> frozenset[str]:
 
 
 def head_of(folder: Path, layouts: Sequence[Sequence[str]], classes: int) -> nn.Module:
-    """The head that lies under the first fitting layout: linear layers with ReLU between them.
+    """Return the head stored under the first fitting layout: linear layers with ReLU in between.
 
     Args:
         folder: the checkpoint.
-        layouts: names of the linear layers, in order, of each way a head may be stored.
+        layouts: for each way to store a head, the names of its linear layers in order.
         classes: outputs of the last layer.
 
     Raises:
-        PrmError: none of the layouts is there with that many outputs.
+        PrmError: no layout is present with that number of outputs.
     """
     weights = read_tensors(folder, [layer for layers in layouts for layer in layers])
     for layers in layouts:
@@ -53,62 +55,59 @@ def head_of(folder: Path, layouts: Sequence[Sequence[str]], classes: int) -> nn.
     names = " or ".join(f'"{layers[0]}"' for layers in layouts)
     outputs = "two classes" if classes == 2 else f"{classes} output"
     raise PrmError(
-        f'The checkpoint in "{folder}" has no head of {outputs} ({names}) in its safetensors files.',
-        remedy="name the right family with --family, or take the whole PRM checkpoint",
+        f'The checkpoint in "{folder}" has no head of {outputs} ({names}).',
+        remedy="name the right family with --family, or use the complete PRM checkpoint",
     )
 
 
 def _linear(weights: dict[str, Tensor], name: str) -> nn.Linear:
-    """One linear layer with the checkpoint's weights; without a bias where there is none."""
+    """Return one linear layer with the checkpoint's weights, and its bias if present."""
     weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
     return layer.requires_grad_(False)
 
 
-# --- The output head of a language model: log-probabilities of the tokens of a text, in bounded
-
-
 _LOGITS_NUMBERS = 1 << 25
 """Most logits (positions times vocabulary) computed at once."""
 _PROBE = (5, 9, 2, 7)
-"""Ids on which the head is tried."""
+"""Ids on which the head is checked."""
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-"""Largest difference of logits, as a share of their largest size; 0.01 for half precision, of which both
-sides go through the same operations."""
+"""Largest difference of logits, as a share of their largest value; 0.01 for half precision, where
+both sides run the same operations."""
 
 
 class LanguageHead:
-    """Reads the next token's log-probability off a causal language model's hidden states."""
+    """Computes next-token log-probabilities from a causal language model's hidden states."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Take a causal language model.
 
         Raises:
-            PrmError: its logits are not what its head makes of its last hidden states.
+            PrmError: its logits are not its head applied to its last hidden states.
         """
         self._head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if not _is_all(model, self._head):
             raise PrmError(
-                f"The model ({model.config.model_type}) changes its logits behind the output head,"
-                " so that they cannot be read off hidden states.",
-                remedy="take another language model",
+                f"The model ({model.config.model_type}) changes its logits after the output head,"
+                " so they cannot be computed from hidden states.",
+                remedy="use another language model",
             )
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens it knows."""
+        """Number of tokens in the vocabulary."""
         return int(self._head.weight.shape[0])
 
     def following_logs(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """The log-probability of the id that follows each position.
+        """Return the log-probability of the id that follows each position.
 
         Args:
             hidden: `[positions, width]`, the model's last hidden states.
             next_ids: int64 `[positions]`.
 
         Returns:
-            float32 `[positions]`, at most 0. Some 2^25 logits at most are held at once.
+            float32 `[positions]`, at most 0. At most 2^25 logits are in memory at once.
         """
         size = max(1, _LOGITS_NUMBERS // self.vocabulary)
         parts = []
@@ -122,11 +121,11 @@ class LanguageHead:
 
 @torch.inference_mode()
 def _is_all(model: PreTrainedModel, head: torch.nn.Module) -> bool:
-    """Whether nothing but the head stands between hidden states and logits: some cap or scale them."""
+    """Whether the head alone turns hidden states into logits: some models cap or scale them."""
     size = int(model.config.get_text_config().vocab_size)
     ids = torch.tensor([[i % size for i in _PROBE]], device=model.device)
     if ids.is_meta:
-        # Shapes without weights, as a server's checkpoint is held here: nothing is read off them.
+        # Shapes without weights, as loaded for a model server: nothing is computed here.
         return True
     wanted = model(input_ids=ids, use_cache=False).logits.float()
     got = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()

@@ -1,1 +1,1 @@
-"""PRM families, one file each: prompt, marker, read-out, published aggregation."""
+"""Built-in PRM families, one file each: prompt, marker, read-out, published aggregation."""

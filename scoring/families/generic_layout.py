@@ -1,14 +1,14 @@
-"""A PRM that we do not know, as a TOML file describes it.
+"""The description of a PRM in a TOML file.
 
 name = "my-prm"
-prompt = "Question: {question}\\n\\nExplanation: "   # {documents} may stand in it, {question} must
+prompt = "Question: {question}\\n\\nExplanation: "   # {documents} is optional, {question} required
 step = "Step {number}: {step}"                     # default "{step}"
 separator = " "                                    # before each step but the first
-marker = " ки"                                     # one token, behind each step
+marker = " ки"                                     # one token, after each step
 positive = " +"                                    # one token
 negative = " -"                                    # one token
 read = "at"                                        # "at" the marker, or "before" it
-chat = "user"                                      # steps in the "user" or "assistant" turn, or "none"
+chat = "user"                                      # turn of the steps: "user", "assistant", "none"
 system = "You are ..."                             # optional
 aggregation = "min"                                # min, product, last, mean
 """
@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_args
 
-from scoring.names import FAMILY_NAMES, Aggregation, refuse_unknown
+from scoring.names import FILE_ENDING, Aggregation, known_families, refuse_unknown
 from traces import InputError
 
 _CHAT = ("user", "assistant", "none")
@@ -29,18 +29,18 @@ _READ = ("at", "before")
 
 @dataclass(frozen=True, slots=True)
 class GenericLayout:
-    """What the TOML file says."""
+    """The content of the TOML file."""
 
     name: str
     """Stored as the family."""
     prompt: str
     """Before the first step."""
     marker: str
-    """Behind each step."""
+    """After each step."""
     positive: str
-    """Right."""
+    """Token of a correct step."""
     negative: str
-    """Wrong."""
+    """Token of an incorrect step."""
     step: str = "{step}"
     """How a step is written; `{number}` is 1-based."""
     separator: str = " "
@@ -52,23 +52,20 @@ class GenericLayout:
     system: str = ""
     """System turn; empty for none."""
     aggregation: str = "min"
-    """How step scores become one."""
 
     @classmethod
     def from_file(cls, path: Path) -> GenericLayout:
         """Read and check the file.
 
         Raises:
-            InputError: unreadable, an unknown or missing key, a text of another type, a prompt
-                without `{question}`, a step without `{step}`, a choice that is none, two signs
-                that are one, the name of a family that we know.
+            InputError: the file is unreadable, a key is unknown, missing or not a string, the
+                prompt lacks `{question}` or the step `{step}`, a choice is invalid, both verdict
+                tokens are equal, or the name is taken by another family.
         """
         try:
             table = tomllib.loads(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
-            raise InputError(
-                f"The family file cannot be read: {fault}.", where=str(path)
-            ) from fault
+            raise InputError(f"Cannot read the family file: {fault}.", where=str(path)) from fault
         known = {field.name for field in fields(cls)}
         needed = {"name", "prompt", "marker", "positive", "negative"}
         for what, keys in (("an unknown", set(table) - known), ("no", needed - set(table))):
@@ -80,7 +77,7 @@ class GenericLayout:
                 )
         texts = [key for key, value in table.items() if not isinstance(value, str)]
         if texts:
-            raise InputError(f'"{texts[0]}" is no text in the family file.', where=str(path))
+            raise InputError(f'"{texts[0]}" is not a string in the family file.', where=str(path))
         layout = cls(**table)
         layout._check(str(path))
         return layout
@@ -96,7 +93,7 @@ class GenericLayout:
                 raise InputError(
                     f'"{key}" is "{value}" in the family file.',
                     where=where,
-                    remedy=f"take one of {', '.join(allowed)}",
+                    remedy=f"choose one of {', '.join(allowed)}",
                 )
         for key, text, place in (("prompt", self.prompt, "question"), ("step", self.step, "step")):
             if f"{{{place}}}" not in text:
@@ -108,29 +105,29 @@ class GenericLayout:
             raise InputError(f'"{empty[0]}" is empty in the family file.', where=where)
         if self.positive == self.negative:
             raise InputError(
-                '"positive" and "negative" are one text in the family file.',
+                '"positive" and "negative" are the same in the family file.',
                 where=where,
-                remedy="name the token of a right step, and that of a wrong one",
+                remedy="give the token of a correct step and that of an incorrect one",
             )
-        if self.name in FAMILY_NAMES:
+        if self.name in known_families():
             raise InputError(
-                f'The family file takes the name "{self.name}", which is a family of its own.',
+                f'The family file uses the name "{self.name}" of another family.',
                 where=where,
-                remedy="name it otherwise",
+                remedy="choose another name",
             )
 
 
 def named_family(
     family: str | GenericLayout | None, mode: str = "strict"
 ) -> str | GenericLayout | None:
-    """A family by name, or as its file describes it; None is to be recognised.
+    """Return a family's name, or the content of its file; None if it is to be detected.
 
     Raises:
-        InputError: no family has that name, and no file either, or the file is faulty; no such mode.
+        InputError: no family has that name, the file is missing or faulty, or no such mode.
     """
     if isinstance(family, GenericLayout):
         return family
     refuse_unknown(family, mode)
-    if family is None or family in FAMILY_NAMES:
+    if family is None or not family.endswith(FILE_ENDING):
         return family
     return GenericLayout.from_file(Path(family))

@@ -1,7 +1,7 @@
 """Likelihood: a step is as good as its least probable token under a causal language model.
 
-A baseline of ours, not a published PRM: a model that solves the task writes right steps with
-confidence, so one improbable token gives a wrong step away. It needs no training beyond the model's.
+This is our own baseline, not a published PRM. A model that solves the task writes correct steps
+with confidence, so that one improbable token reveals a wrong step. It needs no further training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference import ContinuationPrompt, continuation_messages, conversation_text, first_ids
 from scoring.engine.heads import LanguageHead
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint
 from traces import Evidence, PrmError, TraceInContext
 
 
@@ -38,13 +38,13 @@ class Likelihood:
         """Bind the family to a checkpoint.
 
         Args:
-            tokenizer: a fast one: tokens are assigned to steps by their place in the text.
+            tokenizer: a fast one: tokens are assigned to steps by their offsets in the text.
             model: a causal language model.
             prompt: what surrounds question and steps; None for no system turn and a step a line.
 
         Raises:
-            PrmError: the tokenizer does not tell where its tokens stand, or the model's logits cannot
-                be read off hidden states.
+            PrmError: the tokenizer does not give offsets, or the model's logits cannot be computed
+                from hidden states.
         """
         if not tokenizer.is_fast:
             raise PrmError("The family likelihood needs a fast tokenizer (tokenizer.json).")
@@ -56,10 +56,10 @@ class Likelihood:
         self._control = tuple(token.content for token in added if token.special)
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """The policy's prompt and all steps; each step is read where its tokens are predicted.
+        """Lay out the policy's prompt and all steps; read each step where its tokens are predicted.
 
-        A token belongs to the step in which it starts; what stands between two steps belongs to
-        the later one, which the model might have left unwritten.
+        A token belongs to the step in which it starts. Text between two steps belongs to the later
+        one, which the model might not have written.
         """
         separator = self._prompt.separator
         messages = continuation_messages(
@@ -80,13 +80,13 @@ class Likelihood:
         return LaidOutTrace(context.trace.id, (*start, *ids), tuple(map(tuple, read_at)))
 
     def _encoded(self, head: str, written: str) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
-        """Ids of the prompt with what is written behind it, and where each stands in the text.
+        """Return ids of the prompt with the written text, and each id's offsets in the text.
 
-        Control tokens that are written in steps are spelled out: the text behind the prompt's last
-        control token is then encoded as mere text.
+        Control tokens written in steps are spelled out: everything after the prompt's last control
+        token is then encoded as plain text.
         """
         tokens = self.tokenizer
-        if not any(sign in written for sign in self._control):
+        if not any(token in written for token in self._control):
             found = tokens(head + written, add_special_tokens=False, return_offsets_mapping=True)
             return tuple(found["input_ids"]), found["offset_mapping"]
         opening = tokens(head, add_special_tokens=False, return_offsets_mapping=True)
@@ -99,9 +99,14 @@ class Likelihood:
             return_offsets_mapping=True,
             split_special_tokens=True,
         )
-        behind = [(begin + cut, end + cut) for begin, end in rest["offset_mapping"]]
-        return (*ids[:kept], *rest["input_ids"]), [*places[:kept], *behind]
+        after = [(begin + cut, end + cut) for begin, end in rest["offset_mapping"]]
+        return (*ids[:kept], *rest["input_ids"]), [*places[:kept], *after]
 
     def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """The probability of each following token."""
+        """Return the probability of each following token."""
         return self._head.following_logs(hidden, next_ids).exp()
+
+
+def bind(checkpoint: PrmCheckpoint) -> Likelihood:
+    """Bind the family to a checkpoint."""
+    return Likelihood(checkpoint.tokenizer, checkpoint.model())

@@ -3,23 +3,19 @@
 Yun et al., "Med-PRM: Medical Reasoning Models with Stepwise, Guideline-verified Process Rewards",
 https://arxiv.org/abs/2506.11474; checkpoint `dmis-lab/llama-3.1-medprm-reward-v1.0`.
 
-Strict mode: one BOS; the marker is looked for in the solution only; softmax in float32. (The
-released script puts two BOS, matches ` ки` in documents too, and takes the softmax in bfloat16.)
+Strict mode: one BOS, markers are searched in the solution only, softmax in float32.
 
-Med-PRM as its released script scores, fault by fault, to be held against published numbers.
+medprm-compat reproduces the released script, faults included, to compare with published numbers
+(`python/4_scoring_PRM.py` of https://github.com/eth-medical-ai-lab/Med-PRM). It differs from strict
+mode as follows: the rendered conversation is tokenized with a second BOS; the system turn for
+documents ends in a space (which Llama 3.1's template trims); control tokens inside texts are
+control tokens; ` ки` is read wherever it occurs, in documents and questions too; the softmax is
+taken in bfloat16, so that good steps tie and the first of several candidates wins. Documents are
+packed by its rule, see `retrieval.packing.pack_like_medprm`.
 
-Source: `python/4_scoring_PRM.py` of https://github.com/eth-medical-ai-lab/Med-PRM. Other than in
-`medprm`: the rendered conversation is tokenised with a second BOS; the system turn for documents ends
-in a blank (which Llama 3.1's template trims); control tokens inside texts are control tokens; ` ки` is
-read wherever it stands, in documents and questions too; the softmax is taken in bfloat16, so that good
-steps tie and the first of several candidates wins. The documents are packed by its rule, see
-`retrieval.packing.pack_like_medprm`.
-
-Med-PRM's outcome model: one marker behind the whole solution, one score on the last step.
-
-The system turn and the layout are those of the released training script (facts: Med-PRM,
-https://arxiv.org/abs/2506.11474, `orm_processed_solution`). Steps before the last have no score of
-their own: they are "not measured", which no aggregation takes for a number.
+medprm-orm is Med-PRM's outcome model: one marker after the whole solution, one score, on the last
+step. System turn and layout are those of the released training script (`orm_processed_solution`).
+Earlier steps are "not measured", which no aggregation counts as a number.
 """
 
 from __future__ import annotations
@@ -27,22 +23,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from retrieval.packing import render_document
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_signs
-from scoring.layout import ChatLayout, Turn, one_line, question_inline, single_token
+from retrieval import render_document
+from scoring.family import Aggregation, LaidOutTrace, PrmCheckpoint
+from scoring.layout import ChatLayout, Turn, one_line, question_inline
+from scoring.read_outs import TwoTokens, require_tokens
 from traces import Evidence, PrmError, TraceInContext
 
 MARKER: Final = " ки"
-"""Stands behind each step."""
-SIGNS: Final = (" +", " -")
-"""The tokens whose logits are compared: right, wrong."""
+"""Written after each step."""
+VERDICTS: Final = (" +", " -")
+"""The tokens whose logits are compared: correct, incorrect."""
 _TASK = (
     "You are an evaluator assessing the logicality and validity of the reasoning in each step of "
     "the given explanation. In order to support the evaluation, {given} provided{how}. If the "
@@ -52,18 +49,17 @@ _TASK = (
 SYSTEM_WITH_DOCUMENTS: Final = _TASK.format(
     given="the relevant documents, the question, and the explanation are", how=" sequentially"
 )
-"""The published system turn where evidence is given."""
+"""The published system turn with evidence."""
 SYSTEM: Final = _TASK.format(given="the question and the explanation are", how="")
 """The published system turn without evidence."""
 
 
-class MedPrm:
+class MedPrm(TwoTokens):
     """The Med-PRM read-out on one checkpoint."""
 
     name = "medprm"
     aggregation: Aggregation = "min"
     takes_documents = True
-    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
         """Bind the family to a checkpoint.
@@ -75,19 +71,9 @@ class MedPrm:
         Raises:
             PrmError: a token is missing, or the chat template cannot hold the prompt.
         """
-        ids = [single_token(tokenizer, text) for text in (MARKER, *SIGNS)]
-        if None in ids:
-            missing = (MARKER, *SIGNS)[ids.index(None)]
-            raise PrmError(
-                f'The checkpoint has no token "{missing}", which the family medprm reads.',
-                remedy="name the right family with --family",
-            )
-        self.tokenizer = tokenizer
-        self.backbone: PreTrainedModel = cast(PreTrainedModel, model.base_model)
-        self._marker, *signs = (int(i) for i in ids if i is not None)
-        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._rows = head.weight[signs].detach().float()
-        self.served = of_signs(*signs)
+        ids = require_tokens(tokenizer, (MARKER, *VERDICTS), family="medprm")
+        super().__init__(tokenizer, model, ids[1:])
+        self._marker = ids[0]
         self._layouts = {
             documents: ChatLayout(
                 tokenizer,
@@ -98,35 +84,28 @@ class MedPrm:
         }
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """Documents, question with its options inline, and the steps, each with its marker."""
+        """Lay out documents, question with inline options, and steps, each with its marker."""
         documents = "".join(render_document(i, item) for i, item in enumerate(evidence, 1))
         before = f"{documents}Question: {question_inline(context.problem)}\n\nExplanation: "
         pieces: list[str | int] = []
         for step in context.trace.steps:
-            # Published steps stand on one line each, a blank between marker and next step.
+            # Published steps are one line each, with a space between a marker and the next step.
             pieces += [f"{before}{one_line(step)}", self._marker]
             before = " "
         ids, markers = self._layouts[bool(evidence)].fill([pieces])
         return LaidOutTrace(context.trace.id, ids, tuple((marker,) for marker in markers))
 
-    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """P(+) of the two signs, read at the markers."""
-        return torch.softmax(hidden.float() @ self._rows.T, dim=-1)[:, 0]
-
-
-# --- Med-PRM as its released script scores, fault by fault, to be held against published numbers
-
 
 class MedPrmCompat(MedPrm):
-    """The released read-out on one checkpoint."""
+    """The read-out of the released script on one checkpoint."""
 
     settings: Mapping[str, Any] = MappingProxyType({"mode": "medprm-compat"})
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """The rendered conversation tokenised as a whole, a BOS before the template's.
+        """Tokenize the rendered conversation as a whole, with a BOS before the template's.
 
-        Markers that stand in texts are read with the first step: the least of the step scores is
-        then the published `PRM_min_score`, and the last one `PRM_score` where there are two steps.
+        Markers inside texts are read with the first step. So the minimum of the step scores is the
+        published `PRM_min_score`, and with two steps the last one is `PRM_score`.
 
         Raises:
             PrmError: the template rewrites the solution, or the tokenizer is a slow one.
@@ -151,7 +130,7 @@ class MedPrmCompat(MedPrm):
         )
 
     def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """P(+) of the two signs, logits and softmax in bfloat16: near 1 in steps of 2^-8."""
+        """Return P(+), logits and softmax in bfloat16: near 1 in steps of 2^-8."""
         logits = hidden.bfloat16() @ self._rows.bfloat16().T
         return torch.softmax(logits, dim=-1)[:, 0].float()
 
@@ -168,16 +147,13 @@ class MedPrmCompat(MedPrm):
         )
 
 
-# --- Med-PRM's outcome model: one marker behind the whole solution, one score on the last step
-
-
 ORM_SYSTEM: Final = (
     "You are an evaluator assessing the overall quality and correctness of the final answer in the "
     "given explanation. In order to support the evaluation, the question and the explanation are "
-    "provided. If the final answer is incorrect or not well-supported, output -. If the final answer "
-    "is correct and well-supported, output +."
+    "provided. If the final answer is incorrect or not well-supported, output -. If the final "
+    "answer is correct and well-supported, output +."
 )
-"""The published system turn where no evidence is given."""
+"""The published system turn without evidence."""
 
 
 class MedPrmOrm(MedPrm):
@@ -187,21 +163,31 @@ class MedPrmOrm(MedPrm):
     aggregation: Aggregation = "last"
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-        """Bind the family to a checkpoint; as `MedPrm`."""
+        """Bind the family to a checkpoint, as `MedPrm`."""
         super().__init__(tokenizer, model)
         turns: list[Turn] = [("system", ORM_SYSTEM), ("user", None)]
-        # With documents the released scripts give it the stepwise system turn.
+        # With documents the released scripts use the stepwise system turn.
         self._outcome = {
             True: self._layouts[True],
             False: ChatLayout(tokenizer, turns, add_generation_prompt=True),
         }
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """Documents, question and all steps, one marker at the end."""
+        """Lay out documents, question and all steps, with one marker at the end."""
         documents = "".join(render_document(i, item) for i, item in enumerate(evidence, 1))
         solution = " ".join(one_line(step) for step in context.trace.steps)
         question = question_inline(context.problem)
         text = f"{documents}Question: {question}\n\nExplanation: {solution}"
         ids, (marker,) = self._outcome[bool(evidence)].fill([[text, self._marker]])
-        silent: tuple[tuple[int, ...], ...] = ((),) * (len(context.trace.steps) - 1)
-        return LaidOutTrace(context.trace.id, ids, (*silent, (marker,)))
+        unread: tuple[tuple[int, ...], ...] = ((),) * (len(context.trace.steps) - 1)
+        return LaidOutTrace(context.trace.id, ids, (*unread, (marker,)))
+
+
+def bind(checkpoint: PrmCheckpoint) -> MedPrm:
+    """Bind Med-PRM to a checkpoint."""
+    return MedPrm(checkpoint.tokenizer, checkpoint.model())
+
+
+def bind_outcome(checkpoint: PrmCheckpoint) -> MedPrmOrm:
+    """Bind Med-PRM's outcome model to a checkpoint."""
+    return MedPrmOrm(checkpoint.tokenizer, checkpoint.model())

@@ -1,50 +1,47 @@
 """Qwen2.5-Math-PRM and Qwen2.5-Math-7B-PRM800K: `<extra_0>` after each step, a head of two classes.
 
 Zhang et al., "The Lessons of Developing Process Reward Models in Mathematical Reasoning",
-https://arxiv.org/abs/2501.07301; checkpoints `Qwen/Qwen2.5-Math-PRM-7B`, `-72B`. The repository's own
-modelling code is not run: backbone and head are put together here from the safetensors files.
-Checkpoints of `AutoModelForTokenClassification` with two labels and the same marker work too.
+https://arxiv.org/abs/2501.07301; checkpoints `Qwen/Qwen2.5-Math-PRM-7B`, `-72B`. The repository's
+modeling code is not run: backbone and head are read from the safetensors files. Checkpoints of
+`AutoModelForTokenClassification` with two labels and the same marker work too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.engine.heads import head_of
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_head
-from scoring.layout import ChatLayout, single_token
-from traces import Evidence, PrmError, TraceInContext
+from scoring.family import Aggregation, LaidOutTrace, PrmCheckpoint
+from scoring.layout import ChatLayout
+from scoring.read_outs import TwoClasses, require_tokens
+from traces import Evidence, TraceInContext
 
 NAMES: Final = ("qwen-prm", "qwen-prm800k")
-"""Qwen2.5-Math-PRM and Qwen2.5-Math-7B-PRM800K: other weights, the same read-out."""
+"""Qwen2.5-Math-PRM and Qwen2.5-Math-7B-PRM800K: different weights, the same read-out."""
 MARKER: Final = "<extra_0>"
-"""Stands behind each step."""
+"""Written after each step."""
 SYSTEM: Final = r"Please reason step by step, and put your final answer within \boxed{}."
 """The published system turn."""
-_HEADS = (("score.0", "score.2"), ("score",))
-"""Where the head's linear layers lie: the published one has two, token classification one."""
+HEADS: Final = (("score.0", "score.2"), ("score",))
+"""Names of the head's linear layers: two in published PRMs, one in token classification."""
 
 
-class QwenPrm:
+class QwenPrm(TwoClasses):
     """The Qwen PRM read-out on one checkpoint."""
 
     aggregation: Aggregation = "product"
-    takes_documents = False
-    served = of_head(2)
-    settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         backbone: PreTrainedModel,
         head: nn.Module,
+        *,
         name: str = NAMES[0],
     ) -> None:
         """Bind the family to a checkpoint.
@@ -52,20 +49,15 @@ class QwenPrm:
         Args:
             tokenizer: has `<extra_0>` as a single token, and a chat template.
             backbone: gives hidden states.
-            head: hidden states to two logits, wrong and right; see `load_head`.
-            name: which of the two checkpoints it is.
+            head: hidden states to two logits, incorrect and correct.
+            name: which of the two families it is.
 
         Raises:
             PrmError: the marker is missing, or the chat template cannot hold the prompt.
         """
-        marker = single_token(tokenizer, MARKER)
-        if marker is None:
-            raise PrmError(
-                f'The checkpoint has no token "{MARKER}", which the family qwen-prm reads.',
-                remedy="name the right family with --family",
-            )
-        self.name, self.tokenizer, self.backbone = name, tokenizer, backbone
-        self._marker, self._head = marker, head
+        [self._marker] = require_tokens(tokenizer, [MARKER], family=name)
+        super().__init__(tokenizer, backbone, head)
+        self.name = name
         self._layout = ChatLayout(
             tokenizer,
             [("system", SYSTEM), ("user", None), ("assistant", None)],
@@ -73,7 +65,7 @@ class QwenPrm:
         )
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """The question in the user turn, the steps in the assistant's; there is no place for evidence."""
+        """Lay out the question in the user turn, the steps in the assistant's; no evidence."""
         problem = context.problem
         options = (f"\n({chr(65 + i)}) {option}" for i, option in enumerate(problem.options))
         steps: list[str | int] = []
@@ -82,16 +74,13 @@ class QwenPrm:
         ids, markers = self._layout.fill([[f"{problem.question.strip()}{''.join(options)}"], steps])
         return LaidOutTrace(context.trace.id, ids, tuple((marker,) for marker in markers))
 
-    def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """The probability of the class "right", read at the markers."""
-        logits: Tensor = self._head(hidden.float())
-        return torch.softmax(logits, dim=-1)[:, 1]
 
-
-def load_head(folder: Path) -> nn.Module:
-    """The two-class head of a checkpoint, in float32.
+def bind(checkpoint: PrmCheckpoint) -> QwenPrm:
+    """Bind the family to a checkpoint.
 
     Raises:
-        PrmError: the safetensors files hold no head, or one with other than two classes.
+        PrmError: the safetensors files hold no head of two classes.
     """
-    return head_of(folder, _HEADS, 2)
+    head = head_of(checkpoint.folder, HEADS, 2).to(checkpoint.device)
+    model = checkpoint.model(AutoModel)
+    return QwenPrm(checkpoint.tokenizer, model, head, name=checkpoint.family)

@@ -8,21 +8,21 @@ break, then of each step alone with the line break's token; score = sigmoid of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from scoring.engine.heads import head_of
-from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, of_head
+from scoring.family import NO_SETTINGS, Aggregation, LaidOutTrace, PrmCheckpoint, served_head
 from scoring.layout import one_line, plain_ids, question_inline
-from traces import Evidence, PrmError, TraceInContext
+from scoring.read_outs import missing_token
+from traces import Evidence, TraceInContext
 
 HEADS: Final = (("v_head.summary",), ("v_head",))
-"""Where the value head lies."""
+"""Possible names of the value head."""
 
 
 class Skywork:
@@ -31,7 +31,7 @@ class Skywork:
     name = "skywork-o1"
     aggregation: Aggregation = "mean"
     takes_documents = False
-    served = of_head(1)
+    served = served_head(1)
     settings: Mapping[str, Any] = NO_SETTINGS
 
     def __init__(
@@ -49,35 +49,33 @@ class Skywork:
         """
         line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
         if not line_break or line_break[-1] == tokenizer.unk_token_id:
-            raise PrmError(
-                "The checkpoint has no token for a line break, which the family skywork-o1 reads.",
-                remedy="name the right family with --family",
-            )
+            raise missing_token("a line break", self.name)
         self.tokenizer, self.backbone = tokenizer, backbone
         self._marker, self._head = int(line_break[-1]), head
 
     def lay_out(self, context: TraceInContext, evidence: Sequence[Evidence]) -> LaidOutTrace:
-        """BOS, question, line break; then each step on one line. There is no place for evidence."""
+        """Lay out BOS, question, line break; then each step on one line. No evidence."""
         bos = self.tokenizer.bos_token_id
         ids = [] if bos is None else [int(bos)]
         ids += plain_ids(self.tokenizer, f"{question_inline(context.problem)}\n")
         read_at = []
         for step in context.trace.steps:
-            # A line break inside a step would be scored as a step of its own.
+            # A line break inside a step would be scored as a separate step.
             ids += [*plain_ids(self.tokenizer, one_line(step)), self._marker]
             read_at.append((len(ids) - 1,))
         return LaidOutTrace(context.trace.id, tuple(ids), tuple(read_at))
 
     def probabilities(self, hidden: Tensor, next_ids: Tensor) -> Tensor:
-        """The sigmoid of the value at each line break."""
+        """Return the sigmoid of the value at each line break."""
         value: Tensor = self._head(hidden.float())
         return torch.sigmoid(value.squeeze(-1))
 
 
-def load_head(folder: Path) -> nn.Module:
-    """The value head of a checkpoint, in float32.
+def bind(checkpoint: PrmCheckpoint) -> Skywork:
+    """Bind the family to a checkpoint.
 
     Raises:
-        PrmError: the safetensors files hold no such head.
+        PrmError: the safetensors files hold no value head.
     """
-    return head_of(folder, HEADS, 1)
+    head = head_of(checkpoint.folder, HEADS, 1).to(checkpoint.device)
+    return Skywork(checkpoint.tokenizer, checkpoint.model(AutoModel), head)

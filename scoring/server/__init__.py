@@ -1,1 +1,1 @@
-"""PRMs behind a model server."""
+"""PRMs on a model server."""

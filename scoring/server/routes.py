@@ -1,15 +1,15 @@
-"""How a server is asked for a trace's numbers, and what its answer says: one small class a route.
+"""How to ask a model server for a trace's numbers and read its reply: one small class per route.
 
-Token ids are sent, so that no server's tokenizer, template or BOS comes in between. Shapes as of
+Token ids are sent, so that the server's tokenizer, template and BOS do not matter. Shapes as of
 
 * vLLM, `/pooling`: `vllm/entrypoints/pooling/base/protocol.py` (commit 020638a) and
   `vllm/model_executor/layers/pooler/tokwise/methods.py` (055e47c; pooling types ALL and STEP);
 * vLLM, `/v1/completions` with `prompt_logprobs`: `vllm/entrypoints/openai/completion/protocol.py`;
 * SGLang, `/generate` with `token_ids_logprob`: `python/sglang/srt/managers/io_struct.py` and
-  `scheduler_output_processor_mixin.py` (the first row is always null, the last token's falls away).
+  `scheduler_output_processor_mixin.py` (the first row is always null, the last token's is dropped).
 
-The first two were held against vLLM 0.32 on a processor, the third against its source alone. SGLang's own
-reward and embedding routes give one number for a whole sequence: no step can be read there.
+The first two were verified with vLLM 0.32 on a CPU, the third with its source only. SGLang's reward
+and embedding routes give one number for a whole sequence, so that no step can be read.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from typing import Any, Final, Protocol
 from scoring.family import LaidOutTrace, ServedReadOut
 from traces import InputError, ModelRefused
 
-Row = tuple[float, ...]
-"""The numbers that a server gave for one reading place."""
+ServerRow = tuple[float, ...]
+"""The numbers that a server gave for one reading position."""
 LOGITS, ACTIVATED, LOGPROBS = "logits", "activated", "logprobs"
-"""How a row becomes a score: of logits or a value, as probabilities already, of two log probabilities."""
+"""How a row becomes a score: from logits or a value, from probabilities, from two log-
+probabilities."""
 _SUM_TOLERANCE: Final = 0.02
-"""By how much two probabilities in half precision may miss a sum of 1."""
+"""Tolerance for the sum of two probabilities in half precision."""
 
 
 class Unread(Exception):
-    """A well-formed answer that holds no number for some place of this one trace."""
+    """A well-formed reply without a number for some position of this one trace."""
 
 
-def probabilities(rows: Sequence[Row], reading: str) -> list[float] | None:
-    """The score of each row; None if the rows cannot be read so.
+def row_scores(rows: Sequence[ServerRow], reading: str) -> list[float] | None:
+    """Return the score of each row; None if the rows do not fit the reading.
 
     Args:
-        rows: as a route gives them.
-        reading: LOGITS (wrong, right; or one value), ACTIVATED (the same behind softmax or sigmoid),
-            or LOGPROBS (right, wrong).
+        rows: from a route.
+        reading: LOGITS (incorrect, correct; or one value), ACTIVATED (the same after softmax or
+            sigmoid), or LOGPROBS (correct, incorrect).
     """
     if reading == LOGPROBS:
         return [_sigmoid(right - wrong) for right, wrong in rows]
@@ -52,7 +53,7 @@ def probabilities(rows: Sequence[Row], reading: str) -> list[float] | None:
 
 
 def _sigmoid(value: float) -> float:
-    """Without overflow on either side."""
+    """Return the sigmoid without overflow on either side."""
     if value >= 0:
         return 1 / (1 + math.exp(-value))
     grown = math.exp(value)
@@ -60,10 +61,10 @@ def _sigmoid(value: float) -> float:
 
 
 def numbers_of(trace: LaidOutTrace, rows: int) -> list[int]:
-    """The number of the row of each reading place.
+    """Return the row number of each reading position.
 
     Raises:
-        ModelRefused: it is neither a row a token nor a row a step token.
+        ModelRefused: there is neither a row per token nor a row per step token.
     """
     places = [place for read in trace.read_at for place in read]
     if rows == len(trace.ids):
@@ -75,49 +76,46 @@ def numbers_of(trace: LaidOutTrace, rows: int) -> list[int]:
             number = {place: row for row, place in enumerate(of_marker)}
             return [number[place] for place in places]
     raise ModelRefused(
-        f"The server gave {rows} rows for {len(trace.ids)} tokens with {len(places)} steps to read.",
-        remedy="let it pool every token (ALL), or the family's step token (STEP with step_tag_id)",
+        f"The server gave {rows} rows for {len(trace.ids)} tokens and {len(places)} steps.",
+        remedy="configure it to pool every token (ALL), or the step token (STEP with step_tag_id)",
     )
 
 
 def same_length(read: int | None, sent: int) -> None:
-    """Refuse an answer for more or fewer tokens than were sent; None says nothing.
+    """Refuse a reply for more or fewer tokens than were sent; None is accepted.
 
     Raises:
         ModelRefused: they differ.
     """
     if read is not None and read != sent:
         raise ModelRefused(
-            f"The server answers for {read} tokens where {sent} were expected.",
-            remedy="it must read the token ids as they are sent, without a BOS of its own, uncut",
+            f"The server read {read} tokens, expected {sent}.",
+            remedy="configure it to add no BOS and not to truncate prompts",
         )
 
 
 def finite(value: Any) -> float:
-    """The value as a number.
+    """Return the value as a number.
 
     Raises:
-        Unread: it is none, or not finite.
+        Unread: it is not a finite number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Unread(f"The server gave {value!r} where a number was expected.")
+        raise Unread(f"The server gave {value!r} instead of a number.")
     return float(value)
 
 
 def other_shape(wanted: str, reply: Mapping[str, Any]) -> ModelRefused:
-    """The refusal of an answer that lacks what was wanted; it names what the answer holds."""
+    """Return the error for a reply that lacks what was wanted; it names what the reply holds."""
     names = ", ".join(sorted(map(str, reply))[:8])
     return ModelRefused(
-        f"The server's answer holds no {wanted}; it holds: {names or 'nothing'}.",
-        remedy="name the server's kind with --route",
+        f"The server's reply has no {wanted}; it has: {names or 'nothing'}.",
+        remedy="choose the server's kind with --route",
     )
 
 
-# --- How a server is asked for a trace's numbers, and what its answer says: one small class a
-
-
 _TOP: Final = 20
-"""Most probable tokens asked for at each place: vLLM's own limit (`--max-logprobs`)."""
+"""Most probable tokens requested at each position: vLLM's own limit (`--max-logprobs`)."""
 
 
 class Route(Protocol):
@@ -125,45 +123,47 @@ class Route(Protocol):
 
     @property
     def path(self) -> str:
-        """Below the server's root."""
+        """Path below the server's root."""
 
     @property
     def spare(self) -> int:
-        """Tokens that must fit into the server's window beside the trace."""
+        """Tokens that must fit into the server's window in addition to the trace."""
 
     @property
     def readings(self) -> tuple[str, ...]:
-        """What the rows may be; which of them it is, the parity gate finds out."""
+        """Possible readings of the rows; the parity gate finds the right one."""
 
     @property
     def remedy(self) -> str:
-        """How a server is started so that it knows this route."""
+        """How to start a server so that it has this route."""
 
     def body(self, model: str, trace: LaidOutTrace) -> dict[str, Any]:
-        """The request for one trace with at least one reading place."""
+        """Return the request for one trace with at least one reading position."""
 
-    def rows(self, reply: Mapping[str, Any], trace: LaidOutTrace) -> list[Row]:
-        """The row of each reading place, in the order of `trace.read_at`.
+    def rows(self, reply: Mapping[str, Any], trace: LaidOutTrace) -> list[ServerRow]:
+        """Return the row of each reading position, in the order of `trace.read_at`.
 
         Raises:
-            ModelRefused: the answer is of another shape, or for other tokens than those sent.
+            ModelRefused: the reply has another shape, or is for other tokens than those sent.
             Unread: a number is missing or not finite.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """vLLM's `/pooling`: a row a token (ALL), or a row a step token (STEP)."""
+    """vLLM's `/pooling`: a row per token (ALL), or a row per step token (STEP)."""
 
     served: ServedReadOut
-    """The family's read-out."""
     path = "/pooling"
     spare = 0
     readings = (LOGITS, ACTIVATED)
-    remedy = "start vLLM with --runner pooling --pooler-config.task token_classify, or take another --route"
+    remedy = (
+        "start vLLM with --runner pooling --pooler-config.task token_classify, or use another"
+        " --route"
+    )
 
     def body(self, model: str, trace: LaidOutTrace) -> dict[str, Any]:
-        """Raw outputs are asked for: half precision rounds probabilities near 1 to ties."""
+        """Request raw outputs: half precision rounds probabilities near 1 to ties."""
         return {
             "model": model,
             "task": "token_classify",
@@ -171,8 +171,8 @@ class Pooling:
             "use_activation": False,
         }
 
-    def rows(self, reply: Mapping[str, Any], trace: LaidOutTrace) -> list[Row]:
-        """Rows by position, or by the number of the step token."""
+    def rows(self, reply: Mapping[str, Any], trace: LaidOutTrace) -> list[ServerRow]:
+        """Read rows by position, or by the number of the step token."""
         pooled = reply.get("data")
         if not isinstance(pooled, list) or len(pooled) != 1 or not isinstance(pooled[0], Mapping):
             raise other_shape("one pooled input", reply)
@@ -183,11 +183,11 @@ class Pooling:
         rows = [row if isinstance(row, list) else [row] for row in given]
         return [self._row(rows[number]) for number in numbers_of(trace, len(rows))]
 
-    def _row(self, row: Sequence[Any]) -> Row:
+    def _row(self, row: Sequence[Any]) -> ServerRow:
         if len(row) not in self.served.columns:
             wanted = " or ".join(map(str, self.served.columns))
             raise ModelRefused(
-                f"The server gives {len(row)} numbers a token; {wanted} were expected.",
+                f"The server gives {len(row)} numbers per token, expected {wanted}.",
                 remedy="serve the PRM with its head, see README, PRM families",
             )
         return tuple(finite(value) for value in row)
@@ -195,19 +195,19 @@ class Pooling:
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """vLLM's `/v1/completions` with the log probabilities of the prompt."""
+    """vLLM's `/v1/completions` with the log-probabilities of the prompt."""
 
     right: int
-    """Id of the right sign."""
+    """Id of the token for correct."""
     wrong: int
-    """Id of the wrong sign."""
+    """Id of the token for incorrect."""
     path = "/v1/completions"
     spare = 2
     readings = (LOGPROBS,)
-    remedy = "serve the PRM as a causal language model with vLLM, or take another --route"
+    remedy = "serve the PRM as a causal language model with vLLM, or use another --route"
 
     def body(self, model: str, trace: LaidOutTrace) -> dict[str, Any]:
-        """One more token is sent: what stands behind a token tells what was predicted there."""
+        """Send one more token: a prediction is reported at the token that follows."""
         return {
             "model": model,
             "prompt": [*trace.ids, trace.ids[-1]],
@@ -217,49 +217,49 @@ class Completions:
             "return_token_ids": True,
         }
 
-    def rows(self, reply: Mapping[str, Any], trace: LaidOutTrace) -> list[Row]:
-        """The two signs' log probabilities behind each place."""
+    def rows(self, reply: Mapping[str, Any], trace: LaidOutTrace) -> list[ServerRow]:
+        """Return both verdict tokens' log-probabilities after each position."""
         choices = reply.get("choices")
         if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
             raise other_shape("one choice", reply)
-        said = choices[0].get("prompt_logprobs")
-        if not isinstance(said, list):
+        given = choices[0].get("prompt_logprobs")
+        if not isinstance(given, list):
             raise other_shape('"prompt_logprobs"', choices[0])
         read = choices[0].get("prompt_token_ids")
         if read is not None and read != [*trace.ids, trace.ids[-1]]:
-            raise ModelRefused("The server read other tokens than those that were sent.")
+            raise ModelRefused("The server read different tokens than those sent.")
         same_length(_prompt_tokens(reply.get("usage")), len(trace.ids) + 1)
-        same_length(len(said), len(trace.ids) + 1)
-        found = [said[place + 1] for places in trace.read_at for place in places]
+        same_length(len(given), len(trace.ids) + 1)
+        found = [given[place + 1] for places in trace.read_at for place in places]
         return [(self._of(each, self.right), self._of(each, self.wrong)) for each in found]
 
     def _of(self, predicted: Any, token: int) -> float:
         if not isinstance(predicted, Mapping):
-            raise Unread("The server gave no log probabilities at a step.")
-        told = predicted.get(str(token))
-        if not isinstance(told, Mapping):
+            raise Unread("The server gave no log-probabilities at a step.")
+        found = predicted.get(str(token))
+        if not isinstance(found, Mapping):
             raise Unread(
-                f"Token {token}, one of the two signs, is not among the {_TOP} most probable that the"
-                " server names at a step: --route pooling has no such limit."
+                f"Token {token} is not among the {_TOP} most probable that the server reports at a"
+                " step; --route pooling has no such limit."
             )
-        return finite(told.get("logprob"))
+        return finite(found.get("logprob"))
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """SGLang's `/generate` with the log probabilities of two tokens."""
+    """SGLang's `/generate` with the log-probabilities of two tokens."""
 
     right: int
-    """Id of the right sign."""
+    """Id of the token for correct."""
     wrong: int
-    """Id of the wrong sign."""
+    """Id of the token for incorrect."""
     path = "/generate"
     spare = 2
     readings = (LOGPROBS,)
-    remedy = "serve the PRM as a causal language model with SGLang, or take another --route"
+    remedy = "serve the PRM as a causal language model with SGLang, or use another --route"
 
     def body(self, model: str, trace: LaidOutTrace) -> dict[str, Any]:
-        """From the first reading place on; one more token is sent, as for `Completions`."""
+        """Request from the first reading position on, with one more token, as for `Completions`."""
         return {
             "input_ids": [*trace.ids, trace.ids[-1]],
             "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
@@ -268,15 +268,15 @@ class Generate:
             "token_ids_logprob": [self.right, self.wrong],
         }
 
-    def rows(self, reply: Mapping[str, Any], trace: LaidOutTrace) -> list[Row]:
-        """Row k is what was predicted for the k-th token from the start on; the 0th is null."""
-        told = reply.get("meta_info")
-        if not isinstance(told, Mapping):
+    def rows(self, reply: Mapping[str, Any], trace: LaidOutTrace) -> list[ServerRow]:
+        """Row k predicts the k-th token from the start on; the 0th is null."""
+        info = reply.get("meta_info")
+        if not isinstance(info, Mapping):
             raise other_shape('"meta_info"', reply)
-        rows, start = told.get("input_token_ids_logprobs"), _first_place(trace)
+        rows, start = info.get("input_token_ids_logprobs"), _first_place(trace)
         if not isinstance(rows, list):
-            raise other_shape('"input_token_ids_logprobs"', told)
-        same_length(_prompt_tokens(told), len(trace.ids) + 1)
+            raise other_shape('"input_token_ids_logprobs"', info)
+        same_length(_prompt_tokens(info), len(trace.ids) + 1)
         same_length(len(rows), len(trace.ids) + 1 - start)
         found = [rows[place + 1 - start] for places in trace.read_at for place in places]
         return [(self._of(each, self.right), self._of(each, self.wrong)) for each in found]
@@ -285,30 +285,28 @@ class Generate:
         for entry in row if isinstance(row, list) else ():
             if isinstance(entry, list) and len(entry) >= 2 and entry[1] == token:
                 return finite(entry[0])
-        raise Unread(f"The server gave no log probability of token {token} at a step.")
+        raise Unread(f"The server gave no log-probability of token {token} at a step.")
 
 
 ROUTES: Final = ("pooling", "completions", "generate")
-"""By the name given to `--route`."""
+"""Names given to `--route`."""
 
 
 def route_of(name: str | None, served: ServedReadOut, family: str) -> Route:
-    """The route of that name; None takes `pooling` for heads and `completions` for signs.
+    """Return the route of that name; None for `pooling` with heads and `completions` with tokens.
 
     Raises:
-        InputError: no such route, or one that cannot carry what the family reads.
+        InputError: no such route, or one that cannot serve what the family reads.
     """
     chosen = name or ("pooling" if served.tokens is None else "completions")
     if chosen not in ROUTES:
-        raise InputError(
-            f'There is no route "{chosen}".', remedy=f"take one of {', '.join(ROUTES)}"
-        )
+        raise InputError(f'Unknown route "{chosen}".', remedy=f"choose one of {', '.join(ROUTES)}")
     if chosen == "pooling":
         return Pooling(served)
     if served.tokens is None:
         raise InputError(
-            f'The family {family} reads a head of its own, which the route "{chosen}" does not show.',
-            remedy="take --route pooling",
+            f'The family {family} reads a separate head, which the route "{chosen}" cannot serve.',
+            remedy="use --route pooling",
         )
     return (Completions if chosen == "completions" else Generate)(*served.tokens)
 
@@ -318,6 +316,6 @@ def _first_place(trace: LaidOutTrace) -> int:
 
 
 def _prompt_tokens(counts: Any) -> int | None:
-    """How many tokens the server says it read; None if it does not."""
+    """Return the number of tokens the server reports to have read; None if it does not."""
     count = counts.get("prompt_tokens") if isinstance(counts, Mapping) else None
     return count if isinstance(count, int) else None

@@ -1,19 +1,19 @@
-"""From a server and a checkpoint to a scorer: the layout from the files here, the numbers from there.
+"""Score with a PRM on a model server: traces are laid out here and run there.
 
-A PRM behind a server: laid out and made to fit here, run there, read as the family reads.
-
-It has the face of `scoring.engine.engine.Scorer`, so that a command need not care where the forward passes
-run. Nothing is scored before `scoring.server.parity` has let the server pass.
+`ServerScorer` has the interface of `scoring.Scorer`, so that a command need not care where the
+forward passes run. It scores nothing before the parity gate: a server with another tokenizer, other
+weights or other positions gives plausible but wrong scores, so some traces are first scored by both
+sides. Limits: `max |dp| < 0.02`, and the same first error on 99.5% of the traces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from inference import (
     JsonClient,
@@ -23,11 +23,11 @@ from inference import (
     model_window,
     weights_fingerprint,
 )
-from scoring.engine.fit import FitRules, Fitted, Overflow, fit, refuse_over_length
+from scoring.engine.fit import FitOptions, FitRules, Fitted, fit, refuse_over_length
 from scoring.families.generic_layout import GenericLayout, named_family
-from scoring.family import Checkpoint, Family, Servable
-from scoring.loading import DEFAULT_WINDOW, bind, told_family
-from scoring.server.routes import Route, Row, Unread, probabilities, route_of
+from scoring.family import Family, PrmCheckpoint, Servable
+from scoring.loading import DEFAULT_WINDOW, bind, limited, require_family
+from scoring.server.routes import Route, ServerRow, Unread, route_of, row_scores
 from traces import (
     AbstentionReason,
     InputError,
@@ -40,54 +40,52 @@ from traces import (
     refuse_phi,
 )
 
-Answered = tuple[Fitted, list[Row]]
-"""A trace that was sent, and the row of each of its reading places."""
+Answered = tuple[Fitted, list[ServerRow]]
+"""A trace that was sent, and the row of each of its reading positions."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedCheckpoint:
-    """Which checkpoint a server is held to be, and where it stands."""
+    """The checkpoint that a server is supposed to run."""
 
     spec: str
     """The same checkpoint on this machine, as the user named it."""
     weights: str | None
-    """Fingerprint of its weights; None if that cannot be told cheaply."""
+    """Fingerprint of its weights; None if unknown."""
     resolved_model: str
-    """What the server says it serves."""
+    """The model that the server reports."""
     route: str
-    """The name of the route it is asked by."""
+    """Name of the route."""
 
 
 @dataclass(slots=True)
 class ServerScorer:
-    """Scores steps with one PRM behind a server."""
+    """Scores steps with one PRM on a server."""
 
     family: Family
-    """Lays out; its model has no weights here."""
+    """Lays out traces; its model has no weights here."""
     rules: FitRules
     """How traces are made to fit."""
     server: JsonClient
-    """Who is asked; closed by its owner."""
+    """Closed by its owner."""
     route: Route
-    """How."""
     checkpoint: ServedCheckpoint
-    """What is served."""
     allow_phi: bool = False
-    """Whether problems that say `phi_removed: false` may go to a server elsewhere."""
+    """Whether problems with `phi_removed: false` may be sent to a hosted server."""
     reading: str | None = None
-    """What the server's rows are; None until the parity gate was passed."""
+    """Meaning of the server's rows; None until the parity gate is passed."""
     parity: Mapping[str, Any] = field(default_factory=dict)
-    """What the gate found, for the labeler's configuration; empty until then."""
+    """Result of the gate, for the labeler's configuration; empty until then."""
     not_shared: None = None
-    """Common beginnings are the server's business."""
+    """Common prefixes are left to the server."""
 
     @property
     def resolved_model(self) -> str:
-        """What the server says it serves."""
+        """The model that the server reports."""
         return self.checkpoint.resolved_model
 
     def config(self) -> dict[str, Any]:
-        """The configuration that is stored with the labels (strict JSON)."""
+        """Return the configuration that is stored with the labels (strict JSON)."""
         return {
             "family": self.family.name,
             "mode": "strict",
@@ -99,7 +97,7 @@ class ServerScorer:
         }
 
     def expected_work(self, contexts: Iterable[TraceInContext]) -> Mapping[str, float]:
-        """Characters of each trace with its problem and evidence, by its id: time goes with them."""
+        """Return the characters of each trace with its problem and evidence, by its id."""
         return {
             context.trace.id: float(
                 len(context.problem.question)
@@ -110,7 +108,7 @@ class ServerScorer:
         }
 
     def refuse_over_length(self, contexts: Iterable[TraceInContext]) -> None:
-        """As `scoring.engine.engine.Scorer.refuse_over_length`."""
+        """As `scoring.Scorer.refuse_over_length`."""
         refuse_over_length(self.family, contexts, self.rules)
 
     def is_comparable(self, context: TraceInContext) -> bool:
@@ -118,39 +116,39 @@ class ServerScorer:
         return isinstance(self._prepared(context), Fitted)
 
     def score_batches(self, contexts: Iterable[TraceInContext]) -> Iterator[list[TraceLabel]]:
-        """Score every step of every trace; yield traces as they are done, in any order, none twice.
+        """Score every step of every trace; yield traces as they are done, in any order.
 
-        A trace that does not fit is an abstention (`over_length`), one that must not leave this machine
-        another (`filtered`), one that the server gives no number for a third (`model_error`).
+        A trace is an abstention if it does not fit (`over_length`), must not leave this machine
+        (`filtered`), or gets no number from the server (`model_error`).
 
         Raises:
             ValueError: the parity gate was not passed.
-            ModelRefused: the server answers otherwise than it did at the gate; with what was yielded
-                before, all is well.
-            ModelUnavailable, QuotaExhausted: see `inference.openai.json_client.JsonClient.run`.
+            ModelRefused: the server's replies differ from those at the gate; labels yielded before
+                are valid.
+            ModelUnavailable, QuotaExhausted: see the server client's `run`.
         """
         if self.reading is None:
-            raise ValueError("nothing is scored before the server was held against the checkpoint")
+            raise ValueError("the parity gate was not passed")
         for answer in self.answers(contexts):
             yield [answer if isinstance(answer, TraceLabel) else self.read(*answer, self.reading)]
 
-    def read(self, fitted: Fitted, rows: list[Row], reading: str) -> TraceLabel:
-        """The label of a trace.
+    def read(self, fitted: Fitted, rows: list[ServerRow], reading: str) -> TraceLabel:
+        """Return the label of a trace.
 
         Raises:
-            ModelRefused: the rows cannot be read so.
+            ModelRefused: the rows do not fit the reading.
         """
-        scores = probabilities(rows, reading)
+        scores = row_scores(rows, reading)
         if scores is None:
             raise ModelRefused(
-                f'"{self.server.spec}" gave probabilities before and gives other numbers now.',
+                f'"{self.server.spec}" gave probabilities at first and gives other numbers now.',
                 where=f'trace "{fitted.laid_out.trace_id}"',
-                remedy="look whether the server was started anew with other options",
+                remedy="check whether the server was restarted with other options",
             )
         return fitted.label(scores)
 
     def answers(self, contexts: Iterable[TraceInContext]) -> Iterator[Answered | TraceLabel]:
-        """The rows of every trace, or why there are none; in any order."""
+        """Yield the rows of every trace, or why there are none; in any order."""
         ready: list[TraceLabel] = []
         for fitted, reply in self.server.run(self._calls(contexts, ready)):
             yield from _drained(ready)
@@ -168,7 +166,7 @@ class ServerScorer:
         named = reply.get("model")
         if named is not None and named != self.server.model:
             raise ModelRefused(
-                f'"{named}" answers where "{self.server.model}" was asked.',
+                f'The server answers as "{named}" instead of "{self.server.model}".',
                 where=f'trace "{trace_id}"',
                 remedy="name the model as the server lists it",
             )
@@ -183,7 +181,7 @@ class ServerScorer:
     def _calls(
         self, contexts: Iterable[TraceInContext], ready: list[TraceLabel]
     ) -> Iterator[tuple[Fitted, str, dict[str, Any]]]:
-        """One call a trace; what is not sent goes to `ready`."""
+        """Yield one call per trace; labels of traces that are not sent go to `ready`."""
         for context in contexts:
             found = self._prepared(context)
             if isinstance(found, TraceLabel):
@@ -192,7 +190,7 @@ class ServerScorer:
                 yield found, self.route.path, self.route.body(self.server.model, found.laid_out)
 
     def _prepared(self, context: TraceInContext) -> Fitted | TraceLabel:
-        """The trace as it is sent, or its label where it is not."""
+        """Return the trace as it is sent, or its label if it is not."""
         kept = refuse_phi(context, hosted=self.server.hosted, allow_phi=self.allow_phi)
         if kept is not None:
             return kept
@@ -208,20 +206,17 @@ def _drained(ready: list[TraceLabel]) -> list[TraceLabel]:
     return taken
 
 
-# --- From a server and a checkpoint to a scorer: the layout from the files here, the numbers
-
-
 _MODELS = "/v1/models"
-"""Where vLLM and SGLang list what they serve."""
+"""Where vLLM and SGLang list their models."""
 
 
-class HollowCheckpoint(Checkpoint):
-    """A checkpoint whose model has its shapes and no weights: enough to lay traces out."""
+class WeightlessCheckpoint(PrmCheckpoint):
+    """A checkpoint whose model has shapes but no weights, which is enough to lay out traces."""
 
     __slots__ = ()
 
-    def model(self, auto_class: Any) -> Any:
-        """The model on torch's `meta` device."""
+    def model(self, auto_class: Any = AutoModelForCausalLM) -> Any:
+        """Return the model on torch's `meta` device."""
         try:
             config = AutoConfig.from_pretrained(self.folder)
             with torch.device("meta"):
@@ -229,7 +224,7 @@ class HollowCheckpoint(Checkpoint):
         except (OSError, ValueError, KeyError) as fault:
             reason = str(fault).strip().splitlines() or [type(fault).__name__]
             raise PrmError(
-                f'The checkpoint in "{self.folder}" cannot be read: {reason[0][:200]}'
+                f'Cannot read the checkpoint in "{self.folder}": {reason[0][:200]}'
             ) from fault
 
 
@@ -238,29 +233,26 @@ def load_server_scorer(
     spec: str,
     *,
     family: str | GenericLayout | None = None,
-    max_tokens: int | None = None,
-    overflow: Overflow = Overflow.DROP_DOCUMENTS,
-    reserve: int = 0,
-    packing: str = "fit",
+    options: FitOptions | None = None,
     route: str | None = None,
     allow_phi: bool = False,
 ) -> ServerScorer:
-    """Join a server to the checkpoint that it serves; it is asked what it serves, nothing more.
+    """Connect a server with its checkpoint; the server is only asked which models it has.
 
     Args:
-        server: where the PRM runs.
-        spec: the same checkpoint here, `hf:PATH_OR_ID`: its tokenizer and configuration; the weights are
-            not loaded.
-        family, overflow, reserve, packing: as for `scoring.loading.load_scorer`.
-        max_tokens: the window a trace must fit into; None takes the least of the model's, the server's
-            and 4,096.
-        route: a name of `scoring.server.routes.ROUTES`; None takes the family's usual one.
+        server: runs the PRM.
+        spec: the same checkpoint here, `hf:PATH_OR_ID`; only its tokenizer and configuration are
+            loaded.
+        family: as for `scoring.load_scorer`.
+        options: window and documents. Without a window the smallest of the model's, the server's
+            and 4,096 is used.
+        route: one of `scoring.server.routes.ROUTES`; None for the family's default.
         allow_phi: see `ServerScorer`.
 
     Raises:
-        InputError: an unknown family or route, one that a server cannot run, a window that is not there.
-        PrmError: the checkpoint cannot be read, or is not recognised.
-        ModelError: the server gives no list of models, or not this one.
+        InputError: an unknown family or route, one that a server cannot run, or a wrong window.
+        PrmError: the checkpoint cannot be read, or is not recognized.
+        ModelError: the server does not list this model.
     """
     named = named_family(family)
     try:
@@ -268,43 +260,50 @@ def load_server_scorer(
         tokenizer = load_pretrained(AutoTokenizer, folder)
     except ModelRefused as refusal:
         raise PrmError(refusal.what, where=refusal.where, remedy=refusal.remedy) from refusal
-    hollow = HollowCheckpoint(folder, tokenizer, torch.device("meta"), torch.float32)
-    bound = bind(named or told_family(folder, tokenizer, spec), hollow)
+    checkpoint = WeightlessCheckpoint(
+        folder, tokenizer, device=torch.device("meta"), dtype=torch.float32
+    )
+    bound = bind(named or require_family(folder, tokenizer, spec), checkpoint)
     chosen = _route(route, bound)
     listed = _listed(server)
     window = model_window(bound.backbone.config, tokenizer)
     length = listed.get("max_model_len")
     if isinstance(length, int):
         window = min(window, length - chosen.spare)
-    if max_tokens is not None and not 1 <= max_tokens <= window:
-        raise InputError(
-            f"The window of {max_tokens} tokens is not one that the PRM has behind this server.",
-            remedy=f"give --max-tokens from 1 to {window}",
-        )
-    limit = max_tokens or min(window, DEFAULT_WINDOW)
+    options = options or FitOptions()
     root = listed.get("root")
     served = server.model if root in (None, server.model) else f"{server.model} ({root})"
-    what = ServedCheckpoint(
-        spec, weights_fingerprint(folder), served, type(chosen).__name__.lower()
+    return ServerScorer(
+        family=bound,
+        rules=FitRules(
+            limited(options.max_tokens, window, DEFAULT_WINDOW),
+            overflow=options.overflow,
+            reserve=options.reserve,
+            packing=options.packing,
+        ),
+        server=server,
+        route=chosen,
+        checkpoint=ServedCheckpoint(
+            spec, weights_fingerprint(folder), served, type(chosen).__name__.lower()
+        ),
+        allow_phi=allow_phi,
     )
-    rules = FitRules(limit, overflow, reserve, packing)
-    return ServerScorer(bound, rules, server, chosen, what, allow_phi)
 
 
 def _route(name: str | None, family: Family) -> Route:
     if not isinstance(family, Servable):
         raise InputError(
-            f"The family {family.name} cannot be read off a server: it needs more than a row a step.",
-            remedy="score it on this machine: --prm hf:PATH",
+            f"The family {family.name} cannot be served: it needs more than a row per step.",
+            remedy="score on this machine with --prm hf:PATH",
         )
     return route_of(name, family.served, family.name)
 
 
 def _listed(server: JsonClient) -> Mapping[str, Any]:
-    """What the server says of the model.
+    """Return the server's entry of the model.
 
     Raises:
-        ModelRefused: it does not list it, or gives no list.
+        ModelRefused: the server does not list it.
     """
     models = server.get(_MODELS).get("data")
     entries = (
@@ -317,7 +316,143 @@ def _listed(server: JsonClient) -> Mapping[str, Any]:
     raise ModelRefused(
         f'The server does not serve "{server.model}".',
         where=f"{server.root}{_MODELS}",
-        remedy=f"name one that it lists: {names}"
-        if names
-        else "look whether it serves models at all",
+        remedy=f"use one of its models: {names}" if names else "check that it serves a model",
     )
+
+
+THRESHOLD: Final = 0.5
+"""A step below it is incorrect, for the first error."""
+AGREEMENT: Final = 0.995
+"""Share of traces that must have the same first error."""
+NEAR_TIE: Final = 2.0**-8
+"""A differing first error is tolerated where both scores are this close to the threshold: one step
+of bfloat16, so that the side is arbitrary."""
+
+Compared = tuple[str, int, float, float]
+"""Trace, 0-based step, the checkpoint's score, the server's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The result of the comparison."""
+
+    traces: int
+    """Traces scored by both, at least 1."""
+    steps: int
+    """Their steps with a score."""
+    max_difference: float
+    """Largest difference of a step score, in [0, 1]."""
+    worst: Compared
+    """The step with this difference."""
+    first_errors: int
+    """Traces with the same first error."""
+    near_ties: int
+    """Traces whose first error differs at a near tie."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of traces with the same first error, near ties included."""
+        return (self.first_errors + self.near_ties) / self.traces
+
+    def passes(self, limit: float) -> bool:
+        """Whether the server may score."""
+        return self.max_difference <= limit and self.agreement >= AGREEMENT
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result for the labeler's configuration."""
+        return {
+            "traces": self.traces,
+            "steps": self.steps,
+            "max_difference": round(self.max_difference, 9),
+            "first_error_agreement": self.agreement,
+            "near_ties": self.near_ties,
+        }
+
+
+def compare_scores(here: Mapping[str, TraceLabel], there: Mapping[str, TraceLabel]) -> Parity:
+    """Compare the server's labels with the checkpoint's.
+
+    Args:
+        here: from the engine on this machine, at least one trace with a score.
+        there: from the server, for the same traces.
+
+    Raises:
+        PrmError: only one of the two scores some step, or there is nothing to compare.
+    """
+    compared: list[Compared] = []
+    same, ties = 0, 0
+    for trace_id, ours in here.items():
+        mine, theirs = _scores(ours), _scores(there.get(trace_id))
+        if [score is None for score in mine] != [score is None for score in theirs]:
+            raise PrmError(
+                "The server scores different steps than the checkpoint on this machine"
+                f"{_why(there.get(trace_id))}.",
+                where=f'trace "{trace_id}"',
+                remedy="check the server's log, or try another --route",
+            )
+        steps = [
+            (trace_id, step, a, b)
+            for step, (a, b) in enumerate(zip(mine, theirs, strict=True))
+            if a is not None and b is not None
+        ]
+        compared += steps
+        differing = _first_difference(steps)
+        same += differing is None
+        ties += differing is not None and _is_near_tie(differing)
+    if not compared:
+        raise PrmError(
+            "No trace can be scored by both the server and this machine.",
+            remedy="import traces that fit into the window",
+        )
+    worst = max(compared, key=_difference)
+    return Parity(
+        traces=len(here),
+        steps=len(compared),
+        max_difference=_difference(worst),
+        worst=worst,
+        first_errors=same,
+        near_ties=ties,
+    )
+
+
+def _first_difference(steps: Sequence[Compared]) -> Compared | None:
+    """Return the step at which the first errors differ; None if they agree."""
+    for one in steps:
+        _, _, here, there = one
+        if (here < THRESHOLD) != (there < THRESHOLD):
+            return one
+        if here < THRESHOLD:
+            return None
+    return None
+
+
+def _is_near_tie(one: Compared) -> bool:
+    _, _, here, there = one
+    return max(abs(here - THRESHOLD), abs(there - THRESHOLD)) <= NEAR_TIE
+
+
+def _difference(one: Compared) -> float:
+    _, _, here, there = one
+    return abs(here - there)
+
+
+def parity_error(spec: str, parity: Parity, limit: float) -> PrmError:
+    """Return the error for a server that fails the gate."""
+    trace_id, step, here, there = parity.worst
+    return PrmError(
+        f'"{spec}" gives other scores than the checkpoint, so nothing was stored: step scores'
+        f" differ by up to {parity.max_difference:.4f} (limit {limit:g}), first errors agree on"
+        f" {parity.agreement:.1%} of {parity.traces} traces (at least {AGREEMENT:.1%} required).",
+        where=f'trace "{trace_id}", step {step + 1}: {here:.4f} here, {there:.4f} there',
+        remedy="serve the weights of --checkpoint, not quantized, with the family's head, or raise"
+        " --parity-limit",
+    )
+
+
+def _scores(label: TraceLabel | None) -> list[float | None]:
+    return [] if label is None else [step.score for step in label.step_labels]
+
+
+def _why(label: TraceLabel | None) -> str:
+    why = label.abstention if label is not None else None
+    return f": {why.detail.rstrip('.')}" if why is not None and why.detail else ""

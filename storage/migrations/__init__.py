@@ -1,7 +1,9 @@
-"""The history of the schema, applied by alembic whenever a database is opened.
+"""The revisions of the schema.
 
-A change of a table adds a revision `mNNNN_*.py` under `versions/` and its id at the end of `REVISIONS`;
-a revision that was released is never edited. No alembic.ini and no env.py: `upgrade` is all there is.
+A new database is made from `storage/tables.py` and stamped with HEAD. An existing one at an older
+revision is upgraded by alembic. A change of a table adds a revision `bNNNN_*.py` under `versions/`
+and its id at the end of `REVISIONS`; a released revision is never edited. There is no alembic.ini
+and no env.py: `prepare` is all there is.
 """
 
 from __future__ import annotations
@@ -9,27 +11,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
-from storage.tables.base import NAMING
+from storage.tables import METADATA
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-REVISIONS = ("m0001", "m0002", "m0003", "m0004", "m0005", "m0006", "m0007", "m0008")
-"""Every schema this program knows, oldest first. A database at another one is newer than we are."""
+REVISIONS = ("m0008", "b0002")
+"""Every revision this program can open, oldest first."""
 
 HEAD = REVISIONS[-1]
-"""The schema this program reads and writes."""
+"""The revision this program reads and writes."""
+
+TOO_OLD = frozenset(f"m{number:04}" for number in range(1, 8))
+"""Revisions of unreleased versions, whose upgrades were dropped."""
+
+_VERSION = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""As alembic makes it, so that making a database does not need to load alembic."""
 
 
-def upgrade(connection: Connection, target: str = HEAD) -> None:
-    """Bring a database to `target`, inside the transaction that `connection` is in.
+def prepare(connection: Connection) -> None:
+    """Make the schema or bring it to HEAD, in the transaction of `connection`.
 
-    Reads the revision again under the write lock: of two processes that open a new file at once, the
-    second finds nothing to do.
+    Looks at the database again under the write lock: if two processes open a new file at once, the
+    second one has nothing to do.
     """
-    # Imported here: alembic takes half a second, and a database at HEAD does not need it.
+    if inspect(connection).has_table(_VERSION.name):
+        if connection.scalar(_VERSION.select()) != HEAD:
+            _upgrade(connection)
+        return
+    METADATA.create_all(connection)
+    _VERSION.create(connection)
+    connection.execute(_VERSION.insert().values(version_num=HEAD))
+
+
+def _upgrade(connection: Connection) -> None:
+    # Imported here: alembic takes half a second, and only an older database needs it.
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
@@ -37,13 +60,13 @@ def upgrade(connection: Connection, target: str = HEAD) -> None:
     script = ScriptDirectory(str(Path(__file__).parent))
 
     def steps(revision: Any, _: MigrationContext) -> Any:
-        return script._upgrade_revs(target, revision)
+        return script._upgrade_revs(HEAD, revision)
 
     options = {
         "fn": steps,
         "script": script,
         "transactional_ddl": True,
-        "target_metadata": MetaData(naming_convention=NAMING),
+        "target_metadata": MetaData(naming_convention=METADATA.naming_convention),
     }
     context = MigrationContext.configure(connection, opts=options)
     with Operations.context(context):

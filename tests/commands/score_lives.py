@@ -20,7 +20,7 @@ from pathlib import Path
 # Before the fork: a child inherits what was read, and no thread runs yet.
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import storage  # noqa: F401
+import storage.store  # noqa: F401
 from cli import execute
 
 DEADLINE_S = 60.0

@@ -45,7 +45,9 @@ def test_near_ties_are_told_and_stored(cli: Cli, tmp_path: Path, traces_file: Pa
     assert "near_ties" not in cli(*argv, "--json").document, "nothing was drawn"
     assert "42 choices of tokens were near ties" in cli(*argv, "--name", "again").out
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-        kept = {name: label.meta["near_ties"] for name, label in store.labels("d", "mc").items()}
+        kept = {
+            name: label.meta["near_ties"] for name, label in store.labels.load("d", "mc").items()
+        }
     assert kept == {"a": 12, "b": 12, "c": 18}
 
 
@@ -119,6 +121,6 @@ def test_a_killed_run_ends_with_the_same_labels(cli: Cli, tmp_path: Path) -> Non
     found = []
     for workspace in (killed, calm):
         with Store.open(f"sqlite:///{workspace / 'stepgold.db'}") as store:
-            [row] = [one for one in store.labelers("d") if one.labeler.kind.value == "mc"]
-            found.append(store.labels("d", row.labeler.name))
+            [row] = [one for one in store.labels.labelers("d") if one.labeler.kind.value == "mc"]
+            found.append(store.labels.load("d", row.labeler.name))
     assert found[0] == found[1]

@@ -103,7 +103,7 @@ def test_fitting_on_evaluated_traces_is_refused_or_said(scored: Cli, split: str)
         (["--threshold", "fit:d/train"], "no subset 'train'"),
         (["--threshold", "0.5", "--in-sample"], "--in-sample has no effect without"),
         (["--subset", "train"], "no subset 'train'"),
-        (["--protocol", "f1"], "'f1' is not a value of --protocol"),
+        (["--protocol", "f1"], "Unknown protocol 'f1'"),
         (["--against", "nobody"], "nobody"),
         (["--resamples", "0"], "resamples"),
     ],
@@ -120,7 +120,7 @@ def test_another_model_under_the_same_name_gives_no_threshold(scored: Cli, folde
 
     with Store.open(f"sqlite:///{folder / 'stepgold.db'}") as store:
         for dataset, model in (("d", "hf:one"), ("copy", "hf:two")):
-            store.declare_labeler(dataset, Labeler("prm", LabelerKind.PRM, {}, model))
+            store.labels.declare(dataset, Labeler("prm", LabelerKind.PRM, {}, model))
     done = scored("evaluate", "--dataset", "d", "--labeler", "prm", "--threshold", "fit:copy/dev")
     assert done.code == 2
     assert "Labeler 'prm' is 'hf:two' in dataset 'copy' and 'hf:one' here" in done.err

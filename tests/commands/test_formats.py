@@ -35,7 +35,7 @@ def test_another_policy_for_neutral_steps_is_another_source(cli: Cli, prm800k: P
 
 @pytest.mark.parametrize(
     ("format", "policy", "word"),
-    [("prm800k", "maybe", "is not a value of --neutral"), ("trl", "ignore", "no neutral"), ("scores", "ignore", "leave")],
+    [("prm800k", "maybe", "is not a value of --neutral"), ("trl", "ignore", "no option --neutral"), ("scores", "ignore", "leave")],
 )  # fmt: skip
 def test_a_policy_that_means_nothing_is_refused(
     cli: Cli, prm800k: Path, format: str, policy: str, word: str
@@ -76,7 +76,8 @@ def test_an_unusable_error_step_of_prmbench_is_listed_and_exits_1(cli: Cli, tmp_
     path.write_text(json.dumps(SAMPLES["prmbench"] | {"error_steps": [1, 9]}) + "\n")
     called = cli("import", "prmbench", path, "--dataset", "d", "--json")
     assert (called.code, called.document["done"]) == (1, 1)
-    (listed,) = called.document["rejected"]
+    assert called.document["rejected"] == []
+    (listed,) = called.document["notes"]
     assert (listed["file"], listed["line"], listed["id"]) == (
         str(path),
         1,

@@ -69,7 +69,7 @@ def test_no_queries_are_written_for_them(
     imported: Cli, server: GeminiServer, tmp_path: Path, allow: bool
 ) -> None:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}", create=False) as store:
-        problems, marked = list(store.problems("d")), store.marked_problems("d")
+        problems, marked = list(store.traces.problems("d")), store.traces.marked_problems("d")
     assert {problem.question for problem in problems if problem.id in marked} == {
         "The trace one?",
         "The problem one?",

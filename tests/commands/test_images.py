@@ -95,7 +95,7 @@ def test_one_broken_image_among_good_ones(
         ("broken:1", "unreadable"),
     }
     with store(tmp_path) as opened:
-        abstention = opened.labels("d", "judge")["broken:0"].abstention
+        abstention = opened.labels.load("d", "judge")["broken:0"].abstention
     assert abstention is not None
     assert abstention.detail.startswith("x.png: ")
 
@@ -153,7 +153,7 @@ def test_a_text_model_is_refused_and_one_that_ignores_images_says_so(
     user = local.calls[-1][1]["messages"][1]["content"]
     assert "[Not shown: images that belong to this question (1).]" in user
     with store(tmp_path) as opened:
-        assert opened.labeler("d", "judge").config["images"] is False
+        assert opened.labels.labeler("d", "judge").config["images"] is False
     seeing = cli(*LOCAL)
     assert seeing.code == 2, "the labeler of this name did not see"
 

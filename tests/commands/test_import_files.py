@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Cli = Callable[..., Any]
 
 
@@ -57,3 +59,15 @@ def test_a_bad_name_of_a_labeler_costs_its_row_and_no_other(cli: Cli, tmp_path: 
         (str(path), 3),
     ]
     assert not cli("status", "--json").document["labelers"]
+
+
+@pytest.mark.parametrize("name", ["a?b", "p%20q", "with space é #1"])
+def test_a_workspace_is_exactly_the_folder_that_was_named(
+    cli: Cli, traces_file: Path, tmp_path: Path, name: str
+) -> None:
+    workspace = tmp_path / "at" / name
+    called = cli("import", "traces", traces_file, "--dataset", "d", workspace=workspace)
+    assert called.code == 0, called.err
+    assert (workspace / "stepgold.db").exists()
+    assert [entry.name for entry in workspace.parent.iterdir()] == [name]
+    assert "d" in cli("status", "--json", workspace=workspace).document["datasets"]

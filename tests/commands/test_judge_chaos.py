@@ -93,7 +93,7 @@ def test_a_thousand_traces_while_every_fifth_attempt_fails(
         assert (judge["traces"], judge["abstained"]) == (count, sum(document["abstained"].values()))
         assert len(status["failures"]) == judge["abstained"]
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-        labels = store.labels("d", "judge")
+        labels = store.labels.load("d", "judge")
     for number in range(count):
         label = labels[f"t{number}"]
         if label.abstention is None:
@@ -147,7 +147,7 @@ def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 def recorded(url: str) -> Counter[str]:
     """How often each prompt is in the ledger, by the hash that the server's log has."""
     with Store.open(url) as store:
-        texts = [json.loads(call.request)["messages"][-1][1] for call in store.responses.calls()]
+        texts = [json.loads(call.request)["messages"][-1][1] for call in store.replies.calls()]
     return Counter(hashlib.sha256(text.encode()).hexdigest() for text in texts)
 
 

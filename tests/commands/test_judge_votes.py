@@ -69,10 +69,10 @@ def test_votes_are_kept_counted_and_not_bought_twice(cli: Cli, tmp_path: Path) -
         assert more.document["votes"]["cast"] == 2 + 5 + 5
         assert len(server.asked) == 8 + 4, "the first three votes were bought already"
     with store(tmp_path) as opened:
-        votes = opened.votes.load("d", "judge")
-        keys = {call.key for call in opened.responses.calls()}
-        label = opened.labels("d", "judge")["third"]
-        assert opened.labeler("d", "judge").config["votes"] == 3
+        votes = opened.labels.votes.load("d", "judge")
+        keys = {call.key for call in opened.replies.calls()}
+        label = opened.labels.load("d", "judge")["third"]
+        assert opened.labels.labeler("d", "judge").config["votes"] == 3
     assert [vote.first_error.index for vote in votes["third"]] == [0, 1, 1]
     assert votes["split"][2].first_error == FirstError(False, None)
     assert votes["agree"][0].words == (Verdict.CORRECT, Verdict.INCORRECT, Verdict.NEUTRAL)
@@ -98,8 +98,8 @@ def test_splits_are_put_to_a_second_judge(cli: Cli, tmp_path: Path) -> None:
         assert called.document["votes"] == {"traces": 2, "cast": 6, "escalated": 1}
         assert len(second.asked) == 1
     with store(tmp_path) as opened:
-        assert opened.labels("d", "judge")["split"].first_error_index == 2
-        assert [vote.escalated for vote in opened.votes.load("d", "judge")["split"]] == [
+        assert opened.labels.load("d", "judge")["split"].first_error_index == 2
+        assert [vote.escalated for vote in opened.labels.votes.load("d", "judge")["split"]] == [
             False, False, False, True,
         ]  # fmt: skip
 
@@ -147,7 +147,7 @@ def test_single_steps_have_a_call_each(cli: Cli, tmp_path: Path) -> None:
     assert (torn.code, torn.document["done"]) == (1, 1), "a step whose call went wrong is not done"
     assert torn.document["steps_abstained"] == {"unreadable": 1}
     with store(tmp_path) as opened:
-        [votes] = opened.votes.load("d", "judge").values()
+        [votes] = opened.labels.votes.load("d", "judge").values()
         assert len(votes[0].request_keys) == 3
 
 
@@ -229,8 +229,8 @@ def test_an_own_prompt_is_kept_and_a_changed_one_refused(cli: Cli, tmp_path: Pat
         assert wrong.document["error"]["where"] == f"{prompt}:4"
         assert len(server.calls) == 1
     with store(tmp_path) as opened:
-        digest = opened.labeler("d", "judge").config["prompt_sha256"]
-        assert opened.votes.prompt(digest) == OWN
+        digest = opened.labels.labeler("d", "judge").config["prompt_sha256"]
+        assert opened.replies.prompt(digest) == OWN
 
 
 # Killed ------------------------------------------------------------------------------------------

@@ -103,11 +103,11 @@ def test_what_answered_before_is_known_by_model_from_the_ledger(
 ) -> None:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
         labeler = Labeler("judge", LabelerKind.JUDGE, {}, model="gemini:a")
-        store.declare_labeler("d", labeler)
+        store.labels.declare("d", labeler)
         label = abstained("t0", AbstentionReason.UNREADABLE)
-        store.put_labels("d", "judge", [label], resolved_model="a-1, b-1")
+        store.labels.put("d", "judge", [label], resolved_model="a-1, b-1")
         for key, model, version in (("1", "gemini:a", "a-1"), ("2", "openai:b", "b-1")):
-            store.responses.put(StoredCall(key, "{}", ModelReply("x", "stop", model, version)))
+            store.replies.put(StoredCall(key, "{}", ModelReply("x", "stop", model, version)))
         truth = ModelTruth()
         truth.expect(store, "d", "judge")
         truth.see(ModelReply("x", "stop", "openai:c", "c-9"))
@@ -134,7 +134,7 @@ def test_evidence_found_anew_is_another_labeler(
     url = f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}"
     assert imported(*JUDGE).code == 0
     with Store.open(url) as store:
-        store.declare_retrieval("d", {"k": 5})
+        store.evidence.declare("d", {"k": 5})
     ungrounded = imported(*JUDGE)
     assert ungrounded.code == 2
     assert "--replace" in ungrounded.document["error"]["remedy"]
@@ -142,15 +142,15 @@ def test_evidence_found_anew_is_another_labeler(
     assert imported(*JUDGE, "--replace").code == 0
     assert imported(*JUDGE).document["unchanged"] == 6
     with Store.open(url) as store:
-        store.declare_retrieval("d", {"k": 9}, replace=True)
+        store.evidence.declare("d", {"k": 9}, replace=True)
     assert imported(*JUDGE).code == 2
 
 
 def test_a_labeler_from_before_it_was_noted_resumes(imported: Cli, tmp_path: Path) -> None:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
         old = Labeler("judge", LabelerKind.JUDGE, {"prompt_sha256": "x"}, model="gemini:a")
-        store.declare_labeler("d", old)
-        store.declare_retrieval("d", {"k": 5})
+        store.labels.declare("d", old)
+        store.evidence.declare("d", {"k": 5})
         assert evidence_source(store, "d", old) == old
         other = Labeler("judge", LabelerKind.JUDGE, {"prompt_sha256": "y"}, model="gemini:a")
         assert evidence_source(store, "d", other).config["retrieval"]

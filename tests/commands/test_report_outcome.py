@@ -22,12 +22,12 @@ def test_candidates_of_an_outcome_model_are_ranked_as_by_best_of_n(
     folder = make_workspace(tmp_path)
     with Store.open(f"sqlite:///{folder / 'stepgold.db'}") as store:
         for name, family in (("orm", "medprm-orm"), ("gaps", "medprm")):
-            store.declare_labeler("d", Labeler(name, LabelerKind.PRM, {"family": family}))
+            store.labels.declare("d", Labeler(name, LabelerKind.PRM, {"family": family}))
             labels = [
                 TraceLabel(f"t{n}", (SILENT, SILENT, StepLabel(score=0.1 + 0.05 * n)))
                 for n in range(N_TRACES)
             ]
-            store.put_labels("d", name, labels)
+            store.labels.put("d", name, labels)
     page = tmp_path / "r.json"
     options = ("--resamples", "20", "--seed", "3")
     assert cli("report", page, "--dataset", "d", *options, workspace=folder).code == 0

@@ -40,7 +40,7 @@ def evidence(cli: Cli, tmp_path: Path) -> dict[str, list[str]]:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}", create=False) as store:
         return {
             context.trace.id: [f"{each.passage.document}@{each.step}" for each in context.evidence]
-            for context in store.contexts("d")
+            for context in store.traces.contexts("d")
         }
 
 
@@ -163,7 +163,7 @@ def test_retrieval_is_measured_and_nothing_attached(cli: Cli, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--evaluate", "nowhere.txt"), "cannot be read"),
+        (("--evaluate", "nowhere.txt"), "Cannot read"),
         (("--evaluate", "BAD"), "no relevant document"),
         (("--evaluate", "BAD", "--query", "step"), "by trace"),
         (("--mode", "magic"), "magic"),

@@ -40,7 +40,7 @@ def imported(cli: Cli, tmp_path: Path) -> Cli:
 
 def metas(tmp_path: Path, labeler: str = "judge") -> dict[str, dict[str, Any]]:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-        return {key: dict(label.meta) for key, label in store.labels("d", labeler).items()}
+        return {key: dict(label.meta) for key, label in store.labels.load("d", labeler).items()}
 
 
 def test_an_unreadable_reply_is_asked_anew_and_not_read_again(

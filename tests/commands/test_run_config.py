@@ -109,7 +109,7 @@ def test_a_wrong_value_in_a_later_table_stops_before_anything_runs(
 def test_an_interrupt_inside_a_stage_ends_the_run_as_one(
     cli: Cli, traces_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from storage import Store
+    from storage.labels import Labels
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -120,7 +120,7 @@ def test_an_interrupt_inside_a_stage_ends_the_run_as_one(
         '[evaluate]\ndataset = "d"\nlabeler = "gold"\n'
     )
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "labels", interrupted)
+        patch.setattr(Labels, "load", interrupted)
         called = cli("run", config)
     assert called.code == 130
     assert "Interrupted" in called.err

@@ -108,11 +108,11 @@ def test_short_problems_are_counted_and_every_refusal_listed(
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("{", "no JSON"),
-        ("[]", "no JSON object"),
-        ('{"id": "a"}', '"problem" is no text'),
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"id": "a"}', '"problem" is not a text'),
         ('{"id": "a", "problem": "q", "steps": []}', "unknown field 'steps'"),
-        ('{"id": "a", "problem": "q", "options": "x"}', "no list of texts"),
+        ('{"id": "a", "problem": "q", "options": "x"}', "not a list of texts"),
         ('{"id": "q4", "problem": "again"}', "twice"),
     ],
 )

@@ -35,7 +35,7 @@ def pool(cli: Cli, tmp_path: Path) -> Cli:
 
 def labels(tmp_path: Path, name: str = "prm", dataset: str = "d") -> dict[str, TraceLabel]:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-        return store.labels(dataset, name)
+        return store.labels.load(dataset, name)
 
 
 def scores(label: TraceLabel) -> list[float | None]:
@@ -148,7 +148,7 @@ def test_candidates_come_problem_by_problem_wherever_they_stand(
         reading = ProblemByProblem(
             store, "d", lambda contexts: {context.trace.id: 1.0 for context in contexts}
         )
-        ids = [context.trace.id for context in store.contexts("d")]
+        ids = [context.trace.id for context in store.traces.contexts("d")]
         found = [(c.trace.id, len(c.evidence)) for c in reading.contexts(ids[1:])]
         assert [name for name, _ in found] == (
             [f"p1:{i}" for i in range(5)] + [f"p0:{i}" for i in range(1, 5)]

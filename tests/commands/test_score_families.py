@@ -43,7 +43,7 @@ def scored(cli: Cli, tmp_path: Path, prm: str) -> Cli:
 
 def config(tmp_path: Path, name: str = "prm") -> dict[str, Any]:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-        return dict(store.labeler("d", name).config)
+        return dict(store.labels.labeler("d", name).config)
 
 
 def test_the_mode_is_stored_and_another_one_is_another_labeler(scored: Cli, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_an_outcome_model_measures_the_last_step_and_ranks_candidates(
 ) -> None:
     assert scored("--family", "medprm-orm").code == 0
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-        for label in store.labels("d", "prm").values():
+        for label in store.labels.load("d", "prm").values():
             *earlier, last = label.step_labels
             assert last.score is not None
             assert [step.abstention and step.abstention.reason for step in earlier] == [

@@ -50,7 +50,11 @@ def folder(cli: Cli, tmp_path: Path) -> Path:
 
 def stored(tmp_path: Path, name: str = "prm") -> Any:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-        return list(store.contexts("d")), store.labels("d", name), store.labeler("d", name).config
+        return (
+            list(store.traces.contexts("d")),
+            store.labels.load("d", name),
+            store.labels.labeler("d", name).config,
+        )
 
 
 @pytest.mark.slow

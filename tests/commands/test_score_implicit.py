@@ -48,7 +48,7 @@ def scored(cli: Cli, tmp_path: Path, pair: Pair) -> Cli:
 
 def stored(tmp_path: Path) -> tuple[dict[str, Any], dict[str, TraceLabel]]:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-        return dict(store.labeler("d", "prm").config), store.labels("d", "prm")
+        return dict(store.labels.labeler("d", "prm").config), store.labels.load("d", "prm")
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_what_cannot_be_compared_is_refused(
     other = saved(tmp_path / "other", 2, extra=["<more>"])
     refusals = {
         ("--family", "eurusprm-stage1"): "--reference hf:PATH",
-        ("--family", "likelihood", "--reference", pair[1]): "leave --reference out",
+        ("--family", "likelihood", "--reference", pair[1]): "drop --reference",
         ("--reference", "lab"): "--reference hf:PATH",
         ("--reference", "hf:no/such/model"): "no/such/model",
         (

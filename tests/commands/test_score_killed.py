@@ -53,7 +53,7 @@ def test_killed_twenty_times(cli: Cli, tmp_path: Path) -> None:
     found = []
     for place in (tmp_path / "w", calm):
         with Store.open(f"sqlite:///{place / 'stepgold.db'}") as store:
-            found.append(store.labels("d", "prm"))
+            found.append(store.labels.load("d", "prm"))
     disturbed, undisturbed = found
     assert len(undisturbed) == PROBLEMS * CANDIDATES
     assert set(disturbed) == set(undisturbed)

@@ -69,7 +69,7 @@ def score(cli: Cli, tmp_path: Path, folder: Path, server: PrmServer) -> Score:
 
 def labels(tmp_path: Path, name: str = "prm", where: str = "w") -> dict[str, TraceLabel]:
     with Store.open(f"sqlite:///{tmp_path / where / 'stepgold.db'}") as store:
-        return store.labels("d", name)
+        return store.labels.load("d", name)
 
 
 def scores(found: dict[str, TraceLabel]) -> dict[str, list[float | None]]:
@@ -113,8 +113,8 @@ def test_a_server_that_scores_otherwise_stores_nothing(
     called = score()
     assert called.code == 2
     error = called.document["error"]
-    assert "does not score as the checkpoint does, so nothing was stored" in error["what"]
-    assert "(at most 0.02), first errors agree on" in error["what"]
+    assert "gives other scores than the checkpoint, so nothing was stored" in error["what"]
+    assert "(limit 0.02), first errors agree on" in error["what"]
     assert error["where"].startswith('trace "p')
     assert " here, " in error["where"]
     assert len(server.calls) == 8, "the sample and no more"
@@ -327,6 +327,6 @@ def wait_for_labels(tmp_path: Path) -> None:
     end = time.monotonic() + DEADLINE_S
     while time.monotonic() < end:
         with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
-            if store.labelers("d"):
+            if store.labels.labelers("d"):
                 return
         time.sleep(0.02)

@@ -58,8 +58,8 @@ def test_mr_ben_biology(cli: Cli, real_data: Path) -> None:
     )
     assert called.code == 1
     assert called.document["traces"] == 1035
-    assert called.document["rejected"]
-    assert called.document["unlabelled"] == len(called.document["rejected"])
+    assert called.document["notes"]
+    assert called.document["unlabelled"] == len(called.document["notes"])
     status = cli("status", "--json").document
     assert (
         sum(f["reason"] == "gold_unusable" for f in status["failures"])

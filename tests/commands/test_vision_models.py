@@ -45,8 +45,10 @@ def scans(cli: Cli, tmp_path: Path, **images: list[str]) -> None:
 
 def written(tmp_path: Path, name: str = "mc") -> dict[str, list[str]]:
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}", create=False) as store:
-        ids = list(store.labels("d", name))
-        return {one: [row.text for row in store.continuations("d", name, one)] for one in ids}
+        ids = list(store.labels.load("d", name))
+        return {
+            one: [row.text for row in store.labels.continuations("d", name, one)] for one in ids
+        }
 
 
 def counted(called: Any) -> tuple[int, int]:
@@ -110,7 +112,7 @@ def test_candidates_and_judges_see_the_images(cli: Cli, tmp_path: Path, seeing: 
     assert judged.code == 1
     assert sum(judged.document["abstained"].values()) == 6, "a random model writes no JSON"
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}", create=False) as store:
-        why = {one: label.abstention for one, label in store.labels("d", "judge").items()}
+        why = {one: label.abstention for one, label in store.labels.load("d", "judge").items()}
     details = {name: abstention.detail for name, abstention in why.items() if abstention}
     assert details["broken:0"].startswith("x.png: ")
     assert not details["scan:0"].startswith("a.png: ")

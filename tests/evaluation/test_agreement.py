@@ -52,9 +52,9 @@ def test_alpha_is_that_of_the_package_where_that_is_defined(rows: list[list[int 
 
 
 def test_words_of_different_lengths_are_never_lined_up() -> None:
-    with pytest.raises(ValueError, match="2 words against 1"):
+    with pytest.raises(ValueError, match="2 labels and 1 labels"):
         cohen_kappa([1, 1], [1])
-    with pytest.raises(ValueError, match="2 scores against 1"):
+    with pytest.raises(ValueError, match="2 scores and 1 scores"):
         pearson([1, 1], [1])
     with pytest.raises(ValueError, match="different numbers of steps"):
         krippendorff_alpha([[1], [1, 0]])

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from evaluation.best_of_n import (
     AGGREGATIONS,
     MEASURES,
-    Candidate,
     Pool,
+    PoolCandidate,
     evaluate_best_of_n,
     expected,
     expected_best,
@@ -33,7 +33,7 @@ from traces.errors import InputError
 
 def pool(*rows: tuple[str | None, bool, list[float] | None], id: str = "p") -> Pool:
     return Pool(
-        id, tuple(Candidate(a, right, None if s is None else tuple(s)) for a, right, s in rows)
+        id, tuple(PoolCandidate(a, right, None if s is None else tuple(s)) for a, right, s in rows)
     )
 
 
@@ -102,7 +102,7 @@ def test_the_first_n_and_the_first_winner_count(one: Pool, n: int) -> None:
     found = first_n(one, n)
     cut = one.candidates[:n]
     for name, aggregate in AGGREGATIONS.items():
-        best: Candidate | None = None
+        best: PoolCandidate | None = None
         for c in cut:
             if c.step_scores and (
                 best is None or aggregate(c.step_scores) > aggregate(best.step_scores or ())
@@ -186,11 +186,11 @@ def test_without_any_answer_there_is_no_majority(over_subsets: bool) -> None:
 def test_answers_may_be_normalised() -> None:
     one = pool(("B", False, [0.9]), ("5.0", True, [0.2]), ("5", True, [0.1]))
     assert evaluate_best_of_n([one], [3]).by_n[3].accuracy["majority"].value == 0.0
-    report = evaluate_best_of_n([one], [3], normalise=lambda answer: answer.removesuffix(".0"))
+    report = evaluate_best_of_n([one], [3], normalize=lambda answer: answer.removesuffix(".0"))
     assert report.by_n[3].accuracy["majority"].value == 1.0
     mixed = pool(("5", True, [0.2]), ("5.0", False, [0.2]))
     assert evaluate_best_of_n([mixed], [1]).disputed_answers == 0
-    told = evaluate_best_of_n([mixed], [1], normalise=lambda answer: answer.removesuffix(".0"))
+    told = evaluate_best_of_n([mixed], [1], normalize=lambda answer: answer.removesuffix(".0"))
     assert told.disputed_answers == 1
 
 
@@ -216,11 +216,11 @@ def shepherd(folder: Path) -> list[Pool]:
         (row["problem_id"], row["candidate_index"]): row["step_scores"]
         for row in rows("math_shepherd_gsm8k.jsonl.gz")
     }
-    groups: dict[str, list[Candidate]] = defaultdict(list)
+    groups: dict[str, list[PoolCandidate]] = defaultdict(list)
     for row in rows("candidates_gsm8k.jsonl.gz"):
         said = scored[row["problem_id"], row["candidate_index"]]
         groups[str(row["problem_id"])].append(
-            Candidate(row["answer"], bool(row["is_correct"]), tuple(said))  # type: ignore[arg-type]
+            PoolCandidate(row["answer"], bool(row["is_correct"]), tuple(said))  # type: ignore[arg-type]
         )
     return [Pool(id, tuple(found)) for id, found in groups.items()]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.figures import by_problem, generator, interval, resampled_sums
+from evaluation.measures import by_problem, generator, interval, resampled_sums
 from evaluation.paired import compare_by_measure, paired_difference
 from evaluation.protocols.processbench import evaluate_processbench
 from tests.evaluation.builders import first, first_errors, trace, verdicts
@@ -34,7 +34,7 @@ def test_sums_are_those_of_a_slow_resampling() -> None:
 
 def test_blocks_do_not_lose_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.ones((50, 1))
-    monkeypatch.setattr("evaluation.figures._BLOCK", 120)
+    monkeypatch.setattr("evaluation.measures._BLOCK", 120)
     np.testing.assert_allclose(resampled_sums(counts, generator(0), 101), np.full((101, 1), 50.0))
 
 
@@ -217,5 +217,5 @@ def test_step_measures_can_be_compared_too(measure: str) -> None:
 def test_only_the_same_traces_can_be_compared() -> None:
     with pytest.raises(InputError, match="same traces"):
         paired_difference(first_errors([0], [0]), first_errors([0, 0], [0, 0]), "macro_f1")
-    with pytest.raises(InputError, match="'f1' is no measure"):
+    with pytest.raises(InputError, match="Unknown measure 'f1'"):
         paired_difference([], [], "f1")

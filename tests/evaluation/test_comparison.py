@@ -15,11 +15,11 @@ from evaluation.comparison import (
     Comparison,
     cohen_kappa,
     compare_labelers,
-    comparison_words,
+    comparison_tables,
     krippendorff_alpha,
 )
 from evaluation.disagreements import disagreement_json, disagreement_lines, find_disputes
-from evaluation.step_words import KINDS, ComparedTrace, first_error_confusion
+from evaluation.label_table import KINDS, ComparedTrace, first_error_confusion
 from tests.evaluation.builders import ABSTAINED, first, scores, verdicts
 from traces.evidence import Evidence, Passage
 from traces.labels import MISSING_FIRST_ERROR, FirstError, TraceLabel
@@ -212,4 +212,4 @@ def test_no_steps_at_all_leave_everything_undefined() -> None:
     (pair,) = document["pairs"]
     assert {pair[key] for key in ("agreement", "cohen_kappa", "pearson", "first_error_agreement")} == {None}  # fmt: skip
     assert find_disputes(found.table).traces == ()
-    assert "-" in comparison_words(found)[1]
+    assert "-" in comparison_tables(found)[1]

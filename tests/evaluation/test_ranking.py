@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score  # type: ignore[import-untyped]
 
-from evaluation.ranking import RankedProblem, evaluate_rankings, ndcg, recall, reciprocal_rank
+from evaluation.discrimination import (
+    RankedProblem,
+    evaluate_rankings,
+    ndcg,
+    recall_within,
+    reciprocal_rank,
+)
 
 GRADES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3), min_size=1).filter(
     lambda grades: any(grades.values())
@@ -43,7 +49,7 @@ def test_measures_are_their_definitions(problem: RankedProblem, depth: int) -> N
     assert 0 <= ndcg(problem, depth) <= 1 + 1e-12
     relevant = [document for document in problem.grades if problem.grades[document]]
     hits = [document for document in relevant if document in problem.documents[:depth]]
-    assert recall(problem, depth) == len(hits) / len(relevant)
+    assert recall_within(problem, depth) == len(hits) / len(relevant)
     ranks = [place + 1 for place, each in enumerate(problem.documents) if each in relevant]
     assert reciprocal_rank(problem) == (1 / min(ranks) if ranks else 0)
 

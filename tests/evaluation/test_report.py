@@ -11,11 +11,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from evaluation.best_of_n import Candidate, Pool, evaluate_best_of_n
+from evaluation.best_of_n import Pool, PoolCandidate, evaluate_best_of_n
 from evaluation.comparison import Comparison, compare_labelers
 from evaluation.diagnostics import diagnose
 from evaluation.evaluated import EvaluatedTrace, predicted_error
-from evaluation.figures import Estimate
+from evaluation.label_table import ComparedTrace, first_error_confusion
+from evaluation.measures import Estimate
 from evaluation.paired import compare_by_measure
 from evaluation.protocols.macro_f1 import evaluate_macro_f1
 from evaluation.protocols.processbench import evaluate_processbench
@@ -26,21 +27,24 @@ from evaluation.report.input import (
     LabelerSection,
     LeaderTest,
     ModelCalls,
+    ModelSpending,
     ReportInput,
-    Spending,
-    grounding,
+    count_quotes,
     sentences,
 )
-from evaluation.report.page import (
+from evaluation.report.layout import (
     MAX_CHARACTERS,
     MAX_STEPS,
-    bar_geometry,
     clipped,
     example_cells,
-    render_report,
 )
-from evaluation.report.tables import render_csv, render_markdown, report_json
-from evaluation.step_words import ComparedTrace, first_error_confusion
+from evaluation.report.render import (
+    bar_geometry,
+    render_csv,
+    render_markdown,
+    render_report,
+    report_json,
+)
 from evaluation.thresholds import FittedThreshold, threshold_sweep
 from evaluation.wording import figure
 from tests.evaluation.builders import first, scores, trace, verdicts
@@ -134,7 +138,7 @@ def comparison(names: tuple[str, ...]) -> Comparison:
 
 def candidates() -> CandidateSection:
     pools = [
-        Pool(f"p{at}", tuple(Candidate(str(n), n == at, (0.5 + 0.1 * n,)) for n in range(3)))
+        Pool(f"p{at}", tuple(PoolCandidate(str(n), n == at, (0.5 + 0.1 * n,)) for n in range(3)))
         for at in range(4)
     ]
     report = evaluate_best_of_n(pools, [1, 2, 3], over_subsets=True, resamples=50)
@@ -194,7 +198,7 @@ def full() -> ReportInput:
         comparison(NAMES),
         None,
         (candidates(),),
-        Spending(1234, 55, 0.5, 3, (ModelCalls(f"gemini:{EVIL}", f"judge{EVIL}", f"v{EVIL}", 1234, 55, 99, 77, 0.5, 3),)),
+        ModelSpending(1234, 55, 0.5, 3, (ModelCalls(f"gemini:{EVIL}", f"judge{EVIL}", f"v{EVIL}", 1234, 55, 99, 77, 0.5, 3),)),
         made_at="2026-11-21 23:00", version="0.1.0", notes=(f"The judge is local {EVIL}.",),
     )  # fmt: skip
 
@@ -303,7 +307,7 @@ def test_what_was_run_is_there(page: Page) -> None:
         "1,234",
         "55",
         "$0.5000",
-        "3 calls whose price is not known",
+        "3 calls of unknown price",
         "blocked: 1",
         '"votes": 3',
         "0.812",
@@ -315,16 +319,16 @@ def test_what_was_run_is_there(page: Page) -> None:
 
 def test_an_unverified_quote_says_so(page: Page) -> None:
     assert "not found in the passage" in page.text
-    assert "stands in the passage (exact)" in page.text
+    assert "found in the passage (exact)" in page.text
     assert ("class", "unverified") in page.attributes
 
 
 def test_quotes_are_counted_by_what_became_of_them() -> None:
     judged = example().labels["judge"]
-    found = grounding([judged, abstained("t", AbstentionReason.BLOCKED)])
+    found = count_quotes([judged, abstained("t", AbstentionReason.BLOCKED)])
     assert (found.verified, found.unverified, found.absent) == (1, 1, 0)
     assert (found.methods, found.verified_share) == ({"exact": 1}, 0.5)
-    assert grounding([verdicts([1, -1])]).as_json()["verified_share"] is None
+    assert count_quotes([verdicts([1, -1])]).as_json()["verified_share"] is None
 
 
 def test_cells_say_what_each_labeler_said() -> None:
@@ -381,11 +385,11 @@ def test_undefined_figures_are_a_dash() -> None:
     )  # fmt: skip
     page = Page(
         render_report(
-            replace(full(), labelers=(empty,), examples=(), spending=Spending(1, 0, None))
+            replace(full(), labelers=(empty,), examples=(), spending=ModelSpending(1, 0, None))
         )
     )
     assert [value for name, value in page.attributes if name == "value"].count("") >= 6
-    assert "not known" in page.text
+    assert "unknown" in page.text
     assert "None" not in page.text
     assert "nan" not in page.text.lower().split()
 
@@ -398,7 +402,7 @@ def test_the_bar_stands_where_the_figure_is() -> None:
 
 def test_a_page_without_labelers_or_gold_says_so() -> None:
     page = Page(render_report(ReportInput("d", 0, 0, 0, {}, (), gold=None)))
-    assert "nothing to compare" in page.text
+    assert "No labeler can be compared with gold" in page.text
     assert "without gold" in page.text
     assert "svg" not in page.tags
     lone = LabelerSection(Labeler("judge", LabelerKind.JUDGE), 3, 9)
@@ -435,6 +439,6 @@ def test_the_lead_is_told_with_its_test_and_a_tie_as_a_tie() -> None:
 
     assert "one finds first errors best: processbench_f1 1.000" in told(poorer)
     assert "Its lead over two is 1.000 [1.000, 1.000], p = 0.01" in told(poorer)
-    assert "more than chance" in told(poorer)
+    assert "significant at 5%" in told(poorer)
     assert "one, two share the highest processbench_f1, 1.000." in told(traces)
     assert "Its lead" not in told(traces)

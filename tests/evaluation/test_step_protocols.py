@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef  # type: ignore[import-untyped]
 
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.figures import REASON_KEY
+from evaluation.measures import REASON_KEY
 from evaluation.protocols.mistake import evaluate_mistake
 from evaluation.protocols.mr_ben import evaluate_mr_ben
 from evaluation.protocols.prmbench import evaluate_prmbench
@@ -186,7 +186,7 @@ def test_without_a_word_on_the_reasons_there_is_no_mr_score() -> None:
     )
     assert overall.step_accuracy.value == 0.5
     assert overall.mcc.value == 1.0
-    assert "1 rightly named steps have no word on their reason" in report.table("judge")
+    assert "the reasons of 1 right steps were not assessed" in report.table("judge")
     document = report.as_json(dataset="d", labeler="l", gold="g")
     assert document["subsets"]["default"]["mcc"] == 1.0
     assert document["overall"]["mr_score"] is document["overall"]["ci95"] is None

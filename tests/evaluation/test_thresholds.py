@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.figures import MEASURES, rows_of
+from evaluation.measures import MEASURES, rows_of
 from evaluation.thresholds import FittedThreshold, fit_threshold, threshold_sweep
 from tests.evaluation.builders import first, first_errors, scores, trace, verdicts
 from traces.errors import InputError
@@ -81,7 +81,7 @@ def test_an_in_sample_threshold_says_so() -> None:
 def test_verdicts_leave_no_threshold_to_fit() -> None:
     with pytest.raises(InputError, match="No step is decided by a score"):
         threshold_sweep([trace(verdicts([1, -1]), verdicts([1, 1]))], "macro_f1")
-    with pytest.raises(InputError, match="'f1' is no measure"):
+    with pytest.raises(InputError, match="Unknown measure 'f1'"):
         threshold_sweep([], "f1")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 
 from evaluation import wording
-from evaluation.figures import Estimate
+from evaluation.measures import Estimate
 from evaluation.protocols.processbench import evaluate_processbench
 from evaluation.wording import plain_table, with_interval
 from tests.evaluation.builders import first_errors

@@ -92,7 +92,7 @@ def rows(draw: st.DrawFn) -> ExportRow:
     question, options, answer = draw(texts), tuple(draw(st.lists(texts, max_size=3))), draw(maybe)
     images = tuple(draw(st.lists(st.sampled_from(["a.png", "b/c.dcm"]), max_size=2)))
     problem = Problem(
-        question_id(question, options, answer, *images), question, options, answer, images
+        question_id(question, options, [answer, *images]), question, options, answer, images
     )
     trace = Trace(
         draw(texts),

@@ -113,6 +113,21 @@ SHAREGPT: dict[str, Any] = {
         {"from": "gpt", "value": "-"},
     ],
 }
+VISUALPRM_RAW: dict[str, Any] = {
+    "image": "a.png",
+    "question": "What is 3 squared?",
+    "answer": "9",
+    "response": "Square it.\n\nIt is 9.",
+    "steps_with_score": [
+        {"step": "Square it.", "score": 0.75, "num_mc_correct": 12, "num_mc_total": 16},
+        {"step": "It is 9.", "score": 0.0, "num_mc_correct": 0, "num_mc_total": 0},
+    ],
+}
+OPENR: dict[str, Any] = {
+    "question": "What is 2 + 3?",
+    "process": "2 + 3 = 5.\n\n\n\n\nSo 6.\n\n\n\n\n",
+    "label": ["+", "-"],
+}
 SAMPLES: dict[str, dict[str, Any]] = {
     "mr-ben": MR_BEN,
     "mr-gsm8k": MR_GSM8K,
@@ -120,6 +135,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "prmbench": PRMBENCH,
     "prm800k": PRM800K,
     "visualprocessbench": VISUALPROCESSBENCH,
+    "visualprm-raw": VISUALPRM_RAW,
+    "openr": OPENR,
     "medprm": QUESTION | {"solutions": [SOLUTION]},
     "math-shepherd": {"input": INPUT, "label": LABEL},
     "openrlhf": OPENRLHF,
@@ -129,4 +146,4 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "processbench": PROCESSBENCH,
     "traces": TRACES,
 }
-WANT_LABELER = {"trl", "openrlhf", "qwen-prm", "sharegpt"}
+WANT_LABELER = {"trl", "openrlhf", "qwen-prm", "sharegpt", "openr"}

@@ -114,5 +114,5 @@ def test_a_quote_is_attributed_only_to_a_passage_that_holds_it(tmp_path: Path) -
 
 
 def test_cases_are_only_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no format 'case'"):
+    with pytest.raises(InputError, match="Unknown format 'case'"):
         read_file("case", tmp_path / "c.jsonl")

@@ -76,7 +76,7 @@ def test_bad_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert [row.line for row in rows if row.fault] == [2, 3, 4, 5, 6]
     faults = [row.fault or "" for row in rows[1:6]]
     for fault, word in zip(
-        faults, ["no JSON", "UTF-8 (byte 0xe9", "NUL", "object", "NaN"], strict=True
+        faults, ["not JSON", "UTF-8 (byte 0xe9", "NUL", "object", "NaN"], strict=True
     ):
         assert word in fault
     assert [row.value for row in rows if not row.fault] == [{"a": 1}, {"a": 2}]
@@ -104,7 +104,7 @@ def test_a_bad_byte_in_a_list_costs_its_row_only(tmp_path: Path) -> None:
         (json.dumps(ROWS).encode()[:-1], "cut off"),
         (b'{"a":1}\n{"a":', "cut off"),
         (b'[{"a":1}, nope, {"a":2}]', "cannot be read to its end"),
-        (b'[{"a":1}] [', "behind the end"),
+        (b'[{"a":1}] [', "follows the end"),
         (b"[{}" + b",,", "cannot be read to its end"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "binary"),
         (b"PAR1\x15\x04", "damaged or cut off"),
@@ -128,7 +128,7 @@ def test_a_file_that_is_unreadable_as_a_whole_says_why(
 
 
 def test_a_missing_file_and_a_folder_are_clear(tmp_path: Path) -> None:
-    with pytest.raises(TraceFormatError, match="no file"):
+    with pytest.raises(TraceFormatError, match="not found"):
         list(read_rows(tmp_path / "absent.json"))
     with pytest.raises(TraceFormatError, match="directory"):
         list(read_rows(tmp_path))

@@ -6,10 +6,10 @@ import doctest
 
 import pytest
 
-from formats import known, reading
+from formats import registry, rows, trace_files
 
 
-@pytest.mark.parametrize("module", [known, reading])
+@pytest.mark.parametrize("module", [registry, rows, trace_files])
 def test_docstring_examples(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type]
     assert found.attempted > 0

@@ -79,11 +79,11 @@ def test_the_store_takes_what_was_read(tmp_path: Path, format: str) -> None:
     path, n_rows = fuzzed(tmp_path, format, 0)
     found = read_all(format, path)
     with Store.open(f"sqlite:///{tmp_path / 'fuzz.db'}") as store:
-        outcome = store.import_traces("d", SourceFile("fuzzed", "0" * 64, format), found)
+        outcome = store.traces.import_file("d", SourceFile("fuzzed", "0" * 64, format), found)
         refused = [row for row in outcome.rejected if not row.imported]
         n_found = sum(isinstance(item, ImportedTrace) or not item.imported for item in found)
         assert outcome.done + len(refused) == n_found
-        assert store.import_summary("d").traces == outcome.done
+        assert store.traces.import_summary("d").traces == outcome.done
     assert n_found >= n_rows
 
 

@@ -64,7 +64,7 @@ def test_exif_rotation_is_carried_out_and_said(tmp_path: Path) -> None:
     exif[0x0112] = 6
     image = load(tmp_path, picture("PNG", exif=exif))
     assert (image.width, image.height) == (30, 40)
-    assert image.notes == ("turned as EXIF says",)
+    assert image.notes == ("rotated as EXIF says",)
     assert np.array_equal(shown(image), np.rot90(shown(load(tmp_path, picture("PNG"))), -1))
 
 
@@ -92,15 +92,15 @@ def bomb() -> bytes:
     ("content", "what"),
     [
         (b"", "is empty"),
-        (b"not an image", "no image we know"),
+        (b"not an image", "not a supported image"),
         (picture("GIF"), "is a GIF"),
         (picture("PNG")[:60], "damaged"),
         (picture("JPEG")[:200], "damaged"),
-        (bomb(), "too much"),
+        (bomb(), "too large when decompressed"),
         (b"\0" * 128 + b"DICM" + b"\xff" * 40, "cannot be rendered|no pixels"),
-        (dicom(RAMP)[:400], "holds no pixels|cannot be rendered"),
+        (dicom(RAMP)[:400], "has no pixels|cannot be rendered"),
         (dicom(np.zeros((3, 4, 5), np.uint8)), "3 frames"),
-        (dicom(RAMP, PhotometricInterpretation="HSV"), "HSV is not known|cannot be rendered"),
+        (dicom(RAMP, PhotometricInterpretation="HSV"), "HSV is not supported|cannot be rendered"),
         (dicom(RAMP, NumberOfFrames=9), "9 frames"),
     ],
 )
@@ -117,8 +117,8 @@ def test_animation_missing_file_and_frames_of_pictures(tmp_path: Path) -> None:
         ("a.webp", "animation"),
         ("missing.png", "cannot be opened"),
         (".", "cannot be opened"),
-        ("a.webp#frame=0", "no frame number"),
-        ("a.webp#frame=x", "no frame number"),
+        ("a.webp#frame=0", "not a frame number"),
+        ("a.webp#frame=x", "not a frame number"),
         ("a.webp#frame=1", "Only a DICOM has frames"),
     ):
         with pytest.raises(ImageError, match=what):

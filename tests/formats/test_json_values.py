@@ -78,7 +78,7 @@ def test_numbers_json_does_not_know_make_the_row_unusable(word: str) -> None:
 
 
 def test_text_that_cannot_be_stored_is_named() -> None:
-    assert StrictDecoder().decode(r'{"a": ["x\u0000y"]}')[1] == "holds a NUL character"
+    assert StrictDecoder().decode(r'{"a": ["x\u0000y"]}')[1] == "contains a NUL character"
     assert "UTF-8" in str(StrictDecoder().decode(r'{"\ud800": 1}')[1])
     assert StrictDecoder().decode(r'["\ud83d\ude00"]') == (["\N{GRINNING FACE}"], None)
     assert text_fault({"a": ["é", 1, None]}) is None
@@ -98,9 +98,9 @@ def test_depth_and_digits_have_ends() -> None:
 
 def test_a_key_that_stands_twice_makes_the_row_unusable() -> None:
     assert StrictDecoder().decode('{"id": "a", "steps": [], "id": "b"}')[1] == (
-        "holds the key 'id' twice"
+        "contains the key 'id' twice"
     )
-    assert StrictDecoder().decode('[{"a": {"b": 1, "b": 1}}]')[1] == "holds the key 'b' twice"
+    assert StrictDecoder().decode('[{"a": {"b": 1, "b": 1}}]')[1] == "contains the key 'b' twice"
     assert StrictDecoder().decode('[{"a": 1}, {"a": 2}]')[1] is None
 
 

@@ -31,9 +31,9 @@ def test_reads_a_row_to_the_letter(tmp_path: Path) -> None:
     [
         (INPUT, LABEL.replace("+\n", "?\n"), "mark 1 of 2"),
         (INPUT, LABEL.replace("So 5", "So 6"), "mark 2 of 2"),
-        (INPUT, LABEL + " more", "goes on behind"),
+        (INPUT, LABEL + " more", "continues after"),
         (INPUT, LABEL[:-2], "mark 2 of 2"),
-        (INPUT + " tail", LABEL, "behind its last"),
+        (INPUT + " tail", LABEL, "after its last"),
         ("Step 1: a", "Step 1: a", "no step mark"),
         ("no question ки", "no question +", "Step 1"),
         ("Q? Step 1: a ки ки", "Q? Step 1: a + -", "blank"),

@@ -87,7 +87,7 @@ def test_labels_that_do_not_fit_are_never_lined_up(tmp_path: Path, values: list[
 
 @pytest.mark.parametrize(
     ("solution", "word"),
-    [({"prm_processed_solution": "no mark"}, "no step mark"), ({"prm_processed_solution": "a ки and then"}, "behind its last"),
+    [({"prm_processed_solution": "no mark"}, "no step mark"), ({"prm_processed_solution": "a ки and then"}, "after its last"),
      ({"prm_processed_solution": ""}, "prm_processed_solution"), ("text", "not an object")],
 )  # fmt: skip
 def test_a_solution_without_usable_steps_is_rejected_alone(

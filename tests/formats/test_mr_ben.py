@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from formats import ProblemIds, read_file
 from tests.formats.builders import jsonl, labels_by_name, read
-from traces.labels import AbstentionReason
+from traces import AbstentionReason, ImportedTrace
 
 ROW: dict[str, Any] = {
     "Question_UUID": "u1",
@@ -159,11 +160,34 @@ def test_a_row_without_usable_steps_is_rejected(tmp_path: Path, steps: Any, word
     assert (rejected.id, rejected.imported) == ("u1:GPT3.5", False)
 
 
-def test_a_question_that_changes_under_its_id_is_rejected(tmp_path: Path) -> None:
-    rows = [ROW, ROW | {"Sampled_Model": "Claude2", "Question": "Another?"}]
-    traces, (rejected,) = read("mr-ben", jsonl(tmp_path / "a.jsonl", rows))
-    assert len(traces) == 1
-    assert "another question" in rejected.reason
+def test_another_question_under_the_same_id_keeps_its_traces(tmp_path: Path) -> None:
+    other = ROW | {"Question": "Another?"}
+    rows = [
+        ROW,
+        other | {"Sampled_Model": "a"},
+        other | {"Sampled_Model": "b", "Question": " Another?\n"},
+        ROW | {"Sampled_Model": "c", "Options": ROW["Options"].replace("A: ", "A: not ")},
+        ROW | {"Sampled_Model": "d", "Question": f"{ROW['Question']} "},
+    ]
+    traces, notes = read("mr-ben", jsonl(tmp_path / "a.jsonl", rows))
+    assert [item.trace.problem_id for item in traces] == ["u1", "u1~2", "u1~2", "u1~3", "u1"]
+    assert [item.problem.id for item in traces] == [item.trace.problem_id for item in traces]
+    assert [item.problem.question for item in traces[1:3]] == ["Another?", "Another?"]
+    assert traces[4].problem == traces[0].problem
+    # One note for each new problem, not for each of its traces.
+    assert [(note.imported, note.id) for note in notes] == [(True, "u1:a"), (True, "u1:c")]
+    assert "kept as 'u1~2'" in notes[0].reason
+
+
+def test_files_of_one_call_share_their_problem_ids(tmp_path: Path) -> None:
+    problems = ProblemIds()
+    paths = [
+        jsonl(tmp_path / "a.jsonl", [ROW]),
+        jsonl(tmp_path / "b.jsonl", [ROW | {"Sampled_Model": "b", "Question": "Another?"}]),
+    ]
+    found = [item for path in paths for item in read_file("mr-ben", path, problems=problems)]
+    traces = [item for item in found if isinstance(item, ImportedTrace)]
+    assert [item.problem.id for item in traces] == ["u1", "u1~2"]
 
 
 def test_reads_the_object_of_lists_and_the_json_list_alike(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from formats.pools import PoolRow, ScoreRow, read_pool, read_pool_scores
+from formats.auxiliary import PoolRow, ScoreRow, read_pool, read_pool_scores
 from traces.errors import TraceFormatError
 
 CANDIDATE: dict[str, Any] = {
@@ -63,13 +63,13 @@ def test_gzip_is_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "told"),
     [
-        ("{broken", "is no JSON"),
-        (CANDIDATE, "candidate 0 of problem 'p' stands in line 1 too"),
+        ("{broken", "is not JSON"),
+        (CANDIDATE, "candidate 0 of problem 'p' is also in line 1"),
         ({k: v for k, v in CANDIDATE.items() if k != "is_correct"}, "'is_correct' is missing"),
         (CANDIDATE | {"is_correct": 1}, "'is_correct' is 1, not true, false or null"),
         (CANDIDATE | {"candidate_index": -1}, "'candidate_index' is -1"),
         (CANDIDATE | {"candidate_index": "1"}, "'candidate_index' is '1'"),
-        (CANDIDATE | {"problem_id": 7}, "'problem_id' is the number 7"),
+        (CANDIDATE | {"problem_id": 7.5}, "'problem_id' is the number 7.5"),
         (CANDIDATE | {"answer": ["5"]}, "'answer' is not a text"),
         (CANDIDATE | {"n_steps": 1.5}, "'n_steps' is 1.5"),
     ],
@@ -85,15 +85,15 @@ def test_a_faulty_pool_row_is_named_with_its_line(tmp_path: Path, second: Any, t
 @pytest.mark.parametrize(
     ("second", "told"),
     [
-        (SCORED | {"step_scores": [0.5, 1.5]}, "holds 1.5 at position 2"),
-        (SCORED | {"step_scores": [-0.1]}, "holds -0.1 at position 1"),
-        (SCORED | {"step_scores": [True]}, "holds True at position 1"),
-        (SCORED | {"step_scores": ["0.5"]}, "holds '0.5' at position 1"),
-        (SCORED | {"step_scores": 0.5}, "'step_scores' is no list"),
+        (SCORED | {"step_scores": [0.5, 1.5]}, "has 1.5 at position 2"),
+        (SCORED | {"step_scores": [-0.1]}, "has -0.1 at position 1"),
+        (SCORED | {"step_scores": [True]}, "has True at position 1"),
+        (SCORED | {"step_scores": ["0.5"]}, "has '0.5' at position 1"),
+        (SCORED | {"step_scores": 0.5}, "'step_scores' is not a list"),
         ({"problem_id": "p", "candidate_index": 1}, "'step_scores' is missing"),
         ('{"problem_id": "p", "candidate_index": 1, "step_scores": [NaN]}', "NaN"),
         ('{"problem_id": "p", "candidate_index": 1, "step_scores": [-Infinity]}', "-Infinity"),
-        (SCORED, "stands in line 1 too"),
+        (SCORED, "is also in line 1"),
     ],
 )
 def test_a_faulty_score_row_is_named_with_its_line(tmp_path: Path, second: Any, told: str) -> None:

@@ -75,7 +75,7 @@ def test_neutral_is_read_by_the_policy(
 
 
 def test_a_format_without_neutral_steps_takes_no_policy(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no neutral"):
+    with pytest.raises(InputError, match="no option --neutral"):
         list(read_file("processbench", tmp_path / "a", neutral=NeutralPolicy.POSITIVE))
 
 
@@ -143,3 +143,27 @@ def test_a_row_goes_back_as_it_came(tmp_path: Path) -> None:
     assert {key: written[key] for key in ("labeler", "timestamp", "generation")} == {
         key: row[key] for key in ("labeler", "timestamp", "generation")
     }
+
+
+def test_rated_alternatives_become_traces_on_request(tmp_path: Path) -> None:
+    row = changed(
+        step(("a", 1), ("b", -1), ("c", None), ("d", 0)),
+        step(("e", 1), ("f", -1)),
+    )
+    path = jsonl(tmp_path / "p.jsonl", [row])
+    chosen, *others = read_file("prm800k", path, alternatives=True)
+    assert isinstance(chosen, ImportedTrace)
+    assert chosen.trace.steps == ("a", "e")
+    assert [next(read_file("prm800k", path))] == [chosen]
+    found = {
+        item.trace.id: (item.trace.steps, words(item))
+        for item in others
+        if isinstance(item, ImportedTrace)
+    }
+    assert found == {
+        "p:0/0.1": (("b",), [I]),
+        "p:0/0.3": (("d",), [N]),
+        "p:0/1.1": (("a", "f"), [C, I]),
+    }
+    with pytest.raises(InputError, match="no option --alternatives"):
+        read_file("processbench", path, alternatives=True)

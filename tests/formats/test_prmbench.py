@@ -48,7 +48,7 @@ def test_ids_are_not_prefixed_twice_and_classes_share_an_idx(tmp_path: Path) -> 
     assert [item.trace.id for item in traces] == [
         "circular_prm_test_p1_0", "deception_prm_test_p1_0", "circular_7",
     ]  # fmt: skip
-    assert rejected.reason == "the id stands twice in the file"
+    assert rejected.reason == "the id occurs twice in the file"
 
 
 def test_no_error_step_means_that_all_are_right(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_gold_outside_the_steps_is_imported_and_listed(tmp_path: Path, label: in
 
 @pytest.mark.parametrize(
     "change",
-    [{"label": "1"}, {"label": None}, {"label": True}, {"label": 1.0}, {"final_answer_correct": 1}],
+    [{"label": "1"}, {"label": None}, {"label": True}, {"label": 1.5}, {"final_answer_correct": 1}],
 )
 def test_a_wrong_type_rejects_the_row(tmp_path: Path, change: dict[str, Any]) -> None:
     traces, (rejected,) = read("processbench", jsonl(tmp_path / "a.jsonl", [ROW | change]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from formats.qrels import read_qrels
+from formats.auxiliary import read_qrels
 from traces.errors import TraceFormatError
 from traces.evidence import Relevance
 
@@ -46,7 +46,7 @@ def test_trec_lines_and_rows_may_stand_in_one_file(tmp_path: Path) -> None:
         "q1 0 dosing.md 1 extra",
         "[1]",
         "{broken",
-        '{"problem_id": 1, "document": "d"}',
+        '{"problem_id": 1.5, "document": "d"}',
         '{"document": "d"}',
         '{"problem_id": "q", "document": "d", "relevance": true}',
         '{"problem_id": "q", "document": "d", "relevance": 0.5}',

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from formats import EXPORT_FORMATS, IMPORT_FORMATS, read_file, source_file
+from formats import export_formats, import_formats, read_file, source_file
 from tests.formats.builders import jsonl, read
 from tests.formats.samples import SAMPLES, WANT_LABELER
 from tests.formats.test_mr_ben import ROW as MR_BEN
@@ -26,8 +26,9 @@ def test_the_formats_are_the_ones_of_the_contract() -> None:
         "math-shepherd", "medprm", "visualprocessbench", "trl",
     }  # fmt: skip
     training = {"openrlhf", "qwen-prm", "sharegpt"}
-    assert set(IMPORT_FORMATS) == set(SAMPLES) == contract | training
-    assert set(EXPORT_FORMATS) == contract | training | {"parquet", "case"}
+    only_read = {"openr", "visualprm-raw"}
+    assert set(import_formats()) == set(SAMPLES) == contract | training | only_read
+    assert set(export_formats()) == contract | training | {"parquet", "case"}
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_bad_rows_are_listed_with_line_and_file(tmp_path: Path) -> None:
     assert len(traces) == 1
     assert [row.line for row in rejected] == [1, 3, 4, 5]
     assert {row.file for row in rejected} == {str(path)}
-    assert (rejected[3].id, rejected[3].reason) == ("t1", "the id stands twice in the file")
+    assert (rejected[3].id, rejected[3].reason) == ("t1", "the id occurs twice in the file")
 
 
 def test_a_duplicate_whose_gold_is_unusable_is_listed_once(tmp_path: Path) -> None:
@@ -113,5 +114,23 @@ def test_source_file_is_name_hash_and_options(tmp_path: Path) -> None:
     source = source_file(path, "traces", {"subset": "s"})
     assert (source.name, source.format, source.options) == ("a.jsonl", "traces", {"subset": "s"})
     assert source.sha256 == hashlib.sha256(b"{}").hexdigest()
-    with pytest.raises(TraceFormatError, match="no file"):
+    with pytest.raises(TraceFormatError, match="not found"):
         source_file(tmp_path / "absent", "traces", {})
+
+
+def test_a_whole_number_is_an_id_as_its_text(tmp_path: Path) -> None:
+    for format, sample in (("traces", TRACES), ("processbench", PROCESSBENCH)):
+        traces, rejected = read(format, jsonl(tmp_path / "a.jsonl", [sample | {"id": 7}]))
+        assert [item.trace.id for item in traces] == ["7"]
+        assert not rejected
+    _, rejected = read("traces", jsonl(tmp_path / "a.jsonl", [TRACES | {"id": True}]))
+    assert [row.id for row in rejected] == [None]
+
+
+def test_a_whole_number_written_as_a_float_is_a_label(tmp_path: Path) -> None:
+    rows = [PROCESSBENCH | {"id": f"{label}", "label": label} for label in (1.0, -1.0)]
+    traces, rejected = read("processbench", jsonl(tmp_path / "a.jsonl", rows))
+    assert not rejected
+    labels = [item.labels[0][1] for item in traces]
+    assert [label.first_error_index for label in labels] == [1, None]
+    assert all(label.first_error_given for label in labels)

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from formats import EXPORT_FORMATS, IMPORT_FORMATS, ExportRow, WriteOutcome, write_file
+from formats import ExportRow, WriteOutcome, export_formats, import_formats, write_file
 from formats.field.training import asked
-from formats.known import KNOWN
+from formats.registry import built_in_formats
 from formats.rows import Part
 from tests.formats.builders import read
 from tests.formats.drawn import rows
 from traces.labels import LabelerKind, TraceLabel, Verdict, first_error
 from traces.records import ImportedTrace
 
-BOTH_WAYS = sorted({*EXPORT_FORMATS} & {*IMPORT_FORMATS} - {"traces", "medprm"})
+BOTH_WAYS = sorted({*export_formats()} & {*import_formats()} - {"traces", "medprm"})
 TRAINING = {"trl", "openrlhf", "qwen-prm", "sharegpt", "math-shepherd"}
 OWN_KEYS = {"prmbench": {"classification", "idx"}}
 """Meta keys that a format always has, so that a trace from elsewhere gains them."""
@@ -36,7 +36,7 @@ def there_and_back(
             assert len(outcome.skipped) == 1
             assert outcome.skipped[0].detail
             return None, outcome
-        wants = KNOWN[format].wants_labeler
+        wants = built_in_formats()[format].needs_labeler
         traces, rejected = read(
             format,
             path,
@@ -126,7 +126,7 @@ def test_every_part_comes_back_or_is_counted(format: str, row: ExportRow) -> Non
 
 
 def parts(format: str) -> frozenset[Part]:
-    return KNOWN[format].carries
+    return built_in_formats()[format].carries
 
 
 @settings(max_examples=40, deadline=None)

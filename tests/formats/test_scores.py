@@ -58,14 +58,15 @@ def test_a_row_may_say_whether_its_reason_is_right(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "word"),
     [
-        ({"id": "z", "scores": [0.5]}, "no trace of this id"),
+        ({"id": "z", "scores": [0.5]}, "no trace with this id"),
         ({"id": "a", "scores": [0.5]}, "'scores' has 1 entries, the trace has 2 steps"),
         ({"id": "a", "first_error": 2}, "outside the 2 steps"),
         ({"id": "a", "first_error": -1}, "null for no error"),
-        ({"id": "a", "first_error": 1.0}, "0-based"),
+        ({"id": "a", "first_error": 1.5}, "0-based"),
         ({"id": "a", "scores": [0.5, 7]}, "outside [0, 1]"),
         ({"id": "a", "verdicts": ["+", "-"]}, "verdict"),
-        ({"id": 3, "scores": [0.5, 1]}, "'id' is the number 3"),
+        ({"id": 3, "scores": [0.5, 1]}, "no trace with this id"),
+        ({"id": True, "scores": [0.5, 1]}, "'id' is true"),
         ({"id": "a"}, "none of"),
         ({"id": "c", "first_error": 0}, "twice"),
     ],
@@ -93,3 +94,24 @@ def test_nan_is_no_score(tmp_path: Path) -> None:
 def test_a_file_without_scores_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TraceFormatError, match="looks like traces"):
         scored(tmp_path, [{"id": "a", "problem": "Q", "steps": ["x"]}])
+
+
+def test_a_whole_number_is_an_id_as_its_text(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "s.jsonl", [{"id": 7, "scores": [0.5, 1]}])
+    (label,) = read_scores(path, {"7": 2})
+    assert isinstance(label, TraceLabel)
+    assert label.trace_id == "7"
+
+
+def test_columns_of_class_probabilities_add_up(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"id": "a", "scores": [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]}]
+    path = jsonl(tmp_path / "s.jsonl", rows)
+    (label,) = read_scores(path, KNOWN, columns=(1, 2))
+    assert isinstance(label, TraceLabel)
+    assert [step.score for step in label.step_labels] == pytest.approx([0.5, 0.9])
+    (row,) = read_scores(path, KNOWN)
+    assert isinstance(row, RejectedRow)
+    assert "--column" in row.reason
+    (row,) = read_scores(path, KNOWN, columns=(3,))
+    assert isinstance(row, RejectedRow)
+    assert "no column 3" in row.reason

@@ -100,12 +100,12 @@ def test_a_label_that_does_not_fit_is_an_abstention_and_listed(
         ({"steps": ["", " "]}, "no steps"),
         ({"steps": "a"}, "'steps' is the text 'a'"),
         ({"steps": ["a", None]}, "position 2"),
-        ({"id": 5}, "'id' is the number 5"),
+        ({"id": 5.5}, "'id' is the number 5.5"),
         ({"id": " "}, "'id'"),
         ({"problem": None}, "'problem' is null"),
         ({"final_answer_correct": "yes"}, "final_answer_correct"),
         ({"meta": []}, "'meta' is a list"),
-        ({"meta": {"more": 2}, "more": 1}, "'more' stands"),
+        ({"meta": {"more": 2}, "more": 1}, "'more' is a key of the row and"),
         ({"evidence": [{"source": "s"}]}, "'text' is missing"),
         ({"evidence": "e"}, "evidence"),
         ({"labels": {"j": {"verdicts": [1, 1, 1]}}}, "kind"),
@@ -162,7 +162,7 @@ def test_one_labeler_has_one_kind_in_a_file(tmp_path: Path) -> None:
     ]
     traces, (rejected,) = read("traces", jsonl(tmp_path / "a.jsonl", rows))
     assert [item.trace.id for item in traces] == ["judge"]
-    assert "kind mc here and judge before" in rejected.reason
+    assert "kind mc here and judge in an earlier row" in rejected.reason
 
 
 def test_rows_that_contradict_each_other_on_the_answer_are_two_problems(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_training_set_is_read_back(
     assert (first.trace.id, second.trace.id) == ("set:0", "mine-7")
     assert (first.problem.question, len(first.trace.steps)) == (question, steps)
     assert [each.verdict for each in labels_by_name(first)["mine"].step_labels] == [C, I]
-    with pytest.raises(InputError, match="does not say who"):
+    with pytest.raises(InputError, match="do not name their labeler"):
         read(format, path)
 
 
@@ -111,7 +111,7 @@ def test_labels_of_another_number_of_steps_are_listed(
         ("openrlhf", {"value": ["+", "?"]}, "'?'"),
         ("openrlhf", {"value": [2, 0]}, "a label is 2"),
         ("qwen-prm", {"messages": "hi"}, "not a list"),
-        ("qwen-prm", {"messages": [{"role": "user", "content": "a"}]}, "not one user's turn"),
+        ("qwen-prm", {"messages": [{"role": "user", "content": "a"}]}, "one turn of the user"),
         ("qwen-prm", {"messages": [{"role": "user", "content": "a"}] * 2}, "two turns"),
         (
             "qwen-prm",
@@ -119,8 +119,8 @@ def test_labels_of_another_number_of_steps_are_listed(
             "does not end with",
         ),
         ("sharegpt", {"conversations": []}, "not a list of turns"),
-        ("sharegpt", {"conversations": SHAREGPT["conversations"][:3]}, "in turn"),
-        ("sharegpt", {"conversations": SHAREGPT["conversations"][2:]}, "does not name"),
+        ("sharegpt", {"conversations": SHAREGPT["conversations"][:3]}, "do not alternate"),
+        ("sharegpt", {"conversations": SHAREGPT["conversations"][2:]}, "lacks the headings"),
     ],
 )
 def test_a_wrong_field_rejects_the_row(

@@ -46,7 +46,7 @@ def test_a_wrong_number_of_labels_is_listed_and_not_lined_up(tmp_path: Path) -> 
     assert listed.imported
 
 
-@pytest.mark.parametrize("labels", ["++", [2, 1], [-100, 1], [None, True], [1.5, 0.0]])
+@pytest.mark.parametrize("labels", ["++", [2, 1], [-100, 1], [1.5, 0.0]])
 def test_a_wrong_type_rejects_the_row(tmp_path: Path, labels: Any) -> None:
     traces, (rejected,) = rows(tmp_path, labels=labels)
     assert not traces
@@ -55,7 +55,16 @@ def test_a_wrong_type_rejects_the_row(tmp_path: Path, labels: Any) -> None:
 
 def test_who_labelled_must_be_said_here_and_nowhere_else(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "x.jsonl", [ROW])
-    with pytest.raises(InputError, match="who labelled"):
+    with pytest.raises(InputError, match="do not name their labeler"):
         read("trl", path, labeler="mine")
-    with pytest.raises(InputError, match="names its labelers itself"):
+    with pytest.raises(InputError, match="name their labelers themselves"):
         read("processbench", path, labeler="mine", kind=LabelerKind.MC)
+
+
+def test_a_null_label_leaves_its_step_unlabeled(tmp_path: Path) -> None:
+    (item,), rejected = rows(tmp_path, labels=[None, True])
+    assert not rejected
+    first, second = labels_by_name(item)["mine"].step_labels
+    assert (first.verdict, second.verdict) == (None, Verdict.CORRECT)
+    assert first.abstention is not None
+    assert first.abstention.reason is AbstentionReason.NOT_MEASURED

@@ -91,8 +91,8 @@ def running(
         Store.open(f"sqlite:///{database}") as store,
         BatchRunner(
             GeminiBatches(model, sleep=clock.asleep),
-            store.batch_jobs,
-            store.responses,
+            store.replies.batch_jobs,
+            store.replies,
             bounds,
             report=said.append if said is not None else lambda _: None,
             clock=BatchClock(clock, sleep or clock.sleep, lambda: TODAY),

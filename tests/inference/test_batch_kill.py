@@ -38,7 +38,7 @@ kill_after = int(sys.argv[2])
 with Store.open("sqlite:///" + sys.argv[1]) as store:
     limits = BatchLimits(1_000_000, poll_s=0.01, requests_per_job=40)
     service = GeminiBatches(GeminiModel(NAME))
-    with BatchRunner(service, store.batch_jobs, store.responses, limits) as runner:
+    with BatchRunner(service, store.replies.batch_jobs, store.replies, limits) as runner:
         for number, _ in enumerate(runner.run(batches.requests(TOTAL))):
             if number == kill_after:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -68,9 +68,9 @@ def finish(server: GeminiBatchServer, database: Path) -> None:
     now = Clock(time.time())  # the killed process had the real one
     with running(server, database, clock=now, limits={"requests_per_job": 40}) as (runner, store):
         outcomes = answered(runner, requests(TOTAL))
-        assert store.batch_jobs.alive() == []
-        assert store.batch_jobs.keys(SPEC) == set()
-        assert store.call_totals().sent == TOTAL
+        assert store.replies.batch_jobs.alive() == []
+        assert store.replies.batch_jobs.keys(SPEC) == set()
+        assert store.replies.totals().sent == TOTAL
     assert all(isinstance(outcome, ModelReply) for outcome in outcomes.values())
     keys = {request_key(SPEC, request) for request in requests(TOTAL)}
     assert dict(server.world.bought) == dict.fromkeys(keys, 1)
@@ -106,7 +106,7 @@ def test_killed_while_it_takes_results(
         killed.append(process)
         assert process.wait(timeout=60) == -signal.SIGKILL
         with Store.open(f"sqlite:///{database}") as store:
-            recorded = store.call_totals().sent
+            recorded = store.replies.totals().sent
         # whole groups are recorded before the first of them is seen
         assert recorded >= answers + 1
         assert recorded % RECORDED_AT_ONCE == 0 or recorded == 40

@@ -184,10 +184,10 @@ def test_whatever_happens_every_request_has_one_outcome_and_nothing_is_bought_tw
         limits = {"enqueued_tokens": cap, "poll_s": 7200.0}
         with running(server, copy, clock=Clock(), limits=limits) as (runner, store):
             outcomes = answered(runner, requests(15))
-            assert store.batch_jobs.alive() == []
+            assert store.replies.batch_jobs.alive() == []
             replies = [each for each in outcomes.values() if isinstance(each, ModelReply)]
-            assert store.call_totals().sent == len(replies)
-            assert store.call_totals().usd == pytest.approx(float(world.usd), abs=1e-12)
+            assert store.replies.totals().sent == len(replies)
+            assert store.replies.totals().usd == pytest.approx(float(world.usd), abs=1e-12)
     assert set(outcomes) == set(range(15))
     assert {type(each) for each in outcomes.values()} <= {ModelReply, ModelUnavailable}
     keys = {request_key(SPEC, request) for request in requests(15)}

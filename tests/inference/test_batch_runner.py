@@ -38,8 +38,8 @@ def test_two_hundred_requests_in_several_waves(database: Path) -> None:
         running(server, database, limits={"enqueued_tokens": cap}) as (runner, store),
     ):
         outcomes = answered(runner, asked)
-        assert store.batch_jobs.alive() == []
-        assert store.call_totals().sent == runner.counters.sent == 200
+        assert store.replies.batch_jobs.alive() == []
+        assert store.replies.totals().sent == runner.counters.sent == 200
     world = server.world
     assert len(world.jobs) > 3
     per_request = input_bound(asked[-1])
@@ -50,7 +50,7 @@ def test_two_hundred_requests_in_several_waves(database: Path) -> None:
     texts = [right_text(world, key) for key in keys]
     assert len(set(texts)) > 50
     assert [getattr(outcomes[n], "text", None) for n in range(200)] == texts
-    assert store.batch_jobs.keys(SPEC) == set()
+    assert store.replies.batch_jobs.keys(SPEC) == set()
 
 
 @pytest.mark.slow
@@ -78,8 +78,8 @@ def test_partial_results_are_taken_and_the_rest_is_sent_again(database: Path, en
         assert all(isinstance(outcome, ModelReply) for outcome in outcomes.values())
         assert [len(job.rows) for job in world.jobs.values()] == [20, 2]
         assert set(world.bought.values()) == {1}
-        assert store.call_totals().sent == 20
-        assert store.call_totals().usd == pytest.approx(float(world.usd), abs=1e-12)
+        assert store.replies.totals().sent == 20
+        assert store.replies.totals().usd == pytest.approx(float(world.usd), abs=1e-12)
     assert len(outcomes) == 20
 
 
@@ -87,7 +87,7 @@ def test_a_job_that_never_works_is_sent_three_times_and_then_given_up(database: 
     world = BatchWorld([Plan(ending="EXPIRED", share=0)] * 9)
     with GeminiBatchServer(world) as server, running(server, database) as (runner, store):
         outcomes = answered(runner, requests(5))
-        assert store.batch_jobs.alive() == []
+        assert store.replies.batch_jobs.alive() == []
     assert len(world.jobs) == 3
     assert {type(outcome) for outcome in outcomes.values()} == {ModelUnavailable}
     assert "3 batch jobs" in str(outcomes[0])
@@ -116,16 +116,16 @@ def test_errors_of_rows_are_outcomes_and_not_sent_again(database: Path) -> None:
     ):
         outcomes = answered(runner, requests(10))
         failed = [each for each in outcomes.values() if isinstance(each, ModelUnavailable)]
-        assert (len(failed), store.call_totals().sent) == (3, 7)
+        assert (len(failed), store.replies.totals().sent) == (3, 7)
         assert "13 Internal." in str(failed[0])
         assert said[-1] == "batches/b0: succeeded, 7 replies, 3 errors."
         # what is decided counts no jobs any more
         keys = {request_key(SPEC, request) for request in requests(10)}
         again = BatchJob("again", SPEC, server.url, 0.0)
-        store.batch_jobs.open(again, [BatchRow(key, "", 1, 0.0) for key in keys])
-        closed = store.batch_jobs.close("again", BatchEnding.LOST, at=0.0)
+        store.replies.batch_jobs.open(again, [BatchRow(key, "", 1, 0.0) for key in keys])
+        closed = store.replies.batch_jobs.close("again", BatchEnding.LOST, at=0.0)
         assert list(closed.values()) == [1, 1, 1]
-        store.batch_jobs.forget(closed)
+        store.replies.batch_jobs.forget(closed)
         assert len(world.jobs) == 1
         # asked again, it is only these three that are bought
         assert all(isinstance(each, ModelReply) for each in answered(runner, requests(10)).values())
@@ -148,7 +148,7 @@ def test_repeated_torn_and_foreign_lines_change_nothing(database: Path, plan: Pl
     with GeminiBatchServer(world) as server, running(server, database) as (runner, store):
         asked = requests(6)
         outcomes = answered(runner, asked)
-        assert store.call_totals().sent == 6
+        assert store.replies.totals().sent == 6
     texts = [right_text(world, request_key(SPEC, request)) for request in asked]
     assert [getattr(outcomes[n], "text", None) for n in range(6)] == texts
     assert len(world.jobs) == 1
@@ -161,8 +161,8 @@ def test_equal_requests_are_sent_once(database: Path) -> None:
     ]
     with GeminiBatchServer() as server, running(server, database) as (runner, store):
         outcomes = answered(runner, asked)
-        assert store.call_totals().sent == 3
-        assert store.call_totals().cached == runner.counters.cached == 3
+        assert store.replies.totals().sent == 3
+        assert store.replies.totals().cached == runner.counters.cached == 3
     assert [getattr(outcomes[n], "text", None) for n in range(3)] == [
         getattr(outcomes[n], "text", None) for n in range(3, 6)
     ]
@@ -172,7 +172,7 @@ def test_equal_requests_are_sent_once(database: Path) -> None:
 def test_batch_and_single_calls_share_their_replies(database: Path) -> None:
     with GeminiBatchServer() as server, running(server, database) as (runner, store):
         model = GeminiModel(NAME, base_url=server.url, environ={"GEMINI_API_KEY": "k"})
-        with Dispatcher(model, store.responses) as dispatcher:
+        with Dispatcher(model, store.replies) as dispatcher:
             list(dispatcher.run(requests(2)))
             assert len(answered(runner, requests(4))) == 4
             list(dispatcher.run(requests(4)))
@@ -194,7 +194,7 @@ def test_the_ledger_is_the_servers_own_count(database: Path, usage: dict[str, An
     world = BatchWorld([Plan(share=0.5)], usage=usage)
     with GeminiBatchServer(world) as server, running(server, database) as (runner, store):
         outcomes = answered(runner, requests(10))
-        assert abs(store.call_totals().usd - float(world.usd)) < 1e-9
+        assert abs(store.replies.totals().usd - float(world.usd)) < 1e-9
         assert abs(runner.counters.usd - float(world.usd)) < 1e-9
     [counted] = {reply.usage for reply in outcomes.values() if isinstance(reply, ModelReply)}
     assert counted == Usage(
@@ -213,7 +213,7 @@ def test_another_version_ends_the_run_and_loses_nothing(database: Path) -> None:
         with running(server, database, inspect=refuse) as (runner, store):
             with pytest.raises(ModelChanged):
                 answered(runner, requests(3))
-            assert store.call_totals().sent == 3
+            assert store.replies.totals().sent == 3
         with running(server, database) as (runner, _):
             assert len(answered(runner, requests(3))) == 3
     assert set(server.world.sent.values()) == {1}

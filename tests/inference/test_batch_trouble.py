@@ -74,7 +74,7 @@ def test_a_job_that_must_fail_again_is_one_clear_error(database: Path) -> None:
     with GeminiBatchServer(world) as server, running(server, database) as (runner, store):
         with pytest.raises(ModelRefused, match="takes no batch jobs"):
             answered(runner, requests(5))
-        assert store.batch_jobs.alive() == []
+        assert store.replies.batch_jobs.alive() == []
     assert len(world.jobs) == 1
 
 
@@ -90,7 +90,7 @@ def test_a_wrong_key_is_one_clear_error_and_leaves_no_job(database: Path) -> Non
     with GeminiBatchServer(key="right") as server, running(server, database) as (runner, store):
         with pytest.raises(ModelRefused, match="GEMINI_API_KEY"):
             answered(runner, requests(2))
-        assert store.batch_jobs.alive() == []
+        assert store.replies.batch_jobs.alive() == []
     assert server.requests.count("create") == 1
 
 
@@ -101,7 +101,7 @@ def test_a_full_queue_is_met_with_smaller_jobs(database: Path) -> None:
         running(server, database, clock=clock) as (runner, store),
     ):
         assert len(answered(runner, requests(16))) == 16
-        assert store.batch_jobs.alive() == []
+        assert store.replies.batch_jobs.alive() == []
     sizes = [len(job.rows) for job in server.world.jobs.values()]
     assert sizes[0] == 4
     assert sum(sizes) == 16
@@ -140,7 +140,7 @@ def test_a_queue_that_stays_full_ends_the_run_resumably(database: Path) -> None:
         with running(server, database, limits={"refusals": 4}) as (runner, store):
             with pytest.raises(QuotaExhausted, match="--enqueued-tokens"):
                 answered(runner, requests(16))
-            assert store.batch_jobs.alive() == []
+            assert store.replies.batch_jobs.alive() == []
         assert server.requests.count("create") == 4
         server.create_script = []
         with running(server, database) as (runner, _):
@@ -165,7 +165,7 @@ def test_a_job_of_which_nobody_knows_whether_it_was_made_is_looked_for_later(
         with running(server, database) as (runner, store):
             with pytest.raises(ModelUnavailable):
                 answered(runner, requests(5))
-            [job] = store.batch_jobs.alive()
+            [job] = store.replies.batch_jobs.alive()
             assert (job.name, job.outstanding) == (None, 5)
         server.failing = set()
         # meanwhile the service made it once more: the younger one must not run
@@ -173,7 +173,7 @@ def test_a_job_of_which_nobody_knows_whether_it_was_made_is_looked_for_later(
         server.world.create(made.model, made.display_name, "files/in0")
         with running(server, database) as (runner, store):
             assert len(answered(runner, requests(5))) == 5
-            assert store.call_totals().sent == 5
+            assert store.replies.totals().sent == 5
     assert [each.state for each in server.world.jobs.values()] == ["SUCCEEDED", "CANCELLED"]
 
 
@@ -182,10 +182,10 @@ def test_a_job_that_was_never_made_is_sent_by_the_next_run(database: Path) -> No
         with running(server, database) as (runner, store):
             with pytest.raises(ModelUnavailable):
                 answered(runner, requests(5))
-            assert len(store.batch_jobs.alive()) == 1
+            assert len(store.replies.batch_jobs.alive()) == 1
         with running(server, database) as (runner, store):
             assert len(answered(runner, requests(5))) == 5
-            assert store.batch_jobs.alive() == []
+            assert store.replies.batch_jobs.alive() == []
     assert set(server.world.sent.values()) == {1}
 
 
@@ -196,7 +196,7 @@ def test_who_stops_early_leaves_jobs_that_the_next_run_adopts(database: Path) ->
         with running(server, database, said=said, sleep=interrupted_at(1)) as (runner, store):
             with pytest.raises(KeyboardInterrupt):
                 answered(runner, requests(5))
-            [job] = store.batch_jobs.alive()
+            [job] = store.replies.batch_jobs.alive()
             assert (job.outstanding, job.name) == (5, "batches/b0")
         assert "5 requests" in said[-1]
         assert "Run the same command again" in said[-1]
@@ -214,10 +214,10 @@ def test_replies_nobody_asks_for_any_more_are_recorded_all_the_same(database: Pa
             pytest.raises(KeyboardInterrupt),
         ):
             answered(runner, requests(5))
-        assert store.call_totals().sent == 0
+        assert store.replies.totals().sent == 0
         with running(server, database) as (runner, store):
             assert answered(runner, []) == {}
-            assert store.call_totals().sent == 5
+            assert store.replies.totals().sent == 5
 
 
 def test_results_that_are_gone_are_bought_again(database: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_service_that_stays_away_ends_the_run_and_the_job_goes_on(database: Pa
         with running(server, database, clock=clock, sleep=vanish, limits=bounds) as (runner, store):
             with pytest.raises(ModelUnavailable, match="gave no reply"):
                 answered(runner, requests(5))
-            assert [job.outstanding for job in store.batch_jobs.alive()] == [5]
+            assert [job.outstanding for job in store.replies.batch_jobs.alive()] == [5]
 
 
 def test_a_service_that_fails_every_other_look_is_no_service_that_stays_away(
@@ -314,7 +314,7 @@ def test_jobs_at_another_endpoint_are_not_forgotten(database: Path) -> None:
             late = Clock(1_800_000_000.0 + 4 * DAY)
             with running(second, database, clock=late) as (other, store):
                 assert len(answered(other, requests(5))) == 5
-                assert store.batch_jobs.keys(SPEC) == set()
+                assert store.replies.batch_jobs.keys(SPEC) == set()
 
 
 @pytest.mark.slow
@@ -330,7 +330,7 @@ def test_the_budget_counts_what_is_on_its_way_at_its_most(
         with running(server, database, budget_usd=10 * one, limits=bounds) as (runner, store):
             with pytest.raises(BudgetExhausted, match="larger --budget"):
                 answered(runner, requests(40))
-            spent = store.call_totals().usd
+            spent = store.replies.totals().usd
         assert 8 * one < spent <= 10 * one
         assert spent == pytest.approx(float(world.usd), abs=1e-12)
         sizes = [len(job.rows) for job in world.jobs.values()]

@@ -25,7 +25,7 @@ from storage import Store
 from tests.inference.test_kill import requests
 with Store.open("sqlite:///" + sys.argv[1]) as store:
     model = GeminiModel("gemini-3.5-flash-lite", concurrency={CONCURRENCY})
-    with Dispatcher(model, store.responses) as dispatcher:
+    with Dispatcher(model, store.replies) as dispatcher:
         outcomes = [outcome for _, outcome in dispatcher.run(requests())]
         texts = sum(getattr(outcome, "text", None) is not None for outcome in outcomes)
         print(texts, dispatcher.counters.sent, dispatcher.counters.cached)
@@ -58,7 +58,7 @@ def test_kill_in_the_middle_and_run_again(tmp_path: Path) -> None:
         time.sleep(0.1)  # what the server was still answering is billed by now
         bought = server.billed
         with Store.open(f"sqlite:///{database}") as store:
-            recorded = store.call_totals().sent
+            recorded = store.replies.totals().sent
         assert 0 < recorded <= len(bought) <= recorded + CONCURRENCY
 
         second = subprocess.run(

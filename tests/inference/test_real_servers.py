@@ -144,7 +144,7 @@ def continued(
     """Continue all traces; the continuations by trace, and how many requests were sent."""
     template = None if tokenizer is None else template_from_tokenizer(tokenizer)
     model = OpenAIModel(name, base_url=url, template=template, concurrency=concurrency, environ={})
-    with Dispatcher(model, store.responses) as dispatcher:
+    with Dispatcher(model, store.replies) as dispatcher:
         policy = ServerPolicy(dispatcher, PolicyConfig(max_tokens=24, temperature=0.9, stop=stop))
         done = {each.trace_id: each for each in policy.continue_traces(CONTEXTS, k=k, seed=1)}
         return done, dispatcher.counters.sent
@@ -166,7 +166,7 @@ def check_continuations(
             url, name, store, tokenizer=tokenizer, concurrency=concurrency, stop=stop
         )
         assert sent == 3 * K
-        assert store.call_totals().sent == 3 * K
+        assert store.replies.totals().sent == 3 * K
     assert {each: len(done[each].texts) for each in done} == {"long": 2 * K, "short": K}
     texts = [text for each in done.values() for text in each.texts]
     assert all(text.text and text.finish_reason in ("stop", "length") for text in texts)

@@ -6,9 +6,8 @@ import random
 
 import pytest
 
-from lab.training.condition_examples import DECISION_WEIGHT, decision_ids, draw_line, draw_solution
-from lab.training.tokens import decode
-from lab.training.vocabulary import build_tokenizer
+from lab.training.examples import DECISION_WEIGHT, decision_ids, draw_line, draw_solution
+from lab.training.tokens import build_tokenizer, decode
 
 TOKENIZER = build_tokenizer()
 

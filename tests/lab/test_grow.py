@@ -13,9 +13,15 @@ from lab.corruption import draw_trace
 from lab.domain import decisive_passage, draw_facts, draw_question
 from lab.training.grow import CODE, MISMATCH, CodeBook, grow
 from lab.training.prm_examples import encode_verdicts
-from lab.training.tokens import decode, decoder_layers, encode, token_id, token_table
+from lab.training.tokens import (
+    build_tokenizer,
+    decode,
+    decoder_layers,
+    encode,
+    token_id,
+    token_table,
+)
 from lab.training.train_language import fresh_model
-from lab.training.vocabulary import build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,8 @@ from lab.likelihood import (
     step_min_probabilities,
     step_min_probability,
 )
-from lab.training.tokens import encode
+from lab.training.tokens import build_tokenizer, encode
 from lab.training.train_language import fresh_model
-from lab.training.vocabulary import build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from lab import prompts
-from lab.bundled import ModelName, load_bundled, model_folder
+from lab.bundled import ModelName, bundled_model_folder, load_bundled
 from lab.training.measures import (
     HeldOut,
     draw_held_out,
@@ -20,7 +20,7 @@ from lab.training.measures import (
     marker_first_errors,
     pass_rate,
 )
-from lab.training.vocabulary import build_tokenizer
+from lab.training.tokens import build_tokenizer
 
 NAMES: tuple[ModelName, ...] = ("policy", "judge", "prm")
 
@@ -31,7 +31,7 @@ def held_out() -> list[HeldOut]:
 
 
 def test_all_shipped_files_stay_small() -> None:
-    files = [path for path in model_folder("prm").parent.rglob("*") if path.is_file()]
+    files = [path for path in bundled_model_folder("prm").parent.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 10 * 1024 * 1024
 
 
@@ -39,7 +39,7 @@ def test_all_shipped_files_stay_small() -> None:
 def test_the_shipped_tokenizer_is_the_built_one(name: ModelName) -> None:
     built = build_tokenizer()
     for loader in (AutoTokenizer, PreTrainedTokenizerFast):
-        shipped = loader.from_pretrained(model_folder(name))
+        shipped = loader.from_pretrained(bundled_model_folder(name))
         assert shipped.get_vocab() == built.get_vocab()
         assert shipped.chat_template == prompts.CHAT_TEMPLATE
         text = "<|user|>Question: 6 x 120 = 720 mg. ки<|end|>"
@@ -47,7 +47,7 @@ def test_the_shipped_tokenizer_is_the_built_one(name: ModelName) -> None:
 
 
 def test_the_policy_samples_by_default_and_stops_at_the_end_token() -> None:
-    config = GenerationConfig.from_pretrained(model_folder("policy"))
+    config = GenerationConfig.from_pretrained(bundled_model_folder("policy"))
     assert config.do_sample is True
     assert config.eos_token_id == build_tokenizer().convert_tokens_to_ids(prompts.END)
 
@@ -55,7 +55,7 @@ def test_the_policy_samples_by_default_and_stops_at_the_end_token() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_plain_transformers_gives_the_bundled_model(name: ModelName) -> None:
-    plain = AutoModelForCausalLM.from_pretrained(model_folder(name), dtype="float32")
+    plain = AutoModelForCausalLM.from_pretrained(bundled_model_folder(name), dtype="float32")
     model, tokenizer = load_bundled(name)
     ids = torch.tensor([tokenizer.encode("<|user|>Question: Which single dose?<|end|>")])
     with torch.inference_mode():

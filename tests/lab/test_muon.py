@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from lab.training.muon import Muon, orthogonalise
+from lab.training.schedule import Muon, orthogonalize
 
 
 def test_singular_values_are_pushed_towards_one() -> None:
     torch.manual_seed(0)
     for shape in ((3, 8, 24), (3, 24, 8)):
-        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape), iterations=8))
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape), iterations=8))
         assert values.min() > 0.5
         assert values.max() < 1.3
 

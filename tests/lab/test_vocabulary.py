@@ -13,7 +13,7 @@ from lab.corruption import draw_trace
 from lab.domain import draw_facts, draw_question
 from lab.names import DRUG_NAMES
 from lab.prose import draw_document, draw_window
-from lab.training.vocabulary import build_tokenizer
+from lab.training.tokens import build_tokenizer
 
 
 @pytest.fixture(scope="module")

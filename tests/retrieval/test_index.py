@@ -156,7 +156,7 @@ def test_add_extends_and_refuses_what_is_there(kind: str) -> None:
     assert index.search(vectors[2:3], 1)[0][0].tolist() == [30]
     with pytest.raises(InputError, match="20"):
         index.add([20], vectors[3:])
-    with pytest.raises(InputError, match="twice"):
+    with pytest.raises(InputError, match="repeated"):
         index.add([40, 40], vectors[2:])
     assert index.count == 3
 
@@ -200,9 +200,9 @@ def test_everything_may_be_removed(kind: str) -> None:
 def test_unusable_vectors_and_ids_are_refused() -> None:
     cases: list[tuple[list[int], NDArray[np.float32], str]] = [
         ([], unit(0), "no passage"),
-        ([1, 1], unit(2), "twice"),
+        ([1, 1], unit(2), "repeated"),
         ([1, -1], unit(2), "below 0"),
-        ([1], unit(2), "do not belong together"),
+        ([1], unit(2), "do not match"),
         ([1, 2], unit(2) * 2, "length 2"),
         ([1, 2], np.full((2, 4), np.nan, np.float32), "length nan"),
     ]

@@ -90,7 +90,7 @@ def test_with_many_rows_of_removed_passages_it_is_built_anew(tmp_path: Path, kin
     fewer = {number: text for number, text in TEXTS.items() if number > 12}
     done, encoded = update(tmp_path, fewer, kind)
     assert encoded == []
-    assert done.rebuilt == "30% of its rows were of removed passages."
+    assert done.rebuilt == "30% of its rows belonged to removed passages."
     assert_holds(tmp_path, fewer)
     assert opened(tmp_path, fewer).removed_share == 0
 
@@ -153,7 +153,7 @@ def test_an_index_that_cannot_be_used_is_built_anew_and_says_why(tmp_path: Path)
     index = PassageIndex.build(list(TEXTS), vectors_of(list(TEXTS.values())))
     index.save(tmp_path, encoder="made@1", encoder_spec=None, corpus_fingerprint="of old")
     done, encoded = update(tmp_path, TEXTS)
-    assert "of which texts" in str(done.rebuilt)
+    assert "the texts of its vectors" in str(done.rebuilt)
     assert_holds(tmp_path, TEXTS)
 
 
@@ -193,7 +193,7 @@ def test_corpora_that_change_meanwhile_are_refused(tmp_path: Path) -> None:
 def test_a_repeated_id_is_refused(tmp_path: Path) -> None:
     once = corpora(TEXTS)
     twice = Corpora(lambda: [*once.passages(), *once.passages()], once.passages_by_id, "x")
-    with pytest.raises(InputError, match="twice"):
+    with pytest.raises(InputError, match="repeated"):
         update_index(tmp_path, twice, MadeEncoder())
 
 

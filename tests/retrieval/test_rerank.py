@@ -60,7 +60,7 @@ def test_a_long_passage_counts_by_its_best_piece(tmp_path: Path) -> None:
 
 
 def test_what_is_no_reranker_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="2 scores a pair"):
+    with pytest.raises(InputError, match="2 scores per pair"):
         load_reranker(str(cross_encoder(tmp_path / "classes", labels=2)))
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="Cannot load"):
         load_reranker(str(tmp_path / "nowhere"))

@@ -152,14 +152,14 @@ def test_a_marker_that_was_added_without_being_special_stays_text_in_texts() -> 
     [
         ({"colour": "red"}, 'unknown key "colour"'),
         ({"marker": None}, 'no key "marker"'),
-        ({"marker": 5}, '"marker" is no text'),
+        ({"marker": 5}, '"marker" is not a string'),
         ({"prompt": "no place"}, "{question}"),
         ({"step": "no place"}, "{step}"),
         ({"read": "behind"}, "at, before"),
         ({"chat": "system"}, "user, assistant, none"),
         ({"aggregation": "max"}, "min, product, last, mean"),
         ({"name": ""}, '"name" is empty'),
-        ({"negative": "+"}, "are one text"),
+        ({"negative": "+"}, "are the same"),
         ({"name": "medprm"}, "medprm"),
     ],
 )
@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> No
     path = tmp_path / "mine.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="Cannot read"):
         load_scorer("nowhere", family=str(path))
 
 

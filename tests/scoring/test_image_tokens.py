@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from inference.images import EncodedImage, ProblemImages
-from scoring import Scorer, load_scorer
+from scoring import FitOptions, Overflow, Scorer, load_scorer
 from scoring.engine.forward import plant
 from scoring.family import CannotLayOut
-from scoring.images.tokens import GrownEmbedding, ImageTokens
+from scoring.image_tokens import ExtendedEmbedding, ImageTokens
 from scoring.planning import plan_scoring
 from tests.scoring.visual_checkpoints import save_visualprm
 from tests.tiny_vision import drawing
@@ -26,7 +26,7 @@ from traces.labels import AbstentionReason, TraceLabel
 from traces.problem import Problem, Trace, TraceInContext
 
 FIRST = 151675
-"""The first id behind the vocabulary of the tiny checkpoint."""
+"""The first id after the vocabulary of the tiny checkpoint."""
 STEPS = ("6 x 30 = 180 mg.", "So it is 180.", "The drawing shows 6.")
 
 
@@ -67,7 +67,7 @@ def by_id(labels: Iterator[TraceLabel]) -> dict[str, list[float | None]]:
 def looks(scorer: Scorer) -> Iterator[list[int]]:
     """The tiles of each look that the model's vision tower takes."""
     family: Any = scorer.family
-    tower = family.image_tokens._eye._model.model.vision_tower
+    tower = family.image_tokens._encoder._model.model.vision_tower
     taken: list[int] = []
     hook = tower.register_forward_pre_hook(
         lambda module, args, kwargs: taken.append(len(kwargs["pixel_values"])), with_kwargs=True
@@ -114,9 +114,8 @@ def test_the_same_text_with_another_image_is_another_prompt(fresh: Scorer) -> No
 def test_batches_change_no_score(size: int, folder: Path, scorer: Scorer) -> None:
     traces = [*candidates(5, "one.png", problem="a"), *candidates(4, "two.png", "one.png", problem="b"), *candidates(3, problem="c")]  # fmt: skip
     wanted = by_id(scorer.score(traces))
-    other = load_scorer(
-        str(folder), family="visualprm", images=ProblemImages(folder), batch_tokens=size
-    )
+    loaded = load_scorer(str(folder), family="visualprm", images=ProblemImages(folder))
+    other = Scorer(loaded.family, max_tokens=loaded.window, batch_tokens=size)
     assert by_id(other.score(reversed(traces))) == {
         name: pytest.approx(scores, abs=1e-5) for name, scores in wanted.items()
     }
@@ -140,13 +139,13 @@ def test_the_window_counts_the_tokens_of_images(folder: Path) -> None:
     [bare] = candidates(1, problem="bare")
     root = ProblemImages(folder)
     size = len(load_scorer(str(folder), family="visualprm", images=root).family.lay_out(context, ()).ids)  # fmt: skip
-    tight = load_scorer(str(folder), family="visualprm", images=root, max_tokens=size - 1)
+    tight = load_scorer(str(folder), family="visualprm", images=root, options=FitOptions(size - 1))
     labels = {label.trace_id: label for label in tight.score([context, bare])}
     told = labels["p0"].abstention
     assert told is not None
     assert told.reason is AbstentionReason.OVER_LENGTH
     assert labels["bare0"].abstention is None
-    exact = load_scorer(str(folder), family="visualprm", images=root, max_tokens=size)
+    exact = load_scorer(str(folder), family="visualprm", images=root, options=FitOptions(size))
     assert next(iter(exact.score([context]))).abstention is None
 
 
@@ -163,14 +162,14 @@ def test_a_plan_counts_images_and_names_those_that_cannot_be_read(scorer: Scorer
 
 
 def test_too_long_is_refused_beforehand_and_unreadable_is_not(folder: Path) -> None:
-    from scoring.engine.fit import Overflow
-
     strict = load_scorer(
-        str(folder), family="visualprm", images=ProblemImages(folder), max_tokens=60,
-        overflow=Overflow.ERROR,
-    )  # fmt: skip
+        str(folder),
+        family="visualprm",
+        images=ProblemImages(folder),
+        options=FitOptions(max_tokens=60, overflow=Overflow.ERROR),
+    )
     strict.refuse_over_length(candidates(2, "none.png"))
-    with pytest.raises(InputError, match="1 traces do not fit"):
+    with pytest.raises(InputError, match="1 traces with their documents exceed"):
         strict.refuse_over_length([*candidates(1, "one.png", problem="a"), *candidates(1, "none.png")])  # fmt: skip
 
 
@@ -190,7 +189,7 @@ def test_an_image_that_changes_under_way_is_no_other_image(folder: Path, tmp_pat
     scorer.family.lay_out(context, ())
     (tmp_path / "x.png").write_bytes(drawing(2))
     family: Any = scorer.family
-    with pytest.raises(PrmError, match="changed while"):
+    with pytest.raises(PrmError, match="changed during"):
         family.image_tokens.embeddings([FIRST])
 
 
@@ -241,7 +240,7 @@ def test_ids_are_equal_where_images_are_and_nowhere_else(
                 assert owner.setdefault(i, (name, place)) == (name, place)
                 looked.append(i)
     words = nn.Embedding(100, 2)
-    grown = GrownEmbedding(words, tokens)
+    grown = ExtendedEmbedding(words, tokens)
     mixed = torch.tensor([[3, *looked, 99]])
     with torch.no_grad():
         out = grown(mixed)[0]
@@ -277,5 +276,5 @@ def test_a_processor_that_leaves_other_places_than_the_model_fills_is_refused(wi
 
     tokens = ImageTokens(Short(), ProblemImages(widths), first=100)
     [ids] = tokens.of(Problem("p", "", images=("30.png",)))
-    with pytest.raises(PrmError, match="sees 2 tokens in an image"):
+    with pytest.raises(PrmError, match="encodes an image as 2 tokens"):
         tokens.embeddings(ids[1:-1])

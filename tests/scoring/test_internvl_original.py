@@ -175,8 +175,11 @@ def test_the_template_of_the_checkpoint_gives_the_system_turn(original: tuple[Pa
     [
         ({"template": "mine"}, "system turn"),
         ({"ps_version": "v1"}, 'over "Qwen2ForCausalLM" with pixel shuffle v1'),
-        ({"llm_config": {"architectures": ["Phi3ForCausalLM"]}}, '"Phi3ForCausalLM" .* not known'),
-        ({"vision_config": {"image_size": 28}}, "does not say 'patch_size'"),
+        (
+            {"llm_config": {"architectures": ["Phi3ForCausalLM"]}},
+            '"Phi3ForCausalLM" .* not supported',
+        ),
+        ({"vision_config": {"image_size": 28}}, "lacks 'patch_size'"),
     ],
 )
 def test_what_is_not_known_is_refused(
@@ -205,7 +208,7 @@ def test_damaged_weights_are_told(original: tuple[Path, Any], tmp_path: Path) ->
     where = Path(changed(original, tmp_path))
     (where / "model.safetensors").unlink()
     (where / "model.safetensors").write_bytes(b"12345678 no tensors")
-    with pytest.raises(PrmError, match="weights cannot be read"):
+    with pytest.raises(PrmError, match="Cannot read the weights"):
         load_scorer(str(where))
 
 
@@ -218,5 +221,5 @@ def test_a_tokenizer_that_needs_code_is_told(original: tuple[Path, Any], tmp_pat
         "auto_map": {"AutoTokenizer": ["x.Slow", None]},
     }
     (where / "tokenizer_config.json").write_text(json.dumps(said))
-    with pytest.raises(PrmError, match="tokenizer can only be loaded by code of its own"):
+    with pytest.raises(PrmError, match="tokenizer needs the checkpoint's own code"):
         load_scorer(str(where))

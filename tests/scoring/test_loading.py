@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scoring import Scorer, load_scorer
+from scoring import FitOptions, Scorer, load_scorer
 from tests.tiny_models import save, tiny_llama, tiny_tokenizer
 from traces.errors import InputError, PrmError
 
@@ -71,10 +71,12 @@ def test_the_window_is_the_models_but_at_most_4096(
     tokenizer = tiny_tokenizer(extra=[" ки"])
     folder = save(tmp_path, tokenizer, tiny_llama(tokenizer, max_position_embeddings=positions))
     assert load_scorer(str(folder)).config()["max_tokens"] == window
-    assert load_scorer(str(folder), max_tokens=positions).config()["max_tokens"] == positions
+    assert (
+        load_scorer(str(folder), options=FitOptions(positions)).config()["max_tokens"] == positions
+    )
     for wrong in (0, positions + 1):
         with pytest.raises(InputError, match="window"):
-            load_scorer(str(folder), max_tokens=wrong)
+            load_scorer(str(folder), options=FitOptions(wrong))
 
 
 def test_other_weights_are_another_configuration(medprm_folder: Path, tmp_path: Path) -> None:
@@ -105,4 +107,4 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     import scoring
 
     with pytest.raises(AttributeError, match="nonesuch"):
-        _ = scoring.nonesuch
+        _ = scoring.nonesuch  # type: ignore[attr-defined]

@@ -194,7 +194,7 @@ def test_a_template_that_drops_the_system_turn_works(contexts: list[TraceInConte
     ("template", "message"),
     [
         (None, "no chat template"),
-        ("{{ raise_exception('no system turn') }}", "refuses"),
+        ("{{ raise_exception('no system turn') }}", "rejects"),
         ("{{ messages[0]['content'] }}", "drops or repeats"),
         ("{% for m in messages %}{{ m['content'] }}{{ m['content'] }}{% endfor %}", "repeats"),
     ],

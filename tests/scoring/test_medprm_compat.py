@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from scoring import load_scorer
+from scoring import FitOptions, load_scorer
 from scoring.families.medprm import MedPrm, MedPrmCompat
 from tests.scoring.golden_cases import BARE, STEPWISE, trace
 from tests.tiny_models import tiny_llama, tiny_tokenizer
@@ -128,6 +128,6 @@ def test_the_mode_is_med_prms_alone(medprm_folder: Path, qwen_folder: Path) -> N
     with pytest.raises(InputError, match="family medprm"):
         load_scorer(str(medprm_folder), family="likelihood", mode=MODE)
     with pytest.raises(InputError, match="reserve"):
-        load_scorer(str(medprm_folder), mode=MODE, reserve=10)
+        load_scorer(str(medprm_folder), mode=MODE, options=FitOptions(reserve=10))
     with pytest.raises(InputError, match="nonesuch"):
         load_scorer(str(medprm_folder), mode="nonesuch")

@@ -11,13 +11,14 @@ import pytest
 
 from scoring import names
 from scoring.families.implicit import AGGREGATIONS
-from scoring.loading import FAMILIES
 from traces.errors import InputError
+from traces.plugins import load_plugin
 
 
 def test_the_names_are_those_of_the_families() -> None:
-    assert list(FAMILIES) == list(names.FAMILY_NAMES)
-    assert list(AGGREGATIONS) == list(names.COMPARED)
+    assert list(AGGREGATIONS) == list(names.WITH_REFERENCE)
+    for name in names.BUILT_IN:
+        assert callable(load_plugin(names.find_family(name)))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,7 @@ def test_a_slip_loads_no_model_library(slip: dict[str, Any]) -> None:
 import sys
 from stepgold.scoring_run import ScorerOptions
 from traces.errors import InputError
+from traces.plugins import load_plugin
 try:
     ScorerOptions(prm="hf:no/such", **{slip!r})
 except InputError:
@@ -79,5 +81,5 @@ sys.exit(4)
 
 def test_the_readme_names_every_family() -> None:
     text = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
-    missing = [name for name in names.FAMILY_NAMES if f"`{name}`" not in text]
+    missing = [name for name in names.BUILT_IN if f"`{name}`" not in text]
     assert not missing

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.server.parity import NEAR_TIE, compare, refusal
+from scoring.server.scorer import NEAR_TIE, compare_scores, parity_error
 from traces.errors import PrmError
 from traces.labels import AbstentionReason, StepLabel, TraceLabel, abstained, first_error
 
@@ -36,7 +36,7 @@ traces = st.lists(
 @given(traces)
 def test_figures_are_those_of_a_slow_count(pairs: list[tuple[Scores, Scores]]) -> None:
     here, there = both(pairs)
-    found = compare(here, there)
+    found = compare_scores(here, there)
     assert (found.traces, found.steps) == (len(pairs), sum(len(a) for a, _ in pairs))
     differences = [abs(x - y) for a, b in pairs for x, y in zip(a, b, strict=True)]
     assert found.max_difference == max(differences)
@@ -58,21 +58,21 @@ def test_figures_are_those_of_a_slow_count(pairs: list[tuple[Scores, Scores]]) -
 
 def test_a_first_error_elsewhere_fails_however_small_the_difference() -> None:
     near, far = ([0.9, 0.501], [0.9, 0.499]), ([0.9, 0.51], [0.9, 0.495])
-    assert compare(*both([near])).passes(0.02)
-    assert not compare(*both([far])).passes(0.02)
+    assert compare_scores(*both([near])).passes(0.02)
+    assert not compare_scores(*both([far])).passes(0.02)
     # One in two hundred is the most that may differ.
-    assert compare(*both([far] + [near] * 199)).passes(0.02)
-    assert not compare(*both([far] + [near] * 198)).passes(0.02)
+    assert compare_scores(*both([far] + [near] * 199)).passes(0.02)
+    assert not compare_scores(*both([far] + [near] * 198)).passes(0.02)
 
 
 def test_one_step_too_far_off_fails_and_is_named() -> None:
     here, there = both([([0.9, 0.8], [0.9, 0.8]), ([0.9, 0.8, 0.7], [0.9, 0.8, 0.9])])
-    found = compare(here, there)
+    found = compare_scores(here, there)
     assert not found.passes(0.02)
     assert found.agreement == 1.0
-    refused = refusal("openai:m", found, 0.02)
+    refused = parity_error("openai:m", found, 0.02)
     assert refused.where == 'trace "t1", step 3: 0.7000 here, 0.9000 there'
-    assert "0.2000 (at most 0.02)" in refused.what
+    assert "0.2000 (limit 0.02)" in refused.what
     assert "100.0% of 2 traces" in refused.what
 
 
@@ -80,15 +80,15 @@ def test_a_trace_that_one_side_alone_scores_is_never_equal() -> None:
     here = {"t": label("t", [0.9, 0.8])}
     lost = abstained("t", AbstentionReason.MODEL_ERROR, "It is gone.")
     with pytest.raises(
-        PrmError, match="other steps than the checkpoint on this machine: It is gone"
+        PrmError, match="different steps than the checkpoint on this machine: It is gone"
     ):
-        compare(here, {"t": lost})
-    with pytest.raises(PrmError, match="other steps"):
-        compare(here, {})
-    with pytest.raises(PrmError, match="other steps"):
-        compare(here, {"t": label("t", [0.9])})
-    with pytest.raises(PrmError, match="nothing can be compared"):
-        compare({"t": lost}, {"t": lost})
+        compare_scores(here, {"t": lost})
+    with pytest.raises(PrmError, match="different steps"):
+        compare_scores(here, {})
+    with pytest.raises(PrmError, match="different steps"):
+        compare_scores(here, {"t": label("t", [0.9])})
+    with pytest.raises(PrmError, match="both the server and this machine"):
+        compare_scores({"t": lost}, {"t": lost})
 
 
 def test_steps_without_a_score_of_their_own_are_no_difference() -> None:
@@ -98,6 +98,6 @@ def test_steps_without_a_score_of_their_own_are_no_difference() -> None:
     silent = StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED, ""))
     here = {"t": TraceLabel("t", (silent, StepLabel(score=0.9)))}
     there = {"t": TraceLabel("t", (silent, StepLabel(score=0.895)))}
-    found = compare(here, there)
+    found = compare_scores(here, there)
     assert (found.steps, found.agreement) == (1, 1.0)
     assert found.max_difference == pytest.approx(0.005)

@@ -141,8 +141,8 @@ def test_operations_by_hand(scorer: Scorer) -> None:
     work = LayerWork.of(scorer.family.backbone)
     assert work == LayerWork(per_token=2 * 2 * layer, per_pair=2 * 4 * 4 * 8)
     assert work.tokens(3) == 3 * work.per_token + (1 + 2 + 3) * work.per_pair
-    split = work.tokens(5) + work.tokens(7, behind=5)
-    assert split == work.tokens(12), "a prefix and what stands behind it are the whole"
+    split = work.tokens(5) + work.tokens(7, past=5)
+    assert split == work.tokens(12), "a prefix and what follows it are the whole"
 
 
 def test_expected_work_grows_with_the_texts_and_shares_what_is_shared(

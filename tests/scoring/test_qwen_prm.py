@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer
 
 from scoring import load_scorer
-from scoring.families.qwen_prm import SYSTEM, QwenPrm, load_head
+from scoring.engine.heads import head_of
+from scoring.families.qwen_prm import HEADS, SYSTEM, QwenPrm
 from tests.scoring.checkpoints import save_qwen_prm
 from traces.errors import PrmError
 from traces.problem import Problem, Trace, TraceInContext
@@ -122,11 +123,11 @@ def test_a_head_of_other_than_two_classes_is_refused(tmp_path: Path, labels: int
 
 def test_a_checkpoint_without_a_head_is_refused(medprm_folder: Path) -> None:
     with pytest.raises(PrmError, match="no head"):
-        load_head(medprm_folder)
+        head_of(medprm_folder, HEADS, 2)
 
 
 def test_a_tokenizer_without_the_marker_is_refused(medprm_folder: Path, qwen_folder: Path) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(medprm_folder)
     backbone: Any = AutoModel.from_pretrained(qwen_folder)
     with pytest.raises(PrmError, match="extra_0"):
-        QwenPrm(tokenizer, backbone, load_head(qwen_folder))
+        QwenPrm(tokenizer, backbone, head_of(qwen_folder, HEADS, 2))

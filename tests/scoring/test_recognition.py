@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scoring import load_scorer
-from scoring.loading import recognise
+from scoring.loading import detect_family
 from tests.scoring.checkpoints import save_qwen_prm
 from tests.scoring.golden_cases import CASES, checkpoint
 from tests.scoring.golden_tokenizers import llama31, mistral
@@ -28,14 +28,14 @@ from traces.errors import PrmError
 )
 def test_golden_checkpoints(tmp_path: Path, case: str, family: str | None) -> None:
     folder = checkpoint(tmp_path, CASES[case])
-    assert recognise(folder, CASES[case].tokenizer()) == family
+    assert detect_family(folder, CASES[case].tokenizer()) == family
 
 
 def test_token_classification_without_the_qwen_marker_is_trl(tmp_path: Path) -> None:
     folder = save_qwen_prm(tmp_path, published=False)
-    assert recognise(folder, llama31()) == "trl"
+    assert detect_family(folder, llama31()) == "trl"
     # A language model's checkpoint has the tokenizer, but no such head.
-    assert recognise(checkpoint(tmp_path / "m", CASES["trl"]), llama31()) is None
+    assert detect_family(checkpoint(tmp_path / "m", CASES["trl"]), llama31()) is None
 
 
 def test_a_word_that_merely_spells_the_marker_is_no_med_prm(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_word_that_merely_spells_the_marker_is_no_med_prm(tmp_path: Path) -> N
     folder = checkpoint(tmp_path, CASES["math-shepherd"])
     for tokenizer in (llama31("a ки"), mistral(), mistral(metaspace=True)):
         assert len(tokenizer("a ки", add_special_tokens=False)["input_ids"]) <= 3
-        assert recognise(folder, tokenizer) is None
+        assert detect_family(folder, tokenizer) is None
 
 
 @pytest.mark.slow

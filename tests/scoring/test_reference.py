@@ -15,7 +15,7 @@ from scoring.engine.cost import LayerWork
 from scoring.engine.engine import Scorer, window_of
 from scoring.engine.heads import LanguageHead
 from scoring.families.implicit import REWARDS, ImplicitPrm
-from scoring.quiet import difference
+from scoring.family import difference
 from tests.scoring.golden_cases import trace
 from tests.scoring.golden_tokenizers import llama31, qwen25
 from tests.tiny_models import evaluating, save, tiny_llama, tiny_tokenizer
@@ -55,7 +55,7 @@ def test_the_reference_may_know_more_but_nothing_else() -> None:
     assert difference(TOKENIZER, TOKENIZER) is None
     assert difference(TOKENIZER, more) is None
     assert "<more>" in str(difference(more, TOKENIZER))
-    assert "the reference calls it" in str(difference(qwen25(), llama31()))
+    assert "the reference numbers it" in str(difference(qwen25(), llama31()))
 
 
 def test_the_same_vocabulary_split_otherwise_is_another_one() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from inference.openai.json_client import JsonClient
 from inference.retries import RetryPolicy
+from scoring import FitOptions
 from scoring.server.routes import ACTIVATED, LOGITS, LOGPROBS
 from scoring.server.scorer import ServerScorer, load_server_scorer
 from tests.loopback.prm_server import Manners, PrmServer, TinyPrm
@@ -24,7 +25,7 @@ from traces.problem import Problem, Trace, TraceInContext
 
 Served = Callable[[Case], tuple[Path, TinyPrm]]
 HEADS = ("qwen-prm", "trl", "skywork-o1")
-SIGNS = ("medprm-documents", "math-shepherd", "rlhflow-deepseek", "medprm-orm")
+VERDICTS = ("medprm-documents", "math-shepherd", "rlhflow-deepseek", "medprm-orm")
 TRAPS = ("qwen-prm800k-traps", "pure-traps", "skywork-o1-traps")
 ROUTES = ("completions", "generate", "pooling")
 
@@ -116,7 +117,7 @@ def test_heads_by_row_and_by_step_token_raw_and_activated(name: str, served: Ser
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SIGNS)
+@pytest.mark.parametrize("name", VERDICTS)
 @pytest.mark.parametrize("route", ROUTES)
 def test_signs_by_every_route(name: str, route: str, served: Served) -> None:
     case = CASES[name]
@@ -156,10 +157,10 @@ def test_bad_luck_on_the_way_changes_no_score(served: Served) -> None:
     ("manners", "words"),
     [
         (Manners(dropped=1), "rows for"),
-        (Manners(second_bos=True), "tokens where"),
-        (Manners(always="other"), "it holds: model, object, results"),
+        (Manners(second_bos=True), "tokens, expected"),
+        (Manners(always="other"), "it has: model, object, results"),
         (Manners(missing=("/pooling",)), "404 for /pooling: Not Found"),
-        (Manners(answering="other-model"), '"other-model" answers where "prm" was asked'),
+        (Manners(answering="other-model"), 'answers as "other-model" instead of "prm"'),
     ],
 )
 def test_what_is_no_answer_to_the_question_is_never_a_score(
@@ -200,7 +201,7 @@ def test_over_long_ones_are_named_and_never_sent(served: Served) -> None:
     with scoring(served, CASES["qwen-prm"]) as (scorer, _):
         sizes = sorted(label.meta["tokens"] for label in labels(scorer, *asked).values())
     limit = sizes[5]
-    with scoring(served, CASES["qwen-prm"], max_tokens=limit) as (scorer, stub):
+    with scoring(served, CASES["qwen-prm"], options=FitOptions(limit)) as (scorer, stub):
         found = labels(scorer, *asked)
     lost = {name for name, label in found.items() if label.abstention is not None}
     assert 0 < len(lost) < len(asked)
@@ -214,8 +215,8 @@ def test_the_window_is_the_least_of_model_and_server(served: Served) -> None:
         # One token more is sent and one is generated.
         assert scorer.rules.max_tokens == 298
     with (
-        pytest.raises(InputError, match="300 tokens is not one"),
-        scoring(served, case, Manners(max_model_len=300), max_tokens=300),
+        pytest.raises(InputError, match="300 tokens is outside"),
+        scoring(served, case, Manners(max_model_len=300), options=FitOptions(300)),
     ):
         pass
 
@@ -239,7 +240,7 @@ def test_problems_that_must_stay_are_not_sent_elsewhere(
 def test_nothing_is_scored_before_the_gate(served: Served) -> None:
     with scoring(served, CASES["qwen-prm"]) as (scorer, stub):
         scorer.reading = None
-        with pytest.raises(ValueError, match="held against the checkpoint"):
+        with pytest.raises(ValueError, match="parity gate"):
             list(scorer.score_batches(contexts(1)))
         assert stub.calls == []
 
@@ -247,7 +248,7 @@ def test_nothing_is_scored_before_the_gate(served: Served) -> None:
 def test_a_server_that_gives_other_numbers_than_at_the_gate_ends_the_run(served: Served) -> None:
     with scoring(served, CASES["qwen-prm"]) as (scorer, _):
         scorer.reading = ACTIVATED
-        with pytest.raises(ModelRefused, match="gave probabilities before"):
+        with pytest.raises(ModelRefused, match="gave probabilities at first"):
             list(scorer.score_batches(contexts(4)))
 
 
@@ -257,13 +258,13 @@ def test_a_model_that_is_not_served_is_told_with_those_that_are(served: Served) 
         scoring(served, CASES["qwen-prm"], Manners(served="another")),
     ):
         pass
-    assert refused.value.remedy == "name one that it lists: another"
+    assert refused.value.remedy == "use one of its models: another"
 
 
 def test_a_family_that_reads_every_token_needs_this_machine(served: Served) -> None:
     case = replace(CASES["rlhflow-deepseek"], family="likelihood")
     with (
-        pytest.raises(InputError, match="likelihood cannot be read off a server"),
+        pytest.raises(InputError, match="likelihood cannot be served"),
         scoring(served, case),
     ):
         pass

@@ -18,7 +18,7 @@ from inference.images import ProblemImages
 from inference.local.vision_loading import load_processor
 from scoring import Scorer, load_scorer
 from scoring.families.visualprm import SYSTEM, VisualPrm
-from scoring.images.tokens import ShowsImages
+from scoring.image_tokens import ShowsImages
 from tests.scoring.golden_visual_ids import GOLDEN
 from tests.scoring.visual_checkpoints import (
     INTERNVL3_CONTROL,
@@ -242,13 +242,13 @@ def stating(folder: Path, **config: Any) -> str:
 
 
 def test_other_kinds_of_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PrmError, match='InternVL models; this is a "qwen2"'):
+    with pytest.raises(PrmError, match='an InternVL model; this is a "qwen2"'):
         load_scorer(stating(tmp_path, model_type="qwen2", architectures=[]), family="visualprm")
 
 
 def test_a_checkpoint_without_the_conversations_tokens_is_refused(scorer: Scorer) -> None:
     family: Any = scorer.family
-    with pytest.raises(PrmError, match="no single tokens"):
+    with pytest.raises(PrmError, match="has no single token"):
         VisualPrm(tiny_tokenizer(), family.backbone, torch.zeros(3, 8), family.image_tokens)
 
 
@@ -261,7 +261,7 @@ def test_a_checkpoint_without_its_processor_is_refused(tmp_path: Path) -> None:
 
 def test_no_configuration_is_no_defect(tmp_path: Path) -> None:
     internvl_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(PrmError, match="cannot be told"):
+    with pytest.raises(PrmError, match="Cannot detect"):
         load_scorer(str(tmp_path))
 
 

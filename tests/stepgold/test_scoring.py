@@ -44,7 +44,7 @@ def test_scores_are_stored_once_and_read_back(tmp_path: Path) -> None:
         ({"overflow": "cut"}, "'cut' is not a value of --overflow"),
         ({"max_tokens": 0}, "--max-tokens is 0"),
         ({"name": " "}, "is not a labeler's name"),
-        ({"reference": "hf:y", "family": "trl"}, "compares the PRM with no other model"),
+        ({"reference": "hf:y", "family": "trl"}, "does not use a reference model"),
         ({"prm": "openai:m"}, "needs its checkpoint"),
         ({"prm": "openai:m", "checkpoint": "lab"}, '"lab" is not a checkpoint'),
         ({"prm": "openai:m", "checkpoint": "hf:x", "mode": "medprm-compat"}, "not available on"),

@@ -162,11 +162,11 @@ def test_an_abstention_stands_on_every_step(workspace: stepgold.Workspace) -> No
     from traces import AbstentionReason, Labeler, LabelerKind, abstained
 
     with workspace.open_store() as store:
-        store.declare_labeler("d", Labeler("silent", LabelerKind.JUDGE, {}))
-        store.put_labels("d", "silent", [abstained("t0", AbstentionReason.BLOCKED)])
+        store.labels.declare("d", Labeler("silent", LabelerKind.JUDGE, {}))
+        store.labels.put("d", "silent", [abstained("t0", AbstentionReason.BLOCKED)])
     rows = list(workspace.labels(dataset="d", labeler="silent").rows())
     with workspace.open_store() as store:
-        store.remove_labeler("d", "silent")
+        store.labels.remove_labeler("d", "silent")
     assert [(row["step_index"], row["verdict"], row["abstention"]) for row in rows] == [
         (0, None, "blocked"), (1, None, "blocked"), (2, None, "blocked"),
     ]  # fmt: skip

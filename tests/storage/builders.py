@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from storage import SourceFile, Store, StoredDocument
+from storage import Store
 from traces import (
     Abstention,
     AbstentionReason,
@@ -18,7 +18,7 @@ from traces import (
     TraceLabel,
     Verdict,
 )
-from traces.records import ImportedTrace
+from traces.records import ImportedTrace, SourceFile, StoredDocument
 
 GOLD = Labeler("gold", LabelerKind.GOLD, {"from": "test"})
 JUDGE = Labeler("judge", LabelerKind.JUDGE, {"votes": 1}, "gemini:m")
@@ -79,10 +79,12 @@ def document(
 
 def fill(store: Store, *trace_ids: str, dataset: str = "d") -> None:
     """Import traces with these ids (`t0`, `t1` and `t2` by default) and declare the judge."""
-    store.import_traces(dataset, source(), [row(name) for name in trace_ids or ("t0", "t1", "t2")])
-    store.declare_labeler(dataset, JUDGE)
+    store.traces.import_file(
+        dataset, source(), [row(name) for name in trace_ids or ("t0", "t1", "t2")]
+    )
+    store.labels.declare(dataset, JUDGE)
 
 
 def ids(store: Store, dataset: str = "d") -> list[str]:
     """The traces of a dataset in order."""
-    return [context.trace.id for context in store.contexts(dataset)]
+    return [context.trace.id for context in store.traces.contexts(dataset)]

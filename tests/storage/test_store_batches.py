@@ -35,7 +35,7 @@ def call(key: str) -> StoredCall:
 
 
 def test_a_job_is_known_before_it_is_sent_and_from_then_on(store: Store) -> None:
-    jobs = store.batch_jobs
+    jobs = store.replies.batch_jobs
     assert jobs.open(JOB, [row("a"), row("b")]) == {"a", "b"}
     [prepared] = jobs.alive()
     assert (prepared.state, prepared.name) == (BatchState.PREPARED, None)
@@ -55,35 +55,35 @@ def test_a_job_is_known_before_it_is_sent_and_from_then_on(store: Store) -> None
 
 
 def test_a_reply_takes_its_request_off_the_job_in_one_transaction(store: Store) -> None:
-    store.batch_jobs.open(JOB, [row("a"), row("b")])
-    store.batch_jobs.record([call("a")])
-    assert store.responses.get("a") == replace(REPLY, cached=True)
-    assert set(store.batch_jobs.rows("j1")) == {"b"}
+    store.replies.batch_jobs.open(JOB, [row("a"), row("b")])
+    store.replies.batch_jobs.record([call("a")])
+    assert store.replies.get("a") == replace(REPLY, cached=True)
+    assert set(store.replies.batch_jobs.rows("j1")) == {"b"}
     broken = replace(call("b"), reply=replace(REPLY, usd=-1.0))
     with pytest.raises(InputError, match="cost"):
-        store.batch_jobs.record([broken])
-    assert set(store.batch_jobs.rows("j1")) == {"b"}
-    assert store.call_totals().sent == 1
+        store.replies.batch_jobs.record([broken])
+    assert set(store.replies.batch_jobs.rows("j1")) == {"b"}
+    assert store.replies.totals().sent == 1
 
 
 def test_a_request_that_was_bought_elsewhere_meanwhile_is_paid_twice_in_the_ledger(
     store: Store,
 ) -> None:
-    store.batch_jobs.open(JOB, [row("a")])
-    store.responses.put(call("a"))
-    store.batch_jobs.record([replace(call("a"), reply=replace(REPLY, text="No."))])
-    assert store.call_totals().usd == 0.5
-    kept = store.responses.get("a")
+    store.replies.batch_jobs.open(JOB, [row("a")])
+    store.replies.put(call("a"))
+    store.replies.batch_jobs.record([replace(call("a"), reply=replace(REPLY, text="No."))])
+    assert store.replies.totals().usd == 0.5
+    kept = store.replies.get("a")
     assert kept is not None
     assert kept.text == "Yes."
     # the results are read once more after a kill: nothing new was paid
-    store.batch_jobs.record([call("a"), call("unknown")])
-    assert store.call_totals().sent == 2
+    store.replies.batch_jobs.record([call("a"), call("unknown")])
+    assert store.replies.totals().sent == 2
 
 
 def test_a_request_is_in_one_job_at_a_time(store: Store) -> None:
-    jobs = store.batch_jobs
-    store.responses.put(call("c"))
+    jobs = store.replies.batch_jobs
+    store.replies.put(call("c"))
     assert jobs.open(JOB, [row("a"), row("c")]) == {"a"}
     second = replace(JOB, id="j2")
     assert jobs.open(second, [row("a"), row("b")]) == {"b"}
@@ -98,7 +98,7 @@ def test_a_request_is_in_one_job_at_a_time(store: Store) -> None:
 
 @pytest.mark.parametrize("ending", [BatchEnding.NEVER_SENT, BatchEnding.REFUSED])
 def test_a_job_that_never_ran_does_not_count(store: Store, ending: BatchEnding) -> None:
-    jobs = store.batch_jobs
+    jobs = store.replies.batch_jobs
     jobs.open(JOB, [row("a")])
     jobs.close("j1", BatchEnding.EXPIRED, at=1.0)
     jobs.open(replace(JOB, id="j2"), [row("a"), row("b")])
@@ -108,7 +108,7 @@ def test_a_job_that_never_ran_does_not_count(store: Store, ending: BatchEnding) 
 
 
 def test_a_job_that_was_closed_meanwhile_is_not_entered(store: Store) -> None:
-    jobs = store.batch_jobs
+    jobs = store.replies.batch_jobs
     jobs.open(JOB, [row("a")])
     jobs.close("j1", BatchEnding.NEVER_SENT, at=1.0)
     assert not jobs.submitted("j1", "batches/x", progress="", at=2.0)
@@ -116,7 +116,7 @@ def test_a_job_that_was_closed_meanwhile_is_not_entered(store: Store) -> None:
 
 
 def test_a_forgotten_request_counts_anew(store: Store) -> None:
-    jobs = store.batch_jobs
+    jobs = store.replies.batch_jobs
     jobs.open(JOB, [row("a")])
     jobs.close("j1", BatchEnding.EXPIRED, at=1.0)
     jobs.forget(["a", "unknown"])
@@ -127,18 +127,18 @@ def test_a_forgotten_request_counts_anew(store: Store) -> None:
 def test_many_requests_and_texts_that_no_utf8_can_hold(store: Store) -> None:
     odd = "half \ud83d and \0"
     rows = [row(f"k{number}", request=odd, usd=None) for number in range(2500)]
-    assert len(store.batch_jobs.open(JOB, rows)) == 2500
-    [job] = store.batch_jobs.alive()
+    assert len(store.replies.batch_jobs.open(JOB, rows)) == 2500
+    [job] = store.replies.batch_jobs.alive()
     assert (job.requests, job.outstanding, job.tokens, job.usd) == (2500, 2500, 250_000, 0.0)
-    assert store.batch_jobs.rows("j1")["k7"].request == odd
-    assert len(store.batch_jobs.close("j1", BatchEnding.LOST, at=1.0)) == 2500
+    assert store.replies.batch_jobs.rows("j1")["k7"].request == odd
+    assert len(store.replies.batch_jobs.close("j1", BatchEnding.LOST, at=1.0)) == 2500
 
 
 @pytest.mark.parametrize("broken", [{"tokens": -1}, {"usd": float("nan")}, {"meta": {1: 2}}])
 def test_what_is_no_number_or_json_is_refused(store: Store, broken: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        store.batch_jobs.open(JOB, [row("a"), row("b", **broken)])
-    assert store.batch_jobs.alive() == []
+        store.replies.batch_jobs.open(JOB, [row("a"), row("b", **broken)])
+    assert store.replies.batch_jobs.alive() == []
 
 
 def test_two_processes_share_out_the_requests(url: str) -> None:
@@ -147,7 +147,7 @@ def test_two_processes_share_out_the_requests(url: str) -> None:
 
         def work(worker: int) -> set[str]:
             barrier.wait(timeout=30)
-            jobs = (store, other)[worker % 2].batch_jobs
+            jobs = (store, other)[worker % 2].replies.batch_jobs
             mine = replace(JOB, id=f"j{worker}")
             return jobs.open(mine, [row(f"k{number}") for number in range(50)])
 

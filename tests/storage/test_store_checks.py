@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage import checks
-from storage.connection import store_error, translated
+from storage.database import store_error, translated
 from traces.errors import InputError, StoreError
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import ImportOutcome, ImportSummary, SourceFile, Store
-from storage.outcomes import DatasetCounts
+from storage import DatasetCounts, ImportOutcome, ImportSummary, Store
 from tests.storage.builders import (
     GOLD,
     JUDGE,
@@ -22,34 +21,34 @@ from tests.storage.builders import (
 )
 from traces import AbstentionReason, Labeler, LabelerKind, StepLabel, TraceLabel, Verdict
 from traces.errors import InputError, TraceFormatError
-from traces.records import ImportedTrace, RejectedRow
+from traces.records import ImportedTrace, RejectedRow, SourceFile
 
 
 def test_rows_come_back_in_order_with_their_counts(store: Store) -> None:
     rows = [row("b", problem_id="p"), row("a", problem_id="p"), row("c")]
-    assert store.import_traces("d", source(), rows) == ImportOutcome(done=3, unchanged=0)
+    assert store.traces.import_file("d", source(), rows) == ImportOutcome(done=3, unchanged=0)
     assert ids(store) == ["b", "a", "c"]
-    assert store.datasets() == {"d": DatasetCounts(problems=2, traces=3, steps=9)}
-    assert [context.problem.id for context in store.contexts("d")] == ["p", "p", "c"]
+    assert store.traces.datasets() == {"d": DatasetCounts(problems=2, traces=3, steps=9)}
+    assert [context.problem.id for context in store.traces.contexts("d")] == ["p", "p", "c"]
 
 
 def test_the_same_file_again_is_not_read(store: Store) -> None:
     rejected = RejectedRow("a.json", 2, None, "no steps")
-    store.import_traces("d", source(), [row("a"), rejected])
+    store.traces.import_file("d", source(), [row("a"), rejected])
 
     def unread() -> Iterator[ImportedTrace]:
         raise AssertionError("the rows were read")
         yield
 
-    outcome = store.import_traces("d", source(), unread())
+    outcome = store.traces.import_file("d", source(), unread())
     assert outcome == ImportOutcome(done=0, unchanged=1, rejected=(rejected,))
 
 
 def test_the_rejected_rows_are_those_of_the_last_import(store: Store) -> None:
     old, new = (RejectedRow("a.json", line, None, "bad") for line in (2, 3))
-    store.import_traces("d", source(), [row("a"), old])
-    store.import_traces("d", source(content="2"), [row("a"), new], replace=True)
-    assert store.import_traces("d", source(content="2"), []).rejected == (new,)
+    store.traces.import_file("d", source(), [row("a"), old])
+    store.traces.import_file("d", source(content="2"), [row("a"), new], replace=True)
+    assert store.traces.import_file("d", source(content="2"), []).rejected == (new,)
 
 
 @pytest.mark.parametrize(
@@ -64,83 +63,83 @@ def test_the_rejected_rows_are_those_of_the_last_import(store: Store) -> None:
 def test_a_changed_file_is_refused_unless_replaced(
     store: Store, changed: SourceFile, said: str
 ) -> None:
-    store.import_traces("d", source(), [row("a")])
+    store.traces.import_file("d", source(), [row("a")])
     with pytest.raises(InputError) as caught:
-        store.import_traces("d", changed, [row("b")])
+        store.traces.import_file("d", changed, [row("b")])
     assert said in caught.value.what
     assert "--replace" in str(caught.value.remedy)
     assert ids(store) == ["a"]
-    store.import_traces("d", changed, [row("b")], replace=True)
+    store.traces.import_file("d", changed, [row("b")], replace=True)
     assert ids(store) == ["b"]
-    assert store.import_traces("d", changed, []).unchanged == 1
+    assert store.traces.import_file("d", changed, []).unchanged == 1
 
 
 def test_options_are_compared_by_value(store: Store) -> None:
-    store.import_traces("d", SourceFile("a", "1", "f", {"x": (1, 2), "y": None}), [row("a")])
-    again = store.import_traces("d", SourceFile("a", "1", "f", {"y": None, "x": [1, 2]}), [])
+    store.traces.import_file("d", SourceFile("a", "1", "f", {"x": (1, 2), "y": None}), [row("a")])
+    again = store.traces.import_file("d", SourceFile("a", "1", "f", {"y": None, "x": [1, 2]}), [])
     assert again.unchanged == 1
 
 
 def test_replace_keeps_the_labels_of_unchanged_traces(store: Store) -> None:
     first = [row(name, labels=[(GOLD, gold(name))]) for name in ("same", "changed", "gone")]
-    store.import_traces("d", source(), first)
-    store.declare_labeler("d", JUDGE)
-    store.put_labels("d", "judge", [judged(name) for name in ("same", "changed", "gone")])
+    store.traces.import_file("d", source(), first)
+    store.labels.declare("d", JUDGE)
+    store.labels.put("d", "judge", [judged(name) for name in ("same", "changed", "gone")])
 
     second = [
         row("new"),
         row("changed", steps=("Another.",)),
         row("same", labels=[(GOLD, gold("same", 1))]),
     ]
-    outcome = store.import_traces("d", source(content="2"), second, replace=True)
+    outcome = store.traces.import_file("d", source(content="2"), second, replace=True)
 
     assert outcome == ImportOutcome(done=2, unchanged=1, removed=1)
     assert ids(store) == ["new", "changed", "same"], "the order is that of the new file"
-    assert store.labels("d", "judge") == {"same": judged("same")}
-    assert store.labels("d", "gold") == {"same": gold("same", 1)}, "gold follows the file"
-    assert store.datasets()["d"].problems == 3
+    assert store.labels.load("d", "judge") == {"same": judged("same")}
+    assert store.labels.load("d", "gold") == {"same": gold("same", 1)}, "gold follows the file"
+    assert store.traces.datasets()["d"].problems == 3
 
 
 def test_replace_drops_labels_that_the_file_no_longer_has(store: Store) -> None:
-    store.import_traces("d", source(), [row("a", labels=[(GOLD, gold("a"))])])
-    store.import_traces("d", source(content="2"), [row("a")], replace=True)
-    assert store.labels("d", "gold") == {}
+    store.traces.import_file("d", source(), [row("a", labels=[(GOLD, gold("a"))])])
+    store.traces.import_file("d", source(content="2"), [row("a")], replace=True)
+    assert store.labels.load("d", "gold") == {}
 
 
 def test_an_imported_label_takes_the_place_of_one_that_was_put(store: Store) -> None:
-    store.import_traces("d", source(), [row("a", labels=[(GOLD, gold("a"))])])
-    store.put_labels("d", "gold", [gold("a", 2)])
+    store.traces.import_file("d", source(), [row("a", labels=[(GOLD, gold("a"))])])
+    store.labels.put("d", "gold", [gold("a", 2)])
     changed = [row("a", labels=[(GOLD, gold("a", 1))])]
-    store.import_traces("d", source(content="2"), changed, replace=True)
-    assert store.labels("d", "gold") == {"a": gold("a", 1)}
+    store.traces.import_file("d", source(content="2"), changed, replace=True)
+    assert store.labels.load("d", "gold") == {"a": gold("a", 1)}
 
 
 def test_a_changed_question_drops_the_labels_and_the_retrieved_evidence(store: Store) -> None:
-    store.import_traces("d", source(), [row("a"), row("b")])
-    store.declare_labeler("d", JUDGE)
-    store.put_labels("d", "judge", [judged("a"), judged("b")])
-    store.put_evidence("d", [("a", (evidence(),)), ("b", (evidence(),))])
+    store.traces.import_file("d", source(), [row("a"), row("b")])
+    store.labels.declare("d", JUDGE)
+    store.labels.put("d", "judge", [judged("a"), judged("b")])
+    store.evidence.put("d", [("a", (evidence(),)), ("b", (evidence(),))])
 
     changed = [row("a", question="How little?"), row("b")]
-    store.import_traces("d", source(content="2"), changed, replace=True)
+    store.traces.import_file("d", source(content="2"), changed, replace=True)
 
-    assert list(store.labels("d", "judge")) == ["b"]
-    assert [problem.question for problem in store.problems_without_evidence("d")] == ["How little?"]
+    assert list(store.labels.load("d", "judge")) == ["b"]
+    assert [problem.question for problem in store.evidence.missing_problems("d")] == ["How little?"]
 
 
 def test_a_problem_shared_with_another_file_cannot_change_alone(store: Store) -> None:
-    store.import_traces("d", source("a"), [row("a", problem_id="p")])
-    store.import_traces("d", source("b"), [row("b", problem_id="p")])
+    store.traces.import_file("d", source("a"), [row("a", problem_id="p")])
+    store.traces.import_file("d", source("b"), [row("b", problem_id="p")])
     changed = [row("a", problem_id="p", question="Other?"), row("c")]
-    outcome = store.import_traces("d", source("a", "2"), changed, replace=True)
+    outcome = store.traces.import_file("d", source("a", "2"), changed, replace=True)
     assert [rejected.id for rejected in outcome.rejected] == ["a"]
-    assert {problem.question for problem in store.problems("d")} == {"How much?"}
+    assert {problem.question for problem in store.traces.problems("d")} == {"How much?"}
 
 
 def test_other_files_of_the_dataset_stay_when_one_is_replaced(store: Store) -> None:
-    store.import_traces("d", source("a"), [row("a")])
-    store.import_traces("d", source("b"), [row("b")])
-    store.import_traces("d", source("a", "2"), [row("c")], replace=True)
+    store.traces.import_file("d", source("a"), [row("a")])
+    store.traces.import_file("d", source("b"), [row("b")])
+    store.traces.import_file("d", source("a", "2"), [row("c")], replace=True)
     assert ids(store) == ["c", "b"]
 
 
@@ -159,7 +158,7 @@ def test_bad_rows_are_listed_and_the_others_imported(store: Store) -> None:
         row("foreign", labels=[(GOLD, gold("a"))], line=10),
         row("z", line=11),
     ]
-    outcome = store.import_traces("d", source(), rows)
+    outcome = store.traces.import_file("d", source(), rows)
 
     assert ids(store) == ["a", "z"]
     said = {rejected.line: rejected for rejected in outcome.rejected}
@@ -168,20 +167,20 @@ def test_bad_rows_are_listed_and_the_others_imported(store: Store) -> None:
     assert "surrogate" in said[4].reason
     assert "no steps" in said[5].reason
     assert "blank" in said[6].reason
-    assert said[7] == RejectedRow("a.json", 7, "a", "The id 'a' stands in the file twice.")
+    assert said[7] == RejectedRow("a.json", 7, "a", "The id 'a' occurs twice in the file.")
     assert "other content" in said[8].reason
     assert "names step 3, but the trace has 3 steps" in said[9].reason
-    assert "do not belong" in said[10].reason
-    assert store.datasets()["d"].problems == 2, "a rejected row leaves no problem behind"
+    assert "two labels of" in said[10].reason
+    assert store.traces.datasets()["d"].problems == 2, "a rejected row leaves no problem behind"
 
 
 def test_an_id_of_another_file_is_rejected_with_its_name(store: Store) -> None:
-    store.import_traces("d", source("a.json"), [row("a")])
-    outcome = store.import_traces("d", source("b.json"), [row("a", line=3), row("b")])
+    store.traces.import_file("d", source("a.json"), [row("a")])
+    outcome = store.traces.import_file("d", source("b.json"), [row("a", line=3), row("b")])
     assert outcome.rejected == (
-        RejectedRow("b.json", 3, "a", "The id 'a' came with file 'a.json' already."),
+        RejectedRow("b.json", 3, "a", "The id 'a' was already imported from file 'a.json'."),
     )
-    assert store.import_traces("e", source("b.json"), [row("a")]).done == 1
+    assert store.traces.import_file("e", source("b.json"), [row("a")]).done == 1
 
 
 @pytest.mark.parametrize(
@@ -193,17 +192,17 @@ def test_if_not_one_row_can_be_used_nothing_is_kept(
     store: Store, rows: list[ImportedTrace | RejectedRow]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        store.import_traces("d", source(), rows)
+        store.traces.import_file("d", source(), rows)
     assert str(caught.value.where).startswith("a.json")
-    assert store.datasets() == {}
+    assert store.traces.datasets() == {}
 
 
 def test_a_replacement_without_usable_rows_keeps_the_old_ones(store: Store) -> None:
-    store.import_traces("d", source(), [row("a")])
+    store.traces.import_file("d", source(), [row("a")])
     with pytest.raises(InputError):
-        store.import_traces("d", source(content="2"), [row("b", steps=())], replace=True)
+        store.traces.import_file("d", source(content="2"), [row("b", steps=())], replace=True)
     assert ids(store) == ["a"]
-    assert store.import_traces("d", source(), []).unchanged == 1
+    assert store.traces.import_file("d", source(), []).unchanged == 1
 
 
 def test_a_file_that_breaks_in_the_middle_leaves_nothing(store: Store) -> None:
@@ -213,36 +212,36 @@ def test_a_file_that_breaks_in_the_middle_leaves_nothing(store: Store) -> None:
         raise TraceFormatError("the file ends in the middle of a row")
 
     with pytest.raises(TraceFormatError):
-        store.import_traces("d", source(), rows())
-    assert store.datasets() == {}
+        store.traces.import_file("d", source(), rows())
+    assert store.traces.datasets() == {}
 
 
 def test_two_files_of_one_call_are_kept_together_or_not_at_all(store: Store) -> None:
     def both(second: str) -> None:
         with store.transaction():
-            store.import_traces("d", source("a"), [row("a")])
-            store.import_traces("d", source("b"), [row(second)])
+            store.traces.import_file("d", source("a"), [row("a")])
+            store.traces.import_file("d", source("b"), [row(second)])
 
     with pytest.raises(InputError):
         both("a")
-    assert store.datasets() == {}
+    assert store.traces.datasets() == {}
     both("b")
     assert ids(store) == ["a", "b"]
 
 
 def test_a_caught_error_inside_a_transaction_undoes_its_own_part_only(store: Store) -> None:
     with store.transaction():
-        store.import_traces("d", source("a"), [row("a")])
+        store.traces.import_file("d", source("a"), [row("a")])
         with pytest.raises(InputError):
-            store.import_traces("d", source("b"), [row("a"), row("b", steps=())])
+            store.traces.import_file("d", source("b"), [row("a"), row("b", steps=())])
     assert ids(store) == ["a"]
 
 
 def test_a_labeler_that_is_known_otherwise_stops_the_import(store: Store) -> None:
-    store.import_traces("d", source("a"), [row("a", labels=[(GOLD, gold("a"))])])
+    store.traces.import_file("d", source("a"), [row("a", labels=[(GOLD, gold("a"))])])
     other = Labeler("gold", LabelerKind.GOLD, {"from": "elsewhere"})
     with pytest.raises(InputError, match="another configuration") as caught:
-        store.import_traces("d", source("b"), [row("b", labels=[(other, gold("b"))])])
+        store.traces.import_file("d", source("b"), [row("b", labels=[(other, gold("b"))])])
     assert "remove labeler" in str(caught.value.remedy)
     assert ids(store) == ["a"]
 
@@ -260,67 +259,73 @@ def test_the_summary_counts_what_gold_says(store: Store) -> None:
         "unusable": refused("unusable", AbstentionReason.GOLD_UNUSABLE),
     }
     rows = [row(name, labels=[(GOLD, word)]) for name, word in words.items()] + [row("none")]
-    store.import_traces("d", source(), rows)
-    assert store.import_summary("d") == ImportSummary(5, 2, 1, 2)
+    store.traces.import_file("d", source(), rows)
+    assert store.traces.import_summary("d") == ImportSummary(5, 2, 1, 2)
 
 
 def test_the_labeler_called_gold_is_the_one_that_counts(store: Store) -> None:
     other = Labeler("second", LabelerKind.GOLD)
     labels = [(other, gold("a", 0)), (GOLD, gold("a"))]
-    store.import_traces("d", source(), [row("a", labels=labels)])
-    assert store.import_summary("d") == ImportSummary(1, 0, 1, 0)
-    store.remove_labeler("d", "gold")
-    assert store.import_summary("d") == ImportSummary(1, 1, 0, 0)
+    store.traces.import_file("d", source(), [row("a", labels=labels)])
+    assert store.traces.import_summary("d") == ImportSummary(1, 0, 1, 0)
+    store.labels.remove_labeler("d", "gold")
+    assert store.traces.import_summary("d") == ImportSummary(1, 1, 0, 0)
 
 
 def test_labels_of_other_kinds_are_not_gold(store: Store) -> None:
     hard = Labeler("math_shepherd", LabelerKind.MC)
-    store.import_traces("d", source(), [row("a", labels=[(hard, judged("a"))])])
-    assert store.import_summary("d") == ImportSummary(1, 0, 0, 1)
-    assert store.labels("d", "math_shepherd") == {"a": judged("a")}
+    store.traces.import_file("d", source(), [row("a", labels=[(hard, judged("a"))])])
+    assert store.traces.import_summary("d") == ImportSummary(1, 0, 0, 1)
+    assert store.labels.load("d", "math_shepherd") == {"a": judged("a")}
 
 
 def test_evidence_that_came_with_a_row_gives_way_to_retrieved_evidence(store: Store) -> None:
     came = (evidence("came", 0, "imported"), evidence("also", 1, "imported"))
     rows = [row("a", problem_id="p", evidence=came), row("b", problem_id="p"), row("c")]
-    store.import_traces("d", source(), rows)
-    assert [context.evidence for context in store.contexts("d")] == [came, (), ()]
-    assert [context.evidence for context in store.contexts("d", with_evidence=False)] == [()] * 3
-    assert [problem.id for problem in store.problems_without_evidence("d")] == ["p", "c"]
+    store.traces.import_file("d", source(), rows)
+    assert [context.evidence for context in store.traces.contexts("d")] == [came, (), ()]
+    assert [context.evidence for context in store.traces.contexts("d", with_evidence=False)] == [
+        ()
+    ] * 3
+    assert [problem.id for problem in store.evidence.missing_problems("d")] == ["p", "c"]
 
-    store.put_evidence("d", [("p", (evidence("found"),)), ("c", ())])
-    found = [context.evidence for context in store.contexts("d")]
+    store.evidence.put("d", [("p", (evidence("found"),)), ("c", ())])
+    found = [context.evidence for context in store.traces.contexts("d")]
     assert found == [(evidence("found"),), (evidence("found"),), ()]
-    assert store.problems_without_evidence("d") == []
+    assert store.evidence.missing_problems("d") == []
 
 
 def test_replaced_evidence_leaves_no_copies_behind(store: Store) -> None:
-    store.import_traces("d", source(), [row("a", evidence=(evidence("old"),))])
+    store.traces.import_file("d", source(), [row("a", evidence=(evidence("old"),))])
     changed = [row("a", evidence=(evidence("new"),))]
-    assert store.import_traces("d", source(content="2"), changed, replace=True).unchanged == 1
-    assert [context.evidence for context in store.contexts("d")] == [(evidence("new"),)]
+    assert store.traces.import_file("d", source(content="2"), changed, replace=True).unchanged == 1
+    assert [context.evidence for context in store.traces.contexts("d")] == [(evidence("new"),)]
     with store._connections.read() as connection:
         copies = connection.exec_driver_sql("SELECT text FROM evidence_passages").scalars().all()
     assert copies == ["new"]
 
 
 def test_bad_evidence_rejects_its_row(store: Store) -> None:
-    outcome = store.import_traces("d", source(), [row("a", evidence=(evidence("x\0"),)), row("b")])
+    outcome = store.traces.import_file(
+        "d", source(), [row("a", evidence=(evidence("x\0"),)), row("b")]
+    )
     assert [rejected.id for rejected in outcome.rejected] == ["a"]
 
 
 def test_removing_a_dataset_removes_everything_that_hangs_on_it(store: Store) -> None:
     rows = [row("a", labels=[(GOLD, gold("a"))], evidence=(evidence(),))]
     for dataset in ("d", "other"):
-        store.import_traces(dataset, source(), rows)
-        store.declare_labeler(dataset, JUDGE)
-        store.put_labels(dataset, "judge", [refused("a")])
-        store.put_evidence(dataset, [("a", (evidence("mine " + dataset),))])
-    store.remove_dataset("d")
-    assert list(store.datasets()) == ["other"]
-    assert [name for name, _ in store.failures()] == ["other"]
-    assert [context.evidence for context in store.contexts("other")] == [(evidence("mine other"),)]
-    store.remove_dataset("other")
+        store.traces.import_file(dataset, source(), rows)
+        store.labels.declare(dataset, JUDGE)
+        store.labels.put(dataset, "judge", [refused("a")])
+        store.evidence.put(dataset, [("a", (evidence("mine " + dataset),))])
+    store.traces.remove_dataset("d")
+    assert list(store.traces.datasets()) == ["other"]
+    assert [name for name, _ in store.labels.failures.load()] == ["other"]
+    assert [context.evidence for context in store.traces.contexts("other")] == [
+        (evidence("mine other"),)
+    ]
+    store.traces.remove_dataset("other")
     with store._connections.read() as connection:
         tables = connection.exec_driver_sql(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
@@ -340,6 +345,6 @@ def test_processbench_is_imported_whole(real_data: Path, url: str) -> None:
     path = real_data / "processbench" / "gsm8k.json"
     rows = list(read_file("processbench", path))
     with Store.open(url) as store:
-        outcome = store.import_traces("pb", source(path.name), rows)
+        outcome = store.traces.import_file("pb", source(path.name), rows)
         assert (outcome.done, outcome.rejected) == (400, ())
-        assert store.import_summary("pb") == ImportSummary(400, 207, 193, 0)
+        assert store.traces.import_summary("pb") == ImportSummary(400, 207, 193, 0)

@@ -14,26 +14,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, event, make_url
-from sqlalchemy.engine import Connection
+from sqlalchemy import event, make_url
 
-from storage import Store, migrations
-from storage.connection import Connections
-from storage.opening import APPLICATION_ID
-from storage.tables import METADATA
+from storage import Store, database_url
+from storage.database import APPLICATION_ID, Connections
 from tests.storage.builders import fill, ids, row, source
 from traces.errors import InputError, StoreError
 
 NOBODY = 65534
-
-
-def schema(connection: Connection) -> dict[str, str]:
-    """Every table and index with the statement that made it."""
-    rows = connection.exec_driver_sql(
-        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'"
-    )
-    # an added column stands on a line that the original statement ended otherwise
-    return {row.name: " ".join(row.sql.replace(" ,", ",").split()) for row in rows}
 
 
 @contextmanager
@@ -51,31 +39,6 @@ def unprivileged() -> Iterator[Path]:
             place.chmod(0o755)
             if root:
                 os.seteuid(0)
-
-
-def test_the_migrations_make_the_schema_that_the_tables_say() -> None:
-    engine = create_engine("sqlite://")
-    with engine.begin() as connection:
-        migrations.upgrade(connection)
-        migrated = schema(connection)
-    engine.dispose()
-    engine = create_engine("sqlite://")
-    with engine.begin() as connection:
-        METADATA.create_all(connection)
-        declared = schema(connection)
-    engine.dispose()
-
-    assert migrated == declared
-    assert {name for name in migrated if not name.startswith("ix_")} == {
-        *METADATA.tables,
-        "sqlite_sequence",
-    }
-
-
-def test_the_revisions_stand_in_the_order_that_the_program_knows() -> None:
-    folder = Path(migrations.__file__).parent / "versions"
-    names = sorted(path.name.split("_")[0] for path in folder.glob("m*.py"))
-    assert tuple(names) == migrations.REVISIONS
 
 
 @pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])
@@ -126,26 +89,6 @@ def test_without_create_a_missing_database_is_named_with_the_command_that_makes_
     assert path.exists() == (content is not None)
 
 
-@pytest.mark.parametrize("revision", migrations.REVISIONS[:-1])
-def test_an_older_schema_is_brought_up_to_date_with_its_rows(
-    path: Path, url: str, revision: str
-) -> None:
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-        migrations.upgrade(connection, revision)
-        connection.exec_driver_sql("INSERT INTO datasets (name, created_at) VALUES ('old', 'x')")
-    engine.dispose()
-
-    with Store.open(url) as store:
-        assert list(store.datasets()) == ["old"]
-        fill(store)
-    with closing(sqlite3.connect(path)) as raw:
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [
-            (migrations.HEAD,)
-        ]
-
-
 def test_a_newer_schema_is_refused_and_left_alone(path: Path, url: str) -> None:
     Store.open(url).close()
     with closing(sqlite3.connect(path)) as raw:
@@ -155,6 +98,21 @@ def test_a_newer_schema_is_refused_and_left_alone(path: Path, url: str) -> None:
     with pytest.raises(StoreError, match=r"newer StepGold.*'m0099'") as caught:
         Store.open(url)
     assert "update StepGold" in str(caught.value.remedy)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("revision", ["m0001", "m0007"])
+def test_the_schema_of_an_unreleased_version_is_refused_and_left_alone(
+    path: Path, url: str, revision: str
+) -> None:
+    Store.open(url).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        raw.commit()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="unreleased") as caught:
+        Store.open(url)
+    assert "import the files again" in str(caught.value.remedy)
     assert path.read_bytes() == before
 
 
@@ -219,7 +177,7 @@ def test_a_truncated_database_is_refused(path: Path, url: str) -> None:
 
 def test_a_directory_is_refused(path: Path, url: str) -> None:
     path.mkdir()
-    with pytest.raises(StoreError, match="A directory stands"):
+    with pytest.raises(StoreError, match="There is a directory"):
         Store.open(url)
 
 
@@ -236,7 +194,6 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_read_only_directory_is_refused() -> None:
-    Store.open("sqlite://").close()  # loads alembic before the privileges go
     with unprivileged() as folder:
         folder.chmod(0o555)
         with pytest.raises(StoreError, match="directory of the database is read-only") as caught:
@@ -245,7 +202,6 @@ def test_a_read_only_directory_is_refused() -> None:
 
 
 def test_a_read_only_file_is_refused() -> None:
-    Store.open("sqlite://").close()
     with unprivileged() as folder:
         url = f"sqlite:///{folder}/stepgold.db"
         Store.open(url).close()
@@ -288,11 +244,13 @@ def test_a_full_disk_is_a_store_error_and_what_was_there_stays(path: Path, url: 
         limited._engine, "connect", lambda raw, _: raw.execute("PRAGMA max_page_count = 60")
     )
     with Store(limited) as store, pytest.raises(StoreError, match="disk is full") as caught:
-        store.import_traces("big", source(), (row(f"b{n}", steps=("x" * 5000,)) for n in range(90)))
+        store.traces.import_file(
+            "big", source(), (row(f"b{n}", steps=("x" * 5000,)) for n in range(90))
+        )
     assert "free some space" in str(caught.value.remedy)
     assert caught.value.where == str(path)
     with Store.open(url) as store:
-        assert list(store.datasets()) == ["d"]
+        assert list(store.traces.datasets()) == ["d"]
 
 
 @pytest.mark.slow
@@ -306,7 +264,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         with Store.open(f"sqlite:///{place}/stepgold.db") as store:
             fill(store)
             with pytest.raises(StoreError, match=r"disk is full|operating system"):
-                store.import_traces(
+                store.traces.import_file(
                     "big", source(), (row(f"b{n}", steps=("x" * 9000,)) for n in range(400))
                 )
             assert ids(store) == ["t0", "t1", "t2"]
@@ -357,21 +315,25 @@ def test_a_defect_of_ours_is_not_called_a_fault_of_the_database(store: Store) ->
     assert not isinstance(caught.value, StoreError)
 
 
-def test_a_path_with_odd_characters_is_used_as_it_is(tmp_path: Path) -> None:
-    folder = tmp_path / "my data #1 100% é"
+@pytest.mark.parametrize(
+    "name", ["my data #1 100% é", "a?b", "p%20q", "x&y=z;", "肝 \U0001f9ea", "@:"]
+)
+def test_a_path_with_odd_characters_is_used_as_it_is(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
     folder.mkdir()
-    with Store.open(f"sqlite:///{folder}/stepgold.db") as store:
+    with Store.open(database_url(folder / "stepgold.db")) as store:
         fill(store)
     assert (folder / "stepgold.db").stat().st_size
-    with Store.open(f"sqlite:///{folder}/stepgold.db", create=False) as store:
+    with Store.open(database_url(folder / "stepgold.db"), create=False) as store:
         assert ids(store) == ["t0", "t1", "t2"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.slow
-def test_a_database_at_the_newest_schema_opens_without_alembic(url: str) -> None:
-    Store.open(url).close()
+def test_a_database_is_made_and_opened_without_alembic(url: str) -> None:
     script = (
-        "import sys; from storage import Store; Store.open(sys.argv[1]).close();"
+        "import sys; from storage import Store;"
+        "Store.open(sys.argv[1]).close(); Store.open(sys.argv[1]).close();"
         "print('alembic' in sys.modules)"
     )
     root = Path(__file__).resolve().parents[2]

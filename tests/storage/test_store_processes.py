@@ -24,13 +24,13 @@ from tests.storage.builders import judged
 from traces.records import Continuation, ModelReply, StoredCall
 
 with Store.open(sys.argv[1]) as store:
-    for trace_id in store.unlabeled_trace_ids("d", "judge"):
+    for trace_id in store.labels.unlabeled_trace_ids("d", "judge"):
         reply = ModelReply(trace_id, "stop", "m", "m-1", usd=0.5)
-        if store.responses.get(trace_id) is None:
-            store.responses.put(StoredCall(trace_id, "{}", reply))
+        if store.replies.get(trace_id) is None:
+            store.replies.put(StoredCall(trace_id, "{}", reply))
             print("paid", trace_id, flush=True)
         texts = [Continuation(trace_id, 1, index, "x", "stop", None, None) for index in range(3)]
-        store.put_labels("d", "judge", [judged(trace_id)], continuations=texts)
+        store.labels.put("d", "judge", [judged(trace_id)], continuations=texts)
         print("label", trace_id, flush=True)
 """
 
@@ -41,7 +41,7 @@ from tests.storage.builders import judged
 
 with Store.open(sys.argv[1]) as store:
     for trace_id in sys.argv[2:]:
-        store.put_labels("d", "judge", [judged(trace_id)], resolved_model="m-" + trace_id[1])
+        store.labels.put("d", "judge", [judged(trace_id)], resolved_model="m-" + trace_id[1])
 """
 
 OPENER = """
@@ -50,7 +50,7 @@ from storage import Store
 from tests.storage.builders import row, source
 
 with Store.open(sys.argv[1]) as store:
-    store.import_traces(sys.argv[2], source(), [row("t0")])
+    store.traces.import_file(sys.argv[2], source(), [row("t0")])
 """
 
 
@@ -83,16 +83,18 @@ def test_what_a_killed_writer_had_acknowledged_is_there_once(path: Path, url: st
                     kills += 1
             writer.wait(timeout=60)
         with Store.open(url, create=False) as store:
-            stored = store.labels("d", "judge")
+            stored = store.labels.load("d", "judge")
             assert set(labelled) <= set(stored), "an acknowledged label is lost"
             assert all(label == judged(name) for name, label in stored.items())
             for name in stored:
-                assert len(store.continuations("d", "judge", name)) == 3, "a label came in half"
-            assert all(store.responses.get(name) for name in paid)
-            totals = store.call_totals()
+                assert len(store.labels.continuations("d", "judge", name)) == 3, (
+                    "a label came in half"
+                )
+            assert all(store.replies.get(name) for name in paid)
+            totals = store.replies.totals()
             assert totals.usd == totals.sent * 0.5
             assert totals.sent <= len(paid) + kills, "only what was in flight may be unreported"
-            [summary] = store.labelers("d")
+            [summary] = store.labels.labelers("d")
             assert summary.traces == len(stored)
     assert kills == 8
     assert max(Counter(paid).values()) == 1, "a recorded answer was bought twice"
@@ -114,9 +116,9 @@ def test_writers_in_several_processes_wait_for_each_other(url: str) -> None:
         writer.communicate(timeout=120)
     assert [writer.returncode for writer in writers] == [0] * 4
     with Store.open(url) as store:
-        assert store.unlabeled_trace_ids("d", JUDGE.name) == []
-        assert store.labelers("d")[0].traces == 240
-        assert store.labeler("d", JUDGE.name).resolved_model == "m-0, m-1, m-2"
+        assert store.labels.unlabeled_trace_ids("d", JUDGE.name) == []
+        assert store.labels.labelers("d")[0].traces == 240
+        assert store.labels.labeler("d", JUDGE.name).resolved_model == "m-0, m-1, m-2"
 
 
 @pytest.mark.slow
@@ -126,15 +128,15 @@ def test_processes_that_open_a_new_database_at_once_make_one(url: str) -> None:
         opener.communicate(timeout=120)
     assert [opener.returncode for opener in openers] == [0] * 4
     with Store.open(url, create=False) as store:
-        assert sorted(store.datasets()) == ["d0", "d1", "d2", "d3"]
+        assert sorted(store.traces.datasets()) == ["d0", "d1", "d2", "d3"]
 
 
 def test_a_reader_does_not_wait_for_a_writer(url: str) -> None:
     with Store.open(url) as writer, Store.open(url) as reader:
         fill(writer)
         with writer.transaction():
-            writer.put_labels("d", "judge", [judged("t0")])
-            assert reader.labels("d", "judge") == {}
+            writer.labels.put("d", "judge", [judged("t0")])
+            assert reader.labels.load("d", "judge") == {}
             with Store.open(url, create=False) as late:
                 assert ids(late) == ["t0", "t1", "t2"]
-        assert list(reader.labels("d", "judge")) == ["t0"]
+        assert list(reader.labels.load("d", "judge")) == ["t0"]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import Store
-from storage.codecs.model_text import decode_text, encode_text
+from storage.columns import decode_text, encode_text
 from tests.storage.builders import JUDGE, fill, source
 from traces import (
     Abstention,
@@ -170,15 +170,15 @@ def shared() -> Iterator[Store]:
 @given(imported=imported_traces())
 def test_an_imported_trace_comes_back(shared: Store, imported: ImportedTrace) -> None:
     def check() -> None:
-        outcome = shared.import_traces("d", source(), [imported])
+        outcome = shared.traces.import_file("d", source(), [imported])
         assert outcome.rejected == ()
         expected = TraceInContext(imported.problem, imported.trace, imported.evidence)
-        assert list(shared.contexts("d")) == [expected]
-        assert list(shared.problems("d")) == [imported.problem]
+        assert list(shared.traces.contexts("d")) == [expected]
+        assert list(shared.traces.problems("d")) == [imported.problem]
         for labeler, label in imported.labels:
-            assert shared.labeler("d", labeler.name) == labeler
-            assert shared.labels("d", labeler.name) == {label.trace_id: label}
-        changed = shared.import_traces("d", source(content="2"), [imported], replace=True)
+            assert shared.labels.labeler("d", labeler.name) == labeler
+            assert shared.labels.load("d", labeler.name) == {label.trace_id: label}
+        changed = shared.traces.import_file("d", source(content="2"), [imported], replace=True)
         assert (changed.done, changed.unchanged) == (0, 1), "the digest is that of the content"
 
     rolled_back(shared, check)
@@ -209,10 +209,10 @@ def test_a_label_comes_back_with_its_continuations(
 ) -> None:
     def check() -> None:
         fill(shared, "t0")
-        shared.put_labels("d", JUDGE.name, [label], continuations=texts)
-        assert shared.labels("d", JUDGE.name) == {"t0": label}
+        shared.labels.put("d", JUDGE.name, [label], continuations=texts)
+        assert shared.labels.load("d", JUDGE.name) == {"t0": label}
         in_order = sorted(texts, key=lambda found: (found.step_index, found.index))
-        assert shared.continuations("d", JUDGE.name, "t0") == in_order
+        assert shared.labels.continuations("d", JUDGE.name, "t0") == in_order
 
     rolled_back(shared, check)
 
@@ -245,13 +245,13 @@ FAILURES = st.builds(
 @given(call=CALLS, failure=FAILURES)
 def test_a_call_and_a_failure_come_back(shared: Store, call: StoredCall, failure: Failure) -> None:
     def check() -> None:
-        shared.responses.put(call)
+        shared.replies.put(call)
         cached = replace(call.reply, cached=True)
-        assert shared.responses.get(call.key) == cached
-        assert list(shared.responses.calls()) == [replace(call, reply=cached)]
+        assert shared.replies.get(call.key) == cached
+        assert list(shared.replies.calls()) == [replace(call, reply=cached)]
         fill(shared, "t0")
-        shared.put_failures("d", [failure])
-        assert shared.failures() == [("d", failure)]
+        shared.labels.failures.put("d", [failure])
+        assert shared.labels.failures.load() == [("d", failure)]
 
     rolled_back(shared, check)
 
@@ -274,16 +274,16 @@ def test_every_field_comes_back(store: Store) -> None:
     label = TraceLabel("t", (step, silent), True, 1, None, {"rule": "strict \ud83d\0"})
     found = (Evidence(Passage("c", "d", 3, 5, 9, "text", "T"), None, 0),)
     labeler = Labeler("mc", LabelerKind.MC, {"k": 4}, "hf:m", "m-1")
-    outcome = store.import_traces(
+    outcome = store.traces.import_file(
         "d", source(), [ImportedTrace(problem, trace, ((labeler, label),), found, 3)]
     )
     assert outcome.rejected == ()
-    assert list(store.contexts("d")) == [TraceInContext(problem, trace, found)]
-    assert store.labels("d", "mc") == {"t": label}
-    assert store.labeler("d", "mc") == labeler
+    assert list(store.traces.contexts("d")) == [TraceInContext(problem, trace, found)]
+    assert store.labels.load("d", "mc") == {"t": label}
+    assert store.labels.labeler("d", "mc") == labeler
     text = Continuation("t", 1, 0, "so\0", "length", None, None, 12)
-    store.put_labels("d", "mc", [label], continuations=[text])
-    assert store.continuations("d", "mc", "t") == [text]
+    store.labels.put("d", "mc", [label], continuations=[text])
+    assert store.labels.continuations("d", "mc", "t") == [text]
 
 
 def test_an_ordinary_text_is_stored_as_it_is() -> None:

@@ -1,0 +1,168 @@
+"""What a protocol is: how it evaluates a labeler, and by which measures labelers are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, ClassVar, Generic, TypeVar
+from typing import Protocol as Structure
+
+from evaluation.evaluated import EvaluatedTrace
+from evaluation.measures import RESAMPLES
+from evaluation.paired import PairedReport, compare_by_measure
+from evaluation.wording import cell, figures_json, left_out_note, plain_table, threshold_note
+
+
+class Report(Structure):
+    """The result of a protocol for one labeler on one dataset."""
+
+    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
+        """The document of `stepgold evaluate`."""
+
+    def table(self, labeler: str) -> str:
+        """The figures as text."""
+
+
+class Evaluate(Structure):
+    """Evaluates one labeler on one dataset; arguments as in `evaluate_processbench`."""
+
+    def __call__(
+        self,
+        traces: Iterable[EvaluatedTrace],
+        threshold: float = 0.5,
+        seed: int = 0,
+        resamples: int = RESAMPLES,
+        *,
+        threshold_source: str = "given",
+    ) -> Report: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """A protocol: what a plug-in of the group `stepgold.protocols` provides."""
+
+    name: str
+    """As `--protocol` takes it."""
+    evaluate: Evaluate
+    measures: tuple[str, ...]
+    """Names in `measures.MEASURES` to compare labelers by; thresholds are fitted for the first."""
+    averaged: bool = False
+    """Whether headline figures are the unweighted mean over subsets, not over all traces pooled."""
+    not_pooled: frozenset[str] = frozenset()
+    """Subsets that the headline figures leave out."""
+
+    def pooled(self, traces: Iterable[EvaluatedTrace]) -> list[EvaluatedTrace]:
+        """The traces that the headline figures cover."""
+        return [trace for trace in traces if trace.subset not in self.not_pooled]
+
+    def compare(
+        self,
+        first: Sequence[EvaluatedTrace],
+        second: Sequence[EvaluatedTrace],
+        *,
+        thresholds: tuple[float, float],
+        seed: int = 0,
+        resamples: int = RESAMPLES,
+    ) -> Mapping[str, PairedReport]:
+        """Compare two labelers on the same traces by each measure, with a paired bootstrap.
+
+        Raises:
+            InputError: the traces are not the same.
+        """
+        return {
+            measure: compare_by_measure(
+                self.pooled(first),
+                self.pooled(second),
+                measure,
+                averaged=self.averaged,
+                threshold=thresholds[0],
+                second_threshold=thresholds[1],
+                seed=seed,
+                resamples=resamples,
+            )
+            for measure in self.measures
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupFigures:
+    """Base of the measures of a protocol in one group of traces; fields are counts and
+    estimates."""
+
+    lead: ClassVar[str]
+    """The estimate whose interval is the key `ci95`."""
+    columns: ClassVar[Sequence[tuple[str, str]]]
+    """Headings of the table, each with the attribute that it shows."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures by name, with intervals."""
+        return figures_json(self, lead=self.lead)
+
+    def cells(self) -> tuple[str, ...]:
+        """A row of the table."""
+        return tuple(cell(attrgetter(path)(self)) for _, path in self.columns)
+
+
+F = TypeVar("F", bound=GroupFigures)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProtocolReport(Generic[F]):
+    """The result of a protocol for one labeler on one dataset."""
+
+    protocol: ClassVar[str]
+    """As `--protocol` takes it."""
+    title: ClassVar[str]
+    figures: ClassVar[type[GroupFigures]]
+    whole_key: ClassVar[str] = "overall"
+    """JSON key and table row of `overall`."""
+    groups_key: ClassVar[str] = "subsets"
+    """JSON key of `subsets`."""
+    group: ClassVar[str] = "subset"
+    """Heading of the groups."""
+
+    threshold: float
+    """A step is correct iff its score is at least this (prmbench: higher)."""
+    threshold_source: str
+    """`given`, or the split it was fitted on."""
+    overall: F
+    """The headline figures."""
+    subsets: dict[str, F]
+    """By subset, in alphabetical order."""
+    gold_unusable: int
+    """Traces left out because their gold is an abstention or does not say what the protocol
+    needs."""
+    gold_missing: int
+    """Traces left out because they have no gold."""
+
+    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
+        """The document of `stepgold evaluate`."""
+        return {
+            "protocol": self.protocol,
+            "dataset": dataset,
+            "labeler": labeler,
+            "gold": gold,
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+            self.whole_key: self.overall.as_json(),
+            self.groups_key: {name: figures.as_json() for name, figures in self.subsets.items()},
+            "gold_unusable": self.gold_unusable,
+            "gold_missing": self.gold_missing,
+        }
+
+    def table(self, labeler: str) -> str:
+        """The figures as a table, one line per group."""
+        groups = [*self.subsets.items(), (self.whole_key, self.overall)]
+        rows = [(name, *figures.cells()) for name, figures in groups]
+        head = (self.group, *(heading for heading, _ in self.figures.columns))
+        return (
+            f"{labeler}: {self.title}, 95% intervals by problem\n"
+            f"{plain_table(head, rows)}{self.remark()}"
+            f"{threshold_note(self.threshold, self.threshold_source)}"
+            f"{left_out_note(self.gold_unusable + self.gold_missing)}"
+        )
+
+    def remark(self) -> str:
+        """A line between the table and the notes; may be empty."""
+        return ""

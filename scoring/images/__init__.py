@@ -1,1 +1,0 @@
-"""Image tokens of vision-language PRMs."""

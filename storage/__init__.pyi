@@ -1,0 +1,16 @@
+from .corpora import CorpusOutcome as CorpusOutcome
+from .corpora import CorpusSummary as CorpusSummary
+from .corpora import DocumentSource as DocumentSource
+from .corpora import FileKey as FileKey
+from .corpora import KnownDocument as KnownDocument
+from .corpora import KnownFile as KnownFile
+from .database import database_url as database_url
+from .imports import ImportOutcome as ImportOutcome
+from .labels import LabelerSummary as LabelerSummary
+from .labels import ShortenedTrace as ShortenedTrace
+from .labels import VoteTotals as VoteTotals
+from .replies import CallSpending as CallSpending
+from .replies import CallTotals as CallTotals
+from .store import Store as Store
+from .traces import DatasetCounts as DatasetCounts
+from .traces import ImportSummary as ImportSummary

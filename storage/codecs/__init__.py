@@ -1,1 +1,0 @@
-"""Rows in, dataclasses out: nothing else in storage/ knows which column holds which field."""

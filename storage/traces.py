@@ -1,0 +1,350 @@
+"""Datasets with their problems and traces: importing files, and reading page by page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, select, update
+
+from storage import checks
+from storage.columns import Columns
+from storage.database import Connections
+from storage.evidence import delete_orphans, load_sets
+from storage.imports import ImportOutcome, ImportRun
+from storage.labels import load_labels
+from storage.lookups import IMPORT_ORDER, dataset_pk, ensure_dataset, trace_keys
+from storage.records import PROBLEM, REJECTED_ROW, SOURCE_FILE, TRACE
+from storage.rows import chunks, insert_one, insert_rows, now
+from storage.sampled import SampledTraces
+from storage.tables import (
+    DATASETS,
+    LABELERS,
+    PROBLEMS,
+    REJECTED_ROWS,
+    SOURCE_FILES,
+    STEPS,
+    TRACE_EVIDENCE,
+    TRACES,
+)
+from traces import (
+    MISSING_FIRST_ERROR,
+    ImportedTrace,
+    InputError,
+    LabelerKind,
+    Problem,
+    RejectedRow,
+    SourceFile,
+    TraceInContext,
+    first_error,
+    may_hold_phi,
+)
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSummary:
+    """A dataset by its gold labels; the three groups add up to `traces`."""
+
+    traces: int
+    with_error: int
+    """Traces in which gold names a first error."""
+    without_error: int
+    """Traces that are free of errors according to gold."""
+    unlabelled: int
+    """Traces without gold, or whose gold is an abstention or leaves the first error open."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCounts:
+    """How large a dataset is."""
+
+    problems: int
+    traces: int
+    steps: int
+
+
+class Traces:
+    """Datasets with their problems and traces; safe to share between threads."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.sampled = SampledTraces(connections)
+
+    def import_file(
+        self,
+        dataset: str,
+        source: SourceFile,
+        rows: Iterable[ImportedTrace | RejectedRow],
+        *,
+        replace: bool = False,
+    ) -> ImportOutcome:
+        """Import a file into a dataset, which is created if it is new; `rows` is read lazily.
+
+        A row that cannot be stored (a duplicate id, a NUL byte, a label that does not fit) is
+        rejected and listed. The same file again is not read, and the outcome has the rejected rows
+        of its first import. With `replace`, a changed file keeps the traces whose content (and
+        whose problem's) is unchanged, with all their labels; labels that came with rows follow the
+        file.
+
+        Raises:
+            InputError: the file changed and `replace` is False; no row can be used; a labeler of
+                the rows exists with another configuration. Nothing of the call is kept.
+        """
+        columns = SOURCE_FILE.columns(source, "the file")
+        with self._connections.write() as connection:
+            owner = ensure_dataset(connection, dataset)
+            query = select(SOURCE_FILES).where(
+                SOURCE_FILES.c.dataset_pk == owner, SOURCE_FILES.c.name == source.name
+            )
+            stored = connection.execute(query).one_or_none()
+            if stored is not None:
+                changed = _changes(stored, columns)
+                if not changed:
+                    return _unchanged(connection, stored.pk)
+                if not replace:
+                    raise InputError(
+                        f"The file {source.name!r} of dataset {dataset!r} was imported with"
+                        f" {changed}.",
+                        where=source.name,
+                        remedy="import it with --replace, or under another --dataset",
+                    )
+            row = columns | {"dataset_pk": owner, "imported_at": now()}
+            source_pk = _put_source(connection, stored, row)
+            run = ImportRun(connection, owner, source_pk, source.path or source.name)
+            for chunk in chunks(rows, _PAGE):
+                run.add(chunk)
+            outcome = run.finish()
+            if not outcome.done + outcome.unchanged:
+                raise _nothing_usable(source, outcome.rejected)
+            _put_rejected(connection, source_pk, outcome.rejected)
+            return outcome
+
+    def import_summary(self, dataset: str) -> ImportSummary:
+        """The dataset by the labels of labeler `gold`, else of the first labeler of that kind."""
+        with self._connections.read() as connection:
+            owner = dataset_pk(connection, dataset)
+            total = connection.scalar(
+                select(func.count()).select_from(TRACES).where(TRACES.c.dataset_pk == owner)
+            )
+            gold = connection.scalar(
+                select(LABELERS.c.pk)
+                .where(LABELERS.c.dataset_pk == owner, LABELERS.c.kind == LabelerKind.GOLD.value)
+                .order_by(LABELERS.c.name != "gold", LABELERS.c.pk)
+                .limit(1)
+            )
+            labels = {} if gold is None else load_labels(connection, gold)
+        found = [
+            error for error in map(first_error, labels.values()) if error != MISSING_FIRST_ERROR
+        ]
+        with_error = sum(error.index is not None for error in found)
+        traces = int(total or 0)
+        return ImportSummary(traces, with_error, len(found) - with_error, traces - len(found))
+
+    def rejected_rows(self) -> list[tuple[str, RejectedRow]]:
+        """Rows of files that were not imported, with their datasets, by file."""
+        query = (
+            select(REJECTED_ROWS, DATASETS.c.name.label("dataset"))
+            .join(SOURCE_FILES, REJECTED_ROWS.c.source_file_pk == SOURCE_FILES.c.pk)
+            .join(DATASETS, SOURCE_FILES.c.dataset_pk == DATASETS.c.pk)
+            .where(REJECTED_ROWS.c.imported.is_(False))
+            .order_by(DATASETS.c.pk, SOURCE_FILES.c.pk, REJECTED_ROWS.c.position)
+        )
+        with self._connections.read() as connection:
+            return [(row.dataset, REJECTED_ROW.record(row)) for row in connection.execute(query)]
+
+    def datasets(self) -> dict[str, DatasetCounts]:
+        """The size of every dataset by name, in the order of import."""
+        problems = select(func.count()).where(PROBLEMS.c.dataset_pk == DATASETS.c.pk)
+        mine = TRACES.c.dataset_pk == DATASETS.c.pk
+        traces = select(func.count()).where(mine)
+        steps = select(func.coalesce(func.sum(TRACES.c.n_steps), 0)).where(mine)
+        query = select(
+            DATASETS.c.name,
+            problems.scalar_subquery().label("problems"),
+            traces.scalar_subquery().label("traces"),
+            steps.scalar_subquery().label("steps"),
+        ).order_by(DATASETS.c.pk)
+        with self._connections.read() as connection:
+            return {
+                row.name: DatasetCounts(row.problems, row.traces, row.steps)
+                for row in connection.execute(query)
+            }
+
+    def require_dataset(self, dataset: str) -> None:
+        """Raise InputError, listing the known ones, if there is no such dataset."""
+        with self._connections.read() as connection:
+            dataset_pk(connection, dataset)
+
+    def remove_dataset(self, dataset: str) -> None:
+        """Remove a dataset with its traces, labels, evidence and failures; paid replies stay."""
+        with self._connections.write() as connection:
+            pk = dataset_pk(connection, dataset)
+            connection.execute(delete(DATASETS).where(DATASETS.c.pk == pk))
+            delete_orphans(connection)
+
+    def contexts(
+        self,
+        dataset: str,
+        *,
+        trace_ids: Collection[str] | None = None,
+        with_evidence: bool = True,
+        limit: int | None = None,
+    ) -> Iterator[TraceInContext]:
+        """Traces (all, or those with these ids; the first `limit`) in the order of import.
+
+        Evidence is what was retrieved for the trace, else for its problem, else what came with the
+        row. Names are checked at once; texts are read page by page, so that a long run neither
+        holds them all nor keeps a read transaction open while labels are written. A trace that is
+        removed meanwhile is skipped.
+        """
+        if limit is not None and limit < 0:
+            raise InputError(f"The limit {limit} is negative.")
+        with self._connections.read() as connection:
+            keys = trace_keys(connection, dataset_pk(connection, dataset), trace_ids)
+        pks = [key.pk for key in keys.values()][:limit]
+        return self._context_pages(pks, with_evidence=with_evidence)
+
+    def _context_pages(
+        self, pks: Sequence[int], *, with_evidence: bool
+    ) -> Iterator[TraceInContext]:
+        for page in chunks(pks, _PAGE):
+            with self._connections.read() as connection:
+                found = _context_page(connection, page, with_evidence=with_evidence)
+            yield from found
+
+    def problems(self, dataset: str) -> Iterator[Problem]:
+        """Problems in the order of import, read page by page as in `contexts`."""
+        with self._connections.read() as connection:
+            query = select(PROBLEMS.c.pk).where(
+                PROBLEMS.c.dataset_pk == dataset_pk(connection, dataset)
+            )
+            pks = list(connection.scalars(query.order_by(PROBLEMS.c.pk)))
+        return self._problem_pages(pks)
+
+    def _problem_pages(self, pks: Sequence[int]) -> Iterator[Problem]:
+        for page in chunks(pks, _PAGE):
+            with self._connections.read() as connection:
+                query = select(PROBLEMS).where(PROBLEMS.c.pk.in_(page)).order_by(PROBLEMS.c.pk)
+                found = [PROBLEM.record(row) for row in connection.execute(query)]
+            yield from found
+
+    def has_images(self, dataset: str) -> bool:
+        """Whether any problem of the dataset has an image."""
+        with self._connections.read() as connection:
+            query = select(PROBLEMS.c.images).where(
+                PROBLEMS.c.dataset_pk == dataset_pk(connection, dataset)
+            )
+            return any(connection.scalars(query))
+
+    def marked_problems(self, dataset: str) -> frozenset[str]:
+        """Ids of problems that are marked `phi_removed: false`, or have a trace that is."""
+        with self._connections.read() as connection:
+            query = (
+                select(PROBLEMS.c.id, PROBLEMS.c.meta, TRACES.c.meta)
+                .join(TRACES, TRACES.c.problem_pk == PROBLEMS.c.pk)
+                .where(PROBLEMS.c.dataset_pk == dataset_pk(connection, dataset))
+            )
+            rows = connection.execute(query)
+            return frozenset(each for each, *metas in rows if any(map(may_hold_phi, metas)))
+
+
+def _context_page(
+    connection: Connection, pks: Sequence[int], *, with_evidence: bool
+) -> list[TraceInContext]:
+    query = select(TRACES).where(TRACES.c.pk.in_(pks)).order_by(*IMPORT_ORDER)
+    rows = list(connection.execute(query))
+    query = select(PROBLEMS).where(PROBLEMS.c.pk.in_({row.problem_pk for row in rows}))
+    problem_rows = {row.pk: row for row in connection.execute(query)}
+    problems = {pk: PROBLEM.record(row) for pk, row in problem_rows.items()}
+    steps: dict[int, list[str]] = defaultdict(list)
+    query = select(STEPS.c.trace_pk, STEPS.c.text).where(STEPS.c.trace_pk.in_(pks))
+    for row in connection.execute(query.order_by(STEPS.c.trace_pk, STEPS.c.step_index)):
+        steps[row.trace_pk].append(row.text)
+    chosen = _chosen_sets(connection, rows, problem_rows) if with_evidence else {}
+    sets = load_sets(connection, filter(None, chosen.values()))
+    return [
+        TraceInContext(
+            problem := problems[row.problem_pk],
+            TRACE.record(row, problem_id=problem.id, steps=tuple(steps[row.pk])),
+            sets.get(chosen.get(row.pk) or 0, ()),
+        )
+        for row in rows
+    ]
+
+
+def _chosen_sets(
+    connection: Connection, rows: Sequence[Row[Any]], problem_rows: dict[int, Row[Any]]
+) -> dict[int, int | None]:
+    """By trace, the key of the evidence that `Traces.contexts` documents."""
+    query = select(TRACE_EVIDENCE.c.trace_pk, TRACE_EVIDENCE.c.evidence_set_pk)
+    found = connection.execute(query.where(TRACE_EVIDENCE.c.trace_pk.in_([row.pk for row in rows])))
+    by_trace = {row.trace_pk: row.evidence_set_pk for row in found}
+    chosen: dict[int, int | None] = {}
+    for row in rows:
+        candidates = (
+            by_trace.get(row.pk),
+            problem_rows[row.problem_pk].evidence_set_pk,
+            row.evidence_set_pk,
+        )
+        chosen[row.pk] = next((pk for pk in candidates if pk is not None), None)
+    return chosen
+
+
+def _changes(stored: Row[Any], columns: Columns) -> str:
+    """How a file differs from its last import, for the user; empty if it does not."""
+    changes = []
+    if stored.sha256 != columns["sha256"]:
+        changes.append("other content")
+    if stored.format != columns["format"]:
+        changes.append(f"the format {stored.format!r}")
+    if checks.canonical(stored.options) != checks.canonical(columns["options"]):
+        changes.append(f"other options ({checks.differences(stored.options, columns['options'])})")
+    return ", ".join(changes)
+
+
+def _put_source(connection: Connection, stored: Row[Any] | None, row: Columns) -> int:
+    if stored is None:
+        return insert_one(connection, SOURCE_FILES, row)
+    connection.execute(update(SOURCE_FILES).where(SOURCE_FILES.c.pk == stored.pk).values(row))
+    return int(stored.pk)
+
+
+def _unchanged(connection: Connection, source_pk: int) -> ImportOutcome:
+    query = select(func.count()).where(TRACES.c.source_file_pk == source_pk)
+    rows = connection.execute(
+        select(REJECTED_ROWS)
+        .where(REJECTED_ROWS.c.source_file_pk == source_pk)
+        .order_by(REJECTED_ROWS.c.position)
+    )
+    rejected = tuple(REJECTED_ROW.record(row) for row in rows)
+    return ImportOutcome(0, int(connection.scalar(query) or 0), rejected)
+
+
+def _put_rejected(
+    connection: Connection, source_pk: int, rejected: tuple[RejectedRow, ...]
+) -> None:
+    connection.execute(delete(REJECTED_ROWS).where(REJECTED_ROWS.c.source_file_pk == source_pk))
+    rows = [
+        REJECTED_ROW.columns(row, "a rejected row")
+        | {"source_file_pk": source_pk, "position": position}
+        for position, row in enumerate(rejected)
+    ]
+    insert_rows(connection, REJECTED_ROWS, rows)
+
+
+def _nothing_usable(source: SourceFile, rejected: tuple[RejectedRow, ...]) -> InputError:
+    if not rejected:
+        return InputError(
+            "The file has no rows.", where=source.name, remedy="check the file and its format"
+        )
+    first = rejected[0]
+    line = "" if first.line is None else f", line {first.line}"
+    return InputError(
+        f"None of the {len(rejected)} rows of the file can be used. The first one: {first.reason}",
+        where=f"{source.name}{line}",
+        remedy="check the file and its format",
+    )
