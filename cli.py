@@ -18,6 +18,7 @@ from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
 from commands import table
+from stepgold import __version__
 from stepgold.api import PIPELINE, Workspace
 from stepgold.config_run import command_defaults
 from stepgold.outcome import Outcome
@@ -28,12 +29,19 @@ STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the sa
 
 app = typer.Typer(
     name="stepgold",
-    help="Label the steps of reasoning traces and put process reward models on trial.",
+    help="Label the steps of reasoning traces and evaluate process reward models.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(*, value: bool) -> None:
+    """Print the version and stop, if asked to."""
+    if value:
+        print(f"stepgold {__version__}")
+        raise Exit
 
 
 @app.callback()
@@ -47,8 +55,12 @@ def workspace_options(
         typer.Option("--db", help="Database URL [default: sqlite:///<workspace>/stepgold.db]."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
 ) -> None:
-    """Label the steps of reasoning traces and put process reward models on trial."""
+    """Label the steps of reasoning traces and evaluate process reward models."""
     ctx.obj = Workspace(workspace, db=db, debug=debug)
     ctx.default_map = command_defaults(workspace, PIPELINE)
 
