@@ -66,8 +66,8 @@ def generated_pages() -> dict[str, str]:
 
 
 def changelog() -> str:
-    """CHANGELOG.md as a page."""
-    return (ROOT / "CHANGELOG.md").read_text("utf-8")
+    """CHANGELOG.md as a page, with its links into the documentation."""
+    return (ROOT / "CHANGELOG.md").read_text("utf-8").replace("](docs/", "](")
 
 
 def cli_reference() -> str:
