@@ -17,18 +17,17 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
-from commands import table
-from stepgold import __version__
-from stepgold.api import PIPELINE, Workspace
-from stepgold.config_run import command_defaults
+from commands.lazy_group import LazyGroup
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
+from stepgold.workspace import WorkspaceFolder, has_defaults
 from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
 app = typer.Typer(
     name="stepgold",
+    cls=LazyGroup,
     help="Label the steps of reasoning traces and evaluate process reward models.",
     add_completion=False,
     no_args_is_help=True,
@@ -40,6 +39,8 @@ app = typer.Typer(
 def _version(*, value: bool) -> None:
     """Print the version and stop, if asked to."""
     if value:
+        from stepgold import __version__
+
         print(f"stepgold {__version__}")
         raise Exit
 
@@ -61,14 +62,12 @@ def workspace_options(
     ] = False,
 ) -> None:
     """Label the steps of reasoning traces and evaluate process reward models."""
-    ctx.obj = Workspace(workspace, db=db, debug=debug)
-    ctx.default_map = command_defaults(workspace, PIPELINE)
+    ctx.obj = WorkspaceFolder(workspace, db=db, debug=debug)
+    if has_defaults(workspace):
+        from stepgold.api import PIPELINE
+        from stepgold.config_run import command_defaults
 
-
-for name, function in table.COMMANDS.items():
-    app.command(name)(function)
-app.add_typer(table.corpus, name="corpus")
-app.add_typer(table.remove, name="remove")
+        ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -88,9 +88,9 @@ def cli_reference() -> str:
 
 
 def _commands(group: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, command in group.commands.items():
-        path = (*words, name)
-        if getattr(command, "commands", None):
+    for name in group.list_commands(None):
+        command, path = group.get_command(None, name), (*words, name)
+        if hasattr(command, "list_commands"):
             yield from _commands(command, path)
         else:
             yield path, command

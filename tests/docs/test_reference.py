@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,17 +25,19 @@ def test_the_cli_page_has_every_command_and_option() -> None:
     from typer.main import get_command
 
     import cli
+    from commands.table import COMMANDS
 
     page = cli_reference()
     sections = dict(re.findall(r"^## `stepgold ([^`]+)`\n(.*?)(?=^## |\Z)", page, re.M | re.S))
     root = get_command(cli.app)
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
-        children = getattr(command, "commands", None) or {"": command}
-        for child, leaf in children.items():
-            section = sections.pop(f"{name} {child}".strip())
-            for parameter in leaf.params:
-                if parameter.param_type_name == "option" and parameter.name != "help":
-                    assert f"`{parameter.opts[0]}" in section or parameter.opts[-1] in section
+    for words in COMMANDS:
+        leaf: Any = root
+        for word in words:
+            leaf = leaf.get_command(None, word)
+        section = sections.pop(" ".join(words))
+        for parameter in leaf.params:
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                assert parameter.opts[0] in section, (words, parameter.name)
     assert not sections
 
 
