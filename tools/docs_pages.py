@@ -36,7 +36,7 @@ PYTHON_HEAD = """# Python
 `stepgold.Workspace` has one method per command, with the same options, defaults and effects:
 `--max-tokens` is `max_tokens`, `import` is `import_`, and `best-of-n` is `best_of_n`. A method
 returns a result with typed fields, `as_json()`, `frame()` (needs pandas) and an `exit_code`; in a
-notebook it shows itself as a table. An argument that takes several values takes a single one too.
+notebook it shows itself as a table. An argument for several names or paths takes a single one too.
 Errors are subclasses of [`ToolkitError`](results.md#traces.errors.ToolkitError).
 
 ```text
@@ -206,8 +206,9 @@ def _plain(annotation: Any) -> str:
 
 
 def _code(text: str) -> str:
+    """Text as code in a table, where a pipe ends no cell."""
     fence = "``" if "`" in text else "`"
-    return f"{fence}{text}{fence}".replace("|", "\\|").replace("\n", " ")
+    return f"{fence}{text}{fence}".replace("\n", " ")
 
 
 def _cell(text: str) -> str:

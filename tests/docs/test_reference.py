@@ -52,7 +52,7 @@ def test_the_python_page_has_every_verb_with_its_arguments(python_page: str) -> 
     assert set(re.findall(r"^## `Workspace\.(\w+)`", python_page, re.M)) == verbs
     judge = python_page.split("## `Workspace.judge`")[1].split("\n## ")[0]
     assert "| `dataset` | `str` | required |" in judge
-    assert "| `budget` | `float \\| None` | `None` |" in judge
+    assert "| `budget` | `float | None` | `None` |" in judge
     assert "Returns: `JudgeResult`" in judge
 
 
