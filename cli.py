@@ -18,6 +18,7 @@ from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
 from commands import table
+from inference.destinations import without_keys
 from stepgold.api import PIPELINE, Workspace
 from stepgold.config_run import command_defaults
 from stepgold.outcome import Outcome
@@ -100,6 +101,11 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
             print(f"  {name}: {value}", file=sys.stderr)
 
 
+def _print_traceback() -> None:
+    """The traceback without keys: libraries quote what a server says, and some repeat the key."""
+    print(without_keys(traceback.format_exc()), file=sys.stderr, end="")
+
+
 def _misused(error: TyperException, *, as_json: bool) -> int:
     """Tell what was wrong with the command line; one without a command gets the help itself."""
     message = error.format_message()
@@ -123,7 +129,7 @@ def execute(argv: Sequence[str]) -> int:
         )
     except ToolkitError as error:
         if debug:
-            traceback.print_exc()
+            _print_traceback()
         _fail(error.what, error.where, error.remedy, as_json=as_json)
         return BAD_INPUT
     except TyperException as error:
@@ -136,10 +142,10 @@ def execute(argv: Sequence[str]) -> int:
     except Exception as fault:
         # The last line of defence: a defect of ours must be told as one, never as bad input.
         if debug:
-            traceback.print_exc()
+            _print_traceback()
         place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
-            f"{type(fault).__name__}: {fault}",
+            without_keys(f"{type(fault).__name__}: {fault}"),
             f"{place.filename}:{place.lineno}",
             "this is a defect of StepGold: please report it, with what --debug shows",
             as_json=as_json,
