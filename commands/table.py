@@ -23,6 +23,7 @@ from stepgold import (
     sampling,
     scoring_run,
     searching,
+    trust,
 )
 from stepgold import report as reporting
 from stepgold.api import RUN
@@ -129,6 +130,12 @@ COMMANDS = {
         again.RetryOptions,
         again.retry,
         help="Ask again what failed or could not be read. A new label replaces the abstention.",
+    ),
+    "trust": command(
+        trust.TrustOptions,
+        trust.trust,
+        help="Trust the workspace's stepgold.toml. Until then its keys that decide where keys and"
+        " texts go are refused.",
     ),
     "status": command(
         contents.StatusOptions,

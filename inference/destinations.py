@@ -106,9 +106,9 @@ class Destination:
 
         async def refuse_redirect(response: httpx2.Response) -> None:
             if 300 <= response.status_code < 400:
-                target = urljoin(str(response.request.url), response.headers.get("location", ""))
+                other = _origin(response.headers.get("location", ""), base=self.url)
                 raise _redirected(
-                    spec, own, _origin(target), f"answers with a redirect ({response.status_code})"
+                    spec, own, other, f"answers with a redirect ({response.status_code})"
                 )
 
         return {"request": [stay], "response": [refuse_redirect]}
@@ -123,10 +123,10 @@ def _redirected(spec: str, own: str, other: str, what: str) -> Redirected:
     )
 
 
-def _origin(url: str) -> str:
-    """Scheme, host and port of a URL, as far as they can be read."""
+def _origin(url: str, *, base: str = "") -> str:
+    """Scheme, host and port of a URL, which may be relative to `base`, as far as they are read."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(urljoin(base, url))
         port = parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         return "an address that cannot be read"

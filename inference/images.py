@@ -10,8 +10,8 @@ from pathlib import Path
 
 from formats import EncodedImage as EncodedImage
 from formats import ImageError, load_images
-from inference.protocol import GenerationRequest, Message
 from inference.destinations import Redirected
+from inference.protocol import GenerationRequest, Message
 from traces import Abstention, AbstentionReason, ModelRefused, ModelUnavailable, Problem
 
 KEPT_BYTES = 64 * 1024 * 1024

@@ -26,3 +26,4 @@ from .scoring_run import ScoreOptions as ScoreOptions
 from .searching import IndexOptions as IndexOptions
 from .searching import SearchOptions as SearchOptions
 from .stored_labels import LabelsOptions as LabelsOptions
+from .trust import TrustOptions as TrustOptions

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference import (
-        Destination,
         BatchRunner,
+        Destination,
         Dispatcher,
         Message,
         ModelSpec,
