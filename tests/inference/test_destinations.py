@@ -164,9 +164,8 @@ def test_an_upload_address_elsewhere_receives_nothing(
     other: RecordingServer, tmp_path: Path
 ) -> None:
     """The SDK would have sent the prompts of the job there."""
-    with Straying("upload url", other) as server:
-        with pytest.raises(Redirected, match=other.host):
-            ask_gemini_by_batch(server.url, tmp_path)
+    with Straying("upload url", other) as server, pytest.raises(Redirected, match=other.host):
+        ask_gemini_by_batch(server.url, tmp_path)
     assert other.received == []
 
 
