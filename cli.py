@@ -17,18 +17,17 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
-from commands import table
-from inference.destinations import without_keys
-from stepgold.api import PIPELINE, Workspace
-from stepgold.config_run import command_defaults
+from commands.lazy_group import LazyGroup
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
+from stepgold.workspace import WorkspaceFolder, has_defaults
 from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
 app = typer.Typer(
     name="stepgold",
+    cls=LazyGroup,
     help="Label the steps of reasoning traces and put process reward models on trial.",
     add_completion=False,
     no_args_is_help=True,
@@ -50,14 +49,12 @@ def workspace_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Label the steps of reasoning traces and put process reward models on trial."""
-    ctx.obj = Workspace(workspace, db=db, debug=debug)
-    ctx.default_map = command_defaults(workspace, PIPELINE)
+    ctx.obj = WorkspaceFolder(workspace, db=db, debug=debug)
+    if has_defaults(workspace):
+        from stepgold.api import PIPELINE
+        from stepgold.config_run import command_defaults
 
-
-for name, function in table.COMMANDS.items():
-    app.command(name)(function)
-app.add_typer(table.corpus, name="corpus")
-app.add_typer(table.remove, name="remove")
+        ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -101,9 +98,11 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
             print(f"  {name}: {value}", file=sys.stderr)
 
 
-def _print_traceback() -> None:
-    """The traceback without keys: libraries quote what a server says, and some repeat the key."""
-    print(without_keys(traceback.format_exc()), file=sys.stderr, end="")
+def _without_keys(text: str) -> str:
+    """The text without keys: libraries quote what a server says, and some servers repeat the key."""
+    from inference.destinations import without_keys
+
+    return without_keys(text)
 
 
 def _misused(error: TyperException, *, as_json: bool) -> int:
@@ -129,7 +128,7 @@ def execute(argv: Sequence[str]) -> int:
         )
     except ToolkitError as error:
         if debug:
-            _print_traceback()
+            print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         _fail(error.what, error.where, error.remedy, as_json=as_json)
         return BAD_INPUT
     except TyperException as error:
@@ -142,10 +141,10 @@ def execute(argv: Sequence[str]) -> int:
     except Exception as fault:
         # The last line of defence: a defect of ours must be told as one, never as bad input.
         if debug:
-            _print_traceback()
+            print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
-            without_keys(f"{type(fault).__name__}: {fault}"),
+            _without_keys(f"{type(fault).__name__}: {fault}"),
             f"{place.filename}:{place.lineno}",
             "this is a defect of StepGold: please report it, with what --debug shows",
             as_json=as_json,

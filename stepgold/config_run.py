@@ -12,7 +12,7 @@ from stepgold.console import note
 from stepgold.results import INCOMPLETE, OK, Result
 from stepgold.trust import guarded, sensitive_settings
 from stepgold.verbs import Verb, run_verb
-from stepgold.workspace import DEFAULTS_NAME, read_bytes, read_toml, toml_of
+from stepgold.workspace import DEFAULTS_NAME, has_defaults, read_bytes, read_toml, toml_of
 from traces import InputError, ToolkitError
 from traces.config import (
     Config,
@@ -237,7 +237,7 @@ def command_defaults(folder: Path, verbs: Mapping[tuple[str, ...], Verb]) -> dic
     needed and the user has not trusted the file.
     """
     file = folder / DEFAULTS_NAME
-    if not file.is_file():
+    if not has_defaults(folder):
         return {}
     content = read_bytes(file)
     digest = sha256(content).hexdigest()

@@ -126,3 +126,8 @@ def toml_of(content: bytes, path: Path) -> dict[str, Any]:
         raise InputError(
             f"The file is not TOML: {fault}.", where=str(path), remedy="correct that line"
         ) from fault
+
+
+def has_defaults(folder: Path) -> bool:
+    """Whether the workspace has a stepgold.toml."""
+    return (folder / DEFAULTS_NAME).is_file()
