@@ -217,9 +217,15 @@ def without_key(text: str, key: str) -> str:
 
 
 def _replaced(text: str, key: str) -> str:
-    for form in {key, json.dumps(key)[1:-1], quote(key, safe="")}:
+    for form in _forms(key):
         text = text.replace(form, _KEY_MARK)
     return text
+
+
+@cache
+def _forms(key: str) -> frozenset[str]:
+    """The key as it stands, in JSON, and in a URL."""
+    return frozenset({key, json.dumps(key)[1:-1], quote(key, safe="")})
 
 
 def without_keys(text: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -308,7 +308,7 @@ def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | 
 
 
 def checker_factory(
-    answer_judge: str | None, terms: RunTerms, *, allow_phi: bool, insecure_http: bool = False
+    answer_judge: str | None, terms: RunTerms, options: HostedOptions
 ) -> Callable[[Problem], AnswerChecker]:
     """The maker of answer checkers, one per problem.
 
@@ -316,16 +316,15 @@ def checker_factory(
         answer_judge: the model that compares free-text answers; None for rules alone. Its server is
             the one that the environment names.
         terms: its store, budget and connections are shared with the policy.
-        allow_phi: whether protected questions may be sent.
-        insecure_http: whether a key may go over plain http to another machine.
+        options: what may be sent to the model.
     """
     from labeling import AnswerChecker, AnswerJudge
 
     if answer_judge is None:
         return AnswerChecker.for_problem
-    model = text_model(parse_spec(answer_judge), insecure_http=insecure_http)
+    model = text_model(parse_spec(answer_judge), insecure_http=options.insecure_http)
     runner = dispatcher(model, terms)
-    judge = AnswerJudge(runner, allow_phi=allow_phi)
+    judge = AnswerJudge(runner, allow_phi=options.allow_phi)
     return partial(AnswerChecker.for_problem, means_same=judge.same)
 
 

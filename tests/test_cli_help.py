@@ -43,6 +43,7 @@ COMMANDS = (
     ["retry"],
     ["status"],
     ["doctor"],
+    ["trust"],
     ["remove", "dataset"],
     ["remove", "labeler"],
 )

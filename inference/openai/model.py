@@ -232,8 +232,7 @@ class OpenAIModel:
             environ: environment variables with key and base URL.
 
         Raises:
-            InputError: no key for OpenAI's own service, or a base URL that cannot be used, also
-                one of plain http with a key.
+            InputError: no key for OpenAI's own service, or a base URL that cannot be used.
         """
         self.name = name
         self._template = template

@@ -25,6 +25,7 @@ from tests.loopback.gemini_failures import Answer
 from tests.loopback.gemini_file_server import GeminiFileServer
 from tests.loopback.recording_server import RecordingServer
 from traces.errors import InputError, ModelRefused
+from traces.records import ModelReply
 
 KEY = "sk-0123456789abcdef"
 ENVIRON = {"GEMINI_API_KEY": KEY, "OPENAI_API_KEY": KEY}
@@ -287,9 +288,9 @@ def test_a_key_in_a_reply_is_not_kept() -> None:
             OpenAIModel("m", base_url=server.url, environ=ENVIRON),
             gemini(server.url),
         ):
-            replies = []
+            replies: list[ModelReply] = []
 
-            async def ask(model: Any = model, replies: list[Any] = replies) -> None:
+            async def ask(model: Any = model, replies: list[ModelReply] = replies) -> None:
                 replies.append(await model.generate(ASK))
 
             run(model, ask)
