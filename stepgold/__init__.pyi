@@ -31,3 +31,4 @@ from .searching import SearchOptions as SearchOptions
 from .stored_labels import LabelsOptions as LabelsOptions
 
 __version__: str
+from .trust import TrustOptions as TrustOptions
