@@ -86,7 +86,7 @@ check: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/deptry .
-	$(BIN)/deptry tests benchmarks --exclude .venv --ignore DEP002,DEP004
+	$(BIN)/deptry tests benchmarks examples --exclude .venv --ignore DEP002,DEP004
 
 format: $(SETUP)
 	$(BIN)/ruff check --fix .

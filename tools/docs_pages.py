@@ -22,6 +22,7 @@ REPOSITORY = "https://github.com/stepgold/stepgold/blob/main/"
 
 CLI_PAGE = "reference/cli.md"
 PYTHON_PAGE = "reference/python.md"
+RESULTS_PAGE = "reference/results.md"
 CHANGELOG_PAGE = "changelog.md"
 
 CLI_HEAD = """# Command line
@@ -37,13 +38,20 @@ PYTHON_HEAD = """# Python
 `--max-tokens` is `max_tokens`, `import` is `import_`, and `best-of-n` is `best_of_n`. A method
 returns a result with typed fields, `as_json()`, `frame()` (needs pandas) and an `exit_code`; in a
 notebook it shows itself as a table. An argument for several names or paths takes a single one too.
-Errors are subclasses of [`ToolkitError`](results.md#traces.errors.ToolkitError).
+Errors are subclasses of [`ToolkitError`](library.md#traces.errors.ToolkitError).
 
 ```text
 import stepgold
 
 ws = stepgold.Workspace("runs/pb")
 ```
+"""
+
+
+RESULTS_HEAD = """# Results
+
+What the methods of [`Workspace`](python.md) return. A result has the fields below, `as_json()` (the
+document that the command prints under `--json`), `frame()`, and text for a person (`str`, `print`).
 """
 
 
@@ -61,6 +69,7 @@ def generated_pages() -> dict[str, str]:
     return {
         CLI_PAGE: cli_reference(),
         PYTHON_PAGE: python_reference(),
+        RESULTS_PAGE: results_reference(),
         CHANGELOG_PAGE: changelog(),
     }
 
@@ -116,17 +125,49 @@ def python_reference() -> str:
     said = attribute_docstrings(API, "Workspace")
     parts = [PYTHON_HEAD]
     for name in said:
-        run = getattr(Workspace, name).__wrapped__
-        run = getattr(run, "func", run)  # of a partial
+        run = _function(getattr(Workspace, name))
+        links = (f"[`{each.__name__}`](results.md#{_path(each)})" for each in _results_of(run))
         parts += [
             f"## `Workspace.{name}` {{ #{name} }}",
             said[name],
-            f"Returns: `{_plain(run.__annotations__['return'])}`",
+            f"Returns: {' or '.join(links)}",
             _fields(_config_of(run)),
         ]
     parts += ["## `Workspace` and `label` { #workspace }", "::: stepgold.workspace.WorkspaceFolder"]
     parts += ["::: stepgold.page.label"]
     return "\n\n".join(parts) + "\n"
+
+
+def results_reference() -> str:
+    """The classes that the methods of `Workspace` return, each once, and those of their figures."""
+    from stepgold.api import Workspace
+    from stepgold.results import NamedFigures, Result
+
+    found = {_path(Result): None}
+    for name in attribute_docstrings(API, "Workspace"):
+        for result in _results_of(_function(getattr(Workspace, name))):
+            kinds = [kind for kind in reversed(result.__mro__) if issubclass(kind, Result)]
+            found |= dict.fromkeys(map(_path, kinds))
+    found |= dict.fromkeys(map(_path, (NamedFigures, *NamedFigures.__subclasses__())))
+    return "\n\n".join([RESULTS_HEAD, *(f"::: {path}" for path in found)]) + "\n"
+
+
+def _function(method: Any) -> Any:
+    """The function that a verb calls."""
+    run = method.__wrapped__
+    return getattr(run, "func", run)  # of a partial
+
+
+def _results_of(run: Any) -> list[type]:
+    """The result classes that a verb's function may return."""
+    annotation = run.__annotations__["return"]
+    if isinstance(annotation, str):
+        annotation = eval(annotation, run.__globals__)
+    return list(parts_of(annotation))
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _config_of(run: Any) -> type[Config]:
@@ -199,10 +240,6 @@ def type_name(kind: Any) -> str:
     if "PathLike" in names:
         names = ["StrPath", *(name for name in names if name not in ("str", "PathLike"))]
     return " | ".join(names)
-
-
-def _plain(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else type_name(annotation)
 
 
 def _code(text: str) -> str:

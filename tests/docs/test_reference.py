@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from tools.docs_pages import attribute_docstrings, cli_reference, python_reference, type_name
+from tools.docs_pages import (
+    attribute_docstrings,
+    cli_reference,
+    python_reference,
+    results_reference,
+    type_name,
+)
 from traces.config import StrPath
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +59,14 @@ def test_the_python_page_has_every_verb_with_its_arguments(python_page: str) -> 
     judge = python_page.split("## `Workspace.judge`")[1].split("\n## ")[0]
     assert "| `dataset` | `str` | required |" in judge
     assert "| `budget` | `float | None` | `None` |" in judge
-    assert "Returns: `JudgeResult`" in judge
+    assert "Returns: [`JudgeResult`](results.md#stepgold.judging.JudgeResult)" in judge
+
+
+def test_the_results_page_has_every_result_once() -> None:
+    page = results_reference()
+    named = re.findall(r"^::: (\S+)$", page, re.M)
+    assert len(named) == len(set(named))
+    assert {"stepgold.results.Result", "stepgold.judging.JudgeResult"} <= set(named)
 
 
 def test_a_type_is_written_as_a_reader_writes_it() -> None:
