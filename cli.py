@@ -18,6 +18,7 @@ from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
 from commands import table
+from commands.plan import plan
 from stepgold.api import PIPELINE, Workspace
 from stepgold.config_run import command_defaults
 from stepgold.outcome import Outcome
@@ -53,7 +54,7 @@ def workspace_options(
     ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
-for name, function in table.COMMANDS.items():
+for name, function in (table.COMMANDS | {"plan": plan}).items():
     app.command(name)(function)
 app.add_typer(table.corpus, name="corpus")
 app.add_typer(table.remove, name="remove")

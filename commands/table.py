@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from commands.build import command
-from commands.plan import plan
 from stepgold import (
     again,
     agreeing,
@@ -124,7 +123,6 @@ COMMANDS = {
         help="Find problems of a dataset in training sets. They are matched by id and by word"
         " n-grams.",
     ),
-    "plan": plan,
     "retry": command(
         again.RetryOptions,
         again.retry,

@@ -292,7 +292,7 @@ def retry(workspace: WorkspaceFolder, options: RetryOptions) -> RetryResult:
     with workspace.open_store() as store:
         for work in _work(store, options):
             truth = ModelTruth(allow_mixed=options.allow_mixed)
-            shared = RunTerms(store, ExitStack(), truth, purse, images)
+            shared = RunTerms(store, ExitStack(), truth, purse, images=images)
             tally = _tally(work)
             tallies.append(tally)
             _retry(tally, work, options, shared, kept=any(map(_stored, tallies)))

@@ -128,7 +128,7 @@ def _label(
         shown = images.settled(*specs, exist=exist)
         options = options.but(show_images=shown.shown)
         settings = options.as_dict()
-        terms = RunTerms(store, closing, truth, Purse(options.budget), shown)
+        terms = RunTerms(store, closing, truth, Purse(options.budget), images=shown)
         stage = judge_stage(rag_judge(options, terms))
     _say_if_ungrounded(store, options)
     labeler = Labeler(options.name, LabelerKind.JUDGE, settings, model=str(spec))

@@ -38,7 +38,7 @@ Service = Literal["standard", "flex"]
 
 
 LAB_CONTINUATION = 130
-"""What the lab's window leaves for a continuation, tokens (`lab.candidates` says the same)."""
+"""What the lab's window leaves for a continuation, tokens (`lab.build` says the same)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +390,7 @@ def batch_runner(
             terms.store.replies.batch_jobs,
             terms.store.replies,
             limits,
-            terms.purse,
+            budget_usd=terms.purse,
             inspect=terms.truth.see,
             report=note,
         )

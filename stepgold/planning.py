@@ -233,7 +233,7 @@ def _plan_judge(workspace: WorkspaceFolder, store: Store, options: JudgeOptions)
         )
     specs = [spec] if second is None else [spec, second]
     _note_retirement(*specs)
-    one = _planning(workspace, store, options, "judge", *specs)
+    one = _planning(workspace, store, options, stage="judge", specs=specs)
     options = options.but(show_images=one.images.shown)
 
     def counts(*, agree: bool) -> tuple[DryCounts, DryCounts]:
@@ -259,7 +259,7 @@ def _plan_judge(workspace: WorkspaceFolder, store: Store, options: JudgeOptions)
         tokens = TOKENS_A_STEP * steps / max(1, len(one.missing))
     planned = [_planned(one, few[0], many[0], output_a_call=tokens)]
     if second is not None:
-        other = _planning(workspace, store, options, "escalate", *specs, at=1)
+        other = _planning(workspace, store, options, stage="escalate", specs=specs, at=1)
         planned.append(_planned(other, few[1], many[1], output_a_call=tokens))
     return planned
 
@@ -273,7 +273,7 @@ def _plan_policy(workspace: WorkspaceFolder, store: Store, options: ContinueOpti
     from labeling import AnswerChecker, continue_by_strategy
 
     _note_retirement(options.spec)
-    one = _planning(workspace, store, options, "continue", options.spec)
+    one = _planning(workspace, store, options, stage="continue", specs=[options.spec])
     reached = AnswerChecker("word", "yes", lambda _: "yes", lambda _: True)
 
     def counts(config: ContinueOptions) -> DryCounts:
@@ -299,8 +299,9 @@ def _planning(
     workspace: WorkspaceFolder,
     store: Store,
     options: JudgeOptions | ContinueOptions,
+    *,
     stage: str,
-    *specs: ModelSpec,
+    specs: Sequence[ModelSpec],
     at: int = 0,
 ) -> _Planning:
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
