@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
 from commands import table
 from commands.plan import plan
+from stepgold import __version__
 from stepgold.api import PIPELINE, Workspace
 from stepgold.config_run import command_defaults
 from stepgold.outcome import Outcome
@@ -27,14 +30,49 @@ from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
+
+SUBCOMMANDS = {"corpus": table.corpus, "remove": table.remove}
+COMMANDS = table.COMMANDS | {"plan": plan}
+GROUPS = {
+    "Start here": ("demo", "run", "doctor"),
+    "Data": ("import", "export", "sample", "overlap", "status", "remove"),
+    "Evidence": ("corpus", "index", "search", "retrieve"),
+    "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
+    "Evaluation": ("evaluate", "compare", "best-of-n", "report"),
+}
+"""The commands by group, in the order of `--help`."""
+
+
+class GroupedCommands(TyperGroup):
+    """Lists the commands in `--help` by group."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one section per group."""
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name, self.commands[name].get_short_help_str(width)) for name in names]
+                )
+
+
 app = typer.Typer(
     name="stepgold",
-    help="Label the steps of reasoning traces and put process reward models on trial.",
+    help="Label the steps of reasoning traces and evaluate process reward models.",
+    cls=GroupedCommands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(*, value: bool) -> None:
+    """Print the version and stop, if asked to."""
+    if value:
+        print(f"stepgold {__version__}")
+        raise Exit
 
 
 @app.callback()
@@ -48,16 +86,21 @@ def workspace_options(
         typer.Option("--db", help="Database URL [default: sqlite:///<workspace>/stepgold.db]."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
 ) -> None:
-    """Label the steps of reasoning traces and put process reward models on trial."""
+    """Label the steps of reasoning traces and evaluate process reward models."""
     ctx.obj = Workspace(workspace, db=db, debug=debug)
     ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
-for name, function in (table.COMMANDS | {"plan": plan}).items():
-    app.command(name)(function)
-app.add_typer(table.corpus, name="corpus")
-app.add_typer(table.remove, name="remove")
+for name in itertools.chain.from_iterable(GROUPS.values()):
+    if name in SUBCOMMANDS:
+        app.add_typer(SUBCOMMANDS[name], name=name)
+    else:
+        app.command(name)(COMMANDS[name])
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -65,34 +108,34 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _to_whoever_reads() -> Iterator[None]:
-    """Standard output may be closed: `| head` has read enough, and what was done stays done."""
+def _output_may_close() -> Iterator[None]:
+    """Ignore that standard output was closed: `| head` has read enough, and results are stored."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # At exit Python would flush once more.
+        # Python would flush again at exit, and fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print(outcome: Outcome) -> None:
-    with _to_whoever_reads():
+    with _output_may_close():
         if outcome.as_json:
             print(json.dumps(outcome.document, ensure_ascii=False, allow_nan=False))
             return
         from rich.console import Console
 
-        class Told(Console):
+        class PipeConsole(Console):
             def on_broken_pipe(self) -> None:
-                raise BrokenPipeError  # rich itself would end the program with 1
+                raise BrokenPipeError  # by default rich exits with 1
 
-        Told().print(outcome.words, markup=False, highlight=False, soft_wrap=True)
+        PipeConsole().print(outcome.words, markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) -> None:
     if as_json:
         error = {"error": {"what": what, "where": where, "remedy": remedy}}
-        with _to_whoever_reads():
+        with _output_may_close():
             print(json.dumps(error, ensure_ascii=False))
         return
     print(f"error: {what}", file=sys.stderr)
@@ -102,7 +145,7 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
 
 
 def _misused(error: TyperException, *, as_json: bool) -> int:
-    """Tell what was wrong with the command line; one without a command gets the help itself."""
+    """Report what is wrong with the command line; print the help if no command was given."""
     message = error.format_message()
     called: Any = getattr(error, "ctx", None)
     path = called.command_path if called is not None else "stepgold"
@@ -116,7 +159,7 @@ def _misused(error: TyperException, *, as_json: bool) -> int:
 
 
 def execute(argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code (design.md section 3)."""
+    """Run one command line and return its exit code: 0, 1, 2, 70 or 130 (`stepgold.results`)."""
     as_json, debug = "--json" in argv, "--debug" in argv
     try:
         outcome: Any = get_command(app).main(
@@ -135,14 +178,14 @@ def execute(argv: Sequence[str]) -> int:
         _fail(*STOPPED, as_json=as_json)
         return INTERRUPTED
     except Exception as fault:
-        # The last line of defence: a defect of ours must be told as one, never as bad input.
+        # A bug of StepGold must be reported as one, never as bad input.
         if debug:
             traceback.print_exc()
         place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
             f"{type(fault).__name__}: {fault}",
             f"{place.filename}:{place.lineno}",
-            "this is a defect of StepGold: please report it, with what --debug shows",
+            "this is a bug in StepGold: please report it with the output of --debug",
             as_json=as_json,
         )
         return DEFECT
@@ -158,11 +201,11 @@ def execute(argv: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the `stepgold` command."""
     signal.signal(signal.SIGTERM, _interrupt)
-    # Libraries draw bars of their own while they load weights; ours say what a person waits for.
+    # Libraries show progress bars while they load weights; our own bars say what is being done.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    # Threads that spin while they wait cost small models half their speed on a busy machine.
+    # Threads that spin while they wait halve the speed of small models on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A model that is not there is told by us in one line, not by the hub in one for each try.
+    # We report a missing model in one line; the hub would print one for each attempt.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     sys.exit(execute(sys.argv[1:]))
 

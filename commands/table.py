@@ -35,18 +35,18 @@ COMMANDS = {
     "run": command(
         RUN.config,
         RUN.run,
-        help="Run every stage that has a table. A stage that is done already is left alone; a"
-        " table may be repeated as [[import]], for several datasets or labelers.",
+        help="Run the stages of a TOML file. Each command has a table; what is already done is"
+        " skipped. Repeat a table as [[import]] for several datasets or labelers.",
     ),
     "import": command(
         exchange.ImportOptions,
         exchange.import_,
-        help="Import traces, or a third party's scores. Every row that cannot be used is listed.",
+        help="Import traces, or a third party's scores. Rows that cannot be used are listed.",
     ),
     "export": command(
         exchange.ExportOptions,
         exchange.export,
-        help="Write the labels of one labeler to a file. It holds all that the format can carry.",
+        help="Write the labels of one labeler to a file. Fields the format lacks are left out.",
     ),
     "index": command(
         searching.IndexOptions,
@@ -56,8 +56,8 @@ COMMANDS = {
     "search": command(
         searching.SearchOptions,
         searching.search,
-        help="Show the passages for a text. Its words are marked; similarity, source and offsets"
-        " are given.",
+        help="Show the passages that match a text. Matching words are marked; similarity, source"
+        " and offsets are shown.",
     ),
     "retrieve": command(
         retrieval.RetrieveOptions,
@@ -67,8 +67,8 @@ COMMANDS = {
     "sample": command(
         sampling.SampleOptions,
         sampling.sample,
-        help="Sample candidate traces for problems. Solutions are split into steps and kept by a"
-        " stated rule.",
+        help="Sample candidate traces for problems. Solutions are split into steps; those with too"
+        " few or too many are rejected.",
     ),
     "judge": command(
         judging.JudgeOptions,
@@ -78,8 +78,8 @@ COMMANDS = {
     "continue": command(
         continuing.ContinueOptions,
         continuing.continue_,
-        help="Label steps by Monte Carlo continuation. A step is as good as the share of its"
-        " continuations that reach the gold answer.",
+        help="Label steps by Monte Carlo continuation. A step's score is the share of"
+        " its continuations that reach the gold answer.",
     ),
     "consensus": command(
         agreeing.ConsensusOptions,
@@ -90,38 +90,37 @@ COMMANDS = {
     "score": command(
         scoring_run.ScoreOptions,
         scoring_run.score,
-        help="Score steps with a process reward model. What does not fit into the model's window"
-        " is named, never cut.",
+        help="Score steps with a process reward model. Traces that do not fit the model's"
+        " window are reported, never truncated.",
     ),
     "evaluate": command(
         evaluating.EvaluateOptions,
         evaluating.evaluate,
-        help="Measure a labeler against gold. The published protocols, with bootstrap intervals"
-        " by problem.",
+        help="Measure a labeler against gold. Follows the published protocols; intervals are"
+        " bootstrapped over problems.",
     ),
     "compare": command(
         evaluating.CompareOptions,
         evaluating.compare,
-        help="Compare labelers on the same traces. Agreement, kappa, alpha, correlation, first"
-        " errors, and the steps on which they disagree.",
+        help="Compare labelers on the same traces. Shows agreement, kappa, alpha, correlation,"
+        " first errors, and disputed traces.",
     ),
     "report": command(
         reporting.ReportOptions,
         reporting.report,
-        help="Write one page about a dataset's labelers. Headline figures, curves, agreement,"
-        " cost and disputed traces in one file that needs no network.",
+        help="Write one page about a dataset's labelers. One file, readable offline, with"
+        " figures, curves, agreement, cost and disputed traces.",
     ),
     "best-of-n": command(
         candidates.BestOfNOptions,
         candidates.best_of_n,
-        help="Choose among N candidates by step scores. By min, product, last and mean score,"
-        " beside majorities, pass@N and mean accuracy.",
+        help="Choose among N candidates by step scores. Reports accuracy by min, product,"
+        " last and mean score, by majority votes, pass@N and mean accuracy.",
     ),
     "overlap": command(
         overlap.OverlapOptions,
         overlap.overlap,
-        help="Find problems of a dataset in training sets. They are matched by id and by word"
-        " n-grams.",
+        help="Find problems of a dataset in training sets. Matches by ID and by word n-grams.",
     ),
     "retry": command(
         again.RetryOptions,
@@ -146,8 +145,8 @@ corpus.command("add")(
     command(
         corpora.CorpusAddOptions,
         corpora.corpus_add,
-        help="Split documents into passages. An unchanged file costs nothing; one that is gone is"
-        " removed.",
+        help="Split documents into passages. Unchanged files are skipped; documents whose"
+        " files are gone are removed.",
     )
 )
 corpus.command("list")(

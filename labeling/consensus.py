@@ -148,19 +148,22 @@ class ConsensusConfig(QualityFilters):
     high: float = option(
         default=0.7,
         between=(0, 1),
+        metavar="P",
         help="hybrid: a soft label above it supports `correct`.",
         needs=_HYBRID,
     )
     low: float = option(
         default=0.3,
         between=(0, 1),
+        metavar="P",
         help="hybrid: a soft label below it supports `incorrect`.",
         needs=_HYBRID,
     )
     most_confident: float = option(
         default=0.95,
         between=(0, 1),
-        help="hybrid: upper bound on a step's confidence.",
+        metavar="P",
+        help="hybrid: cap on a step's confidence.",
         needs=_HYBRID,
     )
 

@@ -247,18 +247,19 @@ class MonteCarloConfig(Config):
     strategy: str = option(
         default="all",
         choices=tuple(STRATEGIES),
-        help="Which prefixes are continued how often.",
+        help="all: k continuations per prefix; early-stop: until the label is decided; binary,"
+        " adaptive: bisect for the first error.",
     )
     threshold: int = option(
         default=0,
         metavar="N",
         between=(0, None),
-        help="Hard label: a step is correct if successes > N.",
+        help="A step is correct if more than N continuations reach the gold answer.",
     )
     label: LabelRule = option(
         default="hard",
         choices=get_args(LabelRule),
-        help="Label of a step: successes above the threshold, the MC estimate, or its rise.",
+        help="hard: successes above the threshold; soft: the MC estimate; advantage: its rise.",
     )
     last_step: LastStep = option(
         default="rollout",

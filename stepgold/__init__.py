@@ -1,4 +1,4 @@
-"""StepGold: label the steps of reasoning traces and put process reward models on trial.
+"""StepGold: label the steps of reasoning traces and evaluate process reward models.
 
 import stepgold
 
@@ -8,6 +8,10 @@ ws.score(dataset="pb", prm="hf:Qwen/Qwen2.5-Math-PRM-7B")
 print(ws.evaluate(dataset="pb", labeler="prm"))
 """
 
+from importlib.metadata import version
+
 import lazy_loader as lazy
+
+__version__ = version("stepgold")
 
 __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -26,3 +26,5 @@ from .sampling import SampleOptions as SampleOptions
 from .scoring_run import ScoreOptions as ScoreOptions
 from .searching import IndexOptions as IndexOptions
 from .searching import SearchOptions as SearchOptions
+
+__version__: str

@@ -50,19 +50,22 @@ class CorpusAddOptions(Config):
         default=None, metavar="TEXT", help="Where the corpus comes from, e.g. a URL."
     )
     passage_tokens: int = option(
-        default=200, between=(16, None), metavar="N", help="Target length of a passage."
+        default=200, between=(16, None), metavar="N", help="Target length of a passage, in tokens."
     )
     overlap: int = option(
         default=0,
         between=(0, None),
         metavar="N",
-        help="Most tokens repeated from the passage before.",
+        help="Maximum tokens repeated from the previous passage.",
     )
     max_file_mb: int = option(
-        default=50, between=(1, None), metavar="N", help="Largest file (JSONL: line) that is read."
+        default=50,
+        between=(1, None),
+        metavar="N",
+        help="Largest file (JSONL: line) to read, in MB.",
     )
     keep_missing: bool = option(
-        default=False, help="Keep documents whose files are gone from a folder added again."
+        default=False, help="Keep documents whose files are gone from the folder."
     )
     replace: bool = option(
         default=False,

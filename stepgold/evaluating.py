@@ -327,7 +327,7 @@ class CompareOptions(TrialOptions):
         default=10,
         between=(0, None),
         metavar="N",
-        help="How many traces on which the labelers disagree to list.",
+        help="Maximum number of disputed traces to list.",
     )
 
     def check(self) -> None:

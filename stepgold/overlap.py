@@ -26,12 +26,20 @@ class OverlapOptions(DatasetOptions):
     """What is looked for, and where."""
 
     files: Paths = argument(
-        kw_only=False, default=(), metavar="FILE...", help="Exported training sets."
+        kw_only=False,
+        default=(),
+        metavar="FILE...",
+        help="Training sets to search, as exported files.",
     )
     other: str | None = option(
-        default=None, flags=("--with",), metavar="NAME", help="Another dataset of the workspace."
+        default=None,
+        flags=("--with",),
+        metavar="NAME",
+        help="Another dataset of the workspace to search.",
     )
-    ngram: int = option(default=13, between=(1, None), metavar="N", help="Words of an n-gram.")
+    ngram: int = option(
+        default=13, between=(1, None), metavar="N", help="Length of an n-gram, in words."
+    )
 
     def check(self) -> None:
         """Refuse a comparison with nothing, or of a dataset with itself.

@@ -69,16 +69,16 @@ class RetrieveOptions(
     rewriter: str | None = option(
         default=None,
         metavar="MODEL",
-        help="--query rewrite: gemini:MODEL, openai:MODEL or hf:PATH.",
+        help="Model that writes the queries: gemini:MODEL, openai:MODEL or hf:PATH.",
     )
     evaluate: StrPath | None = option(
         default=None,
         metavar="FILE",
-        help="Relevance judgments (TREC or JSONL): measure, attach nothing.",
+        help="Relevance judgments (TREC or JSONL): measure retrieval, attach nothing.",
     )
     replace: bool = option(
         default=False,
-        help="Replace evidence that was retrieved in another way.",
+        help="Replace evidence that was retrieved with other options.",
         flags=("--replace",),
     )
 

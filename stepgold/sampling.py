@@ -55,7 +55,10 @@ class SampleOptions(ImageFolderOptions, PolicyOptions, CandidateRule, DatasetOpt
         default=None, metavar="FILE", help="Problems as JSONL [default: those of the dataset]."
     )
     budget: float | None = option(
-        default=None, metavar="USD", between=(0, None), help="Stop before spending more, USD."
+        default=None,
+        metavar="USD",
+        between=(0, None),
+        help="Stop before spending more than this, in USD [default: no limit].",
     )
     limit: int | None = option(
         default=None,

@@ -54,15 +54,16 @@ class WorkspaceFolder:
 
     @property
     def index_folder(self) -> Path:
-        """Where the FAISS index and its manifest lie."""
+        """The folder of the FAISS index and its manifest."""
         return self.folder / "index"
 
     def open_store(self, *, create: bool = False) -> Store:
-        """Open the database; with `create` a missing one (and the folder) is made.
+        """Open the database; `create` makes a missing database and folder.
 
         Raises:
-            StoreError: it is missing, foreign, newer than this program, or cannot be opened.
-            InputError: the folder cannot be made, or `--db` is no URL.
+            StoreError: it is missing, not a StepGold database, newer than this program, or cannot
+                be opened.
+            InputError: the folder cannot be created, or `--db` is not a URL.
         """
         from storage import Store
 
@@ -88,7 +89,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: it cannot be read or is not TOML.
     """
     try:
-        # editors of Windows put a mark in front, which is no TOML
+        # Windows editors write a byte-order mark, which TOML does not allow.
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as fault:
         raise InputError(
@@ -98,11 +99,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from fault
     except UnicodeDecodeError as fault:
         raise InputError(
-            "The TOML file is no UTF-8 text.", where=str(path), remedy="save it as UTF-8"
+            "The TOML file is not UTF-8 text.", where=str(path), remedy="save it as UTF-8"
         ) from fault
     except tomllib.TOMLDecodeError as fault:
         raise InputError(
-            f"The file is no TOML: {fault}.", where=str(path), remedy="correct that line"
+            f"The file is not valid TOML: {fault}.", where=str(path), remedy="correct that line"
         ) from fault
 
 
