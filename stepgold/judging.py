@@ -146,7 +146,7 @@ def _label(
 def rag_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0) -> RagJudge:
     """The judge, with the second judge that decides split votes.
 
-    A `first_sample` above 0 asks for new replies instead of stored ones (`judge.prompt.render_vote`).
+    With `first_sample` above 0, new replies are requested (`judge.prompt.render_vote`).
 
     Raises:
         InputError: a model or service that cannot be used.

@@ -263,7 +263,7 @@ def _plan_judge(workspace: WorkspaceFolder, store: Store, options: JudgeOptions)
 
 
 def _plan_policy(workspace: WorkspaceFolder, store: Store, options: ContinueOptions) -> Planned:
-    """The Monte Carlo labeler: expected if every prefix reaches the answer, at most as with `all`."""
+    """The Monte Carlo labeler: expected if every prefix reaches the answer; at most as `all`."""
     from inference import ServerPolicy
     from labeling import AnswerChecker, continue_by_strategy
 
