@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -15,51 +14,21 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
-from commands import table
-from commands.plan import plan
-from stepgold import __version__
-from stepgold.api import PIPELINE, Workspace
-from stepgold.config_run import command_defaults
+from commands.lazy_group import LazyGroup
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
+from stepgold.workspace import WorkspaceFolder, has_defaults
 from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
-
-SUBCOMMANDS = {"corpus": table.corpus, "remove": table.remove}
-COMMANDS = table.COMMANDS | {"plan": plan}
-GROUPS = {
-    "Start here": ("demo", "run", "doctor"),
-    "Data": ("import", "export", "sample", "overlap", "status", "remove"),
-    "Evidence": ("corpus", "index", "search", "retrieve"),
-    "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
-    "Evaluation": ("evaluate", "compare", "best-of-n", "report"),
-}
-"""The commands by group, in the order of `--help`."""
-
-
-class GroupedCommands(TyperGroup):
-    """Lists the commands in `--help` by group."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write one section per group."""
-        width = formatter.width - 6 - max(map(len, self.commands))
-        for title, names in GROUPS.items():
-            with formatter.section(title):
-                formatter.write_dl(
-                    [(name, self.commands[name].get_short_help_str(width)) for name in names]
-                )
-
-
 app = typer.Typer(
     name="stepgold",
+    cls=LazyGroup,
     help="Label the steps of reasoning traces and evaluate process reward models.",
-    cls=GroupedCommands,
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     no_args_is_help=True,
@@ -71,7 +40,9 @@ app = typer.Typer(
 def _version(*, value: bool) -> None:
     """Print the version and stop, if asked to."""
     if value:
-        print(f"stepgold {__version__}")
+        import stepgold
+
+        print(f"stepgold {stepgold.__version__}")
         raise Exit
 
 
@@ -92,15 +63,12 @@ def workspace_options(
     ] = False,
 ) -> None:
     """Label the steps of reasoning traces and evaluate process reward models."""
-    ctx.obj = Workspace(workspace, db=db, debug=debug)
-    ctx.default_map = command_defaults(workspace, PIPELINE)
+    ctx.obj = WorkspaceFolder(workspace, db=db, debug=debug)
+    if has_defaults(workspace):
+        from stepgold.api import PIPELINE
+        from stepgold.config_run import command_defaults
 
-
-for name in itertools.chain.from_iterable(GROUPS.values()):
-    if name in SUBCOMMANDS:
-        app.add_typer(SUBCOMMANDS[name], name=name)
-    else:
-        app.command(name)(COMMANDS[name])
+        ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

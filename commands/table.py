@@ -1,181 +1,226 @@
-"""Commands that are nothing but their verb: options, one call, the result in words."""
+"""The commands by name: their help, and the verb that each is built from when it is used."""
 
 from __future__ import annotations
 
-import typer
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from commands.build import command
-from stepgold import (
-    again,
-    agreeing,
-    candidates,
-    contents,
-    continuing,
-    corpora,
-    demo,
-    doctor,
-    evaluating,
-    exchange,
-    judging,
-    overlap,
-    retrieval,
-    sampling,
-    scoring_run,
-    searching,
-)
-from stepgold import report as reporting
-from stepgold.api import RUN
+from stepgold.outcome import Outcome
 
-COMMANDS = {
-    "demo": command(
-        demo.DemoOptions,
-        demo.demo,
-        help="Run the whole pipeline on the bundled lab. It needs no key, network or GPU.",
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command, built from its verb only when it is used, because imports take time."""
+
+    help: str
+    """What `--help` says; its first sentence is the summary in the list of commands."""
+    module: str
+    """Module of the verb."""
+    config: str
+    """Name of its options; empty if `run` is already a command."""
+    run: str
+    """Name of the verb."""
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the help."""
+        return self.help.partition(". ")[0].removesuffix(".") + "."
+
+    def build(self) -> Callable[..., Outcome]:
+        """The command as typer takes it."""
+        from commands.build import command
+
+        module = importlib.import_module(self.module)
+        run: Any = getattr(module, self.run)
+        if not self.config:
+            finished: Callable[..., Outcome] = run
+            return finished
+        return command(getattr(module, self.config), run, help=self.help)
+
+
+COMMANDS: dict[tuple[str, ...], Entry] = {
+    ("demo",): Entry(
+        "Run the whole pipeline on the bundled lab. It needs no key, network or GPU.",
+        "stepgold.demo",
+        "DemoOptions",
+        "demo",
     ),
-    "run": command(
-        RUN.config,
-        RUN.run,
-        help="Run the stages of a TOML file. Each command has a table; what is already done is"
+    ("run",): Entry(
+        "Run the stages of a TOML file. Each command has a table; what is already done is"
         " skipped. Repeat a table as [[import]] for several datasets or labelers.",
+        "stepgold.api",
+        "RunOptions",
+        "run_pipeline",
     ),
-    "import": command(
-        exchange.ImportOptions,
-        exchange.import_,
-        help="Import traces, or a third party's scores. Rows that cannot be used are listed.",
+    ("import",): Entry(
+        "Import traces, or a third party's scores. Rows that cannot be used are listed.",
+        "stepgold.exchange",
+        "ImportOptions",
+        "import_",
     ),
-    "export": command(
-        exchange.ExportOptions,
-        exchange.export,
-        help="Write the labels of one labeler to a file. Fields the format lacks are left out.",
+    ("export",): Entry(
+        "Write the labels of one labeler to a file. Fields the format lacks are left out.",
+        "stepgold.exchange",
+        "ExportOptions",
+        "export",
     ),
-    "index": command(
-        searching.IndexOptions,
-        searching.index,
-        help="Update the index over all corpora. Only new passages are encoded.",
+    ("corpus", "add"): Entry(
+        "Split documents into passages. Unchanged files are skipped; documents whose "
+        "files are gone are removed.",
+        "stepgold.corpora",
+        "CorpusAddOptions",
+        "corpus_add",
     ),
-    "search": command(
-        searching.SearchOptions,
-        searching.search,
-        help="Show the passages that match a text. Matching words are marked; similarity, source"
-        " and offsets are shown.",
+    ("corpus", "list"): Entry(
+        "List the corpora with their size and license.",
+        "stepgold.corpora",
+        "CorpusListOptions",
+        "corpus_list",
     ),
-    "retrieve": command(
-        retrieval.RetrieveOptions,
-        retrieval.retrieve,
-        help="Find evidence for problems that have none yet.",
+    ("corpus", "remove"): Entry(
+        "Remove a corpus or one document. Attached evidence stays readable.",
+        "stepgold.corpora",
+        "CorpusRemoveOptions",
+        "corpus_remove",
     ),
-    "sample": command(
-        sampling.SampleOptions,
-        sampling.sample,
-        help="Sample candidate traces for problems. Solutions are split into steps; those with too"
-        " few or too many are rejected.",
+    ("index",): Entry(
+        "Update the index over all corpora. Only new passages are encoded.",
+        "stepgold.searching",
+        "IndexOptions",
+        "index",
     ),
-    "judge": command(
-        judging.JudgeOptions,
-        judging.judge,
-        help="Judge every step, grounded in the evidence. Quotes are verified.",
+    ("search",): Entry(
+        "Show the passages that match a text. Matching words are marked; similarity, source "
+        "and offsets are shown.",
+        "stepgold.searching",
+        "SearchOptions",
+        "search",
     ),
-    "continue": command(
-        continuing.ContinueOptions,
-        continuing.continue_,
-        help="Label steps by Monte Carlo continuation. A step's score is the share of"
-        " its continuations that reach the gold answer.",
+    ("retrieve",): Entry(
+        "Find evidence for problems that have none yet.",
+        "stepgold.retrieval",
+        "RetrieveOptions",
+        "retrieve",
     ),
-    "consensus": command(
-        agreeing.ConsensusOptions,
-        agreeing.consensus,
-        help="Keep labels on which judge and MC agree. Disagreement is an abstention, not a"
-        " failure.",
+    ("sample",): Entry(
+        "Sample candidate traces for problems. Solutions are split into steps; those "
+        "with too few or too many are rejected.",
+        "stepgold.sampling",
+        "SampleOptions",
+        "sample",
     ),
-    "score": command(
-        scoring_run.ScoreOptions,
-        scoring_run.score,
-        help="Score steps with a process reward model. Traces that do not fit the model's"
-        " window are reported, never truncated.",
+    ("judge",): Entry(
+        "Judge every step, grounded in the evidence. Quotes are verified.",
+        "stepgold.judging",
+        "JudgeOptions",
+        "judge",
     ),
-    "evaluate": command(
-        evaluating.EvaluateOptions,
-        evaluating.evaluate,
-        help="Measure a labeler against gold. Follows the published protocols; intervals are"
-        " bootstrapped over problems.",
+    ("continue",): Entry(
+        "Label steps by Monte Carlo continuation. A step's score is the share of its"
+        " continuations that reach the gold answer.",
+        "stepgold.continuing",
+        "ContinueOptions",
+        "continue_",
     ),
-    "compare": command(
-        evaluating.CompareOptions,
-        evaluating.compare,
-        help="Compare labelers on the same traces. Shows agreement, kappa, alpha, correlation,"
-        " first errors, and disputed traces.",
+    ("consensus",): Entry(
+        "Keep labels on which judge and MC agree. Disagreement is an abstention, not a failure.",
+        "stepgold.agreeing",
+        "ConsensusOptions",
+        "consensus",
     ),
-    "report": command(
-        reporting.ReportOptions,
-        reporting.report,
-        help="Write one page about a dataset's labelers. One file, readable offline, with"
-        " figures, curves, agreement, cost and disputed traces.",
+    ("score",): Entry(
+        "Score steps with a process reward model. Traces that do not fit the model's "
+        "window are reported, never truncated.",
+        "stepgold.scoring_run",
+        "ScoreOptions",
+        "score",
     ),
-    "best-of-n": command(
-        candidates.BestOfNOptions,
-        candidates.best_of_n,
-        help="Choose among N candidates by step scores. Reports accuracy by min, product,"
-        " last and mean score, by majority votes, pass@N and mean accuracy.",
+    ("evaluate",): Entry(
+        "Measure a labeler against gold. Follows the published protocols; "
+        "intervals are bootstrapped over problems.",
+        "stepgold.evaluating",
+        "EvaluateOptions",
+        "evaluate",
     ),
-    "overlap": command(
-        overlap.OverlapOptions,
-        overlap.overlap,
-        help="Find problems of a dataset in training sets. Matches by ID and by word n-grams.",
+    ("compare",): Entry(
+        "Compare labelers on the same traces. Shows agreement, kappa, alpha, correlation, "
+        "first errors, and disputed traces.",
+        "stepgold.evaluating",
+        "CompareOptions",
+        "compare",
     ),
-    "retry": command(
-        again.RetryOptions,
-        again.retry,
-        help="Ask again what failed or could not be read. A new label replaces the abstention.",
+    ("report",): Entry(
+        "Write one page about a dataset's labelers. One file, readable offline, "
+        "with figures, curves, agreement, cost and disputed traces.",
+        "stepgold.report",
+        "ReportOptions",
+        "report",
     ),
-    "status": command(
-        contents.StatusOptions,
-        contents.status,
-        help="Show datasets, labelers, failures and spending.",
+    ("best-of-n",): Entry(
+        "Choose among N candidates by step scores. Reports accuracy by min, product, "
+        "last and mean score, by majority votes, pass@N and mean accuracy.",
+        "stepgold.candidates",
+        "BestOfNOptions",
+        "best_of_n",
     ),
-    "doctor": command(
-        doctor.DoctorOptions,
-        doctor.doctor,
-        help="Check installation, GPU, keys and workspace. Keys are reported as set or not set.",
+    ("overlap",): Entry(
+        "Find problems of a dataset in training sets. Matches by ID and by word n-grams.",
+        "stepgold.overlap",
+        "OverlapOptions",
+        "overlap",
+    ),
+    ("plan",): Entry(
+        "Estimate calls, cost and time before spending. Nothing is sent or stored.",
+        "commands.plan",
+        "",
+        "plan",
+    ),
+    ("retry",): Entry(
+        "Ask again what failed or could not be read. A new label replaces the abstention.",
+        "stepgold.again",
+        "RetryOptions",
+        "retry",
+    ),
+    ("status",): Entry(
+        "Show datasets, labelers, failures and spending.",
+        "stepgold.contents",
+        "StatusOptions",
+        "status",
+    ),
+    ("doctor",): Entry(
+        "Check installation, GPU, keys and workspace. Keys are reported as set or not set.",
+        "stepgold.doctor",
+        "DoctorOptions",
+        "doctor",
+    ),
+    ("remove", "dataset"): Entry(
+        "Remove a dataset with all its labels. Recorded model replies stay in the ledger.",
+        "stepgold.contents",
+        "RemoveDatasetOptions",
+        "remove_dataset",
+    ),
+    ("remove", "labeler"): Entry(
+        "Remove the labels of one labeler. Recorded model replies stay in the ledger.",
+        "stepgold.contents",
+        "RemoveLabelerOptions",
+        "remove_labeler",
     ),
 }
-"""By name, in the order of `--help`."""
+"""By their words."""
 
-corpus = typer.Typer(help="Add, list or remove guideline documents.", no_args_is_help=True)
-corpus.command("add")(
-    command(
-        corpora.CorpusAddOptions,
-        corpora.corpus_add,
-        help="Split documents into passages. Unchanged files are skipped; documents whose"
-        " files are gone are removed.",
-    )
-)
-corpus.command("list")(
-    command(
-        corpora.CorpusListOptions,
-        corpora.corpus_list,
-        help="List the corpora with their size and license.",
-    )
-)
-corpus.command("remove")(
-    command(
-        corpora.CorpusRemoveOptions,
-        corpora.corpus_remove,
-        help="Remove a corpus or one document. Attached evidence stays readable.",
-    )
-)
+GROUPS = {
+    "corpus": "Add, list or remove guideline documents.",
+    "remove": "Remove a dataset or a labeler.",
+}
+"""Help of the groups of commands, e.g. `stepgold corpus add`."""
 
-remove = typer.Typer(help="Remove a dataset or a labeler.", no_args_is_help=True)
-remove.command("dataset")(
-    command(
-        contents.RemoveDatasetOptions,
-        contents.remove_dataset,
-        help="Remove a dataset with all its labels. Recorded model replies stay in the ledger.",
-    )
-)
-remove.command("labeler")(
-    command(
-        contents.RemoveLabelerOptions,
-        contents.remove_labeler,
-        help="Remove the labels of one labeler. Recorded model replies stay in the ledger.",
-    )
-)
+SECTIONS = {
+    "Start here": ("demo", "run", "doctor"),
+    "Data": ("import", "export", "sample", "overlap", "status", "remove"),
+    "Evidence": ("corpus", "index", "search", "retrieve"),
+    "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
+    "Evaluation": ("evaluate", "compare", "best-of-n", "report"),
+}
+"""The sections of `stepgold --help` in order, with their commands."""

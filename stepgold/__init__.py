@@ -8,10 +8,16 @@ ws.score(dataset="pb", prm="hf:Qwen/Qwen2.5-Math-PRM-7B")
 print(ws.evaluate(dataset="pb", labeler="prm"))
 """
 
-from importlib.metadata import version
+from typing import Any
 
 import lazy_loader as lazy
 
-__version__ = version("stepgold")
+_exported, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+
+def __getattr__(name: str) -> Any:
+    if name != "__version__":
+        return _exported(name)
+    from importlib.metadata import version  # imports the email package: 20 ms
+
+    return version("stepgold")

@@ -45,8 +45,9 @@ PIPELINE: dict[tuple[str, ...], Verb] = {
 }
 """The verbs of a TOML file, in the order in which `run` takes its tables."""
 
-RUN = Verb(config_run.RunOptions, partial(config_run.run, verbs=PIPELINE))
-"""`run` itself."""
+RunOptions = config_run.RunOptions
+run_pipeline = partial(config_run.run, verbs=PIPELINE)
+"""`run` with these verbs."""
 
 
 class Workspace(WorkspaceFolder):
@@ -124,5 +125,5 @@ class Workspace(WorkspaceFolder):
 
     demo = verb(demo.DemoOptions, demo.demo)
     """Run the whole pipeline on the bundled lab, in a folder of its own."""
-    run = verb(config_run.RunOptions, partial(config_run.run, verbs=PIPELINE))
+    run = verb(config_run.RunOptions, run_pipeline)
     """Run every stage that has a table in a TOML file."""

@@ -111,3 +111,8 @@ def read_defaults(folder: Path) -> Mapping[str, Any]:
     """The defaults of `stepgold.toml` in `folder`; empty if there is none."""
     path = folder / DEFAULTS_NAME
     return read_toml(path) if path.is_file() else {}
+
+
+def has_defaults(folder: Path) -> bool:
+    """Whether the workspace has a stepgold.toml."""
+    return (folder / DEFAULTS_NAME).is_file()

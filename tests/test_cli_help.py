@@ -80,14 +80,14 @@ def test_every_command_has_help_and_stands_in_the_readme(
 
 
 def test_the_command_list_is_complete() -> None:
-    from typer.main import get_command
+    from commands.table import COMMANDS as TABLE
 
-    import cli
+    assert set(TABLE) == {tuple(command) for command in COMMANDS}
 
-    def leaves(command: object, words: tuple[str, ...]) -> set[tuple[str, ...]]:
-        children = getattr(command, "commands", None)
-        if not children:
-            return {words}
-        return set().union(*(leaves(child, (*words, name)) for name, child in children.items()))
 
-    assert leaves(get_command(cli.app), ()) == {tuple(command) for command in COMMANDS}
+def test_every_summary_is_whole_at_80_columns() -> None:
+    from commands.table import COMMANDS as TABLE
+    from commands.table import GROUPS
+
+    for summary in (*GROUPS.values(), *(entry.summary for entry in TABLE.values())):
+        assert len(summary) <= 50, summary
