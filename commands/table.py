@@ -1,4 +1,8 @@
-"""The commands by name: their help, and the verb that each is built from when it is used."""
+"""The commands by name: their help, and the verb that each is built from when it is used.
+
+A command is built, and its verb imported, only when it is used, so that `--help` and short commands
+start quickly.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from typer.core import TyperGroup
+from typer.main import get_command_from_info
+from typer.models import CommandInfo
+
 from stepgold.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command, built from its verb only when it is used, because imports take time."""
+    """A command and its verb."""
 
     help: str
     """What `--help` says; its first sentence is the summary in the list of commands."""
@@ -224,3 +232,48 @@ SECTIONS = {
     "Evaluation": ("evaluate", "compare", "best-of-n", "report"),
 }
 """The sections of `stepgold --help` in order, with their commands."""
+
+
+class LazyGroup(TyperGroup):
+    """Looks commands up in the table, so that `--help` and short commands start quickly."""
+
+    words: tuple[str, ...] = ()
+    """The words before a command of this group, e.g. `("corpus",)`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names in this group, in the order of the table."""
+        at = len(self.words)
+        names = [words[at] for words in COMMANDS if words[:at] == self.words]
+        return list(dict.fromkeys(names))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command or group of that name; None if there is none."""
+        if cmd_name not in self.commands:
+            words = (*self.words, cmd_name)
+            if words in COMMANDS:
+                self.commands[cmd_name] = _command(cmd_name, words)
+            elif not self.words and cmd_name in GROUPS:
+                self.commands[cmd_name] = _group(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the summaries, at the top level by section, without building a command."""
+        sections = {"Commands": self.list_commands(ctx)} if self.words else SECTIONS
+        for title, names in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self._summary(name)) for name in names])
+
+    def _summary(self, name: str) -> str:
+        entry = COMMANDS.get((*self.words, name))
+        return GROUPS[name] if entry is None else entry.summary
+
+
+def _command(name: str, words: tuple[str, ...]) -> Any:
+    info = CommandInfo(name=name, callback=COMMANDS[words].build(), help=COMMANDS[words].help)
+    return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+
+
+def _group(name: str) -> LazyGroup:
+    group = LazyGroup(name=name, help=GROUPS[name], no_args_is_help=True, rich_markup_mode=None)
+    group.words = (name,)
+    return group

@@ -61,4 +61,8 @@ from .protocol import request_key as request_key
 from .retries import RequestTooLong as RequestTooLong
 from .server_policy import ServerPolicy as ServerPolicy
 from .server_policy import ServerSampler as ServerSampler
+from .specs import GEMINI_BASE_URL_VARIABLE as GEMINI_BASE_URL_VARIABLE
+from .specs import GEMINI_KEY_VARIABLES as GEMINI_KEY_VARIABLES
+from .specs import OPENAI_BASE_URL_VARIABLE as OPENAI_BASE_URL_VARIABLE
+from .specs import OPENAI_KEY_VARIABLE as OPENAI_KEY_VARIABLE
 from .specs import ModelSpec as ModelSpec

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import Result
-from traces import StepLabel, Verdict, option
-from traces.config import Config, argument
-from traces.labels import LabelerKind
+from traces import Config, LabelerKind, StepLabel, Verdict, argument, option
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder

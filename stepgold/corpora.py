@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stepgold.console import progress
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK, Result
-from traces.config import Config, Paths, argument, option, paths_of
-from traces.errors import CorpusError, InputError
+from traces import Config, CorpusError, InputError, Paths, argument, option, paths_of
 
 if TYPE_CHECKING:
     from retrieval.documents import DocumentFile, DocumentProblem, Listing

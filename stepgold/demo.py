@@ -21,8 +21,7 @@ from stepgold.retrieval import RetrieveOptions, retrieve
 from stepgold.scoring_run import ScoreOptions, score
 from stepgold.searching import IndexOptions, index
 from stepgold.workspace import DATABASE_NAME, WorkspaceFolder
-from traces import InputError
-from traces.config import Config, StrPath, option
+from traces import Config, InputError, StrPath, option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -176,7 +175,7 @@ def _claim(out: Path, seed: int) -> None:
 
 def _stages(out: Path, seed: int, workspace: WorkspaceFolder) -> Iterator[Result]:
     """The verbs in order, on the lab's files."""
-    from lab.build import build_workspace, write_workspace_files
+    from lab import build_workspace, write_workspace_files
 
     lab = build_workspace(
         seed, PROBLEMS, traces_per_problem=TRACES_PER_PROBLEM, n_distractors=DISTRACTORS

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.specs import (
+from inference import (
     GEMINI_BASE_URL_VARIABLE,
     GEMINI_KEY_VARIABLES,
     OPENAI_BASE_URL_VARIABLE,
@@ -20,8 +20,7 @@ from inference.specs import (
 )
 from stepgold.results import INCOMPLETE, OK, Result
 from stepgold.workspace import DATABASE_NAME
-from traces.config import Config
-from traces.errors import IndexMismatch, ToolkitError
+from traces import Config, IndexMismatch, ToolkitError
 
 if TYPE_CHECKING:
     from inference import Accelerator

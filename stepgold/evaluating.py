@@ -17,8 +17,7 @@ from stepgold.trials import (
     labeler_thresholds,
     resolve_threshold,
 )
-from traces import InputError, option
-from traces.config import argument
+from traces import InputError, argument, option
 
 if TYPE_CHECKING:
     from evaluation import Disputes, EvaluatedTrace, LabelTable, Protocol

@@ -25,10 +25,19 @@ from stepgold.labeling_run import source_of
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK
-from traces.config import Need, Paths, StrPath, argument, option, paths_of
-from traces.errors import InputError
-from traces.labels import Labeler, LabelerKind, TraceLabel
-from traces.records import RejectedRow
+from traces import (
+    InputError,
+    Labeler,
+    LabelerKind,
+    Need,
+    Paths,
+    RejectedRow,
+    StrPath,
+    TraceLabel,
+    argument,
+    option,
+    paths_of,
+)
 
 if TYPE_CHECKING:
     from formats import SkippedTrace

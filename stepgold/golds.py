@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stepgold.console import note
 
 if TYPE_CHECKING:
-    from traces.problem import Problem
+    from traces import Problem
 
 LISTED = 10
 """Gold answers shown to a person; the JSON document lists all."""

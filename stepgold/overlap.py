@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from stepgold.exchange import rejection_lines, row_document
 from stepgold.options import DatasetOptions
 from stepgold.results import INCOMPLETE, OK, Result
-from traces.config import Paths, argument, option, paths_of
-from traces.errors import InputError
+from traces import InputError, Paths, argument, option, paths_of
 
 if TYPE_CHECKING:
-    from evaluation.overlap import EvaluatedProblem, OverlapReport, TrainingRow
+    from evaluation import EvaluatedProblem, OverlapReport, TrainingRow
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces import RejectedRow, TraceInContext
@@ -95,7 +94,7 @@ def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResul
     Raises:
         InputError: a dataset is missing, or a file cannot be read.
     """
-    from evaluation.overlap import find_overlap
+    from evaluation import find_overlap
 
     rejected: list[RejectedRow] = []
     with workspace.open_store() as store:
@@ -115,7 +114,7 @@ def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResul
 
 def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
     """The problems of a dataset with their traces, in order of import."""
-    from evaluation.overlap import EvaluatedProblem
+    from evaluation import EvaluatedProblem
 
     groups: dict[str, list[TraceInContext]] = {}
     for context in store.traces.contexts(dataset, with_evidence=False):
@@ -133,7 +132,7 @@ def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
 def _training_rows(
     store: Store, options: OverlapOptions, rejected: list[RejectedRow]
 ) -> Iterator[TrainingRow]:
-    from evaluation.overlap import TrainingRow
+    from evaluation import TrainingRow
     from formats import RowTexts, read_row_texts
 
     for path in paths_of(options.files):

@@ -20,8 +20,7 @@ from stepgold.trials import (
     known_gold,
     labeler_thresholds,
 )
-from traces import InputError, LabelerKind, StrPath, TraceLabel, option
-from traces.config import argument
+from traces import InputError, LabelerKind, StrPath, TraceLabel, argument, option
 
 if TYPE_CHECKING:
     from evaluation import (
@@ -327,7 +326,7 @@ def _leaders(found: _Gathered, sections: Sequence[LabelerSection]) -> LeaderTest
 
 def _examples(found: _Gathered, disputes: Disputes) -> tuple[ExampleTrace, ...]:
     """The most disputed traces, with evidence and the labels of all labelers."""
-    from evaluation.report.input import ExampleTrace
+    from evaluation import ExampleTrace
 
     chosen = disputes.traces[: found.options.examples]
     if not chosen:

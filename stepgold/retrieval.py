@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.search.config import (
+from retrieval import (
     REWRITE_INSTRUCTION,
     REWRITE_SCHEMA,
     Query,
@@ -35,10 +35,12 @@ from traces import (
     InputError,
     ModelError,
     ModelRefused,
+    Need,
     QuotaExhausted,
+    StrPath,
+    option,
     withheld,
 )
-from traces.config import Need, StrPath, option
 
 if TYPE_CHECKING:
     from inference import Dispatcher, GenerationRequest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from stepgold.console import session
 from stepgold.results import Result
-from traces.config import Config, defaults_of
+from traces import Config, defaults_of
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder

@@ -97,6 +97,15 @@ class Source:
         return found
 
     @cached_property
+    def named_modules(self) -> set[str]:
+        """Dotted names in strings."""
+        return {
+            node.value
+            for node in self.nodes
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value
+        }
+
+    @cached_property
     def assigned(self) -> set[str]:
         """Names that the module gives a value."""
         names = set()

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
-from traces import InputError, Problem
-from traces.config import Config, option
+from traces import Config, InputError, Problem, option
 
 Mode = Literal["hybrid", "dense", "bm25"]
 """By vectors and words, by vectors alone, or by words alone."""
