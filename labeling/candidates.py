@@ -58,9 +58,9 @@ def split_steps(text: str, delimiter: str | None = None) -> tuple[str, ...]:
     Args:
         text: the solution.
         delimiter: the text between two steps; None looks for lines that start with "Step n:" or
-            the like in another language ("단계 1:", "1단계:", "步骤1", "第一步", "ステップ1", "Schritt
-            1:"; Markdown heading or bold allowed) and, where there are fewer than two, for blank
-            lines.
+            the like in another language ("단계 1:", "1단계:", "步骤1", "第一步", "ステップ1",
+            "Schritt 1:"; Markdown heading or bold allowed) and, if there are fewer than two, for
+            blank lines.
 
     Raises:
         InputError: an empty delimiter.
