@@ -84,6 +84,7 @@ test-slow: $(SERVERS)
 check: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tools.house
 	$(BIN)/mypy
 	$(BIN)/deptry .
 	$(BIN)/deptry tests benchmarks examples --exclude .venv --ignore DEP002,DEP004

@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
-from commands.lazy_group import LazyGroup
+from commands.table import LazyGroup
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
 from stepgold.workspace import WorkspaceFolder, has_defaults
@@ -29,6 +29,7 @@ app = typer.Typer(
     name="stepgold",
     cls=LazyGroup,
     help="Label the steps of reasoning traces and evaluate process reward models.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -75,34 +76,34 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _to_whoever_reads() -> Iterator[None]:
-    """Standard output may be closed: `| head` has read enough, and what was done stays done."""
+def _output_may_close() -> Iterator[None]:
+    """Ignore that standard output was closed: `| head` has read enough, and results are stored."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # At exit Python would flush once more.
+        # Python would flush again at exit, and fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print(outcome: Outcome) -> None:
-    with _to_whoever_reads():
+    with _output_may_close():
         if outcome.as_json:
             print(json.dumps(outcome.document, ensure_ascii=False, allow_nan=False))
             return
         from rich.console import Console
 
-        class Told(Console):
+        class PipeConsole(Console):
             def on_broken_pipe(self) -> None:
-                raise BrokenPipeError  # rich itself would end the program with 1
+                raise BrokenPipeError  # by default rich exits with 1
 
-        Told().print(outcome.words, markup=False, highlight=False, soft_wrap=True)
+        PipeConsole().print(outcome.words, markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) -> None:
     if as_json:
         error = {"error": {"what": what, "where": where, "remedy": remedy}}
-        with _to_whoever_reads():
+        with _output_may_close():
             print(json.dumps(error, ensure_ascii=False))
         return
     print(f"error: {what}", file=sys.stderr)
@@ -112,14 +113,14 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
 
 
 def _without_keys(text: str) -> str:
-    """The text without keys: libraries quote what a server says, and some servers repeat the key."""
-    from inference.destinations import without_keys
+    """The text without keys, which servers repeat and libraries then quote."""
+    from inference import without_keys
 
     return without_keys(text)
 
 
 def _misused(error: TyperException, *, as_json: bool) -> int:
-    """Tell what was wrong with the command line; one without a command gets the help itself."""
+    """Report what is wrong with the command line; print the help if no command was given."""
     message = error.format_message()
     called: Any = getattr(error, "ctx", None)
     path = called.command_path if called is not None else "stepgold"
@@ -133,7 +134,7 @@ def _misused(error: TyperException, *, as_json: bool) -> int:
 
 
 def execute(argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code (design.md section 3)."""
+    """Run one command line and return its exit code: 0, 1, 2, 70 or 130 (`stepgold.results`)."""
     as_json, debug = "--json" in argv, "--debug" in argv
     try:
         outcome: Any = get_command(app).main(
@@ -152,14 +153,14 @@ def execute(argv: Sequence[str]) -> int:
         _fail(*STOPPED, as_json=as_json)
         return INTERRUPTED
     except Exception as fault:
-        # The last line of defence: a defect of ours must be told as one, never as bad input.
+        # A bug of StepGold must be reported as one, never as bad input.
         if debug:
             print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
             _without_keys(f"{type(fault).__name__}: {fault}"),
             f"{place.filename}:{place.lineno}",
-            "this is a defect of StepGold: please report it, with what --debug shows",
+            "this is a bug in StepGold: please report it with the output of --debug",
             as_json=as_json,
         )
         return DEFECT
@@ -175,11 +176,11 @@ def execute(argv: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the `stepgold` command."""
     signal.signal(signal.SIGTERM, _interrupt)
-    # Libraries draw bars of their own while they load weights; ours say what a person waits for.
+    # Libraries show progress bars while they load weights; our own bars say what is being done.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    # Threads that spin while they wait cost small models half their speed on a busy machine.
+    # Threads that spin while they wait halve the speed of small models on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A model that is not there is told by us in one line, not by the hub in one for each try.
+    # We report a missing model in one line; the hub would print one for each attempt.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     sys.exit(execute(sys.argv[1:]))
 

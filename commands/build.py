@@ -166,6 +166,6 @@ def _value(declared: Option, value: Any) -> Any:
 
 
 def is_given(ctx: typer.Context, name: str) -> bool:
-    """Whether a parameter stands on the command line; a default of stepgold.toml does not."""
+    """Whether a parameter was given on the command line, not by stepgold.toml."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

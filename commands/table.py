@@ -1,4 +1,8 @@
-"""The commands by name: what each says of itself, and the verb that it is built from when called."""
+"""The commands by name: their help, and the verb that each is built from when it is used.
+
+A command is built, and its verb imported, only when it is used, so that `--help` and short commands
+start quickly.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from typer.core import TyperGroup
+from typer.main import get_command_from_info
+from typer.models import CommandInfo
+
 from stepgold.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command that is nothing but its verb, built only when it is used: imports take time."""
+    """A command and its verb."""
 
     help: str
     """What `--help` says; its first sentence is the summary in the list of commands."""
     module: str
     """Module of the verb."""
     config: str
-    """Name of its options; empty where `run` is a finished command."""
+    """Name of its options; empty if `run` is already a command."""
     run: str
     """Name of the verb."""
 
@@ -48,27 +56,27 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "demo",
     ),
     ("run",): Entry(
-        "Run every stage that has a table. A stage that is done already is left alone; "
-        "a table may be repeated as [[import]], for several datasets or labelers.",
+        "Run the stages of a TOML file. Each command has a table; what is already done is"
+        " skipped. Repeat a table as [[import]] for several datasets or labelers.",
         "stepgold.api",
         "RunOptions",
         "run_pipeline",
     ),
     ("import",): Entry(
-        "Import traces, or a third party's scores. Every row that cannot be used is listed.",
+        "Import traces, or a third party's scores. Rows that cannot be used are listed.",
         "stepgold.exchange",
         "ImportOptions",
         "import_",
     ),
     ("export",): Entry(
-        "Write the labels of one labeler to a file. It holds all that the format can carry.",
+        "Write the labels of one labeler to a file. Fields the format lacks are left out.",
         "stepgold.exchange",
         "ExportOptions",
         "export",
     ),
     ("corpus", "add"): Entry(
-        "Split documents into passages. An unchanged file costs nothing; one that is "
-        "gone is removed.",
+        "Split documents into passages. Unchanged files are skipped; documents whose "
+        "files are gone are removed.",
         "stepgold.corpora",
         "CorpusAddOptions",
         "corpus_add",
@@ -92,8 +100,8 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "index",
     ),
     ("search",): Entry(
-        "Show the passages for a text. Its words are marked; similarity, source and "
-        "offsets are given.",
+        "Show the passages that match a text. Matching words are marked; similarity, source "
+        "and offsets are shown.",
         "stepgold.searching",
         "SearchOptions",
         "search",
@@ -105,8 +113,8 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "retrieve",
     ),
     ("sample",): Entry(
-        "Sample candidate traces for problems. Solutions are split into steps and kept "
-        "by a stated rule.",
+        "Sample candidate traces for problems. Solutions are split into steps; those "
+        "with too few or too many are rejected.",
         "stepgold.sampling",
         "SampleOptions",
         "sample",
@@ -118,7 +126,7 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "judge",
     ),
     ("continue",): Entry(
-        "Label steps by Monte Carlo continuation. A step is as good as the share of its"
+        "Label steps by Monte Carlo continuation. A step's score is the share of its"
         " continuations that reach the gold answer.",
         "stepgold.continuing",
         "ContinueOptions",
@@ -131,48 +139,48 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "consensus",
     ),
     ("score",): Entry(
-        "Score steps with a process reward model. What does not fit into the model's "
-        "window is named, never cut.",
+        "Score steps with a process reward model. Traces that do not fit the model's "
+        "window are reported, never truncated.",
         "stepgold.scoring_run",
         "ScoreOptions",
         "score",
     ),
     ("evaluate",): Entry(
-        "Measure a labeler against gold. The published protocols, with bootstrap "
-        "intervals by problem.",
+        "Measure a labeler against gold. Follows the published protocols; "
+        "intervals are bootstrapped over problems.",
         "stepgold.evaluating",
         "EvaluateOptions",
         "evaluate",
     ),
     ("compare",): Entry(
-        "Compare labelers on the same traces. Agreement, kappa, alpha, correlation, "
-        "first errors, and the steps on which they disagree.",
+        "Compare labelers on the same traces. Shows agreement, kappa, alpha, correlation, "
+        "first errors, and disputed traces.",
         "stepgold.evaluating",
         "CompareOptions",
         "compare",
     ),
     ("report",): Entry(
-        "Write one page about a dataset's labelers. Headline figures, curves, "
-        "agreement, cost and disputed traces in one file that needs no network.",
+        "Write one page about a dataset's labelers. One file, readable offline, "
+        "with figures, curves, agreement, cost and disputed traces.",
         "stepgold.report",
         "ReportOptions",
         "report",
     ),
     ("best-of-n",): Entry(
-        "Choose among N candidates by step scores. By min, product, last and mean "
-        "score, beside majorities, pass@N and mean accuracy.",
+        "Choose among N candidates by step scores. Reports accuracy by min, product, "
+        "last and mean score, by majority votes, pass@N and mean accuracy.",
         "stepgold.candidates",
         "BestOfNOptions",
         "best_of_n",
     ),
     ("overlap",): Entry(
-        "Find problems of a dataset in training sets. They are matched by id and by word n-grams.",
+        "Find problems of a dataset in training sets. Matches by ID and by word n-grams.",
         "stepgold.overlap",
         "OverlapOptions",
         "overlap",
     ),
     ("plan",): Entry(
-        "Estimate calls, cost and time before spending. Nothing is sent, nothing is written.",
+        "Estimate calls, cost and time before spending. Nothing is sent or stored.",
         "commands.plan",
         "",
         "plan",
@@ -215,10 +223,64 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "remove_labeler",
     ),
 }
-"""By their words, in the order of `--help`."""
+"""By their words."""
 
 GROUPS = {
     "corpus": "Add, list or remove guideline documents.",
     "remove": "Remove a dataset or a labeler.",
 }
-"""What `--help` says of commands that have commands of their own."""
+"""Help of the groups of commands, e.g. `stepgold corpus add`."""
+
+SECTIONS = {
+    "Start here": ("demo", "run", "doctor"),
+    "Data": ("import", "export", "sample", "overlap", "status", "remove"),
+    "Evidence": ("corpus", "index", "search", "retrieve"),
+    "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
+    "Evaluation": ("evaluate", "compare", "best-of-n", "report"),
+}
+"""The sections of `stepgold --help` in order, with their commands."""
+
+
+class LazyGroup(TyperGroup):
+    """Looks commands up in the table, so that `--help` and short commands start quickly."""
+
+    words: tuple[str, ...] = ()
+    """The words before a command of this group, e.g. `("corpus",)`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names in this group, in the order of the table."""
+        at = len(self.words)
+        names = [words[at] for words in COMMANDS if words[:at] == self.words]
+        return list(dict.fromkeys(names))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command or group of that name; None if there is none."""
+        if cmd_name not in self.commands:
+            words = (*self.words, cmd_name)
+            if words in COMMANDS:
+                self.commands[cmd_name] = _command(cmd_name, words)
+            elif not self.words and cmd_name in GROUPS:
+                self.commands[cmd_name] = _group(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the summaries, at the top level by section, without building a command."""
+        sections = {"Commands": self.list_commands(ctx)} if self.words else SECTIONS
+        for title, names in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self._summary(name)) for name in names])
+
+    def _summary(self, name: str) -> str:
+        entry = COMMANDS.get((*self.words, name))
+        return GROUPS[name] if entry is None else entry.summary
+
+
+def _command(name: str, words: tuple[str, ...]) -> Any:
+    info = CommandInfo(name=name, callback=COMMANDS[words].build(), help=COMMANDS[words].help)
+    return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+
+
+def _group(name: str) -> LazyGroup:
+    group = LazyGroup(name=name, help=GROUPS[name], no_args_is_help=True, rich_markup_mode=None)
+    group.words = (name,)
+    return group

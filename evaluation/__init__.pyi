@@ -26,6 +26,7 @@ from .measures import Group as Group
 from .measures import estimate as estimate
 from .measures import whole_and_subsets as whole_and_subsets
 from .overlap import EvaluatedProblem as EvaluatedProblem
+from .overlap import OverlapReport as OverlapReport
 from .overlap import TrainingRow as TrainingRow
 from .overlap import find_overlap as find_overlap
 from .paired import compare_by_measure as compare_by_measure

@@ -162,7 +162,7 @@ class OverlapReport:
     """The overlap of an evaluation set with a training set."""
 
     ngram: int
-    """Words of an n-gram."""
+    """Length of an n-gram, in words."""
     problems: int
     """Problems of the evaluation set."""
     short_questions: int

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Label traces with a judge, Monte Carlo and their consensus
 #
-# Needs `traces.jsonl` and a folder `guidelines`. The models are the bundled lab's, so that the script
-# runs offline; set JUDGE to "gemini:gemini-3.5-flash-lite" and POLICY to "openai:my-model" for yours.
+# Needs `traces.jsonl` and a folder `guidelines`. The models are the bundled lab's, so that the
+# script runs offline; set JUDGE to "gemini:gemini-3.5-flash-lite" and POLICY to "openai:my-model"
+# for yours.
 
 # %%
 import stepgold

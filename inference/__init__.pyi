@@ -2,12 +2,13 @@ from .batch.jobs import BatchLimits as BatchLimits
 from .batch.jobs import enqueued_tokens as enqueued_tokens
 from .batch.runner import BatchClock as BatchClock
 from .batch.runner import BatchRunner as BatchRunner
+from .budget import DryCounts as DryCounts
+from .budget import DryRun as DryRun
 from .budget import Purse as Purse
+from .budget import UnaskedModel as UnaskedModel
 from .destinations import Destination as Destination
+from .destinations import without_keys as without_keys
 from .dispatch import Dispatcher as Dispatcher
-from .dry_run import DryCounts as DryCounts
-from .dry_run import DryRun as DryRun
-from .dry_run import UnaskedModel as UnaskedModel
 from .gemini.batch import GeminiBatches as GeminiBatches
 from .gemini.model import GeminiModel as GeminiModel
 from .images import EncodedImage as EncodedImage
@@ -21,6 +22,7 @@ from .local.checkpoints import is_out_of_memory as is_out_of_memory
 from .local.checkpoints import load_pretrained as load_pretrained
 from .local.checkpoints import model_window as model_window
 from .local.checkpoints import weights_fingerprint as weights_fingerprint
+from .local.engines import LocalTextModel as LocalTextModel
 from .local.model import LocalModel as LocalModel
 from .local.model import load_local_model as load_local_model
 from .local.policy import LocalPolicy as LocalPolicy
@@ -28,7 +30,7 @@ from .local.policy import LocalSampler as LocalSampler
 from .local.shared_prefix import PrefixEngine as PrefixEngine
 from .local.shared_prefix import PrefixRow as PrefixRow
 from .local.shared_prefix import SharedTrace as SharedTrace
-from .local.text_model import LocalTextModel as LocalTextModel
+from .local.shared_prefix import WrittenTrace as WrittenTrace
 from .local.token_choice import SamplingRule as SamplingRule
 from .local.token_choice import noise_key as noise_key
 from .local.vision import VisionInputs as VisionInputs
@@ -61,4 +63,8 @@ from .protocol import request_key as request_key
 from .retries import RequestTooLong as RequestTooLong
 from .server_policy import ServerPolicy as ServerPolicy
 from .server_policy import ServerSampler as ServerSampler
+from .specs import GEMINI_BASE_URL_VARIABLE as GEMINI_BASE_URL_VARIABLE
+from .specs import GEMINI_KEY_VARIABLES as GEMINI_KEY_VARIABLES
+from .specs import OPENAI_BASE_URL_VARIABLE as OPENAI_BASE_URL_VARIABLE
+from .specs import OPENAI_KEY_VARIABLE as OPENAI_KEY_VARIABLE
 from .specs import ModelSpec as ModelSpec

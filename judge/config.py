@@ -29,7 +29,9 @@ class JudgeConfig(Config):
         choices=get_args(Granularity),
         help="trace: one call per trace; step: one call per step, showing the steps up to it.",
     )
-    votes: int = option(default=1, between=(1, None), metavar="N", help="Most votes per trace.")
+    votes: int = option(
+        default=1, between=(1, None), metavar="N", help="Maximum number of votes per trace."
+    )
     agree: int = option(
         default=2,
         between=(2, 3),
@@ -38,7 +40,9 @@ class JudgeConfig(Config):
         needs=_VOTES,
     )
     escalate: str | None = option(
-        default=None, metavar="MODEL", help="Ask this model about traces on which the votes split."
+        default=None,
+        metavar="MODEL",
+        help="Model to ask about traces with split votes [default: none].",
     )
     require_quotes: bool = option(
         default=False, help="Turn an incorrect verdict without a verified quote into no_evidence."
@@ -62,6 +66,7 @@ class JudgeConfig(Config):
     )
     temperature: float | None = option(
         default=None,
+        metavar="T",
         between=(0, 2),
         help="Sampling temperature [default: 0, or 0.7 with several votes].",
     )

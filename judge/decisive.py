@@ -17,8 +17,8 @@ Kind = Literal["number", "unit", "comparator", "negation"]
 
 _UNITS = (
     "kg mg mcg μg ug ng pg g l ml dl cl μl ul mmol μmol umol nmol pmol mol meq osm mosm iu mu u"
-    " mmhg cmh2o kpa mpa pa bar bpm hz khz mhz mm cm km nm μm m kcal cal kj j kw w gy msv mci mbq bq"
-    " mv kv v ma cfu sec s min hrs hr h d wk mo yrs yr y °c °f % ‰"
+    " mmhg cmh2o kpa mpa pa bar bpm hz khz mhz mm cm km nm μm m kcal cal kj j kw w gy msv mci mbq"
+    " bq mv kv v ma cfu sec s min hrs hr h d wk mo yrs yr y °c °f % ‰"
 )
 """Abbreviations, where one letter makes another unit. Longer words are safe by `only_slips`."""
 _NEVER_A_WORD = "mg kg mcg μg ng ml dl μl mmol μmol nmol pmol meq mmhg kpa mv % ‰"
@@ -89,7 +89,8 @@ _TOKEN = re.compile(
     r"|at\s(?:least|most)|up\sto|above|below|minimum|maximum|exceed(?:s|ed|ing)?"
     r"|(?:under|over|within|between|before|after|until)(?=\s[\d-]))\b"
     rf"|\b(?:{_WEST_COMPARATOR})\b|(?=[^\x00-\x7f]){EAST_COMPARATOR})"
-    r"|(?P<negation>\b(?:not|no|never|without|nor|neither|none|cannot|nobody|nothing|except|unless)\b"
+    r"|(?P<negation>\b(?:not|no|never|without|nor|neither|none|cannot|nobody|nothing|except"
+    r"|unless)\b"
     rf"|n't\b|\bnon(?=-)|\b(?:{_WEST_NEGATION})\b|(?=[^\x00-\x7f])(?:{_EAST_NEGATION}))"
 )
 _ASCII_COMPARATORS = {"<=": "≤", "=<": "≤", ">=": "≥", "=>": "≥", "!=": "≠", "+-": "±"}

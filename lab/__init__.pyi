@@ -2,8 +2,8 @@ from .build import LabProblem as LabProblem
 from .build import LabTrace as LabTrace
 from .build import LabWorkspace as LabWorkspace
 from .build import build_workspace as build_workspace
+from .build import bundled_model_folder as bundled_model_folder
+from .build import sample_traces as sample_traces
 from .build import trace_row as trace_row
 from .build import write_workspace_files as write_workspace_files
-from .bundled import bundled_model_folder as bundled_model_folder
-from .candidates import sample_traces as sample_traces
 from .likelihood import LikelihoodJudge as LikelihoodJudge

@@ -1,18 +1,24 @@
-"""A complete lab workspace from one seed: guideline documents, problems, traces of known truth."""
+"""The lab: a workspace of known truth from one seed, and the bundled models that write traces."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from lab import names
+from lab import names, prompts
 from lab.corruption import draw_trace
 from lab.domain import DrugFacts, Question, decisive_passage, draw_facts, draw_question
 from lab.prose import draw_document
 from lab.solution import check, final_answer, gold_answer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from inference import WrittenTrace
 
 
 @dataclass(frozen=True)
@@ -180,3 +186,101 @@ def relevance_row(problem: LabProblem) -> dict[str, object]:
         "relevance": 1,
         "decisive": problem.decisive_passage.split(". ")[0].rstrip(".") + ".",
     }
+
+
+MAX_NEW_TOKENS = 130
+"""The longest correct solution has about 110 tokens."""
+
+
+def sample_traces(
+    problems: Sequence[LabProblem],
+    passages: Mapping[str, str],
+    *,
+    per_problem: int,
+    seed: int,
+    temperature: float = 1.0,
+) -> list[LabTrace]:
+    """Sample `per_problem` solutions of each problem from the bundled policy.
+
+    Args:
+        problems: the problems.
+        passages: the retrieved top passage by problem id; a problem without one gets none.
+        per_problem: solutions per problem, at least 1.
+        seed: seed of the sampler.
+        temperature: sampling temperature.
+
+    Returns:
+        One trace per completion with at least one step, ids `<problem id>-s<number>`.
+    """
+    from inference import (
+        PrefixEngine,
+        PrefixRow,
+        SamplingRule,
+        SharedTrace,
+        load_local_model,
+        noise_key,
+    )
+
+    local = load_local_model(str(bundled_model_folder("policy")))
+    engine = PrefixEngine(local.model, local.end_ids)
+    asked = []
+    for problem in problems:
+        user = prompts.user_text(passages.get(problem.id), problem.question)
+        ids = tuple(
+            local.tokenizer.encode(prompts.generation_prompt(user), add_special_tokens=False)
+        )
+        key = noise_key(seed, problem.id)
+        # The last token of the prompt is fed to each row: its output is the first choice.
+        rows = [
+            PrefixRow(len(ids) - 1, ids[-1:], key, (0, number)) for number in range(per_problem)
+        ]
+        asked.append((problem, SharedTrace(ids, tuple(rows))))
+    asked.sort(key=lambda pair: len(pair[1].ids))
+    written = engine.continue_all(
+        [shared for _, shared in asked],
+        SamplingRule(temperature),
+        max_new_tokens=MAX_NEW_TOKENS,
+        stop=(),
+        tokenizer=local.tokenizer,
+    )
+    traces = [
+        trace
+        for (problem, _), done in zip(asked, written, strict=True)
+        for trace in _written_traces(problem, done)
+    ]
+    return sorted(traces, key=lambda trace: trace.id)
+
+
+def _written_traces(problem: LabProblem, written: WrittenTrace) -> Iterator[LabTrace]:
+    """The completions of a problem that have at least one step."""
+    for number, row in enumerate(written.rows):
+        steps = tuple(prompts.split_steps(row.text))
+        if steps:
+            yield LabTrace(
+                f"{problem.id}-s{number}",
+                problem.id,
+                steps=steps,
+                final_answer=final_answer(steps),
+                first_error_index=problem.first_error_index(steps),
+            )
+
+
+ModelName = Literal["policy", "judge", "prm"]
+
+
+def bundled_model_folder(name: ModelName) -> Path:
+    """Return the folder of a shipped model; it works wherever `hf:PATH` does."""
+    return Path(__file__).parent / "models" / name
+
+
+def load_bundled(
+    name: ModelName, folder: Path | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a shipped model in float32 and evaluation mode, with its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = folder if folder is not None else bundled_model_folder(name)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(place, dtype="float32")
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+    model.eval()  # type: ignore[no-untyped-call]
+    return model, tokenizer

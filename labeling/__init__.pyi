@@ -1,7 +1,3 @@
-from .analysis import LabelerAnalysis as LabelerAnalysis
-from .analysis import LabelerCoverage as LabelerCoverage
-from .analysis import Retention as Retention
-from .analysis import analyze_labelers as analyze_labelers
 from .answers import AnswerChecker as AnswerChecker
 from .answers import AnswerJudge as AnswerJudge
 from .answers import UnusableGold as UnusableGold
@@ -14,10 +10,13 @@ from .candidates import ProblemCandidates as ProblemCandidates
 from .candidates import Sampler as Sampler
 from .candidates import sample_candidates as sample_candidates
 from .consensus import ConsensusConfig as ConsensusConfig
+from .consensus import LabelerAnalysis as LabelerAnalysis
+from .consensus import LabelerCoverage as LabelerCoverage
 from .consensus import QualityFilters as QualityFilters
+from .consensus import Retention as Retention
+from .consensus import analyze_labelers as analyze_labelers
 from .monte_carlo import INFERRED as INFERRED
 from .monte_carlo import NEAR_TIES as NEAR_TIES
-from .monte_carlo import MonteCarloConfig as MonteCarloConfig
 from .monte_carlo import check_texts as check_texts
 from .monte_carlo import continue_by_strategy as continue_by_strategy
 from .monte_carlo import label_progress as label_progress
@@ -32,5 +31,6 @@ from .stages import Judge as Judge
 from .stages import Policy as Policy
 from .stages import Retriever as Retriever
 from .strategies import STRATEGIES as STRATEGIES
+from .strategies import MonteCarloConfig as MonteCarloConfig
 from .strategies import TraceProgress as TraceProgress
 from .strategies import strategy_named as strategy_named

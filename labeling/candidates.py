@@ -57,10 +57,10 @@ def split_steps(text: str, delimiter: str | None = None) -> tuple[str, ...]:
 
     Args:
         text: the solution.
-        delimiter: what stands between two steps; None looks for lines that start with "Step n:" or
-            the like in another language ("단계 1:", "1단계:", "步骤1", "第一步", "ステップ1", "Schritt
-            1:"; Markdown heading or bold allowed) and, where there are fewer than two, for blank
-            lines.
+        delimiter: the text between two steps; None looks for lines that start with "Step n:" or
+            the like in another language ("단계 1:", "1단계:", "步骤1", "第一步", "ステップ1",
+            "Schritt 1:"; Markdown heading or bold allowed) and, if there are fewer than two, for
+            blank lines.
 
     Raises:
         InputError: an empty delimiter.
@@ -125,16 +125,16 @@ class CandidateRule(Config):
         default=0, metavar="N", between=(0, None), help="Seed of the policy's sampling."
     )
     min_steps: int = option(
-        default=3, metavar="N", between=(1, None), help="Fewest steps of a candidate."
+        default=3, metavar="N", between=(1, None), help="Minimum number of steps of a candidate."
     )
     max_steps: int = option(
-        default=9, metavar="N", between=(1, None), help="Most steps of a candidate."
+        default=9, metavar="N", between=(1, None), help="Maximum number of steps of a candidate."
     )
     rounds: int = option(
         default=3,
         metavar="N",
         between=(1, None),
-        help="Sampling rounds; later ones only replace rejected candidates.",
+        help="Maximum sampling rounds; later ones replace rejected candidates.",
     )
     delimiter: str | None = option(
         default=None,

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 
 from labeling.answers import AnswerChecker, unusable_gold
 from labeling.consensus import ConsensusConfig, agree
-from labeling.monte_carlo import MonteCarloConfig, continue_by_strategy
+from labeling.monte_carlo import continue_by_strategy
 from labeling.stages import Judge, Policy, Retriever
+from labeling.strategies import MonteCarloConfig
 from traces import (
     AbstentionReason,
     Evidence,

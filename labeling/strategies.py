@@ -1,4 +1,4 @@
-"""Which continuations to sample: every one, or only those that decide the labels.
+"""Monte Carlo options, and which continuations to sample: all, or only those that decide labels.
 
 A strategy is a pure function of what was sampled so far, so a run can be killed and resumed
 anywhere. Every strategy samples a subset of what `all` samples: continuation `i` of a step is the
@@ -24,8 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-from traces import Continuation, InputError, Wanted
+from traces import Config, Continuation, InputError, Wanted, defaults_of, option
 
 ERROR = 0.0001
 """Largest probability with which `adaptive` gives up a prefix that can succeed. Success after a
@@ -220,3 +221,97 @@ def strategy_named(name: str) -> Strategy:
             f"'{name}' is not a strategy.", remedy=f"use one of {', '.join(STRATEGIES)}"
         )
     return STRATEGIES[name]
+
+
+LabelRule = Literal["hard", "soft", "advantage"]
+LastStep = Literal["rollout", "outcome"]
+AfterFirstError = Literal["keep", "incorrect", "not-measured"]
+
+
+class MonteCarloConfig(Config):
+    """How prefixes are continued and what the counts mean; stored with the labeler.
+
+    The rules of `label` are VisualPRM's (arXiv 2503.10291): hard with threshold 0 is its value
+    label "MC estimate > 0"; advantage is correct if the estimate rose from the step before, neutral
+    if it stayed equal, incorrect if it fell, and judges the first step by its value. `last_step`
+    "outcome" follows Med-PRM's labels.
+    """
+
+    k: int = option(
+        default=16,
+        flags=("--k", "-k"),
+        metavar="N",
+        between=(1, None),
+        help="Continuations per prefix.",
+    )
+    strategy: str = option(
+        default="all",
+        choices=tuple(STRATEGIES),
+        help="all: k continuations per prefix; early-stop: until the label is decided; binary,"
+        " adaptive: bisect for the first error.",
+    )
+    threshold: int = option(
+        default=0,
+        metavar="N",
+        between=(0, None),
+        help="A step is correct if more than N continuations reach the gold answer.",
+    )
+    label: LabelRule = option(
+        default="hard",
+        choices=get_args(LabelRule),
+        help="hard: successes above the threshold; soft: the MC estimate; advantage: its rise.",
+    )
+    last_step: LastStep = option(
+        default="rollout",
+        choices=get_args(LastStep),
+        help="Continue the last step like any other, or label it by the final answer if readable.",
+    )
+    after_first_error: AfterFirstError = option(
+        default="keep",
+        choices=get_args(AfterFirstError),
+        help="How to label steps after the first error: as measured, incorrect, or not at all.",
+    )
+    seed: int = option(
+        default=0, metavar="N", between=(0, None), help="Seed of the policy's sampling."
+    )
+
+    def check(self) -> None:
+        """Refuse rules that do not fit each other.
+
+        Raises:
+            InputError: a threshold that decides nothing, or a label that needs every step.
+        """
+        super().check()
+        if self.threshold >= self.k:
+            raise InputError(
+                f"A threshold of {self.threshold} cannot be used with {self.k} continuations.",
+                remedy="give a --threshold from 0 to k - 1",
+            )
+        if self.label != "hard" and self.strategy != "all":
+            raise InputError(
+                f"--label {self.label} needs the MC estimate of every step.",
+                remedy="use --strategy all",
+            )
+
+    @property
+    def bounds(self) -> Bounds:
+        """When a step's hard label is decided."""
+        return Bounds(self.k, self.threshold)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration as stored: k, threshold, seed, and options that are not default."""
+        always = {"k", "threshold", "seed"}
+        defaults = defaults_of(MonteCarloConfig)
+        return {
+            name: getattr(self, name)
+            for name in defaults
+            if name in always or getattr(self, name) != defaults[name]
+        }
+
+    def rule(self) -> str:
+        """The rule as text for the label's meta."""
+        if self.label == "soft":
+            return "MC estimate"
+        if self.label == "advantage":
+            return "MC estimate above the step before"
+        return f"successes > {self.threshold}"

@@ -1,9 +1,12 @@
+from .index.encoder import MULTILINGUAL_MODEL as MULTILINGUAL_MODEL
 from .index.encoder import Encoder as Encoder
 from .index.encoder import SentenceEncoder as SentenceEncoder
 from .index.encoder import encode_in_batches as encode_in_batches
 from .index.encoder import load_encoder as load_encoder
 from .index.encoder import text_to_embed as text_to_embed
+from .index.encoder import unread_languages as unread_languages
 from .index.index import PassageIndex as PassageIndex
+from .index.kinds import SearchQuality as SearchQuality
 from .index.kinds import require_kind as require_kind
 from .index.update import Corpora as Corpora
 from .index.update import IndexUpdate as IndexUpdate
@@ -22,6 +25,7 @@ from .search.config import REWRITE_INSTRUCTION as REWRITE_INSTRUCTION
 from .search.config import REWRITE_SCHEMA as REWRITE_SCHEMA
 from .search.config import Query as Query
 from .search.config import RetrievalConfig as RetrievalConfig
+from .search.config import SearchConfig as SearchConfig
 from .search.config import parse_rewritten as parse_rewritten
 from .search.config import query_of as query_of
 from .search.config import rewritten_queries as rewritten_queries

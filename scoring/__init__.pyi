@@ -2,6 +2,8 @@ from .engine.engine import Scorer as Scorer
 from .engine.fit import FitOptions as FitOptions
 from .engine.fit import Fitted as Fitted
 from .engine.fit import Overflow as Overflow
+from .engine.fit import ScoringPlan as ScoringPlan
+from .engine.fit import plan_scoring as plan_scoring
 from .families.generic_layout import GenericLayout as GenericLayout
 from .families.generic_layout import named_family as named_family
 from .family import CannotLayOut as CannotLayOut
@@ -15,8 +17,6 @@ from .names import Mode as Mode
 from .names import describe_families as describe_families
 from .names import known_families as known_families
 from .names import refuse_mismatch as refuse_mismatch
-from .planning import ScoringPlan as ScoringPlan
-from .planning import plan_scoring as plan_scoring
 from .server.routes import ServerRow as ServerRow
 from .server.routes import row_scores as row_scores
 from .server.scorer import Parity as Parity

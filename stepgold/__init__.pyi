@@ -2,6 +2,7 @@ from .again import RetryOptions as RetryOptions
 from .agreeing import ConsensusOptions as ConsensusOptions
 from .api import Workspace as Workspace
 from .candidates import BestOfNOptions as BestOfNOptions
+from .contents import LabelsOptions as LabelsOptions
 from .contents import RemoveDatasetOptions as RemoveDatasetOptions
 from .contents import RemoveLabelerOptions as RemoveLabelerOptions
 from .contents import StatusOptions as StatusOptions
@@ -28,7 +29,6 @@ from .sampling import SampleOptions as SampleOptions
 from .scoring_run import ScoreOptions as ScoreOptions
 from .searching import IndexOptions as IndexOptions
 from .searching import SearchOptions as SearchOptions
-from .stored_labels import LabelsOptions as LabelsOptions
+from .trust import TrustOptions as TrustOptions
 
 __version__: str
-from .trust import TrustOptions as TrustOptions

@@ -1,4 +1,4 @@
-"""Labelers made again from what is stored of them, so that what they failed on can be asked anew."""
+"""`retry`: rebuild labelers from their stored configuration, and ask again what failed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 RETRIES = "retries"
-"""Under which a label's meta counts how often its trace was asked anew."""
+"""Key of a label's meta: how often its trace was retried."""
 SAMPLES_A_RETRY = 1000
-"""Sample indices that belong to one retry: more than votes on a trace."""
+"""Sample indices reserved for one retry; more than the votes on a trace."""
 
 
 class RetryOptions(ImageSourceOptions, SpendingOptions, HostedOptions):
-    """What is asked again, and what may change."""
+    """What to retry, and with which changes."""
 
     dataset: str | None = option(
         default=None, metavar="NAME", help="Retry this dataset only [default: all]."
@@ -55,7 +55,9 @@ class RetryOptions(ImageSourceOptions, SpendingOptions, HostedOptions):
         default="standard", choices=("standard", "flex"), help="Service of a judge's hosted calls."
     )
     template: StrPath | None = option(
-        default=None, metavar="DIR", help="Tokenizer folder of a policy that was made with one."
+        default=None,
+        metavar="DIR",
+        help="Tokenizer folder, for a policy that was made with --template.",
     )
     limit: int | None = option(
         default=None,
@@ -67,10 +69,10 @@ class RetryOptions(ImageSourceOptions, SpendingOptions, HostedOptions):
 
 @dataclass(frozen=True, slots=True)
 class Revived:
-    """A labeler that can be asked again."""
+    """A stored labeler that can be run again."""
 
     dataset: str
-    """Whose traces it labels."""
+    """The dataset that it labels."""
     labeler: Labeler
     """The labeler as stored."""
     options: RetryOptions
@@ -80,19 +82,19 @@ class Revived:
 
 
 Revive = Callable[[Revived, int], LabelStage]
-"""Makes the stage of a labeler for traces that were asked anew so and so many times before."""
+"""Makes the stage of a labeler, given how often its traces were retried before."""
 
 
 def retries_of(label: TraceLabel) -> int:
-    """How often the trace of a label was asked anew before."""
+    """How often the trace of a label was retried before."""
     count = label.meta.get(RETRIES, 0)
     return count if isinstance(count, int) else 0
 
 
 def faults_of(label: TraceLabel) -> frozenset[AbstentionReason]:
-    """The retryable reasons in a label: of the trace as a whole, or of single steps."""
-    told = [label.abstention, *(step.abstention for step in label.step_labels)]
-    return frozenset(each.reason for each in told if each is not None and each.retryable)
+    """The retryable reasons of a label and of its steps."""
+    given = [label.abstention, *(step.abstention for step in label.step_labels)]
+    return frozenset(each.reason for each in given if each is not None and each.retryable)
 
 
 def was_shortened(label: TraceLabel) -> bool:
@@ -101,16 +103,16 @@ def was_shortened(label: TraceLabel) -> bool:
 
 
 def was_held_back(label: TraceLabel) -> bool:
-    """Whether a judge or a policy was not shown the trace: it may hold protected health information."""
+    """Whether the trace was withheld because it may contain protected health information."""
     return label.abstention is not None and label.abstention.reason is AbstentionReason.FILTERED
 
 
 def next_retry(label: TraceLabel) -> int:
     """The number of the retry that a label needs.
 
-    A call that failed left nothing behind, so it is asked as it was; what was paid for beside it is
-    found in the store. A reply that cannot be used is in the store too: it is asked anew. Only
-    a label that was stored counts a retry, so that one that was killed goes on where it was.
+    A failed call stored no reply, so it is sent again unchanged, and replies that were paid for are
+    found in the store. An unusable reply is stored too, so a new sample is asked for. Only stored
+    labels count retries: an interrupted retry resumes with the same number.
     """
     stored_replies = faults_of(label) - {AbstentionReason.MODEL_ERROR}
     return retries_of(label) + bool(stored_replies)
@@ -120,7 +122,7 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
     """The stage of a judge.
 
     Raises:
-        InputError: its prompt was never kept, or its model cannot be used.
+        InputError: its prompt is not stored, or its model cannot be used.
     """
     from stepgold.judging import JudgeOptions, judge_stage, lab_judge, rag_judge
 
@@ -153,8 +155,7 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
     """The stage of a Monte Carlo labeler.
 
     Raises:
-        InputError: it was made with another template than the one given, or its model cannot be
-            used.
+        InputError: it was made with another template, or its model cannot be used.
     """
     from stepgold.continuing import ContinueOptions, continue_stage
 
@@ -180,12 +181,12 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
     return continue_stage(options, replace(revived.terms, images=shown))
 
 
-def score_anew(revived: Revived, _retry: int) -> LabelStage:
-    """The stage of a PRM: its window is what `--max-tokens` changes.
+def rescore(revived: Revived, _retry: int) -> LabelStage:
+    """The stage of a PRM; `--max-tokens` changes its window.
 
     Raises:
-        InputError: the checkpoint or its family is not what it was.
-        PrmError: the checkpoint cannot be used, or a server does not score as it does.
+        InputError: the checkpoint or its family has changed.
+        PrmError: the checkpoint cannot be used, or the server's scores differ from it.
     """
     from stepgold.scoring_run import score_again
     from stepgold.served_prm import serve_again
@@ -210,13 +211,13 @@ def score_anew(revived: Revived, _retry: int) -> LabelStage:
 REVIVERS: Mapping[LabelerKind, Revive] = {
     LabelerKind.JUDGE: judge_again,
     LabelerKind.MC: continue_again,
-    LabelerKind.PRM: score_anew,
+    LabelerKind.PRM: rescore,
 }
-"""Kinds of labelers that can be asked again, and how; a further kind is a further line."""
+"""How to run each kind of labeler again."""
 
 
 def counted(stage: LabelStage, retry: int, max_tokens: int | None) -> LabelStage:
-    """The stage with the number of the retry, and what was changed for it, in its labels' meta."""
+    """The stage, with the retry's number and changes recorded in the meta of its labels."""
     noted: dict[str, Any] = {RETRIES: retry} if retry else {}
     if max_tokens is not None:
         noted["max_tokens"] = max_tokens
@@ -233,7 +234,7 @@ def _prompt(store: Store, config: Mapping[str, Any]) -> Any:
     """The prompt that a judge was made with.
 
     Raises:
-        InputError: it is not the packaged one, and was never kept.
+        InputError: it is neither the packaged one nor stored.
     """
     from judge import JudgePrompt, packaged_prompt
 
@@ -244,7 +245,7 @@ def _prompt(store: Store, config: Mapping[str, Any]) -> Any:
     text = store.replies.prompt(sha256)
     if text is None:
         raise InputError(
-            f"The prompt {sha256[:12]} of the labeler was not kept.",
+            f"The labeler's prompt {sha256[:12]} is not stored.",
             remedy="judge these traces under another --name",
         )
     return JudgePrompt.parse(text, where=f"prompt {sha256[:12]}")
@@ -252,19 +253,19 @@ def _prompt(store: Store, config: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one labeler is asked again."""
+    """What to retry for one labeler."""
 
     row: LabelerSummary
     """The labeler and its dataset."""
     groups: dict[int, list[str]]
     """Trace ids by the number of the retry they need."""
     left: int
-    """Traces that nothing but another limit can help."""
+    """Traces that only another limit can help."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RetryResult(LabelingResult):
-    """What was asked again, in total and per labeler."""
+    """What was retried, in total and per labeler."""
 
     labelers: tuple[LabelingResult, ...]
     """One per labeler that had something to retry."""
@@ -295,7 +296,7 @@ def retry(workspace: WorkspaceFolder, options: RetryOptions) -> RetryResult:
     with workspace.open_store() as store:
         for work in _work(store, options):
             truth = ModelTruth(allow_mixed=options.allow_mixed)
-            shared = RunTerms(store, ExitStack(), truth, purse, images)
+            shared = RunTerms(store, ExitStack(), truth, purse, images=images)
             tally = _tally(work)
             tallies.append(tally)
             _retry(tally, work, options, shared, kept=any(map(_stored, tallies)))
@@ -303,7 +304,11 @@ def retry(workspace: WorkspaceFolder, options: RetryOptions) -> RetryResult:
 
 
 def _work(store: Store, options: RetryOptions) -> list[Work]:
-    """What can be retried, labeler by labeler; one that is named has to exist."""
+    """What can be retried, labeler by labeler.
+
+    Raises:
+        InputError: the named dataset or labeler does not exist.
+    """
     dataset, name, changed = options.dataset, options.labeler, options.max_tokens is not None
     if dataset is not None:
         store.traces.require_dataset(dataset)
@@ -314,7 +319,7 @@ def _work(store: Store, options: RetryOptions) -> list[Work]:
         if row.labeler.kind not in REVIVERS or name not in (None, row.labeler.name):
             continue
         labels = store.labels.load(row.dataset, row.labeler.name).values()
-        # another limit may also give back the documents that a PRM had no room for
+        # Another limit may also make room for documents that a PRM dropped.
         failed = [
             label
             for label in labels
@@ -324,7 +329,7 @@ def _work(store: Store, options: RetryOptions) -> list[Work]:
         ][: options.limit]
         groups: dict[int, list[str]] = defaultdict(list)
         for label in failed:
-            # the same prompt is as long as it was: only another limit can make it fit
+            # Without another limit the same prompt is too long again.
             if changed or AbstentionReason.OVER_LENGTH not in faults_of(label):
                 groups[next_retry(label)].append(label.trace_id)
         if failed:
@@ -334,7 +339,7 @@ def _work(store: Store, options: RetryOptions) -> list[Work]:
 
 
 def _require_labeler(store: Store, dataset: str | None, name: str) -> None:
-    """A name with a slip must not look like a labeler that has nothing to retry."""
+    """Refuse an unknown name: a typo must not look like a labeler with nothing to retry."""
     if dataset is not None:
         store.labels.labeler(dataset, name)
         return
@@ -359,12 +364,12 @@ def _tally(work: Work) -> Tally:
 def _retry(
     tally: Tally, work: Work, options: RetryOptions, shared: RunTerms, *, kept: bool
 ) -> None:
-    """Ask one labeler again, group by group; what stops it leaves the later groups as they were."""
+    """Retry one labeler, group by group; a stop leaves later groups unchanged."""
     row, store = work.row, shared.store
     waiting = [list(ids) for ids in work.groups.values()]
     shared.truth.expect(store, row.dataset, row.labeler.name)
     if work.left:
-        note(f"{work.left} traces are too long as they are: give another --max-tokens.")
+        note(f"{work.left} traces are too long: add a larger --max-tokens.")
 
     def forget_consensus(labels: Sequence[TraceLabel]) -> None:
         _forget_consensus(store, row, [label.trace_id for label in labels])
@@ -400,14 +405,14 @@ def _retry(
 
 
 def _reading(stage: LabelStage, store: Store, dataset: str) -> Reading | None:
-    """A PRM reads problem by problem: it computes once what a problem's candidates share."""
+    """The reading order of a PRM: by problem, to compute once what its candidates share."""
     from stepgold.scoring_run import ScoreStage
 
     return stage.reading(store, dataset) if isinstance(stage, ScoreStage) else None
 
 
 def _forget_consensus(store: Store, row: LabelerSummary, trace_ids: Sequence[str]) -> None:
-    """A consensus that took the old word is missing again: the next `consensus` takes the new one."""
+    """Drop consensus labels made from the old labels; the next `consensus` makes them again."""
     for other in store.labels.labelers(row.dataset):
         sources = other.labeler.config.values()
         if other.labeler.kind is LabelerKind.CONSENSUS and any(

@@ -12,6 +12,7 @@ from stepgold import (
     contents,
     continuing,
     corpora,
+    demo,
     doctor,
     evaluating,
     exchange,
@@ -22,7 +23,6 @@ from stepgold import (
     sampling,
     scoring_run,
     searching,
-    stored_labels,
 )
 from stepgold import report as reporting
 from stepgold.verbs import Verb, verb
@@ -91,7 +91,7 @@ class Workspace(WorkspaceFolder):
     report = verb(reporting.ReportOptions, reporting.report)
     """Write a page on the labelers of a dataset."""
 
-    labels = verb(stored_labels.LabelsOptions, stored_labels.labels)
+    labels = verb(contents.LabelsOptions, contents.labels)
     """The stored labels of one labeler: an iterable of `TraceLabel` with `frame()`."""
 
     import_ = verb(exchange.ImportOptions, exchange.import_)
@@ -123,5 +123,7 @@ class Workspace(WorkspaceFolder):
     remove_labeler = verb(contents.RemoveLabelerOptions, contents.remove_labeler)
     """Remove the labels of one labeler."""
 
+    demo = verb(demo.DemoOptions, demo.demo)
+    """Run the whole pipeline on the bundled lab, in a folder of its own."""
     run = verb(config_run.RunOptions, run_pipeline)
     """Run every stage that has a table in a TOML file."""

@@ -114,7 +114,7 @@ class BestOfNOptions(BootstrapOptions):
     expected: bool = option(
         default=False,
         flags=("--expected",),
-        help="Over all subsets of size N, ties shared, instead of the first N.",
+        help="Average over all subsets of size N, ties shared, instead of the first N.",
     )
     normalize_answers: bool = option(
         default=False,

@@ -34,7 +34,11 @@ _MAY_BE_PATHS = frozenset({"encoder", "family", "rerank"})
 class RunOptions(Config):
     """Which file."""
 
-    config: StrPath = argument(kw_only=False, metavar="CONFIG.toml", help="One table per command.")
+    config: StrPath = argument(
+        kw_only=False,
+        metavar="CONFIG.toml",
+        help="TOML file with one table of options per command.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -21,7 +21,7 @@ _NOTES: ContextVar[list[str] | None] = ContextVar("stepgold_notes", default=None
 
 @contextmanager
 def session(*, shown: bool) -> Iterator[list[str]]:
-    """Collect the notes of one call; with `shown` they and the progress bars are printed too."""
+    """Collect the notes of one call; `shown` also prints them, with progress bars."""
     notes: list[str] = []
     tokens = _SHOWN.set(shown and _SHOWN.get()), _NOTES.set(notes)
     try:
@@ -39,7 +39,7 @@ def stderr() -> Console:
 
 
 def note(text: str) -> None:
-    """Tell the user one thing, on standard error and in the result's `notes`."""
+    """Print a message on standard error and add it to the result's `notes`."""
     notes = _NOTES.get()
     if notes is not None:
         notes.append(text)
@@ -58,11 +58,11 @@ def progress(
     """Pass `items` through under a progress bar with elapsed and remaining time.
 
     Args:
-        items: what is done, one at a time.
-        total: how many there will be; None if unknown.
-        label: what is going on.
-        work: the work of one item, in any unit, where items differ in length; None counts items.
-        total_work: the work of all items, in the same unit; the time left is estimated from it.
+        items: the items.
+        total: their number; None if unknown.
+        label: the text before the bar.
+        work: the cost of one item, in any unit; None if all cost the same.
+        total_work: the cost of all items, in the same unit, to estimate the time left.
     """
     if not _SHOWN.get():
         yield from items
@@ -86,7 +86,7 @@ def progress(
 
 
 def _left(task: Task) -> str:
-    """Time left at the pace of the whole run so far: results come in batches, minutes apart."""
+    """Time left at the average pace so far: results come in batches, minutes apart."""
     if not task.total or not task.completed or task.elapsed is None:
         return "-:--:--"
     seconds = task.elapsed * max(task.total - task.completed, 0) / task.completed

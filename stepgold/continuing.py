@@ -44,12 +44,12 @@ class ContinueOptions(
         default=(),
         style="escaped",
         metavar="TEXT",
-        help="String that ends a continuation; \\n is a line break; repeatable.",
+        help="Stop a continuation at this string; \\n is a line break; may be repeated.",
     )
     answer_judge: str | None = option(
         default=None,
         metavar="MODEL",
-        help="Model that compares free-text answers [default: by spelling].",
+        help="Model that compares free-text answers [default: compare their spelling].",
     )
 
     def check(self) -> None:
@@ -61,7 +61,9 @@ class ContinueOptions(
         super().check()
         if "" in self.stop:
             raise InputError(
-                "A stop string is empty.", where="--stop", remedy="leave it out, or give some text"
+                "A stop string is empty.",
+                where="--stop",
+                remedy="leave --stop out, or give it some text",
             )
 
     @classmethod
@@ -82,8 +84,8 @@ class ContinueOptions(
     def settings(self, images: ImageOptions) -> dict[str, Any]:
         """The labeler's configuration: what shapes its labels.
 
-        Stop strings and the answer judge are named only where they are used, so that labelers
-        stored before these options existed stay the same.
+        Stop strings and the answer judge are included only if used, so that labelers stored before
+        these options existed stay the same.
         """
         seldom = {"stop": list(self.stop), "answer_judge": self.answer_judge}
         return (
@@ -120,7 +122,7 @@ def continue_(workspace: WorkspaceFolder, options: ContinueOptions) -> LabelingR
             labeler = evidence_source(store, options.dataset, labeler)
         tally.unusable_golds = list_unusable_golds(store.traces.problems(options.dataset))
         truth = ModelTruth(allow_mixed=options.allow_mixed)
-        terms = RunTerms(store, closing, truth, Purse(options.budget), images)
+        terms = RunTerms(store, closing, truth, Purse(options.budget), images=images)
         stage = continue_stage(options, terms)
         label_missing(store, tally, labeler, stage, options=options, truth=truth)
     return tally.result()

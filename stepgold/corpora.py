@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stepgold.console import progress
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK, Result
-from traces.config import Config, Paths, argument, option, paths_of
-from traces.errors import CorpusError, InputError
+from traces import Config, CorpusError, InputError, Paths, argument, option, paths_of
 
 if TYPE_CHECKING:
     from retrieval.documents import DocumentFile, DocumentProblem, Listing
@@ -50,19 +49,22 @@ class CorpusAddOptions(Config):
         default=None, metavar="TEXT", help="Where the corpus comes from, e.g. a URL."
     )
     passage_tokens: int = option(
-        default=200, between=(16, None), metavar="N", help="Target length of a passage."
+        default=200, between=(16, None), metavar="N", help="Target length of a passage, in tokens."
     )
     overlap: int = option(
         default=0,
         between=(0, None),
         metavar="N",
-        help="Most tokens repeated from the passage before.",
+        help="Maximum tokens repeated from the previous passage.",
     )
     max_file_mb: int = option(
-        default=50, between=(1, None), metavar="N", help="Largest file (JSONL: line) that is read."
+        default=50,
+        between=(1, None),
+        metavar="N",
+        help="Largest file (JSONL: line) to read, in MB.",
     )
     keep_missing: bool = option(
-        default=False, help="Keep documents whose files are gone from a folder added again."
+        default=False, help="Keep documents whose files are gone from the folder."
     )
     replace: bool = option(
         default=False,

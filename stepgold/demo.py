@@ -1,4 +1,4 @@
-"""`demo`: the whole pipeline on the bundled lab, offline, every figure computed now."""
+"""`demo`: the whole pipeline on the bundled lab, offline; no figure is precomputed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from stepgold.retrieval import RetrieveOptions, retrieve
 from stepgold.scoring_run import ScoreOptions, score
 from stepgold.searching import IndexOptions, index
 from stepgold.workspace import DATABASE_NAME, WorkspaceFolder
-from traces import InputError
-from traces.config import Config, StrPath, option
+from traces import Config, InputError, StrPath, option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,28 +33,35 @@ if TYPE_CHECKING:
 DATASET = "lab"
 LABELERS = ("judge", "mc", "consensus", "prm", "likelihood")
 MARK = "demo.json"
-"""File that says by which seed a demo folder was made."""
+"""File that records the seed of a demo folder."""
 
 PROBLEMS = 16
 DISTRACTORS = 10
-"""Further documents, about drugs that no problem asks for."""
+"""Additional documents, about drugs that no problem asks about."""
 TRACES_PER_PROBLEM = 2
 CONTINUATIONS = 4
 PASSAGE_TOKENS = 160
 
 
 class DemoOptions(Config):
-    """Which folder, and which lab."""
+    """The folder and the seed."""
 
-    out: StrPath = option(default=Path("stepgold-demo"), metavar="DIR", help="Folder to create.")
+    out: StrPath = option(
+        default=Path("stepgold-demo"),
+        metavar="DIR",
+        help="Folder to create for the workspace, the report and the training file.",
+    )
     seed: int = option(
-        default=0, metavar="N", between=(0, None), help="Seed of the lab and of its sampling."
+        default=0,
+        metavar="N",
+        between=(0, None),
+        help="Seed of the generated problems and of sampling.",
     )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DemoResult(Result):
-    """Every labeler against the exact truth, and where the files are."""
+    """Every labeler measured against the exact truth, and the files."""
 
     seed: int
     """Seed of the lab."""
@@ -64,7 +70,7 @@ class DemoResult(Result):
     database: Path
     """The workspace's database."""
     training_set: Path
-    """What the consensus kept, as a training set."""
+    """The training set: what the consensus kept."""
     report: Path
     """The report page."""
 
@@ -96,14 +102,14 @@ def demo(caller: WorkspaceFolder, options: DemoOptions) -> DemoResult:
     """Run the whole pipeline on the bundled dosing lab: no key, no network, no GPU.
 
     Raises:
-        InputError: the folder exists and is not a demo's, or was made with another seed.
+        InputError: the folder exists and is not a demo folder, or has another seed.
     """
     out = Path(options.out)
     _claim(out, options.seed)
     workspace = WorkspaceFolder(out, progress=caller.progress, debug=caller.debug)
     note(
-        "The lab: made-up drugs, guideline documents, questions and traces whose truth is known"
-        " exactly."
+        "The lab: invented drugs, guideline documents, questions and traces with exactly known"
+        " truth."
     )
     note(
         "Its judge reads token likelihoods; `stepgold judge --judge gemini:...` runs the prompt,"
@@ -121,7 +127,7 @@ def demo(caller: WorkspaceFolder, options: DemoOptions) -> DemoResult:
         for name in LABELERS
     }
     page = out / "report.html"
-    # Only what the policy wrote is a candidate; the other traces were made wrong on purpose.
+    # Only the policy's traces are candidates; the others were corrupted on purpose.
     report(
         workspace, ReportOptions(page, dataset=DATASET, labeler=LABELERS, candidates=("sampled",))
     )
@@ -135,11 +141,11 @@ def demo(caller: WorkspaceFolder, options: DemoOptions) -> DemoResult:
 
 
 def _claim(out: Path, seed: int) -> None:
-    """Mark the folder as a demo's, or refuse another one."""
+    """Mark the folder as a demo folder, or refuse it."""
     mark = out / MARK
     if out.exists() and not mark.is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(
-            f"'{out}' exists and is no demo folder.",
+            f"'{out}' exists and is not a demo folder.",
             where=str(out),
             remedy="choose another --out",
         )
@@ -169,7 +175,7 @@ def _claim(out: Path, seed: int) -> None:
 
 def _stages(out: Path, seed: int, workspace: WorkspaceFolder) -> Iterator[Result]:
     """The verbs in order, on the lab's files."""
-    from lab.build import build_workspace, write_workspace_files
+    from lab import build_workspace, write_workspace_files
 
     lab = build_workspace(
         seed, PROBLEMS, traces_per_problem=TRACES_PER_PROBLEM, n_distractors=DISTRACTORS
@@ -181,7 +187,7 @@ def _stages(out: Path, seed: int, workspace: WorkspaceFolder) -> Iterator[Result
     )
     yield index(workspace, IndexOptions())
     yield import_(workspace, ImportOptions("traces", out / "traces.jsonl", dataset=DATASET))
-    # The lab's models read one passage: the top one, so that retrieval decides.
+    # The lab's models read only the top passage, so retrieval matters.
     yield retrieve(workspace, RetrieveOptions(dataset=DATASET, k=1))
     _write_sampled(lab, out / "sampled.jsonl", seed, workspace)
     yield import_(workspace, ImportOptions("traces", out / "sampled.jsonl", dataset=DATASET))
@@ -210,7 +216,7 @@ def _stages(out: Path, seed: int, workspace: WorkspaceFolder) -> Iterator[Result
 
 
 def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: WorkspaceFolder) -> None:
-    """Let the policy write traces of its own, with their exact truth, once a folder."""
+    """Sample traces from the policy, with their exact truth, once per folder."""
     from lab import sample_traces, trace_row
 
     if path.is_file():
@@ -233,7 +239,7 @@ def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: Workspac
     )
     note(
         f"hybrid search puts the deciding passage first for {right} of {len(by_id)} problems"
-        " (retrieve --evaluate qrels.jsonl measures it); a wrong one misleads judge and policy alike"
+        " (measure it with retrieve --evaluate qrels.jsonl); a wrong one misleads judge and policy"
     )
     note(f"sampling {TRACES_PER_PROBLEM} traces for each of {len(by_id)} problems from the policy")
     sampled = sample_traces(lab.problems, shown, per_problem=TRACES_PER_PROBLEM, seed=seed)
@@ -261,8 +267,8 @@ CAPTION = """\
 err, corr: error and correct accuracy, exact first error; pb_f1: processbench_f1, their harmonic
 mean; kept: share of traces with a label; prec: first-error precision on those. Missing labels count
 as wrong in both F1s, and so do the steps after a first error, which a consensus leaves unlabeled:
-its purpose is to be right on what it keeps. likelihood is nearly perfect on sampled traces because
-the policy that wrote them is asked about itself. The lab is small, and its retriever makes errors."""
+a consensus keeps fewer labels to be right more often. likelihood is nearly perfect on sampled
+traces because it uses the policy that wrote them. The lab is small; its retriever makes errors."""
 
 
 def _table(labelers: Mapping[str, Mapping[str, Any]]) -> Table:

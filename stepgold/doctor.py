@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.specs import (
+from inference import (
     GEMINI_BASE_URL_VARIABLE,
     GEMINI_KEY_VARIABLES,
     OPENAI_BASE_URL_VARIABLE,
@@ -20,8 +20,7 @@ from inference.specs import (
 )
 from stepgold.results import INCOMPLETE, OK, Result
 from stepgold.workspace import DATABASE_NAME
-from traces.config import Config
-from traces.errors import IndexMismatch, ToolkitError
+from traces import Config, IndexMismatch, ToolkitError
 
 if TYPE_CHECKING:
     from inference import Accelerator
@@ -60,7 +59,7 @@ class DoctorOptions(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SetupProblem:
     """Something that is wrong."""
 
     what: str
@@ -113,7 +112,7 @@ class DoctorResult(Result):
     """The index."""
     disk_free_bytes: int
     """Free space on the disk of the workspace."""
-    problems: tuple[Problem, ...]
+    problems: tuple[SetupProblem, ...]
     """What is wrong, with what to do; empty if nothing is."""
 
     @property
@@ -157,10 +156,10 @@ class DoctorResult(Result):
 
 def doctor(workspace: WorkspaceFolder, options: DoctorOptions) -> DoctorResult:
     """Report versions, GPUs, keys (set or not), database, index and free disk; change nothing."""
-    problems: list[Problem] = []
+    problems: list[SetupProblem] = []
     packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
     problems += [
-        Problem(f"{name} is not installed.", f"pip install {name}")
+        SetupProblem(f"{name} is not installed.", f"pip install {name}")
         for name in REQUIRED
         if packages[name] is None
     ]
@@ -186,14 +185,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _accelerators(problems: list[Problem]) -> tuple[Accelerator, ...] | None:
+def _accelerators(problems: list[SetupProblem]) -> tuple[Accelerator, ...] | None:
     try:
         from inference import accelerators
 
         return accelerators()
     except (ImportError, OSError, RuntimeError) as fault:
         problems.append(
-            Problem(f"torch cannot be used: {fault}", "pip install --force-reinstall torch")
+            SetupProblem(f"torch cannot be used: {fault}", "pip install --force-reinstall torch")
         )
         return None
 
@@ -211,7 +210,7 @@ def _gpu_words(found: tuple[Accelerator, ...] | None) -> str:
 
 
 def _database(
-    workspace: WorkspaceFolder, problems: list[Problem]
+    workspace: WorkspaceFolder, problems: list[SetupProblem]
 ) -> tuple[DatabaseState, str | None]:
     """The database, and the fingerprint of its corpora if it can be used."""
     url = re.sub(r"://[^/@]*@", "://***@", workspace.url)
@@ -222,7 +221,7 @@ def _database(
             datasets, corpora = store.traces.datasets(), store.corpora.summaries()
             fingerprint = store.corpora.fingerprint() if corpora else None
     except ToolkitError as fault:
-        problems.append(Problem(fault.what, fault.remedy or "check the path given with --db"))
+        problems.append(SetupProblem(fault.what, fault.remedy or "check the path given with --db"))
         return DatabaseState(url, "unusable", fault.what), None
     except ImportError as fault:  # the package is among the problems already
         return DatabaseState(url, "unusable", str(fault)), None
@@ -233,7 +232,7 @@ def _database(
 
 
 def _index(
-    workspace: WorkspaceFolder, fingerprint: str | None, problems: list[Problem]
+    workspace: WorkspaceFolder, fingerprint: str | None, problems: list[SetupProblem]
 ) -> IndexState:
     try:
         from retrieval.index.files import MANIFEST, read_manifest
@@ -244,13 +243,13 @@ def _index(
     except ImportError as fault:  # the package is among the problems already
         return IndexState("unusable", str(fault))
     except (IndexMismatch, ToolkitError) as fault:
-        problems.append(Problem(fault.what, fault.remedy or "stepgold index"))
+        problems.append(SetupProblem(fault.what, fault.remedy or "stepgold index"))
         return IndexState("unusable", fault.what)
     detail = f"{manifest.count} passages, {manifest.kind}, encoder {manifest.encoder}"
     if fingerprint is None:
         return IndexState("unchecked", detail)
     if manifest.corpus_fingerprint != fingerprint:
-        problems.append(Problem("The index is older than the corpora.", "stepgold index"))
+        problems.append(SetupProblem("The index is older than the corpora.", "stepgold index"))
         return IndexState("outdated", detail)
     return IndexState("current", detail)
 

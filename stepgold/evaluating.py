@@ -17,8 +17,7 @@ from stepgold.trials import (
     labeler_thresholds,
     resolve_threshold,
 )
-from traces import InputError, option
-from traces.config import argument
+from traces import InputError, argument, option
 
 if TYPE_CHECKING:
     from evaluation import Disputes, EvaluatedTrace, LabelTable, Protocol
@@ -327,7 +326,7 @@ class CompareOptions(TrialOptions):
         default=10,
         between=(0, None),
         metavar="N",
-        help="How many traces on which the labelers disagree to list.",
+        help="Maximum number of disputed traces to list.",
     )
 
     def check(self) -> None:

@@ -25,10 +25,19 @@ from stepgold.labeling_run import source_of
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK
-from traces.config import Need, Paths, StrPath, argument, option, paths_of
-from traces.errors import InputError
-from traces.labels import Labeler, LabelerKind, TraceLabel
-from traces.records import RejectedRow
+from traces import (
+    InputError,
+    Labeler,
+    LabelerKind,
+    Need,
+    Paths,
+    RejectedRow,
+    StrPath,
+    TraceLabel,
+    argument,
+    option,
+    paths_of,
+)
 
 if TYPE_CHECKING:
     from formats import SkippedTrace
@@ -45,10 +54,10 @@ class _SourceOptions(DatasetOptions):
     """Whose labels the files hold, and what becomes of those stored before."""
 
     kind: LabelerKind | str | None = option(
-        default=None, choices=tuple(LabelerKind), help="Kind of the labeler."
+        default=None, choices=tuple(LabelerKind), help="Kind of labeler [default: by format]."
     )
     replace: bool = option(
-        default=False, help="Replace what is stored under this name.", flags=("--replace",)
+        default=False, help="Replace what this file or labeler stored before.", flags=("--replace",)
     )
 
     @property
@@ -64,28 +73,32 @@ class ImportOptions(_SourceOptions):
         kw_only=False, metavar="FORMAT", help=f"{', '.join(import_formats())}, or {SCORES}."
     )
     files: Paths = argument(
-        kw_only=False, metavar="FILE...", help=".json or .jsonl, also .gz, or .parquet."
+        kw_only=False,
+        metavar="FILE...",
+        help="Files to read: .json or .jsonl, also gzipped (.gz), or .parquet.",
     )
     subset: str | None = option(
-        default=None, metavar="NAME", help="Report these traces under this name."
+        default=None,
+        metavar="NAME",
+        help="Name of the subset [default: the format's, else 'default'].",
     )
     labeler: str | None = option(
         default=None,
         metavar="NAME",
-        help="Name of the labeler, where the files have none (scores, trl).",
+        help="Name of the labeler, for files without one (scores, trl).",
     )
     neutral: NeutralPolicy | str = option(
         default="keep",
         choices=tuple(NeutralPolicy),
-        help="Neutral steps of prm800k and visualprocessbench.",
+        help="How to import neutral steps (prm800k, visualprocessbench).",
     )
     alternatives: bool = option(
-        default=False, help="Import prm800k's rated alternatives as traces, too."
+        default=False, help="Also import prm800k's rated alternative steps as traces."
     )
     column: str | None = option(
         default=None,
         metavar="N[,N]",
-        help="scores: classes (from 0) to add up where a step's score lists probabilities.",
+        help="scores: if a step has a list of class probabilities, sum these classes (0-based).",
         needs=Need("the format scores", lambda config: config.format == SCORES),
     )
 

@@ -1,4 +1,4 @@
-"""The self-check of gold answers before anything is spent: each has to equal itself."""
+"""A check of gold answers before anything is spent: each must equal itself."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from stepgold.console import note
 
 if TYPE_CHECKING:
-    from traces.problem import Problem
+    from traces import Problem
 
 LISTED = 10
-"""Gold answers named to a person; the JSON document has all of them."""
+"""Gold answers shown to a person; the JSON document lists all."""
 
 
 def list_unusable_golds(problems: Iterable[Problem]) -> list[dict[str, str]]:
-    """The gold answers that no answer can be compared with, as the JSON document lists them.
+    """List gold answers that cannot be compared with any answer, as in the JSON document.
 
-    The first of them are named on standard error. Their problems abstain (`no_answer`).
+    The first ones are noted on standard error. Their problems abstain (`no_answer`).
     """
     from labeling import check_golds
 

@@ -1,4 +1,4 @@
-"""Options about the images of problems: where they lie, and whether a labeler is shown them."""
+"""The images of problems: where they are, and whether a labeler is shown them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """How a labeler comes by the images of problems."""
+    """Where the images of problems are, and whether a labeler is shown them."""
 
     folder: Path = Path()
-    """The folder that relative paths start from."""
+    """The folder that image paths are relative to."""
     ignore: bool = False
-    """Whether the user wants them ignored."""
+    """Whether the user asked to ignore images."""
     shown: bool = True
     """Whether the labeler is shown them; see `settled`."""
 
@@ -31,29 +31,29 @@ class ImageOptions:
     def of(
         cls, workspace: WorkspaceFolder, images: StrPath | None, *, ignore: bool = False
     ) -> ImageOptions:
-        """As given on the command line.
+        """From the options of a verb.
 
         Raises:
-            InputError: the folder is none.
+            InputError: the folder does not exist.
         """
         folder = None if images is None else Path(images)
         if folder is not None and not folder.is_dir():
             raise InputError(
-                "The folder of the images is missing.",
+                f"Image folder '{folder}' not found.",
                 where=str(folder),
-                remedy="name with --images the folder that image paths start from",
+                remedy="set --images to the folder that image paths are relative to",
             )
         return cls(folder or workspace.folder, ignore)
 
     def settled(self, *specs: ModelSpec, exist: bool) -> ImageOptions:
-        """Decide whether these models are shown images, and say so where they are not.
+        """Decide whether these models are shown images, with a note if they are not.
 
         Args:
             specs: the models.
             exist: whether any problem of the dataset has an image.
 
         Raises:
-            InputError: one of them takes no images, and nobody said that it should do without.
+            InputError: one of them takes no images, and `ignore` is not set.
         """
         if not exist:
             return self
@@ -63,11 +63,11 @@ class ImageOptions:
         if not self.ignore and not blind:
             return self
         names = ", ".join(str(spec) for spec in specs)
-        note(f"Problems have images, which {names} is not shown: its labels say so.")
+        note(f"{names} is not shown the images of problems; the labels record this.")
         return replace(self, shown=False)
 
     def for_prm(self, *, exist: bool) -> ImageOptions:
-        """For a PRM: whether it can see only its checkpoint tells; ignored images it is not shown.
+        """For a PRM: show images unless ignored; whether it can see depends on its checkpoint.
 
         Args:
             exist: whether any problem of the dataset has an image.
@@ -75,11 +75,11 @@ class ImageOptions:
         return replace(self, shown=not (self.ignore and exist))
 
     def as_dict(self) -> dict[str, Any]:
-        """What of it shapes the labels, for the labeler's configuration."""
+        """The part that changes labels, for the labeler's configuration."""
         return {} if self.shown else {"images": False}
 
     def loader(self) -> ProblemImages:
-        """What loads the images."""
+        """The loader of the images."""
         from inference import ProblemImages
 
         return ProblemImages(self.folder, shown=self.shown)
@@ -93,9 +93,9 @@ def _refuse(blind: Sequence[ModelSpec]) -> None:
     """
     for spec in blind:
         unknown = spec.takes_images is None
-        found = "is neither a folder nor known to the hub" if unknown else "is a text model"
+        found = "is neither a folder nor on the Hugging Face Hub" if unknown else "is a text model"
         raise InputError(
-            f"'{spec}' {found}, and problems of this dataset have images.",
-            remedy="take gemini:MODEL, openai:MODEL or an image-text model of transformers, or add"
+            f"'{spec}' {found}, but problems of this dataset have images.",
+            remedy="use gemini:MODEL, openai:MODEL or an image-text model of transformers, or add"
             " --ignore-images",
         )

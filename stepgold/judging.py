@@ -51,7 +51,7 @@ class JudgeOptions(
     escalate_base_url: str | None = option(
         default=None,
         metavar="URL",
-        help="Server of the --escalate model [default: from the environment].",
+        help="Base URL of the --escalate model's server [default: from the environment].",
         needs=Need("--escalate MODEL", lambda config: config.escalate is not None),
     )
 
@@ -128,7 +128,7 @@ def _label(
         shown = images.settled(*specs, exist=exist)
         options = options.but(show_images=shown.shown)
         settings = options.as_dict()
-        terms = RunTerms(store, closing, truth, Purse(options.budget), shown)
+        terms = RunTerms(store, closing, truth, Purse(options.budget), images=shown)
         stage = judge_stage(rag_judge(options, terms))
     _say_if_ungrounded(store, options)
     labeler = Labeler(options.name, LabelerKind.JUDGE, settings, model=str(spec))
@@ -144,9 +144,9 @@ def _label(
 
 
 def rag_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0) -> RagJudge:
-    """The judge behind a spec, and the one that decides its split votes.
+    """The judge, with the second judge that decides split votes.
 
-    With `first_sample` above 0, stored replies are asked for again (see `judge.prompt.render_vote`).
+    With `first_sample` above 0, new replies are requested (`judge.prompt.render_vote`).
 
     Raises:
         InputError: a model or service that cannot be used.
@@ -159,7 +159,7 @@ def rag_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0) 
         raise InputError(
             f"Split votes cannot be escalated to '{second}'.",
             where="--escalate",
-            remedy="use another model than the judge's, best of another family",
+            remedy="use a different model, preferably of another family",
         )
     runners = [
         _runner(each, url, options, terms)
@@ -180,7 +180,7 @@ def rag_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0) 
 def _runner(
     spec: ModelSpec, base_url: str | None, options: JudgeOptions, terms: RunTerms
 ) -> Runner:
-    """Sends the calls of one model; a second judge without a batch service is asked call by call."""
+    """The runner of one model; a second judge without a batch service runs call by call."""
     batch = options.service == BATCH
     if batch and (spec.kind == "gemini" or str(spec) == options.judge):
         return batch_runner(
@@ -220,14 +220,14 @@ def judge_stage(judge: Judge) -> LabelStage:
 
 
 def _say_if_ungrounded(store: Store, options: JudgeOptions) -> None:
-    # Asked of what the judge is shown: evidence may also have come with the rows of an import.
+    # Check what the judge is shown, not what was retrieved: imports may bring evidence too.
     if any(
         context.evidence for context in store.traces.contexts(options.dataset, limit=options.limit)
     ):
         return
     note("These traces have no evidence: the verdicts will be ungrounded.")
     if options.require_quotes:
-        note("With --require-quotes every incorrect verdict will be the abstention no_evidence.")
+        note("With --require-quotes every incorrect verdict will become no_evidence.")
 
 
 def judge_report(store: Store, dataset: str, labeler: str) -> dict[str, Any]:
@@ -249,10 +249,10 @@ def judge_report(store: Store, dataset: str, labeler: str) -> dict[str, Any]:
 
 
 def quote_table(quotes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The counts as lines of a small table; verdicts that no step has are left out."""
+    """The counts as lines of a small table, without verdicts that no step has."""
     rows = [(word, counts) for word, counts in quotes.items() if any(counts.values())]
     if not any(counts["verified"] or counts["unverified"] for _, counts in rows):
-        return []  # a judge that quotes nothing needs no table that says so
+        return []  # the judge quotes nothing
     lines = [f"{'quotes':<13}" + "".join(f"{kind:>12}" for kind in _QUOTE_KINDS)]
     lines += [
         f"  {word:<11}" + "".join(f"{counts[kind]:>12}" for kind in _QUOTE_KINDS)
@@ -262,6 +262,6 @@ def quote_table(quotes: Mapping[str, Mapping[str, int]]) -> list[str]:
     if made_up:
         lines.append(
             f"{made_up} incorrect verdicts rest on a quote that is not in the evidence: "
-            "kept, marked unverified (--require-quotes takes them out)"
+            "kept and marked unverified (--require-quotes rejects them)"
         )
     return lines

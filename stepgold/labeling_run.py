@@ -1,4 +1,4 @@
-"""Run a labeler over what is still missing, committing traces as they are done."""
+"""Run a labeler over the traces it has not labeled yet, committing labels as they come."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
 
 
 STOPS = (BudgetExhausted, QuotaExhausted, ModelRefused, ModelChanged, ModelUnavailable)
-"""What ends a run early while everything done so far stays done."""
+"""Errors that end a run early; labels stored so far are kept."""
 EVIDENCE_KEY = "retrieval"
-"""Under which a labeler's configuration says how its evidence was found."""
+"""Key of a labeler's configuration: how its evidence was retrieved."""
 COMMIT_EVERY_S = 0.25
-"""Labels that come within this time are one transaction: a commit costs more than a label."""
+"""Labels of this many seconds share a transaction: a commit costs more than a label."""
 
 
 LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[LabeledTrace]]
-"""A stage: contexts in, labelled traces out, in any order."""
+"""A stage: contexts in, labeled traces out, in any order."""
 
 
 class Reading(Protocol):
-    """How a stage wants its traces, where the order of import and counting them will not do."""
+    """The order and cost of traces, for a stage to which they are not all alike."""
 
     def contexts(self, trace_ids: Sequence[str]) -> Iterable[TraceInContext]:
-        """These traces, in the order that suits the stage."""
+        """These traces, in the order in which the stage reads them."""
 
     def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
-        """What each will take, in any unit: time left is told from it."""
+        """The cost of each trace, in any unit; the remaining time is estimated from it."""
 
 
 class LabelWriter:
     """Stores labels in groups, at most a quarter of a second old; a context manager.
 
-    What a kill takes with it was either paid, and then stands in the ledger, or took no time.
+    A kill loses no paid reply: replies are in the ledger, and labels are made from them again.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class LabelWriter:
         """Nothing is written yet.
 
         Args:
-            store: where to.
+            store: where labels are stored.
             tally: counts what was stored.
             labeler: who labels.
-            declared: whether the store has this very labeler.
-            replace: whether another one of its name gives way.
-            also: what else is to be done in the transaction that stores these labels.
+            declared: whether the store already has exactly this labeler.
+            replace: whether it replaces another labeler of the same name.
+            also: called with the labels, in the transaction that stores them.
         """
         self._also = also
         self._store, self._tally, self._labeler = store, tally, labeler
@@ -89,14 +89,14 @@ class LabelWriter:
     def __exit__(self, *_: object) -> None:
         self.flush()
 
-    def write(self, labelled: LabeledTrace) -> None:
-        """Take a label, and store all that wait if the oldest has waited long enough."""
-        self._waiting.append(labelled)
-        if labelled.last_of_batch or time.monotonic() - self._written_at >= COMMIT_EVERY_S:
+    def write(self, labeled: LabeledTrace) -> None:
+        """Queue a label; store the queue if its oldest label is due."""
+        self._waiting.append(labeled)
+        if labeled.last_of_batch or time.monotonic() - self._written_at >= COMMIT_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
-        """Store what waits, all or none."""
+        """Store the queued labels, all or none."""
         ready, self._waiting = self._waiting, []
         if ready:
             self._put(ready)
@@ -107,8 +107,8 @@ class LabelWriter:
         versions = {each.resolved_model for each in ready if each.resolved_model}
         with self._store.transaction():
             if not self._declared:
-                # Only now: a refused key must neither leave an empty labeler behind nor,
-                # under --replace, have dropped the labels of the old one.
+                # Not earlier: a refused key must not leave an empty labeler, or (with --replace)
+                # drop the labels of the old one.
                 self._store.labels.declare(dataset, self._labeler, replace=self._replace)
             self._store.labels.put(
                 dataset,
@@ -139,14 +139,21 @@ def label_missing(
     truth: ModelTruth | None = None,
     reading: Reading | None = None,
 ) -> Tally:
-    """Let `labeler` label the traces of the dataset that it has no stored word on.
+    """Label the traces of the dataset that `labeler` has no stored label for.
 
-    Traces are committed as they are done, so that a kill loses nothing that was paid for.
-    A stop by budget, quota, a refused key or another model version keeps what is done; before the
-    first commit it is raised instead (but for the budget), because then nothing was kept.
-    Traces outside `within` (None: all are inside) cannot be labelled yet: they stay missing.
-    `truth` (None: nobody asks) is told who answered in earlier runs. `reading` (None: in the order
-    of import, all alike) says how the stage wants its traces.
+    Labels are committed as they come, so that a kill loses nothing that was paid for. A stop by
+    budget, quota, a refused key or another model version keeps what is stored; before the first
+    commit it is raised instead (except for the budget), because then nothing was kept.
+
+    Args:
+        store: where traces and labels are.
+        tally: counts the outcome; names the dataset.
+        labeler: who labels.
+        stage: makes the labels.
+        options: limit and replacement.
+        within: the traces that can be labeled now, others stay missing; None for all.
+        truth: checks which model version answers; None for no check.
+        reading: order and cost of the traces; None for the order of import, all alike.
     """
     dataset = str(tally.dataset)
     asked = [
@@ -176,7 +183,7 @@ def label_missing(
 
 
 def _tell_failures(store: Store, dataset: str, name: str, there: Collection[str]) -> None:
-    """Say which of the words that are there already are failures that only `retry` asks again."""
+    """Note how many stored labels are failures that only `retry` asks again."""
     failed = {
         failure.id
         for _, failure in store.labels.failures.load(dataset)
@@ -198,7 +205,7 @@ def label_traces(
     truth: ModelTruth | None = None,
     reading: Reading | None = None,
 ) -> None:
-    """Let a stage label these traces and store what it says; see `label_missing` for what ends it."""
+    """Label these traces and store the labels; `label_missing` says what ends a run early."""
     how: dict[str, Any] = {"total": len(trace_ids), "label": tally.command}
     if reading is None:
         contexts: Iterable[TraceInContext] = store.traces.contexts(
@@ -209,16 +216,16 @@ def label_traces(
         how |= {"work": lambda one: work[one.label.trace_id], "total_work": sum(work.values())}
     try:
         with writer:
-            for labelled in progress(stage(contexts), **how):
+            for labeled in progress(stage(contexts), **how):
                 if truth is not None:
-                    truth.see_label(labeler.model, labelled.resolved_model)
-                writer.write(labelled)
+                    truth.see_label(labeler.model, labeled.resolved_model)
+                writer.write(labeled)
     except STOPS as stop:
         _stopped(tally, stop, asked=len(trace_ids))
 
 
 def _stopped(tally: Tally, stop: ToolkitError, *, asked: int) -> None:
-    """Count what a stop left missing; raise it if nothing was kept."""
+    """Count what a stop left missing; raise the stop if nothing was stored."""
     stored = tally.done + sum(tally.abstained.values())
     if not stored and not isinstance(stop, BudgetExhausted):
         raise stop
@@ -228,10 +235,11 @@ def _stopped(tally: Tally, stop: ToolkitError, *, asked: int) -> None:
 
 
 def evidence_source(store: Store, dataset: str, labeler: Labeler) -> Labeler:
-    """The labeler with how its evidence was found as part of its configuration.
+    """The labeler, with the retrieval settings of its evidence in its configuration.
 
-    Evidence that was retrieved anew, or for the first time, then makes another labeler: its old
-    verdicts are not called done. A labeler stored before this was noted stays the one it is.
+    Evidence that was retrieved again with other settings then makes another labeler, so that its
+    old verdicts do not count as done. A labeler that was stored before this key existed stays the
+    same.
     """
     if any(
         row.labeler.name == labeler.name and _text(row.labeler.config) == _text(labeler.config)
@@ -244,7 +252,7 @@ def evidence_source(store: Store, dataset: str, labeler: Labeler) -> Labeler:
 
 
 def source_of(store: Store, dataset: str, name: str) -> dict[str, Any]:
-    """How a consensus names a labeler it is made from: one replaced under its name is another."""
+    """A labeler as a consensus records it: the hash changes if the labeler is replaced."""
     found = store.labels.labeler(dataset, name)
     made = json.dumps([found.kind, found.model, dict(found.config)], sort_keys=True)
     return {"labeler": name, "sha256": hashlib.sha256(made.encode()).hexdigest()[:16]}
@@ -255,7 +263,7 @@ def _text(config: Mapping[str, Any]) -> str:
 
 
 def _is_declared(store: Store, dataset: str, labeler: Labeler, *, replace: bool) -> bool:
-    """Whether the dataset has this very labeler; another one of its name is refused or replaced.
+    """Whether the dataset has exactly this labeler; a different one of its name is refused.
 
     Raises:
         InputError: the name belongs to another configuration, and `replace` is not given.

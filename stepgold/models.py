@@ -1,4 +1,4 @@
-"""How the answers of continuations are checked: by rule, and by a model where a user names one."""
+"""Options of models made into models: policies, dispatchers, batch runners, answer checkers."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 
 Service = Literal["standard", "flex"]
-"""Whose prices and patience hold for hosted calls."""
+"""Service of hosted calls: its prices and response times."""
 
 
 LAB_CONTINUATION = 130
-"""What the lab's window leaves for a continuation, tokens (`lab.candidates` says the same)."""
+"""Maximum tokens of a continuation in the lab's window; equals `lab.build.MAX_NEW_TOKENS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class RunTerms:
     """What the models of one run share."""
 
     store: Store
-    """Where replies are kept."""
+    """Where replies are stored."""
     closing: ExitStack
     """Closes connections and loaded models."""
     truth: ModelTruth
-    """Sees which version of a model answers."""
+    """Checks which version of a model answers."""
     purse: Purse
-    """The budget of all models together."""
+    """The budget that all models share."""
     images: ImageOptions = field(default_factory=ImageOptions)
     """Where the images of problems are, and whether they are shown."""
 
@@ -62,7 +62,7 @@ SYSTEM = (
     "Solve the question step by step, one step a line. End with a line that says "
     "'The answer is' and the answer."
 )
-"""System turn of policies that were not trained on this layout; the lab's policy gets none."""
+"""System turn of policies; the lab's policy was trained without one and gets none."""
 
 _OPENAI = Need("--policy openai:MODEL", lambda config: config.policy.startswith("openai:"))
 _SERVER = Need("--policy openai:MODEL", lambda config: not config.policy.startswith(("hf:", "lab")))
@@ -73,14 +73,18 @@ class PolicyOptions(HostedOptions):
 
     inherited_needs: ClassVar = {"base_url": _SERVER, "concurrency": _SERVER}
 
-    policy: str = option(metavar="MODEL", help="openai:MODEL, gemini:MODEL, hf:PATH or lab.")
+    policy: str = option(
+        metavar="MODEL", help="Policy: openai:MODEL, gemini:MODEL, hf:PATH or lab."
+    )
     max_tokens: int | None = option(
         default=None,
         metavar="N",
         between=(1, None),
         help="Maximum new tokens per text [default: 1024; lab: 130].",
     )
-    temperature: float = option(default=0.7, between=(0, None), help="Sampling temperature.")
+    temperature: float = option(
+        default=0.7, metavar="T", between=(0, None), help="Sampling temperature."
+    )
     evidence: bool | None = option(
         default=None,
         flags=("--evidence/--no-evidence",),
@@ -89,7 +93,7 @@ class PolicyOptions(HostedOptions):
     template: StrPath | None = option(
         default=None,
         metavar="DIR",
-        help="Tokenizer folder: render prompts locally and use /v1/completions.",
+        help="Tokenizer folder: render prompts locally and send them to /v1/completions.",
         needs=_OPENAI,
     )
     system: str | None = option(
@@ -144,7 +148,7 @@ def text_model(
     template: Path | None = None,
     concurrency: int | None = None,
 ) -> TextModel:
-    """The text model behind a spec; the heavy library of that back end alone is loaded.
+    """The text model that a spec names; only the library of its back end is loaded.
 
     Raises:
         InputError: the model was shut down, no key is set, its server cannot be used, or the spec
@@ -188,13 +192,13 @@ def tell_destination(spec: ModelSpec, server: Destination) -> None:
 
 
 def tell_slow(spec: ModelSpec, why: str | None) -> None:
-    """Say where a local model shares no prefixes: right, but many times slower."""
+    """Warn that a local model cannot share prefixes: correct, but many times slower."""
     if why is not None:
-        note(f"'{spec}' writes every continuation from its beginning, slowly: {why}")
+        note(f"'{spec}' cannot share prefixes and computes every continuation in full: {why}")
 
 
 def dispatcher(model: TextModel, terms: RunTerms, *, service: Service = "standard") -> Dispatcher:
-    """A dispatcher that records every paid reply in the store before anything else happens to it."""
+    """A dispatcher that stores every paid reply before it is used."""
     from inference import Dispatcher
 
     runner = Dispatcher(
@@ -209,7 +213,7 @@ def dispatcher(model: TextModel, terms: RunTerms, *, service: Service = "standar
 
 
 def _tell_saved(runner: Dispatcher) -> None:
-    """Say what was not asked of the model: a reply counts for its name, whatever server it is at."""
+    """Note how many replies came from the store; replies are keyed by model, not by server."""
     saved = runner.counters.cached
     if saved:
         replies = "1 reply" if saved == 1 else f"{saved} replies"
@@ -234,7 +238,7 @@ def policy_config(
 def open_policy(
     options: PolicyOptions, terms: RunTerms, *, separator: str, stop: Sequence[str] = ()
 ) -> tuple[Policy, bool]:
-    """The policy that continues prefixes, and whether texts leave this machine for it."""
+    """The policy that continues prefixes, and whether texts are sent to a hosted model."""
     spec = options.spec
     config = policy_config(options, separator=separator, stop=stop)
     if spec.kind in {"hf", "lab"}:
@@ -258,7 +262,7 @@ def open_policy(
 
 
 def withholds_phi(options: PolicyOptions, *, answer_judge: str | None, hosted: bool) -> bool:
-    """Whether marked problems must stay here: the answer judge counts, wherever the policy runs."""
+    """Whether marked problems are withheld: policy or answer judge is hosted, and no permission."""
     elsewhere = hosted or (answer_judge is not None and not answer_judge.startswith("hf:"))
     return elsewhere and not options.allow_phi
 
@@ -286,7 +290,7 @@ def model_folder(spec: ModelSpec, role: Literal["policy", "judge", "prm"]) -> st
 
 
 def template_identity(template: StrPath | None) -> str | None:
-    """Which template it is, for a labeler's configuration: the folder's name and what its files hold."""
+    """A template for a labeler's configuration: the folder's name and a hash of its files."""
     if template is None:
         return None
     folder, digest = Path(template), sha256()
@@ -304,18 +308,15 @@ def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | 
     return template_from_tokenizer(folder)
 
 
-# --- How the answers of continuations are checked: by rule, and by a model where a user names one
-
-
 def checker_factory(
     answer_judge: str | None, terms: RunTerms, options: HostedOptions
 ) -> Callable[[Problem], AnswerChecker]:
     """The maker of answer checkers, one per problem.
 
     Args:
-        answer_judge: the model that compares free-text answers; None for rules alone. Its server is
-            the one that the environment names.
-        terms: its store, budget and connections are shared with the policy.
+        answer_judge: the model that compares free-text answers; None for rules only. Its server
+            comes from the environment.
+        terms: store, budget and connections, shared with the policy.
         options: what may be sent to the model.
     """
     from labeling import AnswerChecker, AnswerJudge
@@ -328,42 +329,39 @@ def checker_factory(
     return partial(AnswerChecker.for_problem, means_same=judge.same)
 
 
-# --- Options of `--service batch` into a runner, and its open jobs for `status`
-
-
 BATCH = "batch"
-"""The service whose calls are jobs: half the price, within a day."""
+"""The service that runs calls as jobs: half the price, within a day."""
 
 _IN_BATCHES = Need("--service batch", lambda config: config.service == BATCH)
 
 
 class BatchOptions(Config):
-    """Whose prices and patience apply, and how batch jobs are packed and watched."""
+    """The service of hosted calls, and how batch jobs are packed and polled."""
 
     service: Literal["standard", "flex", "batch"] = option(
         default="standard",
         choices=("standard", "flex", BATCH),
-        help="Service of hosted calls; batch is half the price, within a day.",
+        help="Service of hosted calls; batch costs half and takes up to a day.",
     )
     enqueued_tokens: int | None = option(
         default=None,
         between=(1, None),
         metavar="N",
-        help="batch: input tokens in flight at once [default: the model's in Tier 1].",
+        help="batch: maximum input tokens in flight [default: the model's Tier 1 limit].",
         needs=_IN_BATCHES,
     )
     poll_seconds: float = option(
         default=30.0,
         between=(0.1, 600),
         metavar="S",
-        help="batch: seconds between two checks of the jobs.",
+        help="batch: seconds between two checks of a job.",
         needs=_IN_BATCHES,
     )
     stuck_hours: float = option(
         default=24.0,
         between=(0.1, 48),
         metavar="H",
-        help="batch: cancel a job without progress for this long, and send it again.",
+        help="batch: resend a job without progress for this many hours.",
         needs=_IN_BATCHES,
     )
 
@@ -376,9 +374,9 @@ def refuse_batch(spec: ModelSpec) -> None:
     """
     if spec.kind != "gemini":
         raise InputError(
-            f"The service 'batch' is Gemini's: '{spec}' has none.",
+            f"'{spec}' has no batch service; only Gemini models have one.",
             where="--service",
-            remedy="leave --service out, or take gemini:MODEL",
+            remedy="leave --service out, or use gemini:MODEL",
         )
 
 
@@ -390,7 +388,7 @@ def batch_runner(
     base_url: str | None = None,
     insecure_http: bool = False,
 ) -> BatchRunner:
-    """A runner in place of `dispatcher`; closing it leaves its jobs running.
+    """A batch runner, used instead of a dispatcher; closing it leaves its jobs running.
 
     Raises:
         InputError: the model has no batch service, no key is set, or a budget cannot be kept.
@@ -412,28 +410,25 @@ def batch_runner(
             terms.store.replies.batch_jobs,
             terms.store.replies,
             limits,
-            terms.purse,
+            budget_usd=terms.purse,
             inspect=terms.truth.see,
             report=note,
         )
     )
 
 
-# --- Which version of a model really answered: a labeler that mixes two says so, or does not run
-
-
 class ModelTruth:
-    """Watches the versions that answer for one labeler, over all its runs.
+    """Checks that one version of each model answers for a labeler, over all its runs.
 
-    The first version that answers for a model is the one; another ends the run. A model whose
-    service does not name its version cannot be watched.
+    The first version that answers sets it; another one ends the run, unless mixing is allowed. A
+    service that does not name its version cannot be checked.
     """
 
     def __init__(self, *, allow_mixed: bool = False) -> None:
         """Nothing has answered yet.
 
         Args:
-            allow_mixed: whether further versions are welcome.
+            allow_mixed: whether several versions may answer.
         """
         self._allow_mixed = allow_mixed
         self._stored: frozenset[str] = frozenset()
@@ -441,12 +436,12 @@ class ModelTruth:
         self._known: dict[str, set[str]] = defaultdict(set)
 
     def expect(self, store: Store, dataset: str, labeler: str) -> None:
-        """Take over what answered for the labeler in earlier runs."""
+        """Load the versions that answered for the labeler in earlier runs."""
         answered = store.labels.labeler(dataset, labeler).resolved_model or ""
         self._stored, self._store = frozenset(filter(None, answered.split(", "))), store
 
     def see(self, reply: ModelReply) -> None:
-        """Note who wrote a reply, bought or stored.
+        """Record which version wrote a reply, whether new or stored.
 
         Raises:
             ModelChanged: another version answered before, and mixing is not allowed.
@@ -455,16 +450,16 @@ class ModelTruth:
             return
         earlier: frozenset[str] = frozenset()
         if self._store is not None and not self._known[reply.model]:
-            # a labeler may ask two models (a second judge): this one's versions are in the ledger
+            # A labeler may use two models (a second judge); the ledger has the versions of each.
             earlier = self._stored & self._store.replies.versions(reply.model)
         self._note(reply.model, reply.resolved_model, earlier)
 
     def see_label(self, model: str | None, versions: str | None) -> None:
-        """Note who made a label, where no dispatcher has shown the replies; raises as `see` does.
+        """Record which version made a label whose replies `see` was not given; raises likewise.
 
         Args:
-            model: the labeler's model; None where none is involved.
-            versions: what answered, joined by commas; None if unknown.
+            model: the labeler's model; None if it has none.
+            versions: the versions that answered, joined by commas; None if unknown.
         """
         seen = {each for known in self._known.values() for each in known}
         for version in (versions or "").split(", "):

@@ -60,11 +60,11 @@ class HostedOptions(Config):
     """How hosted models are called, and what may be sent to them."""
 
     base_url: str | None = option(
-        default=None, help="Server address [default: from the environment].", metavar="URL"
+        default=None, help="Base URL of the server [default: from the environment].", metavar="URL"
     )
     concurrency: int | None = option(
         default=None,
-        help="Requests in flight at once [default: by back end].",
+        help="Maximum requests in flight [default: by back end].",
         metavar="N",
         between=(1, None),
     )
@@ -81,7 +81,7 @@ class BudgetOptions(Config):
 
     budget: float | None = option(
         default=None,
-        help="Stop before spending more than this, USD.",
+        help="Stop before spending more than this, in USD [default: no limit].",
         metavar="USD",
         between=(0, None),
     )
@@ -91,7 +91,7 @@ class SpendingOptions(BudgetOptions):
     """What a run may cost, and which model versions may share a labeler."""
 
     allow_mixed: bool = option(
-        default=False, help="Continue when another version of the model answers than before."
+        default=False, help="Continue even if another version of the model answers than before."
     )
 
 
@@ -109,7 +109,7 @@ class ImageFolderOptions(ImageSourceOptions):
     """Where the images of problems are, and whether they are shown."""
 
     ignore_images: bool = option(
-        default=False, help="Ask without the images of problems; the labels say so."
+        default=False, help="Do not show the images of problems to the model; the labels record it."
     )
 
 
@@ -118,6 +118,6 @@ class EncoderOptions(Config):
 
     encoder: str | None = option(
         default=None,
-        help="A sentence-transformers model, path or hub id [default: all-MiniLM-L6-v2].",
+        help="Sentence-transformers model: path or hub ID [default: all-MiniLM-L6-v2].",
         metavar="MODEL",
     )

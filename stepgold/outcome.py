@@ -1,4 +1,4 @@
-"""What a command hands back: one document, words for a person, an exit code."""
+"""What a command returns: a JSON document, text for a person, and an exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_FAILURE = frozenset(
         AbstentionReason.NOT_MEASURED,
     }
 )
-"""Reasons that are the purpose of a consensus, not a failure of a run."""
+"""Abstentions that are a finding, not a failure of the run."""
 
 FAULTS = frozenset(
     {
@@ -36,7 +36,7 @@ FAULTS = frozenset(
         AbstentionReason.MODEL_ERROR,
     }
 )
-"""Reasons that say that a call went wrong, and nothing about the step."""
+"""Reasons that mean that a call failed; they say nothing about the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class Outcome:
     document: dict[str, Any]
     """The JSON document of the contract."""
     words: RenderableType
-    """What a person reads instead of it."""
+    """The text for a person."""
     exit_code: int = OK
-    """0 all done, 1 done with something missing."""
+    """0 if all is done, 1 if something is missing."""
     as_json: bool = False
     """Whether `--json` was given."""
 
@@ -60,31 +60,31 @@ class Tally:
     command: str
     """Name of the command."""
     dataset: str | None
-    """The dataset; None where there is none."""
+    """The dataset; None if the command has none."""
     labeler: str | None = None
-    """The labeler; None where there is none."""
+    """The labeler; None if the command has none."""
     done: int = 0
-    """Stored with a word in this call."""
+    """Traces labeled in this call."""
     unchanged: int = 0
-    """Stored before, left alone."""
+    """Traces labeled before."""
     failed: int = 0
     """Still missing after this call (budget, quota, signal)."""
     abstained: Counter[str] = field(default_factory=Counter)
     """Stored in this call as an abstention, by reason."""
     steps_abstained: Counter[str] = field(default_factory=Counter)
-    """Single steps without a verdict in traces that have a word, by reason."""
+    """Single steps without a verdict in labeled traces, by reason."""
     near_ties: int | None = None
-    """Choices of tokens that another batch might make otherwise; None where no policy counted them."""
+    """Token choices that another batch might make differently; None if they were not counted."""
     unusable_golds: list[dict[str, str]] = field(default_factory=list)
     """Gold answers that no answer can be compared with: id, answer, reason."""
     stopped: ToolkitError | None = None
-    """What ended the run early; None if it came to its end."""
+    """What ended the run early; None if it finished."""
     harmless: frozenset[AbstentionReason] = NO_FAILURE
-    """Reasons of traces that leave the exit code at 0."""
+    """Reasons for a trace's abstention that keep the exit code at 0."""
     step_faults: frozenset[AbstentionReason] = frozenset()
-    """Reasons of single steps that do not."""
+    """Reasons for a step's abstention that set the exit code to 1."""
     started: float = field(default_factory=time.monotonic)
-    """Clock at the start, seconds."""
+    """Monotonic clock at the start, in seconds."""
 
     def count(self, labels: Iterable[TraceLabel]) -> None:
         """Count labels that were just stored."""
@@ -134,7 +134,7 @@ class Tally:
         return self.result().as_json() | more
 
     def sentence(self) -> str:
-        """The same for a person, one to three lines."""
+        """The text for a person, one to four lines."""
         return self.result().words()
 
 
@@ -159,7 +159,7 @@ class LabelingResult(Result):
     steps_abstained: Mapping[str, int]
     """Single steps without a verdict in labeled traces, by reason."""
     near_ties: int | None
-    """Token choices that another batch might make differently; None where no policy counted them."""
+    """Token choices that another batch might make differently; None if they were not counted."""
     stopped: str | None
     """What ended the run early; None if it finished."""
     seconds: float

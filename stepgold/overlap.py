@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from stepgold.exchange import rejection_lines, row_document
 from stepgold.options import DatasetOptions
 from stepgold.results import INCOMPLETE, OK, Result
-from traces.config import Paths, argument, option, paths_of
-from traces.errors import InputError
+from traces import InputError, Paths, argument, option, paths_of
 
 if TYPE_CHECKING:
-    from evaluation.overlap import EvaluatedProblem, OverlapReport, TrainingRow
+    from evaluation import EvaluatedProblem, OverlapReport, TrainingRow
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces import RejectedRow, TraceInContext
@@ -26,12 +25,20 @@ class OverlapOptions(DatasetOptions):
     """What is looked for, and where."""
 
     files: Paths = argument(
-        kw_only=False, default=(), metavar="FILE...", help="Exported training sets."
+        kw_only=False,
+        default=(),
+        metavar="FILE...",
+        help="Training sets to search, as exported files.",
     )
     other: str | None = option(
-        default=None, flags=("--with",), metavar="NAME", help="Another dataset of the workspace."
+        default=None,
+        flags=("--with",),
+        metavar="NAME",
+        help="Another dataset of the workspace to search.",
     )
-    ngram: int = option(default=13, between=(1, None), metavar="N", help="Words of an n-gram.")
+    ngram: int = option(
+        default=13, between=(1, None), metavar="N", help="Length of an n-gram, in words."
+    )
 
     def check(self) -> None:
         """Refuse a comparison with nothing, or of a dataset with itself.
@@ -87,7 +94,7 @@ def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResul
     Raises:
         InputError: a dataset is missing, or a file cannot be read.
     """
-    from evaluation.overlap import find_overlap
+    from evaluation import find_overlap
 
     rejected: list[RejectedRow] = []
     with workspace.open_store() as store:
@@ -107,7 +114,7 @@ def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResul
 
 def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
     """The problems of a dataset with their traces, in order of import."""
-    from evaluation.overlap import EvaluatedProblem
+    from evaluation import EvaluatedProblem
 
     groups: dict[str, list[TraceInContext]] = {}
     for context in store.traces.contexts(dataset, with_evidence=False):
@@ -125,7 +132,7 @@ def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
 def _training_rows(
     store: Store, options: OverlapOptions, rejected: list[RejectedRow]
 ) -> Iterator[TrainingRow]:
-    from evaluation.overlap import TrainingRow
+    from evaluation import TrainingRow
     from formats import RowTexts, read_row_texts
 
     for path in paths_of(options.files):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from labeling import ConsensusConfig, Retriever, StagedLabels
 
 _UNNAMED = "label"
-"""Stands for the dataset, which labels in memory do not have."""
+"""Dataset name of labels in memory, which have no dataset."""
 
 
 def label(

@@ -1,8 +1,8 @@
-"""What stages would send and cost: run for real, against a model that answers at no cost.
+"""`plan`: what stages would send and cost, from a dry run that sends nothing.
 
-The judge and the Monte Carlo strategy make their own requests, votes and single steps included, and
-find those whose replies are stored. Only two things are assumed: how long replies are (until some
-are stored) and how long a call takes.
+The judge and the Monte Carlo strategy make their real requests, including votes and single steps,
+and find those whose replies are stored. Only two things are assumed: how long replies are (until
+enough are stored) and how long a call takes.
 """
 
 from __future__ import annotations
@@ -28,26 +28,24 @@ if TYPE_CHECKING:
     from storage import Store
 
 Stage = JudgeOptions | ContinueOptions | ScoreOptions
-"""What can be planned: the very options that the stage would be run with."""
+"""The stages that can be planned, by the options that they would run with."""
 
 CALLS_AT_ONCE = 16
-"""Calls in flight at once where --concurrency is not given, assumed for the hours."""
+"""Assumed calls in flight without --concurrency."""
 SECONDS_A_CALL = {"standard": 5.0, "flex": 300.0}
-"""How long a call takes, assumed: seconds for standard, 1 to 15 minutes for flex."""
+"""Assumed seconds per call; flex answers within 1 to 15 minutes."""
 HOURS_A_WAVE = 24.0
-"""Within which a batch job answers by the service's own target."""
+"""Hours within which the service aims to finish a batch job."""
 TOKENS_A_STEP = 80
-"""Output tokens of a judge's word on a step (quote, reasoning, verdict), assumed."""
+"""Assumed output tokens of a judged step (quote, reasoning, verdict)."""
 ENOUGH_REPLIES = 10
-"""Stored replies from which on they say how long replies are, and how far the count is off."""
-
-
+"""Minimum number of stored replies from which lengths are measured instead of assumed."""
 TOKENS_A_CONTINUATION = 200
-"""Output tokens of a continuation, assumed."""
+"""Assumed output tokens of a continuation."""
 
 
 class PlanOptions(Config):
-    """Which stages are planned, for one dataset."""
+    """Which stages to plan, for one dataset."""
 
     stages: Sequence[Stage] = option(style="python", help="Options of the stages to plan.")
 
@@ -64,42 +62,42 @@ class PlanOptions(Config):
             )
         if len({stage.dataset for stage in self.stages}) > 1:
             raise InputError(
-                "The stages are about different datasets.", remedy="plan one dataset at a time"
+                "The stages use different datasets.", remedy="plan one dataset at a time"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One stage before it is run: what is expected, and the most it can come to."""
+    """The expected and maximum calls and cost of one stage."""
 
     stage: str
     """`judge`, `escalate` or `continue`."""
     model: str
-    """The model as asked for."""
+    """The model as the user named it."""
     service: str
-    """Whose prices and patience hold."""
+    """The service of the calls; `local` for models on this machine."""
     traces: int
     """Traces that were asked for."""
     missing: int
-    """Of these, without a word of the labeler."""
+    """Of these, traces without a label."""
     stored: int
-    """Calls whose replies are in the store already: they cost nothing."""
+    """Calls with a stored reply, which cost nothing."""
     calls: int
-    """Calls to be sent if all votes agree at once."""
+    """Calls if all votes agree."""
     calls_at_most: int
-    """Calls to be sent if they never do."""
+    """Calls if no votes agree."""
     input_tokens: int
-    """Their input, counted offline."""
+    """Input tokens, counted offline."""
     output_tokens: int
-    """Their output, thinking included."""
+    """Output tokens, including thinking."""
     tokens_from: str
-    """`estimate`, or `measured` where stored replies corrected it."""
+    """`estimate`, or `measured` if stored replies corrected it."""
     usd: float | None
-    """US dollars; None where no price is known, 0 for models on this machine."""
+    """US dollars; None if the price is unknown, 0 for models on this machine."""
     usd_at_most: float | None
-    """The same with every vote and every token of the output limits used."""
+    """US dollars if every vote and every token of the output limits is used."""
     hours: float | None
-    """Hours on the wire; None for models on this machine."""
+    """Hours of calls; None for models on this machine."""
 
     def document(self) -> dict[str, Any]:
         """The stage as JSON."""
@@ -108,7 +106,7 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Plan(Result):
-    """What the stages would send and cost; nothing was sent or written."""
+    """What the stages would send and cost; nothing is sent or stored."""
 
     dataset: str
     """The dataset."""
@@ -119,7 +117,7 @@ class Plan(Result):
 
     @property
     def total(self) -> dict[str, Any]:
-        """Sums over the stages; None where a part is unknown."""
+        """Sums over the stages; None if a part is unknown."""
         return total_of(self.stages)
 
     def as_json(self) -> dict[str, Any]:
@@ -201,7 +199,7 @@ class _Planning:
 
 
 def plan(workspace: WorkspaceFolder, options: PlanOptions) -> Plan:
-    """Say what stages would send and cost; nothing is sent, nothing is written.
+    """Estimate what stages would send and cost; nothing is sent or stored.
 
     Raises:
         InputError: a model without calls to plan, or a checkpoint that cannot be used.
@@ -221,19 +219,19 @@ def plan(workspace: WorkspaceFolder, options: PlanOptions) -> Plan:
 
 
 def _plan_judge(workspace: WorkspaceFolder, store: Store, options: JudgeOptions) -> list[Planned]:
-    """The judge, and the second one that decides split votes."""
+    """The judge, and the second judge of split votes."""
     from judge import RagJudge
 
     spec = parse_spec(options.judge)
     second = None if options.escalate is None else parse_spec(options.escalate)
     if spec.kind == "lab":
         raise InputError(
-            "The lab's judge calls no model by prompts.",
-            remedy="plan gemini:MODEL, openai:MODEL or hf:PATH",
+            "The lab's judge makes no calls to plan.",
+            remedy="use gemini:MODEL, openai:MODEL or hf:PATH",
         )
     specs = [spec] if second is None else [spec, second]
     _note_retirement(*specs)
-    one = _planning(workspace, store, options, "judge", *specs)
+    one = _planning(workspace, store, options, stage="judge", specs=specs)
     options = options.but(show_images=one.images.shown)
 
     def counts(*, agree: bool) -> tuple[DryCounts, DryCounts]:
@@ -259,21 +257,18 @@ def _plan_judge(workspace: WorkspaceFolder, store: Store, options: JudgeOptions)
         tokens = TOKENS_A_STEP * steps / max(1, len(one.missing))
     planned = [_planned(one, few[0], many[0], output_a_call=tokens)]
     if second is not None:
-        other = _planning(workspace, store, options, "escalate", *specs, at=1)
+        other = _planning(workspace, store, options, stage="escalate", specs=specs, at=1)
         planned.append(_planned(other, few[1], many[1], output_a_call=tokens))
     return planned
 
 
 def _plan_policy(workspace: WorkspaceFolder, store: Store, options: ContinueOptions) -> Planned:
-    """The Monte Carlo labeler: what its strategy samples if every prefix reaches the answer.
-
-    At most it continues every prefix k times, as `all` always does.
-    """
+    """The Monte Carlo labeler: expected if every prefix reaches the answer; at most as `all`."""
     from inference import ServerPolicy
     from labeling import AnswerChecker, continue_by_strategy
 
     _note_retirement(options.spec)
-    one = _planning(workspace, store, options, "continue", options.spec)
+    one = _planning(workspace, store, options, stage="continue", specs=[options.spec])
     reached = AnswerChecker("word", "yes", lambda _: "yes", lambda _: True)
 
     def counts(config: ContinueOptions) -> DryCounts:
@@ -289,7 +284,7 @@ def _plan_policy(workspace: WorkspaceFolder, store: Store, options: ContinueOpti
         return dry.counts
 
     few = counts(options)
-    # The strategy `all` takes every label rule; a cheaper one takes only `hard`.
+    # Every label rule allows the strategy `all`; the others need the rule `hard`.
     many = few if options.strategy == "all" else counts(options.but(strategy="all"))
     tokens = min(TOKENS_A_CONTINUATION, options.limit_of_a_text)
     return _planned(one, few, many, output_a_call=tokens)
@@ -299,8 +294,9 @@ def _planning(
     workspace: WorkspaceFolder,
     store: Store,
     options: JudgeOptions | ContinueOptions,
+    *,
     stage: str,
-    *specs: ModelSpec,
+    specs: Sequence[ModelSpec],
     at: int = 0,
 ) -> _Planning:
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
@@ -321,7 +317,7 @@ def _planning(
 def _missing(store: Store, options: Stage, spec: ModelSpec) -> tuple[int, list[str]]:
     """How many traces were asked for, and those without a label.
 
-    Another model under this name has to give way before it can run: all traces are missing then.
+    If the name belongs to another model, it would have to be replaced, so all traces are missing.
     """
     contexts = store.traces.contexts(options.dataset, with_evidence=False, limit=options.limit)
     asked = [context.trace.id for context in contexts]
@@ -343,11 +339,11 @@ def _note_retirement(*specs: ModelSpec) -> None:
 
 
 def judge_reply(request: GenerationRequest, *, agree: bool) -> str:
-    """A made-up reply of a judge: no error, or in every vote another first error.
+    """A placeholder for a judge's reply: no error, or a different first error in every vote.
 
     Args:
         request: the judge's request; its meta names the vote and, for one step per call, the step.
-        agree: whether all votes say the same.
+        agree: whether all votes agree.
     """
     shown = request.messages[-1].text.count('<step number="')
     asked = request.meta.get("step_index")
@@ -372,9 +368,9 @@ def _planned(one: _Planning, few: DryCounts, many: DryCounts, *, output_a_call: 
 
     Args:
         one: the stage.
-        few: what it sends if all goes well.
+        few: what it is expected to send.
         many: what it sends at most.
-        output_a_call: output tokens per call, until stored replies show it.
+        output_a_call: assumed output tokens per call, used until replies are stored.
     """
     enough = few.stored_estimate > 0 and few.stored >= ENOUGH_REPLIES
     used = few.stored_usage
@@ -422,12 +418,12 @@ def _hours(one: _Planning, calls: int, tokens_in: int) -> float:
 
 
 def is_hosted(spec: ModelSpec) -> bool:
-    """Whether calls go to a service; a server of one's own has no price, and none is assumed."""
+    """Whether calls go to a service; a self-hosted server has no known price."""
     return spec.kind in ("gemini", "openai")
 
 
 def total_of(stages: Sequence[Planned]) -> dict[str, Any]:
-    """The sum over stages; None where a part is not known."""
+    """The sums over stages; None if a part is unknown."""
 
     def add(values: Iterable[float | None]) -> float | None:
         known = list(values)
@@ -445,7 +441,7 @@ def total_of(stages: Sequence[Planned]) -> dict[str, Any]:
 
 
 def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -> dict[str, Any]:
-    """What scoring would do, as JSON; some traces are scored to measure the speed, none is stored.
+    """What scoring would do, as JSON; scores some traces to measure the speed, stores nothing.
 
     Raises:
         InputError: an option that does not fit.
@@ -456,7 +452,7 @@ def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -
 
     spec = parse_spec(options.prm)
     if options.checkpoint is not None:
-        # The same traces fit on a server; the time is that of this machine.
+        # The server's window is the same; the time is measured on this machine.
         options = options.but(prm=options.checkpoint, checkpoint=None, route=None, base_url=None)
     asked, missing = _missing(store, options, spec)
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
@@ -474,7 +470,7 @@ def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -
 
 
 def scoring_words(planned: dict[str, Any]) -> list[str]:
-    """The same for a person."""
+    """The plan of a PRM, as lines for a person."""
     lines = [
         f"score with {planned['model']} ({planned['family']}): {planned['missing']} of"
         f" {planned['traces']} traces missing, the longest has {planned['longest']} tokens"

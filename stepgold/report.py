@@ -1,4 +1,4 @@
-"""The report: what it shows is gathered from the store, rendered, and written whole."""
+"""`report`: gather figures and disputed traces from the store, render them, and write one file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from stepgold.trials import (
     known_gold,
     labeler_thresholds,
 )
-from traces import InputError, LabelerKind, StrPath, TraceLabel, option
-from traces.config import argument
+from traces import InputError, LabelerKind, StrPath, TraceLabel, argument, option
 
 if TYPE_CHECKING:
     from evaluation import (
@@ -42,7 +41,7 @@ ReportFormat = Literal["html", "md", "json", "csv"]
 
 
 class ReportOptions(TrialOptions):
-    """What the report is about, and where it goes."""
+    """What the report covers, and where it is written."""
 
     out: StrPath = argument(kw_only=False, metavar="OUT", help="File to write.")
     labeler: Sequence[str] = option(
@@ -68,7 +67,7 @@ class ReportOptions(TrialOptions):
     )
 
     def check(self) -> None:
-        """Take the format from the suffix where none was asked for."""
+        """Choose the format by the suffix if none was given."""
         super().check()
         if self.format is None:
             suffix = Path(self.out).suffix.removeprefix(".").lower()
@@ -87,11 +86,11 @@ class ReportResult(Result):
     labelers: tuple[str, ...]
     """The labelers on the page, without gold."""
     format: ReportFormat
-    """How it is written."""
+    """Its format."""
     out: Path
     """The file."""
     size: int
-    """Its size, bytes."""
+    """Its size in bytes."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document."""
@@ -131,7 +130,7 @@ def report(workspace: WorkspaceFolder, options: ReportOptions) -> ReportResult:
 
 
 def _write(text: str, out: Path) -> int:
-    """Write a file whole or not at all; returns its size in bytes."""
+    """Write a file atomically; returns its size in bytes."""
     content = text.encode("utf-8")
     unfinished = out.with_name(f".{out.name}.part")
     try:
@@ -160,7 +159,7 @@ def _rendered(gathered: ReportInput, chosen: ReportFormat) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """What the parts of the page are made from."""
+    """The data that the parts of the page share."""
 
     store: Store
     options: ReportOptions
@@ -172,12 +171,12 @@ class _Gathered:
 
     @property
     def drawn(self) -> dict[str, Any]:
-        """How intervals are drawn."""
+        """Seed and resamples of the bootstrap."""
         return {"seed": self.options.seed, "resamples": self.options.resamples}
 
 
 def gather_report(store: Store, options: ReportOptions) -> ReportInput:
-    """Everything on the page.
+    """Gather everything on the page.
 
     Raises:
         InputError: unknown dataset, labeler or subset, or no threshold can be fitted.
@@ -220,7 +219,7 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
 
 
 def _labelers(store: Store, options: ReportOptions, gold: str | None) -> list[str]:
-    """The labelers on trial, each once, in order."""
+    """The labelers to report on, each once, in order."""
     if options.labeler:
         for name in options.labeler:
             store.labels.labeler(options.dataset, name)
@@ -259,7 +258,7 @@ def _section(found: _Gathered, name: str) -> LabelerSection:
 
 
 def _measured(found: _Gathered, name: str, gold: str) -> dict[str, Any]:
-    """What a labeler is worth against gold: the figures of `evaluate`, by the same functions."""
+    """A labeler's figures against gold, by the functions of `evaluate`."""
     from evaluation import (
         against_gold,
         decided_by_scores,
@@ -288,7 +287,7 @@ def _measured(found: _Gathered, name: str, gold: str) -> dict[str, Any]:
 
 
 def _comparison(found: _Gathered) -> Comparison | None:
-    """Every two labelers; the paired test is left to the two that lead (`_leaders`)."""
+    """All pairs of labelers; only the best two are tested (`_leaders`)."""
     from evaluation import compare_labelers
 
     if len(found.labelers) < 2:
@@ -304,7 +303,7 @@ def _comparison(found: _Gathered) -> Comparison | None:
 
 
 def _leaders(found: _Gathered, sections: Sequence[LabelerSection]) -> LeaderTest | None:
-    """The best two by processbench_f1 on the same problems."""
+    """A paired test of the two labelers with the best processbench_f1."""
     from evaluation import LeaderTest, against_gold, compare_by_measure, headline_figure
 
     measure = "processbench_f1"
@@ -327,7 +326,7 @@ def _leaders(found: _Gathered, sections: Sequence[LabelerSection]) -> LeaderTest
 
 def _examples(found: _Gathered, disputes: Disputes) -> tuple[ExampleTrace, ...]:
     """The most disputed traces, with evidence and the labels of all labelers."""
-    from evaluation.report.input import ExampleTrace
+    from evaluation import ExampleTrace
 
     chosen = disputes.traces[: found.options.examples]
     if not chosen:

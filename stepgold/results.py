@@ -20,10 +20,10 @@ OK, INCOMPLETE, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
-    """Base of all results. In a notebook a result shows itself as a table."""
+    """Base of all results; a notebook shows a result as a table."""
 
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """What the call said on standard error, e.g. that verdicts will be ungrounded."""
+    """Messages of the call on standard error, e.g. that verdicts will be ungrounded."""
 
     @property
     def exit_code(self) -> int:
@@ -31,7 +31,7 @@ class Result:
         return OK
 
     def as_json(self) -> dict[str, Any]:
-        """The document that the command prints under `--json`."""
+        """The document that the command prints with `--json`."""
         raise TypeError(f"{type(self).__name__} has no document")
 
     def words(self) -> RenderableType:
@@ -86,7 +86,7 @@ class Result:
 
 
 class NamedFigures(Mapping[str, Any]):
-    """NamedFigures of a document by name, as a mapping and as attributes.
+    """Figures of a document by name, as a mapping and as attributes.
 
     Subclasses declare the names and types that a document of their kind may have.
     """
@@ -95,8 +95,8 @@ class NamedFigures(Mapping[str, Any]):
         """Name the figures.
 
         Args:
-            figures: they, by name.
-            of: what they belong to, for the error about a name that is not among them.
+            figures: the figures by name.
+            of: what they belong to, for the error about an unknown name.
         """
         self._figures, self._of = dict(figures), of
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.search.config import (
+from retrieval import (
     REWRITE_INSTRUCTION,
     REWRITE_SCHEMA,
     Query,
@@ -35,10 +35,12 @@ from traces import (
     InputError,
     ModelError,
     ModelRefused,
+    Need,
     QuotaExhausted,
+    StrPath,
+    option,
     withheld,
 )
-from traces.config import Need, StrPath, option
 
 if TYPE_CHECKING:
     from inference import Dispatcher, GenerationRequest
@@ -71,16 +73,16 @@ class RetrieveOptions(
     rewriter: str | None = option(
         default=None,
         metavar="MODEL",
-        help="--query rewrite: gemini:MODEL, openai:MODEL or hf:PATH.",
+        help="Model that writes the queries: gemini:MODEL, openai:MODEL or hf:PATH.",
     )
     evaluate: StrPath | None = option(
         default=None,
         metavar="FILE",
-        help="Relevance judgments (TREC or JSONL): measure, attach nothing.",
+        help="Relevance judgments (TREC or JSONL): measure retrieval, attach nothing.",
     )
     replace: bool = option(
         default=False,
-        help="Replace evidence that was retrieved in another way.",
+        help="Replace evidence that was retrieved with other options.",
         flags=("--replace",),
     )
 

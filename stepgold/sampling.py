@@ -55,7 +55,10 @@ class SampleOptions(ImageFolderOptions, PolicyOptions, CandidateRule, DatasetOpt
         default=None, metavar="FILE", help="Problems as JSONL [default: those of the dataset]."
     )
     budget: float | None = option(
-        default=None, metavar="USD", between=(0, None), help="Stop before spending more, USD."
+        default=None,
+        metavar="USD",
+        between=(0, None),
+        help="Stop before spending more than this, in USD [default: no limit].",
     )
     limit: int | None = option(
         default=None,
@@ -141,7 +144,7 @@ def sample(workspace: WorkspaceFolder, options: SampleOptions) -> SampleResult:
         tally.unchanged = stored.traces
         missing = [pair for pair in wanted if pair[0].id not in stored.problems]
         terms = RunTerms(
-            store, closing, ModelTruth(allow_mixed=True), Purse(options.budget), images
+            store, closing, ModelTruth(allow_mixed=True), Purse(options.budget), images=images
         )
         rejected = _draw(store, tally, missing, sampler=_sampler(options, terms), options=options)
     return SampleResult(
@@ -202,7 +205,7 @@ def _store(store: Store, dataset: str, name: str, one: ProblemCandidates) -> Non
     why = one.abstention
     # Nothing is stored as sampled: the problem stays missing, and the next call asks again.
     store.labels.failures.put(
-        dataset, [Failure(one.problem.id, name, why.reason, True, why.detail)]
+        dataset, [Failure(one.problem.id, name, why.reason, retryable=True, detail=why.detail)]
     )
 
 

@@ -51,8 +51,8 @@ class ScorerOptions(Config):
     family: GenericLayout | str | None = option(
         default=None,
         metavar="NAME",
-        help=f"{describe_families()} [default: recognized from tokens and heads, or implicit-prm if a"
-        " reference is given].",
+        help=f"{describe_families()} [default: recognized from tokens and heads, or implicit-prm"
+        " if a reference is given].",
     )
     reference: str | None = option(
         default=None,
@@ -62,7 +62,7 @@ class ScorerOptions(Config):
     mode: Mode = option(
         default="strict",
         choices=get_args(Mode),
-        help="strict, or medprm-compat: as Med-PRM's released script, to reproduce its numbers.",
+        help="medprm-compat reproduces the numbers of Med-PRM's released script.",
     )
     max_tokens: int | None = option(
         default=None,
@@ -73,22 +73,24 @@ class ScorerOptions(Config):
     overflow: Literal["drop-documents", "error", "abstain"] = option(
         default="drop-documents",
         choices=("drop-documents", "error", "abstain"),
-        help="What to do with a trace that is too long with all its documents.",
+        help="If a trace does not fit with all its documents: use fewer, stop, or abstain.",
     )
     reserve: int = option(
         default=0,
         between=(0, None),
         metavar="N",
-        help="Tokens kept free for question and solution: all traces up to this length see the"
+        help="Tokens reserved for question and solution, so that traces up to this length see the"
         " same documents.",
     )
     packing: str = option(
         default="fit",
         choices=PACKINGS,
-        help="How documents are chosen: fit, or medprm-compat (its published rule).",
+        help="How documents are chosen: what fits, or Med-PRM's published rule.",
     )
     device: str | None = option(
-        default=None, help="cpu, cuda, cuda:N or mps [default: the fastest available]."
+        default=None,
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:N or mps [default: the fastest available].",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         default="auto",
@@ -140,13 +142,14 @@ class ScoreOptions(ImageFolderOptions, HostedOptions, ScorerOptions, LabelingOpt
     checkpoint: str | None = option(
         default=None,
         metavar="MODEL",
-        help="hf:PATH: the PRM that openai:MODEL serves, on this machine: it lays traces out, and"
-        " its scores are compared with the server's.",
+        help="hf:PATH of the PRM that openai:MODEL serves: prepares traces on this machine, and"
+        " checks the server's scores.",
         needs=_SERVED,
     )
     route: str | None = option(
         default=None,
-        help="How a server is asked: pooling or completions (vLLM), generate (SGLang) [default:"
+        metavar="ROUTE",
+        help="Endpoint: pooling or completions (vLLM), generate (SGLang) [default:"
         " pooling for heads, completions for tokens].",
         needs=_SERVED,
     )
@@ -154,14 +157,14 @@ class ScoreOptions(ImageFolderOptions, HostedOptions, ScorerOptions, LabelingOpt
         default=32,
         between=(1, None),
         metavar="N",
-        help="Traces scored by server and checkpoint before any is stored.",
+        help="Traces scored by both server and checkpoint before labels are stored.",
         needs=_SERVED,
     )
     parity_limit: float = option(
         default=0.02,
         between=(0, 1),
         metavar="X",
-        help="Largest difference of a step score between the two.",
+        help="Largest allowed difference of a step score between server and checkpoint.",
         needs=_SERVED,
     )
 

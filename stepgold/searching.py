@@ -6,22 +6,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from retrieval.search.config import SearchConfig
+from retrieval import SearchConfig
 from stepgold.console import note, progress
 from stepgold.options import EncoderOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import Result
-from traces.config import argument, option
-from traces.errors import CorpusError, IndexMismatch, InputError
+from traces import CorpusError, IndexMismatch, InputError, argument, option
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from retrieval.index.encoder import Encoder, SentenceEncoder
-    from retrieval.index.kinds import SearchQuality
-    from retrieval.search.bm25 import LexicalIndex
-    from retrieval.search.choice import Dense
-    from retrieval.search.retriever import PassageRetriever
+    from retrieval import (
+        Dense,
+        Encoder,
+        LexicalIndex,
+        PassageRetriever,
+        SearchQuality,
+        SentenceEncoder,
+    )
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces import Passage
@@ -115,9 +117,7 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
         CorpusError: there is no passage.
         InputError: the encoder cannot be loaded.
     """
-    from retrieval.index.encoder import load_encoder
-    from retrieval.index.kinds import require_kind
-    from retrieval.index.update import Corpora, update_index
+    from retrieval import Corpora, load_encoder, require_kind, update_index
 
     require_kind(options.kind)
     tally = Tally("index", None)
@@ -166,7 +166,7 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
 
 def note_unread_languages(passages: Sequence[Passage], encoder: SentenceEncoder) -> tuple[str, ...]:
     """Warn of languages that an encoder has no words for, and return them."""
-    from retrieval.index.encoder import MULTILINGUAL_MODEL, text_to_embed, unread_languages
+    from retrieval import MULTILINGUAL_MODEL, text_to_embed, unread_languages
 
     unread = unread_languages(encoder, map(text_to_embed, passages))
     if unread:
@@ -206,8 +206,8 @@ def over_window(passages: Iterable[Passage], encoder: Encoder) -> tuple[int, lis
     They are indexed all the same: read in windows along their sentences, the vector being the mean
     of the windows' (`retrieval.index.encoder`).
     """
+    from retrieval import text_to_embed
     from retrieval.documents import estimate_tokens
-    from retrieval.index.encoder import text_to_embed
 
     count = 0
     listed: list[dict[str, Any]] = []
@@ -244,8 +244,7 @@ def open_retriever(
         IndexMismatch: there is no index, or it belongs to another encoder or corpus state.
         InputError: a quota names no corpus of the store, or a model cannot be loaded.
     """
-    from retrieval.search.rerank import load_reranker
-    from retrieval.search.retriever import PassageRetriever
+    from retrieval import PassageRetriever, load_reranker
 
     corpora = {summary.name for summary in store.corpora.summaries()}
     for corpus in options.quotas:
@@ -273,7 +272,7 @@ def lexical_index(workspace: WorkspaceFolder, store: Store, fingerprint: str) ->
         CorpusError: there is no passage.
         StoreError: it cannot be written.
     """
-    from retrieval.search.bm25 import LexicalIndex
+    from retrieval import LexicalIndex
 
     folder = workspace.index_folder / "bm25"
     if (found := LexicalIndex.load(folder, corpus_fingerprint=fingerprint)) is not None:
@@ -293,9 +292,7 @@ def lexical_index(workspace: WorkspaceFolder, store: Store, fingerprint: str) ->
 
 
 def _dense(workspace: WorkspaceFolder, encoder_spec: str | None, fingerprint: str) -> Dense:
-    from retrieval.index.encoder import load_encoder
-    from retrieval.index.index import PassageIndex
-    from retrieval.search.choice import Dense
+    from retrieval import Dense, PassageIndex, load_encoder
 
     if not workspace.index_folder.is_dir():
         raise IndexMismatch(
@@ -405,7 +402,7 @@ def search(workspace: WorkspaceFolder, options: SearchOptions) -> SearchResult:
         IndexMismatch: there is no index, or it belongs to another encoder or corpus state.
         InputError: a quota names no corpus, or a model cannot be loaded.
     """
-    from retrieval.search.bm25 import highlights
+    from retrieval import highlights
 
     with workspace.open_store() as store:
         found = open_retriever(workspace, store, options).search(options.text)

@@ -1,4 +1,4 @@
-"""A PRM on a server: before anything is stored, its scores are compared with its checkpoint's."""
+"""A PRM on a server, whose scores must match those of its checkpoint before labels are stored."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 
 _APART = frozenset({PARITY_KEY, EVIDENCE_KEY})
-"""Keys of a configuration that say nothing about what the server is and how it is read."""
+"""Keys of a configuration that do not describe the server or how its scores are read."""
 
 
 def pass_gate(
     store: Store, scorer: ServerScorer, options: ScoreOptions, images: ImageOptions
 ) -> None:
-    """Let the server score: because of the gate in the labeler's configuration, or of a new one.
+    """Allow the server to score if its scores match the checkpoint's, by a stored or a new check.
 
-    A stored gate holds for the same server, the same model there and the same checkpoint, if it
-    compared at least the traces, and allowed at most the difference, that are asked for now.
+    A stored check is reused for the same server, model and checkpoint, if it compared at least as
+    many traces, and found no larger difference, than the options ask for.
 
     Args:
         store: where the traces are.
         scorer: the server.
-        options: whose labels they become, and on what terms; its checkpoint scores the sample.
+        options: the labeler and the limits of the check; its checkpoint scores the sample.
         images: where the images of problems are.
 
     Raises:
         InputError: the name belongs to another labeler.
-        PrmError: the server does not score as the checkpoint does; nothing was stored.
+        PrmError: the server's scores differ from the checkpoint's; nothing was stored.
     """
     earlier = _stored_gate(store, scorer, options)
     if earlier is not None and _holds(earlier, scorer, options):
@@ -57,14 +57,14 @@ def pass_gate(
     sample = _sample(store, options, scorer)
     local = open_scorer(_on_this_machine(options, scorer), images)
     found = _compare(sample, scorer, local, options)
-    # The figures of the first gate stay: they are part of what the labeler is.
+    # Keep the figures of the first check: they are part of the labeler's configuration.
     scorer.parity = found if earlier is None else earlier
 
 
 def _stored_gate(
     store: Store, scorer: ServerScorer, options: ScoreOptions
 ) -> Mapping[str, Any] | None:
-    """What an earlier gate of this very labeler found; None if there is none.
+    """The result of an earlier check of this labeler; None if there is none.
 
     Raises:
         InputError: the name belongs to another labeler, which is not replaced.
@@ -75,7 +75,7 @@ def _stored_gate(
         if _without(row.labeler.config) != _without(scorer.config()):
             if options.replace:
                 return None
-            # Before the weights are loaded for a gate that could store nothing.
+            # Refuse before the weights are loaded.
             labeler = Labeler(
                 options.name, LabelerKind.PRM, scorer.config(), model=scorer.server.spec
             )
@@ -96,7 +96,7 @@ def _without(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _on_this_machine(options: ScoreOptions, scorer: ServerScorer) -> ScoreOptions:
-    """The options under which the checkpoint scores the same traces here."""
+    """The options with which the checkpoint scores the same traces on this machine."""
     return options.but(
         prm=str(options.checkpoint),
         family=options.family or scorer.family.name,
@@ -105,7 +105,7 @@ def _on_this_machine(options: ScoreOptions, scorer: ServerScorer) -> ScoreOption
 
 
 def _sample(store: Store, options: ScoreOptions, scorer: ServerScorer) -> list[TraceInContext]:
-    """Traces of the dataset that can be sent, by a fixed seed; a pilot takes those of the full run.
+    """A sample of traces that can be sent, by a fixed seed and independent of --limit.
 
     Raises:
         PrmError: there is none.
@@ -124,7 +124,7 @@ def _sample(store: Store, options: ScoreOptions, scorer: ServerScorer) -> list[T
     if not found:
         raise PrmError(
             "No trace of the dataset can be sent, so server and checkpoint cannot be compared.",
-            remedy="raise --max-tokens, or add --allow-phi if problems may be sent there",
+            remedy="raise --max-tokens, or add --allow-phi if problems may be sent to the server",
         )
     return found[:most]
 
@@ -135,10 +135,10 @@ def _compare(
     local: Scorer,
     options: ScoreOptions,
 ) -> dict[str, Any]:
-    """Score the sample on both sides and choose how the server's rows are read.
+    """Score the sample with both, and choose how the server's rows are read.
 
     Raises:
-        PrmError: they differ by too much.
+        PrmError: the scores differ by more than the limit.
     """
     from scoring import parity_error
 
@@ -150,8 +150,8 @@ def _compare(
     if not best.passes(options.parity_limit):
         raise parity_error(scorer.server.spec, best, options.parity_limit)
     note(
-        f"step scores differ by at most {best.max_difference:.2g}, first errors agree on"
-        f" {best.agreement:.1%} of them"
+        f"step scores differ by at most {best.max_difference:.2g}; first errors agree on"
+        f" {best.agreement:.1%} of the traces"
     )
     scorer.reading = reading
     return {
@@ -169,7 +169,7 @@ def _readings(
     answers: Sequence[tuple[Fitted, list[ServerRow]] | TraceLabel],
     here: Mapping[str, TraceLabel],
 ) -> Iterator[tuple[str, Parity]]:
-    """For each way in which the server's rows may be read, how they compare."""
+    """For each way to read the server's rows, how its scores compare."""
     from scoring import compare_scores, row_scores
 
     given = [each for each in answers if not isinstance(each, TraceLabel)]
@@ -220,19 +220,19 @@ def open_server_scorer(options: ScoreOptions, closing: ExitStack) -> ServerScore
 def serve_again(
     store: Store, closing: ExitStack, labeler: Labeler, dataset: str, **changed: Any
 ) -> ScoreStage:
-    """The stage of a stored labeler that a server scored, for traces that it failed on.
+    """The stage of a stored labeler on a server, to retry traces that failed.
 
     Args:
         store: where the traces are.
         closing: closes the connections.
         labeler: as stored.
-        dataset: whose traces it scored.
-        **changed: window, address, requests at once and permissions; the rest is as stored.
+        dataset: the dataset that it scored.
+        **changed: window, base URL, concurrency and permissions; the rest is as stored.
 
     Raises:
-        InputError: the checkpoint or its family is not what it was.
-        PrmError: the server does not score as the checkpoint does.
-        ModelError: the server cannot be asked.
+        InputError: the checkpoint or its family has changed.
+        PrmError: the server's scores differ from the checkpoint's.
+        ModelError: the server cannot be reached.
     """
     config = labeler.config
     gate, how = config[PARITY_KEY], config["server"]
@@ -247,7 +247,7 @@ def serve_again(
     )
     scorer = open_server_scorer(options, closing)
     refuse_changed(labeler, {**scorer.config(), PARITY_KEY: gate})
-    # The gate is the labeler's, in its own window, not that of the traces tried again.
+    # The check uses the labeler's own window, not the one of the retried traces.
     rules = scorer.rules
     scorer.rules = replace(rules, max_tokens=config["max_tokens"])
     pass_gate(store, scorer, options, ImageOptions())

@@ -1,4 +1,4 @@
-"""A verb: a config and the function that runs it, joined into a method with the config's signature."""
+"""Verbs: a config and the function that runs it, joined into a method of the workspace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from stepgold.console import session
 from stepgold.results import Result
-from traces.config import Config, defaults_of
+from traces import Config, defaults_of
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
@@ -29,10 +29,10 @@ def run_verb(
     """Run a verb on a workspace; the result carries the notes of the run.
 
     Args:
-        workspace: where it works; decides whether progress is shown.
+        workspace: the workspace; decides whether progress is shown.
         run: the verb.
         config: its options.
-        given: the options that the user set; None takes those that differ from their default.
+        given: the options that the user set; None for those that differ from their default.
     """
     config.refuse_idle(given)
     with session(shown=workspace.progress) as notes:
@@ -42,7 +42,7 @@ def run_verb(
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A verb by itself, for those that find it by name: the command line and `run`."""
+    """A verb that the command line and `run` find by name."""
 
     config: type[Config]
     """Its options."""
@@ -57,7 +57,7 @@ class Verb:
 def verb(
     config: Callable[P, C], run: Callable[[WorkspaceFolder, C], R]
 ) -> Callable[Concatenate[WorkspaceFolder, P], R]:
-    """A method of `WorkspaceFolder` that takes the fields of `config` as arguments and calls `run`."""
+    """A method of `WorkspaceFolder` that takes the fields of `config` and calls `run`."""
 
     @wraps(run)
     def method(self: WorkspaceFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:

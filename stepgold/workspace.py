@@ -53,15 +53,16 @@ class WorkspaceFolder:
 
     @property
     def index_folder(self) -> Path:
-        """Where the FAISS index and its manifest lie."""
+        """The folder of the FAISS index and its manifest."""
         return self.folder / "index"
 
     def open_store(self, *, create: bool = False) -> Store:
-        """Open the database; with `create` a missing one (and the folder) is made.
+        """Open the database; `create` makes a missing database and folder.
 
         Raises:
-            StoreError: it is missing, foreign, newer than this program, or cannot be opened.
-            InputError: the folder cannot be made, or `--db` is no URL.
+            StoreError: it is missing, not a StepGold database, newer than this program, or cannot
+                be opened.
+            InputError: the folder cannot be created, or `--db` is not a URL.
         """
         from storage import Store
 

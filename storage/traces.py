@@ -13,12 +13,11 @@ from storage import checks
 from storage.columns import Columns
 from storage.database import Connections
 from storage.evidence import delete_orphans, load_sets
-from storage.imports import ImportOutcome, ImportRun
+from storage.imports import ImportOutcome, ImportRun, SampledTraces
 from storage.labels import load_labels
 from storage.lookups import IMPORT_ORDER, dataset_pk, ensure_dataset, trace_keys
 from storage.records import PROBLEM, REJECTED_ROW, SOURCE_FILE, TRACE
 from storage.rows import chunks, insert_one, insert_rows, now
-from storage.sampled import SampledTraces
 from storage.tables import (
     DATASETS,
     LABELERS,

@@ -17,6 +17,7 @@ HEAVY = (
     "google.genai",
     "openai",
     "sqlmodel",
+    "numpy",
 )
 COMMANDS = (
     ["demo"],
@@ -49,10 +50,17 @@ COMMANDS = (
 )
 
 
-def test_help_loads_no_heavy_library() -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import cli; code = cli.execute(['--help'])",
+        "import cli; code = cli.execute(['judge', '--help'])",
+        "import stepgold; stepgold.Workspace; code = 0",
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_used(statement: str) -> None:
     program = (
-        "import sys, cli\n"
-        "code = cli.execute(['--help'])\n"
+        f"import sys; {statement}\n"
         f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules], code)"
     )
     done = subprocess.run(

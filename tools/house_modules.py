@@ -31,7 +31,10 @@ ENTRY_POINTS = (
     "*/__main__.py",
     "lab/training/*",
 )
-"""Files that a person or an installed script starts; so are files that cli alone reads."""
+"""Files that a person or an installed script starts; so are the files of COMMAND_READERS."""
+
+COMMAND_READERS = frozenset({"cli", "commands.table"})
+"""A file that only one of these reads is a command, or the table of commands."""
 
 HEAVY = frozenset(
     {
@@ -137,9 +140,10 @@ def _top(module: str) -> str:
 
 
 def readers(product: Product) -> Mapping[str, set[str]]:
-    """For each module the modules that read it, themselves or through a face that passes it on.
+    """For each module, the modules that read it directly or through a face that exports it.
 
-    A face only passes names on, so it is no reader itself.
+    A face only exports names, so it is not a reader. A module that is named in a string, as in a
+    table for `import_module`, is read by the file with that string.
     """
     found: dict[str, set[str]] = {module: set() for module in product.sources}
     for source in product.sources.values():
@@ -148,6 +152,8 @@ def readers(product: Product) -> Mapping[str, set[str]]:
         for one in product.imports(source):
             origin = product.origin(one.module, one.name) if one.name else one.module
             found[origin].add(source.module)
+        for module in source.named_modules & product.sources.keys():
+            found[module].add(source.module)
     return {module: names - {module} for module, names in found.items()}
 
 
@@ -159,7 +165,7 @@ def single_readers(product: Product) -> list[Finding]:
         if len(names) != 1 or _is_exempt(source.path):
             continue
         reader = product.sources[next(iter(names))]
-        is_command = reader.module == "cli"
+        is_command = reader.module in COMMAND_READERS
         guarded = HEAVY & loaded_libraries(source) and not HEAVY & loaded_libraries(reader)
         if not is_command and not guarded:
             found.append(Finding(source.path, 1, f"read by {reader.module} only"))

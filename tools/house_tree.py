@@ -54,6 +54,8 @@ class Source:
     """Dotted name; that of the package for an `__init__.py`."""
     text: str
     tree: ast.Module
+    stub: ast.Module | None = None
+    """The `__init__.pyi` of a face that exports its names lazily."""
 
     @property
     def is_face(self) -> bool:
@@ -95,6 +97,15 @@ class Source:
         return found
 
     @cached_property
+    def named_modules(self) -> set[str]:
+        """Dotted names in strings."""
+        return {
+            node.value
+            for node in self.nodes
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value
+        }
+
+    @cached_property
     def assigned(self) -> set[str]:
         """Names that the module gives a value."""
         names = set()
@@ -125,13 +136,19 @@ class Product:
         return not any(fnmatch(part, pattern) for part in above for pattern in patterns)
 
     def imports(self, source: Source) -> Sequence[Import]:
-        """What a module imports of the product, in functions and for type checkers too."""
+        """What a module imports of the product, in functions and for type checkers too.
+
+        A lazy face imports what its stub lists, when it is asked for.
+        """
         if source.module not in self._imports:
             self._imports[source.module] = list(self._read_imports(source))
         return self._imports[source.module]
 
     def _read_imports(self, source: Source) -> Iterator[Import]:
-        for node, at_load in _import_statements(source.tree, at_load=True):
+        statements = list(_import_statements(source.tree, at_load=True))
+        if source.stub is not None:
+            statements += _import_statements(source.stub, at_load=False)
+        for node, at_load in statements:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     if alias.name in self.sources:
@@ -204,7 +221,14 @@ def _read(path: Path, root: Path) -> Source:
     parts = relative.with_suffix("").parts
     module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     text = path.read_text(encoding="utf-8")
-    return Source(relative.as_posix(), module, text, ast.parse(text))
+    stub = path.with_suffix(".pyi")
+    return Source(
+        relative.as_posix(),
+        module,
+        text,
+        ast.parse(text),
+        ast.parse(stub.read_text(encoding="utf-8")) if stub.is_file() else None,
+    )
 
 
 def _import_statements(

@@ -2,9 +2,12 @@
 
 from traces.config import Config as Config
 from traces.config import Need as Need
+from traces.config import Paths as Paths
 from traces.config import StrPath as StrPath
+from traces.config import argument as argument
 from traces.config import defaults_of as defaults_of
 from traces.config import option as option
+from traces.config import paths_of as paths_of
 from traces.errors import BudgetExhausted as BudgetExhausted
 from traces.errors import CorpusError as CorpusError
 from traces.errors import IndexMismatch as IndexMismatch

@@ -50,7 +50,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PlottedLine:
     """A series in drawing units."""
 
     name: str
@@ -110,10 +110,10 @@ class Chart:
         """Ticks of the vertical axis."""
         return [Tick(self.y(at / 4), f"{at / 4:g}") for at in range(5)]
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[PlottedLine]:
         """The series in drawing units."""
         return [
-            Line(one.name, one.style % STYLES, self._path(one), self._marks(one))
+            PlottedLine(one.name, one.style % STYLES, self._path(one), self._marks(one))
             for one in self.series
         ]
 

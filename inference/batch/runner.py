@@ -23,19 +23,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from inference.batch.jobs import (
+    OUT_OF_REACH,
+    BatchBudget,
     BatchLimits,
     BatchService,
     BatchStore,
-    NotTaken,
-    RemoteJob,
-    RowOutcome,
-)
-from inference.batch.tracking import (
-    OUT_OF_REACH,
-    BatchBudget,
     JobRoom,
     JobTracker,
+    NotTaken,
     PendingRequest,
+    RemoteJob,
+    RowOutcome,
     next_job,
 )
 from inference.budget import Purse
@@ -267,8 +265,8 @@ class BatchRunner:
         store: BatchStore,
         responses: ResponseStore,
         limits: BatchLimits,
-        budget_usd: float | Purse | None = None,
         *,
+        budget_usd: float | Purse | None = None,
         inspect: Callable[[ModelReply], None] | None = None,
         report: Callable[[str], None] = lambda _: None,
         clock: BatchClock | None = None,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from lab.bundled import ModelName, load_bundled
+from lab.build import ModelName, load_bundled
 from lab.training.measures import (
     FirstErrorFigures,
     HeldOut,

@@ -56,8 +56,8 @@ _MATH_SEGMENT = re.compile(r"(?<!\\)\$([^$]+)\$")
 _JOYFUL = re.compile(r"(?:[^\d]*\s)?(\d{1,9})!")
 _CIRCLES = re.compile(r"[①-⑩]")
 _MATH_WORDS = re.compile(
-    r"\b(?:pi|sqrt|ln|sin|cos|tan|log|infinity|negative|minus|zero|one|two|three|four|five|six|seven"
-    r"|eight|nine|ten|eleven|twelve)\b"
+    r"\b(?:pi|sqrt|ln|sin|cos|tan|log|infinity|negative|minus|zero|one|two|three|four|five|six"
+    r"|seven|eight|nine|ten|eleven|twelve)\b"
 )
 _QUOTED = " \t*_\"'`“”"
 

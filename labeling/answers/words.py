@@ -3,8 +3,8 @@
 Of free text nothing is guessed: synonyms are a judge's business. What is undone here is spelling
 alone: case, accents, possessives, hyphens, `ae`/`oe`, Roman numerals of a type or stage, an article
 in front, the order of "pneumonia, left-sided". Brackets hold a code, a synonym or a remark: a code
-or synonym may be left out, two remarks have to agree, and a side, severity, course, type or stage that
-only the answer has leaves it undecided.
+or synonym may be left out, two remarks have to agree, and a side, severity, course, type or stage
+that only the answer has leaves it undecided.
 """
 
 from __future__ import annotations

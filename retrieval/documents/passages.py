@@ -108,10 +108,20 @@ def split_document(
     spans = [
         (span, section.title)
         for section in _sections(document)
-        for span in _section_spans(document.text, section, target_tokens, overlap, count_tokens)
+        for span in _section_spans(
+            document.text, section, target_tokens, overlap, count_tokens=count_tokens
+        )
     ]
     return [
-        Passage(corpus, document.name, index, start, end, document.text[start:end], title)
+        Passage(
+            corpus,
+            document.name,
+            index,
+            start=start,
+            end=end,
+            text=document.text[start:end],
+            title=title,
+        )
         for index, ((start, end), title) in enumerate(spans)
     ]
 
@@ -147,21 +157,21 @@ def _title(document: StoredDocument, path: dict[int, str]) -> str:
 
 
 def _section_spans(
-    text: str, section: _Section, target: int, overlap: int, count: TokenCounter
+    text: str, section: _Section, target: int, overlap: int, *, count_tokens: TokenCounter
 ) -> Iterator[Span]:
     head = _strip(text, section.start, section.body)
-    head_tokens = count(text[slice(*head)]) if head else 0
+    head_tokens = count_tokens(text[slice(*head)]) if head else 0
     # What follows the heading must leave room for it, or the heading would stand alone.
     room = target - head_tokens if head_tokens < target else target
     sentences: list[Span] = []
     for sentence in _sentences(text, section.body, section.end):
         limit = room if not sentences else target
-        sentences += _cut(text, sentence, limit, count)
+        sentences += _cut(text, sentence, limit, count_tokens)
     if head and sentences and head_tokens < target:
         sentences[0] = (head[0], sentences[0][1])
     elif head:
-        sentences[:0] = _cut(text, head, target, count)
-    sizes = [count(text[start:end]) for start, end in sentences]
+        sentences[:0] = _cut(text, head, target, count_tokens)
+    sizes = [count_tokens(text[start:end]) for start, end in sentences]
     return _packed(sentences, sizes, target, overlap)
 
 

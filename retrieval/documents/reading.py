@@ -389,7 +389,7 @@ def make_document(name: str, title: str, text: str, source: str) -> StoredDocume
         except UnicodeEncodeError as fault:
             raise ValueError("holds half a surrogate pair, which is no character") from fault
     sha256 = hashlib.sha256(json.dumps([title, text]).encode()).hexdigest()
-    return StoredDocument(name, title, text, sha256, source)
+    return StoredDocument(name, title, text, sha256=sha256, source=source)
 
 
 def read_text(path: Path, *, max_bytes: int, html: bool = False) -> str:

@@ -128,4 +128,4 @@ def _from_fields(number: int, fields: dict[str, Any]) -> CorpusRow:
         return CorpusRow(number, row_id, problem="has a 'title' that is not text")
     places = (fields.get("url"), fields.get("source"))
     source = next((place for place in places if isinstance(place, str) and place), "")
-    return CorpusRow(number, row_id, title, fields[key], source)
+    return CorpusRow(number, row_id, title, text=fields[key], source=source)

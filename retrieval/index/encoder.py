@@ -272,7 +272,7 @@ class SentenceEncoder:
         """Whether the passage model's tokenizer has words for a text, and not just its letters.
 
         An English-only encoder knows next to no Han or Thai character and spells Korean and
-        Cyrillic letter by letter: its vectors of such texts say little. Measured on a sentence each:
+        Cyrillic letter by letter: its vectors of such texts say little. On one sentence each:
         MiniLM has 0.2 tokens a letter in English, 0.4 in German, 1.0 in Russian and Arabic, 2.3 in
         Korean, and does not know 82% of the tokens in Chinese, 9% in Japanese, 100% in Thai.
         """

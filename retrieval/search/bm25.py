@@ -1,14 +1,18 @@
 """Lexical search by BM25, over the texts and over the titles of passages.
 
-The only file that imports bm25s.
+The only file that imports bm25s and dictionary segmenters (the extra `cjk`).
 
-What dense vectors confuse, words keep apart: names, doses, codes. Titles are searched apart from
-texts, because a title that names what is asked for says more than a mention.
+Words keep apart what dense vectors confuse: names, doses, codes. Titles are searched separately
+from texts, because a title that contains a query word says more than a mention.
 
-A folder of files that is there whole or not at all, under a name that says what it was made from.
+Dictionary segmenters find whole words of Korean, Chinese, Japanese and Thai, where one is
+installed. They sharpen the ranking. Nothing depends on them: `traces.words` finds every word by
+characters and bigrams.
 
-It is written beside the old one under another name, made durable, and renamed in one step; then the
-old one is removed. A kill at any moment leaves the old folder, the new one, or both, never a half.
+The index of a corpus is a folder that is complete or absent, named after what it was made from. It
+is written next to the old one under another name, flushed to disk, and renamed in one step; then
+the old one is removed. A kill at any moment leaves the old folder, the new one, or both, never a
+part of one.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,9 +38,8 @@ from numpy.typing import NDArray
 
 from retrieval.index.durable import sync
 from retrieval.search.fusion import Ranking
-from retrieval.search.segmenters import long_words, segmenters
 from traces import InputError, StoreError
-from traces.words import has_runs, search_terms, search_words
+from traces.words import Term, detect_language, has_runs, search_terms, search_words
 
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
@@ -149,7 +154,7 @@ class LexicalIndex:
 
     def search(self, queries: Sequence[str], k: int, *, among: Mask | None = None) -> list[Ranking]:
         """The at most `k` best passages of each query that share a word with it."""
-        return [self._best(self.texts, words, k, among, 0.0) for words in map(_words, queries)]
+        return [self._best(self.texts, words, k, among=among) for words in map(_words, queries)]
 
     def search_titles(
         self, queries: Sequence[str], k: int, *, among: Mask | None = None
@@ -159,11 +164,12 @@ class LexicalIndex:
         Held back are titles that score below 0.8 of the best one of the whole index.
         """
         return [
-            self._best(self.titles, words, k, among, _TITLE_SHARE) for words in map(_words, queries)
+            self._best(self.titles, words, k, among=among, share=_TITLE_SHARE)
+            for words in map(_words, queries)
         ]
 
     def _best(
-        self, model: Any, words: list[str], k: int, among: Mask | None, share: float
+        self, model: Any, words: list[str], k: int, *, among: Mask | None, share: float = 0.0
     ) -> Ranking:
         known = [] if model is None else model.get_tokens_ids(words)
         if not known:
@@ -269,3 +275,91 @@ def _index(texts: Sequence[str], settings: dict[str, float]) -> Any:
     model = bm25s.BM25(method="lucene", **settings)
     model.index(Tokenized(ids=ids, vocab=vocabulary), show_progress=False)
     return model
+
+
+_PACKAGES = {"ko": "kiwipiepy", "zh": "rjieba", "ja": "sudachipy", "th": "pythainlp"}
+_LEAST = 3
+"""Shorter words are characters and bigrams, which are searched anyway."""
+_CONTENT = ("N", "V", "MAG", "XR", "SL")
+"""Korean parts of speech that say something: nouns, verbs and adjectives, adverbs, roots."""
+
+Segment = Callable[[str], Iterator[tuple[int, int]]]
+"""Takes a text and gives the offsets of its words."""
+
+
+def long_words(text: str) -> Iterator[Term]:
+    """Words of three or more characters in script without spaces; none without a segmenter."""
+    segment = _segmenter(detect_language(text))
+    if segment is None:
+        return
+    for start, end in segment(text):
+        word = text[start:end].strip()
+        if len(word) >= _LEAST and not word.isascii():
+            yield Term(word.lower(), start, start + len(word), in_run=True)
+
+
+@cache
+def segmenters() -> dict[str, str]:
+    """The installed segmenters with their versions, by language code."""
+    found = {}
+    for language, package in _PACKAGES.items():
+        if find_spec(package) is not None:
+            try:
+                found[language] = f"{package} {version(package)}"
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+@cache
+def _segmenter(language: str) -> Segment | None:
+    if language not in segmenters():
+        return None
+    return {"ko": _korean, "zh": _chinese, "ja": _japanese, "th": _thai}[language]()
+
+
+def _korean() -> Segment:
+    from kiwipiepy import Kiwi  # type: ignore[import-untyped]
+
+    # Names, misspellings and phrases are not needed, and take two thirds of the time to load.
+    kiwi = Kiwi(num_workers=1, load_default_dict=False, load_typo_dict=False, load_multi_dict=False)
+
+    def segment(text: str) -> Iterator[tuple[int, int]]:
+        for token in kiwi.tokenize(text):
+            if token.tag.startswith(_CONTENT):
+                yield token.start, token.start + token.len
+
+    return segment
+
+
+def _chinese() -> Segment:
+    import rjieba
+
+    return lambda text: _spans(rjieba.cut(text))
+
+
+def _thai() -> Segment:
+    from pythainlp.tokenize import word_tokenize
+
+    return lambda text: _spans(word_tokenize(text, engine="newmm"))
+
+
+def _japanese() -> Segment:
+    from sudachipy import Dictionary, SplitMode  # type: ignore[import-untyped]
+
+    tokenizer = Dictionary(dict="small").tokenizer()
+    longest = 10_000  # SudachiPy refuses texts of more than 49,149 bytes
+
+    def segment(text: str) -> Iterator[tuple[int, int]]:
+        for offset in range(0, len(text), longest):
+            for word in tokenizer.tokenize(text[offset : offset + longest], SplitMode.B):
+                yield offset + word.begin(), offset + word.end()
+
+    return segment
+
+
+def _spans(pieces: list[str]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for piece in pieces:
+        yield start, start + len(piece)
+        start += len(piece)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
-from traces import InputError, Problem
-from traces.config import Config, option
+from traces import Config, InputError, Problem, option
 
 Mode = Literal["hybrid", "dense", "bm25"]
 """By vectors and words, by vectors alone, or by words alone."""
@@ -40,12 +39,12 @@ class SearchConfig(Config):
         default=60,
         between=(1, None),
         metavar="N",
-        help="Hybrid: the c of reciprocal rank fusion.",
+        help="hybrid: constant c of reciprocal rank fusion, 1 / (c + rank).",
     )
     rerank: str | None = option(
         default=None,
         metavar="MODEL",
-        help="Let a cross-encoder (path or hub id) reorder the best 50.",
+        help="Cross-encoder (path or hub ID) that reorders the best 50 [default: none].",
     )
     rerank_depth: int = option(
         default=50, style="python", between=(1, None), help="Candidates that it reads."
@@ -54,12 +53,16 @@ class SearchConfig(Config):
         default=None,
         between=(0, 1),
         metavar="W",
-        help="Weight of relevance against novelty, e.g. 0.7.",
+        help="Diversify (MMR): weight of relevance against novelty, e.g. 0.7 [default: off].",
     )
     quota: Mapping[str, int] | Sequence[str] = option(
-        default=(), metavar="CORPUS=N", help="At least N passages from this corpus. Repeatable."
+        default=(),
+        metavar="CORPUS=N",
+        help="Take at least N passages from this corpus; may be repeated.",
     )
-    keep_duplicates: bool = option(default=False, help="Keep near-duplicates of a better passage.")
+    keep_duplicates: bool = option(
+        default=False, help="Keep passages that nearly repeat a better one."
+    )
 
     def check(self) -> None:
         """Read the quotas and refuse those that cannot be met.
@@ -116,7 +119,7 @@ class RetrievalConfig(SearchConfig):
     query: QueryKind = option(
         default="problem",
         choices=get_args(QueryKind),
-        help="problem; step (one query per step, evidence per trace); or rewrite.",
+        help="One query per problem or per step (evidence per trace), or queries of a model.",
     )
 
     def as_dict(self) -> dict[str, Any]:

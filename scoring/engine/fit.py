@@ -1,15 +1,19 @@
-"""Fit a trace into the model's window: with all its documents, with fewer, or not at all; never
-truncated."""
+"""Fit traces into a model's window, whole or with fewer documents; never truncated.
+
+`plan_scoring` says how many traces fit at which limit, and how long scoring takes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from itertools import islice
-from typing import Any, TypeGuard
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from retrieval import pack_evidence, pack_like_medprm, refuse_unknown_packing, render_document
+from scoring.engine.forward import plant
 from scoring.family import CannotLayOut, Family, LaidOutTrace
 from traces import (
     Abstention,
@@ -21,6 +25,9 @@ from traces import (
     TraceLabel,
     abstained,
 )
+
+if TYPE_CHECKING:
+    from scoring.engine.engine import Scorer
 
 _NAMED = 3
 """Over-long traces named in an error."""
@@ -213,3 +220,204 @@ def _over_length(context: TraceInContext, size: int, limit: int, *, documents: i
     shown = f" with {documents} documents" if documents else ""
     detail = f"{size} tokens{shown} do not fit into the PRM's {limit}."
     return abstained(context.trace.id, AbstentionReason.OVER_LENGTH, detail)
+
+
+_LOOKED_AT = 2_000
+"""Upper bound on the traces laid out for the plan; larger datasets are sampled at a fixed stride
+over problems."""
+_SAMPLE_SECONDS = 20.0
+_ENDLESS = 1 << 30
+"""More tokens than any trace or window."""
+_LIMITS = (1024, 2048, 4096, 8192, 16384, 32768)
+
+
+@dataclass(frozen=True, slots=True)
+class AtLimit:
+    """What a limit does to the traces."""
+
+    max_tokens: int
+    whole: int
+    """Traces that fit with all their documents."""
+    shortened: int
+    """Traces that fit with fewer documents or none."""
+    abstained: int
+    """Traces that do not fit at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringPlan:
+    """What a run over a dataset would do."""
+
+    traces: int
+    """Traces in the dataset."""
+    looked_at: int
+    """Traces that were laid out; fewer than `traces` for a sample."""
+    longest: int
+    """Tokens of the longest trace with all its documents."""
+    limits: tuple[AtLimit, ...]
+    """By limit, scaled from the sample to the whole dataset."""
+    unreadable: int
+    """Traces that fit no limit because an image cannot be read; scaled too."""
+    operations: float
+    """Operations of the linear layers and of attention; a multiply-add counts two."""
+    sampled: int
+    """Traces that were scored to measure the speed."""
+    seconds: float | None
+    """Time of the run without loading; None if nothing could be measured."""
+    seconds_range: tuple[float, float] | None
+    """The same at the pace of the fastest and of the slowest forward pass; None as above."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return strict JSON."""
+        return {
+            "traces": self.traces,
+            "looked_at": self.looked_at,
+            "longest": self.longest,
+            "limits": [asdict(limit) for limit in self.limits],
+            "unreadable": self.unreadable,
+            "operations": self.operations,
+            "sampled": self.sampled,
+            "seconds": self.seconds,
+            "seconds_range": None if self.seconds_range is None else list(self.seconds_range),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Lengths:
+    """Tokens of one trace."""
+
+    whole: int
+    """With all its documents and the reserve."""
+    bare: int
+    """With as few documents as the rules allow; as `whole` if it has none."""
+
+
+def plan_scoring(
+    scorer: Scorer,
+    contexts: Iterable[TraceInContext],
+    *,
+    traces: int,
+    looked_at: int = _LOOKED_AT,
+    sample_seconds: float = _SAMPLE_SECONDS,
+) -> ScoringPlan:
+    """Lay out traces, score a few of them, and estimate the whole run.
+
+    Args:
+        scorer: with the rules of the run.
+        contexts: the traces to be scored, candidates of a problem together.
+        traces: how many there are.
+        looked_at: most traces that are laid out.
+        sample_seconds: the sample ends with the first forward pass after this time.
+    """
+    started = time.perf_counter()
+    chosen = list(_spread(contexts, max(1, -(-traces // looked_at))))
+    laid_out, lengths, longest = _lay_out(scorer, chosen)
+    laying_out = time.perf_counter() - started
+    scale = traces / max(1, len(chosen))
+    work = scorer.work
+    nodes = plant(laid_out, share=scorer.shares)
+    operations = scale * sum(work.tokens(len(node.ids), node.start) for node in nodes)
+    sampled, paces = _measure(scorer, chosen, sample_seconds)
+    seconds, between = _time(operations, paces, fixed=laying_out * scale)
+    return ScoringPlan(
+        traces=traces,
+        looked_at=len(chosen),
+        longest=longest,
+        limits=tuple(_at(limit, lengths, scale) for limit in _limits(scorer)),
+        unreadable=round((len(chosen) - len(lengths)) * scale),
+        operations=operations,
+        sampled=sampled,
+        seconds=seconds,
+        seconds_range=between,
+    )
+
+
+def _time(
+    operations: float, passes: Sequence[tuple[float, float]], *, fixed: float
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the seconds at the measured pace, and those at the pace of the fastest and slowest
+    pass."""
+    if not passes:
+        return None, None
+    done, spent = (sum(column) for column in zip(*passes, strict=True))
+    paces = [each / seconds for each, seconds in passes]
+    fastest, slowest = fixed + operations / max(paces), fixed + operations / min(paces)
+    return fixed + operations * spent / done, (fastest, slowest)
+
+
+def _spread(contexts: Iterable[TraceInContext], every: int) -> Iterator[TraceInContext]:
+    """Yield all traces of every n-th problem."""
+    problems = groupby(contexts, key=lambda context: context.problem.id)
+    for number, (_, together) in enumerate(problems):
+        if number % every == 0:
+            yield from together
+
+
+def _lay_out(
+    scorer: Scorer, contexts: Sequence[TraceInContext]
+) -> tuple[list[LaidOutTrace], list[_Lengths], int]:
+    """Return the traces as they would be scored; the lengths of all; and the longest."""
+    family = scorer.family
+    laid_out, lengths, longest = [], [], 0
+    for context in contexts:
+        evidence = context.evidence if family.takes_documents else ()
+        try:
+            whole = family.lay_out(context, evidence)
+        except CannotLayOut:
+            continue  # counted as the difference to the number of lengths
+        longest = max(longest, len(whole.ids))
+        found = fit(family, context, scorer.rules)
+        if isinstance(found, Fitted) and any(found.laid_out.read_at):
+            laid_out.append(found.laid_out)
+        lengths.append(_lengths(scorer, context, evidence, len(whole.ids)))
+    return laid_out, lengths, longest
+
+
+def _lengths(
+    scorer: Scorer, context: TraceInContext, evidence: Sequence[Evidence], whole: int
+) -> _Lengths:
+    """Return the lengths of a trace that has `whole` tokens with all its documents."""
+    if not evidence:
+        return _Lengths(whole, whole)
+    rules = scorer.rules
+    if rules.packing == "medprm-compat":
+        # The published rule takes the same documents whatever the window.
+        packed = fit(scorer.family, context, replace(rules, max_tokens=_ENDLESS))
+        if isinstance(packed, Fitted):
+            size = len(packed.laid_out.ids)
+            return _Lengths(_ENDLESS if packed.dropped else size, size)
+    bare = len(scorer.family.lay_out(context, ()).ids)
+    return _Lengths(whole + max(0, rules.reserve - bare), bare)
+
+
+def _limits(scorer: Scorer) -> list[int]:
+    """Return the usual limits that the model's window allows, and the one asked for."""
+    window = scorer.window
+    usual = {limit for limit in _LIMITS if limit <= window}
+    return sorted(usual | {scorer.rules.max_tokens})
+
+
+def _at(limit: int, lengths: Sequence[_Lengths], scale: float) -> AtLimit:
+    whole = sum(each.whole <= limit for each in lengths)
+    fitting = sum(each.bare <= limit for each in lengths)
+    return AtLimit(
+        limit,
+        round(whole * scale),
+        round((fitting - whole) * scale),
+        round((len(lengths) - fitting) * scale),
+    )
+
+
+def _measure(
+    scorer: Scorer, contexts: Sequence[TraceInContext], seconds: float
+) -> tuple[int, list[tuple[float, float]]]:
+    """Score some traces; return how many, and operations and seconds of each forward pass."""
+    scorer.passes.clear()
+    sampled = 0
+    for batch in scorer.score_batches(contexts):
+        sampled += len(batch)
+        if sum(spent for _, spent in scorer.passes) >= seconds:
+            break
+    # The first pass includes one-time setup.
+    passes = list(scorer.passes)
+    return sampled, passes[1:] or passes

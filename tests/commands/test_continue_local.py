@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from lab.build import build_workspace, trace_row
-from lab.candidates import MAX_NEW_TOKENS
+from lab.build import MAX_NEW_TOKENS, build_workspace, trace_row
 from stepgold import ContinueOptions
 from stepgold.models import LAB_CONTINUATION
 from storage import Store

@@ -173,7 +173,7 @@ def test_the_lab_says_that_it_sees_nothing(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == ""
     assert ImageOptions().settled(lab, exist=True).as_dict() == {"images": False}
     assert "lab is not shown" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(InputError, match="'hf:x' is neither a folder nor known to the hub"):
+    with pytest.raises(InputError, match="'hf:x' is neither a folder nor on the"):
         ImageOptions().settled(gemini, ModelSpec.parse("hf:x"), exist=True)
 
 

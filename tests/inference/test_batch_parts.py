@@ -11,8 +11,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from inference.batch.jobs import UNLISTED_ENQUEUED_TOKENS, enqueued_tokens
-from inference.batch.tracking import JobRoom, PendingRequest, next_job
+from inference.batch.jobs import (
+    UNLISTED_ENQUEUED_TOKENS,
+    JobRoom,
+    PendingRequest,
+    enqueued_tokens,
+    next_job,
+)
 from inference.gemini import batch as batch_wire
 from inference.gemini.client import request_body
 from inference.protocol import request_key

@@ -341,7 +341,7 @@ def test_the_budget_counts_what_is_on_its_way_at_its_most(
 
 
 def test_a_budget_for_an_unpriced_model_is_refused(database: Path) -> None:
-    from inference.batch.tracking import BatchBudget
+    from inference.batch.jobs import BatchBudget
     from tests.inference.scripted import ScriptedModel
 
     with pytest.raises(InputError, match="No price"):

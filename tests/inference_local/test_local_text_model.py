@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from inference.local.text_model import LocalTextModel
+from inference.local.engines import LocalTextModel
 from inference.protocol import GenerationRequest, Message, TextModel
 from traces.records import ModelReply
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from inference.images import ProblemImages
-from inference.local.engines import PlainEngine, engine_for
+from inference.local.engines import LocalTextModel, PlainEngine, engine_for
 from inference.local.model import LocalModel, load_local_model
 from inference.local.policy import LocalPolicy, LocalSampler
 from inference.local.shared_attention import ATTENTION
 from inference.local.shared_prefix import PrefixEngine, PrefixRow, SharedTrace, WrittenTrace
-from inference.local.text_model import LocalTextModel
 from inference.local.token_choice import SamplingRule, noise_key
 from inference.local.vision import inner_text_model, run_model
 from inference.prompting import ContinuationPrompt, PolicyConfig, continuation_messages

@@ -151,7 +151,7 @@ def _teach(folder: Path) -> None:
 
 
 def local(folder: Path) -> TextModel:
-    from inference.local.text_model import LocalTextModel
+    from inference.local.engines import LocalTextModel
 
     return LocalTextModel(str(folder), spec=f"hf:{folder.name}")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judge.config import JudgeConfig
-from judge.voting import (
+from judge.rag_judge import (
     CastVote,
     Decision,
     decide,

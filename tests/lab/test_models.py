@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from lab import prompts
-from lab.bundled import ModelName, bundled_model_folder, load_bundled
+from lab.build import ModelName, bundled_model_folder, load_bundled
 from lab.training.measures import (
     HeldOut,
     draw_held_out,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import labeling.analysis
+import labeling.consensus
 from labeling import analyze_labelers
 from labeling.consensus import ConsensusConfig, agree
 from traces.errors import InputError
@@ -267,7 +267,7 @@ def says(trace_id: str, index: int | None) -> TraceLabel:
 
 
 def test_documented_example_runs() -> None:
-    assert doctest.testmod(labeling.analysis) == (0, 8)
+    assert doctest.testmod(labeling.consensus) == (0, 8)
 
 
 def test_labeler_table_counts_classes_and_reasons() -> None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from inference.images import EncodedImage, ProblemImages
 from scoring import FitOptions, Overflow, Scorer, load_scorer
+from scoring.engine.fit import plan_scoring
 from scoring.engine.forward import plant
 from scoring.family import CannotLayOut
 from scoring.image_tokens import ExtendedEmbedding, ImageTokens
-from scoring.planning import plan_scoring
 from tests.scoring.visual_checkpoints import save_visualprm
 from tests.tiny_vision import drawing
 from traces.errors import InputError, PrmError

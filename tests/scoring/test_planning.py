@@ -11,8 +11,8 @@ import pytest
 
 from scoring.engine.cost import LayerWork, expected_work
 from scoring.engine.engine import Scorer
+from scoring.engine.fit import plan_scoring
 from scoring.families.medprm import MedPrm, MedPrmCompat
-from scoring.planning import plan_scoring
 from tests.tiny_models import tiny_llama, tiny_tokenizer
 from traces.problem import Trace, TraceInContext
 

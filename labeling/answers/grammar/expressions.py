@@ -91,8 +91,8 @@ _BIG = frozenset({"sum", "prod", "int", "iint", "oint", "lim"})
 _FACTORS = FUNCTIONS | GREEK | _ACCENTS | _BIG | {"frac", "sqrt", "binom", "lfloor", "lceil"}
 """Commands that may begin a factor without an operator before it."""
 _TIMES = frozenset({"cdot", "times", "ast"})
-_PLAIN_NAMES = {"pi": "pi", "infinity": "infty", "theta": "theta", "alpha": "alpha", "beta": "beta", "inf": "infty",
-                "lambda": "lambda", "omega": "omega", "phi": "phi"}  # fmt: skip
+_PLAIN_NAMES = {"pi": "pi", "infinity": "infty", "theta": "theta", "alpha": "alpha", "beta": "beta",
+                "inf": "infty", "lambda": "lambda", "omega": "omega", "phi": "phi"}  # fmt: skip
 _VARIABLE_RUN = frozenset("abcdfghjklmnpqrstvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -391,7 +391,8 @@ class Parser:
         one, slash, other = self.peek(0), self.peek(1), self.peek(2)
         return (
             one is not None and slash is not None and other is not None
-            and one.text.isdigit() and slash.text == "/" and other.text.isdigit() and other.text.strip("0") != ""
+            and one.text.isdigit() and slash.text == "/"
+            and other.text.isdigit() and other.text.strip("0") != ""
         )  # fmt: skip
 
     def _word(self, token: Token) -> Expr:

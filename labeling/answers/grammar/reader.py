@@ -542,8 +542,10 @@ def _name(tokens: Sequence[Token]) -> str | None:
         return None
     if first.kind == "word" and not any(token.kind == "sign" for token in tokens):
         plain = all(token.kind in {"word", "symbol"} for token in tokens)
-        return " ".join(texts).casefold() if plain and (len(tokens) > 1 or len(first.text) > 1) and (
-            first.text.casefold() not in FUNCTIONS) else None  # fmt: skip
+        is_word = len(tokens) > 1 or len(first.text) > 1
+        if plain and is_word and first.text.casefold() not in FUNCTIONS:
+            return " ".join(texts).casefold()
+        return None
     if not (first.kind == "symbol" or first.kind == "command" or len(first.text) == 1):
         return None
     if first.kind == "command" and first.text in {"frac", "sqrt", "pi", *FUNCTIONS}:

@@ -40,11 +40,13 @@ class Unit:
         return self.above == other.above and self.below == other.below
 
 
-_PREFIXES = {"": Fraction(1), "k": Fraction(1000), "m": Fraction(1, 1000), "M": Fraction(10**6), "G": Fraction(10**9),
+_PREFIXES = {"": Fraction(1), "k": Fraction(1000), "m": Fraction(1, 1000), "M": Fraction(10**6),
+             "G": Fraction(10**9),
              "d": Fraction(1, 10), "c": Fraction(1, 100), "μ": Fraction(1, 10**6),
              "u": Fraction(1, 10**6),
              "n": Fraction(1, 10**9), "p": Fraction(1, 10**12)}  # fmt: skip
-_LONG_PREFIXES = {"": Fraction(1), "kilo": Fraction(1000), "mega": Fraction(10**6), "deci": Fraction(1, 10),
+_LONG_PREFIXES = {"": Fraction(1), "kilo": Fraction(1000), "mega": Fraction(10**6),
+                  "deci": Fraction(1, 10),
                   "centi": Fraction(1, 100), "milli": Fraction(1, 1000),
                   "micro": Fraction(1, 10**6),
                   "nano": Fraction(1, 10**9)}  # fmt: skip

@@ -14,8 +14,8 @@ from labeling.answers.grammar.units import leading_currency, rate, read_unit, un
 
 _DIGIT_WORDS = "zero one two three four five six seven eight nine ten eleven twelve"
 NUMBER_WORDS = tuple(_DIGIT_WORDS.split())
-_MULTIPLIERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
-                "hundred": 100, "score": 20}  # fmt: skip
+_MULTIPLIERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+                "dozen": 12, "hundred": 100, "score": 20}  # fmt: skip
 _SIMPLE = re.compile(
     r"(?:(?P<name>[A-DF-Za-df-hj-z])\s?=\s?)?(?P<sign>[-+]?)"
     r"(?P<number>(?:\d{1,3},0\d\d(?!,)|\d{1,300})(?:\.\d{1,300})?)(?:\s?(?P<unit>%"
