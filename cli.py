@@ -99,7 +99,7 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
 
 
 def _without_keys(text: str) -> str:
-    """The text without keys: libraries quote what a server says, and some servers repeat the key."""
+    """The text without keys: libraries quote servers, and some servers repeat the key."""
     from inference.destinations import without_keys
 
     return without_keys(text)
