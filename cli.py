@@ -28,12 +28,21 @@ STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the sa
 app = typer.Typer(
     name="stepgold",
     cls=LazyGroup,
-    help="Label the steps of reasoning traces and put process reward models on trial.",
+    help="Label the steps of reasoning traces and evaluate process reward models.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(*, value: bool) -> None:
+    """Print the version and stop, if asked to."""
+    if value:
+        from stepgold import __version__
+
+        print(f"stepgold {__version__}")
+        raise Exit
 
 
 @app.callback()
@@ -47,8 +56,12 @@ def workspace_options(
         typer.Option("--db", help="Database URL [default: sqlite:///<workspace>/stepgold.db]."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
 ) -> None:
-    """Label the steps of reasoning traces and put process reward models on trial."""
+    """Label the steps of reasoning traces and evaluate process reward models."""
     ctx.obj = WorkspaceFolder(workspace, db=db, debug=debug)
     if has_defaults(workspace):
         from stepgold.api import PIPELINE

@@ -51,8 +51,8 @@ class ScorerOptions(Config):
     family: GenericLayout | str | None = option(
         default=None,
         metavar="NAME",
-        help=f"{describe_families()} [default: recognized by tokens and heads; implicit-prm with a"
-        " --reference].",
+        help=f"{describe_families()} [default: recognized from tokens and heads, or implicit-prm if a"
+        " reference is given].",
     )
     reference: str | None = option(
         default=None,

@@ -90,7 +90,7 @@ def test_it_scores_as_the_checkpoint_and_says_how_it_compared(
     assert "comparing the server with the checkpoint on 8 traces" in called.err
     [row] = cli("status", "--json").document["labelers"]
     assert (row["parity"], row["resolved_model"]) == (gate, "prm (/models/prm)")
-    assert "held against its checkpoint on 8 traces" in cli("status").out
+    assert "compared with its checkpoint on 8 traces" in cli("status").out
     assert cli("score", "--dataset", "d", "--prm", f"hf:{folder}", "--name", "here").code == 0
     here, there = scores(labels(tmp_path, "here")), scores(labels(tmp_path))
     for name, steps in here.items():
@@ -140,7 +140,7 @@ def test_a_server_that_redirects_scores_nothing(
 def test_the_limits_are_the_users(score: Score, server: PrmServer) -> None:
     called = score("--parity-sample", "3", "--parity-limit", "0")
     assert called.code == 2
-    assert "(at most 0)" in called.document["error"]["what"]
+    assert "(limit 0)" in called.document["error"]["what"]
     assert len(server.calls) == 3
     server.calls.clear()
     small = score("--parity-sample", "3", "--limit", "2")
