@@ -84,7 +84,7 @@ class Destination:
         if not key or allowed or urlsplit(self.url).scheme != "http" or self.is_loopback:
             return
         raise InputError(
-            f"The connection to {self.host} would not be encrypted, so that anyone on the way could"
+            f"The connection to {self.host} would not be encrypted, so that anyone in between could"
             f" read the key in {key_variable}.",
             where=self.url,
             remedy=f"use https://, or unset {key_variable} if this server needs no key,"

@@ -1,6 +1,6 @@
 """`trust`: which project files may decide where keys and patient texts go.
 
-A workspace is data: whoever wrote it may have put another server into its stepgold.toml. Such keys
+A workspace is data: its author may have put another server into its stepgold.toml. Such keys
 count only once the user has trusted the file in its present wording, as direnv does with .envrc.
 """
 

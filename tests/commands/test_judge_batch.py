@@ -130,7 +130,7 @@ def test_interrupted_killed_and_taken_over(
     with batch_server(Plan(looks=4)) as server:
         stopped = run_until(server, signal.SIGINT)
         assert stopped.returncode == 130
-        assert "12 requests go on at the service" in stopped.stderr
+        assert "12 requests keep running at the service" in stopped.stderr
         assert "Run the same command again" in " ".join(stopped.stderr.split())
         [job] = cli("status", "--json").document["batch_jobs"]
         assert (job["name"], job["outstanding"]) == ("batches/b0", 12)
