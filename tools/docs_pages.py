@@ -148,7 +148,8 @@ def results_reference() -> str:
         for result in _results_of(_function(getattr(Workspace, name))):
             kinds = [kind for kind in reversed(result.__mro__) if issubclass(kind, Result)]
             found |= dict.fromkeys(map(_path, kinds))
-    found |= dict.fromkeys(map(_path, (NamedFigures, *NamedFigures.__subclasses__())))
+    figures: list[type] = [NamedFigures, *NamedFigures.__subclasses__()]
+    found |= dict.fromkeys(map(_path, figures))
     return "\n\n".join([RESULTS_HEAD, *(f"::: {path}" for path in found)]) + "\n"
 
 
