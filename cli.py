@@ -111,6 +111,13 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
             print(f"  {name}: {value}", file=sys.stderr)
 
 
+def _without_keys(text: str) -> str:
+    """The text without keys: libraries quote what a server says, and some servers repeat the key."""
+    from inference.destinations import without_keys
+
+    return without_keys(text)
+
+
 def _misused(error: TyperException, *, as_json: bool) -> int:
     """Tell what was wrong with the command line; one without a command gets the help itself."""
     message = error.format_message()
@@ -134,7 +141,7 @@ def execute(argv: Sequence[str]) -> int:
         )
     except ToolkitError as error:
         if debug:
-            traceback.print_exc()
+            print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         _fail(error.what, error.where, error.remedy, as_json=as_json)
         return BAD_INPUT
     except TyperException as error:
@@ -147,10 +154,10 @@ def execute(argv: Sequence[str]) -> int:
     except Exception as fault:
         # The last line of defence: a defect of ours must be told as one, never as bad input.
         if debug:
-            traceback.print_exc()
+            print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
-            f"{type(fault).__name__}: {fault}",
+            _without_keys(f"{type(fault).__name__}: {fault}"),
             f"{place.filename}:{place.lineno}",
             "this is a defect of StepGold: please report it, with what --debug shows",
             as_json=as_json,

@@ -43,6 +43,7 @@ COMMANDS = (
     ["retry"],
     ["status"],
     ["doctor"],
+    ["trust"],
     ["remove", "dataset"],
     ["remove", "labeler"],
 )
@@ -71,9 +72,7 @@ def test_every_command_has_help_and_is_in_the_documentation(
     shown = capsys.readouterr().out
     assert "Usage: stepgold" in shown
     undocumented = [
-        line
-        for line in shown.splitlines()
-        if line.startswith("  --") and len(line.split()) < 2
+        line for line in shown.splitlines() if line.startswith("  --") and len(line.split()) < 2
     ]
     assert not undocumented
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
