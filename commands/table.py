@@ -23,7 +23,7 @@ class Entry:
     """A command and its verb."""
 
     help: str
-    """What `--help` says; its first sentence is the summary in the list of commands."""
+    """The text of `--help`; its first sentence is the summary in the list of commands."""
     module: str
     """Module of the verb."""
     config: str

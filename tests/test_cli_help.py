@@ -79,9 +79,7 @@ def test_every_command_has_help_and_stands_in_the_readme(
     shown = capsys.readouterr().out
     assert "Usage: stepgold" in shown
     undocumented = [
-        line
-        for line in shown.splitlines()
-        if line.startswith("  --") and len(line.split()) < 2
+        line for line in shown.splitlines() if line.startswith("  --") and len(line.split()) < 2
     ]
     assert not undocumented
     assert f"`stepgold {' '.join(command)}" in (ROOT / "README.md").read_text()
