@@ -40,9 +40,9 @@ app = typer.Typer(
 def _version(*, value: bool) -> None:
     """Print the version and stop, if asked to."""
     if value:
-        import stepgold
+        from stepgold import __version__
 
-        print(f"stepgold {stepgold.__version__}")
+        print(f"stepgold {__version__}")
         raise Exit
 
 
@@ -112,6 +112,13 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
             print(f"  {name}: {value}", file=sys.stderr)
 
 
+def _without_keys(text: str) -> str:
+    """The text without keys: libraries quote replies of servers, and some repeat the key."""
+    from inference.destinations import without_keys
+
+    return without_keys(text)
+
+
 def _misused(error: TyperException, *, as_json: bool) -> int:
     """Report what is wrong with the command line; print the help if no command was given."""
     message = error.format_message()
@@ -135,7 +142,7 @@ def execute(argv: Sequence[str]) -> int:
         )
     except ToolkitError as error:
         if debug:
-            traceback.print_exc()
+            print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         _fail(error.what, error.where, error.remedy, as_json=as_json)
         return BAD_INPUT
     except TyperException as error:
@@ -148,10 +155,10 @@ def execute(argv: Sequence[str]) -> int:
     except Exception as fault:
         # A bug of StepGold must be reported as one, never as bad input.
         if debug:
-            traceback.print_exc()
+            print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
-            f"{type(fault).__name__}: {fault}",
+            _without_keys(f"{type(fault).__name__}: {fault}"),
             f"{place.filename}:{place.lineno}",
             "this is a bug in StepGold: please report it with the output of --debug",
             as_json=as_json,

@@ -191,6 +191,13 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "RetryOptions",
         "retry",
     ),
+    ("trust",): Entry(
+        "Trust the workspace's stepgold.toml. Until then its keys that decide where keys and "
+        "texts go are refused.",
+        "stepgold.trust",
+        "TrustOptions",
+        "trust",
+    ),
     ("status",): Entry(
         "Show datasets, labelers, failures and spending.",
         "stepgold.contents",

@@ -6,6 +6,7 @@ from .budget import DryCounts as DryCounts
 from .budget import DryRun as DryRun
 from .budget import Purse as Purse
 from .budget import UnaskedModel as UnaskedModel
+from .destinations import Destination as Destination
 from .dispatch import Dispatcher as Dispatcher
 from .gemini.batch import GeminiBatches as GeminiBatches
 from .gemini.model import GeminiModel as GeminiModel

@@ -29,5 +29,6 @@ from .sampling import SampleOptions as SampleOptions
 from .scoring_run import ScoreOptions as ScoreOptions
 from .searching import IndexOptions as IndexOptions
 from .searching import SearchOptions as SearchOptions
+from .trust import TrustOptions as TrustOptions
 
 __version__: str

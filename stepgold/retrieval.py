@@ -66,7 +66,9 @@ class RetrieveOptions(
 ):
     """What to search for, and how."""
 
-    inherited_needs = dict.fromkeys(("budget", "base_url", "concurrency", "allow_phi"), _REWRITING)
+    inherited_needs = dict.fromkeys(
+        ("budget", "base_url", "concurrency", "allow_phi", "insecure_http"), _REWRITING
+    )
 
     rewriter: str | None = option(
         default=None,
@@ -293,6 +295,7 @@ def _rewritten(
         model = text_model(
             parse_spec(str(options.rewriter)),
             base_url=options.base_url,
+            insecure_http=options.insecure_http,
             concurrency=options.concurrency,
         )
         truth = ModelTruth(allow_mixed=True)

@@ -135,6 +135,7 @@ class ScoreOptions(ImageFolderOptions, HostedOptions, ScorerOptions, LabelingOpt
         "base_url": _SERVED,
         "concurrency": _SERVED,
         "allow_phi": _SERVED,
+        "insecure_http": _SERVED,
     }
 
     name: str = option(default="prm", metavar="NAME", help="Name of the PRM's labeler.")

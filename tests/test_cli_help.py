@@ -44,6 +44,7 @@ COMMANDS = (
     ["retry"],
     ["status"],
     ["doctor"],
+    ["trust"],
     ["remove", "dataset"],
     ["remove", "labeler"],
 )
@@ -70,7 +71,7 @@ def test_nothing_heavy_is_loaded_before_it_is_used(statement: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_and_stands_in_the_readme(
+def test_every_command_has_help_and_is_in_the_documentation(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     import cli
@@ -82,7 +83,16 @@ def test_every_command_has_help_and_stands_in_the_readme(
         line for line in shown.splitlines() if line.startswith("  --") and len(line.split()) < 2
     ]
     assert not undocumented
-    assert f"`stepgold {' '.join(command)}" in (ROOT / "README.md").read_text()
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert any(f"stepgold {' '.join(command)}" in page.read_text("utf-8") for page in pages)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import cli
+    import stepgold
+
+    assert cli.execute(["--version"]) == 0
+    assert capsys.readouterr().out == f"stepgold {stepgold.__version__}\n"
 
 
 def test_the_command_list_is_complete() -> None:

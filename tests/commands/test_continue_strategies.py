@@ -177,7 +177,7 @@ def test_wrong_options_are_refused_before_anything_is_loaded(cli: Cli, tmp_path:
         (("--strategy", "fast"), "not a value of --strategy"),
         (("--label", "value"), "not a value of --label"),
         (("--strategy", "binary", "--label", "soft"), "needs the MC estimate"),
-        (("-k", "4", "--threshold", "4"), "decides nothing"),
+        (("-k", "4", "--threshold", "4"), "cannot be used with"),
         (("--last-step", "x"), "not a value of --last-step"),
     ):
         done = cli("continue", "--dataset", "d", "--policy", "lab", *more)

@@ -17,6 +17,7 @@ import pytest
 from storage import Store
 from tests.commands.tiny_prm import save_prm, write_pool
 from tests.loopback.prm_server import Manners, PrmServer, TinyPrm
+from tests.loopback.recording_server import RecordingServer
 from tests.scoring.checkpoints import save_qwen_prm
 from traces.labels import TraceLabel
 
@@ -118,6 +119,20 @@ def test_a_server_that_scores_otherwise_stores_nothing(
     assert error["where"].startswith('trace "p')
     assert " here, " in error["where"]
     assert len(server.calls) == 8, "the sample and no more"
+    assert cli("status", "--json").document["labelers"] == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_server_that_redirects_scores_nothing(
+    score: Score, cli: Cli, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
+    with RecordingServer() as other, RecordingServer(status, redirect_to=other.url) as server:
+        called = score(url=server.url)
+        assert called.code == 2
+        for host in (server.host, other.host):
+            assert host in called.document["error"]["what"]
+        assert other.received == []
     assert cli("status", "--json").document["labelers"] == []
 
 
