@@ -114,7 +114,7 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
 
 def _without_keys(text: str) -> str:
     """The text without keys: libraries quote replies of servers, and some repeat the key."""
-    from inference.destinations import without_keys
+    from inference import without_keys
 
     return without_keys(text)
 

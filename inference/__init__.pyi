@@ -7,6 +7,7 @@ from .budget import DryRun as DryRun
 from .budget import Purse as Purse
 from .budget import UnaskedModel as UnaskedModel
 from .destinations import Destination as Destination
+from .destinations import without_keys as without_keys
 from .dispatch import Dispatcher as Dispatcher
 from .gemini.batch import GeminiBatches as GeminiBatches
 from .gemini.model import GeminiModel as GeminiModel
