@@ -116,7 +116,7 @@ def test_the_help_shows_every_command_whole_at_80_columns(
     top = {words[0]: entry.summary for words, entry in TABLE.items()} | GROUPS
     for name, summary in top.items():
         assert any(line.split() == [name, *summary.split()] for line in listed.splitlines()), name
-    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(top)
+    assert {name for names in SECTIONS.values() for name in names} <= set(top)
     for entry in TABLE.values():
         assert len(entry.summary) <= 50, entry.summary
 
