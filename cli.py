@@ -113,7 +113,7 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
 
 
 def _without_keys(text: str) -> str:
-    """The text without keys, which servers repeat and libraries then quote."""
+    """The text without keys: libraries quote replies of servers, and some repeat the key."""
     from inference import without_keys
 
     return without_keys(text)

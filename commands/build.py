@@ -21,7 +21,7 @@ from traces.config import Option, declared_options, flag_of, is_path, parts_of
 C = TypeVar("C", bound=Config)
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
-"""The option that every command has after its own."""
+"""The option that every command has."""
 
 
 def command(
@@ -32,7 +32,7 @@ def command(
     Args:
         config: the verb's options.
         run: the verb.
-        help: what `--help` says; its first sentence is the summary in the list of commands.
+        help: the text of `--help`; its first sentence is the summary in the list of commands.
     """
 
     fields = [name for name, _, _ in _by_style(config)]
@@ -49,7 +49,7 @@ def command(
 def with_signature(
     called: Callable[..., Outcome], parameters: Sequence[inspect.Parameter], *, help: str
 ) -> Callable[..., Outcome]:
-    """The function as typer reads it: the context, these parameters, and `--json`."""
+    """The function with the signature that typer reads: context, these parameters, `--json`."""
     # Keyword-only, because an optional argument may precede a required option.
     keyword = inspect.Parameter.KEYWORD_ONLY
     whole = [
@@ -74,7 +74,7 @@ def field_names(config: type[Config]) -> list[str]:
 
 
 def field_values(config: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values from the command line as fields of the config; what is not given stays out."""
+    """Values from the command line as fields of the config, without those not given."""
     declared = {name: each for name, _, each in declared_options(config)}
     return {
         name: _value(declared[name], value)

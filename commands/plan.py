@@ -1,8 +1,8 @@
 """`stepgold plan`: calls, tokens, dollars and hours before anything is spent.
 
-Its options are those of `judge`, `continue` and `score`, so that it plans the very run that will be
-done. Where two stages have an option of one name, the policy's is `--policy-...` (`--mc-name`) and
-the PRM's `--prm-...`.
+It has the options of `judge`, `continue` and `score`, so that it plans exactly the run that will be
+started. If two stages have an option of the same name, the policy's is `--policy-...` (`--mc-name`)
+and the PRM's `--prm-...`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from stepgold.verbs import run_verb
 from traces import InputError
 
 _SHARED = frozenset({"dataset", "limit", "images", "ignore_images", "concurrency"})
-"""Options that mean the same for every stage."""
+"""Options that all stages share."""
 _UNUSED = frozenset({"replace", "budget", "allow_phi", "insecure_http", "allow_mixed"})
-"""Options of a run that change nothing in its plan."""
+"""Options of a run that do not change its plan."""
 _STAGES: Mapping[str, tuple[type[Stage], str]] = {
     "judge": (JudgeOptions, ""),
     "policy": (ContinueOptions, "policy_"),
     "prm": (ScoreOptions, "prm_"),
 }
-"""The option that asks for a stage; its config, and the prefix of names that are taken."""
+"""By the option that plans a stage: its config, and the prefix for names already in use."""
 
 
 def _parameters() -> tuple[list[inspect.Parameter], dict[str, dict[str, str]]]:

@@ -23,7 +23,7 @@ class Entry:
     """A command and its verb."""
 
     help: str
-    """What `--help` says; its first sentence is the summary in the list of commands."""
+    """The text of `--help`; its first sentence is the summary in the list of commands."""
     module: str
     """Module of the verb."""
     config: str
@@ -232,13 +232,13 @@ GROUPS = {
 """Help of the groups of commands, e.g. `stepgold corpus add`."""
 
 SECTIONS = {
-    "Start here": ("demo", "run", "doctor"),
+    "Start here": ("demo", "run", "trust", "doctor"),
     "Data": ("import", "export", "sample", "overlap", "status", "remove"),
     "Evidence": ("corpus", "index", "search", "retrieve"),
     "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
     "Evaluation": ("evaluate", "compare", "best-of-n", "report"),
 }
-"""The sections of `stepgold --help` in order, with their commands."""
+"""The sections of `stepgold --help` in order; other commands follow them."""
 
 
 class LazyGroup(TyperGroup):
@@ -265,10 +265,13 @@ class LazyGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the summaries, at the top level by section, without building a command."""
-        sections = {"Commands": self.list_commands(ctx)} if self.words else SECTIONS
-        for title, names in sections.items():
-            with formatter.section(title):
-                formatter.write_dl([(name, self._summary(name)) for name in names])
+        listed = {} if self.words else SECTIONS
+        known = {name for names in listed.values() for name in names}
+        others = [name for name in self.list_commands(ctx) if name not in known]
+        for title, names in (*listed.items(), ("Other" if listed else "Commands", others)):
+            if names:
+                with formatter.section(title):
+                    formatter.write_dl([(name, self._summary(name)) for name in names])
 
     def _summary(self, name: str) -> str:
         entry = COMMANDS.get((*self.words, name))

@@ -12,12 +12,13 @@ from typing import Any
 
 import lazy_loader as lazy
 
-_exported, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+_attached, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    if name != "__version__":
-        return _exported(name)
-    from importlib.metadata import version  # imports the email package: 20 ms
+    """A public name, loaded when it is first used; `__version__` is the distribution's."""
+    if name == "__version__":
+        from importlib.metadata import version
 
-    return version("stepgold")
+        return version("stepgold")
+    return _attached(name)

@@ -1,4 +1,4 @@
-"""Best-of-N: what a labeler's scores are worth for choosing among candidates."""
+"""`best-of-n`: how well a labeler's scores choose among candidates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 LISTED = 5
-"""Score rows named to a person; the JSON document has all."""
+"""Score rows shown to a person; the JSON document lists all."""
 _MOST = 10**6
 """Largest N."""
 _OUTCOME_FAMILIES = ("medprm-orm",)
@@ -32,7 +32,7 @@ _OUTCOME_FAMILIES = ("medprm-orm",)
 
 @dataclass(frozen=True, slots=True)
 class UnusedScores:
-    """A score row that fits no candidate."""
+    """A score row that matches no candidate."""
 
     line: int
     """1-based line in the score file."""
@@ -46,14 +46,14 @@ class UnusedScores:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Pools, and what did not fit into them."""
+    """Pools of candidates, and the rows that could not be used."""
 
     pools: tuple[Pool, ...]
     """One per problem, in order of first appearance."""
     unknown_correctness: int
     """Candidates left out because the data does not say whether they are right."""
     rejected: tuple[UnusedScores, ...] = ()
-    """Score rows that fit no candidate."""
+    """Score rows that match no candidate."""
 
     def as_json(self) -> dict[str, Any]:
         """The counts and the list, as keys of the document."""
@@ -71,12 +71,10 @@ class Candidates:
         }
 
     def words(self, listed: int) -> list[str]:
-        """The same for a person, at most `listed` rows by name."""
+        """The counts and at most `listed` rows, for a person."""
         lines = []
         if self.unknown_correctness:
-            lines.append(
-                f"{self.unknown_correctness} candidates left out: not known whether they are right"
-            )
+            lines.append(f"{self.unknown_correctness} candidates left out: correctness unknown")
         if self.rejected:
             lines.append(f"{len(self.rejected)} score rows not used:")
             lines += [
@@ -89,7 +87,7 @@ class Candidates:
 
 
 class BestOfNOptions(BootstrapOptions):
-    """Whose scores choose among which candidates."""
+    """The candidates, and the scores that choose among them."""
 
     n: str | int | Collection[int] = option(
         flags=("--n", "-n"), metavar="N,N...", help="How many candidates to choose from, e.g. 8,32."
@@ -123,7 +121,7 @@ class BestOfNOptions(BootstrapOptions):
     )
 
     def check(self) -> None:
-        """Refuse an N that is not a number, and anything but one of the two forms.
+        """Refuse an N that is not a number, and a mix of dataset and files.
 
         Raises:
             InputError: an N is none, or neither form is complete.
@@ -162,13 +160,13 @@ def _sizes(given: str | int | Collection[int]) -> list[int]:
         sizes = [given] if isinstance(given, int) else list(given)
     if not sizes or not all(1 <= size <= _MOST for size in sizes):
         raise InputError(
-            f"'{given}' is not a list of numbers from 1 on.", where="-n", remedy="write -n 8,32"
+            f"'{given}' is not a list of positive integers.", where="-n", remedy="write -n 8,32"
         )
     return list(dict.fromkeys(sizes))
 
 
 class BestOfNFigures(NamedFigures):
-    """Every way to choose at one N, in [0, 1]; None without problems."""
+    """Accuracies at one N by method, in [0, 1]; None without problems."""
 
     min: float | None
     product: float | None
@@ -278,7 +276,7 @@ def from_workspace(
     pools, unknown = _pools(traces, labeler, outcome=outcome)
     if not pools:
         raise InputError(
-            f"No trace of dataset '{dataset}' says whether its final answer is right.",
+            f"No trace of dataset '{dataset}' has a known correctness of its final answer.",
             remedy="import traces with final_answer_correct",
         )
     return Candidates(_scored(pools), unknown)
@@ -345,7 +343,7 @@ def from_files(pool: Path, scores: Path) -> Candidates:
     )
     if unknown == len(known):
         raise InputError(
-            f"No candidate of pool '{pool}' says whether it is right.",
+            f"No candidate of pool '{pool}' has a known correctness.",
             where=str(pool),
             remedy="give rows with is_correct true or false",
         )
@@ -357,7 +355,7 @@ def _scored(pools: Iterable[Pool]) -> tuple[Pool, ...]:
     found = tuple(pools)
     if not any(one.step_scores for pool in found for one in pool.candidates):
         raise InputError(
-            "No candidate has a score on every step, so that nothing can be chosen by score.",
+            "No candidate has a score for every step.",
             remedy="name a labeler that gives step scores, or the score file of this pool",
         )
     return tuple(found)

@@ -32,7 +32,7 @@ _MAY_BE_PATHS = frozenset({"encoder", "family", "rerank"})
 
 
 class RunOptions(Config):
-    """Which file."""
+    """The file to run."""
 
     config: StrPath = argument(
         kw_only=False,
@@ -43,16 +43,16 @@ class RunOptions(Config):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunResult(Result):
-    """The results of the stages that were run."""
+    """The results of all stages."""
 
     stages: tuple[tuple[str, Result], ...]
     """Name and result of every stage, in order."""
     error: tuple[str, ToolkitError] | None = None
-    """The stage that could not be run after others were done, and why."""
+    """The stage that failed after others were done, and its error; None if none failed."""
 
     @property
     def exit_code(self) -> int:
-        """The largest of the stages'; 1 if a later stage could not be run."""
+        """The largest exit code of the stages; 1 if a later stage failed."""
         codes = [result.exit_code for _, result in self.stages]
         return max([*codes, OK if self.error is None else INCOMPLETE], default=OK)
 
@@ -111,7 +111,7 @@ def keys_of(config: type[Config]) -> dict[str, str]:
 def run(
     workspace: WorkspaceFolder, options: RunOptions, *, verbs: Mapping[tuple[str, ...], Verb]
 ) -> RunResult:
-    """Run every stage that has a table; a stage that is done already is left alone.
+    """Run every stage that has a table; what is already done is skipped.
 
     A table may be repeated as `[[import]]`, for several datasets or labelers. Everything is checked
     before anything runs. A stage that fails after others are done ends the run with the error in

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from traces import RejectedRow, TraceLabel
 
 SHOWN_FAILURES = 20
-"""Missing items shown to a person; the JSON document has all of them."""
+"""Missing items shown to a person; the JSON document lists all."""
 PURPOSE = {LabelerKind.JUDGE: "judge", LabelerKind.MC: "continue"}
-"""What calls say that they are for, by the kind of labeler that sends them."""
+"""The purpose recorded with calls, by kind of labeler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Shortened:
     documents_dropped: int
     """Documents that did not fit."""
     detail: str
-    """The same as a phrase."""
+    """The counts as a phrase."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a labeler will cost until it has labeled its dataset."""
+    """The expected cost of the traces that a labeler has not labeled."""
 
     dataset: str
     """Its dataset."""
@@ -71,12 +71,12 @@ class Forecast:
     missing: int
     """Traces that it has not labeled."""
     usd: float | None
-    """US dollars at the mean cost of a trace so far; None where no price is known."""
+    """US dollars at the mean cost of a trace so far; None if the price is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """The ledger: what was spent, what the store saved, and what is still to come."""
+    """The ledger: what was spent, saved by the store, and is expected."""
 
     sent: int
     """Calls sent to models."""
@@ -122,14 +122,14 @@ class StatusOptions(Config):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StatusResult(Result):
-    """What is there, what is missing and why, and what was spent."""
+    """Datasets, labelers, failures and spending of a workspace."""
 
     datasets: Mapping[str, DatasetCounts]
     """Size of every dataset, in order of import."""
     labelers: tuple[LabelerSummary, ...]
     """How much every labeler has labeled."""
     failures: tuple[Missing, ...]
-    """Rejected rows, and what could not be labeled."""
+    """Rejected rows, and items that could not be labeled."""
     shortened: tuple[Shortened, ...]
     """Traces labeled without all their documents."""
     calls: Calls
@@ -208,7 +208,7 @@ def _labeler_document(row: LabelerSummary) -> dict[str, Any]:
         "traces": row.traces,
         "steps": row.steps,
         "abstained": row.abstained,
-        # Of a PRM on a server: how it compared with its checkpoint.
+        # For a PRM on a server: the comparison with its checkpoint.
         **({"parity": gate} if (gate := row.labeler.config.get("parity")) else {}),
     }
 
@@ -314,7 +314,7 @@ def _calls(store: Store) -> Calls:
 
 
 def _forecasts(store: Store, spent: Sequence[CallSpending]) -> Iterator[Forecast]:
-    """What is missing of labelers that were paid for, at the mean cost of a trace so far.
+    """The expected cost of unfinished paid labelers, at the mean cost of a trace so far.
 
     The mean is over all labelers of the same kind and model, failed calls included.
     """

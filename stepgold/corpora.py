@@ -87,12 +87,12 @@ class CorpusAddOptions(Config):
 
     @property
     def split(self) -> str:
-        """What decides the passages of a text."""
+        """The settings that decide the passages of a text."""
         return f"sentences 2, {self.passage_tokens} tokens, overlap {self.overlap}"
 
     @property
     def settings(self) -> str:
-        """What decides the documents of a file."""
+        """The settings that decide the documents of a file."""
         from retrieval.documents import READER_VERSION
 
         return f"reader {READER_VERSION}, {self.split}"
@@ -100,14 +100,14 @@ class CorpusAddOptions(Config):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CorpusAddResult(LabelingResult):
-    """What became of the files of one call."""
+    """The outcome of adding files."""
 
     corpus: str
     """Name of the corpus."""
     removed_documents: tuple[str, ...]
     """Documents that were removed because their files, or rows, are gone."""
     rejected: tuple[DocumentProblem, ...]
-    """What could not be read."""
+    """Files and rows that could not be read."""
     passed_over: tuple[Path, ...]
     """Files of types that are not read."""
 
@@ -150,7 +150,7 @@ class CorpusAddResult(LabelingResult):
 
 
 def corpus_add(workspace: WorkspaceFolder, options: CorpusAddOptions) -> CorpusAddResult:
-    """Split documents into passages; an unchanged file costs nothing, one that is gone is removed.
+    """Split documents into passages; unchanged files are skipped, documents of lost files removed.
 
     Raises:
         CorpusError: no document could be read.
@@ -187,7 +187,7 @@ def _nothing_read(options: CorpusAddOptions, problems: Sequence[DocumentProblem]
 
 @dataclass(slots=True)
 class _Added:
-    """What became of files so far."""
+    """The outcome of the files so far."""
 
     done: int = 0
     """Documents that are new or were replaced."""
@@ -247,7 +247,7 @@ def _add_file(
     while batch := list(islice(entries, _BATCH)):
         problems = [entry for entry in batch if isinstance(entry, DocumentProblem)]
         added.problems += problems
-        # A row that has become unreadable keeps the document it was.
+        # A row that became unreadable keeps its earlier document.
         names |= {f"{file.name}#{problem.id}" for problem in problems if problem.id is not None}
         documents = [entry for entry in batch if not isinstance(entry, DocumentProblem)]
         names |= _store(store, file, documents, options=options, added=added)
@@ -321,7 +321,7 @@ def _finish(
     whole = all(problem.line is not None for problem in lost)
     clashes = [each for each in added.problems if each.id is not None and each.line is None]
     if not names and not whole:
-        return  # nothing of it is known or could be read: it is tried again next time
+        return  # nothing was stored or read; the next call tries again
     added.removed += store.corpora.files.finish(
         options.corpus,
         key,
@@ -347,7 +347,7 @@ def _remove_missing(store: Store, listing: Listing, options: CorpusAddOptions) -
             for path in store.corpora.files.known(options.corpus, str(root))
             if path not in there
         ]
-        # A file may also have been added by its own name, from this very folder.
+        # A file of this folder may also have been added by its own path.
         gone = [path for path in gone if not (root / path).exists()]
         if gone:
             removed += store.corpora.files.forget(options.corpus, str(root), gone)
@@ -411,7 +411,7 @@ def corpus_list(workspace: WorkspaceFolder, options: CorpusListOptions) -> Corpu
 
 
 class CorpusRemoveOptions(Config):
-    """Which corpus, or which document."""
+    """The corpus or document to remove."""
 
     name: str = argument(kw_only=False, metavar="NAME", help="Name of the corpus.")
     document: str | None = option(default=None, metavar="NAME", help="Remove only this document.")

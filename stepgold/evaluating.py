@@ -1,4 +1,4 @@
-"""Labelers on trial: `evaluate` measures one against gold, `compare` several against each other."""
+"""`evaluate` measures a labeler against gold; `compare` compares labelers with each other."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 BUILT_IN = ("processbench", "macro-f1", "prmbench", "mr-ben", "mistake")
-"""Our protocols, listed here so that the help text needs no numpy."""
+"""The built-in protocols, listed here so that --help does not import numpy."""
 
 
 class EvaluateOptions(TrialOptions):
-    """Whom to evaluate, by which protocol."""
+    """The labeler to evaluate, and the protocol."""
 
     labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
     gold: str = option(default="gold", metavar="NAME", help="Labeler taken as truth.")
@@ -105,11 +105,11 @@ class EvaluateResult(Result):
     dataset: str
     """Name of the dataset."""
     labeler: str
-    """The labeler on trial."""
+    """The labeler that was evaluated."""
     gold: str
     """The labeler taken as truth."""
     protocol: str
-    """The rules."""
+    """The name of the protocol."""
     threshold: float | None
     """Steps with at least this score are correct."""
     threshold_source: str
@@ -338,7 +338,7 @@ class CompareOptions(TrialOptions):
         super().check()
         if len(self.labelers) < 2:
             raise InputError(
-                "One labeler cannot be compared with itself.", remedy="name two labelers or more"
+                "A labeler cannot be compared with itself.", remedy="name at least two labelers"
             )
         twice = [name for name in self.labelers if self.labelers.count(name) > 1]
         if twice:
@@ -348,7 +348,7 @@ class CompareOptions(TrialOptions):
 
 
 class PairFigures(NamedFigures):
-    """Two labelers on the steps and traces that both labeled; None where not defined."""
+    """Two labelers on the steps and traces that both labeled; None if undefined."""
 
     a: str
     b: str
@@ -376,11 +376,11 @@ class CompareResult(Result):
     gold: str | None
     """The labeler taken as truth; None if there is none."""
     labelers: tuple[str, ...]
-    """The labelers, in the order asked for."""
+    """The labelers, in the order given."""
     pairs: tuple[PairFigures, ...]
-    """Every two of them."""
+    """All pairs of labelers."""
     krippendorff_alpha: float | None
-    """Nominal alpha of all of them; None where not defined."""
+    """Krippendorff's nominal alpha of all labelers; None if undefined."""
     document: Mapping[str, Any]
     """All of it, with the steps on which they disagree."""
     text: str

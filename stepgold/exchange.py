@@ -1,4 +1,4 @@
-"""Files of the field into the workspace and out of it: import, import scores, export."""
+"""`import`, `import scores` and `export`: files in published formats."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     from storage import ImportSummary, Store
 
 SCORES = "scores"
-"""The format of a third party's outputs, which belong to traces that were imported before."""
+"""The format of a third party's outputs for traces that were imported before."""
 SHOWN_ROWS = 10
-"""Rows shown to a person; the JSON document has all of them."""
+"""Rows shown to a person; the JSON document lists all."""
 
 
 class _SourceOptions(DatasetOptions):
-    """Whose labels the files hold, and what becomes of those stored before."""
+    """The labeler of the files, and whether stored labels are replaced."""
 
     kind: LabelerKind | str | None = option(
         default=None, choices=tuple(LabelerKind), help="Kind of labeler [default: by format]."
@@ -67,7 +67,7 @@ class _SourceOptions(DatasetOptions):
 
 
 class ImportOptions(_SourceOptions):
-    """Which files, and what they do not say themselves."""
+    """The files, and what their format does not record."""
 
     format: str = argument(
         kw_only=False, metavar="FORMAT", help=f"{', '.join(import_formats())}, or {SCORES}."
@@ -103,7 +103,7 @@ class ImportOptions(_SourceOptions):
     )
 
     def check(self) -> None:
-        """Refuse options that scores have no use for, and files of one name.
+        """Refuse options that have no effect on scores, and two files of the same name.
 
         Raises:
             InputError: there are some.
@@ -113,13 +113,13 @@ class ImportOptions(_SourceOptions):
             _require_different_names(paths_of(self.files))
         elif self.subset is not None or self.neutral != "keep" or self.alternatives:
             raise InputError(
-                "Scores belong to traces that have a subset and gold already.",
-                remedy="leave --subset, --neutral and --alternatives out",
+                "Scores belong to traces that already have a subset and gold.",
+                remedy="remove --subset, --neutral and --alternatives",
             )
 
 
 class ScoresOptions(_SourceOptions):
-    """Whose scores."""
+    """The scores of a third party, and its name."""
 
     files: Paths = argument(
         kw_only=False,
@@ -130,12 +130,12 @@ class ScoresOptions(_SourceOptions):
     column: str | None = option(
         default=None,
         metavar="N[,N]",
-        help="Classes (from 0) to add up where a step's score lists probabilities.",
+        help="If a step has a list of class probabilities, sum these classes (0-based).",
     )
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """The classes; empty where a step's score is one number.
+        """The classes; empty if a step's score is a single number.
 
         Raises:
             InputError: they are not numbers.
@@ -143,7 +143,7 @@ class ScoresOptions(_SourceOptions):
         parts = [] if self.column is None else self.column.split(",")
         if not all(part.isascii() and part.isdigit() for part in parts):
             raise InputError(
-                f"'{self.column}' is not a column.",
+                f"'{self.column}' is not a list of columns.",
                 where="--column",
                 remedy="give numbers from 0: 1,2",
             )
@@ -152,7 +152,7 @@ class ScoresOptions(_SourceOptions):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ImportResult(LabelingResult):
-    """What became of the rows of the files, and how large the dataset is now."""
+    """The outcome of an import, and the size of the dataset."""
 
     traces: int
     """Traces of the dataset."""
@@ -167,7 +167,7 @@ class ImportResult(LabelingResult):
     rejected: tuple[RejectedRow, ...] = field(default=())
     """Rows that were not imported."""
     kept: tuple[RejectedRow, ...] = field(default=())
-    """Rows that were imported, but not as they are."""
+    """Rows that were changed on import."""
 
     @property
     def exit_code(self) -> int:
@@ -199,10 +199,10 @@ class ImportResult(LabelingResult):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ScoresResult(ImportResult):
-    """What became of a third party's scores."""
+    """The outcome of importing a third party's scores."""
 
     scored: int
-    """Traces that have labels of this labeler now."""
+    """Traces that now have a label of this labeler."""
     unusable: int
     """Rows that fit no trace."""
 
@@ -233,9 +233,9 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         "neutral": NeutralPolicy(options.neutral),
         "alternatives": options.alternatives,
     }
-    # The same file under another policy is another source; the default stands for no option.
+    # The same file with another policy is another source; the default adds nothing.
     said = {name: value for name, value in given.items() if value and value != "keep"}
-    # Before the store: a typing error must not leave a workspace behind.
+    # Checked before the store is opened: a typo must not create a workspace.
     problems = ProblemIds()
     sources = [
         (
@@ -246,7 +246,7 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         for path in paths_of(options.files)
     ]
     with workspace.open_store(create=True) as store:
-        # One transaction for all files: if one cannot be read to its end, nothing is kept.
+        # One transaction for all files: if one cannot be read completely, nothing is kept.
         with store.transaction():
             for path, source, rows in sources:
                 shown = progress(rows, total=None, label=f"import {path.name}"[:22])
@@ -289,7 +289,7 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
         unusable = len(rejected)
         if not labels:
             raise InputError(
-                f"No row of the score file fits dataset '{options.dataset}': {unusable} rejected.",
+                f"No score row matches dataset '{options.dataset}': {unusable} rejected.",
                 where=str(files[0]),
                 remedy=rejected[0].reason
                 if rejected
@@ -320,7 +320,7 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
 
 def _as_scores(options: ImportOptions) -> ScoresOptions:
     if options.labeler is None:
-        raise InputError("Scores need the name of their labeler.", remedy="add --labeler NAME")
+        raise InputError("No labeler named for the scores.", remedy="add --labeler NAME")
     return ScoresOptions(
         paths_of(options.files),
         dataset=options.dataset,
@@ -332,7 +332,7 @@ def _as_scores(options: ImportOptions) -> ScoresOptions:
 
 
 def _require_different_names(files: Iterable[Path]) -> None:
-    """A dataset knows a file by its base name: a second one would be a new version of the first.
+    """Refuse two files of the same base name: the second would count as a new version.
 
     Raises:
         InputError: two files of the call have the same name.
@@ -341,10 +341,10 @@ def _require_different_names(files: Iterable[Path]) -> None:
     for path in files:
         if path.name in seen:
             raise InputError(
-                f"Two files of this call are called '{path.name}', and a dataset knows a file by"
+                f"Two input files are named '{path.name}', and a dataset identifies a file by"
                 " its name.",
                 where=f"{seen[path.name]} and {path}",
-                remedy="rename one of them, or import it into another --dataset",
+                remedy="rename one, or import it into another --dataset",
             )
         seen[path.name] = path
 
@@ -384,7 +384,7 @@ def _inferred_kind(labels: Mapping[str, TraceLabel]) -> LabelerKind:
 
 
 def _config(files: Iterable[Path], columns: tuple[int, ...]) -> dict[str, Any]:
-    """The configuration of the labeler is the content of its files."""
+    """The configuration of the labeler: a hash of its files."""
     sources = [source_file(path, SCORES, {}) for path in files]
     chosen = {"columns": list(columns)} if columns else {}
     named = [{"name": source.name, "sha256": source.sha256} for source in sources]
@@ -407,7 +407,7 @@ def rejection_lines(rejected: Sequence[RejectedRow]) -> Iterator[str]:
 
 
 class ExportOptions(DatasetOptions):
-    """Whose labels, in which format, where to."""
+    """The labels to write, the format and the file."""
 
     format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(export_formats())}.")
     out: StrPath = argument(kw_only=False, metavar="OUT", help="File to write.")
@@ -416,7 +416,7 @@ class ExportOptions(DatasetOptions):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ExportResult(LabelingResult):
-    """What was written, and what the format could not hold."""
+    """What was written, and what the format cannot represent."""
 
     format: str
     """The format of the file."""

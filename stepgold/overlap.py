@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from traces import RejectedRow, TraceInContext
 
 SHOWN_MATCHES = 10
-"""Matches shown to a person; the JSON document has all of them."""
+"""Matches shown to a person; the JSON document lists all."""
 
 
 class OverlapOptions(DatasetOptions):
-    """What is looked for, and where."""
+    """The dataset, and the training sets to search."""
 
     files: Paths = argument(
         kw_only=False,
@@ -49,10 +49,12 @@ class OverlapOptions(DatasetOptions):
         super().check()
         if not self.files and self.other is None:
             raise InputError(
-                "There is nothing to compare with.", remedy="name training files, or --with DATASET"
+                "No training set to search.", remedy="name training files, or add --with DATASET"
             )
         if self.other == self.dataset:
-            raise InputError("A dataset overlaps with itself.", remedy="name another with --with")
+            raise InputError(
+                "A dataset always overlaps with itself.", remedy="name another dataset with --with"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -64,7 +64,7 @@ Asked = tuple[str, Sequence[Query]]
 class RetrieveOptions(
     BudgetOptions, HostedOptions, SearchingOptions, RetrievalConfig, DatasetOptions
 ):
-    """What is searched for, how, and where the evidence goes."""
+    """What to search for, and how."""
 
     inherited_needs = dict.fromkeys(
         ("budget", "base_url", "concurrency", "allow_phi", "insecure_http"), _REWRITING
@@ -335,12 +335,12 @@ def _step_queries(store: Store, dataset: str, trace_ids: Sequence[str]) -> Itera
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """What became of one problem's queries."""
+    """The queries of one problem."""
 
     problem_id: str
     """The problem."""
     queries: Sequence[Query]
-    """Its own query and those written for it; empty where there are none to be had."""
+    """Its own query and those written for it; empty if there are none."""
     failure: Failure | None = None
     """Why there are none."""
 

@@ -51,8 +51,8 @@ class ScorerOptions(Config):
     family: GenericLayout | str | None = option(
         default=None,
         metavar="NAME",
-        help=f"{describe_families()} [default: recognized from tokens and heads, or implicit-prm"
-        " if a reference is given].",
+        help=f"{describe_families()} [default: recognized from tokens and heads, or implicit-prm if"
+        " a reference is given].",
     )
     reference: str | None = option(
         default=None,
@@ -222,7 +222,7 @@ class ScoreResult(LabelingResult):
         lines = [super().words()]
         if self.shortened:
             lines.append(
-                f"{self.shortened} of them with fewer documents: stepgold status names them"
+                f"{self.shortened} of them with fewer documents: stepgold status lists them"
             )
         lines.append(
             f"read as {self.family}, which was published with the aggregation {self.aggregation}"
@@ -231,7 +231,7 @@ class ScoreResult(LabelingResult):
 
 
 def score(workspace: WorkspaceFolder, options: ScoreOptions) -> ScoreResult:
-    """Score every step with a process reward model; what does not fit is named, never cut.
+    """Score every step with a process reward model; traces that do not fit are never truncated.
 
     Raises:
         InputError: options that do not fit, or an unknown dataset.
@@ -313,9 +313,9 @@ def note_unseen(family: Family) -> None:
     from scoring import ShowsImages
 
     if not isinstance(family, ShowsImages):
-        note("Problems have images, which a PRM is not shown: their steps are scored as text.")
+        note("The PRM is not shown the images of problems: their steps are scored as text.")
     elif not family.image_tokens.shown:
-        note(f"Problems have images, which {family.name} is not shown: its labels say so.")
+        note(f"{family.name} is not shown the images of problems; the labels record this.")
 
 
 def stored_options(labeler: Labeler, dataset: str, **changed: Any) -> ScoreOptions:
@@ -365,7 +365,7 @@ def score_again(
 
 
 def refuse_changed(labeler: Labeler, config: Mapping[str, Any]) -> None:
-    """Refuse to go on with a labeler whose checkpoint is another one now; the window may differ.
+    """Refuse to continue a labeler whose checkpoint has changed; the window may differ.
 
     Raises:
         InputError: something else of its configuration differs.
@@ -376,8 +376,8 @@ def refuse_changed(labeler: Labeler, config: Mapping[str, Any]) -> None:
         key for key in now.keys() | stored.keys() if now.get(key) != stored.get(key)
     ):
         raise InputError(
-            f"Labeler '{labeler.name}' was made with another {' and '.join(changed)} than"
-            f" '{labeler.model}' has now.",
+            f"The {' and '.join(changed)} of '{labeler.model}' changed since labeler"
+            f" '{labeler.name}' was made.",
             remedy="score under another --name",
         )
 

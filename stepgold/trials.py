@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 FIT = "fit:"
-"""Begins a threshold that is to be fitted."""
+"""Prefix of a threshold that is to be fitted."""
 PROTOCOL = "processbench"
 """Thresholds of compare and report are fitted for this protocol's leading measure."""
 GIVEN, NONE_NEEDED = "given", "none needed: verdicts"
@@ -23,7 +23,7 @@ GIVEN, NONE_NEEDED = "given", "none needed: verdicts"
 
 
 class TrialOptions(BootstrapOptions, DatasetOptions):
-    """Where step scores turn into verdicts, and how intervals are drawn."""
+    """The threshold of step scores, and the bootstrap of intervals."""
 
     threshold: float | str = option(
         default=0.5,
@@ -188,7 +188,7 @@ def labeler_thresholds(
         raise InputError(
             "A threshold can only be fitted against gold, and the dataset has none.",
             where=f"--threshold {options.threshold}",
-            remedy="name the labeler that is the truth with --gold, or give a number",
+            remedy="name a labeler as truth with --gold, or use a number",
         )
     from evaluation import against_gold, decided_by_scores, protocol_named
 

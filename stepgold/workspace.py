@@ -125,7 +125,7 @@ def toml_of(content: bytes, path: Path) -> dict[str, Any]:
         ) from fault
     except tomllib.TOMLDecodeError as fault:
         raise InputError(
-            f"The file is not TOML: {fault}.", where=str(path), remedy="correct that line"
+            f"The file is not valid TOML: {fault}.", where=str(path), remedy="correct that line"
         ) from fault
 
 

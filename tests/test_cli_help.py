@@ -101,9 +101,32 @@ def test_the_command_list_is_complete() -> None:
     assert set(TABLE) == {tuple(command) for command in COMMANDS}
 
 
-def test_every_summary_is_whole_at_80_columns() -> None:
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_help_shows_every_command_whole_at_80_columns(
+    flag: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cli
     from commands.table import COMMANDS as TABLE
-    from commands.table import GROUPS
+    from commands.table import GROUPS, SECTIONS
 
-    for summary in (*GROUPS.values(), *(entry.summary for entry in TABLE.values())):
-        assert len(summary) <= 50, summary
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.execute([flag]) == 0
+    listed = capsys.readouterr().out.partition("Options:")[2]
+    assert "..." not in listed
+    top = {words[0]: entry.summary for words, entry in TABLE.items()} | GROUPS
+    for name, summary in top.items():
+        assert any(line.split() == [name, *summary.split()] for line in listed.splitlines()), name
+    assert {name for names in SECTIONS.values() for name in names} <= set(top)
+    for entry in TABLE.values():
+        assert len(entry.summary) <= 50, entry.summary
+
+
+def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    import cli
+    import stepgold
+
+    assert cli.execute(["--version"]) == 0
+    assert capsys.readouterr().out == f"stepgold {version('stepgold')}\n"
+    assert stepgold.__version__ == version("stepgold")

@@ -143,10 +143,10 @@ def test_the_workspace_form(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["-n", "0"], "not a list of numbers"),
-        (["-n", "8;32"], "not a list of numbers"),
-        (["-n", ""], "not a list of numbers"),
-        (["-n", "-1"], "not a list of numbers"),
+        (["-n", "0"], "not a list of positive integers"),
+        (["-n", "8;32"], "not a list of positive integers"),
+        (["-n", ""], "not a list of positive integers"),
+        (["-n", "-1"], "not a list of positive integers"),
         ([], "-n"),
     ],
 )
@@ -175,7 +175,7 @@ def test_half_a_form_is_refused(cli: Cli, pool: tuple[Path, Path], traces_file: 
     assert cli("import", "traces", traces_file, "--dataset", "d").code == 0
     unknown = cli("best-of-n", "--dataset", "d", "--labeler", "gold", "-n", "1")
     assert unknown.code == 2
-    assert "says whether its final answer is right" in unknown.err
+    assert "has a known correctness of its final answer" in unknown.err
 
 
 def test_scores_of_nothing_are_refused(cli: Cli, pool: tuple[Path, Path], tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_scores_of_nothing_are_refused(cli: Cli, pool: tuple[Path, Path], tmp_pa
     unknown = jsonl(tmp_path / "u.jsonl", rows)
     done = cli("best-of-n", "--pool", unknown, "--scores", other, "-n", "1")
     assert done.code == 2
-    assert "says whether it is right" in done.err
+    assert "has a known correctness" in done.err
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def test_another_policy_for_neutral_steps_is_another_source(cli: Cli, prm800k: P
 
 @pytest.mark.parametrize(
     ("format", "policy", "word"),
-    [("prm800k", "maybe", "is not a value of --neutral"), ("trl", "ignore", "no option --neutral"), ("scores", "ignore", "leave")],
+    [("prm800k", "maybe", "is not a value of --neutral"), ("trl", "ignore", "no option --neutral"), ("scores", "ignore", "remove")],
 )  # fmt: skip
 def test_a_policy_that_means_nothing_is_refused(
     cli: Cli, prm800k: Path, format: str, policy: str, word: str

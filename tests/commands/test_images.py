@@ -163,7 +163,7 @@ def test_a_prm_is_said_to_see_nothing(cli: Cli, tmp_path: Path) -> None:
     imported(cli, tmp_path, scan=["a.png"])
     scored = cli("score", "--dataset", "d", "--prm", f"hf:{save_prm(tmp_path / 'prm')}")
     assert scored.code == 0
-    assert "which a PRM is not shown" in " ".join(scored.err.split())
+    assert "PRM is not shown the images" in " ".join(scored.err.split())
 
 
 def test_the_lab_says_that_it_sees_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ def test_another_dataset_and_a_faulty_row(cli: Cli, traces_file: Path, tmp_path:
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        ([], "nothing to compare with"),
+        ([], "No training set to search"),
         (["--with", "d"], "overlaps with itself"),
         (["--with", "e"], "e"),
         (["none.jsonl"], "none.jsonl"),

@@ -68,9 +68,9 @@ def test_scores_are_the_commands_under_both_names(
 
 def test_import_refuses_what_does_not_fit(traces_file: Path, tmp_path: Path) -> None:
     ws = workspace(tmp_path / "w")
-    with pytest.raises(InputError, match="name of their labeler"):
+    with pytest.raises(InputError, match="No labeler named"):
         ws.import_("scores", traces_file, dataset="d")
-    with pytest.raises(InputError, match="a subset and gold already"):
+    with pytest.raises(InputError, match="already have a subset and gold"):
         ws.import_("scores", traces_file, dataset="d", labeler="p", neutral="ignore")
     with pytest.raises(InputError, match="not a value of --kind"):
         ws.import_("trl", traces_file, dataset="d", labeler="p", kind="human")
@@ -102,5 +102,5 @@ def test_overlap_is_the_commands(cli: Cli, traces_file: Path, tmp_path: Path) ->
     assert result.training == (str(traces_file),)
     called = cli("overlap", traces_file, "--dataset", "d", "--json")
     assert called.document == result.as_json()
-    with pytest.raises(InputError, match="nothing to compare with"):
+    with pytest.raises(InputError, match="No training set to search"):
         ws.overlap(dataset="d")

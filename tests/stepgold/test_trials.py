@@ -119,7 +119,7 @@ def test_best_of_n_takes_numbers_and_gives_figures_by_n(
     assert [row["n"] for row in found.rows()] == [1, 2]
     assert workspace.best_of_n(n=2, dataset="d", labeler="prm", resamples=5).n.keys() == {2}
     for wrong in (0, [], [1, 0], "1;2"):
-        with pytest.raises(InputError, match="not a list of numbers"):
+        with pytest.raises(InputError, match="not a list of positive integers"):
             workspace.best_of_n(n=wrong, dataset="d", labeler="prm")
     with pytest.raises(InputError, match="needs a dataset and a labeler"):
         workspace.best_of_n(n=2, dataset="d")
