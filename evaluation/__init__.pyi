@@ -18,6 +18,9 @@ from .evaluated import EvaluatedTrace as EvaluatedTrace
 from .evaluated import predicted_error as predicted_error
 from .evaluated import split_by_gold as split_by_gold
 from .evaluated import step_calls as step_calls
+from .floors import FLOORS as FLOORS
+from .floors import FloorReport as FloorReport
+from .floors import floor_traces as floor_traces
 from .label_table import ComparedTrace as ComparedTrace
 from .label_table import LabelTable as LabelTable
 from .label_table import first_error_confusion as first_error_confusion

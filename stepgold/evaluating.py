@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 BUILT_IN = ("processbench", "macro-f1", "prmbench", "mr-ben", "mistake")
 """Our protocols, listed here so that the help text needs no numpy."""
+FLOOR = "that of a floor"
+"""Source of the threshold 0.5 of a floor."""
+FLOOR_NAMES = ("no-error", "last-step", "position", "chance")
+"""The floors of `evaluation.FLOORS`, listed here for the same reason."""
 
 
 class EvaluateOptions(TrialOptions):
@@ -43,7 +47,8 @@ class EvaluateOptions(TrialOptions):
     against: str | None = option(
         default=None,
         metavar="NAME",
-        help="Second labeler: paired bootstrap of the difference.",
+        help=f"Second labeler, or a floor ({', '.join(FLOOR_NAMES)}): paired bootstrap of the"
+        " difference.",
     )
     subset: Sequence[str] = option(
         default=(), metavar="NAME", help="Only this subset; may be repeated [default: all]."
@@ -156,6 +161,13 @@ class EvaluateResult(Result):
         return found
 
     @property
+    def floors(self) -> Mapping[str, Mapping[str, Any]]:
+        """By floor (no-error, last-step, position, chance) the protocol's measures, and `subsets`
+        with the same; what a labeler that reads nothing reaches on these traces."""
+        found: Mapping[str, Mapping[str, Any]] = self.document["floors"]
+        return found
+
+    @property
     def against(self) -> Mapping[str, Any] | None:
         """The paired bootstrap against a second labeler; None if there was none."""
         return self.document.get("against")
@@ -212,7 +224,7 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
         first = _side(store, options, options.labeler, protocol=protocol)
         second = None
         if options.against is not None:
-            second = _side(store, options, options.against, protocol=protocol, may_lack_scores=True)
+            second = _second(store, options, options.against, first=first, protocol=protocol)
     report = protocol.evaluate(
         first.traces,
         threshold=first.threshold.value,
@@ -227,7 +239,9 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
     document |= first.threshold.as_json()
     document |= {"resamples": options.resamples, "seed": options.seed}
     document["diagnostics"] = diagnostics.as_json()
-    lines = [report.table(first.labeler), *diagnostics.lines()]
+    floors = protocol.floors(first.traces, first.threshold.value, seed=options.seed)
+    document["floors"] = floors.as_json()
+    lines = [report.table(first.labeler), *floors.lines(first.labeler), *diagnostics.lines()]
     if second is not None:
         document["against"], more = _compared(first, second, options, protocol)
         lines += more
@@ -288,6 +302,19 @@ def _side(
         store, options, labeler, gold=options.gold, protocol=protocol, evaluated=traces
     )
     return _Side(labeler, traces, threshold)
+
+
+def _second(
+    store: Store, options: EvaluateOptions, name: str, *, first: _Side, protocol: Protocol
+) -> _Side:
+    """The second labeler of the dataset, or the floor of that name."""
+    from evaluation import FLOORS, floor_traces
+
+    known = {summary.labeler.name for summary in store.labels.labelers(options.dataset)}
+    if name in FLOORS and name not in known:
+        traces = floor_traces(first.traces, name, seed=options.seed)
+        return _Side(name, traces, LabelerThreshold(0.5, FLOOR))
+    return _side(store, options, name, protocol=protocol, may_lack_scores=True)
 
 
 def _compared(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from typing import Protocol as Structure
 
 from evaluation.evaluated import EvaluatedTrace
+from evaluation.floors import THRESHOLD, FloorReport, measure_floors
 from evaluation.measures import RESAMPLES
 from evaluation.paired import PairedReport, compare_by_measure
 from evaluation.wording import cell, figures_json, left_out_note, plain_table, threshold_note
@@ -83,6 +84,25 @@ class Protocol:
             )
             for measure in self.measures
         }
+
+    def floors(
+        self, traces: Sequence[EvaluatedTrace], threshold: float = THRESHOLD, *, seed: int = 0
+    ) -> FloorReport:
+        """What labelers that read nothing reach on these traces, by the protocol's measures.
+
+        Args:
+            traces: with the labeler's labels.
+            threshold: the labeler's.
+            seed: of the floor `chance`.
+        """
+        return measure_floors(
+            traces,
+            self.measures,
+            averaged=self.averaged,
+            not_pooled=self.not_pooled,
+            threshold=threshold,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
