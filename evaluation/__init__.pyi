@@ -42,6 +42,8 @@ from .protocols.processbench import evaluate_processbench as evaluate_processben
 from .protocols.protocol import GroupFigures as GroupFigures
 from .protocols.protocol import Protocol as Protocol
 from .protocols.protocol import ProtocolReport as ProtocolReport
+from .protocols.protocol import Published as Published
+from .protocols.protocol import published_lines as published_lines
 from .protocols.registry import protocol_named as protocol_named
 from .protocols.registry import protocol_names as protocol_names
 from .report.input import CandidateSection as CandidateSection

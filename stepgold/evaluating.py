@@ -53,6 +53,12 @@ class EvaluateOptions(TrialOptions):
     subset: Sequence[str] = option(
         default=(), metavar="NAME", help="Only this subset; may be repeated [default: all]."
     )
+    as_published: bool = option(
+        default=False,
+        flags=("--as-published",),
+        help="Also repeat the protocol's official script, quirks included, and list where it"
+        " differs from the strict figures.",
+    )
 
 
 class KeptFigures(NamedFigures):
@@ -168,6 +174,12 @@ class EvaluateResult(Result):
         return found
 
     @property
+    def as_published(self) -> Mapping[str, Any] | None:
+        """The figures of the official script, where they differ from the strict ones, and why;
+        None if they were not asked for or no script was published."""
+        return self.document.get("as_published")
+
+    @property
     def against(self) -> Mapping[str, Any] | None:
         """The paired bootstrap against a second labeler; None if there was none."""
         return self.document.get("against")
@@ -242,6 +254,9 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
     floors = protocol.floors(first.traces, first.threshold.value, seed=options.seed)
     document["floors"] = floors.as_json()
     lines = [report.table(first.labeler), *floors.lines(first.labeler), *diagnostics.lines()]
+    if options.as_published:
+        document["as_published"] = _as_published(protocol, first, document)
+        lines += _published_words(document["as_published"], protocol.name)
     if second is not None:
         document["against"], more = _compared(first, second, options, protocol)
         lines += more
@@ -260,6 +275,26 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
         document=document,
         text="\n".join(lines),
     )
+
+
+def _as_published(
+    protocol: Protocol, side: _Side, strict: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The document's key `as_published`; None where no script was published."""
+    if protocol.as_published is None:
+        return None
+    found = protocol.as_published(side.traces, side.threshold.value)
+    keys = {"whole_key": whole_name(protocol.name), "groups_key": parts_name(protocol.name)}
+    document: dict[str, Any] = found.as_json(strict, **keys)
+    return document
+
+
+def _published_words(document: Mapping[str, Any] | None, protocol: str) -> list[str]:
+    from evaluation import published_lines
+
+    if document is None:
+        return [f"as published: no script of {protocol} was published; these are its paper's rules"]
+    return published_lines(document, whole_key=whole_name(protocol))
 
 
 def _figures(figures: Mapping[str, Any], of: str) -> EvaluationFigures:

@@ -229,3 +229,19 @@ def test_macro_f1_is_pooled_and_a_mean_over_sources(scored: Cli) -> None:
     assert document["mean_of_subsets"]["macro_f1"] == pytest.approx(sum(each) / len(each))
     assert len(document["mean_of_subsets"]["ci95"]) == 2
     assert "unweighted mean over 2 subsets" in scored(*on).out
+
+
+@pytest.mark.parametrize("protocol", ["processbench", "prmbench", "mr-ben", "mistake", "macro-f1"])
+def test_every_protocol_is_repeated_as_published(scored: Cli, protocol: str) -> None:
+    on = [*ON, "--protocol", protocol, "--as-published"]
+    done = scored(*on, "--json")
+    assert done.code == 0
+    published = done.document["as_published"]
+    if protocol in ("mistake", "macro-f1"):
+        assert published is None
+        assert f"no script of {protocol} was published" in scored(*on).out
+        return
+    assert published["source"].count("/")
+    assert bool(published["differences"]) <= bool(published["causes"])
+    assert f"as published ({published['source']})" in scored(*on).out
+    assert "as_published" not in scored(*on[:-1], "--json").document

@@ -68,7 +68,8 @@ def test_a_labeler_that_is_not_above_the_floor_is_named() -> None:
     report = protocol_named("mistake").floors(labeled)
     assert report.own == 0.5
     warned = report.warning("judge", report.own)
-    assert warned is not None and "judge (0.500) is not above the floor" in warned
+    assert warned is not None
+    assert "judge (0.500) is not above the floor" in warned
     assert report.warning("judge", 1.0) is None
     assert report.warning("judge", None) is None
 
