@@ -1,6 +1,9 @@
+from .best_of_n import PUBLISHED_BEST_OF_N as PUBLISHED_BEST_OF_N
 from .best_of_n import Pool as Pool
 from .best_of_n import PoolCandidate as PoolCandidate
+from .best_of_n import PublishedCandidate as PublishedCandidate
 from .best_of_n import evaluate_best_of_n as evaluate_best_of_n
+from .best_of_n import published_best_of_n as published_best_of_n
 from .comparison import Comparison as Comparison
 from .comparison import against_gold as against_gold
 from .comparison import compare_labelers as compare_labelers

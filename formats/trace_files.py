@@ -63,6 +63,8 @@ def read_file(
     kind: LabelerKind | None = None,
     neutral: NeutralPolicy = NeutralPolicy.KEEP,
     alternatives: bool = False,
+    prm: str | None = None,
+    split: str | None = None,
     problems: ProblemIds | None = None,
 ) -> Iterator[ImportedTrace | RejectedRow]:
     """Yield the traces of a file and the rows that cannot be used, in bounded memory.
@@ -77,6 +79,8 @@ def read_file(
         neutral: how to read a step rated neutral (prm800k, visualprocessbench).
         alternatives: whether to yield a trace for each rated completion that was not taken, too:
             the steps before it and the completion (prm800k).
+        prm: the checkpoint that the file's scores come from (medprm); None if unknown.
+        split: how unsplit responses become steps (responses); None for `auto`.
         problems: the problems of the call's earlier files; None for a single file.
 
     Raises:
@@ -97,8 +101,9 @@ def read_file(
         )
     if neutral is not NeutralPolicy.KEEP:
         _require_option(known, "neutral")
-    if alternatives:
-        _require_option(known, "alternatives")
+    given = {"alternatives": alternatives, "prm": prm, "split": split}
+    for option in (name for name, value in given.items() if value):
+        _require_option(known, option)
     who = Labeler(labeler, kind, {"imported_from": format}) if labeler and kind else None
     context = FileContext(
         path=str(path),
@@ -107,6 +112,8 @@ def read_file(
         labeler=who,
         neutral=neutral,
         alternatives=alternatives,
+        prm=prm,
+        split=split or "auto",
     )
     return _traces(known, path, context, ProblemIds() if problems is None else problems)
 

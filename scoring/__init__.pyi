@@ -16,6 +16,7 @@ from .names import describe_families as describe_families
 from .names import known_families as known_families
 from .names import refuse_mismatch as refuse_mismatch
 from .planning import ScoringPlan as ScoringPlan
+from .planning import plan_rescue as plan_rescue
 from .planning import plan_scoring as plan_scoring
 from .server.routes import ServerRow as ServerRow
 from .server.routes import row_scores as row_scores

@@ -22,6 +22,7 @@ from formats import (
 from stepgold.console import progress
 from stepgold.golds import list_unusable_golds
 from stepgold.labeling_run import source_of
+from stepgold.models import parse_spec
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK
@@ -32,6 +33,7 @@ from traces.records import RejectedRow
 
 if TYPE_CHECKING:
     from formats import SkippedTrace
+    from inference import ModelSpec
     from stepgold.workspace import WorkspaceFolder
     from storage import ImportSummary, Store
 
@@ -82,6 +84,16 @@ class ImportOptions(_SourceOptions):
     alternatives: bool = option(
         default=False, help="Import prm800k's rated alternatives as traces, too."
     )
+    prm: str | None = option(
+        default=None,
+        metavar="MODEL",
+        help="medprm: hf:PATH, the checkpoint that a scored file's PRM scores come from.",
+    )
+    split: str | None = option(
+        default=None,
+        metavar="RULE",
+        help="responses: blank-lines, numbered, markers:REGEX or auto [default: auto].",
+    )
     column: str | None = option(
         default=None,
         metavar="N[,N]",
@@ -98,11 +110,27 @@ class ImportOptions(_SourceOptions):
         super().check()
         if self.format != SCORES:
             _require_different_names(paths_of(self.files))
-        elif self.subset is not None or self.neutral != "keep" or self.alternatives:
+        elif any((self.subset, self.alternatives, self.prm, self.split)) or self.neutral != "keep":
             raise InputError(
-                "Scores belong to traces that have a subset and gold already.",
-                remedy="leave --subset, --neutral and --alternatives out",
+                "Scores belong to traces that have steps, a subset and gold already.",
+                remedy="leave --subset, --neutral, --alternatives, --prm and --split out",
             )
+        if self.prm is not None:
+            object.__setattr__(self, "prm", str(_checkpoint(self.prm)))
+
+
+def _checkpoint(prm: str) -> ModelSpec:
+    """The checkpoint that scores come from.
+
+    Raises:
+        InputError: it is not one on this machine or the Hub.
+    """
+    spec = parse_spec(prm)
+    if spec.kind not in ("hf", "lab"):
+        raise InputError(
+            f"'{prm}' is not a checkpoint.", where="--prm", remedy="name it as --prm hf:PATH"
+        )
+    return spec
 
 
 class ScoresOptions(_SourceOptions):
@@ -219,6 +247,8 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         "kind": options.labeler_kind,
         "neutral": NeutralPolicy(options.neutral),
         "alternatives": options.alternatives,
+        "prm": options.prm,
+        "split": options.split,
     }
     # The same file under another policy is another source; the default stands for no option.
     said = {name: value for name, value in given.items() if value and value != "keep"}
