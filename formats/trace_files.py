@@ -176,7 +176,7 @@ def checked_rows(
         if sum(not known.fault for known in first) >= FIRST_ROWS:
             break
     usable = [row for row in first if not row.fault]
-    looks = guess_format(usable[0].value) if usable else None
+    looks = guess_format(usable[0].value, accepts=_accepts) if usable else None
     more_specific = name == "traces" and looks == "processbench"
     if usable and (more_specific or not any(fits(row.value) for row in usable)):
         keys = ", ".join(f"'{key}'" for key in list(usable[0].value)[:8])
@@ -189,6 +189,19 @@ def checked_rows(
             else "see the README for the keys of each format",
         )
     yield from itertools.chain(first, rows)
+
+
+def _accepts(known: FileFormat, row: Mapping[str, Any]) -> bool:
+    """Whether a format makes a trace of a row, so that it may be recommended."""
+    if known.parse is None:
+        return False
+    who = Labeler("any", LabelerKind.JUDGE) if known.needs_labeler else None
+    file = FileContext(path="", stem="", labeler=who)
+    try:
+        found = list(known.parse(RawRow(0, 1, value=dict(row)), file))
+    except RowFault:
+        return False
+    return any(isinstance(one, ImportedTrace) for one in found)
 
 
 def _traces(
