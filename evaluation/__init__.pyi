@@ -1,6 +1,9 @@
+from .best_of_n import PUBLISHED_BEST_OF_N as PUBLISHED_BEST_OF_N
 from .best_of_n import Pool as Pool
 from .best_of_n import PoolCandidate as PoolCandidate
+from .best_of_n import PublishedCandidate as PublishedCandidate
 from .best_of_n import evaluate_best_of_n as evaluate_best_of_n
+from .best_of_n import published_best_of_n as published_best_of_n
 from .comparison import Comparison as Comparison
 from .comparison import against_gold as against_gold
 from .comparison import compare_labelers as compare_labelers
@@ -18,6 +21,9 @@ from .evaluated import EvaluatedTrace as EvaluatedTrace
 from .evaluated import predicted_error as predicted_error
 from .evaluated import split_by_gold as split_by_gold
 from .evaluated import step_calls as step_calls
+from .floors import FLOORS as FLOORS
+from .floors import FloorReport as FloorReport
+from .floors import floor_traces as floor_traces
 from .label_table import ComparedTrace as ComparedTrace
 from .label_table import LabelTable as LabelTable
 from .label_table import first_error_confusion as first_error_confusion
@@ -40,6 +46,8 @@ from .protocols.processbench import evaluate_processbench as evaluate_processben
 from .protocols.protocol import GroupFigures as GroupFigures
 from .protocols.protocol import Protocol as Protocol
 from .protocols.protocol import ProtocolReport as ProtocolReport
+from .protocols.protocol import Published as Published
+from .protocols.protocol import published_lines as published_lines
 from .protocols.registry import protocol_named as protocol_named
 from .protocols.registry import protocol_names as protocol_names
 from .report.input import CandidateSection as CandidateSection

@@ -11,7 +11,7 @@ candidate is left out of the measures that need scores; both are counted.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -429,3 +429,49 @@ def _accuracy(found: Mapping[str, Chances], name: str, seed: int, resamples: int
     return estimate(
         mean, counts.sum(axis=0), resampled_sums(counts, generator(seed, "best-of-n"), resamples)
     )
+
+
+PUBLISHED_BEST_OF_N = "eth-medical-ai-lab/Med-PRM, python/4_scoring_PRM.py"
+"""The script whose rules `published_best_of_n` repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedCandidate:
+    """One solution as Med-PRM's scoring script sees it."""
+
+    answer: str | None
+    """As extracted; None is an answer like any other."""
+    correct: bool
+    """Whether the file says 1; unknown counts as wrong."""
+    least: float | None
+    """`PRM_min_score`; None for a skipped solution (-Infinity)."""
+
+
+def published_best_of_n(
+    pools: Sequence[Sequence[PublishedCandidate]], n: int
+) -> dict[str, float | int | None]:
+    """Med-PRM's own accuracies over the first n solutions of each question.
+
+    Best-of-N takes the highest `PRM_min_score`, the first of ties; a skipped solution is never
+    chosen, and a question without any other counts as wrong. The majority is the most frequent
+    answer, null among them, the first of ties; it is right if one of its solutions is. A question
+    with fewer than n solutions stays in, with those it has.
+
+    Returns:
+        `best_of_n` and `majority` in [0, 1] (None without questions), `questions`, and `skipped`:
+        solutions without a score.
+    """
+    chosen = voted = 0
+    for pool in pools:
+        cut = pool[:n]
+        best = best_index([one.least for one in cut])
+        chosen += best is not None and cut[best].correct
+        if cut:
+            answer = Counter(one.answer for one in cut).most_common(1)[0][0]
+            voted += any(one.correct for one in cut if one.answer == answer)
+    return {
+        "best_of_n": chosen / len(pools) if pools else None,
+        "majority": voted / len(pools) if pools else None,
+        "questions": len(pools),
+        "skipped": sum(one.least is None for pool in pools for one in pool[:n]),
+    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -81,8 +81,16 @@ def _plugin(name: str) -> FileFormat:
     return found
 
 
-def guess_format(row: Mapping[str, Any]) -> str | None:
+def guess_format(
+    row: Mapping[str, Any],
+    *,
+    accepts: Callable[[FileFormat, Mapping[str, Any]], bool] | None = None,
+) -> str | None:
     """The name of the built-in format a row looks like; None if it looks like none.
+
+    Args:
+        row: from a file of unknown format.
+        accepts: whether a format whose keys the row has can read it; None for always.
 
     >>> guess_format({"id": "a", "problem": "p", "steps": ["s"], "label": -1})
     'processbench'
@@ -90,11 +98,12 @@ def guess_format(row: Mapping[str, Any]) -> str | None:
     'scores'
     """
     for name, known in built_in_formats().items():
-        if known.parse is not None and known.fits(row):
+        fits = known.parse is not None and known.fits(row)
+        if fits and (accepts is None or accepts(known, row)):
             return name
     if "id" in row and row.keys() & {"scores", "verdicts", "first_error"}:
         return "scores"
     lists = [value for value in row.values() if isinstance(value, list) and value]
     if lists and len(lists) == len(row) and isinstance(lists[0][0], dict):
-        return guess_format(lists[0][0])
+        return guess_format(lists[0][0], accepts=accepts)
     return None

@@ -204,6 +204,10 @@ class FileContext:
     neutral: NeutralPolicy = NeutralPolicy.KEEP
     alternatives: bool = False
     """Whether rated completions that were not taken become traces too."""
+    prm: str | None = None
+    """From `--prm`: the checkpoint that a file's scores come from; None if unknown."""
+    split: str = "auto"
+    """From `--split`: how unsplit responses become steps."""
 
     def rejected(
         self, row: RawRow, id: str | None, reason: str, *, imported: bool = False
@@ -478,7 +482,8 @@ class FileFormat:
     excludes: Callable[[Mapping[str, Any]], bool] | None = None
     """Whether a row with all required keys is in another format, by the types of its values."""
     takes: frozenset[str] = frozenset()
-    """Further options of `import` that it understands: `neutral`, `alternatives`."""
+    """Further options of `import` that it understands: `neutral`, `alternatives`, `prm`,
+    `split`."""
 
     def fits(self, row: Mapping[str, Any]) -> bool:
         """Whether a row has all keys of this format and is not excluded."""

@@ -63,6 +63,8 @@ def read_file(
     kind: LabelerKind | None = None,
     neutral: NeutralPolicy = NeutralPolicy.KEEP,
     alternatives: bool = False,
+    prm: str | None = None,
+    split: str | None = None,
     problems: ProblemIds | None = None,
 ) -> Iterator[ImportedTrace | RejectedRow]:
     """Yield the traces of a file and the rows that cannot be used, in bounded memory.
@@ -77,6 +79,8 @@ def read_file(
         neutral: how to read a step rated neutral (prm800k, visualprocessbench).
         alternatives: whether to yield a trace for each rated completion that was not taken, too:
             the steps before it and the completion (prm800k).
+        prm: the checkpoint that the file's scores come from (medprm); None if unknown.
+        split: how unsplit responses become steps (responses); None for `auto`.
         problems: the problems of the call's earlier files; None for a single file.
 
     Raises:
@@ -97,8 +101,9 @@ def read_file(
         )
     if neutral is not NeutralPolicy.KEEP:
         _require_option(known, "neutral")
-    if alternatives:
-        _require_option(known, "alternatives")
+    given = {"alternatives": alternatives, "prm": prm, "split": split}
+    for option in (name for name, value in given.items() if value):
+        _require_option(known, option)
     who = Labeler(labeler, kind, {"imported_from": format}) if labeler and kind else None
     context = FileContext(
         path=str(path),
@@ -107,6 +112,8 @@ def read_file(
         labeler=who,
         neutral=neutral,
         alternatives=alternatives,
+        prm=prm,
+        split=split or "auto",
     )
     return _traces(known, path, context, ProblemIds() if problems is None else problems)
 
@@ -169,7 +176,7 @@ def checked_rows(
         if sum(not known.fault for known in first) >= FIRST_ROWS:
             break
     usable = [row for row in first if not row.fault]
-    looks = guess_format(usable[0].value) if usable else None
+    looks = guess_format(usable[0].value, accepts=_accepts) if usable else None
     more_specific = name == "traces" and looks == "processbench"
     if usable and (more_specific or not any(fits(row.value) for row in usable)):
         keys = ", ".join(f"'{key}'" for key in list(usable[0].value)[:8])
@@ -182,6 +189,19 @@ def checked_rows(
             else "see docs/reference/formats.md for the keys of each format",
         )
     yield from itertools.chain(first, rows)
+
+
+def _accepts(known: FileFormat, row: Mapping[str, Any]) -> bool:
+    """Whether a format makes a trace of a row, so that it may be recommended."""
+    if known.parse is None:
+        return False
+    who = Labeler("any", LabelerKind.JUDGE) if known.needs_labeler else None
+    file = FileContext(path="", stem="", labeler=who)
+    try:
+        found = list(known.parse(RawRow(0, 1, value=dict(row)), file))
+    except RowFault:
+        return False
+    return any(isinstance(one, ImportedTrace) for one in found)
 
 
 def _traces(

@@ -3,6 +3,7 @@ from .engine.fit import FitOptions as FitOptions
 from .engine.fit import Fitted as Fitted
 from .engine.fit import Overflow as Overflow
 from .engine.fit import ScoringPlan as ScoringPlan
+from .engine.fit import plan_rescue as plan_rescue
 from .engine.fit import plan_scoring as plan_scoring
 from .families.generic_layout import GenericLayout as GenericLayout
 from .families.generic_layout import named_family as named_family

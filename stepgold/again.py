@@ -19,6 +19,7 @@ from traces import (
     BudgetExhausted,
     InputError,
     LabelerKind,
+    Need,
     StrPath,
     ToolkitError,
     option,
@@ -50,6 +51,12 @@ class RetryOptions(ImageSourceOptions, SpendingOptions, HostedOptions):
         metavar="N",
         between=(1, None),
         help="New limit of one reply, or new window of a PRM [default: as before].",
+    )
+    prm: str | None = option(
+        default=None,
+        metavar="MODEL",
+        help="hf:PATH: the checkpoint of PRM scores that were imported without one.",
+        needs=Need("--labeler NAME", lambda config: config.labeler is not None),
     )
     service: Literal["standard", "flex"] = option(
         default="standard", choices=("standard", "flex"), help="Service of a judge's hosted calls."
@@ -194,7 +201,14 @@ def rescore(revived: Revived, _retry: int) -> LabelStage:
     labeler, dataset, asked = revived.labeler, revived.dataset, revived.options
     terms = revived.terms
     if "server" not in labeler.config:
-        return score_again(labeler, dataset, max_tokens=asked.max_tokens, images=terms.images)
+        return score_again(
+            terms.store,
+            labeler,
+            dataset,
+            prm=asked.prm,
+            max_tokens=asked.max_tokens,
+            images=terms.images,
+        )
     return serve_again(
         terms.store,
         terms.closing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,13 @@ from stepgold.trials import compared_traces
 from traces import InputError, StrPath, option
 
 if TYPE_CHECKING:
-    from evaluation import CandidateSection, ComparedTrace, Pool, PoolCandidate
+    from evaluation import (
+        CandidateSection,
+        ComparedTrace,
+        Pool,
+        PoolCandidate,
+        PublishedCandidate,
+    )
     from formats import PoolRow
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
@@ -54,6 +60,8 @@ class Candidates:
     """Candidates left out because the data does not say whether they are right."""
     rejected: tuple[UnusedScores, ...] = ()
     """Score rows that match no candidate."""
+    published: Mapping[str, Sequence[Sequence[PublishedCandidate]]] = field(default_factory=dict)
+    """What Med-PRM's script sees, per problem: `now`, and `before` the retry if there was one."""
 
     def as_json(self) -> dict[str, Any]:
         """The counts and the list, as keys of the document."""
@@ -113,6 +121,12 @@ class BestOfNOptions(BootstrapOptions):
         default=False,
         flags=("--expected",),
         help="Average over all subsets of size N, ties shared, instead of the first N.",
+    )
+    as_published: bool = option(
+        default=False,
+        flags=("--as-published",),
+        help="Also repeat the accuracies of Med-PRM's scoring script: skipped candidates are never"
+        " chosen, a missing answer is an answer.",
     )
     normalize_answers: bool = option(
         default=False,
@@ -199,6 +213,12 @@ class BestOfNResult(Result):
     """The same as a table."""
 
     @property
+    def as_published(self) -> Mapping[str, Any] | None:
+        """The accuracies of Med-PRM's script by N: `now`, and `before` a retry; None if they were
+        not asked for."""
+        return self.document.get("as_published")
+
+    @property
     def exit_code(self) -> int:
         """0, or 1 if score rows could not be used."""
         return INCOMPLETE if self.rejected else OK
@@ -244,6 +264,10 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
     )
     document = options.source | report.as_json() | found.as_json()
     document["normalised"] = options.normalize_answers
+    lines = [report.table(name), *found.words(LISTED)]
+    if options.as_published:
+        document["as_published"] = as_published(found, options.sizes)
+        lines += _published_words(document)
     return BestOfNResult(
         n={
             int(n): BestOfNFigures(figures, of=f"Best-of-{n}")
@@ -253,7 +277,7 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         candidates=report.candidates,
         rejected=found.rejected,
         document=document,
-        text="\n".join([report.table(name), *found.words(LISTED)]),
+        text="\n".join(lines),
     )
 
 
@@ -279,7 +303,87 @@ def from_workspace(
             f"No trace of dataset '{dataset}' has a known correctness of its final answer.",
             remedy="import traces with final_answer_correct",
         )
-    return Candidates(_scored(pools), unknown)
+    published = {"now": _published_pools(traces, labeler)}
+    if any(_was_retried(trace.labels.get(labeler)) for trace in traces):
+        published["before"] = _published_pools(traces, labeler, before=True)
+    return Candidates(_scored(pools), unknown, published=published)
+
+
+def _published_pools(
+    traces: Sequence[ComparedTrace], labeler: str, *, before: bool = False
+) -> list[list[PublishedCandidate]]:
+    """All candidates by problem as Med-PRM's script sees them.
+
+    Args:
+        before: whether those that `retry` scored count as skipped again.
+    """
+    from evaluation import PublishedCandidate
+
+    groups: dict[str, list[PublishedCandidate]] = defaultdict(list)
+    for trace in traces:
+        label = trace.labels.get(labeler)
+        skipped = before and _was_retried(label)
+        groups[trace.problem_id].append(
+            PublishedCandidate(
+                trace.final_answer,
+                trace.final_answer_correct is True,
+                None if skipped else _least(label),
+            )
+        )
+    return list(groups.values())
+
+
+def _was_retried(label: TraceLabel | None) -> bool:
+    return label is not None and bool(label.meta.get("retries"))
+
+
+def _least(label: TraceLabel | None) -> float | None:
+    """`PRM_min_score`: the file's own where it is stored, else the lowest step score."""
+    if label is None:
+        return None
+    stated = label.meta.get("PRM_min_score")
+    if isinstance(stated, int | float) and not isinstance(stated, bool):
+        return float(stated)
+    scores = complete_scores(label)
+    return None if scores is None else min(scores)
+
+
+def as_published(found: Candidates, sizes: Sequence[int]) -> dict[str, Any]:
+    """The key `as_published` of `stepgold best-of-n --as-published`."""
+    from evaluation import PUBLISHED_BEST_OF_N, published_best_of_n
+
+    return {
+        "source": PUBLISHED_BEST_OF_N,
+        **{
+            when: {str(n): published_best_of_n(pools, n) for n in sizes}
+            for when, pools in found.published.items()
+        },
+    }
+
+
+def _published_words(document: Mapping[str, Any]) -> list[str]:
+    """Med-PRM's accuracies beside ours, before a retry and now."""
+    published = document["as_published"]
+    lines = [f"as published ({published['source']})"]
+    for n, ours in document["n"].items():
+        for when in ("before", "now"):
+            found = published.get(when, {}).get(n)
+            if found is None:
+                continue
+            label = "before the retry" if when == "before" else "now"
+            lines.append(
+                f"  N={n}, {label}: best-of-N {_three(found['best_of_n'])}, majority"
+                f" {_three(found['majority'])}; {found['skipped']} solutions without a score"
+            )
+        lines.append(
+            f"  N={n}, strict: best-of-N by min {_three(ours['min'])}, majority"
+            f" {_three(ours['majority'])} (a missing answer does not vote)"
+        )
+    return lines
+
+
+def _three(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def scores_outcomes(labeler: Labeler) -> bool:
@@ -347,7 +451,26 @@ def from_files(pool: Path, scores: Path) -> Candidates:
             where=str(pool),
             remedy="give rows with is_correct true or false",
         )
-    return Candidates(_scored(pools), unknown, tuple(rejected))
+    return Candidates(
+        _scored(pools), unknown, tuple(rejected), {"now": _published_rows(known, used)}
+    )
+
+
+def _published_rows(
+    known: Mapping[tuple[str, int], PoolRow],
+    used: Mapping[tuple[str, int], tuple[float, ...] | None],
+) -> list[list[PublishedCandidate]]:
+    """The candidates of a pool file as Med-PRM's script sees them."""
+    from evaluation import PublishedCandidate
+
+    groups: dict[str, list[tuple[int, PublishedCandidate]]] = defaultdict(list)
+    for key, row in known.items():
+        scores = used.get(key)
+        one = PublishedCandidate(
+            row.answer, row.is_correct is True, min(scores) if scores else None
+        )
+        groups[row.problem_id].append((row.candidate_index, one))
+    return [[one for _, one in sorted(group, key=lambda p: p[0])] for group in groups.values()]
 
 
 def _scored(pools: Iterable[Pool]) -> tuple[Pool, ...]:

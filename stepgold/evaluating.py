@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 BUILT_IN = ("processbench", "macro-f1", "prmbench", "mr-ben", "mistake")
 """The built-in protocols, listed here so that --help does not import numpy."""
+FLOOR = "that of a floor"
+"""Source of the threshold 0.5 of a floor."""
+FLOOR_NAMES = ("no-error", "last-step", "position", "chance")
+"""The floors of `evaluation.FLOORS`, listed here for the same reason."""
 
 
 class EvaluateOptions(TrialOptions):
@@ -42,10 +46,17 @@ class EvaluateOptions(TrialOptions):
     against: str | None = option(
         default=None,
         metavar="NAME",
-        help="Second labeler: paired bootstrap of the difference.",
+        help=f"Second labeler, or a floor ({', '.join(FLOOR_NAMES)}): paired bootstrap of the"
+        " difference.",
     )
     subset: Sequence[str] = option(
         default=(), metavar="NAME", help="Only this subset; may be repeated [default: all]."
+    )
+    as_published: bool = option(
+        default=False,
+        flags=("--as-published",),
+        help="Also repeat the protocol's official script, quirks included, and list where it"
+        " differs from the strict figures.",
     )
 
 
@@ -155,6 +166,19 @@ class EvaluateResult(Result):
         return found
 
     @property
+    def floors(self) -> Mapping[str, Mapping[str, Any]]:
+        """By floor (no-error, last-step, position, chance) the protocol's measures, and `subsets`
+        with the same; what a labeler that reads nothing reaches on these traces."""
+        found: Mapping[str, Mapping[str, Any]] = self.document["floors"]
+        return found
+
+    @property
+    def as_published(self) -> Mapping[str, Any] | None:
+        """The figures of the official script, where they differ from the strict ones, and why;
+        None if they were not asked for or no script was published."""
+        return self.document.get("as_published")
+
+    @property
     def against(self) -> Mapping[str, Any] | None:
         """The paired bootstrap against a second labeler; None if there was none."""
         return self.document.get("against")
@@ -211,7 +235,7 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
         first = _side(store, options, options.labeler, protocol=protocol)
         second = None
         if options.against is not None:
-            second = _side(store, options, options.against, protocol=protocol, may_lack_scores=True)
+            second = _second(store, options, options.against, first=first, protocol=protocol)
     report = protocol.evaluate(
         first.traces,
         threshold=first.threshold.value,
@@ -226,7 +250,12 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
     document |= first.threshold.as_json()
     document |= {"resamples": options.resamples, "seed": options.seed}
     document["diagnostics"] = diagnostics.as_json()
-    lines = [report.table(first.labeler), *diagnostics.lines()]
+    floors = protocol.floors(first.traces, first.threshold.value, seed=options.seed)
+    document["floors"] = floors.as_json()
+    lines = [report.table(first.labeler), *floors.lines(first.labeler), *diagnostics.lines()]
+    if options.as_published:
+        document["as_published"] = _as_published(protocol, first, document)
+        lines += _published_words(document["as_published"], protocol.name)
     if second is not None:
         document["against"], more = _compared(first, second, options, protocol)
         lines += more
@@ -245,6 +274,26 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
         document=document,
         text="\n".join(lines),
     )
+
+
+def _as_published(
+    protocol: Protocol, side: _Side, strict: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The document's key `as_published`; None where no script was published."""
+    if protocol.as_published is None:
+        return None
+    found = protocol.as_published(side.traces, side.threshold.value)
+    keys = {"whole_key": whole_name(protocol.name), "groups_key": parts_name(protocol.name)}
+    document: dict[str, Any] = found.as_json(strict, **keys)
+    return document
+
+
+def _published_words(document: Mapping[str, Any] | None, protocol: str) -> list[str]:
+    from evaluation import published_lines
+
+    if document is None:
+        return [f"as published: no script of {protocol} was published; these are its paper's rules"]
+    return published_lines(document, whole_key=whole_name(protocol))
 
 
 def _figures(figures: Mapping[str, Any], of: str) -> EvaluationFigures:
@@ -287,6 +336,19 @@ def _side(
         store, options, labeler, gold=options.gold, protocol=protocol, evaluated=traces
     )
     return _Side(labeler, traces, threshold)
+
+
+def _second(
+    store: Store, options: EvaluateOptions, name: str, *, first: _Side, protocol: Protocol
+) -> _Side:
+    """The second labeler of the dataset, or the floor of that name."""
+    from evaluation import FLOORS, floor_traces
+
+    known = {summary.labeler.name for summary in store.labels.labelers(options.dataset)}
+    if name in FLOORS and name not in known:
+        traces = floor_traces(first.traces, name, seed=options.seed)
+        return _Side(name, traces, LabelerThreshold(0.5, FLOOR))
+    return _side(store, options, name, protocol=protocol, may_lack_scores=True)
 
 
 def _compared(

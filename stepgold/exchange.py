@@ -22,6 +22,7 @@ from formats import (
 from stepgold.console import progress
 from stepgold.golds import list_unusable_golds
 from stepgold.labeling_run import source_of
+from stepgold.models import parse_spec
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK
@@ -41,6 +42,7 @@ from traces import (
 
 if TYPE_CHECKING:
     from formats import SkippedTrace
+    from inference import ModelSpec
     from stepgold.workspace import WorkspaceFolder
     from storage import ImportSummary, Store
 
@@ -95,6 +97,16 @@ class ImportOptions(_SourceOptions):
     alternatives: bool = option(
         default=False, help="Also import prm800k's rated alternative steps as traces."
     )
+    prm: str | None = option(
+        default=None,
+        metavar="MODEL",
+        help="medprm: hf:PATH, the checkpoint that a scored file's PRM scores come from.",
+    )
+    split: str | None = option(
+        default=None,
+        metavar="RULE",
+        help="responses: blank-lines, numbered, markers:REGEX or auto [default: auto].",
+    )
     column: str | None = option(
         default=None,
         metavar="N[,N]",
@@ -111,11 +123,27 @@ class ImportOptions(_SourceOptions):
         super().check()
         if self.format != SCORES:
             _require_different_names(paths_of(self.files))
-        elif self.subset is not None or self.neutral != "keep" or self.alternatives:
+        elif any((self.subset, self.alternatives, self.prm, self.split)) or self.neutral != "keep":
             raise InputError(
-                "Scores belong to traces that already have a subset and gold.",
-                remedy="remove --subset, --neutral and --alternatives",
+                "Scores belong to traces that have steps, a subset and gold already.",
+                remedy="remove --subset, --neutral, --alternatives, --prm and --split",
             )
+        if self.prm is not None:
+            object.__setattr__(self, "prm", str(_checkpoint(self.prm)))
+
+
+def _checkpoint(prm: str) -> ModelSpec:
+    """The checkpoint that scores come from.
+
+    Raises:
+        InputError: it is not one on this machine or the Hub.
+    """
+    spec = parse_spec(prm)
+    if spec.kind not in ("hf", "lab"):
+        raise InputError(
+            f"'{prm}' is not a checkpoint.", where="--prm", remedy="name it as --prm hf:PATH"
+        )
+    return spec
 
 
 class ScoresOptions(_SourceOptions):
@@ -232,6 +260,8 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         "kind": options.labeler_kind,
         "neutral": NeutralPolicy(options.neutral),
         "alternatives": options.alternatives,
+        "prm": options.prm,
+        "split": options.split,
     }
     # The same file with another policy is another source; the default adds nothing.
     said = {name: value for name, value in given.items() if value and value != "keep"}

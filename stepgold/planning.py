@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,15 @@ from stepgold.judging import JudgeOptions
 from stepgold.models import parse_spec, policy_config
 from stepgold.results import Result
 from stepgold.scoring_run import ScoreOptions
-from traces import Config, InputError, TraceInContext, Usage, option
+from traces import (
+    AbstentionReason,
+    Config,
+    InputError,
+    Labeler,
+    TraceInContext,
+    Usage,
+    option,
+)
 
 if TYPE_CHECKING:
     from inference import DryCounts, DryRun, GenerationRequest, ModelSpec, Service
@@ -447,17 +455,30 @@ def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -
         InputError: an option that does not fit.
         PrmError: the checkpoint cannot be used.
     """
-    from scoring import plan_scoring
-    from stepgold.scoring_run import ProblemByProblem, open_scorer
+    from scoring import plan_rescue, plan_scoring
+    from stepgold.scoring_run import ProblemByProblem, is_imported, open_scorer, stored_options
 
     spec = parse_spec(options.prm)
     if options.checkpoint is not None:
         # The server's window is the same; the time is measured on this machine.
         options = options.but(prm=options.checkpoint, checkpoint=None, route=None, base_url=None)
+    stored = _stored_labeler(store, options, spec)
+    if stored is not None and is_imported(stored):
+        # Its file's configuration holds, whatever the command line says.
+        device, limit = options.device, options.limit
+        known = replace(stored, model=str(spec))
+        options = stored_options(known, options.dataset, max_tokens=options.max_tokens)
+        options = options.but(device=device, limit=limit)
     asked, missing = _missing(store, options, spec)
+    over = [] if stored is None else _over_length(store, options)
+    if stored is not None and stored.model is None:
+        missing = store.labels.unlabeled_trace_ids(options.dataset, options.name)
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
     scorer = open_scorer(options, images.for_prm(exist=store.traces.has_images(options.dataset)))
     contexts = ProblemByProblem(store, options.dataset, scorer.expected_work).contexts(missing)
+    rescue = None
+    if over:
+        rescue = plan_rescue(scorer, store.traces.contexts(options.dataset, trace_ids=over))
     return {
         "stage": "score",
         "model": str(spec),
@@ -466,7 +487,27 @@ def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -
         **plan_scoring(scorer, contexts, traces=len(missing)).as_json(),
         "traces": asked,
         "missing": len(missing),
+        **(
+            {} if rescue is None else {"over_length": {"labeler": options.name, **rescue.as_json()}}
+        ),
     }
+
+
+def _stored_labeler(store: Store, options: ScoreOptions, spec: ModelSpec) -> Labeler | None:
+    """The labeler of this name, if the model is its own or a file did not say which it is."""
+    for row in store.labels.labelers(options.dataset):
+        if row.labeler.name == options.name and row.labeler.model in (None, str(spec)):
+            return row.labeler
+    return None
+
+
+def _over_length(store: Store, options: ScoreOptions) -> list[str]:
+    """The traces that the labeler abstained from because they were too long."""
+    return [
+        trace_id
+        for trace_id, label in store.labels.load(options.dataset, options.name).items()
+        if label.abstention is not None and label.abstention.reason is AbstentionReason.OVER_LENGTH
+    ]
 
 
 def scoring_words(planned: dict[str, Any]) -> list[str]:
@@ -485,6 +526,15 @@ def scoring_words(planned: dict[str, Any]) -> list[str]:
             f"  --max-tokens {at['max_tokens']}{mark}: {at['whole']} fit with all documents,"
             f" {at['shortened']} with fewer, {at['abstained']} not at all"
         )
+    over = planned.get("over_length")
+    if over is not None:
+        lines.append(
+            f"  {over['traces']} traces of '{over['labeler']}' were too long; of these,"
+            " stepgold retry --max-tokens N scores"
+        )
+        lines += [
+            f"    N = {at['max_tokens']}: {at['whole'] + at['shortened']}" for at in over["limits"]
+        ]
     if planned["unreadable"]:
         lines.append(f"  {planned['unreadable']} have an image that cannot be read")
     if planned["seconds"] is not None:

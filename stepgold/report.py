@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Comparison,
         Disputes,
         ExampleTrace,
+        FloorReport,
         LabelerSection,
         LeaderTest,
         ModelSpending,
@@ -203,6 +204,7 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
         steps=counts.steps,
         subsets=Counter(trace.subset for trace in traces),
         labelers=sections,
+        floors=_floors(found),
         examples=() if disputes is None else _examples(found, disputes),
         disputed=(0, 0) if disputes is None else (len(disputes.traces), disputes.steps),
         comparison=comparison,
@@ -284,6 +286,19 @@ def _measured(found: _Gathered, name: str, gold: str) -> dict[str, Any]:
         ),
         "sweep": threshold_sweep(seen, "processbench_f1") if decided_by_scores(seen) else None,
     }
+
+
+def _floors(found: _Gathered) -> tuple[FloorReport, ...]:
+    """What labelers that read nothing reach by the two protocols of the headline table."""
+    from evaluation import against_gold, protocol_named
+
+    if found.gold is None or len(found.labelers) < 2:
+        return ()
+    seen = against_gold(found.traces, found.labelers[1], found.gold)
+    return tuple(
+        protocol_named(name).floors(seen, seed=found.options.seed)
+        for name in ("processbench", "macro-f1")
+    )
 
 
 def _comparison(found: _Gathered) -> Comparison | None:

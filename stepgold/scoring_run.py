@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 PARITY_KEY = "parity"
 """Under which a labeler's configuration says how the server compared with the checkpoint."""
+PROVED_ON = 4
+"""Imported traces that a checkpoint scores again before a retry stores anything."""
+PROVED_WITHIN = 0.05
+"""Largest mean difference of their step scores: other hardware and kernels differ by less."""
 _TOGETHER = 500
 """Traces asked for in one query, whole problems."""
 
@@ -344,42 +348,115 @@ def stored_options(labeler: Labeler, dataset: str, **changed: Any) -> ScoreOptio
 
 
 def score_again(
-    labeler: Labeler, dataset: str, *, max_tokens: int | None, images: ImageOptions
+    store: Store,
+    labeler: Labeler,
+    dataset: str,
+    *,
+    prm: str | None,
+    max_tokens: int | None,
+    images: ImageOptions,
 ) -> ScoreStage:
     """The stage of a stored PRM labeler, for traces that were shortened or abstained from.
 
     Args:
+        store: the workspace's database.
         labeler: as stored, with the version that answered.
         dataset: whose traces it scored.
+        prm: the checkpoint of scores that were imported without one; None for the stored one.
         max_tokens: another window; None keeps the stored one.
         images: where the images of problems are.
 
     Raises:
-        InputError: the checkpoint or its family is not what it was.
+        InputError: the checkpoint or its family is not what it was, or does not repeat the scores
+            that were imported.
         PrmError: the checkpoint cannot be used.
     """
+    labeler = _with_model(labeler, dataset, prm)
     seen = replace(images, shown=labeler.config.get("images", True))
     scorer = open_scorer(stored_options(labeler, dataset, max_tokens=max_tokens), seen)
     refuse_changed(labeler, scorer.config())
+    if is_imported(labeler):
+        _refuse_other_scores(store, labeler, dataset, scorer)
     return ScoreStage(scorer)
+
+
+def _with_model(labeler: Labeler, dataset: str, prm: str | None) -> Labeler:
+    """The labeler with its checkpoint, which an imported one may lack."""
+    named = None if prm is None else str(parse_spec(prm))
+    if labeler.model is None and named is None:
+        raise InputError(
+            f"Labeler '{labeler.name}' was imported, and the file does not say which checkpoint"
+            " scored it.",
+            remedy=f"add --prm: stepgold retry --dataset {dataset} --labeler {labeler.name}"
+            " --prm hf:PATH --max-tokens N",
+        )
+    if None not in (labeler.model, named) and labeler.model != named:
+        raise InputError(
+            f"Labeler '{labeler.name}' is '{labeler.model}', not '{named}'.",
+            where="--prm",
+            remedy="omit --prm, or score under another --name",
+        )
+    return replace(labeler, model=labeler.model or named)
+
+
+def is_imported(labeler: Labeler) -> bool:
+    """Whether a labeler's scores came from a file."""
+    return "imported_from" in labeler.config
 
 
 def refuse_changed(labeler: Labeler, config: Mapping[str, Any]) -> None:
     """Refuse to continue a labeler whose checkpoint has changed; the window may differ.
 
+    Of an imported labeler only the file's configuration is known.
+
     Raises:
         InputError: something else of its configuration differs.
     """
-    stored = {key: value for key, value in labeler.config.items() if key != EVIDENCE_KEY}
+    apart = {EVIDENCE_KEY, "imported_from"}
+    stored = {key: value for key, value in labeler.config.items() if key not in apart}
     now = {**config, "max_tokens": stored["max_tokens"]}
-    if changed := sorted(
-        key for key in now.keys() | stored.keys() if now.get(key) != stored.get(key)
-    ):
+    known = stored.keys() if is_imported(labeler) else now.keys() | stored.keys()
+    if changed := sorted(key for key in known if now.get(key) != stored.get(key)):
         raise InputError(
             f"The {' and '.join(changed)} of '{labeler.model}' changed since labeler"
             f" '{labeler.name}' was made.",
             remedy="score under another --name",
         )
+
+
+def _refuse_other_scores(store: Store, labeler: Labeler, dataset: str, scorer: Scorer) -> None:
+    """Score a few imported traces again: a file does not prove which checkpoint it comes from.
+
+    Raises:
+        InputError: the scores differ too much on average.
+    """
+    stored = {
+        trace_id: [step.score for step in label.step_labels]
+        for trace_id, label in store.labels.load(dataset, labeler.name).items()
+        if label.abstention is None and not label.meta.get("retries")
+    }
+    ids = list(stored)[:PROVED_ON]
+    contexts = list(store.traces.contexts(dataset, trace_ids=ids)) if ids else []
+    differences = [
+        abs(old - new.score)
+        for label in scorer.score(contexts)
+        for old, new in zip(stored[label.trace_id], label.step_labels, strict=False)
+        if old is not None and new.score is not None
+    ]
+    if not differences:
+        return
+    mean = sum(differences) / len(differences)
+    if mean > PROVED_WITHIN:
+        raise InputError(
+            f"'{labeler.model}' does not repeat the imported scores of '{labeler.name}': they"
+            f" differ by {mean:.3f} on average over {len(differences)} steps.",
+            remedy="name the checkpoint that the file was scored with; to import it again:"
+            f" stepgold remove labeler {labeler.name} --dataset {dataset}",
+        )
+    note(
+        f"'{labeler.model}' repeats the imported scores of {len(ids)} traces: mean difference"
+        f" {mean:.4f}."
+    )
 
 
 @dataclass(slots=True)

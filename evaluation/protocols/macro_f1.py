@@ -9,11 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
+from evaluation.measures import (
+    RESAMPLES,
+    Estimate,
+    Group,
+    as_list,
+    estimate,
+    mean_estimate,
+    whole_and_subsets,
+)
 from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
+from evaluation.wording import with_interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,13 +57,31 @@ class StepReport(GroupFigures):
     """Scored steps that the labeler did not label."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MacroF1Report(ProtocolReport[StepReport]):
     """The result of the protocol `macro-f1`."""
 
-    __slots__ = ()
     protocol = "macro-f1"
     title = "macro-f1 over steps"
     figures = StepReport
+
+    mean_of_subsets: Estimate
+    """The unweighted mean over subsets, which some papers report; None if one is undefined."""
+
+    def as_json(self, *, dataset: str, labeler: str, gold: str) -> dict[str, Any]:
+        """The document of `stepgold evaluate --protocol macro-f1`."""
+        document = ProtocolReport.as_json(self, dataset=dataset, labeler=labeler, gold=gold)
+        mean = self.mean_of_subsets
+        return document | {"mean_of_subsets": {"macro_f1": mean.value, "ci95": as_list(mean)}}
+
+    def remark(self) -> str:
+        """Gives the mean over subsets where there are several."""
+        if len(self.subsets) < 2:
+            return ""
+        return (
+            f"\nmacro_f1 as the unweighted mean over {len(self.subsets)} subsets:"
+            f" {with_interval(self.mean_of_subsets)}"
+        )
 
 
 def evaluate_macro_f1(
@@ -67,6 +95,7 @@ def evaluate_macro_f1(
     """Evaluate one labeler on all scored steps; arguments as in `evaluate_processbench`."""
     split = split_by_gold(traces)
     whole, groups = whole_and_subsets(split.usable, measures.step_row, threshold)
+    drawn = [group.resampled(seed, resamples) for group in groups.values()]
     return MacroF1Report(
         threshold=threshold,
         threshold_source=threshold_source,
@@ -74,6 +103,9 @@ def evaluate_macro_f1(
         subsets={name: _report(group, seed, resamples) for name, group in groups.items()},
         gold_unusable=split.gold_unusable,
         gold_missing=split.gold_missing,
+        mean_of_subsets=mean_estimate(
+            measures.macro_f1, [sums for sums, _ in drawn], [draws for _, draws in drawn]
+        ),
     )
 
 

@@ -10,13 +10,14 @@ as the other class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,10 +94,7 @@ def evaluate_mr_ben(
 
 def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScore:
     sums, drawn = group.resampled(seed, resamples)
-    unassessed = sum(
-        bool(hit) and measures.stated_reason(trace) is None
-        for trace, hit in zip(group.traces, group.rows[:, 4], strict=True)
-    )
+    unassessed = _unassessed(group)
     unknown = Estimate(None, None)
     return MrScore(
         n_correct=int(sums[0] + sums[1]),
@@ -112,9 +110,78 @@ def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScor
     )
 
 
+def _unassessed(group: Group) -> int:
+    """Right steps whose reason was not assessed."""
+    return sum(
+        bool(hit) and measures.stated_reason(trace) is None
+        for trace, hit in zip(group.traces, group.rows[:, 4], strict=True)
+    )
+
+
+SCRIPT = "dvlab-research/Mr-Ben, script/evaluate.py"
+
+
+def published_mr_ben(traces: Sequence[EvaluatedTrace], threshold: float) -> Published:
+    """The figures of MR-Ben's own script (commit 6eb1eca).
+
+    Its total is the unweighted mean of MR-Score over subjects, ours pools all solutions. It divides
+    by the numbers of correct solutions, incorrect ones, and solutions called correct without a
+    check, and needs a reason for every right step: where one is lacking it fails.
+    """
+    _, groups = whole_and_subsets(split_by_gold(traces).usable, measures.solution_row, threshold)
+    subsets: dict[str, dict[str, float | None]] = {}
+    causes = []
+    if len(groups) > 1:
+        causes.append("the script averages over subjects without weights; strict pools solutions")
+    for name, group in groups.items():
+        fault = _script_fault(group)
+        if fault is not None:
+            causes.append(f"the script fails on {name}: {fault}")
+            subsets[name] = dict.fromkeys(("mr_score", "mcc", "step_accuracy", "reason_accuracy"))
+            continue
+        subsets[name] = _script_figures(group)
+    known = [value for each in subsets.values() if (value := each["mr_score"]) is not None]
+    whole = len(known) == len(subsets) > 0
+    return Published(
+        source=SCRIPT,
+        overall={"mr_score": sum(known) / len(known) if whole else None},
+        subsets=subsets,
+        causes=tuple(causes),
+    )
+
+
+def _script_fault(group: Group) -> str | None:
+    """Why the script cannot finish; None if it can."""
+    tp, fn, fp, tn, *_ = group.rows.sum(axis=0).tolist()
+    if not tp + fn:
+        return "no solution is correct"
+    if not fp + tn:
+        return "no solution is incorrect"
+    if not tp + fp:
+        return "no solution was called correct"
+    if _unassessed(group):
+        return "the reason of a right step was not assessed"
+    return None
+
+
+def _script_figures(group: Group) -> dict[str, float | None]:
+    tp, fn, fp, tn, steps, reasons = group.rows.sum(axis=0).tolist()
+    numerator = tp * tn - fp * fn
+    denominator = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    matthews = numerator / denominator if numerator and denominator else 0.0
+    step, reason = steps / (fp + tn), reasons / (fp + tn)
+    return {
+        "mr_score": 0.2 * max(0, matthews) + 0.3 * step + 0.5 * reason,
+        "mcc": matthews,
+        "step_accuracy": step,
+        "reason_accuracy": reason,
+    }
+
+
 PROTOCOL = Protocol(
     name="mr-ben",
     evaluate=evaluate_mr_ben,
     # Most labels do not state whether their reason is right, so MR-Score itself cannot lead.
     measures=("mcc", "error_step_accuracy"),
+    as_published=published_mr_ben,
 )

@@ -9,14 +9,15 @@ redundancy scores that the official code reads for two classes are not used: our
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
+from traces import StepLabel, TraceLabel, Verdict
 
 GOOD_STEPS_ONLY = "multi_solutions"
 """The class without bad steps."""
@@ -129,9 +130,66 @@ def _report(group: Group, seed: int, resamples: int) -> ClassReport:
     )
 
 
+SCRIPT = "ssmisya/PRMBench, mr_eval/tasks/prmtest_classified/task.py"
+
+
+def published_prmbench(traces: Sequence[EvaluatedTrace], threshold: float) -> Published:
+    """The figures of PRMBench's own script (commit a1ae4ea).
+
+    A trace whose error steps are all outside its process counts as wholly correct. A precision or
+    recall whose denominator is 0 is -1 and enters the F1; an F1 whose denominator is 0 is -1 too.
+    """
+    kept = [trace for trace in map(_as_script_reads, traces) if trace.gold is not None]
+    whole, groups = whole_and_subsets(kept, measures.kept_step_row, threshold, not_pooled=ORIGINALS)
+    outside = sum(trace.gold is not None and trace.gold.abstention is not None for trace in traces)
+    causes = []
+    if outside:
+        causes.append(
+            f"{outside} traces whose error steps are all outside the process count as wholly"
+            " correct; strict leaves them out"
+        )
+    overall, minus = _script_figures(whole)
+    found = {name: _script_figures(group) for name, group in groups.items()}
+    undefined = [name for name, (_, bad) in (*found.items(), ("overall", (overall, minus))) if bad]
+    if undefined:
+        causes.append(f"the script gives undefined ratios the value -1 ({', '.join(undefined)})")
+    return Published(
+        source=SCRIPT,
+        overall=overall,
+        subsets={name: figures for name, (figures, _) in found.items()},
+        causes=tuple(causes),
+    )
+
+
+def _as_script_reads(trace: EvaluatedTrace) -> EvaluatedTrace:
+    """The trace with gold that names only error steps outside it read as "no error"."""
+    gold = trace.gold
+    if gold is None or gold.abstention is None:
+        return trace
+    steps = (StepLabel(Verdict.CORRECT),) * trace.n_steps
+    return replace(trace, gold=TraceLabel(trace.trace_id, steps))
+
+
+def _script_figures(group: Group) -> tuple[dict[str, float | None], bool]:
+    """The figures of one class or of all, and whether a ratio is undefined."""
+    tp, fn, fp, tn = group.rows[:, :4].sum(axis=0).tolist()
+    good, bad = _script_f1(tp, fp, fn), _script_f1(tn, fn, fp)
+    if group.name == GOOD_STEPS_ONLY:
+        return {"prmscore": good, "f1": good}, not (tp + fp and tp + fn and tp)
+    undefined = not all((tp + fp, tp + fn, tn + fn, tn + fp, tp, tn))
+    return {"prmscore": 0.5 * good + 0.5 * bad, "f1": good, "f1_negative": bad}, undefined
+
+
+def _script_f1(hits: float, false_alarms: float, misses: float) -> float:
+    precision = hits / (hits + false_alarms) if hits + false_alarms else -1
+    recall = hits / (hits + misses) if hits + misses else -1
+    return 2 * precision * recall / (precision + recall) if precision + recall else -1
+
+
 PROTOCOL = Protocol(
     name="prmbench",
     evaluate=evaluate_prmbench,
     measures=("prmscore",),
     not_pooled=frozenset({ORIGINALS}),
+    as_published=published_prmbench,
 )

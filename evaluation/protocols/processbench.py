@@ -23,7 +23,7 @@ from evaluation.measures import (
     mean_estimate,
     whole_and_subsets,
 )
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
 from evaluation.wording import figures_json
 
 
@@ -142,9 +142,47 @@ def _report(totals: Sequence[Floats], draws: Sequence[Floats]) -> FirstErrorRepo
     )
 
 
+SCRIPT = "QwenLM/ProcessBench, code/run_eval.py"
+
+
+def published_processbench(traces: Sequence[EvaluatedTrace], threshold: float) -> Published:
+    """The figures of ProcessBench's own script (commit e802463).
+
+    It divides by the sum of both accuracies and by the number of traces of each group without a
+    check, so that a zero becomes nan, and one nan makes the average nan.
+    """
+    _, groups = whole_and_subsets(split_by_gold(traces).usable, measures.first_error_row, threshold)
+    subsets, causes = {}, []
+    for name, group in groups.items():
+        n_error, hit_error, n_correct, hit_correct, *_ = group.rows.sum(axis=0).tolist()
+        error = hit_error / n_error if n_error else None
+        correct = hit_correct / n_correct if n_correct else None
+        f1 = None
+        if error is None or correct is None:
+            causes.append(f"{name} has no traces of one group, whose mean is nan in the script")
+        elif error + correct == 0:
+            causes.append(f"both accuracies of {name} are 0, and the script divides 0 by 0 (nan)")
+        else:
+            f1 = 2 * error * correct / (error + correct)
+        subsets[name] = {
+            "error_accuracy": error,
+            "correct_accuracy": correct,
+            "processbench_f1": f1,
+        }
+    known = [value for each in subsets.values() if (value := each["processbench_f1"]) is not None]
+    whole = len(known) == len(subsets) > 0
+    return Published(
+        source=SCRIPT,
+        overall={"processbench_f1": sum(known) / len(known) if whole else None},
+        subsets=subsets,
+        causes=tuple(causes),
+    )
+
+
 PROTOCOL = Protocol(
     name="processbench",
     evaluate=evaluate_processbench,
     measures=("processbench_f1", "error_accuracy", "correct_accuracy", "first_error_precision"),
     averaged=True,
+    as_published=published_processbench,
 )

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, TypeVar
 from typing import Protocol as Structure
 
 from evaluation.evaluated import EvaluatedTrace
+from evaluation.floors import THRESHOLD, FloorReport, measure_floors
 from evaluation.measures import RESAMPLES
 from evaluation.paired import PairedReport, compare_by_measure
-from evaluation.wording import cell, figures_json, left_out_note, plain_table, threshold_note
+from evaluation.wording import (
+    cell,
+    figure,
+    figures_json,
+    left_out_note,
+    plain_table,
+    threshold_note,
+)
+
+SAME = 1e-9
+"""Largest difference of two figures that count as equal."""
 
 
 class Report(Structure):
@@ -39,6 +50,80 @@ class Evaluate(Structure):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """The figures of a protocol's official script, quirks included.
+
+    Figures have the names of the strict report, as fractions; None where the script has nan or
+    fails.
+    """
+
+    source: str
+    """The script."""
+    overall: Mapping[str, float | None]
+    subsets: Mapping[str, Mapping[str, float | None]]
+    causes: tuple[str, ...]
+    """Why the figures of these traces may differ from the strict ones."""
+
+    def as_json(self, strict: Mapping[str, Any], *, whole_key: str, groups_key: str) -> Any:
+        """The key `as_published` of `stepgold evaluate`.
+
+        Args:
+            strict: the document of the strict report.
+            whole_key: its key of the headline figures.
+            groups_key: its key of the figures by subset.
+        """
+        pairs = [(whole_key, self.overall, strict[whole_key])]
+        pairs += [(name, self.subsets[name], strict[groups_key].get(name)) for name in self.subsets]
+        return {
+            "source": self.source,
+            whole_key: dict(self.overall),
+            groups_key: {name: dict(figures) for name, figures in self.subsets.items()},
+            "differences": [
+                _difference(group, measure, None if ours is None else ours.get(measure), value)
+                for group, figures, ours in pairs
+                for measure, value in figures.items()
+                if _differs(None if ours is None else ours.get(measure), value)
+            ],
+            "causes": list(self.causes),
+        }
+
+
+def _differs(strict: float | None, published: float | None) -> bool:
+    if strict is None or published is None:
+        return strict is not published
+    return abs(strict - published) > SAME
+
+
+def _difference(
+    group: str, measure: str, strict: float | None, published: float | None
+) -> dict[str, Any]:
+    known = strict is not None and published is not None
+    return {
+        "group": group,
+        "measure": measure,
+        "strict": strict,
+        "published": published,
+        "difference": published - strict if known else None,  # type: ignore[operator]
+    }
+
+
+def published_lines(document: Mapping[str, Any], *, whole_key: str) -> list[str]:
+    """The key `as_published` as text: the headline figures, where they differ, and why."""
+    whole = document[whole_key]
+    told = ", ".join(f"{name} {figure(value)}" for name, value in whole.items())
+    lines = [f"as published ({document['source']}): {told}"]
+    for one in document["differences"]:
+        by = "" if one["difference"] is None else f" ({one['difference']:+.3f})"
+        lines.append(
+            f"  {one['group']}: {one['measure']} {figure(one['published'])} as published,"
+            f" {figure(one['strict'])} strict{by}"
+        )
+    if document["differences"]:
+        lines += [f"  because {cause}" for cause in document["causes"]]
+    return lines if document["differences"] else [*lines, "  the same as strict"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
     """A protocol: what a plug-in of the group `stepgold.protocols` provides."""
 
@@ -51,6 +136,8 @@ class Protocol:
     """Whether headline figures are the unweighted mean over subsets, not over all traces pooled."""
     not_pooled: frozenset[str] = frozenset()
     """Subsets that the headline figures leave out."""
+    as_published: Callable[[Sequence[EvaluatedTrace], float], Published] | None = None
+    """The official script's figures at a threshold; None if no script was published."""
 
     def pooled(self, traces: Iterable[EvaluatedTrace]) -> list[EvaluatedTrace]:
         """The traces that the headline figures cover."""
@@ -83,6 +170,25 @@ class Protocol:
             )
             for measure in self.measures
         }
+
+    def floors(
+        self, traces: Sequence[EvaluatedTrace], threshold: float = THRESHOLD, *, seed: int = 0
+    ) -> FloorReport:
+        """What labelers that read nothing reach on these traces, by the protocol's measures.
+
+        Args:
+            traces: with the labeler's labels.
+            threshold: the labeler's.
+            seed: of the floor `chance`.
+        """
+        return measure_floors(
+            traces,
+            self.measures,
+            averaged=self.averaged,
+            not_pooled=self.not_pooled,
+            threshold=threshold,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 from evaluation.best_of_n import BestOfNReport
 from evaluation.comparison import Comparison
 from evaluation.diagnostics import Diagnostics
+from evaluation.floors import FloorReport
 from evaluation.label_table import FirstErrorConfusion
 from evaluation.paired import PairedReport
 from evaluation.protocols.macro_f1 import MacroF1Report
@@ -211,6 +212,8 @@ class ReportInput:
     title: str = "StepGold report"
     notes: tuple[str, ...] = ()
     """Further sentences for the reader."""
+    floors: tuple[FloorReport, ...] = ()
+    """What labelers that read nothing reach, by protocol; empty without gold."""
 
 
 def best_labeler(sections: Sequence[LabelerSection], measure: str) -> str | None:
@@ -286,7 +289,21 @@ def warnings(report: ReportInput) -> list[str]:
                 f"{name} has no prediction on {found.average.missing:,} of {n:,} traces; "
                 "they count as wrong."
             )
+        lines += [
+            warning
+            for floors in report.floors
+            if (warning := floors.warning(name, headline_figure(section, floors.measure)))
+        ]
     return lines
+
+
+def floor_rows(report: ReportInput) -> list[tuple[str, dict[str, float | None]]]:
+    """Every floor with its headline figures by measure."""
+    found: dict[str, dict[str, float | None]] = {}
+    for floors in report.floors:
+        for floor in floors.floors:
+            found.setdefault(floor.name, {}).update(floor.overall)
+    return list(found.items())
 
 
 def _leaders(report: ReportInput) -> list[str]:

@@ -23,6 +23,7 @@ from evaluation.report.input import (
     ModelSpending,
     ReportInput,
     best_labeler,
+    floor_rows,
     sentences,
     warnings,
 )
@@ -130,6 +131,7 @@ def _shown(report: ReportInput) -> dict[str, Any]:
         "grounded": [one for one in report.labelers if one.grounding is not None],
         "sentences": sentences(report),
         "warnings": warnings(report),
+        "floors": floor_rows(report),
     }
 
 
@@ -218,6 +220,7 @@ def report_json(report: ReportInput) -> dict[str, Any]:
         "in_short": sentences(report),
         "warnings": warnings(report),
         "labelers": [_labeler(section, report) for section in report.labelers],
+        "floors": dict(floor_rows(report)),
         "leaders": None
         if report.leaders is None
         else {"first": report.leaders.first, "second": report.leaders.second}
@@ -317,7 +320,7 @@ def render_markdown(report: ReportInput) -> str:
         "\n".join(f"> **Note:** {_plain(warning)}\n" for warning in warnings(report)),
     ]
     if scored:
-        parts += ["## Figures", _headline(scored)]
+        parts += ["## Figures", _headline(scored), _floors(report)]
         subsets = _subsets(scored)
         if len(subsets) > 1:
             parts += [
@@ -356,6 +359,9 @@ def figure_rows(report: ReportInput) -> Iterator[FigureRow]:
     """Every figure by name."""
     for section in report.labelers:
         yield from _labeler_rows(section)
+    for floor, figures in floor_rows(report):
+        for measure, value in figures.items():
+            yield floor, "", "", "floor", measure, Estimate(value, None)
     for one in report.candidates:
         for n, found in one.report.by_n.items():
             for measure, estimated in found.accuracy.items():
@@ -389,6 +395,7 @@ def _labeler_rows(section: LabelerSection) -> Iterator[FigureRow]:
         steps = section.step_measures
         for subset, part in (*steps.subsets.items(), ("(pooled)", steps.overall)):
             yield name, "", subset, "macro-f1", "macro_f1", part.macro_f1
+        yield name, "", "(average)", "macro-f1", "macro_f1", steps.mean_of_subsets
     if section.confusion is not None:
         for kind in KINDS:
             count = section.confusion.counts[kind]
@@ -435,6 +442,14 @@ def _headline(scored: Sequence[LabelerSection], subset: str | None = None) -> st
         "missing",
     )
     return _table(head, rows)
+
+
+def _floors(report: ReportInput) -> str:
+    rows = floor_rows(report)
+    if not rows:
+        return ""
+    head = ("floor", *rows[0][1])
+    return _table(head, [(name, *map(figure, figures.values())) for name, figures in rows])
 
 
 def _confusion(scored: Sequence[LabelerSection]) -> str:

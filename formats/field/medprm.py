@@ -5,12 +5,18 @@
 "orm_label"?: 0|1, "answer"?, "prm_soft_label"?: [0.25, ..], "prm_hard_label"?: [1, 0],
 "prm_gemini_label"?, "prm_llama_label"?}]}`. A step ends with " ки". No label key is derived from
 another one: hard = 0 together with soft = 0.25 occurs in published files.
+
+The output of its scoring script (`python/4_scoring_PRM.py`) has, per solution, `score` (0 or 1: the
+answer is right), `PRM_score_list` (P(+) of each step), `PRM_min_score` (their minimum, `-Infinity`
+for a solution that was skipped) and `PRM_score` (the last one). It becomes the labeler `prm` with
+the script's configuration; a skipped solution is an abstention that `retry` scores.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from formats import rows as fields
@@ -53,6 +59,21 @@ HARD = Labeler("prm_hard_label", LabelerKind.MC, _CONFIG)
 GEMINI = Labeler("prm_gemini_label", LabelerKind.JUDGE, _CONFIG)
 LLAMA = Labeler("prm_llama_label", LabelerKind.JUDGE, _CONFIG)
 LABELERS = (SOFT, HARD, GEMINI, LLAMA)
+PRM_NAME = "prm"
+"""Name of the labeler that the scoring script's output becomes."""
+_PRM_KEYS = frozenset({"PRM_min_score", "PRM_score", "PRM_score_list"})
+_SCRIPT = {
+    **_CONFIG,
+    "family": "medprm",
+    "mode": "medprm-compat",
+    "max_tokens": 4096,
+    "overflow": "drop-documents",
+    "reserve": 0,
+    "packing": "medprm-compat",
+}
+"""The scoring script's configuration, as `stepgold score` stores its own."""
+_SAME = 1e-6
+"""Largest difference of two equal scores."""
 _QUESTION_KEYS = (
     "question_id",
     "question",
@@ -90,6 +111,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
     # The source belongs to the solutions, not to the problem: one question may occur in two
     # sources.
     subset = file.subset or fields.optional_text_of(row, "data_source") or "default"
+    scored = any(isinstance(one, dict) and _PRM_KEYS & one.keys() for one in solutions)
     for index, solution in enumerate(solutions):
         trace_id = f"{question_id}:{index}"
         if isinstance(solution, dict):
@@ -103,6 +125,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
                 evidence=evidence,
                 trace_id=trace_id,
                 subset=subset,
+                scored=scored,
             )
         except RowFault as fault:
             yield file.rejected(raw, trace_id, str(fault))
@@ -116,11 +139,16 @@ def _solution(
     evidence: tuple[Evidence, ...],
     trace_id: str,
     subset: str,
+    *,
+    scored: bool,
 ) -> Iterator[ImportedTrace | RejectedRow]:
     if not isinstance(solution, dict):
         raise RowFault("the solution is not an object")
     keys = [labeler.name for labeler in LABELERS]
     right = solution.get("orm_label")
+    outcome = {"orm_label"}
+    if right not in (0, 1) and solution.get("score") in (0, 1):
+        right, outcome = solution["score"], {"orm_label", "score"}
     trace = Trace(
         trace_id,
         problem.id,
@@ -129,10 +157,15 @@ def _solution(
         final_answer=fields.optional_text_of(solution, "answer"),
         final_answer_correct=bool(right) if right in (0, 1) else None,
         meta=fields.rest_of(
-            solution, {"prm_processed_solution", "orm_label", "answer", "trace_id", *keys}
+            solution,
+            {"prm_processed_solution", "answer", "trace_id", *outcome, *keys, *_PRM_KEYS},
         ),
     )
     labels, misfits = [], []
+    if scored:
+        label, misfit = _script_label(trace, solution)
+        misfits += [] if misfit is None else [misfit]
+        labels.append((Labeler(PRM_NAME, LabelerKind.PRM, _SCRIPT, model=file.prm), label))
     for labeler in LABELERS:
         if solution.get(labeler.name) is None:
             continue
@@ -147,6 +180,40 @@ def _solution(
     )
     for reason in misfits:
         yield file.rejected(raw, trace_id, reason, imported=True)
+
+
+def _script_label(trace: Trace, solution: Mapping[str, Any]) -> tuple[TraceLabel, str | None]:
+    """What the scoring script wrote for a solution, and why it fits no step; None if it does.
+
+    The label's meta has `PRM_min_score` where it is not the minimum of the scores.
+    """
+    stated, least = solution.get("PRM_score_list"), solution.get("PRM_min_score")
+    # The reader turned -Infinity into null.
+    skipped = "PRM_min_score" in solution and least is None
+    if not stated or skipped or (isinstance(stated, list) and None in stated):
+        detail = "Med-PRM's script skipped the solution (-Infinity or no scores)."
+        return abstained(trace.id, AbstentionReason.OVER_LENGTH, detail), None
+    known = isinstance(least, int | float) and not isinstance(least, bool)
+    meta = {"PRM_min_score": least} if known else {}
+    try:
+        label = _scores(trace, stated)
+    except Misfit as misfit:
+        label = abstained(trace.id, AbstentionReason.UNREADABLE, str(misfit))
+        return replace(label, meta=meta), f"PRM_score_list: {misfit}"
+    lowest = min(step.score for step in label.step_labels if step.score is not None)
+    same = known and abs(lowest - float(least or 0)) <= _SAME
+    return (label if same else replace(label, meta=meta)), None
+
+
+def _scores(trace: Trace, stated: Any) -> TraceLabel:
+    if not isinstance(stated, list) or len(stated) != len(trace.steps):
+        count = len(stated) if isinstance(stated, list) else "no list of"
+        raise Misfit(f"{count} scores for {len(trace.steps)} steps")
+    if any(isinstance(one, bool) or not isinstance(one, int | float) for one in stated):
+        raise Misfit("a score is not a number")
+    if not all(0 <= one <= 1 for one in stated):
+        raise Misfit("a score is not in [0, 1]")
+    return TraceLabel(trace.id, tuple(StepLabel(score=float(one)) for one in stated))
 
 
 def split_steps(text: str) -> tuple[str, ...]:
@@ -249,4 +316,5 @@ FORMAT = FileFormat(
     ),
     gather=_gather,
     always_list=True,
+    takes=frozenset({"prm"}),
 )  # fmt: skip

@@ -23,6 +23,18 @@ _BEGUN = re.compile(
 """What a cut leaves of a literal or a number: nothing, or a proper prefix."""
 
 
+INFINITE_KEYS = frozenset({"PRM_min_score", "PRM_score", "PRM_score_list"})
+"""Keys of Med-PRM's published scoring script, which writes -Infinity for a skipped solution: read
+as null under these keys, a fault anywhere else."""
+
+
+class _MinusInfinity:
+    """Where a text has -Infinity."""
+
+
+_MINUS_INFINITY = _MinusInfinity()
+
+
 class JsonFault(ValueError):
     """Text that is not strict JSON.
 
@@ -38,10 +50,14 @@ class JsonFault(ValueError):
 
 
 class StrictDecoder:
-    """Decodes JSON values and notes what strict JSON forbids: NaN, 1e999, a duplicate key."""
+    """Decodes JSON values and notes what strict JSON forbids: NaN, 1e999, a duplicate key.
+
+    -Infinity is null under the keys of `INFINITE_KEYS`.
+    """
 
     def __init__(self) -> None:
         self._odd: list[str] = []
+        self._infinite = 0
         self._decoder = json.JSONDecoder(
             parse_constant=self._constant,
             parse_float=self._float,
@@ -54,10 +70,25 @@ class StrictDecoder:
         if len(value) != len(pairs):
             ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
             self._odd.append(f"the key '{twice:.40}' twice")
+        if self._infinite:
+            for key in INFINITE_KEYS & value.keys():
+                value[key] = self._without_infinity(value[key])
         return value
 
-    def _constant(self, word: str) -> None:
+    def _without_infinity(self, value: Any) -> Any:
+        if value is _MINUS_INFINITY:
+            self._infinite -= 1
+            return None
+        if isinstance(value, list):
+            return [self._without_infinity(part) for part in value]
+        return value
+
+    def _constant(self, word: str) -> Any:
+        if word == "-Infinity":
+            self._infinite += 1
+            return _MINUS_INFINITY
         self._odd.append(f"{word}, which is not a JSON number: write null")
+        return None
 
     def _float(self, digits: str) -> float | None:
         number = float(digits)
@@ -76,6 +107,7 @@ class StrictDecoder:
             JsonFault: there is no JSON value at `start`.
         """
         self._odd.clear()
+        self._infinite = 0
         try:
             value, end = self._decoder.raw_decode(text, start)
         except json.JSONDecodeError as error:
@@ -84,6 +116,8 @@ class StrictDecoder:
             raise JsonFault("is nested too deeply") from error
         except ValueError as error:  # an integer of more digits than Python converts
             raise JsonFault(f"contains a number that cannot be read ({error})") from error
+        if self._infinite:
+            self._odd.append("-Infinity, which is not a JSON number: write null")
         if self._odd:
             return value, end, f"contains {self._odd[0]}"
         return value, end, None if _is_plain(text[start:end]) else text_fault(value)

@@ -332,6 +332,46 @@ def plan_scoring(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """Which over-long traces fit at which limit."""
+
+    limits: tuple[AtLimit, ...]
+    """By limit."""
+    tokens: dict[str, int]
+    """By trace id, the smallest window that it fits into."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return strict JSON."""
+        return {
+            "traces": len(self.tokens),
+            "limits": [asdict(limit) for limit in self.limits],
+            "tokens": self.tokens,
+        }
+
+
+def plan_rescue(scorer: Scorer, contexts: Iterable[TraceInContext]) -> Rescue:
+    """Lay out traces that exceeded a window; nothing is scored.
+
+    Args:
+        scorer: with the rules of the run; its window is one of the limits.
+        contexts: the traces.
+    """
+    known: dict[str, _Lengths] = {}
+    for context in contexts:
+        evidence = context.evidence if scorer.family.takes_documents else ()
+        try:
+            whole = len(scorer.family.lay_out(context, evidence).ids)
+            known[context.trace.id] = _lengths(scorer, context, evidence, whole)
+        except CannotLayOut:
+            continue
+    lengths = list(known.values())
+    return Rescue(
+        tuple(_at(limit, lengths, 1.0) for limit in _limits(scorer)),
+        {trace_id: each.bare for trace_id, each in known.items()},
+    )
+
+
 def _time(
     operations: float, passes: Sequence[tuple[float, float]], *, fixed: float
 ) -> tuple[float | None, tuple[float, float] | None]:

@@ -203,3 +203,45 @@ def test_comparison_best_of_n_and_report_stand_in_a_run_file(scored: Cli, tmp_pa
     assert compared["labelers"] == ["good", "gold"]
     assert reported["out"] == str(tmp_path / "out" / "report.json")
     assert (tmp_path / "out" / "report.json").is_file()
+
+
+def test_floors_are_shown_and_may_be_tested_against(scored: Cli) -> None:
+    on = [*ON, "--threshold", "0.7", "--against", "position"]
+    document = scored(*on, "--json").document
+    floors = document["floors"]
+    assert list(floors) == ["no-error", "last-step", "position", "chance"]
+    assert floors["no-error"]["correct_accuracy"] == 1.0
+    assert floors["no-error"]["subsets"]["dev"]["error_accuracy"] == 0.0
+    against = document["against"]
+    assert (against["labeler"], against["threshold"]) == ("position", 0.5)
+    leading = against["measures"]["processbench_f1"]
+    assert leading["second"] == floors["position"]["processbench_f1"]
+    assert "processbench_f1 of good - position: +" in scored(*on).out
+    poor = scored("evaluate", "--dataset", "d", "--labeler", "poor", "--resamples", "50")
+    assert "is not above the floor" in poor.out
+
+
+def test_macro_f1_is_pooled_and_a_mean_over_sources(scored: Cli) -> None:
+    on = ["evaluate", "--dataset", "d", "--labeler", "poor", "--protocol", "macro-f1"]
+    on += ["--threshold", "0.7", "--resamples", "50"]
+    document = scored(*on, "--json").document
+    each = [part["macro_f1"] for part in document["subsets"].values()]
+    assert document["mean_of_subsets"]["macro_f1"] == pytest.approx(sum(each) / len(each))
+    assert len(document["mean_of_subsets"]["ci95"]) == 2
+    assert "unweighted mean over 2 subsets" in scored(*on).out
+
+
+@pytest.mark.parametrize("protocol", ["processbench", "prmbench", "mr-ben", "mistake", "macro-f1"])
+def test_every_protocol_is_repeated_as_published(scored: Cli, protocol: str) -> None:
+    on = [*ON, "--protocol", protocol, "--as-published"]
+    done = scored(*on, "--json")
+    assert done.code == 0
+    published = done.document["as_published"]
+    if protocol in ("mistake", "macro-f1"):
+        assert published is None
+        assert f"no script of {protocol} was published" in scored(*on).out
+        return
+    assert published["source"].count("/")
+    assert bool(published["differences"]) <= bool(published["causes"])
+    assert f"as published ({published['source']})" in scored(*on).out
+    assert "as_published" not in scored(*on[:-1], "--json").document

@@ -128,6 +128,7 @@ OPENR: dict[str, Any] = {
     "process": "2 + 3 = 5.\n\n\n\n\nSo 6.\n\n\n\n\n",
     "label": ["+", "-"],
 }
+RESPONSES = {"id": "r1", "problem": "2 + 2?", "answer": "4", "response": "Add.\n\nIt is 4."}
 SAMPLES: dict[str, dict[str, Any]] = {
     "mr-ben": MR_BEN,
     "mr-gsm8k": MR_GSM8K,
@@ -137,6 +138,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "visualprocessbench": VISUALPROCESSBENCH,
     "visualprm-raw": VISUALPRM_RAW,
     "openr": OPENR,
+    "responses": RESPONSES,
     "medprm": QUESTION | {"solutions": [SOLUTION]},
     "math-shepherd": {"input": INPUT, "label": LABEL},
     "openrlhf": OPENRLHF,
