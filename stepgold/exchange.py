@@ -125,7 +125,7 @@ class ImportOptions(_SourceOptions):
             _require_different_names(paths_of(self.files))
         elif any((self.subset, self.alternatives, self.prm, self.split)) or self.neutral != "keep":
             raise InputError(
-                "Scores belong to traces that have steps, a subset and gold already.",
+                "Scores belong to traces that already have steps, a subset and gold.",
                 remedy="remove --subset, --neutral, --alternatives, --prm and --split",
             )
         if self.prm is not None:

@@ -70,7 +70,7 @@ def test_import_refuses_what_does_not_fit(traces_file: Path, tmp_path: Path) -> 
     ws = workspace(tmp_path / "w")
     with pytest.raises(InputError, match="No labeler named"):
         ws.import_("scores", traces_file, dataset="d")
-    with pytest.raises(InputError, match="already have a subset and gold"):
+    with pytest.raises(InputError, match="already have steps, a subset and gold"):
         ws.import_("scores", traces_file, dataset="d", labeler="p", neutral="ignore")
     with pytest.raises(InputError, match="not a value of --kind"):
         ws.import_("trl", traces_file, dataset="d", labeler="p", kind="human")
