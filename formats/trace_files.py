@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, TypedDict, Unpack
 
 from formats.files.container import RawRow, is_object_of_lists, read_mapped_rows, read_rows
 from formats.files.parquet import require_pyarrow, write_parquet
@@ -54,41 +54,48 @@ FIRST_ROWS = 5
 """Usable rows in which to look for one of the named format."""
 
 
+class ReadOptions(TypedDict, total=False):
+    """What a file does not say itself."""
+
+    subset: str | None
+    """The subset of all traces; None for the format's own field, else `default`."""
+    labeler: str | None
+    """Name of the labeler, for formats that do not name it (trl, openrlhf, qwen-prm, sharegpt)."""
+    kind: LabelerKind | None
+    """That labeler's kind."""
+    neutral: NeutralPolicy
+    """How to read a step rated neutral (prm800k, visualprocessbench)."""
+    alternatives: bool
+    """Whether to yield a trace for each rated completion that was not taken, too: the steps before
+    it and the completion (prm800k)."""
+    prm: str | None
+    """The checkpoint that the file's scores come from (medprm); None if unknown."""
+    split: str | None
+    """How unsplit responses become steps (responses); None for `auto`."""
+
+
 def read_file(
     format: str,
     path: Path,
     *,
-    subset: str | None = None,
-    labeler: str | None = None,
-    kind: LabelerKind | None = None,
-    neutral: NeutralPolicy = NeutralPolicy.KEEP,
-    alternatives: bool = False,
-    prm: str | None = None,
-    split: str | None = None,
     problems: ProblemIds | None = None,
+    **options: Unpack[ReadOptions],
 ) -> Iterator[ImportedTrace | RejectedRow]:
     """Yield the traces of a file and the rows that cannot be used, in bounded memory.
 
     Args:
         format: one of `import_formats()`.
         path: .json, .jsonl, either of them gzipped, or Parquet; detected from the content.
-        subset: the subset of all traces; None for the format's own field, else `default`.
-        labeler: name of the labeler, for formats that do not name it (trl, openrlhf, qwen-prm,
-            sharegpt).
-        kind: that labeler's kind.
-        neutral: how to read a step rated neutral (prm800k, visualprocessbench).
-        alternatives: whether to yield a trace for each rated completion that was not taken, too:
-            the steps before it and the completion (prm800k).
-        prm: the checkpoint that the file's scores come from (medprm); None if unknown.
-        split: how unsplit responses become steps (responses); None for `auto`.
         problems: the problems of the call's earlier files; None for a single file.
+        **options: see `ReadOptions`.
 
     Raises:
-        InputError: unknown format, or labeler, kind or neutral missing or out of place.
+        InputError: unknown format, or labeler, kind or another option missing or out of place.
         TraceFormatError: the file cannot be read to its end, or is in another format; raised while
             iterating, so the caller rolls back what it took before.
     """
     known = format_named(format, import_formats())
+    labeler, kind = options.get("labeler"), options.get("kind")
     if known.needs_labeler and (labeler is None or kind is None):
         raise InputError(
             f"Files of format {format} do not name their labeler.",
@@ -99,21 +106,24 @@ def read_file(
             f"Files of format {format} name their labelers themselves.",
             remedy="omit --labeler and --kind",
         )
-    if neutral is not NeutralPolicy.KEEP:
-        _require_option(known, "neutral")
-    given = {"alternatives": alternatives, "prm": prm, "split": split}
+    neutral = options.get("neutral", NeutralPolicy.KEEP)
+    given = {
+        "neutral": neutral is not NeutralPolicy.KEEP,
+        "alternatives": options.get("alternatives"),
+        "prm": options.get("prm"),
+        "split": options.get("split"),
+    }
     for option in (name for name, value in given.items() if value):
         _require_option(known, option)
-    who = Labeler(labeler, kind, {"imported_from": format}) if labeler and kind else None
     context = FileContext(
         path=str(path),
         stem=file_stem(path),
-        subset=subset,
-        labeler=who,
+        subset=options.get("subset"),
+        labeler=Labeler(labeler, kind, {"imported_from": format}) if labeler and kind else None,
         neutral=neutral,
-        alternatives=alternatives,
-        prm=prm,
-        split=split or "auto",
+        alternatives=options.get("alternatives", False),
+        prm=options.get("prm"),
+        split=options.get("split") or "auto",
     )
     return _traces(known, path, context, ProblemIds() if problems is None else problems)
 
