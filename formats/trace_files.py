@@ -55,10 +55,10 @@ FIRST_ROWS = 5
 
 
 class ReadOptions(TypedDict, total=False):
-    """What a file does not say itself; what is left out is unknown."""
+    """What a file does not say itself."""
 
     subset: str | None
-    """The subset of all traces; else the format's own field, else `default`."""
+    """The subset of all traces; None for the format's own field, else `default`."""
     labeler: str | None
     """Name of the labeler, for formats that do not name it (trl, openrlhf, qwen-prm, sharegpt)."""
     kind: LabelerKind | None
@@ -69,9 +69,9 @@ class ReadOptions(TypedDict, total=False):
     """Whether to yield a trace for each rated completion that was not taken, too: the steps before
     it and the completion (prm800k)."""
     prm: str | None
-    """The checkpoint that the file's scores come from (medprm)."""
+    """The checkpoint that the file's scores come from (medprm); None if unknown."""
     split: str | None
-    """How unsplit responses become steps (responses); else `auto`."""
+    """How unsplit responses become steps (responses); None for `auto`."""
 
 
 def read_file(
@@ -87,10 +87,10 @@ def read_file(
         format: one of `import_formats()`.
         path: .json, .jsonl, either of them gzipped, or Parquet; detected from the content.
         problems: the problems of the call's earlier files; None for a single file.
-        **options: what the file does not say itself.
+        **options: see `ReadOptions`.
 
     Raises:
-        InputError: unknown format, or labeler, kind or neutral missing or out of place.
+        InputError: unknown format, or labeler, kind or another option missing or out of place.
         TraceFormatError: the file cannot be read to its end, or is in another format; raised while
             iterating, so the caller rolls back what it took before.
     """
