@@ -33,7 +33,7 @@ TRUST_NAME = "trusted.json"
 class TrustOptions(Config):
     """Trust the project file, or no longer."""
 
-    revoke: bool = option(default=False, help="Trust it no longer.")
+    revoke: bool = option(default=False, help="Stop trusting the file.")
 
 
 @dataclass(frozen=True, slots=True)
