@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
 from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
+
+STOP_WITHIN_S = 15.0
+"""How long a run may take to end after a signal; calls in flight get 10 s of it."""
 
 app = typer.Typer(
     name="stepgold",
@@ -59,8 +63,41 @@ app.add_typer(table.corpus, name="corpus")
 app.add_typer(table.remove, name="remove")
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def take_signals(argv: Sequence[str]) -> None:
+    """Let Ctrl-C, SIGTERM and SIGHUP end a run: the first in good order, a second one at once.
+
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    """
+    as_json, seen = "--json" in argv, list[int]()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            _stop_at_once("Stopped at once; everything recorded so far is kept.", as_json=as_json)
+        # Not print: the signal may have come in the middle of one.
+        os.write(
+            2, b"\nStopping: what is in flight is finished first. Ctrl-C again stops at once.\n"
+        )
+        late = "Stopped before everything in flight was finished; what is recorded is kept."
+        timer = threading.Timer(STOP_WITHIN_S, _stop_at_once, (late,), {"as_json": as_json})
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal_number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if signal_number is not None and signal.getsignal(signal_number) != signal.SIG_IGN:
+            signal.signal(signal_number, stop)
+
+
+def _stop_at_once(what: str, *, as_json: bool) -> None:
+    """End the process with one line; commits are whole, and child processes notice by themselves."""
+    if as_json:
+        error = {"error": {"what": what, "where": None, "remedy": STOPPED[2]}}
+        os.write(1, f"{json.dumps(error)}\n".encode())
+    else:
+        os.write(2, f"error: {what}\n".encode())
+    os._exit(INTERRUPTED)
 
 
 @contextmanager
@@ -156,7 +193,7 @@ def execute(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `stepgold` command."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    take_signals(sys.argv[1:])
     # Libraries draw bars of their own while they load weights; ours say what a person waits for.
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Threads that spin while they wait cost small models half their speed on a busy machine.

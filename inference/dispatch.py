@@ -379,7 +379,7 @@ class Dispatcher:
         *,
         service: Service = "standard",
         inspect: Callable[[ModelReply], None] | None = None,
-        drain_s: float = 15.0,
+        drain_s: float = 10.0,
         today: Callable[[], date] = date.today,
     ) -> None:
         """Nothing is sent yet.

@@ -19,7 +19,7 @@ RENEW_S = 30.0
 """How often a running command renews its lease."""
 POLL_S = (0.05, 2.0)
 """The first and the longest pause between two looks at what others work on."""
-FEWEST, MOST = 8, 128
+FEWEST, MOST = 8, 32
 """Items claimed at once: few, so that commands end together, unless items take next to no time."""
 FAST_S = 0.5
 """A stage that asks for more within this time gets twice as many."""
