@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -21,11 +22,19 @@ from typer.main import get_command
 from commands import table
 from stepgold.api import PIPELINE, Workspace
 from stepgold.config_run import command_defaults
+from stepgold.console import printable
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
 from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
+
+LIMITS = {
+    errno.EMFILE: ("This process may not open more files.", "allow more: ulimit -n 1024"),
+    errno.ENFILE: ("The system has too many open files.", "close other programs and run it again"),
+    errno.ENOSPC: ("The disk is full.", "free some space and run the command again"),
+}
+"""Limits of the system that end a command: what to say, and what helps."""
 
 STOP_WITHIN_S = 15.0
 """How long a run may take to end after a signal; calls in flight get 10 s of it."""
@@ -100,21 +109,42 @@ def _stop_at_once(what: str, *, as_json: bool) -> None:
     os._exit(INTERRUPTED)
 
 
-@contextmanager
-def _to_whoever_reads() -> Iterator[None]:
-    """Standard output may be closed: `| head` has read enough, and what was done stays done."""
+def _put(show: Callable[[], None]) -> bool:
+    """Write to standard output; False if it cannot be written, which is told in one line.
+
+    A closed pipe is no failure: `| head` has read enough, and what was done stays done.
+    """
     try:
-        yield
-        sys.stdout.flush()
+        show()
+        if sys.stdout is not None:  # closed by `>&-`
+            sys.stdout.flush()
     except BrokenPipeError:
-        # At exit Python would flush once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
+    except OSError as fault:
+        _silence()
+        _fail(
+            f"The result could not be written to standard output: {fault.strerror}.",
+            None,
+            "free some space or name another file; what was done is stored",
+            as_json=False,
+        )
+        return False
+    return True
 
 
-def _print(outcome: Outcome) -> None:
-    with _to_whoever_reads():
+def _silence() -> None:
+    """At exit Python would flush once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(outcome: Outcome) -> int:
+    """Show the result, and return the exit code."""
+    if sys.stdout is None:
+        return outcome.exit_code
+
+    def show() -> None:
         if outcome.as_json:
-            print(json.dumps(outcome.document, ensure_ascii=False, allow_nan=False))
+            print(_json(outcome.document))
             return
         from rich.console import Console
 
@@ -122,19 +152,28 @@ def _print(outcome: Outcome) -> None:
             def on_broken_pipe(self) -> None:
                 raise BrokenPipeError  # rich itself would end the program with 1
 
-        Told().print(outcome.words, markup=False, highlight=False, soft_wrap=True)
+        words = outcome.words
+        shown = printable(words) if isinstance(words, str) else words
+        Told().print(shown, markup=False, highlight=False, soft_wrap=True)
+
+    return outcome.exit_code if _put(show) else BAD_INPUT
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    """Strict JSON; all ASCII where standard output takes nothing else."""
+    utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+    return json.dumps(document, ensure_ascii=not utf8, allow_nan=False)
 
 
 def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) -> None:
     if as_json:
         error = {"error": {"what": what, "where": where, "remedy": remedy}}
-        with _to_whoever_reads():
-            print(json.dumps(error, ensure_ascii=False))
+        _put(lambda: print(_json(error)))
         return
-    print(f"error: {what}", file=sys.stderr)
-    for name, value in (("at", where), ("do", remedy)):
-        if value:
-            print(f"  {name}: {value}", file=sys.stderr)
+    lines = [f"error: {what}"]
+    lines += [f"  {name}: {value}" for name, value in (("at", where), ("do", remedy)) if value]
+    if sys.stderr is not None:
+        print(printable("\n".join(lines)), file=sys.stderr)
 
 
 def _misused(error: TyperException, *, as_json: bool) -> int:
@@ -149,6 +188,16 @@ def _misused(error: TyperException, *, as_json: bool) -> int:
     else:
         print(message, file=sys.stderr)
     return BAD_INPUT
+
+
+def _limit_of_system(fault: BaseException | None) -> tuple[str, None, str] | None:
+    """What to tell of a limit of the system that an error comes from; None if it does not."""
+    while fault is not None:
+        if isinstance(fault, OSError) and fault.errno in LIMITS:
+            what, remedy = LIMITS[fault.errno]
+            return what, None, remedy
+        fault = fault.__cause__ or fault.__context__
+    return None
 
 
 def execute(argv: Sequence[str]) -> int:
@@ -174,6 +223,9 @@ def execute(argv: Sequence[str]) -> int:
         # The last line of defence: a defect of ours must be told as one, never as bad input.
         if debug:
             traceback.print_exc()
+        if (limit := _limit_of_system(fault)) is not None:
+            _fail(*limit, as_json=as_json)
+            return BAD_INPUT
         place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
             f"{type(fault).__name__}: {fault}",
@@ -183,8 +235,7 @@ def execute(argv: Sequence[str]) -> int:
         )
         return DEFECT
     if isinstance(outcome, Outcome):
-        _print(outcome)
-        return outcome.exit_code
+        return _print(outcome)
     if outcome == INTERRUPTED:  # typer turns a KeyboardInterrupt into this number
         _fail(*STOPPED, as_json=as_json)
         return INTERRUPTED
@@ -200,7 +251,14 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A model that is not there is told by us in one line, not by the hub in one for each try.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    sys.exit(execute(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # under an ASCII locale most texts cannot be shown
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = execute(sys.argv[1:])
+    except KeyboardInterrupt:  # while the result was shown
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 if __name__ == "__main__":

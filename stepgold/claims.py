@@ -172,7 +172,8 @@ class Share:
                 return free
             if not told:
                 who = ", ".join(sorted({held[item] for item in left}))
-                note(f"{len(left)} {self._work.unit}s are being worked on by {who}: waiting.")
+                unit = self._work.unit if len(left) == 1 else f"{self._work.unit}s"
+                note(f"Waiting for {len(left)} {unit} that another command works on: {who}.")
                 told = True
             self._clock.sleep(pause)
             pause = min(2 * pause, POLL_S[1])
