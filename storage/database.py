@@ -131,8 +131,10 @@ class Connections:
         """The file, for error messages."""
         self._timeout_s = timeout_s
         self._memory = url.database in (None, "", ":memory:")
+        # Absolute, so that a program may change its working directory.
+        self._path = "" if self._memory else os.path.abspath(self.where)
         self._engine = create_engine(
-            url,
+            url if self._memory else url.set(database=self._path),
             poolclass=StaticPool if self._memory else QueuePool,
             connect_args={"check_same_thread": False, "timeout": timeout_s},
             json_serializer=_dump_json,
@@ -210,7 +212,7 @@ class Connections:
         if self._memory:
             return
         try:
-            free = shutil.disk_usage(Path(self.where).parent).free
+            free = shutil.disk_usage(Path(self._path).parent).free
         except OSError:
             return  # the write that follows says what is wrong
         if free < SPARE_BYTES:
@@ -225,7 +227,7 @@ class Connections:
         if self._memory:
             return
         try:
-            status = os.stat(self.where)
+            status = os.stat(self._path)
         except OSError:
             found = None
         else:

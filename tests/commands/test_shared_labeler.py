@@ -47,7 +47,7 @@ def open_store(tmp_path: Path) -> Store:
 
 def stored_by(document: Any) -> int:
     """Traces that a command labeled itself."""
-    return int(document["done"]) + sum(document["abstained"].values())
+    return int(document["done"] + sum(document["abstained"].values()))
 
 
 def bought(server: GeminiServer) -> Counter[str]:
@@ -127,7 +127,14 @@ def test_monte_carlo_labelers_share(cli: Cli, many: Many, tmp_path: Path, proces
             file.write(json.dumps(row | {"steps": [f"{i} + 1.", f"It is {i + 1}."]}) + "\n")
     assert cli("import", "traces", path, "--dataset", "d").code == 0
     with OpenAIServer() as policy:
-        line = ("--workspace", tmp_path / "w", "continue", "--dataset", "d", "--json")
+        line: tuple[str | Path, ...] = (
+            "--workspace",
+            tmp_path / "w",
+            "continue",
+            "--dataset",
+            "d",
+            "--json",
+        )
         line += ("--policy", "openai:m", "-k", "2", "--base-url", policy.url)
         children = [many.start(*line, "--concurrency", "4") for _ in range(processes)]
         documents = [many.document(child) for child in children]
@@ -174,7 +181,8 @@ def test_samplers_share_problems(cli: Cli, many: Many, tmp_path: Path) -> None:
         for i in range(count):
             file.write(json.dumps({"id": f"p{i}", "problem": f"What is {i} + 1?"}) + "\n")
     with OpenAIServer("Step 1: Add.\nStep 2: Check.\nStep 3: It is 7.") as policy:
-        line = ("--workspace", tmp_path / "w", "sample", "--dataset", "d", "--json")
+        line: tuple[str | Path, ...] = ("--workspace", tmp_path / "w", "sample")
+        line += ("--dataset", "d", "--json")
         line += ("--policy", "openai:m", "-n", str(n), "--base-url", policy.url)
         line += ("--problems", path, "--concurrency", "4")
         documents = [many.document(each) for each in [many.start(*line) for _ in range(2)]]

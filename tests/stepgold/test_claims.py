@@ -66,7 +66,12 @@ def work_through(share: Share, done: Done, *, settle: bool = True) -> list[list[
 def test_what_another_one_does_is_waited_for_and_not_done_again(store: Store) -> None:
     clock, done = Clock(), Done()
     store.claims.take(OTHER, WORK, ["t1"], at=clock.now, until=clock.now + LEASE_S)
-    clock.meanwhile = lambda: (done.ids.add("t1"), store.claims.leave(OTHER))
+
+    def other_ends() -> None:
+        done.ids.add("t1")
+        store.claims.leave(OTHER)
+
+    clock.meanwhile = other_ends
     with (
         session(shown=False) as notes,
         Share(store, "judge", WORK, done.still_open, clock=clock) as share,
