@@ -111,7 +111,7 @@ def take_signals(argv: Sequence[str]) -> None:
 
 
 def _stop_at_once(what: str, *, as_json: bool) -> None:
-    """End the process with one line; commits are whole, and child processes notice by themselves."""
+    """End the process with one line; commits are whole, and child processes end by themselves."""
     if as_json:
         error = {"error": {"what": what, "where": None, "remedy": STOPPED[2]}}
         os.write(1, f"{json.dumps(error)}\n".encode())
@@ -121,7 +121,7 @@ def _stop_at_once(what: str, *, as_json: bool) -> None:
 
 
 def _put(show: Callable[[], None]) -> bool:
-    """Write to standard output; False if it cannot be written, which is told in one line.
+    """Write to standard output; False if it cannot be written, which is reported in one line.
 
     A closed pipe is no failure: `| head` has read enough, and what was done stays done.
     """
@@ -188,7 +188,7 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
 
 
 def _without_keys(text: str) -> str:
-    """The text without keys: libraries quote what a server says, and some servers repeat the key."""
+    """The text without keys: libraries quote servers, and some servers repeat the key."""
     from inference.destinations import without_keys
 
     return without_keys(text)
@@ -238,7 +238,7 @@ def execute(argv: Sequence[str]) -> int:
         _fail(*STOPPED, as_json=as_json)
         return INTERRUPTED
     except Exception as fault:
-        # The last line of defence: a defect of ours must be told as one, never as bad input.
+        # The last line of defense: a defect of StepGold must never look like bad input.
         if debug:
             print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         if (limit := _limit_of_system(fault)) is not None:
@@ -267,7 +267,7 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Threads that spin while they wait cost small models half their speed on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A model that is not there is told by us in one line, not by the hub in one for each try.
+    # We report a missing model in one line; the hub would print one for each try.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # under an ASCII locale most texts cannot be shown

@@ -1,4 +1,4 @@
-"""Labelers made again from what is stored of them, so that what they failed on can be asked anew."""
+"""Labelers made again from what is stored of them, to ask again what they failed on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 RETRIES = "retries"
-"""Under which a label's meta counts how often its trace was asked anew."""
+"""Under which a label's meta counts how often its trace was asked again."""
 SAMPLES_A_RETRY = 1000
 """Sample indices that belong to one retry: more than votes on a trace."""
 
@@ -87,11 +87,11 @@ class Revived:
 
 
 Revive = Callable[[Revived, int], LabelStage]
-"""Makes the stage of a labeler for traces that were asked anew so and so many times before."""
+"""Makes the stage of a labeler for traces that were asked again a given number of times."""
 
 
 def retries_of(label: TraceLabel) -> int:
-    """How often the trace of a label was asked anew before."""
+    """How often the trace of a label was asked again before."""
     count = label.meta.get(RETRIES, 0)
     return count if isinstance(count, int) else 0
 
@@ -108,7 +108,7 @@ def was_shortened(label: TraceLabel) -> bool:
 
 
 def was_held_back(label: TraceLabel) -> bool:
-    """Whether a judge or a policy was not shown the trace: it may hold protected health information."""
+    """Whether a judge or a policy was not shown the trace because it may hold health data."""
     return label.abstention is not None and label.abstention.reason is AbstentionReason.FILTERED
 
 
@@ -116,7 +116,7 @@ def next_retry(label: TraceLabel) -> int:
     """The number of the retry that a label needs.
 
     A call that failed left nothing behind, so it is asked as it was; what was paid for beside it is
-    found in the store. A reply that cannot be used is in the store too: it is asked anew. Only
+    found in the store. A reply that cannot be used is in the store too: it is asked again. Only
     a label that was stored counts a retry, so that one that was killed goes on where it was.
     """
     stored_replies = faults_of(label) - {AbstentionReason.MODEL_ERROR}
@@ -429,7 +429,7 @@ def _reading(stage: LabelStage, store: Store, dataset: str) -> Reading | None:
 
 
 def _forget_consensus(store: Store, row: LabelerSummary, trace_ids: Sequence[str]) -> None:
-    """A consensus that took the old word is missing again: the next `consensus` takes the new one."""
+    """Drop what a consensus made of the old labels: the next `consensus` takes the new ones."""
     for other in store.labels.labelers(row.dataset):
         sources = other.labeler.config.values()
         if other.labeler.kind is LabelerKind.CONSENSUS and any(

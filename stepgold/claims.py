@@ -25,7 +25,7 @@ FAST_S = 0.5
 """A stage that asks for more within this time gets twice as many."""
 
 
-class Clock(Protocol):
+class SystemTime(Protocol):
     """Where the time comes from."""
 
     def time(self) -> float:
@@ -48,7 +48,7 @@ class Share:
         work: Workload,
         still_open: Callable[[Sequence[str]], Collection[str]],
         *,
-        clock: Clock = time,
+        clock: SystemTime = time,
     ) -> None:
         """Nothing is claimed yet.
 
@@ -162,7 +162,7 @@ class Share:
         return [item for item in items if item in found]
 
     def _given_up(self, items: Sequence[str]) -> list[str]:
-        """Wait until nobody works on some open items, and return them; empty when all are done."""
+        """Wait until no command works on some open items, and return them; empty if all are done."""
         pause, told = POLL_S[0], False
         while True:
             left = self._open([item for item in items if item not in self._tried])

@@ -49,13 +49,13 @@ class Reading(Protocol):
         """These traces in the order that suits the stage; what belongs together is one group."""
 
     def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
-        """What each will take, in any unit: time left is told from it."""
+        """What each will take, in any unit: the time left is estimated from it."""
 
 
 class LabelWriter:
     """Stores labels in groups, at most a quarter of a second old; a context manager.
 
-    What a kill takes with it was either paid, and then stands in the ledger, or took no time.
+    What a kill takes with it was either paid, and then is in the ledger, or took no time.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ def label_missing(
     A stop by budget, quota, a refused key or another model version keeps what is done; before the
     first commit it is raised instead (but for the budget), because then nothing was kept.
     Traces outside `within` (None: all are inside) cannot be labelled yet: they stay missing.
-    `truth` (None: nobody asks) is told who answered in earlier runs. `reading` (None: in the order
+    `truth` compares who answered in earlier runs (None: no check). `reading` (None: in the order
     of import, all alike) says how the stage wants its traces.
     """
     dataset = str(tally.dataset)

@@ -224,7 +224,7 @@ def _store(share: Share, dataset: str, name: str, one: ProblemCandidates) -> boo
             store.traces.sampled.add(dataset, name, one.problem, kept=one.kept, refused=one.refused)
         else:
             # Nothing is stored as sampled: the problem stays missing, and the next call asks again.
-            failure = Failure(one.problem.id, name, why.reason, True, why.detail)
+            failure = Failure(one.problem.id, name, why.reason, retryable=True, detail=why.detail)
             store.labels.failures.put(dataset, [failure])
     return True
 

@@ -1,8 +1,8 @@
 """Who works on what: claims on traces and problems, under a lease that their command renews.
 
-Several commands share a labeler: each claims what it is about to label, and nobody else takes it
-until it is labeled, given back, or the lease has run out. The claims of a command that was killed
-on this machine are free at once, because its process can be seen to be gone.
+Several commands share a labeler: each claims what it is about to label, and no other command takes
+it until it is labeled, given back, or the lease has run out. The claims of a command that was
+killed on this machine are free at once, because its process is known to have ended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Claimant:
     """A running command that claims work."""
 
     token: str
-    """Random; nobody else has it."""
+    """A random name that no other claimant has."""
     command: str
     """The name of the command."""
     host: str
@@ -37,7 +37,7 @@ class Claimant:
     pid: int
     """Id of its process."""
     process: str | None
-    """Names the process on this machine since its start; None where that cannot be told."""
+    """Names the process on this machine since its start; None where the system has no such name."""
     started_at: float
     """Seconds since 1970."""
 
@@ -45,7 +45,14 @@ class Claimant:
     def here(cls, command: str, *, at: float) -> Claimant:
         """A claimant for a command of this process."""
         pid = os.getpid()
-        return cls(secrets.token_hex(8), command, socket.gethostname(), pid, _process(pid), at)
+        return cls(
+            token=secrets.token_hex(8),
+            command=command,
+            host=socket.gethostname(),
+            pid=pid,
+            process=_process(pid),
+            started_at=at,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +220,7 @@ def _ended(connection: Connection, at: float) -> list[str]:
 
 
 def _is_gone(pid: int, process: str | None) -> bool:
-    """Whether a process of this machine has ended; False where that cannot be told from here."""
+    """Whether a process of this machine has ended; False where this machine cannot know."""
     machine = _machine()
     if process is None or machine is None or not process.startswith(f"{machine}:"):
         return False
@@ -229,7 +236,7 @@ def _process(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # proc(5): the name in parentheses may hold spaces; the state is the 3rd field, the start the 22nd
+    # proc(5): the name in parentheses may hold spaces; state is the 3rd field, start time the 22nd
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else f"{machine}:{fields[19]}"
 

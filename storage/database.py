@@ -219,11 +219,11 @@ class Connections:
             raise StoreError(
                 f"The disk is almost full: {free / 1e6:.1f} MB are free.",
                 where=self.where,
-                remedy="free some space and run the command again: what was finished before is kept",
+                remedy="free some space and run the command again: what was finished is kept",
             )
 
     def _refuse_other_file(self) -> None:
-        """Refuse to go on if the file was replaced or removed: SQLite would write to the old one."""
+        """Refuse to go on if the file was replaced or removed; SQLite would use the old one."""
         if self._memory:
             return
         try:
@@ -236,8 +236,8 @@ class Connections:
             self._file = found
         if found is None or found != self._file:
             raise StoreError(
-                "The database file was replaced or removed while this command was using it:"
-                " nothing more is stored.",
+                "The database file was replaced or removed while this command was using it."
+                " Nothing more is stored.",
                 where=self.where,
                 remedy="put the file back if you have it, and run the command again",
             )
