@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -18,12 +20,23 @@ from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
 from commands.table import LazyGroup
+from stepgold.console import printable
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
 from stepgold.workspace import WorkspaceFolder, has_defaults
 from traces import ToolkitError
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
+
+LIMITS = {
+    errno.EMFILE: ("This process may not open more files.", "allow more: ulimit -n 1024"),
+    errno.ENFILE: ("The system has too many open files.", "close other programs and run it again"),
+    errno.ENOSPC: ("The disk is full.", "free some space and run the command again"),
+}
+"""Limits of the system that end a command: what to say, and what helps."""
+
+STOP_WITHIN_S = 15.0
+"""How long a run may take to end after a signal; calls in flight get 10 s of it."""
 
 app = typer.Typer(
     name="stepgold",
@@ -71,25 +84,79 @@ def workspace_options(
         ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def take_signals(argv: Sequence[str]) -> None:
+    """Let Ctrl-C, SIGTERM and SIGHUP end a run: the first in good order, a second one at once.
+
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    """
+    as_json, seen = "--json" in argv, list[int]()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            _stop_at_once("Stopped at once; everything recorded so far is kept.", as_json=as_json)
+        # Not print: the signal may have come in the middle of one.
+        os.write(
+            2, b"\nStopping: what is in flight is finished first. Ctrl-C again stops at once.\n"
+        )
+        late = "Stopped before everything in flight was finished; what is recorded is kept."
+        timer = threading.Timer(STOP_WITHIN_S, _stop_at_once, (late,), {"as_json": as_json})
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal_number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if signal_number is not None and signal.getsignal(signal_number) != signal.SIG_IGN:
+            signal.signal(signal_number, stop)
 
 
-@contextmanager
-def _output_may_close() -> Iterator[None]:
-    """Ignore that standard output was closed: `| head` has read enough, and results are stored."""
+def _stop_at_once(what: str, *, as_json: bool) -> None:
+    """End the process with one line; commits are whole, and child processes end by themselves."""
+    if as_json:
+        error = {"error": {"what": what, "where": None, "remedy": STOPPED[2]}}
+        os.write(1, f"{json.dumps(error)}\n".encode())
+    else:
+        os.write(2, f"error: {what}\n".encode())
+    os._exit(INTERRUPTED)
+
+
+def _put(show: Callable[[], None]) -> bool:
+    """Write to standard output; False if it cannot be written, which is reported in one line.
+
+    A closed pipe is no failure: `| head` has read enough, and what was done stays done.
+    """
     try:
-        yield
-        sys.stdout.flush()
+        show()
+        if sys.stdout is not None:  # closed by `>&-`
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Python would flush again at exit, and fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
+    except OSError as fault:
+        _silence()
+        _fail(
+            f"The result could not be written to standard output: {fault.strerror}.",
+            None,
+            "free some space or name another file; what was done is stored",
+            as_json=False,
+        )
+        return False
+    return True
 
 
-def _print(outcome: Outcome) -> None:
-    with _output_may_close():
+def _silence() -> None:
+    """At exit Python would flush once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(outcome: Outcome) -> int:
+    """Show the result, and return the exit code."""
+    if sys.stdout is None:
+        return outcome.exit_code
+
+    def show() -> None:
         if outcome.as_json:
-            print(json.dumps(outcome.document, ensure_ascii=False, allow_nan=False))
+            print(_json(outcome.document))
             return
         from rich.console import Console
 
@@ -97,19 +164,28 @@ def _print(outcome: Outcome) -> None:
             def on_broken_pipe(self) -> None:
                 raise BrokenPipeError  # by default rich exits with 1
 
-        PipeConsole().print(outcome.words, markup=False, highlight=False, soft_wrap=True)
+        words = outcome.words
+        shown = printable(words) if isinstance(words, str) else words
+        PipeConsole().print(shown, markup=False, highlight=False, soft_wrap=True)
+
+    return outcome.exit_code if _put(show) else BAD_INPUT
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    """Strict JSON; all ASCII where standard output takes nothing else."""
+    utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+    return json.dumps(document, ensure_ascii=not utf8, allow_nan=False)
 
 
 def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) -> None:
     if as_json:
         error = {"error": {"what": what, "where": where, "remedy": remedy}}
-        with _output_may_close():
-            print(json.dumps(error, ensure_ascii=False))
+        _put(lambda: print(_json(error)))
         return
-    print(f"error: {what}", file=sys.stderr)
-    for name, value in (("at", where), ("do", remedy)):
-        if value:
-            print(f"  {name}: {value}", file=sys.stderr)
+    lines = [f"error: {what}"]
+    lines += [f"  {name}: {value}" for name, value in (("at", where), ("do", remedy)) if value]
+    if sys.stderr is not None:
+        print(printable("\n".join(lines)), file=sys.stderr)
 
 
 def _without_keys(text: str) -> str:
@@ -131,6 +207,16 @@ def _misused(error: TyperException, *, as_json: bool) -> int:
     else:
         print(message, file=sys.stderr)
     return BAD_INPUT
+
+
+def _limit_of_system(fault: BaseException | None) -> tuple[str, None, str] | None:
+    """What to tell of a limit of the system that an error comes from; None if it does not."""
+    while fault is not None:
+        if isinstance(fault, OSError) and fault.errno in LIMITS:
+            what, remedy = LIMITS[fault.errno]
+            return what, None, remedy
+        fault = fault.__cause__ or fault.__context__
+    return None
 
 
 def execute(argv: Sequence[str]) -> int:
@@ -156,6 +242,9 @@ def execute(argv: Sequence[str]) -> int:
         # A bug of StepGold must be reported as one, never as bad input.
         if debug:
             print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
+        if (limit := _limit_of_system(fault)) is not None:
+            _fail(*limit, as_json=as_json)
+            return BAD_INPUT
         place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
             _without_keys(f"{type(fault).__name__}: {fault}"),
@@ -165,8 +254,7 @@ def execute(argv: Sequence[str]) -> int:
         )
         return DEFECT
     if isinstance(outcome, Outcome):
-        _print(outcome)
-        return outcome.exit_code
+        return _print(outcome)
     if outcome == INTERRUPTED:  # typer turns a KeyboardInterrupt into this number
         _fail(*STOPPED, as_json=as_json)
         return INTERRUPTED
@@ -175,14 +263,21 @@ def execute(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `stepgold` command."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    take_signals(sys.argv[1:])
     # Libraries show progress bars while they load weights; our own bars say what is being done.
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Threads that spin while they wait halve the speed of small models on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # We report a missing model in one line; the hub would print one for each attempt.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    sys.exit(execute(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # under an ASCII locale most texts cannot be shown
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = execute(sys.argv[1:])
+    except KeyboardInterrupt:  # while the result was shown
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 if __name__ == "__main__":

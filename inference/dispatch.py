@@ -26,7 +26,14 @@ from inference.budget import Budget, Purse, Reservation
 from inference.prices import Service
 from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for, request_text
 from inference.retries import Pace, Unsent
-from traces import ModelChanged, ModelError, ModelReply, ModelUnavailable, StoredCall
+from traces import (
+    ModelChanged,
+    ModelError,
+    ModelReply,
+    ModelUnavailable,
+    StoredCall,
+    StoreError,
+)
 
 T = TypeVar("T")
 
@@ -131,6 +138,8 @@ class Recorder:
             self._responses.put(call)
 
 
+CHECK_EVERY_S = 1.0
+"""How often the store is asked, before a call is sent, whether it can be written."""
 AHEAD = 2
 """Requests read ahead per call in flight: a free slot is filled at once, and replies are processed
 while others are in flight."""
@@ -352,6 +361,14 @@ class CountsHits(Protocol):
         """Count one more use of the reply recorded under `key`."""
 
 
+@runtime_checkable
+class ProvesWritable(Protocol):
+    """A response store that can tell before a call whether its reply could be recorded."""
+
+    def check(self) -> None:
+        """Raise StoreError if it could not."""
+
+
 @dataclass(slots=True)
 class DispatchCounters:
     """Totals of a dispatcher."""
@@ -379,7 +396,7 @@ class Dispatcher:
         *,
         service: Service = "standard",
         inspect: Callable[[ModelReply], None] | None = None,
-        drain_s: float = 15.0,
+        drain_s: float = 10.0,
         today: Callable[[], date] = date.today,
     ) -> None:
         """Nothing is sent yet.
@@ -405,6 +422,7 @@ class Dispatcher:
         self._inspect = inspect
         self._drain_s = drain_s
         self._counters = DispatchCounters()
+        self._checked_at: float | None = None
 
     @property
     def model(self) -> TextModel:
@@ -493,6 +511,12 @@ class Dispatcher:
                 return
             held = self._budget.reserve(request, window.reservations) if window.has_room else None
             if held is not None:
+                try:
+                    self._prove_writable()
+                except StoreError as error:
+                    self._budget.release(held)
+                    window.fail(error, drain_s=self._drain_s)
+                    return
                 window.add(key, request, held, self._calls.start(key, request, held))
                 return
             if not window.size:
@@ -547,6 +571,14 @@ class Dispatcher:
             self._counters.usd += reply.usd
         self._budget.settle(call.reservation, reply)
         return reply
+
+    def _prove_writable(self) -> None:
+        """Raise StoreError, at most once a second, if a reply could not be recorded."""
+        now = time.monotonic()
+        if self._checked_at is None or now - self._checked_at >= CHECK_EVERY_S:
+            if isinstance(self._responses, ProvesWritable):
+                self._responses.check()
+            self._checked_at = now
 
     def _stored(self, key: str) -> ModelReply | None:
         reply = self._responses.get(key) if self._responses is not None else None

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import STOPS, LabelStage, LabelWriter, Reading, label_traces
+from stepgold.labeling_run import (
+    STOPS,
+    LabelStage,
+    LabelWriter,
+    Reading,
+    label_traces,
+    share_traces,
+)
 from stepgold.models import ModelTruth, RunTerms, parse_spec, template_identity
 from stepgold.options import HostedOptions, ImageSourceOptions, SpendingOptions
 from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
@@ -275,6 +282,8 @@ class Work:
     """Trace ids by the number of the retry they need."""
     left: int
     """Traces that only another limit can help."""
+    stamps: dict[str, str | None]
+    """When the labels that are to be replaced were made, by trace id."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -332,7 +341,8 @@ def _work(store: Store, options: RetryOptions) -> list[Work]:
     for row in store.labels.labelers(dataset):
         if row.labeler.kind not in REVIVERS or name not in (None, row.labeler.name):
             continue
-        labels = store.labels.load(row.dataset, row.labeler.name).values()
+        loaded, stamps = _labels(store, row)
+        labels = loaded.values()
         # Another limit may also make room for documents that a PRM dropped.
         failed = [
             label
@@ -348,8 +358,17 @@ def _work(store: Store, options: RetryOptions) -> list[Work]:
                 groups[next_retry(label)].append(label.trace_id)
         if failed:
             left = len(failed) - sum(map(len, groups.values()))
-            found.append(Work(row, dict(sorted(groups.items())), left))
+            found.append(Work(row, dict(sorted(groups.items())), left, stamps))
     return found
+
+
+def _labels(
+    store: Store, row: LabelerSummary
+) -> tuple[dict[str, TraceLabel], dict[str, str | None]]:
+    """The labels of a labeler, and when each was made, at one moment."""
+    with store.transaction():
+        labels = store.labels.load(row.dataset, row.labeler.name)
+        return labels, store.labels.stamps(row.dataset, row.labeler, list(labels))
 
 
 def _require_labeler(store: Store, dataset: str | None, name: str) -> None:
@@ -390,19 +409,22 @@ def _retry(
 
     try:
         for number, trace_ids in work.groups.items():
-            with ExitStack() as closing:
+            with (
+                ExitStack() as closing,
+                share_traces(store, tally, row.labeler, stamps=work.stamps) as share,
+            ):
                 terms = replace(shared, closing=closing)
                 again = REVIVERS[row.labeler.kind](
                     Revived(row.dataset, row.labeler, options, terms), number
                 )
                 label_traces(
-                    store,
+                    share,
                     tally,
                     row.labeler,
                     counted(again, number, options.max_tokens),
                     trace_ids=trace_ids,
                     writer=LabelWriter(
-                        store, tally, row.labeler, declared=True, also=forget_consensus
+                        share, tally, row.labeler, declared=True, also=forget_consensus
                     ),
                     truth=terms.truth,
                     reading=_reading(again, store, row.dataset),
@@ -446,6 +468,7 @@ def _total(tallies: Sequence[Tally], options: RetryOptions) -> RetryResult:
     abstained: Counter[str] = Counter()
     for tally in tallies:
         total.done += tally.done
+        total.unchanged += tally.unchanged
         total.failed += tally.failed
         abstained.update(tally.abstained)
         stops += [tally.stopped] if tally.stopped is not None else []

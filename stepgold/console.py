@@ -19,6 +19,18 @@ _SHOWN: ContextVar[bool] = ContextVar("stepgold_shown", default=True)
 _NOTES: ContextVar[list[str] | None] = ContextVar("stepgold_notes", default=None)
 
 
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
+# Marks that turn the direction of text: what follows would be shown in another order.
+_CONTROLS |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped, so that an id cannot steer the terminal."""
+    return text.translate(_CONTROLS)
+
+
 @contextmanager
 def session(*, shown: bool) -> Iterator[list[str]]:
     """Collect the notes of one call; `shown` also prints them, with progress bars."""
@@ -44,7 +56,7 @@ def note(text: str) -> None:
     if notes is not None:
         notes.append(text)
     if _SHOWN.get():
-        stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+        stderr().print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def progress(

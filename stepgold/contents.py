@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from traces import Config, LabelerKind, StepLabel, Verdict, argument, option
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
-    from storage import CallSpending, DatasetCounts, LabelerSummary, Store
+    from storage import CallSpending, ClaimSummary, DatasetCounts, LabelerSummary, Store
     from traces import RejectedRow, TraceLabel
 
 SHOWN_FAILURES = 20
@@ -136,6 +137,8 @@ class StatusResult(Result):
     """What was spent."""
     batch_jobs: tuple[Mapping[str, Any], ...]
     """Batch jobs that have not finished."""
+    claims: tuple[ClaimSummary, ...]
+    """What running commands currently work on."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document."""
@@ -145,6 +148,7 @@ class StatusResult(Result):
             "failures": [asdict(each) for each in self.failures],
             "shortened": [asdict(each) for each in self.shortened],
             "calls": asdict(self.calls) | {"forecast": [asdict(x) for x in self.calls.forecast]},
+            "claims": [_claim_document(claim) for claim in self.claims],
         } | ({"batch_jobs": [dict(job) for job in self.batch_jobs]} if self.batch_jobs else {})
 
     def rows(self) -> list[dict[str, Any]]:
@@ -172,6 +176,7 @@ class StatusResult(Result):
                 for each in self.shortened
             ]
         )
+        lines += map(_claim_line, self.claims)
         return "\n".join([*lines, *map(_job_line, self.batch_jobs), *self.calls.lines()])
 
 
@@ -189,6 +194,7 @@ def status(workspace: WorkspaceFolder, options: StatusOptions) -> StatusResult:
             shortened=tuple(_shortened(store)),
             calls=_calls(store),
             batch_jobs=tuple(_open_jobs(store)),
+            claims=tuple(store.claims.live(at=time.time())),
         )
 
 
@@ -269,7 +275,6 @@ def _place(row: RejectedRow) -> str:
 
 def _open_jobs(store: Store) -> Iterator[dict[str, Any]]:
     for job in store.replies.batch_jobs.alive():
-        created = datetime.fromtimestamp(job.created_at, UTC)
         yield {
             "name": job.name,
             "display_name": job.display_name,
@@ -278,7 +283,7 @@ def _open_jobs(store: Store) -> Iterator[dict[str, Any]]:
             "outstanding": job.outstanding,
             "enqueued_tokens": job.tokens,
             "usd_at_most": job.usd,
-            "created_at": created.isoformat(timespec="seconds"),
+            "created_at": _utc(job.created_at),
             "cancelled": job.cancelled_at is not None,
         }
 
@@ -290,6 +295,22 @@ def _job_line(job: Mapping[str, Any]) -> str:
         f"{job['created_at']}, at most {job['usd_at_most']:.4f} USD"
         + (", canceled" if job["cancelled"] else "")
     )
+
+
+def _claim_document(claim: ClaimSummary) -> dict[str, Any]:
+    times = {name: _utc(getattr(claim, name)) for name in ("started_at", "expires_at")}
+    return asdict(claim) | times
+
+
+def _claim_line(claim: ClaimSummary) -> str:
+    return (
+        f"  {claim.dataset}/{claim.labeler}: {claim.items} {claim.unit}s in work by"
+        f" {claim.command} (pid {claim.pid} on {claim.host}, since {_utc(claim.started_at)})"
+    )
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _calls(store: Store) -> Calls:

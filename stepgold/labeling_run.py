@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stepgold.claims import Share
 from stepgold.console import note, progress
 from stepgold.models import ModelTruth
 from stepgold.outcome import Tally
@@ -44,8 +45,8 @@ LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[LabeledTrace]]
 class Reading(Protocol):
     """The order and cost of traces, for a stage to which they are not all alike."""
 
-    def contexts(self, trace_ids: Sequence[str]) -> Iterable[TraceInContext]:
-        """These traces, in the order in which the stage reads them."""
+    def groups(self, trace_ids: Sequence[str]) -> Iterable[Sequence[str]]:
+        """These traces in the order in which the stage reads them, in groups."""
 
     def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
         """The cost of each trace, in any unit; the remaining time is estimated from it."""
@@ -59,7 +60,7 @@ class LabelWriter:
 
     def __init__(
         self,
-        store: Store,
+        share: Share,
         tally: Tally,
         labeler: Labeler,
         *,
@@ -70,7 +71,7 @@ class LabelWriter:
         """Nothing is written yet.
 
         Args:
-            store: where labels are stored.
+            share: the claims on the traces, and the store.
             tally: counts what was stored.
             labeler: who labels.
             declared: whether the store already has exactly this labeler.
@@ -78,7 +79,7 @@ class LabelWriter:
             also: called with the labels, in the transaction that stores them.
         """
         self._also = also
-        self._store, self._tally, self._labeler = store, tally, labeler
+        self._share, self._store, self._tally, self._labeler = share, share.store, tally, labeler
         self._declared, self._replace = declared, replace
         self._waiting: list[LabeledTrace] = []
         self._written_at = time.monotonic()
@@ -103,29 +104,40 @@ class LabelWriter:
         self._written_at = time.monotonic()
 
     def _put(self, ready: Sequence[LabeledTrace]) -> None:
-        dataset, labels = str(self._tally.dataset), [each.label for each in ready]
-        versions = {each.resolved_model for each in ready if each.resolved_model}
+        dataset = str(self._tally.dataset)
         with self._store.transaction():
-            if not self._declared:
-                # Not earlier: a refused key must not leave an empty labeler, or (with --replace)
-                # drop the labels of the old one.
-                self._store.labels.declare(dataset, self._labeler, replace=self._replace)
-            self._store.labels.put(
-                dataset,
-                self._labeler.name,
-                labels,
-                resolved_model=", ".join(sorted(versions)) or None,
-                continuations=[one for each in ready for one in each.continuations],
+            held = self._share.settle([each.label.trace_id for each in ready])
+            ready = [each for each in ready if each.label.trace_id in held]
+            if not ready:
+                return
+            # Only now: a refused key must neither leave an empty labeler behind nor, under
+            # --replace, have dropped the labels of the old one.
+            if self._declared:  # and not removed or replaced by another command meanwhile
+                self._store.labels.labeler(dataset, self._labeler.name)
+            self._store.labels.declare(
+                dataset, self._labeler, replace=self._replace and not self._declared
             )
-            for sha256, text in {each.prompt for each in ready if each.prompt is not None}:
-                self._store.replies.put_prompt(sha256, text)
-            votes = [vote for each in ready for vote in each.votes]
-            if votes:
-                self._store.labels.votes.put(dataset, self._labeler.name, votes)
-            if self._also is not None:
-                self._also(labels)
+            self._store_labels(dataset, ready)
         self._declared = True
-        self._tally.count(labels)
+        self._tally.count([each.label for each in ready])
+
+    def _store_labels(self, dataset: str, ready: Sequence[LabeledTrace]) -> None:
+        labels = [each.label for each in ready]
+        versions = {each.resolved_model for each in ready if each.resolved_model}
+        self._store.labels.put(
+            dataset,
+            self._labeler.name,
+            labels,
+            resolved_model=", ".join(sorted(versions)) or None,
+            continuations=[one for each in ready for one in each.continuations],
+        )
+        for sha256, text in {each.prompt for each in ready if each.prompt is not None}:
+            self._store.replies.put_prompt(sha256, text)
+        votes = [vote for each in ready for vote in each.votes]
+        if votes:
+            self._store.labels.votes.put(dataset, self._labeler.name, votes)
+        if self._also is not None:
+            self._also(labels)
 
 
 def label_missing(
@@ -175,11 +187,45 @@ def label_missing(
         return tally
     if truth is not None and declared:
         truth.expect(store, dataset, labeler.name)
-    writer = LabelWriter(store, tally, labeler, declared=declared, replace=options.replace)
-    label_traces(
-        store, tally, labeler, stage, trace_ids=missing, writer=writer, truth=truth, reading=reading
-    )
+    with share_traces(store, tally, labeler) as share:
+        label_traces(
+            share,
+            tally,
+            labeler,
+            stage,
+            trace_ids=missing,
+            writer=LabelWriter(share, tally, labeler, declared=declared, replace=options.replace),
+            truth=truth,
+            reading=reading,
+        )
     return tally
+
+
+def share_traces(
+    store: Store,
+    tally: Tally,
+    labeler: Labeler,
+    *,
+    stamps: Mapping[str, str | None] | None = None,
+) -> Share:
+    """A share of a labeler's traces; a context manager.
+
+    Args:
+        store: where they are.
+        tally: names the command and the dataset.
+        labeler: who labels.
+        stamps: `store.labels.stamps` of labels that are to be replaced; a trace that was labeled
+            since is done. None: a trace is done once it has a label.
+    """
+    from storage import Workload
+
+    dataset, before = str(tally.dataset), stamps or {}
+
+    def still_open(trace_ids: Sequence[str]) -> list[str]:
+        found = store.labels.stamps(dataset, labeler, trace_ids)
+        return [trace_id for trace_id, stamp in found.items() if stamp == before.get(trace_id)]
+
+    return Share(store, tally.command, Workload(dataset, labeler.name), still_open)
 
 
 def _tell_failures(store: Store, dataset: str, name: str, there: Collection[str]) -> None:
@@ -195,7 +241,7 @@ def _tell_failures(store: Store, dataset: str, name: str, there: Collection[str]
 
 
 def label_traces(
-    store: Store,
+    share: Share,
     tally: Tally,
     labeler: Labeler,
     stage: LabelStage,
@@ -205,23 +251,45 @@ def label_traces(
     truth: ModelTruth | None = None,
     reading: Reading | None = None,
 ) -> None:
-    """Label these traces and store the labels; `label_missing` says what ends a run early."""
+    """Let a stage label these traces and store its labels; `label_missing` says what ends it.
+
+    Traces that other commands label meanwhile are waited for, and counted as unchanged.
+    """
     how: dict[str, Any] = {"total": len(trace_ids), "label": tally.command}
-    if reading is None:
-        contexts: Iterable[TraceInContext] = store.traces.contexts(
-            str(tally.dataset), trace_ids=trace_ids
-        )
-    else:
-        contexts, work = reading.contexts(trace_ids), reading.work(trace_ids)
+    if reading is not None:
+        work = reading.work(trace_ids)
         how |= {"work": lambda one: work[one.label.trace_id], "total_work": sum(work.values())}
+
+    def labeled() -> Iterator[LabeledTrace]:
+        for ids in share.rounds(trace_ids):
+            groups = [[each] for each in ids] if reading is None else reading.groups(ids)
+            yield from stage(_claimed(share, str(tally.dataset), groups))
+            writer.flush()  # before looking at what is left
+
     try:
         with writer:
-            for labeled in progress(stage(contexts), **how):
+            for one in progress(labeled(), **how):
                 if truth is not None:
-                    truth.see_label(labeler.model, labeled.resolved_model)
-                writer.write(labeled)
+                    truth.see_label(labeler.model, one.resolved_model)
+                writer.write(one)
     except STOPS as stop:
-        _stopped(tally, stop, asked=len(trace_ids))
+        others = share.done_by_others(trace_ids)
+        tally.unchanged += others
+        _stopped(tally, stop, asked=len(trace_ids) - others)
+        return
+    tally.unchanged += share.done_by_others(trace_ids)
+
+
+def _claimed(
+    share: Share, dataset: str, groups: Iterable[Sequence[str]]
+) -> Iterator[TraceInContext]:
+    """The traces that could be claimed, claimed as the stage asks for them."""
+    for ids in share.chunks(groups):
+        found = {
+            context.trace.id: context
+            for context in share.store.traces.contexts(dataset, trace_ids=ids)
+        }
+        yield from (found[each] for each in ids if each in found)
 
 
 def _stopped(tally: Tally, stop: ToolkitError, *, asked: int) -> None:

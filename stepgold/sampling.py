@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labeling import CandidateRule
+from stepgold.claims import Share
 from stepgold.console import note, progress
 from stepgold.golds import list_unusable_golds
 from stepgold.images import ImageOptions
@@ -29,7 +30,7 @@ from stepgold.outcome import LabelingResult, Tally
 from traces import BudgetExhausted, InputError, StrPath, option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from labeling import ProblemCandidates, Sampler
     from stepgold.workspace import WorkspaceFolder
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 Asked = tuple["Problem", "Sequence[Evidence]"]
 """A problem and the evidence for it."""
 
-_PROBLEMS_AT_ONCE = 256
-"""Problems whose rounds are sampled together."""
+_PROBLEMS_AT_ONCE = 64
+"""Problems whose rounds are sampled together, and that one command claims at once."""
 
 
 class SampleOptions(ImageFolderOptions, PolicyOptions, CandidateRule, DatasetOptions):
@@ -138,15 +139,17 @@ def sample(workspace: WorkspaceFolder, options: SampleOptions) -> SampleResult:
         wanted = known[: options.limit]
         store.traces.sampled.refuse_changed(options.dataset, [problem for problem, _ in wanted])
         tally.unusable_golds = list_unusable_golds(problem for problem, _ in wanted)
+        settings = options.settings(images)
         stored = store.traces.sampled.declare(
-            options.dataset, options.name, options.settings(images), replace=options.replace
+            options.dataset, options.name, settings, replace=options.replace
         )
         tally.unchanged = stored.traces
         missing = [pair for pair in wanted if pair[0].id not in stored.problems]
         terms = RunTerms(
             store, closing, ModelTruth(allow_mixed=True), Purse(options.budget), images=images
         )
-        rejected = _draw(store, tally, missing, sampler=_sampler(options, terms), options=options)
+        sampler = _sampler(options, terms)
+        rejected = _draw(store, tally, missing, sampler=sampler, options=options, settings=settings)
     return SampleResult(
         **tally.figures(), problems=len(wanted), rejected=dict(sorted(rejected.items()))
     )
@@ -159,54 +162,74 @@ def _draw(
     *,
     sampler: Sampler,
     options: SampleOptions,
+    settings: Mapping[str, Any],
 ) -> Counter[str]:
     """Sample what is missing and store every problem as it is done; count rejected candidates."""
-    from labeling import sample_candidates
-
     rejected: Counter[str] = Counter()
     dataset, name = str(tally.dataset), str(tally.labeler)
-    groups = [
-        missing[start : start + _PROBLEMS_AT_ONCE]
-        for start in range(0, len(missing), _PROBLEMS_AT_ONCE)
-    ]
-    sampled = (
-        one
-        for group in groups
-        for one in sample_candidates(
-            group, sampler, options, name=name, generator=str(options.spec)
-        )
-    )
-    stored = 0
-    try:
-        for one in progress(sampled, total=len(missing), label="sample"):
-            stored += 1
-            _store(store, dataset, name, one)
-            if one.abstention is not None:
-                tally.abstained[one.abstention.reason.value] += 1
-                continue
-            tally.done += len(one.kept)
-            tally.failed += options.n - len(one.kept)
-            rejected.update(why for _, why in one.refused)
-    except STOPS as stop:
-        if not tally.done and not isinstance(stop, BudgetExhausted):
-            raise
-        tally.stopped = stop
-        tally.failed += (len(missing) - stored) * options.n
-        note(str(stop))
+
+    def still_open(ids: Sequence[str]) -> list[str]:
+        stored = store.traces.sampled.declare(dataset, name, settings)
+        return [each for each in ids if each not in stored.problems]
+
+    from storage import Workload
+
+    seen = 0
+    with Share(store, "sample", Workload(dataset, name, "problem"), still_open) as share:
+        sampled = _sampled(share, missing, sampler=sampler, options=options)
+        try:
+            for one in progress(sampled, total=len(missing), label="sample"):
+                if not _store(share, dataset, name, one):
+                    continue
+                seen += 1
+                if one.abstention is not None:
+                    tally.abstained[one.abstention.reason.value] += 1
+                    continue
+                tally.done += len(one.kept)
+                tally.failed += options.n - len(one.kept)
+                rejected.update(why for _, why in one.refused)
+        except STOPS as stop:
+            if not tally.done and not isinstance(stop, BudgetExhausted):
+                raise
+            tally.stopped = stop
+            others = share.done_by_others([problem.id for problem, _ in missing])
+            tally.failed += (len(missing) - seen - others) * options.n
+            note(str(stop))
+    stored = store.traces.sampled.declare(dataset, name, settings)
+    tally.unchanged = stored.traces - tally.done  # also what other commands sampled meanwhile
     return rejected
 
 
-def _store(store: Store, dataset: str, name: str, one: ProblemCandidates) -> None:
+def _sampled(
+    share: Share, missing: Sequence[Asked], *, sampler: Sampler, options: SampleOptions
+) -> Iterator[ProblemCandidates]:
+    """Candidates for the problems that this command could claim, many problems at a time."""
+    from labeling import sample_candidates
+
+    asked = {problem.id: (problem, evidence) for problem, evidence in missing}
+    for ids in share.rounds(list(asked)):
+        for claimed in share.chunks(([each] for each in ids), fewest=_PROBLEMS_AT_ONCE):
+            group = [asked[each] for each in claimed]
+            yield from sample_candidates(
+                group, sampler, options, name=options.name, generator=str(options.spec)
+            )
+
+
+def _store(share: Share, dataset: str, name: str, one: ProblemCandidates) -> bool:
+    """Store a problem's candidates; False if another command took it over meanwhile."""
     from traces import Failure
 
-    if one.abstention is None:
-        store.traces.sampled.add(dataset, name, one.problem, kept=one.kept, refused=one.refused)
-        return
-    why = one.abstention
-    # Nothing is stored as sampled: the problem stays missing, and the next call asks again.
-    store.labels.failures.put(
-        dataset, [Failure(one.problem.id, name, why.reason, retryable=True, detail=why.detail)]
-    )
+    store, why = share.store, one.abstention
+    with store.transaction():
+        if not share.settle([one.problem.id]):
+            return False
+        if why is None:
+            store.traces.sampled.add(dataset, name, one.problem, kept=one.kept, refused=one.refused)
+        else:
+            # Nothing is stored as sampled: the problem stays missing, and the next call asks again.
+            failure = Failure(one.problem.id, name, why.reason, retryable=True, detail=why.detail)
+            store.labels.failures.put(dataset, [failure])
+    return True
 
 
 def _read(file: Path) -> list[Asked]:

@@ -497,18 +497,23 @@ class ProblemByProblem:
     measure: Callable[[Iterable[TraceInContext]], Mapping[str, float]]
     """What each trace will take, from its texts."""
 
-    def contexts(self, trace_ids: Sequence[str]) -> Iterator[TraceInContext]:
+    def groups(self, trace_ids: Sequence[str]) -> list[list[str]]:
         """Problems in the order of their first trace here, candidates in the order of import."""
         wanted = set(trace_ids)
         problems: dict[str, list[str]] = {}
         for context in self.store.traces.contexts(self.dataset, with_evidence=False):
             if context.trace.id in wanted:
                 problems.setdefault(context.problem.id, []).append(context.trace.id)
-        if [each for ids in problems.values() for each in ids] == list(trace_ids):
+        return list(problems.values())
+
+    def contexts(self, trace_ids: Sequence[str]) -> Iterator[TraceInContext]:
+        """The traces of `groups`, in that order."""
+        problems = self.groups(trace_ids)
+        if [each for ids in problems for each in ids] == list(trace_ids):
             # As most files are: no need to ask problem by problem.
             yield from self.store.traces.contexts(self.dataset, trace_ids=trace_ids)
             return
-        for ids in _chunks(problems.values()):
+        for ids in _chunks(problems):
             found = {c.trace.id: c for c in self.store.traces.contexts(self.dataset, trace_ids=ids)}
             yield from (found[each] for each in ids if each in found)
 

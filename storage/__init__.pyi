@@ -1,3 +1,6 @@
+from .claims import Claimant as Claimant
+from .claims import ClaimSummary as ClaimSummary
+from .claims import Workload as Workload
 from .corpora import CorpusOutcome as CorpusOutcome
 from .corpora import CorpusSummary as CorpusSummary
 from .corpora import DocumentSource as DocumentSource

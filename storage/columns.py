@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import JSON, Boolean, Integer, Row, Table
+from sqlalchemy import JSON, Boolean, CheckConstraint, Integer, Row, Table
+from sqlmodel import Field
 
 from storage import checks
 from traces import Abstention, AbstentionReason, Verdict
@@ -71,6 +72,26 @@ def decode_optional(stored: str | None) -> str | None:
 def choice(values: type[StrEnum]) -> Kind:
     """A member of an enum, stored as its value."""
     return Kind(lambda value, _: values(value).value, values)
+
+
+def parent(key: str, **options: Any) -> Any:
+    """A reference to the row that this one is deleted with."""
+    return Field(foreign_key=key, ondelete="CASCADE", **options)
+
+
+def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    """A CHECK that a text column holds a value of the enum (or NULL).
+
+    A native enum stores names instead of values and needs its own type in PostgreSQL.
+    """
+    listed = ", ".join(f"'{member.value}'" for member in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def within(column: str, low: int, high: int | None = None) -> CheckConstraint:
+    """A CHECK that a number is not below `low` and not above `high` (or is NULL)."""
+    bound = f"{column} >= {low}" if high is None else f"{column} BETWEEN {low} AND {high}"
+    return CheckConstraint(bound, name=column)
 
 
 def _write_texts(value: Any, what: str) -> list[str]:

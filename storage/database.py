@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ BUSY_TIMEOUT_S = 30.0
 
 APPLICATION_ID = 0x53544744
 """ "STGD" in the header of our files (https://www.sqlite.org/pragma.html#pragma_application_id)."""
+
+SPARE_BYTES = 16 * 1024**2
+"""Free space below which no call is paid for: its reply might find no room."""
 
 _FAULTS = {
     "SQLITE_FULL": (
@@ -127,8 +131,10 @@ class Connections:
         """The file, for error messages."""
         self._timeout_s = timeout_s
         self._memory = url.database in (None, "", ":memory:")
+        # Absolute, so that a program may change its working directory.
+        self._path = "" if self._memory else os.path.abspath(self.where)
         self._engine = create_engine(
-            url,
+            url if self._memory else url.set(database=self._path),
             poolclass=StaticPool if self._memory else QueuePool,
             connect_args={"check_same_thread": False, "timeout": timeout_s},
             json_serializer=_dump_json,
@@ -137,6 +143,7 @@ class Connections:
         event.listen(self._engine, "begin", _begin)
         self._write_lock = threading.RLock()
         self._thread = threading.local()
+        self._file: tuple[int, int] | None = None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -192,8 +199,48 @@ class Connections:
             try:
                 with connection.begin():
                     yield connection
+                    self._refuse_other_file()
             finally:
                 self._thread.connection = None
+
+    def refuse_full_disk(self) -> None:
+        """Refuse a disk without room for what calls in flight may bring.
+
+        Raises:
+            StoreError: it has less than `SPARE_BYTES`.
+        """
+        if self._memory:
+            return
+        try:
+            free = shutil.disk_usage(Path(self._path).parent).free
+        except OSError:
+            return  # the write that follows says what is wrong
+        if free < SPARE_BYTES:
+            raise StoreError(
+                f"The disk is almost full: {free / 1e6:.1f} MB are free.",
+                where=self.where,
+                remedy="free some space and run the command again: what was finished is kept",
+            )
+
+    def _refuse_other_file(self) -> None:
+        """Refuse to go on if the file was replaced or removed; SQLite would use the old one."""
+        if self._memory:
+            return
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            found = None
+        else:
+            found = (status.st_dev, status.st_ino)
+        if self._file is None:
+            self._file = found
+        if found is None or found != self._file:
+            raise StoreError(
+                "The database file was replaced or removed while this command was using it."
+                " Nothing more is stored.",
+                where=self.where,
+                remedy="put the file back if you have it, and run the command again",
+            )
 
     def close(self) -> None:
         """Release all connections; the last one merges the write-ahead log into the file."""
@@ -225,6 +272,7 @@ class Connections:
             cursor.execute("PRAGMA foreign_keys = ON")
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = NORMAL")
+        self._refuse_other_file()
 
 
 def _begin(connection: Connection) -> None:

@@ -33,7 +33,7 @@ from storage.records import (
     vote_columns,
     vote_from,
 )
-from storage.rows import delete_where, insert_keyed, insert_one, insert_rows, now
+from storage.rows import chunks, delete_where, insert_keyed, insert_one, insert_rows, now
 from storage.tables import (
     CONTINUATIONS,
     DATASETS,
@@ -160,6 +160,31 @@ class Labels:
             )
             query = select(TRACES.c.id).where(TRACES.c.dataset_pk == labeler.dataset_pk, ~labeled)
             return list(connection.scalars(query.order_by(*IMPORT_ORDER)))
+
+    def stamps(
+        self, dataset: str, labeler: Labeler, trace_ids: Sequence[str]
+    ) -> dict[str, str | None]:
+        """When this very labeler labeled these traces; None where it has not.
+
+        Traces that do not exist are left out; the labels of another labeler of its name do not
+        count.
+        """
+        wanted = checks.canonical(_identity(LABELER.columns(labeler, "the labeler")))
+        with self._connections.read() as connection:
+            owner = dataset_pk(connection, dataset)
+            found = labeler_row(connection, owner, labeler.name)
+            same = found is not None and checks.canonical(_identity(found._mapping)) == wanted
+            mine = and_(
+                TRACE_LABELS.c.trace_pk == TRACES.c.pk,
+                TRACE_LABELS.c.labeler_pk == (found.pk if found is not None and same else None),
+            )
+            query = select(TRACES.c.id, TRACE_LABELS.c.created_at).outerjoin(TRACE_LABELS, mine)
+            query = query.where(TRACES.c.dataset_pk == owner)
+            return {
+                row.id: row.created_at
+                for chunk in chunks(trace_ids)
+                for row in connection.execute(query.where(TRACES.c.id.in_(chunk)))
+            }
 
     def put(
         self,

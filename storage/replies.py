@@ -9,6 +9,7 @@ reply is lost, whenever the process dies.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,9 +29,9 @@ from sqlalchemy import (
 
 from storage import checks
 from storage.columns import encode_text
-from storage.database import Connections
+from storage.database import APPLICATION_ID, Connections
 from storage.records import BATCH_JOB, BATCH_ROW, call_columns, call_from, reply_from, usage_from
-from storage.rows import chunks, delete_where, insert_missing, now
+from storage.rows import chunks, delete_where, insert_missing, insert_rows, now
 from storage.tables import BATCH_JOBS, BATCH_REQUESTS, MODEL_CALLS, PROMPTS
 from traces import (
     BatchEnding,
@@ -103,7 +104,10 @@ class Replies:
         return None if row is None else reply_from(row)
 
     def put(self, call: StoredCall) -> None:
-        """Record a reply; it is committed when this returns. The first reply of a key stays.
+        """Record a reply; it is committed when this returns.
+
+        The first reply of a key stays. A later one was paid for too, by another process that asked
+        at the same time: it is recorded under a key of its own, so that the totals are right.
 
         Raises:
             StoreError: it could not be written.
@@ -115,6 +119,17 @@ class Replies:
         """Record replies in one transaction, all or none; see `put`."""
         with self._connections.write() as connection:
             _insert_calls(connection, calls)
+
+    def check(self) -> None:
+        """Prove that a reply could be recorded, before one is paid for.
+
+        Raises:
+            StoreError: the database cannot be written, or its disk is almost full.
+        """
+        self._connections.refuse_full_disk()
+        with self._connections.write() as connection:
+            # A commit that changes nothing still has to reach the disk.
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def count_hit(self, key: str) -> None:
         """Record that the reply was reused instead of being bought.
@@ -366,8 +381,15 @@ class BatchJobs:
 
 def _insert_calls(connection: Connection, calls: Sequence[StoredCall]) -> None:
     common = {"created_at": now()}
-    rows = [call_columns(call) | common for call in calls]
-    insert_missing(connection, MODEL_CALLS, rows, key=["key"])
+    taken = {
+        key for chunk in chunks(call.key for call in calls) for key in _recorded(connection, chunk)
+    }
+    rows = []
+    for call in calls:
+        key = f"{call.key}+{secrets.token_hex(4)}" if call.key in taken else call.key
+        taken.add(call.key)
+        rows.append(call_columns(replace(call, key=key)) | common)
+    insert_rows(connection, MODEL_CALLS, rows)
 
 
 def _free(connection: Connection, keys: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from storage.claims import Claims
 from storage.corpora import StoredCorpora
 from storage.database import Connections, open_connections
 from storage.evidence import StoredEvidence
@@ -29,6 +30,7 @@ class Store:
         self.evidence = StoredEvidence(connections)
         self.corpora = StoredCorpora(connections)
         self.replies = Replies(connections)
+        self.claims = Claims(connections)
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Store:

@@ -39,6 +39,9 @@ from storage.columns import (
     WORDS,
     Kind,
     choice,
+    one_of,
+    parent,
+    within,
 )
 from traces import AbstentionReason, BatchEnding, BatchState, LabelerKind, Verdict
 
@@ -75,26 +78,6 @@ def _choice(values: type[StrEnum]) -> Any:
     return _of(choice(values), sa_type=String)
 
 
-def _parent(key: str, **options: Any) -> Any:
-    """A reference to the row that this one is deleted with."""
-    return Field(foreign_key=key, ondelete="CASCADE", **options)
-
-
-def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
-    """A CHECK that a text column holds a value of the enum (or NULL).
-
-    A native enum stores names instead of values and needs its own type in PostgreSQL.
-    """
-    listed = ", ".join(f"'{member.value}'" for member in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=column)
-
-
-def _within(column: str, low: int, high: int | None = None) -> CheckConstraint:
-    """A CHECK that a number is not below `low` and not above `high` (or is NULL)."""
-    bound = f"{column} >= {low}" if high is None else f"{column} BETWEEN {low} AND {high}"
-    return CheckConstraint(bound, name=column)
-
-
 # Datasets with their files, problems, traces and steps
 
 
@@ -114,7 +97,7 @@ class SourceFileTable(Keyed, table=True):
     __tablename__ = "source_files"
     __table_args__ = (UniqueConstraint("dataset_pk", "name"),)
 
-    dataset_pk: int = _parent("datasets.pk")
+    dataset_pk: int = parent("datasets.pk")
     name: str = _of(NAME)
     sha256: str
     format: str
@@ -126,7 +109,7 @@ class RejectedRowTable(Base, table=True):
     """A row of a file that was not imported, or whose gold cannot be used."""
 
     __tablename__ = "rejected_rows"
-    source_file_pk: int = _parent("source_files.pk", primary_key=True)
+    source_file_pk: int = parent("source_files.pk", primary_key=True)
     position: int = Field(primary_key=True)
     file: str
     line: int | None
@@ -141,7 +124,7 @@ class ProblemTable(Keyed, table=True):
     __tablename__ = "problems"
     __table_args__ = (UniqueConstraint("dataset_pk", "id"),)
 
-    dataset_pk: int = _parent("datasets.pk")
+    dataset_pk: int = parent("datasets.pk")
     id: str = _of(NAME)
     question: str = _of(TEXT)
     options: Any = _of(TEXTS)
@@ -158,11 +141,11 @@ class TraceTable(Keyed, table=True):
     """A trace."""
 
     __tablename__ = "traces"
-    __table_args__ = (UniqueConstraint("dataset_pk", "id"), _within("n_steps", 1))
+    __table_args__ = (UniqueConstraint("dataset_pk", "id"), within("n_steps", 1))
 
-    dataset_pk: int = _parent("datasets.pk")
-    problem_pk: int = _parent("problems.pk", index=True)
-    source_file_pk: int = _parent("source_files.pk", index=True)
+    dataset_pk: int = parent("datasets.pk")
+    problem_pk: int = parent("problems.pk", index=True)
+    source_file_pk: int = parent("source_files.pk", index=True)
     position: int
     """0-based position in its file; (source_file_pk, position) is the order of import."""
     id: str = _of(NAME)
@@ -182,7 +165,7 @@ class StepTable(Base, table=True):
     """One step of a trace."""
 
     __tablename__ = "steps"
-    trace_pk: int = _parent("traces.pk", primary_key=True)
+    trace_pk: int = parent("traces.pk", primary_key=True)
     step_index: int = Field(primary_key=True)
     text: str
 
@@ -194,9 +177,9 @@ class LabelerTable(Keyed, table=True):
     """A labeler of one dataset."""
 
     __tablename__ = "labelers"
-    __table_args__ = (UniqueConstraint("dataset_pk", "name"), _one_of("kind", LabelerKind))
+    __table_args__ = (UniqueConstraint("dataset_pk", "name"), one_of("kind", LabelerKind))
 
-    dataset_pk: int = _parent("datasets.pk")
+    dataset_pk: int = parent("datasets.pk")
     name: str = _of(NAME)
     kind: str = _choice(LabelerKind)
     config: Any = _of(PLAIN_JSON)
@@ -211,12 +194,12 @@ class TraceLabelTable(Keyed, table=True):
     __tablename__ = "trace_labels"
     __table_args__ = (
         UniqueConstraint("labeler_pk", "trace_pk"),
-        _one_of("abstention", AbstentionReason),
+        one_of("abstention", AbstentionReason),
         CheckConstraint("first_error_given OR first_error_index IS NULL", name="first_error"),
     )
 
-    labeler_pk: int = _parent("labelers.pk")
-    trace_pk: int = _parent("traces.pk", index=True)
+    labeler_pk: int = parent("labelers.pk")
+    trace_pk: int = parent("traces.pk", index=True)
     first_error_given: bool
     first_error_index: int | None
     abstention: str | None
@@ -232,15 +215,15 @@ class StepLabelTable(Base, table=True):
 
     __tablename__ = "step_labels"
     __table_args__ = (
-        _one_of("verdict", Verdict),
-        _one_of("abstention", AbstentionReason),
-        _within("score", 0, 1),
+        one_of("verdict", Verdict),
+        one_of("abstention", AbstentionReason),
+        within("score", 0, 1),
         CheckConstraint(
             "(abstention IS NULL) = (verdict IS NOT NULL OR score IS NOT NULL)", name="word"
         ),
     )
 
-    trace_label_pk: int = _parent("trace_labels.pk", primary_key=True)
+    trace_label_pk: int = parent("trace_labels.pk", primary_key=True)
     step_index: int = Field(primary_key=True)
     verdict: str | None = _choice(Verdict)
     score: float | None = _of(FRACTION)
@@ -279,7 +262,7 @@ class ContinuationTable(Base, table=True):
     """One completion of a prefix; it belongs to the label that was made from it."""
 
     __tablename__ = "continuations"
-    trace_label_pk: int = _parent("trace_labels.pk", primary_key=True)
+    trace_label_pk: int = parent("trace_labels.pk", primary_key=True)
     step_index: int = Field(primary_key=True)
     continuation_index: int = Field(primary_key=True)
     text: str = _of(MODEL_TEXT)
@@ -294,11 +277,11 @@ class VoteTable(Base, table=True):
 
     __tablename__ = "votes"
     __table_args__ = (
-        _one_of("abstention", AbstentionReason),
+        one_of("abstention", AbstentionReason),
         CheckConstraint("first_error_named OR first_error_index IS NULL", name="first_error"),
     )
 
-    trace_label_pk: int = _parent("trace_labels.pk", primary_key=True)
+    trace_label_pk: int = parent("trace_labels.pk", primary_key=True)
     model: str = _of(TEXT, primary_key=True)
     vote_index: int = Field(primary_key=True)
     escalated: bool
@@ -317,9 +300,9 @@ class FailureTable(Base, table=True):
     """An item that a stage could not handle and that is no abstention among the labels."""
 
     __tablename__ = "failures"
-    __table_args__ = (_one_of("reason", AbstentionReason),)
+    __table_args__ = (one_of("reason", AbstentionReason),)
 
-    dataset_pk: int = _parent("datasets.pk", primary_key=True)
+    dataset_pk: int = parent("datasets.pk", primary_key=True)
     id: str = _of(NAME, primary_key=True)
     stage: str = _of(NAME, primary_key=True)
     reason: str = _choice(AbstentionReason)
@@ -344,7 +327,7 @@ class CorpusSourceTable(Base, table=True):
     """Where a corpus as a whole comes from, as the user stated it."""
 
     __tablename__ = "corpus_sources"
-    corpus_pk: int = _parent("corpora.pk", primary_key=True)
+    corpus_pk: int = parent("corpora.pk", primary_key=True)
     source: str
 
 
@@ -354,7 +337,7 @@ class CorpusFileTable(Keyed, table=True):
     __tablename__ = "corpus_files"
     __table_args__ = (UniqueConstraint("corpus_pk", "root", "path"),)
 
-    corpus_pk: int = _parent("corpora.pk")
+    corpus_pk: int = parent("corpora.pk")
     root: str
     """Absolute path of the folder that was added; of the parent folder for a file added by name."""
     path: str
@@ -373,7 +356,7 @@ class DocumentTable(Keyed, table=True):
     __tablename__ = "documents"
     __table_args__ = (UniqueConstraint("corpus_pk", "name"),)
 
-    corpus_pk: int = _parent("corpora.pk")
+    corpus_pk: int = parent("corpora.pk")
     name: str = _of(NAME)
     title: str = _of(TEXT)
     text: str = _of(TEXT)
@@ -385,8 +368,8 @@ class DocumentOriginTable(Base, table=True):
     """The file a document came from. Documents of older databases have none."""
 
     __tablename__ = "document_origins"
-    document_pk: int = _parent("documents.pk", primary_key=True)
-    corpus_file_pk: int = _parent("corpus_files.pk", index=True)
+    document_pk: int = parent("documents.pk", primary_key=True)
+    corpus_file_pk: int = parent("corpus_files.pk", index=True)
     split: str
     """Settings of the splitter; with the document's hash they determine its passages."""
 
@@ -401,7 +384,7 @@ class PassageTable(Base, table=True):
     )
 
     id: int | None = Field(default=None, primary_key=True)
-    document_pk: int = _parent("documents.pk")
+    document_pk: int = parent("documents.pk")
     passage_index: int
     start_char: int
     end_char: int
@@ -437,9 +420,9 @@ class EvidenceTable(Base, table=True):
     """One entry of a list of evidence."""
 
     __tablename__ = "evidence"
-    __table_args__ = (_within("similarity", -1, 1), _within("rank", 0))
+    __table_args__ = (within("similarity", -1, 1), within("rank", 0))
 
-    evidence_set_pk: int = _parent("evidence_sets.pk", primary_key=True)
+    evidence_set_pk: int = parent("evidence_sets.pk", primary_key=True)
     position: int = Field(primary_key=True)
     rank: int
     similarity: float | None = _of(SIMILARITY)
@@ -456,7 +439,7 @@ class EvidenceStepTable(Base, table=True):
             ["evidence.evidence_set_pk", "evidence.position"],
             ondelete="CASCADE",
         ),
-        _within("step_index", 0),
+        within("step_index", 0),
     )
 
     evidence_set_pk: int = Field(primary_key=True)
@@ -468,12 +451,11 @@ class TraceEvidenceTable(Base, table=True):
     """What retrieval found for a trace; it takes precedence over its problem's evidence."""
 
     __tablename__ = "trace_evidence"
-    trace_pk: int = _parent("traces.pk", primary_key=True)
+    trace_pk: int = parent("traces.pk", primary_key=True)
     evidence_set_pk: int = Field(foreign_key="evidence_sets.pk", index=True)
 
 
 # Replies of models, batch jobs and prompts
-
 _SUMMED = "usd", "hits", "input_tokens", "cached_tokens", "output_tokens", "thinking_tokens"
 
 
@@ -483,7 +465,7 @@ class ModelCallTable(Base, table=True):
     __tablename__ = "model_calls"
     # The index covers every column of the totals: rows are long, and reading them all is slow.
     __table_args__ = (
-        _within("usd", 0),
+        within("usd", 0),
         Index("ix_model_calls_spending", "model", "purpose", "resolved_model", *_SUMMED),
     )
 
@@ -513,8 +495,8 @@ class BatchJobTable(Base, table=True):
 
     __tablename__ = "batch_jobs"
     __table_args__ = (
-        _one_of("state", BatchState),
-        _one_of("ending", BatchEnding),
+        one_of("state", BatchState),
+        one_of("ending", BatchEnding),
         CheckConstraint("(state = 'closed') = (ending IS NOT NULL)", name="closed"),
     )
 
@@ -537,7 +519,7 @@ class BatchRequestTable(Base, table=True):
     """A request without a recorded reply. Its key is unique: it is in at most one job at a time."""
 
     __tablename__ = "batch_requests"
-    __table_args__ = (_within("usd", 0),)
+    __table_args__ = (within("usd", 0),)
 
     key: str = _of(NAME, primary_key=True)
     job_id: str | None = Field(foreign_key="batch_jobs.id", index=True)
@@ -559,8 +541,31 @@ class PromptTable(Base, table=True):
     created_at: str
 
 
-# The Core tables: bulk writes through Core are ten times faster than through the ORM.
+class ClaimantTable(Base, table=True):
+    """A running command that claims work; its claims end with its lease."""
 
+    __tablename__ = "claimants"
+    token: str = Field(primary_key=True)
+    command: str
+    host: str
+    pid: int
+    process: str | None
+    started_at: float
+    expires_at: float
+
+
+class ClaimTable(Base, table=True):
+    """A trace or problem that a command works on, for a labeler or a set of candidates."""
+
+    __tablename__ = "claims"
+    dataset_pk: int = parent("datasets.pk", primary_key=True)
+    unit: str = Field(primary_key=True)
+    labeler: str = _of(NAME, primary_key=True)
+    item: str = _of(NAME, primary_key=True)
+    claimant: str = parent("claimants.token", index=True)
+
+
+# The Core tables: bulk writes through Core are ten times faster than through the ORM.
 _TABLES = METADATA.tables
 DATASETS = _TABLES["datasets"]
 SOURCE_FILES = _TABLES["source_files"]
@@ -590,3 +595,5 @@ MODEL_CALLS = _TABLES["model_calls"]
 BATCH_JOBS = _TABLES["batch_jobs"]
 BATCH_REQUESTS = _TABLES["batch_requests"]
 PROMPTS = _TABLES["prompts"]
+CLAIMANTS = _TABLES["claimants"]
+CLAIMS = _TABLES["claims"]

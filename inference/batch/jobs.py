@@ -6,13 +6,19 @@ is in the store, so that another process can take over at any moment.
 
 from __future__ import annotations
 
+import glob
 import math
+import os
+import shutil
+import socket
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -265,6 +271,33 @@ def next_job(pending: Iterable[PendingRequest], room: JobRoom) -> list[PendingRe
     return requests
 
 
+@contextmanager
+def batch_folder() -> Iterator[Path]:
+    """A temporary folder for the file of a job; sweeps those that killed processes left behind.
+
+    Such files hold prompts, so they must not stay. The name has machine and process.
+    """
+    mine = f"stepgold-{socket.gethostname()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(mine)}*"):
+        pid = left.name.removeprefix(mine).partition("-")[0]
+        if pid.isdecimal() and int(pid) != os.getpid() and not _may_run(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)  # another user's cannot be removed
+    with tempfile.TemporaryDirectory(prefix=f"{mine}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _may_run(pid: int) -> bool:
+    if sys.platform == "win32":  # there signal 0 would be sent as Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class BatchBudget:
     """The budget of a run of batch jobs, and the maximum cost of a request."""
 
@@ -409,8 +442,8 @@ class JobTracker:
             ModelRefused, QuotaExhausted: the service refused it; it is closed.
             ModelUnavailable: it is unknown whether it was created; it stays prepared.
         """
-        with TemporaryDirectory(prefix="stepgold-") as folder:
-            file = Path(folder) / "requests.jsonl"
+        with batch_folder() as folder:
+            file = folder / "requests.jsonl"
             try:
                 with file.open("wb") as lines:
                     for each in requests:

@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from inference.batch.jobs import (
     OUT_OF_REACH,
@@ -34,6 +32,7 @@ from inference.batch.jobs import (
     PendingRequest,
     RemoteJob,
     RowOutcome,
+    batch_folder,
     next_job,
 )
 from inference.budget import Purse
@@ -79,8 +78,8 @@ class JobResults:
         self.rows = self._tracker.store.rows(self._job.id)
         if self._remote is None or self._remote.results is None:
             return
-        with TemporaryDirectory(prefix="stepgold-") as folder:
-            file = Path(folder) / "replies.jsonl"
+        with batch_folder() as folder:
+            file = folder / "replies.jsonl"
             try:
                 fetched = self._tracker.call(
                     self._tracker.service.fetch(self._remote.results, file)

@@ -12,10 +12,12 @@ and ours ends the process. The next question starts a fresh one.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from functools import cache
@@ -36,6 +38,8 @@ MEMORY_BYTES = 4 * 1024**3
 """Address space of the worker: what needs more is undecided, not the machine's end."""
 DIGITS = 30
 """Decimal places to which Math-Verify rounds what it cannot simplify; its default is 6."""
+CPU_S = 60
+"""Processor time that one question may take before the system ends the worker by itself."""
 START_S = 120.0
 """A worker that is not up after this many seconds never will be."""
 
@@ -115,7 +119,10 @@ class MathProcess:
         self._end()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), daemon=True, name="math-verify")
+        lasting = threading.current_thread() is threading.main_thread()
+        process = context.Process(
+            target=_serve, args=(theirs, lasting), daemon=True, name="math-verify"
+        )
         process.start()
         theirs.close()
         self._worker = (process, ours)
@@ -153,9 +160,13 @@ def shared_math_process() -> MathProcess:
 # In the worker ---------------------------------------------------------------------------------
 
 
-def _serve(connection: Connection) -> None:
-    """Answer questions until the other side closes."""
+def _serve(connection: Connection, lasting: object) -> None:
+    """Answer questions until the other side closes.
+
+    `lasting` tells whether the thread that started this process lives as long as the parent.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _end_with_parent(by_kernel=bool(lasting))
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     import math_verify  # type: ignore[import-untyped] # noqa: F401  the import takes long
@@ -167,8 +178,39 @@ def _serve(connection: Connection) -> None:
             gold, answer = connection.recv()
         except (EOFError, OSError):
             return
+        _limit_cpu()
         both = isinstance(gold, Expr) and isinstance(answer, Expr)
         connection.send(confirm(gold, answer) if both else compare(gold, answer))
+
+
+def _end_with_parent(*, by_kernel: bool) -> None:
+    """End this process when its parent is gone, however that died, and whatever runs here."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    if by_kernel and sys.platform == "linux":
+        # A hostile expression hangs inside one C call that holds the interpreter: only the kernel
+        # can end it. prctl(2): PR_SET_PDEATHSIG is 1; it is sent when the starting thread ends.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+    def watch() -> None:
+        parent.join()  # a pipe that the parent's end closes
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _limit_cpu() -> None:
+    """Let the system end this process after `CPU_S` more seconds of processor time."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = int(used.ru_utime + used.ru_stime) + CPU_S
+    soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
 def compare(gold: str, answer: str) -> Ruling | None:

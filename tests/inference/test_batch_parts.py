@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from inference.batch.jobs import (
     UNLISTED_ENQUEUED_TOKENS,
     JobRoom,
     PendingRequest,
+    batch_folder,
     enqueued_tokens,
     next_job,
 )
@@ -34,6 +38,23 @@ SIZES = st.lists(
     ),
     max_size=12,
 )
+
+
+def test_folders_of_killed_processes_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with batch_folder() as first:
+        (first / "requests.jsonl").touch()
+        ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                               capture_output=True, text=True, check=True)  # fmt: skip
+        machine = first.name.rpartition(f"-{os.getpid()}-")[0]
+        left = tmp_path / f"{machine}-{ended.stdout.strip()}-abc"
+        left.mkdir()
+        (left / "requests.jsonl").touch()
+        with batch_folder() as second:
+            assert sorted(tmp_path.iterdir()) == sorted([first, second])
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(sizes=SIZES, tokens=st.integers(0, 200), size=st.integers(0, 200), count=st.integers(0, 12))

@@ -158,6 +158,17 @@ def test_a_store_that_cannot_write_ends_the_run() -> None:
         list(dispatcher.run([request("a")]))
 
 
+def test_no_call_is_sent_while_the_store_cannot_be_written() -> None:
+    class FullDisk(MemoryResponses):
+        def check(self) -> None:
+            raise StoreError("disk full")
+
+    model = ScriptedModel()
+    with Dispatcher(model, FullDisk()) as dispatcher, pytest.raises(StoreError, match="disk full"):
+        list(dispatcher.run([request("a"), request("b")]))
+    assert model.calls == []
+
+
 def wait_for(true: Callable[[], bool], seconds: float = 30.0) -> bool:
     """Whether it came true in time."""
     deadline = time.monotonic() + seconds

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from storage import CallTotals, Store
-from traces.errors import InputError
+from traces.errors import InputError, StoreError
 from traces.records import ModelReply, StoredCall, Usage
 
 REPLY = ModelReply(
@@ -26,11 +26,11 @@ def test_a_reply_is_found_under_its_key_and_marked_as_cached(store: Store) -> No
     assert (audited.request, audited.meta) == (CALL.request, CALL.meta)
 
 
-def test_the_first_reply_of_a_key_stays(store: Store) -> None:
+def test_the_first_reply_of_a_key_stays_and_later_ones_are_paid_for_too(store: Store) -> None:
     store.replies.put(CALL)
     store.replies.put(replace(CALL, reply=replace(REPLY, text="No.", usd=9.0)))
     assert store.replies.get("k1") == replace(REPLY, cached=True)
-    assert store.replies.totals() == CallTotals(sent=1, cached=0, usd=0.25)
+    assert store.replies.totals() == CallTotals(sent=2, cached=0, usd=9.25)
 
 
 def test_the_totals(store: Store) -> None:
@@ -131,7 +131,7 @@ def test_threads_share_a_store(place: str, url: str) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == [20] * 8
-        assert store.replies.totals() == CallTotals(80, 160, usd=20.0, saved_usd=40.0)
+        assert store.replies.totals() == CallTotals(160, 160, usd=40.0, saved_usd=40.0)
 
 
 def test_the_transaction_of_a_thread_is_its_own(url: str) -> None:
@@ -140,3 +140,12 @@ def test_the_transaction_of_a_thread_is_its_own(url: str) -> None:
             store.replies.put(CALL)
             assert pool.submit(store.replies.get, "k1").result(timeout=30) is None
         assert pool.submit(store.replies.get, "k1").result(timeout=30) is not None
+
+
+def test_a_disk_that_is_almost_full_is_told_before_a_call(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.replies.check()
+    monkeypatch.setattr("storage.database.SPARE_BYTES", 1 << 62)
+    with pytest.raises(StoreError, match="almost full"):
+        store.replies.check()

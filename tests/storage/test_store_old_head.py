@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from storage import CallTotals, FileKey, KnownFile, Store, VoteTotals, migrations
+from storage import (
+    CallTotals,
+    Claimant,
+    FileKey,
+    KnownFile,
+    Store,
+    VoteTotals,
+    Workload,
+    migrations,
+)
 from storage.database import APPLICATION_ID
 from storage.tables import METADATA
 from tests.storage.builders import GOLD, JUDGE, STEPS, evidence, gold, source
@@ -73,6 +82,20 @@ def test_the_upgraded_schema_is_that_of_a_new_database(old: str, path: Path) -> 
     assert schema(path) == schema(new)
     tables = {name for name in schema(new) if not name.startswith("ix_")}
     assert tables == {*METADATA.tables, "sqlite_sequence", "alembic_version"}
+
+
+def test_a_database_at_the_baseline_is_upgraded(old: str, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = 'b0002'")
+        raw.commit()
+    with Store.open(old) as store:
+        assert store.labels.load("d", "gold") == {"t0": gold("t0", 1), "t1": gold("t1")}
+        work, claimant = Workload("d", "judge"), Claimant.here("judge", at=0.0)
+        assert store.claims.take(claimant, work, ["t1"], at=0.0, until=60.0) == {"t1"}
+    assert revision(path) == [migrations.HEAD]
+    new = path.with_name("new.db")
+    Store.open(f"sqlite:///{new}").close()
+    assert schema(path) == schema(new)
 
 
 def test_every_revision_has_its_file_in_the_known_order() -> None:

@@ -89,6 +89,33 @@ def test_closed_process_leaves_no_child() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_hanging_worker_dies_with_its_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "hangs.py"
+    script.write_text(
+        "from labeling.answers.mathematics import MathProcess\n"
+        "if __name__ == '__main__':\n"
+        "    process = MathProcess(timeout_s=100)\n"
+        "    process.rule('2', '1+1')\n"
+        "    print(process._worker[0].pid, flush=True)\n"
+        f"    process.rule('5', '{HANGS}')\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    environ = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environ
+    ) as parent:
+        assert parent.stdout is not None
+        worker = Path("/proc") / parent.stdout.readline().strip()
+        assert worker.exists()
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while worker.exists() and ") Z " not in (worker / "stat").read_text():
+        assert time.monotonic() < deadline, "the worker outlived its parent"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
 def test_interpreter_ends_with_a_worker_hanging_about(tmp_path: Path) -> None:
     script = tmp_path / "ends.py"
     script.write_text(
