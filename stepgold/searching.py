@@ -128,7 +128,9 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
                 where=workspace.url,
                 remedy="stepgold corpus add PATH --corpus NAME",
             )
-        corpora = Corpora(store.corpora.passages, store.corpora.passages_by_id, store.corpora.fingerprint())
+        corpora = Corpora(
+            store.corpora.passages, store.corpora.passages_by_id, store.corpora.fingerprint()
+        )
         encoder = load_encoder(options.encoder)
         update = update_index(
             workspace.index_folder,
