@@ -15,7 +15,7 @@ from traces.labels import LabelerKind
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
-    from storage import DatasetCounts, LabelerSummary, CallSpending, Store
+    from storage import CallSpending, DatasetCounts, LabelerSummary, Store
     from traces import RejectedRow
 
 SHOWN_FAILURES = 20

@@ -44,7 +44,7 @@ def with_code(folder: Path) -> Path:
         "AutoModelForSequenceClassification",
     )
     parts += ("AutoImageProcessor", "AutoProcessor")
-    code: dict[str, Any] = {part: "evil.Evil" for part in parts}
+    code: dict[str, Any] = dict.fromkeys(parts, "evil.Evil")
     code["AutoTokenizer"] = ["evil.Evil", "evil.Evil"]
     said = {"auto_map": code, "model_type": "evil", "architectures": ["Evil"]}
     for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
