@@ -37,13 +37,9 @@ def with_code(folder: Path) -> Path:
     folder.mkdir()
     mark = folder / "ran"
     (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Evil: pass\n")
-    parts = (
-        "AutoConfig",
-        "AutoModel",
-        "AutoModelForCausalLM",
-        "AutoModelForSequenceClassification",
-    )
-    parts += ("AutoImageProcessor", "AutoProcessor")
+    models = ("", "ForCausalLM", "ForSequenceClassification")
+    parts = [f"AutoModel{name}" for name in models]
+    parts += ["AutoConfig", "AutoImageProcessor", "AutoProcessor"]
     code: dict[str, Any] = dict.fromkeys(parts, "evil.Evil")
     code["AutoTokenizer"] = ["evil.Evil", "evil.Evil"]
     said = {"auto_map": code, "model_type": "evil", "architectures": ["Evil"]}
