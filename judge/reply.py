@@ -25,7 +25,8 @@ MAX_STARTS = 16
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"```[a-z]*[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _START = re.compile(r'\{\s*"steps"\s*:|\[\s*\{\s*"step"\s*:')
-_COMMA_OR_STRING = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+_COMMA_OR_STRING = re.compile(r'("(?:[^"\\]++|\\.)*+(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
+"""A string that is never closed is one match up to the end, so that it is scanned only once."""
 
 
 class UnreadableReply(Exception):

@@ -34,6 +34,9 @@ from labeling.answers.words import (
 )
 from traces import InputError, Problem
 
+MAX_SOLUTION_CHARACTERS = 100_000
+"""Of a longer solution only the end is searched for its answer."""
+_MAX_CLAUSES = 8
 MAX_ANSWER_CHARACTERS = 500
 """A longer "answer" is prose."""
 
@@ -173,6 +176,7 @@ class AnswerChecker:
             finished: False for a text cut at the token limit; then a mention at its very end,
                 which may be half an answer, does not count.
         """
+        text = text[-MAX_SOLUTION_CHARACTERS:]
         mentions = find_mentions(text)
         if self.kind == "math" and len(mentions) > 1:
             mentions = _joined(text, mentions)
@@ -412,7 +416,10 @@ class _MathReader:
         if boxed:
             return
         shorter = text
-        while (clause := _first_clause(shorter)) is not None:
+        for _ in range(_MAX_CLAUSES):
+            clause = _first_clause(shorter)
+            if clause is None:
+                return
             shorter = shorter[: clause.start()].strip(_QUOTED)
             yield shorter
 
