@@ -22,7 +22,7 @@ from stepgold.api import PIPELINE, Workspace
 from stepgold.config_run import command_defaults
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
-from traces import ToolkitError
+from traces import ToolkitError, watch_defects
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
@@ -117,6 +117,18 @@ def _misused(error: TyperException, *, as_json: bool) -> int:
 def execute(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code (design.md section 3)."""
     as_json, debug = "--json" in argv, "--debug" in argv
+    with watch_defects(debug=debug) as met:
+        code = _execute(argv, as_json=as_json, debug=debug)
+    if met:
+        print(
+            f"{len(met)} rows or replies met a defect of StepGold, the first at {met[0]}: please"
+            " report it, with what --debug shows",
+            file=sys.stderr,
+        )
+    return code
+
+
+def _execute(argv: Sequence[str], *, as_json: bool, debug: bool) -> int:
     try:
         outcome: Any = get_command(app).main(
             list(argv), prog_name="stepgold", standalone_mode=False
