@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up; `make setup` is the installation alone.
 # What is installed is pinned in constraints.txt; LATEST=1 takes the newest versions instead.
-# TORCH_PIP_ARGS picks another build of torch, e.g. the small CPU one (see README.md).
+# TORCH_PIP_ARGS picks another build of torch, e.g. the small CPU one (see docs/getting-started.md).
 PYTHON ?= python3
 TORCH_PIP_ARGS ?=
 TORCH ?= torch
@@ -19,15 +19,17 @@ export OMP_WAIT_POLICY ?= PASSIVE
 ifdef LATEST
 SETUP := $(VENV)/.stepgold-setup-latest
 SERVERS := $(VENV)/.stepgold-servers-latest
+DOCS := $(VENV)/.stepgold-docs-latest
 INSTALL := $(PIP) install --upgrade --upgrade-strategy eager
 PYTEST += --latest
 else
 SETUP := $(VENV)/.stepgold-setup
 SERVERS := $(VENV)/.stepgold-servers
+DOCS := $(VENV)/.stepgold-docs
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers clean
+.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers clean
 
 setup: $(SETUP)
 
@@ -48,6 +50,14 @@ $(SERVERS): $(SETUP)
 	$(INSTALL) $(TORCH) -e '.[dev,servers]'
 	touch $@
 
+$(DOCS): $(SETUP)
+	$(INSTALL) $(TORCH) -e '.[dev,docs]'
+	touch $@
+
+# The documentation with the generated reference, in site/; any warning fails.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # The newest versions of everything, in an environment of their own that is made new each time.
 test-latest:
 	rm -rf $(LATEST_VENV)
@@ -57,7 +67,7 @@ test-latest:
 # Left out: pip, and what belongs to one build of torch (a CUDA build pins it by itself).
 constraints:
 	rm -rf $(LATEST_VENV)
-	$(MAKE) $(LATEST_VENV)/.stepgold-servers-latest LATEST=1 VENV=$(LATEST_VENV)
+	$(MAKE) $(LATEST_VENV)/.stepgold-servers-latest $(LATEST_VENV)/.stepgold-docs-latest LATEST=1 VENV=$(LATEST_VENV)
 	$(LATEST_VENV)/bin/python -m pip freeze --all --exclude-editable > $(LATEST_VENV)/freeze.txt
 	echo '# Versions that the tests pass with; written by `make constraints`.' > constraints.txt
 	grep == $(LATEST_VENV)/freeze.txt | sed 's/+.*//' | grep -vE '^(pip|triton|(nvidia|cuda)-.*)==' | LC_ALL=C sort -f >> constraints.txt
@@ -96,7 +106,7 @@ bench-continue: $(SETUP)
 	$(BIN)/python -m benchmarks.continuation
 
 clean:
-	rm -rf $(VENV) $(LATEST_VENV) stepgold-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LATEST_VENV) site stepgold-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Sizes, imports, calls and wording against the limits of tools/house.py; needs no installation.
 .PHONY: house

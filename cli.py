@@ -17,23 +17,32 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
-from commands import table
-from stepgold.api import PIPELINE, Workspace
-from stepgold.config_run import command_defaults
+from commands.lazy_group import LazyGroup
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
+from stepgold.workspace import WorkspaceFolder, has_defaults
 from traces import ToolkitError, watch_defects
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
 app = typer.Typer(
     name="stepgold",
-    help="Label the steps of reasoning traces and put process reward models on trial.",
+    cls=LazyGroup,
+    help="Label the steps of reasoning traces and evaluate process reward models.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(*, value: bool) -> None:
+    """Print the version and stop, if asked to."""
+    if value:
+        from stepgold import __version__
+
+        print(f"stepgold {__version__}")
+        raise Exit
 
 
 @app.callback()
@@ -47,16 +56,18 @@ def workspace_options(
         typer.Option("--db", help="Database URL [default: sqlite:///<workspace>/stepgold.db]."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
 ) -> None:
-    """Label the steps of reasoning traces and put process reward models on trial."""
-    ctx.obj = Workspace(workspace, db=db, debug=debug)
-    ctx.default_map = command_defaults(workspace, PIPELINE)
+    """Label the steps of reasoning traces and evaluate process reward models."""
+    ctx.obj = WorkspaceFolder(workspace, db=db, debug=debug)
+    if has_defaults(workspace):
+        from stepgold.api import PIPELINE
+        from stepgold.config_run import command_defaults
 
-
-for name, function in table.COMMANDS.items():
-    app.command(name)(function)
-app.add_typer(table.corpus, name="corpus")
-app.add_typer(table.remove, name="remove")
+        ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -100,6 +111,13 @@ def _fail(what: str, where: str | None, remedy: str | None, *, as_json: bool) ->
             print(f"  {name}: {value}", file=sys.stderr)
 
 
+def _without_keys(text: str) -> str:
+    """The text without keys: libraries quote what a server says, and some servers repeat the key."""
+    from inference.destinations import without_keys
+
+    return without_keys(text)
+
+
 def _misused(error: TyperException, *, as_json: bool) -> int:
     """Tell what was wrong with the command line; one without a command gets the help itself."""
     message = error.format_message()
@@ -135,7 +153,7 @@ def _execute(argv: Sequence[str], *, as_json: bool, debug: bool) -> int:
         )
     except ToolkitError as error:
         if debug:
-            traceback.print_exc()
+            print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         _fail(error.what, error.where, error.remedy, as_json=as_json)
         return BAD_INPUT
     except TyperException as error:
@@ -148,10 +166,10 @@ def _execute(argv: Sequence[str], *, as_json: bool, debug: bool) -> int:
     except Exception as fault:
         # The last line of defence: a defect of ours must be told as one, never as bad input.
         if debug:
-            traceback.print_exc()
+            print(_without_keys(traceback.format_exc()), file=sys.stderr, end="")
         place = traceback.extract_tb(fault.__traceback__)[-1]
         _fail(
-            f"{type(fault).__name__}: {fault}",
+            _without_keys(f"{type(fault).__name__}: {fault}"),
             f"{place.filename}:{place.lineno}",
             "this is a defect of StepGold: please report it, with what --debug shows",
             as_json=as_json,

@@ -32,7 +32,7 @@ from traces import InputError
 
 _SHARED = frozenset({"dataset", "limit", "images", "ignore_images", "concurrency"})
 """Options that mean the same for every stage."""
-_UNUSED = frozenset({"replace", "budget", "allow_phi", "allow_mixed"})
+_UNUSED = frozenset({"replace", "budget", "allow_phi", "insecure_http", "allow_mixed"})
 """Options of a run that change nothing in its plan."""
 _STAGES: Mapping[str, tuple[type[Stage], str]] = {
     "judge": (JudgeOptions, ""),

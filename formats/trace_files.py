@@ -180,7 +180,7 @@ def checked_rows(
             where=f"{path}, row {usable[0].index + 1}",
             remedy=f"stepgold import {looks} ..."
             if looks
-            else "see the README for the keys of each format",
+            else "see docs/reference/formats.md for the keys of each format",
         )
     yield from itertools.chain(first, rows)
 

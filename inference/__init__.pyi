@@ -3,6 +3,7 @@ from .batch.jobs import enqueued_tokens as enqueued_tokens
 from .batch.runner import BatchClock as BatchClock
 from .batch.runner import BatchRunner as BatchRunner
 from .budget import Purse as Purse
+from .destinations import Destination as Destination
 from .dispatch import Dispatcher as Dispatcher
 from .dry_run import DryCounts as DryCounts
 from .dry_run import DryRun as DryRun

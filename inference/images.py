@@ -10,6 +10,7 @@ from pathlib import Path
 
 from formats import EncodedImage as EncodedImage
 from formats import ImageError, load_images
+from inference.destinations import Redirected
 from inference.protocol import GenerationRequest, Message
 from traces import Abstention, AbstentionReason, ModelRefused, ModelUnavailable, Problem
 
@@ -148,6 +149,11 @@ def about_an_image(request: GenerationRequest, refusal: ModelRefused) -> ModelUn
     images at all cannot.
     """
     said = refusal.what
-    if not has_images(request) or not _IMAGE.search(said) or _TAKES_NONE.search(said):
+    if (
+        isinstance(refusal, Redirected)
+        or not has_images(request)
+        or not _IMAGE.search(said)
+        or _TAKES_NONE.search(said)
+    ):
         return None
     return ModelUnavailable(said, remedy="check the images of this problem")

@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+from inference.destinations import without_key
 from traces import ModelRefused, ModelUnavailable, QuotaExhausted
 
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
@@ -80,7 +81,11 @@ class Subject:
         """The message on one line, without the key, truncated."""
         if self.secret:
             message = message.replace(self.secret, "[key]")
-        return _short(message)
+        return _short(self.redacted(message))
+
+    def redacted(self, body: str) -> str:
+        """The body of a reply without the key."""
+        return without_key(body, self.secret)
 
 
 _TOO_LONG = re.compile(

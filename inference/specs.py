@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal, get_args
-from urllib.parse import urlsplit
 
 from inference.local.vision_config import takes_images as checkpoint_takes_images
 from traces import InputError
@@ -74,45 +72,3 @@ class ModelSpec:
 
     def __str__(self) -> str:
         return self.kind if self.kind == "lab" else f"{self.kind}:{self.name}"
-
-
-def checked_base_url(url: str, *, named_by: str) -> str:
-    """The base URL, checked, without a trailing slash.
-
-    Args:
-        url: the URL that the user gave.
-        named_by: the option or environment variable it came from, for messages.
-
-    Raises:
-        InputError: not http(s), no host, or with user:password, which would end up in logs and in
-            the database; the message never repeats the credentials.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        credentials = "@" in parts.netloc
-        _ = parts.port  # raises ValueError if the port is not a number
-    except ValueError:
-        usable, credentials = False, "@" in url
-    if credentials:
-        raise InputError(
-            "A base URL must not contain user:password.",
-            where=named_by,
-            remedy="remove the credentials from the URL; keys come from the environment",
-        )
-    if not usable:
-        raise InputError(
-            f'"{url}" is not an http or https URL.',
-            where=named_by,
-            remedy="give a URL such as http://127.0.0.1:8080/v1",
-        )
-    return url.strip().rstrip("/")
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name: 127.example.org is another machine
-        return False

@@ -121,7 +121,7 @@ class LikelihoodJudge:
     """Labels steps by the token probabilities of one causal language model, without JSON or quotes.
 
     It has the interface of the Gemini judge, so that the pipeline runs without a key. A trace is
-    incorrect from the first step with a token of probability below TAU (docs/decisions.md).
+    incorrect from the first step with a token of probability below TAU (docs/decisions/0016-lab-models.md).
     """
 
     def __init__(self, folder: str, *, tau: float = TAU) -> None:

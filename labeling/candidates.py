@@ -14,9 +14,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from labeling.answers import AnswerChecker, unusable_gold
 from traces import (
     Abstention,
     Config,
@@ -39,6 +38,9 @@ _STEP_WORDS = (
 _MARK = r"[ \t]*+(?:\*\*|__)?[ \t]*+(?:[:.)：．。、，）】\]]|$)"
 """What ends a marker; without it a line such as "Step 2 is wrong" is prose."""
 _MARK_OR_SPACE = rf"(?:{_MARK}|[ \t\u3000])"
+if TYPE_CHECKING:
+    from labeling.answers import AnswerChecker
+
 _NUMBERED = re.compile(
     r"^[ \t]*+(?:#{1,6}[ \t]*+)?[*_【\[]{0,3}(?:"
     rf"(?:{_STEP_WORDS})[ \t]*+(?P<after>\d{{1,4}}){_MARK}"
@@ -195,7 +197,7 @@ def sample_candidates(
     *,
     name: str,
     generator: str,
-    checker_factory: Callable[[Problem], AnswerChecker] = AnswerChecker.for_problem,
+    checker_factory: Callable[[Problem], AnswerChecker] | None = None,
 ) -> Iterator[ProblemCandidates]:
     """Sample candidates in rounds; yield each problem once, when it is complete or out of rounds.
 
@@ -207,7 +209,8 @@ def sample_candidates(
         rule: how many to sample and which to keep.
         name: name of this set of candidates.
         generator: name of the policy, as stored with the traces.
-        checker_factory: makes the reader and checker of answers to a problem.
+        checker_factory: makes the reader and checker of answers to a problem; None takes
+            `AnswerChecker.for_problem`.
     """
     open_ = {problem.id: (ProblemCandidates(problem), evidence) for problem, evidence in problems}
     readers = {id_: _reader(one.problem, checker_factory) for id_, (one, _) in open_.items()}
@@ -230,12 +233,14 @@ def sample_candidates(
 
 
 def _reader(
-    problem: Problem, checker_factory: Callable[[Problem], AnswerChecker]
+    problem: Problem, checker_factory: Callable[[Problem], AnswerChecker] | None
 ) -> AnswerChecker | None:
     """The checker of the problem's answers; None if the gold answer is missing or unusable."""
+    from labeling.answers import AnswerChecker, unusable_gold
+
     if not (problem.answer or "").strip() or unusable_gold(problem) is not None:
         return None
-    return checker_factory(problem)
+    return (checker_factory or AnswerChecker.for_problem)(problem)
 
 
 def _add(

@@ -15,9 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from labeling.answers import TOLERANCE, AnswerChecker
 from labeling.stages import Policy
 from labeling.strategies import STRATEGIES, Bounds, TraceProgress, given_up, strategy_named
 from traces import (
@@ -38,6 +37,10 @@ from traces import (
     defaults_of,
     option,
 )
+
+if TYPE_CHECKING:
+    # Imported where it is used: a config with its help must not load the reader of answers.
+    from labeling.answers import AnswerChecker
 
 FRONTIER = 256
 """Traces whose continuations are sampled in one round."""
@@ -194,6 +197,8 @@ def label_progress(
     everything = progress.all_continuations()
     if not everything and not progress.known:
         return abstained(trace_id, AbstentionReason.NOT_MEASURED, "no continuations")
+    from labeling.answers import TOLERANCE
+
     near_ties = {} if progress.near_ties is None else {NEAR_TIES: progress.near_ties}
     if not progress.known and all(one.correct is None for one in everything):
         return TraceLabel(trace_id, abstention=_unparsed(everything), meta=near_ties)

@@ -1,4 +1,4 @@
-"""StepGold: label the steps of reasoning traces and put process reward models on trial.
+"""StepGold: label the steps of reasoning traces and evaluate process reward models.
 
 import stepgold
 
@@ -8,6 +8,17 @@ ws.score(dataset="pb", prm="hf:Qwen/Qwen2.5-Math-PRM-7B")
 print(ws.evaluate(dataset="pb", labeler="prm"))
 """
 
+from typing import Any
+
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+_attached, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, loaded when it is first used; `__version__` is the distribution's."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("stepgold")
+    return _attached(name)

@@ -20,9 +20,15 @@ from .overlap import OverlapOptions as OverlapOptions
 from .page import label as label
 from .planning import PlanOptions as PlanOptions
 from .report import ReportOptions as ReportOptions
+from .results import InputError as InputError
+from .results import Result as Result
+from .results import ToolkitError as ToolkitError
 from .retrieval import RetrieveOptions as RetrieveOptions
 from .sampling import SampleOptions as SampleOptions
 from .scoring_run import ScoreOptions as ScoreOptions
 from .searching import IndexOptions as IndexOptions
 from .searching import SearchOptions as SearchOptions
 from .stored_labels import LabelsOptions as LabelsOptions
+
+__version__: str
+from .trust import TrustOptions as TrustOptions

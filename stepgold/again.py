@@ -138,6 +138,7 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
         service=asked.service,
         concurrency=asked.concurrency,
         allow_phi=asked.allow_phi,
+        insecure_http=asked.insecure_http,
         **_changed(asked),
     )
     judge = rag_judge(options, revived.terms, first_sample=retry * SAMPLES_A_RETRY)
@@ -172,6 +173,7 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
         base_url=asked.base_url,
         concurrency=asked.concurrency,
         allow_phi=asked.allow_phi,
+        insecure_http=asked.insecure_http,
         **_changed(asked),
     )
     shown = replace(revived.terms.images, shown=stored.get("images", True))
@@ -201,6 +203,7 @@ def score_anew(revived: Revived, _retry: int) -> LabelStage:
         base_url=asked.base_url,
         concurrency=asked.concurrency,
         allow_phi=asked.allow_phi,
+        insecure_http=asked.insecure_http,
     )
 
 

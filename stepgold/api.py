@@ -45,8 +45,9 @@ PIPELINE: dict[tuple[str, ...], Verb] = {
 }
 """The verbs of a TOML file, in the order in which `run` takes its tables."""
 
-RUN = Verb(config_run.RunOptions, partial(config_run.run, verbs=PIPELINE))
-"""`run` itself."""
+RunOptions = config_run.RunOptions
+run_pipeline = partial(config_run.run, verbs=PIPELINE)
+"""`run` with these verbs."""
 
 
 class Workspace(WorkspaceFolder):
@@ -122,5 +123,5 @@ class Workspace(WorkspaceFolder):
     remove_labeler = verb(contents.RemoveLabelerOptions, contents.remove_labeler)
     """Remove the labels of one labeler."""
 
-    run = verb(config_run.RunOptions, partial(config_run.run, verbs=PIPELINE))
+    run = verb(config_run.RunOptions, run_pipeline)
     """Run every stage that has a table in a TOML file."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note
 from stepgold.results import INCOMPLETE, OK, Result
+from stepgold.trust import guarded, sensitive_settings
 from stepgold.verbs import Verb, run_verb
-from stepgold.workspace import DEFAULTS_NAME, read_defaults, read_toml
+from stepgold.workspace import DEFAULTS_NAME, has_defaults, read_bytes, read_toml, toml_of
 from traces import InputError, ToolkitError
 from traces.config import (
     Config,
@@ -126,6 +128,9 @@ def run(
             f"'{file}' has no table.", where=str(file), remedy=f"write one of {_names(verbs)}"
         )
     stages = [(table, verbs[table.words], _config(table, verbs, file)) for table in tables]
+    for table in tables:
+        for setting in sensitive_settings(table.words[0], table.fields, workspace.folder):
+            note(f"{file} sets {setting}")
     done: list[tuple[str, Result]] = []
     for table, verb, config in stages:
         name = " ".join(table.words)
@@ -226,13 +231,24 @@ def _placed(field: str, value: Any, kind: Any, folder: Path) -> Any:
 
 
 def command_defaults(folder: Path, verbs: Mapping[tuple[str, ...], Verb]) -> dict[str, Any]:
-    """The defaults of the workspace's stepgold.toml by command and field, as typer takes them."""
+    """The defaults of the workspace's stepgold.toml by command and field, as typer takes them.
+
+    Those that decide where keys and texts go are functions, which raise InputError when they are
+    needed and the user has not trusted the file.
+    """
+    file = folder / DEFAULTS_NAME
+    if not has_defaults(folder):
+        return {}
+    content = read_bytes(file)
+    digest = sha256(content).hexdigest()
     defaults: dict[str, Any] = {}
-    for table in checked_tables(read_defaults(folder), folder / DEFAULTS_NAME, verbs):
+    for table in checked_tables(toml_of(content, file), file, verbs):
         level = defaults
         for word in table.words:
             level = level.setdefault(word, {})
         level.update(table.fields)
+        for setting in sensitive_settings(table.words[0], table.fields, folder):
+            level[setting.key] = guarded(setting, file, digest)
     return defaults
 
 

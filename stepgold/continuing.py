@@ -138,6 +138,6 @@ def continue_stage(options: ContinueOptions, terms: RunTerms) -> LabelStage:
         continue_traces,
         policy=policy,
         config=options,
-        checkers=checker_factory(judge, terms, allow_phi=options.allow_phi),
+        checkers=checker_factory(judge, terms, options),
         withhold_phi=withholds_phi(options, answer_judge=judge, hosted=hosted),
     )

@@ -278,7 +278,9 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
             raise InputError(
                 f"No row of the score file fits dataset '{options.dataset}': {unusable} rejected.",
                 where=str(files[0]),
-                remedy=rejected[0].reason if rejected else "write rows as the README shows",
+                remedy=rejected[0].reason
+                if rejected
+                else "write rows as in docs/reference/formats.md",
             )
         kind = options.labeler_kind or _inferred_kind(labels)
         labeler = Labeler(options.labeler, kind, _config(files, options.columns))

@@ -183,9 +183,17 @@ def _runner(
     """Sends the calls of one model; a second judge without a batch service is asked call by call."""
     batch = options.service == BATCH
     if batch and (spec.kind == "gemini" or str(spec) == options.judge):
-        return batch_runner(spec, terms, options, base_url=base_url)
+        return batch_runner(
+            spec, terms, options, base_url=base_url, insecure_http=options.insecure_http
+        )
     tier: Literal["standard", "flex"] = "flex" if options.service == "flex" else "standard"
-    model = text_model(spec, base_url=base_url, service=tier, concurrency=options.concurrency)
+    model = text_model(
+        spec,
+        base_url=base_url,
+        insecure_http=options.insecure_http,
+        service=tier,
+        concurrency=options.concurrency,
+    )
     return dispatcher(model, terms, service=tier)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from inference import (
         BatchRunner,
+        Destination,
         Dispatcher,
         Message,
         ModelSpec,
@@ -138,6 +139,7 @@ def text_model(
     spec: ModelSpec,
     *,
     base_url: str | None = None,
+    insecure_http: bool = False,
     service: Service = "standard",
     template: Path | None = None,
     concurrency: int | None = None,
@@ -145,22 +147,29 @@ def text_model(
     """The text model behind a spec; the heavy library of that back end alone is loaded.
 
     Raises:
-        InputError: the model was shut down, no key is set, or the spec names no text model.
+        InputError: the model was shut down, no key is set, its server cannot be used, or the spec
+            names no text model.
     """
     from inference import retirement_notice
 
     ending = retirement_notice(spec)
     if ending is not None:
         note(ending)
-    more: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
+    more: dict[str, Any] = {"base_url": base_url, "insecure_http": insecure_http}
+    if concurrency is not None:
+        more["concurrency"] = concurrency
     if spec.kind == "gemini":
         from inference import GeminiModel
 
-        return GeminiModel(spec.name, base_url=base_url, service=service, **more)
+        gemini = GeminiModel(spec.name, service=service, **more)
+        tell_destination(spec, gemini.client.server)
+        return gemini
     if spec.kind == "openai":
         from inference import OpenAIModel
 
-        return OpenAIModel(spec.name, base_url=base_url, template=_chat_template(template), **more)
+        served = OpenAIModel(spec.name, template=_chat_template(template), **more)
+        tell_destination(spec, served.server)
+        return served
     if spec.kind == "hf":
         from inference import LocalTextModel
 
@@ -170,6 +179,12 @@ def text_model(
     raise InputError(
         f"'{spec}' is not a text model.", remedy="use gemini:MODEL, openai:MODEL or hf:PATH"
     )
+
+
+def tell_destination(spec: ModelSpec, server: Destination) -> None:
+    """Name the server that receives keys and texts, unless it is the provider's own."""
+    if not server.is_default:
+        note(f"{spec} is served by {server.host}: keys and texts go there.")
 
 
 def tell_slow(spec: ModelSpec, why: str | None) -> None:
@@ -253,6 +268,7 @@ def policy_server(options: PolicyOptions) -> TextModel:
     return text_model(
         options.spec,
         base_url=options.base_url,
+        insecure_http=options.insecure_http,
         template=None if options.template is None else Path(options.template),
         concurrency=options.concurrency,
     )
@@ -292,7 +308,7 @@ def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | 
 
 
 def checker_factory(
-    answer_judge: str | None, terms: RunTerms, *, allow_phi: bool
+    answer_judge: str | None, terms: RunTerms, options: HostedOptions
 ) -> Callable[[Problem], AnswerChecker]:
     """The maker of answer checkers, one per problem.
 
@@ -300,14 +316,15 @@ def checker_factory(
         answer_judge: the model that compares free-text answers; None for rules alone. Its server is
             the one that the environment names.
         terms: its store, budget and connections are shared with the policy.
-        allow_phi: whether protected questions may be sent.
+        options: what may be sent to the model.
     """
     from labeling import AnswerChecker, AnswerJudge
 
     if answer_judge is None:
         return AnswerChecker.for_problem
-    runner = dispatcher(text_model(parse_spec(answer_judge)), terms)
-    judge = AnswerJudge(runner, allow_phi=allow_phi)
+    model = text_model(parse_spec(answer_judge), insecure_http=options.insecure_http)
+    runner = dispatcher(model, terms)
+    judge = AnswerJudge(runner, allow_phi=options.allow_phi)
     return partial(AnswerChecker.for_problem, means_same=judge.same)
 
 
@@ -366,7 +383,12 @@ def refuse_batch(spec: ModelSpec) -> None:
 
 
 def batch_runner(
-    spec: ModelSpec, terms: RunTerms, options: BatchOptions, *, base_url: str | None = None
+    spec: ModelSpec,
+    terms: RunTerms,
+    options: BatchOptions,
+    *,
+    base_url: str | None = None,
+    insecure_http: bool = False,
 ) -> BatchRunner:
     """A runner in place of `dispatcher`; closing it leaves its jobs running.
 
@@ -376,7 +398,7 @@ def batch_runner(
     refuse_batch(spec)
     from inference import BatchLimits, BatchRunner, GeminiBatches, GeminiModel, enqueued_tokens
 
-    model = text_model(spec, base_url=base_url)
+    model = text_model(spec, base_url=base_url, insecure_http=insecure_http)
     if not isinstance(model, GeminiModel):
         raise TypeError(f"{spec} is not a Gemini model")
     limits = BatchLimits(

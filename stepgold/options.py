@@ -71,6 +71,9 @@ class HostedOptions(Config):
     allow_phi: bool = option(
         default=False, help="Send problems marked phi_removed: false to a hosted model."
     )
+    insecure_http: bool = option(
+        default=False, help="Send a key over plain http to another machine."
+    )
 
 
 class BudgetOptions(Config):

@@ -75,7 +75,7 @@ def label(
             mc=policy,
             consensus=consensus or ConsensusConfig(),
             retriever=None if evidence is None or isinstance(evidence, Mapping) else evidence,
-            checkers=checker_factory(policy.answer_judge, terms, allow_phi=policy.allow_phi),
+            checkers=checker_factory(policy.answer_judge, terms, policy),
             withhold_phi=withholds_phi(policy, answer_judge=policy.answer_judge, hosted=hosted),
         )
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from traces import InputError
+from traces import InputError as InputError
+from traces import ToolkitError as ToolkitError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -64,7 +64,9 @@ class RetrieveOptions(
 ):
     """What is searched for, how, and where the evidence goes."""
 
-    inherited_needs = dict.fromkeys(("budget", "base_url", "concurrency", "allow_phi"), _REWRITING)
+    inherited_needs = dict.fromkeys(
+        ("budget", "base_url", "concurrency", "allow_phi", "insecure_http"), _REWRITING
+    )
 
     rewriter: str | None = option(
         default=None,
@@ -291,6 +293,7 @@ def _rewritten(
         model = text_model(
             parse_spec(str(options.rewriter)),
             base_url=options.base_url,
+            insecure_http=options.insecure_http,
             concurrency=options.concurrency,
         )
         truth = ModelTruth(allow_mixed=True)

@@ -51,8 +51,8 @@ class ScorerOptions(Config):
     family: GenericLayout | str | None = option(
         default=None,
         metavar="NAME",
-        help=f"{describe_families()} [default: recognized by tokens and heads; implicit-prm with a"
-        " --reference].",
+        help=f"{describe_families()} [default: recognized from tokens and heads, or implicit-prm if a"
+        " reference is given].",
     )
     reference: str | None = option(
         default=None,
@@ -133,6 +133,7 @@ class ScoreOptions(ImageFolderOptions, HostedOptions, ScorerOptions, LabelingOpt
         "base_url": _SERVED,
         "concurrency": _SERVED,
         "allow_phi": _SERVED,
+        "insecure_http": _SERVED,
     }
 
     name: str = option(default="prm", metavar="NAME", help="Name of the PRM's labeler.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stepgold.console import note
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import EVIDENCE_KEY
-from stepgold.models import parse_spec
+from stepgold.models import parse_spec, tell_destination
 from stepgold.scoring_run import (
     PARITY_KEY,
     ScoreOptions,
@@ -199,9 +199,14 @@ def open_server_scorer(options: ScoreOptions, closing: ExitStack) -> ServerScore
     from inference import JsonClient
     from scoring import load_server_scorer
 
+    spec = parse_spec(options.prm)
     server = JsonClient(
-        parse_spec(options.prm).name, base_url=options.base_url, concurrency=options.concurrency
+        spec.name,
+        base_url=options.base_url,
+        insecure_http=options.insecure_http,
+        concurrency=options.concurrency,
     )
+    tell_destination(spec, server.server)
     return load_server_scorer(
         closing.enter_context(server),
         str(options.checkpoint),

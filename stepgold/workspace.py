@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,26 +86,48 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read or is not TOML.
     """
+    return toml_of(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a TOML file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
-        # editors of Windows put a mark in front, which is no TOML
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return path.read_bytes()
     except OSError as fault:
         raise InputError(
             f"The TOML file cannot be read: {fault.strerror}.",
             where=str(path),
             remedy="check the path",
         ) from fault
+
+
+def toml_of(content: bytes, path: Path) -> dict[str, Any]:
+    """The bytes of a TOML file as a dict.
+
+    Args:
+        content: the bytes.
+        path: the file, for messages.
+
+    Raises:
+        InputError: it is not TOML.
+    """
+    try:
+        # Editors on Windows write a byte order mark, which TOML does not allow.
+        return tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as fault:
         raise InputError(
-            "The TOML file is no UTF-8 text.", where=str(path), remedy="save it as UTF-8"
+            "The TOML file is not UTF-8 text.", where=str(path), remedy="save it as UTF-8"
         ) from fault
     except tomllib.TOMLDecodeError as fault:
         raise InputError(
-            f"The file is no TOML: {fault}.", where=str(path), remedy="correct that line"
+            f"The file is not TOML: {fault}.", where=str(path), remedy="correct that line"
         ) from fault
 
 
-def read_defaults(folder: Path) -> Mapping[str, Any]:
-    """The defaults of `stepgold.toml` in `folder`; empty if there is none."""
-    path = folder / DEFAULTS_NAME
-    return read_toml(path) if path.is_file() else {}
+def has_defaults(folder: Path) -> bool:
+    """Whether the workspace has a stepgold.toml."""
+    return (folder / DEFAULTS_NAME).is_file()

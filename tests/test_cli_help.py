@@ -43,6 +43,7 @@ COMMANDS = (
     ["retry"],
     ["status"],
     ["doctor"],
+    ["trust"],
     ["remove", "dataset"],
     ["remove", "labeler"],
 )
@@ -62,7 +63,7 @@ def test_help_loads_no_heavy_library() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_and_stands_in_the_readme(
+def test_every_command_has_help_and_is_in_the_documentation(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     import cli
@@ -71,23 +72,30 @@ def test_every_command_has_help_and_stands_in_the_readme(
     shown = capsys.readouterr().out
     assert "Usage: stepgold" in shown
     undocumented = [
-        line
-        for line in shown.splitlines()
-        if line.strip().startswith("--") and len(line.split()) < 2
+        line for line in shown.splitlines() if line.startswith("  --") and len(line.split()) < 2
     ]
     assert not undocumented
-    assert f"`stepgold {' '.join(command)}" in (ROOT / "README.md").read_text()
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert any(f"stepgold {' '.join(command)}" in page.read_text("utf-8") for page in pages)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import cli
+    import stepgold
+
+    assert cli.execute(["--version"]) == 0
+    assert capsys.readouterr().out == f"stepgold {stepgold.__version__}\n"
 
 
 def test_the_command_list_is_complete() -> None:
-    from typer.main import get_command
+    from commands.table import COMMANDS as TABLE
 
-    import cli
+    assert set(TABLE) == {tuple(command) for command in COMMANDS}
 
-    def leaves(command: object, words: tuple[str, ...]) -> set[tuple[str, ...]]:
-        children = getattr(command, "commands", None)
-        if not children:
-            return {words}
-        return set().union(*(leaves(child, (*words, name)) for name, child in children.items()))
 
-    assert leaves(get_command(cli.app), ()) == {tuple(command) for command in COMMANDS}
+def test_every_summary_is_whole_at_80_columns() -> None:
+    from commands.table import COMMANDS as TABLE
+    from commands.table import GROUPS
+
+    for summary in (*GROUPS.values(), *(entry.summary for entry in TABLE.values())):
+        assert len(summary) <= 50, summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,22 @@ def test_no_other_distribution_claims_our_import_names() -> None:
 def test_the_wheel_holds_every_package() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert set(WHEEL) == packages - {"tests", "benchmarks", "tools"} | {"cli.py"}
+
+
+def test_every_package_ships_its_types() -> None:
+    for name in (entry for entry in WHEEL if not entry.endswith(".py")):
+        assert (ROOT / name / "py.typed").is_file(), name
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    import stepgold
+
+    assert stepgold.__version__ == version("stepgold")
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"## {PROJECT['project']['version']} - " in changelog
+    assert f"version: {PROJECT['project']['version']}\n" in (ROOT / "CITATION.cff").read_text(
+        "utf-8"
+    )
 
 
 def test_no_generic_top_level_name() -> None:

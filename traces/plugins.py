@@ -6,9 +6,12 @@ A distribution adds a plug-in with a table in its pyproject.toml, for example
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def load_plugins(group: str) -> dict[str, EntryPoint]:
@@ -17,6 +20,8 @@ def load_plugins(group: str) -> dict[str, EntryPoint]:
     Raises:
         InputError: two distributions register the same name.
     """
+    from importlib.metadata import entry_points  # imports the email package: 20 ms
+
     found: dict[str, EntryPoint] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
         first = found.setdefault(entry.name, entry)

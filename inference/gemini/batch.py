@@ -200,7 +200,7 @@ class GeminiBatches:
     @property
     def endpoint(self) -> str:
         """Base URL of the service."""
-        return self._client.base_url
+        return self._client.server.url
 
     @property
     def retries(self) -> int:
@@ -280,7 +280,7 @@ class GeminiBatches:
     def _outcome(self, line: ResultLine) -> ModelReply | ModelUnavailable:
         if line.response is None:
             return self._error(line.error)
-        body = json.dumps(line.response, ensure_ascii=False)
+        body = self._client.subject.redacted(json.dumps(line.response, ensure_ascii=False))
         try:
             wire = read_body(body)
         except TransientFault as fault:
@@ -289,7 +289,7 @@ class GeminiBatches:
 
     def _error(self, error: Mapping[str, Any]) -> ModelReply | ModelUnavailable:
         """An error instead of a reply; a prompt beyond the window is recorded as a reply."""
-        said = error_text(error)
+        said = self._client.subject.redacted(error_text(error))
         fault = HttpFault(http_status(error), said, body=error)
         if isinstance(exception_for(fault, self._client.subject), RequestTooLong):
             return over_length_reply(self._model.spec, said)
@@ -353,7 +353,7 @@ class GeminiBatches:
         """Keep the raw description of a job, because the SDK's type drops a part."""
         if response.request.method == "GET" and _JOB_PATH.search(response.request.url.path):
             await response.aread()
-            self._described = response.text
+            self._described = self._client.subject.redacted(response.text)
 
 
 class _Absent(Exception):

@@ -36,13 +36,13 @@ from google import genai
 from google.genai import errors, types
 from google.genai.client import AsyncClient
 
+from inference.destinations import Destination
 from inference.images import message_parts
 from inference.openai.model import first_object, mapping, read_object, text_of, token_count
 from inference.protocol import GenerationRequest, Message, WireReply
 from inference.retries import HttpFault, Subject, TransientFault, exception_for
 from inference.specs import GEMINI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
 from inference.specs import GEMINI_KEY_VARIABLES as KEY_VARIABLES
-from inference.specs import checked_base_url
 from traces import InputError, Usage
 
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=1)
@@ -118,6 +118,7 @@ class GeminiClient:
         base_url: str | None,
         attempt_s: float,
         connections: int,
+        insecure_http: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """Set up the client; nothing is sent.
@@ -127,17 +128,21 @@ class GeminiClient:
             base_url: another endpoint; None reads GOOGLE_GEMINI_BASE_URL, else Google's own.
             attempt_s: timeout of one HTTP exchange, in seconds.
             connections: maximum number of open connections, at least 1.
+            insecure_http: whether the key may go over plain http to another machine.
             environ: environment variables with key and base URL.
 
         Raises:
-            InputError: no key, or a base URL that cannot be used.
+            InputError: no key, or a base URL that cannot be used, such as one of plain http.
         """
         variable, key = _key(environ)
         self.subject = Subject(spec, variable, key)
-        named = "--base-url" if base_url else BASE_URL_VARIABLE
-        url = base_url or environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-        self.base_url = checked_base_url(url, named_by=named)
-        """The endpoint, without a trailing slash."""
+        self.server = Destination.chosen(
+            base_url, variable=BASE_URL_VARIABLE, environ=environ, default=DEFAULT_BASE_URL
+        )
+        """The server that key and texts go to."""
+        self.server.refuse_plain_http(key, key_variable=variable, allowed=insecure_http)
+        # A proxy would be another machine that receives the text.
+        proxied = bool(getproxies()) and not self.server.is_loopback
         # Our own httpx2 client, so that errors do not depend on whether aiohttp is installed.
         self.http = httpx2.AsyncClient(
             verify=_tls(),
@@ -146,15 +151,16 @@ class GeminiClient:
                 max_connections=connections, max_keepalive_connections=connections
             ),
             # A custom transport would ignore the environment's proxies.
-            transport=None if getproxies() else SpreadTransport(_tls()),
-            follow_redirects=True,
+            transport=None if proxied else SpreadTransport(_tls()),
+            follow_redirects=False,
+            event_hooks=self.server.hooks(spec),
         )
         """The HTTP client underneath."""
         self._client = genai.Client(
             api_key=key,
             vertexai=False,
             http_options=types.HttpOptions(
-                base_url=self.base_url,
+                base_url=self.server.url,
                 api_version="v1beta",
                 timeout=int(attempt_s * 1000),
                 httpx_async_client=self.http,

@@ -40,7 +40,7 @@ class GeminiModel:
         concurrency: int = 16,
         retry: RetryPolicy | None = None,
         sleep: Sleep = asyncio.sleep,
-        today: Callable[[], date] = date.today,
+        insecure_http: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """Set up the client; nothing is sent.
@@ -52,7 +52,7 @@ class GeminiModel:
             concurrency: requests in flight at once, at least 1.
             retry: bounds of the retries; None for the service's defaults.
             sleep: waits between attempts.
-            today: the day whose prices apply.
+            insecure_http: whether the key may go over plain http to another machine.
             environ: environment variables with key and base URL.
 
         Raises:
@@ -66,7 +66,8 @@ class GeminiModel:
         self.name = name.removeprefix("models/")
         self._service: Service = service
         self._concurrency = max(1, concurrency)
-        self._today = today
+        self.today: Callable[[], date] = date.today
+        """The day whose prices apply."""
         policy = retry or _default_policy(service)
         self._retrier = Retrier(policy, Pace(self._concurrency, sleep=sleep), sleep=sleep)
         self._client = GeminiClient(
@@ -74,6 +75,7 @@ class GeminiModel:
             base_url=base_url,
             attempt_s=policy.attempt_s,
             connections=self._concurrency,
+            insecure_http=insecure_http,
             environ=environ,
         )
         self.uploads = ImageUploads(self._client)
@@ -139,7 +141,7 @@ class GeminiModel:
     def reply_of(self, body: str, wire: WireReply, service: Service) -> ModelReply:
         """The reply in a body, at today's price of the service; without token counts, no price."""
         billed = wire.resolved_model or self.name
-        usd = cost(wire.usage, billed, service, on=self._today()) if wire.is_counted else None
+        usd = cost(wire.usage, billed, service, on=self.today()) if wire.is_counted else None
         return ModelReply(
             text=wire.text,
             finish_reason=wire.finish_reason,
@@ -186,7 +188,7 @@ class GeminiModel:
                 model=self.name, contents=_NO_CONTENTS, config=_CONFIG.with_body(body)
             )
         http = response.sdk_http_response
-        return (http.body if http else None) or ""
+        return self._client.subject.redacted((http.body if http else None) or "")
 
 
 class _Config(types.GenerateContentConfig):

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import httpx2
 
+from inference.destinations import Destination
 from inference.dispatch import LoopThread
 from inference.retries import (
     HttpFault,
@@ -29,12 +30,7 @@ from inference.retries import (
     TransientFault,
     exception_for,
 )
-from inference.specs import (
-    OPENAI_BASE_URL_VARIABLE,
-    OPENAI_KEY_VARIABLE,
-    checked_base_url,
-    is_loopback,
-)
+from inference.specs import OPENAI_BASE_URL_VARIABLE, OPENAI_KEY_VARIABLE
 from traces import InputError, ModelUnavailable
 
 T = TypeVar("T")
@@ -93,6 +89,7 @@ class JsonClient:
         concurrency: int | None = None,
         retry: RetryPolicy | None = None,
         sleep: Sleep = asyncio.sleep,
+        insecure_http: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """Set up the client; nothing is sent.
@@ -103,22 +100,26 @@ class JsonClient:
             concurrency: requests in flight at once; None for 16.
             retry: bounds of the retries; None for the defaults.
             sleep: waits between attempts.
+            insecure_http: whether a key may go over plain http to another machine.
             environ: environment variables with base URL and key (OPENAI_API_KEY, sent if set).
 
         Raises:
             InputError: no base URL, or one that cannot be used.
         """
-        given = base_url or environ.get(OPENAI_BASE_URL_VARIABLE)
-        if not given:
+        if not (base_url or environ.get(OPENAI_BASE_URL_VARIABLE)):
             raise InputError(
                 f'There is no server for "openai:{model}".',
                 remedy=f"give it with --base-url, or set {OPENAI_BASE_URL_VARIABLE}",
             )
-        named = "--base-url" if base_url else OPENAI_BASE_URL_VARIABLE
-        self.root = checked_base_url(given, named_by=named).removesuffix("/v1")
+        self.server = server = Destination.chosen(
+            base_url, variable=OPENAI_BASE_URL_VARIABLE, environ=environ, default=""
+        )
+        """The server that keys and texts go to."""
+        self.root = server.url.removesuffix("/v1")
         """The URL prefix of all routes, without a trailing slash."""
         self.model = model
         key = environ.get(OPENAI_KEY_VARIABLE, "").strip()
+        server.refuse_plain_http(key, key_variable=OPENAI_KEY_VARIABLE, allowed=insecure_http)
         self._subject = Subject(self.spec, OPENAI_KEY_VARIABLE, key)
         policy = retry or RetryPolicy()
         self._most = max(1, concurrency or DEFAULT_CONCURRENCY)
@@ -128,6 +129,10 @@ class JsonClient:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=policy.attempt_s,
             limits=httpx2.Limits(max_connections=self._most, max_keepalive_connections=self._most),
+            follow_redirects=False,
+            event_hooks=server.hooks(self.spec),
+            # A proxy would be another machine that receives the text.
+            trust_env=not server.is_loopback,
         )
         self._thread: LoopThread | None = None
 
@@ -139,7 +144,7 @@ class JsonClient:
     @property
     def hosted(self) -> bool:
         """True unless the server runs on this machine."""
-        return not is_loopback(self.root)
+        return not self.server.is_loopback
 
     @property
     def retries(self) -> int:
@@ -230,11 +235,12 @@ class JsonClient:
             raise TransientFault("timeout while waiting for the reply") from error
         except (httpx2.HTTPError, OSError) as error:
             raise TransientFault(f"connection failed: {error or type(error).__name__}") from error
-        read = _object(reply.text)
+        text = self._subject.redacted(reply.text)
+        read = _object(text)
         if reply.status_code != 200:
             raise exception_for(_fault(reply, read, path), self._subject)
         if read is None:
-            start = " ".join(reply.text[:60].split())
+            start = " ".join(text[:60].split())
             raise TransientFault(f'the reply to {path} is not a JSON object ("{start}")')
         return read
 

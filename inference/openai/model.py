@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 
+from inference.destinations import Destination, Redirected
 from inference.images import about_an_image, has_images, message_parts
 from inference.prices import PRICES_AS_OF, cost
 from inference.protocol import GenerationRequest, Message, WireReply, over_length_reply
@@ -47,7 +48,6 @@ from inference.retries import (
 )
 from inference.specs import OPENAI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
 from inference.specs import OPENAI_KEY_VARIABLE as KEY_VARIABLE
-from inference.specs import checked_base_url, is_loopback
 from traces import InputError, ModelRefused, ModelReply, Usage
 
 if TYPE_CHECKING:
@@ -216,6 +216,7 @@ class OpenAIModel:
         concurrency: int = 8,
         retry: RetryPolicy | None = None,
         sleep: Sleep = asyncio.sleep,
+        insecure_http: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """Set up the client; nothing is sent.
@@ -227,6 +228,7 @@ class OpenAIModel:
             concurrency: requests in flight at once, at least 1.
             retry: bounds of the retries; None for the defaults.
             sleep: waits between attempts.
+            insecure_http: whether a key may go over plain http to another machine.
             environ: environment variables with key and base URL.
 
         Raises:
@@ -235,15 +237,17 @@ class OpenAIModel:
         self.name = name
         self._template = template
         self._concurrency = max(1, concurrency)
-        given = base_url or environ.get(BASE_URL_VARIABLE)
-        named = "--base-url" if base_url else BASE_URL_VARIABLE
-        self._base_url = checked_base_url(given or DEFAULT_BASE_URL, named_by=named)
+        self.server = Destination.chosen(
+            base_url, variable=BASE_URL_VARIABLE, environ=environ, default=DEFAULT_BASE_URL
+        )
+        """The server that keys and texts go to."""
         key = environ.get(KEY_VARIABLE, "").strip()
-        if not key and not given:
+        if not key and self.server.is_default:
             raise InputError(
                 "No OpenAI key in the environment.",
                 remedy=f"set {KEY_VARIABLE}, or {BASE_URL_VARIABLE} for a server without keys",
             )
+        self.server.refuse_plain_http(key, key_variable=KEY_VARIABLE, allowed=insecure_http)
         self._subject = Subject(self.spec, KEY_VARIABLE, key)
         policy = retry or RetryPolicy()
         self._retrier = Retrier(policy, Pace(self._concurrency, sleep=sleep), sleep=sleep)
@@ -252,9 +256,16 @@ class OpenAIModel:
         self._client = openai.AsyncOpenAI(
             # The client requires a key; a server without keys ignores it.
             api_key=key or "none",
-            base_url=self._base_url,
+            base_url=self.server.url,
             max_retries=0,
             timeout=policy.attempt_s,
+            http_client=openai.DefaultAsyncHttpxClient(
+                timeout=policy.attempt_s,
+                follow_redirects=False,
+                event_hooks=self.server.hooks(self.spec),
+                # A proxy would be another machine that receives the text.
+                trust_env=not self.server.is_loopback,
+            ),
         )
 
     @property
@@ -265,7 +276,7 @@ class OpenAIModel:
     @property
     def hosted(self) -> bool:
         """True unless the server runs on this machine."""
-        return not is_loopback(self._base_url)
+        return not self.server.is_loopback
 
     @property
     def concurrency(self) -> int:
@@ -300,7 +311,7 @@ class OpenAIModel:
             )
 
         async def attempt() -> tuple[str, WireReply]:
-            body = await self._exchange(request)
+            body = self._subject.redacted(await self._exchange(request))
             return body, read_body(body)
 
         try:
@@ -377,7 +388,7 @@ class OpenAIModel:
 
     def _options(self, request: GenerationRequest, **content: Any) -> dict[str, Any]:
         # OpenAI's own service refuses max_tokens for newer models; others know only max_tokens.
-        own = self._base_url == DEFAULT_BASE_URL and "messages" in content
+        own = self.server.is_default and "messages" in content
         options = {
             "model": self.name,
             **content,
@@ -399,6 +410,8 @@ class OpenAIModel:
             raise TransientFault("timeout while waiting for the reply") from error
         except openai.APIError as error:
             cause = error.__cause__
+            if isinstance(cause, Redirected):
+                raise cause from None
             raise TransientFault(f"connection failed: {cause or error}") from error
         except OSError as error:
             raise TransientFault(f"connection failed: {error}") from error

@@ -188,7 +188,7 @@ class Pooling:
             wanted = " or ".join(map(str, self.served.columns))
             raise ModelRefused(
                 f"The server gives {len(row)} numbers per token, expected {wanted}.",
-                remedy="serve the PRM with its head, see README, PRM families",
+                remedy="serve the PRM with its head, see docs/tutorials/servers.md",
             )
         return tuple(finite(value) for value in row)
 

@@ -43,7 +43,7 @@ def test_near_ties_are_told_and_stored(cli: Cli, tmp_path: Path, traces_file: Pa
     told = cli(*argv, "--json")
     assert told.document["near_ties"] == 7 * 2 * 3
     assert "near_ties" not in cli(*argv, "--json").document, "nothing was drawn"
-    assert "42 choices of tokens were near ties" in cli(*argv, "--name", "again").out
+    assert "42 token choices were near ties" in cli(*argv, "--name", "again").out
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
         kept = {
             name: label.meta["near_ties"] for name, label in store.labels.load("d", "mc").items()

@@ -174,11 +174,11 @@ def _calls(workspace: Path) -> int:
 def test_wrong_options_are_refused_before_anything_is_loaded(cli: Cli, tmp_path: Path) -> None:
     imported(cli, tmp_path / "w", tmp_path, n=1)
     for more, what in (
-        (("--strategy", "fast"), "not a strategy"),
-        (("--label", "value"), "no --label"),
+        (("--strategy", "fast"), "not a value of --strategy"),
+        (("--label", "value"), "not a value of --label"),
         (("--strategy", "binary", "--label", "soft"), "needs the MC estimate"),
-        (("-k", "4", "--threshold", "4"), "decides nothing"),
-        (("--last-step", "x"), "no --last-step"),
+        (("-k", "4", "--threshold", "4"), "cannot be used with"),
+        (("--last-step", "x"), "not a value of --last-step"),
     ):
         done = cli("continue", "--dataset", "d", "--policy", "lab", *more)
         assert done.code == 2

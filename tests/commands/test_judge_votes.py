@@ -108,11 +108,11 @@ def test_splits_are_put_to_a_second_judge(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--escalate", "openai:big"), "One vote cannot be split"),
-        (("--votes", "3", "--escalate", "openai:m"), "Splits cannot be put"),
-        (("--votes", "3", "--escalate", "lab"), "Splits cannot be put"),
+        (("--escalate", "openai:big"), "at least two votes"),
+        (("--votes", "3", "--escalate", "openai:m"), "Split votes cannot be escalated"),
+        (("--votes", "3", "--escalate", "lab"), "Split votes cannot be escalated"),
         (("--votes", "3", "--temperature", "0"), "temperature 0"),
-        (("--granularity", "word"), "not a granularity"),
+        (("--granularity", "word"), "is not a value of --granularity"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_sent(

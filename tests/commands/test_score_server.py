@@ -17,6 +17,7 @@ import pytest
 from storage import Store
 from tests.commands.tiny_prm import save_prm, write_pool
 from tests.loopback.prm_server import Manners, PrmServer, TinyPrm
+from tests.loopback.recording_server import RecordingServer
 from tests.scoring.checkpoints import save_qwen_prm
 from traces.labels import TraceLabel
 
@@ -89,7 +90,7 @@ def test_it_scores_as_the_checkpoint_and_says_how_it_compared(
     assert "comparing the server with the checkpoint on 8 traces" in called.err
     [row] = cli("status", "--json").document["labelers"]
     assert (row["parity"], row["resolved_model"]) == (gate, "prm (/models/prm)")
-    assert "held against its checkpoint on 8 traces" in cli("status").out
+    assert "compared with its checkpoint on 8 traces" in cli("status").out
     assert cli("score", "--dataset", "d", "--prm", f"hf:{folder}", "--name", "here").code == 0
     here, there = scores(labels(tmp_path, "here")), scores(labels(tmp_path))
     for name, steps in here.items():
@@ -121,11 +122,25 @@ def test_a_server_that_scores_otherwise_stores_nothing(
     assert cli("status", "--json").document["labelers"] == []
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_server_that_redirects_scores_nothing(
+    score: Score, cli: Cli, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
+    with RecordingServer() as other, RecordingServer(status, redirect_to=other.url) as server:
+        called = score(url=server.url)
+        assert called.code == 2
+        for host in (server.host, other.host):
+            assert host in called.document["error"]["what"]
+        assert other.received == []
+    assert cli("status", "--json").document["labelers"] == []
+
+
 @pytest.mark.slow
 def test_the_limits_are_the_users(score: Score, server: PrmServer) -> None:
     called = score("--parity-sample", "3", "--parity-limit", "0")
     assert called.code == 2
-    assert "(at most 0)" in called.document["error"]["what"]
+    assert "(limit 0)" in called.document["error"]["what"]
     assert len(server.calls) == 3
     server.calls.clear()
     small = score("--parity-sample", "3", "--limit", "2")

@@ -85,7 +85,8 @@ def running(
     """A runner and its store in a file."""
     clock = clock or Clock()
     environ = {"GEMINI_API_KEY": "k", "GOOGLE_GEMINI_BASE_URL": server.url}
-    model = GeminiModel(NAME, sleep=clock.asleep, today=lambda: TODAY, environ=environ)
+    model = GeminiModel(NAME, sleep=clock.asleep, environ=environ)
+    model.today = lambda: TODAY
     bounds = BatchLimits(**{"enqueued_tokens": 1_000_000, **(limits or {})})
     with (
         Store.open(f"sqlite:///{database}") as store,

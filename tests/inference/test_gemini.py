@@ -46,7 +46,9 @@ def model(server: GeminiServer, name: str = "gemini-3.5-flash-lite", **options: 
 
     WAITED.clear()
     options.setdefault("environ", {"GEMINI_API_KEY": "k3y"})
-    return GeminiModel(name, base_url=server.url, sleep=no_wait, today=lambda: NOVEMBER, **options)
+    made = GeminiModel(name, base_url=server.url, sleep=no_wait, **options)
+    made.today = lambda: NOVEMBER
+    return made
 
 
 WAITED: list[float] = []

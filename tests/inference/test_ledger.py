@@ -72,9 +72,9 @@ def ask(shape: Shape) -> tuple[ModelReply, GeminiServer]:
             shape.model,
             base_url=server.url,
             service=shape.service,
-            today=lambda: DAY,
             environ={"GEMINI_API_KEY": "k"},
         )
+        model.today = lambda: DAY
 
         async def once() -> ModelReply:
             try:

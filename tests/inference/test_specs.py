@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inference.specs import ModelSpec, checked_base_url, is_loopback
+from inference.destinations import checked_base_url, is_loopback
+from inference.specs import ModelSpec
 from traces.errors import InputError
 
 

@@ -85,9 +85,9 @@ def judged(
         concurrency=options.get("concurrency", 1),
         retry=RetryPolicy(attempts=ATTEMPTS, attempt_s=0.2),
         sleep=no_wait,
-        today=lambda: date(2026, 11, 15),
         environ={"GEMINI_API_KEY": "k3y"},
     )
+    model.today = lambda: date(2026, 11, 15)
     with Dispatcher(model, None) as dispatcher:
         labels = {one.label.trace_id: one.label for one in RagJudge(dispatcher).judge(traces)}
     return [labels[context.trace.id] for context in traces]

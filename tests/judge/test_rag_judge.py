@@ -49,9 +49,9 @@ def dispatcher(server: GeminiServer, responses: Responses | None = None) -> Disp
         NAME,
         base_url=server.url,
         sleep=no_wait,
-        today=lambda: date(2026, 11, 15),
         environ={"GEMINI_API_KEY": "k"},
     )
+    model.today = lambda: date(2026, 11, 15)
     return Dispatcher(model, responses)
 
 
