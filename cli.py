@@ -135,7 +135,7 @@ def _misused(error: TyperException, *, as_json: bool) -> int:
 def execute(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code (design.md section 3)."""
     as_json, debug = "--json" in argv, "--debug" in argv
-    with watch_defects(debug=debug) as met:
+    with watch_defects(_show_defect if debug else None) as met:
         code = _execute(argv, as_json=as_json, debug=debug)
     if met:
         print(
@@ -144,6 +144,10 @@ def execute(argv: Sequence[str]) -> int:
             file=sys.stderr,
         )
     return code
+
+
+def _show_defect(text: str) -> None:
+    print(_without_keys(text), file=sys.stderr)
 
 
 def _execute(argv: Sequence[str], *, as_json: bool, debug: bool) -> int:

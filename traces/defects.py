@@ -7,7 +7,7 @@ abstention. It is counted and logged with its traceback here, so that it does no
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LOGGER = logging.getLogger("stepgold.defects")
@@ -31,21 +31,34 @@ def record_defect(fault: Exception, where: str) -> str:
     return f"StepGold cannot read it, a defect ({type(fault).__name__}: {said})"
 
 
-@contextmanager
-def watch_defects(*, debug: bool) -> Iterator[list[str]]:
-    """Collect where defects are met; with `debug` their tracebacks go to standard error.
+class _Shown(logging.Handler):
+    """Passes each record, with its traceback, to a function."""
 
-    The list is complete when the block has ended.
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._show(self.format(record))
+
+
+@contextmanager
+def watch_defects(show: Callable[[str], None] | None = None) -> Iterator[list[str]]:
+    """Collect where defects are met; the list is complete when the block has ended.
+
+    Args:
+        show: gets each defect with its traceback, as text; None shows none.
     """
     before, met = len(_found), list[str]()
-    handler = logging.StreamHandler()
+    handler = None if show is None else _Shown(show)
     level = _LOGGER.level
-    if debug:
+    if handler is not None:
         _LOGGER.setLevel(logging.DEBUG)
         _LOGGER.addHandler(handler)
     try:
         yield met
     finally:
         met += _found[before:]
-        _LOGGER.removeHandler(handler)
         _LOGGER.setLevel(level)
+        if handler is not None:
+            _LOGGER.removeHandler(handler)
