@@ -405,7 +405,7 @@ def _starts_clean(passage: str, start: int) -> bool:
 
 
 def _ends_clean(passage: str, end: int) -> bool:
-    """Whether a span may end here: no word, number or unit cut, no negation that follows its verb."""
+    """Whether a span may end here: cuts no word, number or unit, no negation after its verb."""
     if end == len(passage):
         return True
     if not passage.isascii() and _is_governed_from_behind(passage, end):
