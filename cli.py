@@ -24,7 +24,7 @@ from stepgold.console import printable
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
 from stepgold.workspace import WorkspaceFolder, has_defaults
-from traces import ToolkitError
+from traces import ToolkitError, watch_defects
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
@@ -222,6 +222,22 @@ def _limit_of_system(fault: BaseException | None) -> tuple[str, None, str] | Non
 def execute(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code: 0, 1, 2, 70 or 130 (`stepgold.results`)."""
     as_json, debug = "--json" in argv, "--debug" in argv
+    with watch_defects(_show_defect if debug else None) as met:
+        code = _execute(argv, as_json=as_json, debug=debug)
+    if met:
+        print(
+            f"{len(met)} rows or replies met a defect of StepGold, the first at {met[0]}: please"
+            " report it, with what --debug shows",
+            file=sys.stderr,
+        )
+    return code
+
+
+def _show_defect(text: str) -> None:
+    print(_without_keys(text), file=sys.stderr)
+
+
+def _execute(argv: Sequence[str], *, as_json: bool, debug: bool) -> int:
     try:
         outcome: Any = get_command(app).main(
             list(argv), prog_name="stepgold", standalone_mode=False

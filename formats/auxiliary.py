@@ -24,7 +24,14 @@ from formats.rows import (
     whole_number,
 )
 from formats.trace_files import checked_rows, file_stem
-from traces import Problem, RejectedRow, Relevance, TraceFormatError, TraceLabel
+from traces import (
+    Problem,
+    RejectedRow,
+    Relevance,
+    TraceFormatError,
+    TraceLabel,
+    record_defect,
+)
 
 _LABEL_KEYS = {"scores", "verdicts", "first_error"}
 _REASON = "reason_correct"
@@ -60,6 +67,10 @@ def read_scores(
                 raise RowFault("the id occurs twice in the file")
         except RowFault as fault:
             yield file.rejected(row, id_or_none(row.value, "id"), str(fault))
+            continue
+        except Exception as fault:
+            # Foreign rows must not end an import, whatever we forgot about them.
+            yield file.rejected(row, None, record_defect(fault, f"{path}, row {row.index + 1}"))
             continue
         seen.add(label.trace_id)
         yield label

@@ -51,9 +51,10 @@ def stated_labeler(row: Mapping[str, Any], otherwise: Labeler) -> Labeler:
     if not isinstance(stated, dict):
         return otherwise
     name, kind = stated.get("name"), stated.get("kind")
-    if not isinstance(name, str) or not name.strip() or kind not in set(LabelerKind):
+    stated_both = isinstance(name, str) and isinstance(kind, str)
+    if not stated_both or not str(name).strip() or kind not in set(LabelerKind):
         raise RowFault(f"'labeler' needs a name and one of the kinds {', '.join(LabelerKind)}")
-    return Labeler(name, LabelerKind(kind), otherwise.config)
+    return Labeler(str(name), LabelerKind(str(kind)), otherwise.config)
 
 
 def outside(labeler: Labeler, trace_id: str, detail: str) -> TraceLabel:

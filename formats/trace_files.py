@@ -48,6 +48,7 @@ from traces import (
     RejectedRow,
     SourceFile,
     TraceFormatError,
+    record_defect,
 )
 
 FIRST_ROWS = 5
@@ -231,6 +232,12 @@ def _traces(
             found = list(parse(row, file))
         except RowFault as fault:
             yield file.rejected(row, known.name_row(row, file), str(fault))
+            continue
+        except Exception as fault:
+            if isinstance(fault, InputError) and (fault.where or "").startswith("--"):
+                raise  # an option is wrong, not the row
+            # Foreign rows must not end an import, whatever we forgot about them.
+            yield file.rejected(row, None, record_defect(fault, f"{path}, row {row.index + 1}"))
             continue
         refused: set[str] = set()
         for item in found:

@@ -36,8 +36,8 @@ def template_from_tokenizer(folder: str | Path) -> Callable[[Sequence[Message]],
     from transformers import AutoTokenizer  # heavy, and only needed here
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # damaged files raise anything
         raise InputError(
             f'No tokenizer can be read from "{folder}".',
             remedy="give the folder with tokenizer.json and the chat template",

@@ -77,7 +77,9 @@ _WEST_COMPARATOR = (
 
 _ONE_UNIT = _any_of(_UNITS) + r"(?!\w)"
 _TOKEN = re.compile(
-    r"(?P<number>(?:(?<![\w.,)-])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\^[+-]?\d+)?"
+    # No token starts with a space, nor with a letter inside a word except "n't": fails fast.
+    r"(?! )(?=[^a-z]|(?<!\w)[a-z]|n't)"
+    r"(?:(?P<number>(?:(?<![\w.,)-])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\^[+-]?\d+)?"
     rf"|\b{_any_of(_NUMBER_WORDS)}\b|(?=[^\x00-\x7f])(?:{_EAST_NUMBER}))"
     rf"(?P<number_unit>\s?(?=[^\x00-\x7f]){_EAST_UNITS}"
     rf"|\s?-?{_ONE_UNIT}(?:\s?/\s?{_ONE_UNIT}|\s(?:per|a|each|every)\s{_ONE_UNIT})*)?"
@@ -91,7 +93,7 @@ _TOKEN = re.compile(
     rf"|\b(?:{_WEST_COMPARATOR})\b|(?=[^\x00-\x7f]){EAST_COMPARATOR})"
     r"|(?P<negation>\b(?:not|no|never|without|nor|neither|none|cannot|nobody|nothing|except"
     r"|unless)\b"
-    rf"|n't\b|\bnon(?=-)|\b(?:{_WEST_NEGATION})\b|(?=[^\x00-\x7f])(?:{_EAST_NEGATION}))"
+    rf"|n't\b|\bnon(?=-)|\b(?:{_WEST_NEGATION})\b|(?=[^\x00-\x7f])(?:{_EAST_NEGATION})))"
 )
 _ASCII_COMPARATORS = {"<=": "≤", "=<": "≤", ">=": "≥", "=>": "≥", "!=": "≠", "+-": "±"}
 

@@ -159,8 +159,8 @@ def _plain_end(text: str, start: int) -> int:
 
 def _cluster_end(text: str, start: int) -> int:
     """Offset after a character and its combining marks, which NFKC may compose."""
-    end = start + 1
-    while end < len(text) and unicodedata.combining(text[end]):
+    end, limit = start + 1, min(len(text), start + 1 + _MAX_MARKS)
+    while end < limit and unicodedata.combining(text[end]):
         end += 1
     return end
 
@@ -192,8 +192,12 @@ _FORBIDS = re.compile(
     r"|중단|중지|피하|피해|주의|停用|停药|停止|中止|慎用|慎重|หยุด|เลี่ยง|ระวัง"
 )
 """Words that deny or forbid without being negations; a near match treats them as plain words."""
-_HEDGE = re.compile(r"(?:(?:about|around|approximately|roughly|some|the|an?)\s)*")
+_HEDGE = re.compile(r"(?:(?:about|around|approximately|roughly|some|the|an?)\s){0,4}")
 """What may come between a comparison and its number."""
+_MAX_COMPARED = 100
+"""An ellipsis that leaves out more comparisons is refused without looking at each."""
+_MAX_MARKS = 32
+"""Combining marks that are folded with a character; putting them in order takes quadratic time."""
 _PREFIX = "non"
 """Negates only the word that it is part of, and is left out together with it."""
 
@@ -240,11 +244,12 @@ class Gaps:
         hedge = _HEDGE.match(self._passage, end)
         kept = end if hedge is None else hedge.end()
         number_follows = _any_within(self._numbers, kept, kept + 1)
-        return any(
+        stop = bisect_left(self._places, end)
+        return stop - began > _MAX_COMPARED or any(
             number_follows
             or each.value.endswith(" than")
             or not self._passage[each.end : end].strip()
-            for each in self._comparators[began : bisect_left(self._places, end)]
+            for each in self._comparators[began:stop]
         )
 
 
@@ -258,8 +263,12 @@ NEAR_RATIO = 90.0
 """Minimum similarity (0-100) of a near match."""
 MAX_PARTS = 8
 """A quote with more ellipses than this is a collage, not a quote."""
-MAX_TRIES = 2000
-"""Maximum number of places tried for the parts of one quote; bounds the cost to milliseconds."""
+MAX_TRIES = 4000
+"""Maximum number of places tried for the parts of one quote."""
+MAX_NEAR_WORDS = 300
+"""A longer quote has to be exact: comparing with typos takes more than linear time."""
+MAX_NEAR_WORK = 20_000_000
+"""Characters of the quote times those of the passage up to which a near match is looked for."""
 SHORT_PART_WORDS = 3
 """A part with fewer words than this can occur anywhere ..."""
 LONG_WORD = 5
@@ -350,10 +359,15 @@ def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
             return []
         if (index, after) in hopeless:
             return None
-        for start, end in _occurrences(parts[index], passage, after):
+        place = passage.find(parts[index], after)
+        while place >= 0:
+            start, end = place, place + len(parts[index])
             tries += 1
             if tries > MAX_TRIES:
                 return None
+            place = passage.find(parts[index], start + 1)
+            if not (_starts_clean(passage, start) and _ends_clean(passage, end)):
+                continue
             if index and gaps is not None:
                 if start - after > SHORT_GAP and shortest[index] < SHORT_PART_WORDS:
                     break
@@ -370,15 +384,6 @@ def _find_parts(parts: list[str], passage: str) -> list[tuple[int, int]] | None:
         return None
 
     return find_from(0, 0)
-
-
-def _occurrences(part: str, passage: str, after: int) -> Iterator[tuple[int, int]]:
-    start = passage.find(part, after)
-    while start >= 0:
-        end = start + len(part)
-        if _starts_clean(passage, start) and _ends_clean(passage, end):
-            yield start, end
-        start = passage.find(part, start + 1)
 
 
 def _starts_clean(passage: str, start: int) -> bool:
@@ -445,6 +450,8 @@ def _is_governed_from_behind(passage: str, end: int) -> bool:
 
 def _find_near(quote: str, passage: str) -> tuple[int, int] | None:
     """The span that the quote copies with typos; None if there is none."""
+    if quote.count(" ") >= MAX_NEAR_WORDS or len(quote) * len(passage) > MAX_NEAR_WORK:
+        return None
     if len(quote) > len(passage):
         window = (0, len(passage)) if passage else None
     else:

@@ -15,7 +15,16 @@ from typing import Any, NoReturn
 from inference import OVER_LENGTH
 from judge.prompt_file import NO_EVIDENCE, unescape_markers
 from judge.quotes import verify_quote
-from traces import Abstention, AbstentionReason, Evidence, Quote, StepLabel, TraceLabel, Verdict
+from traces import (
+    Abstention,
+    AbstentionReason,
+    Evidence,
+    Quote,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+    record_defect,
+)
 
 MAX_REPLY_CHARACTERS = 1_000_000
 """Longer replies are not parsed: no judge needs them, and parsing must stay bounded."""
@@ -25,7 +34,8 @@ MAX_STARTS = 16
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"```[a-z]*[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _START = re.compile(r'\{\s*"steps"\s*:|\[\s*\{\s*"step"\s*:')
-_COMMA_OR_STRING = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+_COMMA_OR_STRING = re.compile(r'("(?:[^"\\]++|\\.)*+(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
+"""A string that is never closed is one match up to the end, so that it is scanned only once."""
 
 
 class UnreadableReply(Exception):
@@ -171,6 +181,9 @@ def read_reply(
         )
     except UnreadableReply as fault:
         return Abstention(AbstentionReason.UNREADABLE, str(fault))
+    except Exception as fault:
+        # No reply of a model may end a run, whatever we forgot about it.
+        return Abstention(AbstentionReason.UNREADABLE, record_defect(fault, "a judge's reply"))
 
 
 def label_readings(

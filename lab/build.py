@@ -280,7 +280,11 @@ def load_bundled(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place = folder if folder is not None else bundled_model_folder(name)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(place, dtype="float32")
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        place, dtype="float32", trust_remote_code=False
+    )
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        place, trust_remote_code=False
+    )
     model.eval()  # type: ignore[no-untyped-call]
     return model, tokenizer

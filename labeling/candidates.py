@@ -35,18 +35,18 @@ _STEP_WORDS = (
     "Step|Schritt|Étape|Etape|Paso|Passo|Passaggio|Stap|Steg|Krok|Adım|Langkah|Bước|Шаг|Крок|Βήμα"
     "|चरण|الخطوة|خطوة|گام|ขั้นตอนที่|ขั้นที่|단계|스텝"
 )
-_MARK = r"[ \t]*(?:\*\*|__)?[ \t]*(?:[:.)：．。、，）】\]]|$)"
+_MARK = r"[ \t]*+(?:\*\*|__)?[ \t]*+(?:[:.)：．。、，）】\]]|$)"
 """What ends a marker; without it a line such as "Step 2 is wrong" is prose."""
 _MARK_OR_SPACE = rf"(?:{_MARK}|[ \t\u3000])"
 if TYPE_CHECKING:
     from labeling.answers import AnswerChecker
 
 _NUMBERED = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]*)?[*_【\[]{0,3}(?:"
-    rf"(?:{_STEP_WORDS})[ \t]*(?P<after>\d{{1,4}}){_MARK}"
-    rf"|(?:步骤|步驟|ステップ|手順|段階)[ \t]*(?P<east>\d{{1,4}}|{_HAN_NUMBER}){_MARK_OR_SPACE}"
-    rf"|第[ \t]*(?P<nth>\d{{1,4}}|{_HAN_NUMBER})[ \t]*(?:步|ステップ|段階){_MARK_OR_SPACE}"
-    rf"|제?[ \t]*(?P<korean>\d{{1,4}})[ \t]*단계{_MARK})",
+    r"^[ \t]*+(?:#{1,6}[ \t]*+)?[*_【\[]{0,3}(?:"
+    rf"(?:{_STEP_WORDS})[ \t]*+(?P<after>\d{{1,4}}){_MARK}"
+    rf"|(?:步骤|步驟|ステップ|手順|段階)[ \t]*+(?P<east>\d{{1,4}}|{_HAN_NUMBER}){_MARK_OR_SPACE}"
+    rf"|第[ \t]*+(?P<nth>\d{{1,4}}|{_HAN_NUMBER})[ \t]*+(?:步|ステップ|段階){_MARK_OR_SPACE}"
+    rf"|제?[ \t]*+(?P<korean>\d{{1,4}})[ \t]*+단계{_MARK})",
     re.IGNORECASE | re.MULTILINE,
 )
 _BLANK = re.compile(r"\n[ \t]*\n\s*")

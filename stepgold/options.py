@@ -101,7 +101,7 @@ class ImageSourceOptions(Config):
     images: StrPath | None = option(
         default=None,
         metavar="DIR",
-        help="Folder that image paths are relative to [default: the workspace].",
+        help="Folder with the images of problems; paths start there [default: the workspace].",
     )
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 _HAN = (
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -89,6 +90,21 @@ class Term:
     """Offset after its last character."""
     in_run: bool = False
     """Whether it is a part of a run of script without spaces between words."""
+
+
+_MARKS = (
+    "\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u0610-\u061a\u064b-\u0670\u06d6-\u06ed"
+    "\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\u302a-\u302f\u3099\u309a\ufe20-\ufe2f"
+)
+_MANY_MARKS = re.compile(f"([{_MARKS}]{{32}})[{_MARKS}]+")
+
+
+def normalized(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
+    """The text in a normal form of Unicode, with at most 32 combining marks in a row.
+
+    Putting marks in their canonical order takes quadratic time; no script stacks that many.
+    """
+    return unicodedata.normalize(form, _MANY_MARKS.sub(r"\1", text))
 
 
 def has_runs(text: str) -> bool:
@@ -173,6 +189,6 @@ def _term(text: str, start: int, *, in_run: bool) -> Term:
     if not folded.isascii():
         # NFKC makes half-width and full-width forms one; elsewhere it would make 10⁹ into 109.
         if _WIDTH_FORMS.search(folded):
-            folded = unicodedata.normalize("NFKC", folded).lower()
-        folded = unicodedata.normalize("NFC", folded)
+            folded = normalized("NFKC", folded).lower()
+        folded = normalized("NFC", folded)
     return Term(folded, start, start + len(text), in_run)

@@ -45,7 +45,7 @@ from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLab
 
 GOLD = human_gold("mr-ben")
 NO_ERROR = "N/A"
-_STEP = re.compile(r"\s*Step (\d+):")
+_STEP = re.compile(r"\s*Step (\d{1,9}):")
 _SOLUTION = re.compile(r"\s*Solution:\s*(.*)", re.DOTALL)
 _OPTION = re.compile(r"(?:^|\n)\s*([A-Z]):")
 _CHOICE = re.compile(r"\bChoice(?:\\?_|\s)([A-Z])\b")
@@ -168,7 +168,12 @@ def _label(row: dict[str, Any], labeler: Labeler, trace: Trace, solution: _Solut
         raise RowFault(f"'Model_Solution_Correctness' is '{correctness}', not correct or incorrect")
     if correctness == "correct" and stated == NO_ERROR:
         return TraceLabel(trace.id, first_error_given=True)
-    if correctness == "incorrect" and stated.isdecimal() and int(stated) in solution.numbers:
+    if (
+        correctness == "incorrect"
+        and stated.isdecimal()
+        and len(stated) < 10
+        and int(stated) in solution.numbers
+    ):
         number = int(stated)
         # If two steps have this number, the first one is taken as the first error.
         repeated = {"step_number_repeated": number} if solution.numbers.count(number) > 1 else {}

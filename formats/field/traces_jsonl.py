@@ -47,6 +47,8 @@ _KEYS = (
     "id", "problem", "options", "answer", "images", "subset", "generator", "steps",
     "final_answer", "final_answer_correct", "labels", "evidence", "meta", "problem_meta",
 )  # fmt: skip
+MAX_LABELERS = 1000
+"""A row with labels of more labelers is refused."""
 _LABEL_KEYS = {"kind", "verdicts", "scores", "first_error", "details", "meta"}
 
 
@@ -100,16 +102,18 @@ def _labels(
 ) -> tuple[tuple[tuple[Labeler, TraceLabel], ...], list[str]]:
     labels: list[tuple[Labeler, TraceLabel]] = []
     misfits: list[str] = []
+    if len(object_of(row, "labels")) > MAX_LABELERS:
+        raise RowFault(f"it has labels of more than {MAX_LABELERS} labelers")
     for name in object_of(row, "labels"):
         entry = object_of(row["labels"], name)
         if unknown := entry.keys() - _LABEL_KEYS:
             raise RowFault(f"labeler '{name}': unknown key '{min(unknown)}'")
-        if entry.get("kind") not in set(LabelerKind):
+        kind = entry.get("kind")
+        if not isinstance(kind, str) or kind not in set(LabelerKind):
             raise RowFault(
-                f"labeler '{name}': 'kind' is {entry.get('kind')!r},"
-                f" not one of {', '.join(LabelerKind)}"
+                f"labeler '{name}': 'kind' is {kind!r:.40}, not one of {', '.join(LabelerKind)}"
             )
-        labeler = Labeler(name, LabelerKind(entry["kind"]), {"imported_from": FORMAT.name})
+        labeler = Labeler(name, LabelerKind(kind), {"imported_from": FORMAT.name})
         try:
             label = read_label(trace.id, entry, len(trace.steps))
         except Misfit as misfit:

@@ -181,7 +181,7 @@ def _is_spread(lines: list[bytes]) -> bool:
 
 def _lines(stream: io.BufferedIOBase, path: Path, row_limit: int) -> Iterator[RawRow]:
     decoder = StrictDecoder()
-    index = line = 0
+    index = line = blanks = 0
     while data := stream.readline(row_limit + 1):
         line += 1
         if len(data) > row_limit:
@@ -193,7 +193,15 @@ def _lines(stream: io.BufferedIOBase, path: Path, row_limit: int) -> Iterator[Ra
         if line == 1:
             data = data.removeprefix(_BOM)
         if not data.strip():
+            blanks += len(data)
+            if blanks > row_limit:
+                raise TraceFormatError(
+                    f"'{path}' has more than {row_limit} blanks in a row.",
+                    where=f"{path}, line {line}",
+                    remedy="get the file again, or delete its blank lines",
+                )
             continue
+        blanks = 0
         yield _line(decoder, data, index=index, line=line, path=path)
         index += 1
 

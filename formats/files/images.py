@@ -5,6 +5,9 @@ text chunks, a DICOM header with its patient) is dropped, an EXIF rotation is ap
 is too large is scaled down and gets a note. A file that cannot be read raises an error with its
 path.
 
+Paths come from datasets that other people wrote, so nothing outside the folder of images is opened,
+and neither a device, a pipe nor a decompression bomb can stop a run.
+
 DICOM rendering follows PS3.3 C.11 (modality LUT, then VOI LUT or window, then presentation); the
 window arithmetic is that of C.11.2.1.2. Only the first of several windows is used, and a VOI LUT
 takes precedence over a window. Without either, the smallest and largest values become black and
@@ -16,8 +19,11 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
+import stat
 import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -31,6 +37,9 @@ from traces import InputError
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before decoding: a few bytes can decompress to gigabytes."""
+MAX_DICOM_VALUES = 50_000_000
+"""Limit for one frame (rows x columns x samples), which takes several arrays of float64 to window.
+Mammograms have up to 25 million."""
 
 
 class ImageError(InputError):
@@ -43,18 +52,10 @@ _COLOR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
 _DECODERS = "pip install 'stepgold[dicom]'"
 _LONGEST_REASON = 160
-_DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    NotImplementedError,
-    RuntimeError,
-    struct.error,
-)
-"""What pydicom and its decoders raise for damaged files and for unsupported compressions."""
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_MAX_INFLATED = 512 * 1024 * 1024
+_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
+"""The first element of a DICOM's file meta information, before its 4 bytes of value."""
 
 
 def render_dicom(
@@ -77,26 +78,53 @@ def render_dicom(
     """
     import pydicom
     from PIL import Image
-    from pydicom.errors import InvalidDicomError
 
     # Its decoders also log what they raise; without a handler that goes to standard error.
     logging.getLogger("pydicom").addHandler(logging.NullHandler())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # header oddities do not affect the pixels
+            _refuse_inflation(content, where)
             dataset = pydicom.dcmread(io.BytesIO(content))
             _drop_empty(dataset)
             index = _frame_index(dataset, frame, where)
             pixels, notes = _eight_bit(dataset, index, where)
+            burned_in = str(dataset.get("BurnedInAnnotation", "")).upper() == "YES"
+            picture = Image.fromarray(pixels)
     except ImageError:
         raise
-    except (InvalidDicomError, *_DECODER_ERRORS) as fault:
-        reason = " ".join(str(fault).split())[:_LONGEST_REASON] or type(fault).__name__
-        raise ImageError(f"The DICOM cannot be rendered: {reason}", where=where) from fault
-    burned_in = str(dataset.get("BurnedInAnnotation", "")).upper() == "YES"
+    except Exception as fault:  # pydicom and its decoders raise anything for a damaged file
+        raise ImageError(f"The DICOM cannot be rendered: {_reason(fault)}", where=where) from fault
     if burned_in:
         notes = (*notes, "text is burned into the pixels")
-    return Image.fromarray(pixels), notes, burned_in
+    return picture, notes, burned_in
+
+
+def _reason(fault: Exception) -> str:
+    return " ".join(str(fault).split())[:_LONGEST_REASON] or type(fault).__name__
+
+
+def _refuse_inflation(content: bytes, where: str) -> None:
+    """Refuse a deflated DICOM that inflates to more than the limit; pydicom inflates it whole.
+
+    Raises:
+        ImageError: it does, or it does not say where the deflated part starts.
+        zlib.error: the deflated part is damaged.
+    """
+    start = _DICOM_PREAMBLE + 4
+    if _DEFLATED not in content[start : start + 64 * 1024]:
+        return
+    if content[start : start + len(_GROUP_LENGTH)] != _GROUP_LENGTH:
+        raise ImageError("The deflated DICOM has no valid file header.", where=where)
+    start += len(_GROUP_LENGTH) + 4
+    start += struct.unpack("<L", content[start - 4 : start])[0]
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    rest, inflated = content[start:], 0
+    while rest and not inflater.eof:
+        inflated += len(inflater.decompress(rest, 1 << 20))
+        rest = inflater.unconsumed_tail
+        if inflated > _MAX_INFLATED:
+            raise ImageError(f"The DICOM inflates to more than {_MAX_INFLATED} bytes.", where=where)
 
 
 def _drop_empty(dataset: Any) -> None:
@@ -117,18 +145,51 @@ def _frame_index(dataset: Any, frame: int | None, where: str) -> int:
     if "PixelData" not in dataset:
         raise ImageError("The DICOM has no pixels.", where=where)
     frames = int(dataset.get("NumberOfFrames") or 1)
-    if int(dataset.Rows) * int(dataset.Columns) > MAX_PIXELS:
-        raise ImageError(
-            f"The DICOM has {dataset.Rows} x {dataset.Columns} pixels; the limit is {MAX_PIXELS}.",
-            where=where,
-        )
+    _refuse_large(dataset.Rows, dataset.Columns, int(dataset.get("SamplesPerPixel", 1)), where)
     if frame is None and frames > 1:
         raise ImageError(
             f"The DICOM has {frames} frames.", where=where, remedy="name one: file.dcm#frame=1"
         )
     if frame is not None and frame > frames:
         raise ImageError(f"There is no frame {frame}: the DICOM has {frames}.", where=where)
-    return (frame or 1) - 1
+    index = (frame or 1) - 1
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        from pydicom.encaps import get_frame
+
+        size = _coded_size(get_frame(dataset.PixelData, index, number_of_frames=frames))
+        if size is not None:
+            _refuse_large(*size, 1, where)
+    return index
+
+
+def _refuse_large(rows: int, columns: int, samples: int, where: str) -> None:
+    if rows * columns * samples > MAX_DICOM_VALUES:
+        raise ImageError(
+            f"The DICOM has {rows} x {columns} pixels with {samples} values each; the limit is"
+            f" {MAX_DICOM_VALUES} values.",
+            where=where,
+        )
+
+
+def _coded_size(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns that a compressed frame itself states; None if it states none.
+
+    A decoder allocates what the frame says, whatever the DICOM header says. JPEG and JPEG-LS state
+    it in their SOF segment, JPEG 2000 in the SIZ segment that follows its first marker.
+    """
+    if frame[:4] == b"\xff\x4f\xff\x51":
+        columns, rows = struct.unpack(">LL", frame[8:16])
+        return rows, columns
+    if frame[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            rows, columns = struct.unpack(">HH", frame[at + 5 : at + 9])
+            return rows, columns
+        at += 1 if marker == 0xFF else 2 + length
+    return None
 
 
 def _eight_bit(dataset: Any, index: int, where: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
@@ -257,8 +318,17 @@ def _numbers(value: Any) -> list[float | None]:
 
 MAX_SIDE = 3072
 """Longest side in pixels; larger images are scaled down (Lanczos), as model services would do."""
-MAX_FILE_BYTES = 500 * 1024 * 1024
-"""Larger files are not opened."""
+MAX_FILE_BYTES = 50 * 1024 * 1024
+"""Larger files are not read."""
+_PLAIN_OPEN = (
+    os.O_RDONLY
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+)
+"""Does not follow a link that appeared since the path was checked, nor wait for a pipe's writer."""
+_MAX_DIGITS = 9
 _MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _ENCODING: dict[str, dict[str, Any]] = {
     "PNG": {},
@@ -291,7 +361,7 @@ class EncodedImage:
 
 
 def load_images(paths: Sequence[str], root: Path) -> tuple[EncodedImage, ...]:
-    """Load a problem's images; relative paths start at `root`.
+    """Load a problem's images, all of which must be in the folder `root`.
 
     Raises:
         ImageError: one cannot be read; its path is in `where`.
@@ -302,11 +372,16 @@ def load_images(paths: Sequence[str], root: Path) -> tuple[EncodedImage, ...]:
 def load_image(path: str, root: Path) -> EncodedImage:
     """Load one image. `file.dcm#frame=N` selects a frame (1-based) of a DICOM with several.
 
+    Args:
+        path: relative to `root`, or absolute; it must be in `root` once links are followed.
+        root: the folder of images.
+
     Raises:
-        ImageError: missing, too large, unsupported, damaged, or a DICOM that cannot be rendered.
+        ImageError: missing, outside `root`, not a regular file, too large, unsupported, damaged,
+            or a DICOM that cannot be rendered.
     """
     name, frame = _frame(path)
-    content = _read(path, root / name)
+    content = _read(path, name, root)
     if content[_DICOM_PREAMBLE : _DICOM_PREAMBLE + 4] == b"DICM":
         image, notes, may_show_patient = render_dicom(content, frame, where=path)
         return _encoded(path, image, kind="PNG", notes=notes, may_show_patient=may_show_patient)
@@ -319,25 +394,43 @@ def _frame(path: str) -> tuple[str, int | None]:
     name, mark, number = path.rpartition("#frame=")
     if not mark:
         return path, None
-    if not number.isascii() or not number.isdigit() or int(number) < 1:
-        raise ImageError(f"'{number}' is not a frame number.", where=path, remedy="count from 1")
+    readable = number.isascii() and number.isdigit() and len(number) <= _MAX_DIGITS
+    if not readable or int(number) < 1:
+        raise ImageError(
+            f"'{number[:20]}' is not a frame number.", where=path, remedy="count from 1"
+        )
     return name, int(number)
 
 
-def _read(path: str, file: Path) -> bytes:
+def _read(path: str, name: str, root: Path) -> bytes:
+    """The content of a regular file in `root`, at most `MAX_FILE_BYTES`."""
     try:
-        size = file.stat().st_size
-        if size > MAX_FILE_BYTES:
+        folder = root.resolve()
+        file = (folder / name).resolve()
+        if not file.is_relative_to(folder):
             raise ImageError(
-                f"The image file has {size} bytes; the limit is {MAX_FILE_BYTES}.", where=path
+                "The image is outside the folder of images.",
+                where=path,
+                remedy="copy it there, or name with --images the folder that has all images",
             )
-        content = file.read_bytes()
-    except OSError as fault:
+        descriptor = os.open(file, _PLAIN_OPEN)
+        with open(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("The image is not a regular file.", where=path)
+            content = b"" if status.st_size > MAX_FILE_BYTES else stream.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError, RuntimeError) as fault:  # also NUL in a name, a loop of links
+        reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else fault
         raise ImageError(
-            f"The image cannot be opened: {fault.strerror or fault}.",
+            f"The image cannot be opened: {reason}.",
             where=path,
             remedy="set the folder of relative paths with --images DIR",
         ) from fault
+    size = max(status.st_size, len(content))
+    if size > MAX_FILE_BYTES:
+        raise ImageError(
+            f"The image file has {size} bytes; the limit is {MAX_FILE_BYTES}.", where=path
+        )
     if not content:
         raise ImageError("The image file is empty.", where=path)
     return content
@@ -345,23 +438,12 @@ def _read(path: str, file: Path) -> bytes:
 
 def _picture(path: str, content: bytes) -> EncodedImage:
     """A PNG, JPEG or WebP; unchanged if there is nothing to drop, rotate or scale."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked
-            image: Any = Image.open(io.BytesIO(content))
-            kind = image.format
-            if kind not in _MIME:
-                raise ImageError(
-                    f"The image is a {kind}.", where=path, remedy="give PNG, JPEG, WebP or DICOM"
-                )
-            _refuse_bomb(image.width, image.height, path)
-            if getattr(image, "n_frames", 1) > 1:
-                raise ImageError(
-                    "The image is an animation.", where=path, remedy="give one picture"
-                )
-            image.load()
+            warnings.simplefilter("ignore")  # MAX_PIXELS is checked; oddities do no harm
+            return _checked_picture(path, content)
     except ImageError:
         raise
     except UnidentifiedImageError as fault:
@@ -372,12 +454,30 @@ def _picture(path: str, content: bytes) -> EncodedImage:
         raise ImageError(
             f"The image is too large when decompressed: {fault}", where=path
         ) from fault
-    except (OSError, SyntaxError, ValueError) as fault:
-        raise ImageError(f"The image is damaged: {fault}.", where=path) from fault
-    turned = ImageOps.exif_transpose(image)
+    except Exception as fault:  # Pillow raises anything for a damaged file
+        raise ImageError(f"The image is damaged: {_reason(fault)}.", where=path) from fault
+
+
+def _checked_picture(path: str, content: bytes) -> EncodedImage:
+    from PIL import Image, ImageOps
+
+    if content.startswith((b"GIF87a", b"GIF89a")):
+        raise ImageError("The image is a GIF.", where=path, remedy="give PNG, JPEG, WebP or DICOM")
+    # Pillow's other readers (fonts, PostScript, text headers) are never run.
+    image: Any = Image.open(io.BytesIO(content), formats=tuple(_MIME))
+    kind = image.format
+    if kind not in _MIME:
+        raise ImageError(
+            f"The image is a {kind}.", where=path, remedy="give PNG, JPEG, WebP or DICOM"
+        )
+    _refuse_bomb(image.width, image.height, path)
+    if getattr(image, "n_frames", 1) > 1:
+        raise ImageError("The image is an animation.", where=path, remedy="give one picture")
+    image.load()
     notes = ("rotated as EXIF says",) if image.getexif().get(0x0112, 1) != 1 else ()
     if max(image.size) > MAX_SIDE or notes or _has_metadata(image):
-        return _encoded(path, turned, kind, notes)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _encoded(path, image, kind, notes)
     return EncodedImage(
         mime=_MIME[kind],
         sha256=hashlib.sha256(content).hexdigest(),

@@ -188,6 +188,7 @@ def _clause(error: json.JSONDecodeError) -> str:
 CHUNK = 256 * 1024
 """Bytes read at a time."""
 SPACE = " \t\r\n"
+_VISIBLE = re.compile(f"[^{SPACE}]")
 
 
 class JsonStream:
@@ -216,13 +217,16 @@ class JsonStream:
 
     def peek(self) -> str:
         """The next character other than white space; empty at the end."""
+        blanks = 0
         while True:
-            while self._position < len(self._buffer):
-                if self._buffer[self._position] not in SPACE:
-                    return self._buffer[self._position]
-                self._position += 1
-            if self._ended:
-                return ""
+            found = _VISIBLE.search(self._buffer, self._position)
+            end = found.start() if found else len(self._buffer)
+            blanks += end - self._position
+            self._position = end
+            if blanks > self._row_limit:
+                raise JsonFault(f"has more than {self._row_limit} blanks in a row")
+            if found or self._ended:
+                return found[0] if found else ""
             self._fill(0)
 
     def take(self, allowed: str) -> str:

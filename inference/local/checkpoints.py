@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, Cache, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -60,7 +59,7 @@ def load_pretrained(auto_class: Any, folder: Path, **options: Any) -> Any:
         model, report = auto_class.from_pretrained(
             folder, output_loading_info=True, trust_remote_code=False, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as fault:
+    except Exception as fault:  # a damaged checkpoint, such as a pickle, raises anything
         reason = str(fault).strip().splitlines() or [type(fault).__name__]
         raise ModelRefused(
             f'The model in "{folder}" cannot be loaded: {reason[0][:200]}',

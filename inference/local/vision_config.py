@@ -44,7 +44,7 @@ def checkpoint_settings(file: Path) -> dict[str, Any]:
         return {}
     try:
         read = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    except (ValueError, RecursionError):
         return {}  # loading the checkpoint reports the damaged file
     return read if isinstance(read, dict) else {}
 

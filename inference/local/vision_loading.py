@@ -55,12 +55,14 @@ def load_processor(folder: Path) -> Any:
         given, _ = kind.get_processor_dict(folder)
         pictures: Any = AutoImageProcessor
         parts = {
-            "image_processor": lambda: pictures.from_pretrained(folder, backend="pil"),
+            "image_processor": lambda: pictures.from_pretrained(
+                folder, backend="pil", trust_remote_code=False
+            ),
             "tokenizer": lambda: load_pretrained(AutoTokenizer, folder),
         }
         args = [parts.get(name, _nothing)() for name in kind.get_attributes()]
         return kind.from_args_and_dict(args, given)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as fault:
+    except Exception as fault:  # damaged settings raise anything
         reason = str(fault).strip().splitlines() or [type(fault).__name__]
         raise ModelRefused(
             f'The image processor in "{folder}" cannot be loaded: {reason[0][:200]}',

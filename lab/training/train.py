@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(folder: Path) -> LlamaForCausalLM:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
     if not isinstance(model, LlamaForCausalLM):
         raise SystemExit(f"'{folder}' holds a {type(model).__name__}, not one of the lab's models.")
     return model

@@ -17,6 +17,7 @@ from labeling.answers.grammar.tokens import UnreadAnswer
 from labeling.answers.grammar.units import Unit
 from labeling.answers.mathematics import MathProcess, shared_math_process
 from labeling.answers.mentions import (
+    MAX_NAMED,
     Mention,
     find_mentions,
     last_line,
@@ -32,8 +33,13 @@ from labeling.answers.words import (
     read_word,
     same_text,
 )
-from traces import InputError, Problem
+from traces import InputError, Problem, ToolkitError, record_defect
 
+MAX_SOLUTION_CHARACTERS = 100_000
+"""Of a longer solution only the end is searched for its answer."""
+MAX_GOLD_CHARACTERS = 20_000
+"""A longer gold answer is no answer."""
+_MAX_CLAUSES = 8
 MAX_ANSWER_CHARACTERS = 500
 """A longer "answer" is prose."""
 
@@ -104,6 +110,11 @@ class AnswerChecker:
         gold = (problem.answer or "").strip()
         if not gold:
             raise InputError("The problem has no gold answer.", where=problem.id)
+        if len(gold) > MAX_GOLD_CHARACTERS:
+            raise InputError(
+                f"The gold answer has {len(gold)} characters; the limit is {MAX_GOLD_CHARACTERS}.",
+                where=problem.id,
+            )
         if problem.options:
             return cls._for_options(problem, gold)
         word = gold_word(gold)
@@ -173,6 +184,13 @@ class AnswerChecker:
             finished: False for a text cut at the token limit; then a mention at its very end,
                 which may be half an answer, does not count.
         """
+        try:
+            return self._extracted(text[-MAX_SOLUTION_CHARACTERS:], finished=finished)
+        except Exception as fault:  # no solution of a model may end a run
+            record_defect(fault, f"a solution whose answer should be '{self.gold[:80]}'")
+            return None
+
+    def _extracted(self, text: str, *, finished: bool) -> str | None:
         mentions = find_mentions(text)
         if self.kind == "math" and len(mentions) > 1:
             mentions = _joined(text, mentions)
@@ -181,7 +199,8 @@ class AnswerChecker:
                 answer = self._read(mention) if finished or mention.closed else None
                 if answer is not None:
                     return answer
-            return self._read_bare(last_line(text)) if finished else None
+            last = last_line(text)
+            return self._read_bare(last) if finished and len(last) <= MAX_NAMED else None
         except NoOption:
             return None
 
@@ -191,7 +210,15 @@ class AnswerChecker:
         None if that cannot be decided: an answer that is not read as a whole, another word for
         what is counted, mathematics that hangs.
         """
-        return self._equal(answer)
+        if len(answer) > MAX_ANSWER_CHARACTERS:
+            return True if answer == self.gold else None
+        try:
+            return self._equal(answer)
+        except ToolkitError:
+            raise  # from the model that decides whether two texts mean the same
+        except Exception as fault:  # no answer of a model may end a run
+            record_defect(fault, f"the answer '{answer[:80]}' beside '{self.gold[:80]}'")
+            return None
 
     def _read_bare(self, line: str) -> str | None:
         """The answer that a line consists of; None if there is other text in it."""
@@ -261,6 +288,8 @@ def unusable_gold(problem: Problem, math: MathProcess | None = None) -> str | No
         checker = AnswerChecker.for_problem(problem, math)
     except InputError as fault:
         return fault.what
+    except Exception as fault:  # no gold answer of a dataset may end a run
+        return record_defect(fault, f"the gold answer of problem '{problem.id}'")
     if checker.kind in {"number", "math"}:
         named = checker._read(Mention(gold, 0, boxed=True, closed=True))
         if (
@@ -412,7 +441,10 @@ class _MathReader:
         if boxed:
             return
         shorter = text
-        while (clause := _first_clause(shorter)) is not None:
+        for _ in range(_MAX_CLAUSES):
+            clause = _first_clause(shorter)
+            if clause is None:
+                return
             shorter = shorter[: clause.start()].strip(_QUOTED)
             yield shorter
 

@@ -7,7 +7,8 @@ numbers (`3만 5천`) of the latter three. What an answer looks like otherwise i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -21,7 +22,7 @@ _PHRASE = re.compile(
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*", re.MULTILINE)
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+_TAGGED = re.compile(r"<answer>(.{0,1000}?)</answer>", re.IGNORECASE | re.DOTALL)
 _BOXED = re.compile(r"\\f?boxed\s*\{")
 _NAMED_CORRECT = re.compile(
     r"\(?\b([A-Z])\)?\s+is\s+(?:therefore\s+|thus\s+)?(?:the\s+)?(?:correct|right|best)\b"
@@ -41,6 +42,12 @@ _NOT = re.compile(
 )
 _BUT = re.compile(r"\b(?:but(?:\s+rather)?|rather)\s+(?:it\s+is\s+|is\s+)?(?!than\b)", re.I)
 _EDGE = " \t*_\"'"
+_BRACE = re.compile(r"\\?[{}]")
+
+MAX_NAMED = 1000
+"""Most characters of a mention; a longer one is prose, and its end is not looked for."""
+MAX_MENTIONS = 20
+"""Most mentions of each kind, the last ones; the answer is the last one that can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,10 @@ class Mention:
 
 
 def find_mentions(text: str) -> list[Mention]:
-    """All mentions of an answer in a text, in order; negated and conditional ones are left out."""
+    """The last mentions of an answer in a text, in order, without negated and conditional ones.
+
+    At most `MAX_MENTIONS` of each kind, so that time is linear in the length of any text.
+    """
     found = [*_boxes(text), *_sentences(text), *_named(text)]
     if has_cjk(text):
         found += _foreign(text)
@@ -74,44 +84,51 @@ def last_line(text: str) -> str:
     return text.rstrip().rpartition("\n")[2].strip()
 
 
+def _last(pattern: re.Pattern[str], text: str) -> Iterable[re.Match[str]]:
+    return deque(pattern.finditer(text), maxlen=MAX_MENTIONS)
+
+
 def _boxes(text: str) -> Iterator[Mention]:
     if "boxed" in text:
-        for found in _BOXED.finditer(text):
+        for found in _last(_BOXED, text):
             end = _closing_brace(text, found.end())
             if end is not None:
                 inside = text[found.end() : end].strip()
                 yield Mention(inside, found.start(), boxed=True, closed=True)
     if "</" in text:
-        for found in _TAGGED.finditer(text):
+        for found in _last(_TAGGED, text):
             if not _BOXED.search(found[1]):
                 yield Mention(found[1].strip(), found.start(), boxed=True, closed=True)
 
 
 def _closing_brace(text: str, start: int) -> int | None:
-    """Offset of the brace that closes the one before `start`; None if it is cut off."""
+    """Offset of the brace that closes the one before `start`; None if it is cut off or far."""
     depth = 1
-    for found in re.finditer(r"\\?[{}]", text[start:]):
+    for found in _BRACE.finditer(text, start, start + MAX_NAMED):
         depth += {"{": 1, "}": -1}.get(found[0], 0)
         if depth == 0:
-            return start + found.start()
+            return found.start()
     return None
 
 
 def _sentences(text: str) -> Iterator[Mention]:
     anchors = (_PHRASE, _HASHES) if "####" in text else (_PHRASE,)
     for anchor in anchors:
-        for found in anchor.finditer(text):
+        for found in _last(anchor, text):
             if _CONDITION.search(text, max(0, found.start() - 60), found.start()):
                 continue
             start = found.end()
-            ending = _END.search(text, start)
-            end = ending.start() if ending else len(text)
+            limit = min(len(text), start + MAX_NAMED)
+            ending = _END.search(text, start, limit)
+            end = ending.start() if ending else limit
             if ending is not None and ending[0] == "!" and text[end - 1 : end].isalnum():
                 end += 1  # a factorial, or joy: the reader decides
             named = _affirmed(text[start:end])
             if named is not None:
                 # A full stop at the very end may have been the point of a decimal.
-                closed = ending is not None and (ending[0] == "\n" or ending.end() < len(text))
+                closed = limit < len(text) or (
+                    ending is not None and (ending[0] == "\n" or ending.end() < len(text))
+                )
                 yield Mention(named, found.start(), boxed=False, closed=closed)
 
 
@@ -125,7 +142,7 @@ def _affirmed(named: str) -> str | None:
 
 def _named(text: str) -> Iterator[Mention]:
     """`(B) is correct`."""
-    for found in _NAMED_CORRECT.finditer(text):
+    for found in _last(_NAMED_CORRECT, text):
         if not _CONDITION.search(text, max(0, found.start() - 60), found.start()):
             yield Mention(f"({found[1]})", found.start(), boxed=False, closed=True)
 
@@ -218,15 +235,15 @@ _QUOTES = " \t\r*_`「」『』\"'“”‘’《》【】:：,，、"
 
 def announcements(text: str) -> Iterator[Announced]:
     """The answers that sentences in the three languages announce, in no particular order."""
-    for found in _BEFORE.finditer(text):
+    for found in _last(_BEFORE, text):
         if _CJK_CONDITION.search(text, max(0, found.start() - 40), found.start()):
             continue
-        ending = _CJK_END.search(text, found.end())
-        end = ending.start() if ending else len(text)
-        named = affirmed(text[found.end() : end])
+        limit = min(len(text), found.end() + MAX_NAMED)
+        ending = _CJK_END.search(text, found.end(), limit)
+        named = affirmed(text[found.end() : ending.start() if ending else limit])
         if named:
-            yield Announced(named, found.start(), ending.end() if ending else len(text) + 1)
-    for found in _AFTER.finditer(text):
+            yield Announced(named, found.start(), ending.end() if ending else limit + 1)
+    for found in _last(_AFTER, text):
         if _CJK_CONDITION.search(text, max(0, found.start() - 40), found.start("named") + 40):
             continue
         named = next((each for each in found.groups() if each), "").strip(_QUOTES)

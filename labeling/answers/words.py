@@ -17,6 +17,7 @@ from functools import lru_cache
 from string import ascii_uppercase
 
 from labeling.answers import mentions
+from traces.words import normalized
 
 WORDS = ("yes", "no", "maybe")
 """Answers that are words (PubMedQA)."""
@@ -53,7 +54,7 @@ def plain(text: str) -> str:
     """The text for comparison: NFKC, one case, single spaces, no edge punctuation or LaTeX text."""
     unwrapped = _LATEX_TEXT.sub(r"\1", text) if "\\" in text else text
     if not unwrapped.isascii():
-        unwrapped = unicodedata.normalize("NFKC", unwrapped)
+        unwrapped = normalized("NFKC", unwrapped)
     return " ".join(unwrapped.casefold().strip(_EDGES).split())
 
 
@@ -111,7 +112,7 @@ def read_letter(
         marked = _marked(dressed, letters, options)
         if marked is not None:
             return marked
-        dressed = unicodedata.normalize("NFKC", dressed)
+        dressed = normalized("NFKC", dressed)
     text = dressed.strip(" \t*_$\"'“”‘’`")
     found = _LETTER.match(text)
     certain = (found is not None and bool(found["open"] or found["close"])) or (
@@ -325,7 +326,7 @@ def _folded(text: str) -> str:
 
 
 def _without_accents(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text)
+    decomposed = normalized("NFKD", text)
     return "".join(sign for sign in decomposed if not unicodedata.combining(sign))
 
 

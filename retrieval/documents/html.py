@@ -66,12 +66,23 @@ def parse_html(page: str) -> Element:
     """
     parser = _Parser()
     try:
-        parser.feed(page)
+        parser.feed(_without_open_ends(page))
         parser.close()
     except AssertionError as fault:  # html.parser's own way to refuse a broken declaration
         raise ValueError(f"is not readable HTML ({fault})") from fault
     _apply_styles(parser.root)
     return parser.root
+
+
+def _without_open_ends(page: str) -> str:
+    """The page with each `<` escaped that no `>` follows, and each `<!--` that no `-->` follows.
+
+    html.parser would look for the end of each of them again, in quadratic time.
+    """
+    closed = page.rfind("-->") + 1
+    page = page[:closed] + page[closed:].replace("<!--", "&lt;!--")
+    closed = page.rfind(">") + 1
+    return page[:closed] + page[closed:].replace("<", "&lt;")
 
 
 def title_of(root: Element) -> str:

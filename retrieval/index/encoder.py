@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.documents import cut_to_tokens
-from traces import InputError, Passage
+from traces import InputError, Passage, ToolkitError
 from traces.words import LATIN, detect_language
 
 if TYPE_CHECKING:
@@ -197,7 +197,9 @@ def _load(part: EncoderModel) -> SentenceModel:
 
     try:
         return load_sentence_model(part.model, part.pooling)
-    except (OSError, ValueError, RuntimeError) as fault:  # hub errors are one of these
+    except ToolkitError:
+        raise
+    except Exception as fault:  # the hub, and damaged files such as a pickle, raise anything
         raise _not_loaded(part.model, fault) from fault
 
 

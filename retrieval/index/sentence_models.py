@@ -82,11 +82,19 @@ def load_sentence_model(model: str, pooling: str | None) -> SentenceModel:
     # Explicit, because transformers 5 defaults to the checkpoint's dtype.
     options = {"dtype": "float32"}
     if pooling is not None:
-        words = Transformer(model, model_kwargs=options)
+        safe = {"trust_remote_code": False}
+        words = Transformer(
+            model,
+            model_kwargs=options | safe,
+            config_kwargs=safe,
+            processor_kwargs=safe,
+        )
         modules = [words, Pooling(words.get_embedding_dimension(), pooling)]
-        return LibraryModel(SentenceTransformer(modules=modules))
+        return LibraryModel(SentenceTransformer(modules=modules, trust_remote_code=False))
     if is_sentence_transformer_model(model):
-        return LibraryModel(SentenceTransformer(model, model_kwargs=options))
+        return LibraryModel(
+            SentenceTransformer(model, trust_remote_code=False, model_kwargs=options)
+        )
     if (Path(model) / "config.json").is_file() or (
         not Path(model).is_dir() and load_file_path(model, "config.json") is not None
     ):

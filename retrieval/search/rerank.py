@@ -43,8 +43,8 @@ def load_reranker(model: str) -> CrossEncoderReranker:
     from sentence_transformers import CrossEncoder
 
     try:
-        loaded = CrossEncoder(model, model_kwargs={"dtype": "float32"})
-    except (OSError, ValueError, RuntimeError) as fault:  # hub errors are one of these
+        loaded = CrossEncoder(model, trust_remote_code=False, model_kwargs={"dtype": "float32"})
+    except Exception as fault:  # the hub, and damaged files such as a pickle, raise anything
         reason = f" ({str(fault).splitlines()[0]})" if str(fault) else ""
         raise InputError(
             f"Cannot load the cross-encoder '{model}'{reason}.",

@@ -3,22 +3,37 @@ models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from traces import PrmError
 
 
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except (OSError, SafetensorError) as fault:
+        raise PrmError(
+            f"Cannot read the weights: {fault}",
+            where=str(file),
+            remedy="check that the checkpoint is complete",
+        ) from fault
+
+
 def read_tensors(folder: Path, prefixes: Sequence[str]) -> dict[str, Tensor]:
     """Return a checkpoint's tensors whose names begin with one of the prefixes, in float32."""
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
+        with _opened(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 if name.startswith(tuple(prefixes)):
                     found[name] = tensors.get_tensor(name).float()
@@ -29,7 +44,7 @@ def tensor_names(folder: Path) -> frozenset[str]:
     """Return the names of all tensors in a checkpoint's safetensors files."""
     names: set[str] = set()
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
+        with _opened(file) as tensors:
             names |= set(tensors.keys())
     return frozenset(names)
 

@@ -218,10 +218,12 @@ class WeightlessCheckpoint(PrmCheckpoint):
     def model(self, auto_class: Any = AutoModelForCausalLM) -> Any:
         """Return the model on torch's `meta` device."""
         try:
-            config = AutoConfig.from_pretrained(self.folder)
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
             with torch.device("meta"):
-                return auto_class.from_config(config, dtype=self.dtype).eval()
-        except (OSError, ValueError, KeyError) as fault:
+                return auto_class.from_config(
+                    config, dtype=self.dtype, trust_remote_code=False
+                ).eval()
+        except Exception as fault:  # damaged settings raise anything
             reason = str(fault).strip().splitlines() or [type(fault).__name__]
             raise PrmError(
                 f'Cannot read the checkpoint in "{self.folder}": {reason[0][:200]}'
