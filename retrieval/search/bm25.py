@@ -319,7 +319,7 @@ def _segmenter(language: str) -> Segment | None:
 
 
 def _korean() -> Segment:
-    from kiwipiepy import Kiwi  # type: ignore[import-untyped]
+    from kiwipiepy import Kiwi
 
     # Names, misspellings and phrases are not needed, and take two thirds of the time to load.
     kiwi = Kiwi(num_workers=1, load_default_dict=False, load_typo_dict=False, load_multi_dict=False)
@@ -345,7 +345,7 @@ def _thai() -> Segment:
 
 
 def _japanese() -> Segment:
-    from sudachipy import Dictionary, SplitMode  # type: ignore[import-untyped]
+    from sudachipy import Dictionary, SplitMode
 
     tokenizer = Dictionary(dict="small").tokenizer()
     longest = 10_000  # SudachiPy refuses texts of more than 49,149 bytes
