@@ -138,9 +138,15 @@ def _canonical(found: re.Match[str]) -> tuple[Kind, str]:
     return "negation", found["negation"]
 
 
+_LONGEST_NUMBER = 1000
+"""Digits up to which a number is compared by value."""
+
+
 def _value(number: str) -> str:
     if number.isalpha():
         return number
     base, _, power = number.replace(",", "").partition("^")
+    if len(base) > _LONGEST_NUMBER:
+        return number  # a hostile text, not a dose; Decimal would overflow
     value = Decimal(base).normalize()
     return f"{value:f}^{power}" if power else f"{value:f}"

@@ -129,7 +129,7 @@ def test_a_model_that_shares_nothing_is_said_to_be_slow(
     scans(cli, tmp_path, scan=["a.png"])
     slow = cli(*CONTINUE, seeing, "--limit", "1")
     assert len(written(tmp_path)["scan:0"]) == 6, slow.err
-    assert "slowly: logits differ by 1" in " ".join(slow.err.split())
+    assert "in full: logits differ by 1" in " ".join(slow.err.split())
 
 
 def test_what_a_checkpoint_takes_is_told_before_anything_is_loaded(
