@@ -113,7 +113,7 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
 
 @cache
 def is_module(name: str) -> bool:
-    """Whether the name is a file of ours, not a package."""
+    """Whether the name is one of our files, not a package."""
     return (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()
 
 
