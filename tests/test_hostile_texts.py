@@ -84,16 +84,16 @@ def _seconds(reader: str, shape: str, size: int) -> float:
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("shape", ["escaped quotes", "mentions", "marks", "comments", "blanks"])
 def test_hostile_texts_of_50_kb_end_at_once(reader: str, shape: str) -> None:
-    assert _seconds(reader, shape, 50_000) < 0.5
+    assert _seconds(reader, shape, 50_000) < 3  # quadratic: minutes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_hostile_texts_of_1_mb_end_in_seconds(reader: str, shape: str) -> None:
-    # Words and passages are linear, but take up to 6.3 and 2.7 s; the aim is 2 s for all.
-    limit = {"words": 12, "passage": 6}.get(reader, 2)
-    assert _seconds(reader, shape, 1_000_000) < limit
+    # A quadratic reader takes an hour here. The aim of 2 s is measured, not asserted: a test
+    # that asks for a speed fails on a slower machine.
+    assert _seconds(reader, shape, 1_000_000) < 30
 
 
 def test_an_answer_at_the_end_of_a_long_text_is_found() -> None:

@@ -143,4 +143,4 @@ def test_a_file_of_blanks_ends_quickly(tmp_path: Path, blank: str) -> None:
         before = time.process_time()
         with pytest.raises(ToolkitError):
             list(read_rows(file))
-        assert time.process_time() - before < 1.5
+        assert time.process_time() - before < 10  # quadratic: an hour
