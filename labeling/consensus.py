@@ -1,8 +1,11 @@
-"""Consensus of a judge and a Monte Carlo labeler, quality filters on it, and what it keeps.
+"""Consensus of labelers, quality filters on it, and what it keeps.
 
-`strict` (arXiv 2501.07301, section 3.1.3): a trace is kept iff both name the same first error, "no
-error" included. `hybrid`: per step, judge `correct` and soft label > 0.7 is confidently correct,
-judge `incorrect` and soft label < 0.3 is confidently incorrect, everything else goes to an expert.
+`strict` (arXiv 2501.07301, section 3.1.3): a trace is kept iff all labelers name the same first
+error, "no error" included. `majority`: iff more than half of those that name one do. `hybrid`, of a
+judge and a Monte Carlo labeler: per step, judge `correct` and soft label > 0.7 is confidently
+correct, judge `incorrect` and soft label < 0.3 is confidently incorrect, everything else goes to an
+expert. `bayes`: the first error with the highest posterior (`labeling.posterior`), if it is at
+least `min_posterior`.
 
 After the first error both rules keep what they have (strict: nothing; hybrid: further steps) unless
 `after_first_error` is `incorrect`, the first-zero rule of Med-PRM's training labels: every step
@@ -32,8 +35,9 @@ incorrect than correct traces, so retention is reported per class.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -85,10 +89,10 @@ class QualityFilters(Config):
 def filter_reason(
     context: TraceInContext,
     label: TraceLabel,
-    judge_label: TraceLabel,
+    sources: Sequence[TraceLabel],
     filters: QualityFilters,
 ) -> str | None:
-    """Why a filter removes a labeled trace; None if it passes all filters."""
+    """Why a filter removes a labeled trace, made from these labels; None if it passes all."""
     steps = len(context.trace.steps)
     if filters.min_steps is not None and steps < filters.min_steps:
         return f"{steps} steps, fewer than {filters.min_steps}"
@@ -105,7 +109,7 @@ def filter_reason(
         and error.index is None
     ):
         return "no error, but the final answer is wrong"
-    if filters.require_verified_quote and not _is_grounded(label, judge_label):
+    if filters.require_verified_quote and not _is_grounded(label, sources):
         return "no verified quote"
     return None
 
@@ -118,17 +122,20 @@ def _names_error(label: TraceLabel) -> bool:
     return any(step.verdict is Verdict.INCORRECT for step in label.step_labels)
 
 
-def _is_grounded(label: TraceLabel, judge_label: TraceLabel) -> bool:
-    """Whether the judge has a verified quote: on the first error, if there is one."""
+def _is_grounded(label: TraceLabel, sources: Sequence[TraceLabel]) -> bool:
+    """Whether a labeler has a verified quote: on the first error, if there is one."""
     error = first_error(label)
-    steps = judge_label.step_labels
-    if error.index is not None:
-        steps = steps[error.index : error.index + 1]
-    return any(step.quote is not None and step.quote.verified for step in steps)
+    chosen = slice(None) if error.index is None else slice(error.index, error.index + 1)
+    return any(
+        step.quote is not None and step.quote.verified
+        for source in sources
+        for step in source.step_labels[chosen]
+    )
 
 
-Rule = Literal["strict", "hybrid"]
+Rule = Literal["strict", "majority", "hybrid", "bayes"]
 AfterFirstError = Literal["keep", "incorrect"]
+_BAYES = Need("--rule bayes", lambda config: config.rule == "bayes")
 _HYBRID = Need("--rule hybrid", lambda config: config.rule == "hybrid")
 
 
@@ -138,7 +145,15 @@ class ConsensusConfig(QualityFilters):
     rule: Rule = option(
         default="strict",
         choices=get_args(Rule),
-        help="strict: both name the same first error. hybrid: per step, with confidence.",
+        help="strict: all name the same first error. majority: more than half do. hybrid: judge "
+        "and mc step by step. bayes: the most probable first error.",
+    )
+    min_posterior: float = option(
+        default=0.9,
+        between=(0, 1),
+        metavar="P",
+        help="bayes: keep traces whose first error has at least this posterior; 0 keeps all.",
+        needs=_BAYES,
     )
     after_first_error: AfterFirstError = option(
         default="keep",
@@ -172,6 +187,8 @@ class ConsensusConfig(QualityFilters):
         chosen: dict[str, Any] = {"rule": self.rule}
         if self.rule == "hybrid":
             chosen |= {"high": self.high, "low": self.low, "most_confident": self.most_confident}
+        if self.rule == "bayes":
+            chosen["min_posterior"] = self.min_posterior
         if self.after_first_error != "keep":
             chosen["after_first_error"] = self.after_first_error
         filters = {name: getattr(self, name) for name in defaults_of(QualityFilters)}
@@ -196,22 +213,60 @@ def agree(
         A label, or an abstention: `disagreement` (strict), `filtered`, or the reason of the labeler
         that has no label.
     """
+    return agree_among(context, {"judge": judge_label, "mc": mc_label}, config)
+
+
+def agree_among(
+    context: TraceInContext,
+    labels: Mapping[str, TraceLabel | None],
+    config: ConsensusConfig | None = None,
+    *,
+    posterior: Sequence[float] = (),
+) -> TraceLabel:
+    """The consensus of any number of labels on one trace.
+
+    Args:
+        context: the trace.
+        labels: labeler name (or role) -> its label; None if it has not labeled the trace yet.
+            `hybrid` needs the roles `judge` and `mc`.
+        config: rule, thresholds and filters; None is strict without filters.
+        posterior: for `bayes`, the probability that each step is the first error, and last that
+            there is none.
+
+    Returns:
+        A label, or an abstention: `disagreement` (strict, majority), `uncertain` (bayes),
+        `filtered`, or the reason of a labeler that has no label.
+    """
     config = config or ConsensusConfig()
-    missing = _missing(context, judge_label, "judge") or _missing(context, mc_label, "mc")
-    if missing is not None or judge_label is None or mc_label is None:
-        return missing or abstained(context.trace.id, AbstentionReason.NOT_MEASURED)
-    if config.rule == "strict":
-        label = _same_first_error(context, judge_label, mc_label)
-    else:
-        label = _step_by_step(context, judge_label, mc_label, config)
-    if config.after_first_error == "incorrect":
+    label = _by_rule(context, labels, config, posterior)
+    if config.after_first_error == "incorrect" and label.abstention is None:
         label = _first_zero(label)
     if label.abstention is not None:
         return label
-    reason = filter_reason(context, label, judge_label, config)
+    reason = filter_reason(context, label, tuple(filter(None, labels.values())), config)
     if reason is None:
         return label
     return abstained(context.trace.id, AbstentionReason.FILTERED, reason)
+
+
+def _by_rule(
+    context: TraceInContext,
+    labels: Mapping[str, TraceLabel | None],
+    config: ConsensusConfig,
+    posterior: Sequence[float],
+) -> TraceLabel:
+    if config.rule == "bayes":
+        return _most_probable(context, posterior, config)
+    given = {name: label for name, label in labels.items() if label is not None}
+    if config.rule == "majority":
+        return _more_than_half(context, given)
+    for name, label in labels.items():
+        missing = _missing(context, label, name)
+        if missing is not None:
+            return missing
+    if config.rule == "strict":
+        return _same_first_error(context, given)
+    return _step_by_step(context, given["judge"], given["mc"], config)
 
 
 def _missing(context: TraceInContext, label: TraceLabel | None, role: str) -> TraceLabel | None:
@@ -237,34 +292,69 @@ def _first_zero(label: TraceLabel) -> TraceLabel:
     return replace(label, step_labels=steps[: first + 1] + rest, meta=meta)
 
 
-def _same_first_error(
-    context: TraceInContext, judge_label: TraceLabel, mc_label: TraceLabel
-) -> TraceLabel:
-    trace_id, step_count = context.trace.id, len(context.trace.steps)
-    named = {}
-    for role, label in (("judge", judge_label), ("mc", mc_label)):
+def _same_first_error(context: TraceInContext, labels: Mapping[str, TraceLabel]) -> TraceLabel:
+    trace_id, named = context.trace.id, {}
+    for name, label in labels.items():
         error = first_error(label)
         if error.missing:
-            return _open_step(trace_id, label, role)
-        named[role] = error.index
-    if named["judge"] != named["mc"]:
-        detail = f"judge: {_describe(named['judge'])}, mc: {_describe(named['mc'])}"
-        return abstained(trace_id, AbstentionReason.DISAGREEMENT, detail)
-    index = named["judge"]
+            return _open_step(trace_id, label, name)
+        named[name] = error.index
+    if len(set(named.values())) > 1:
+        return abstained(trace_id, AbstentionReason.DISAGREEMENT, _opinions(named))
+    return _label_of(context, next(iter(named.values())), meta={"rule": "strict"})
+
+
+def _more_than_half(context: TraceInContext, labels: Mapping[str, TraceLabel]) -> TraceLabel:
+    errors = {name: first_error(label) for name, label in labels.items()}
+    named = {name: error.index for name, error in errors.items() if not error.missing}
+    if len(named) < 2:
+        detail = f"{len(named)} labelers name a first error; a majority needs two"
+        return abstained(context.trace.id, AbstentionReason.NOT_MEASURED, detail)
+    index, count = Counter(named.values()).most_common(1)[0]
+    if 2 * count <= len(named):
+        return abstained(context.trace.id, AbstentionReason.DISAGREEMENT, _opinions(named))
+    return _label_of(context, index, meta={"rule": "majority", "votes": [count, len(named)]})
+
+
+def _most_probable(
+    context: TraceInContext, posterior: Sequence[float], config: ConsensusConfig
+) -> TraceLabel:
+    """The label of `bayes`; a step's score is the posterior that no error came up to it."""
+    steps = len(context.trace.steps)
+    rounded = [round(p, 6) for p in posterior[: steps + 1]]
+    best = max(range(steps + 1), key=posterior.__getitem__)
+    index = None if best == steps else best
+    meta = {"rule": "bayes", "posterior": rounded}
+    if posterior[best] < config.min_posterior:
+        detail = f"{_describe(index)} has posterior {posterior[best]:.2f}"
+        label = abstained(context.trace.id, AbstentionReason.UNCERTAIN, detail)
+        return replace(label, meta=meta)
+    label = _label_of(context, index, meta=meta)
+    unharmed = [min(1.0, math.fsum(posterior[t + 1 : steps + 1])) for t in range(steps)]
+    scored = tuple(
+        step if step.abstention else replace(step, score=round(right, 6))
+        for step, right in zip(label.step_labels, unharmed, strict=True)
+    )
+    return replace(label, step_labels=scored)
+
+
+def _label_of(context: TraceInContext, index: int | None, *, meta: dict[str, Any]) -> TraceLabel:
+    """The label with this first error; steps after it stay open."""
+    steps = len(context.trace.steps)
     correct, incorrect = StepLabel(Verdict.CORRECT), StepLabel(Verdict.INCORRECT)
     after = StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED, "after the first error"))
-    steps = (
-        (correct,) * step_count
+    labels = (
+        (correct,) * steps
         if index is None
-        else (correct,) * index + (incorrect,) + (after,) * (step_count - index - 1)
+        else (correct,) * index + (incorrect,) + (after,) * (steps - index - 1)
     )
     return TraceLabel(
-        trace_id,
-        steps,
-        first_error_given=True,
-        first_error_index=index,
-        meta={"rule": "strict"},
+        context.trace.id, labels, first_error_given=True, first_error_index=index, meta=meta
     )
+
+
+def _opinions(named: Mapping[str, int | None]) -> str:
+    return ", ".join(f"{name}: {_describe(index)}" for name, index in named.items())
 
 
 def _open_step(trace_id: str, label: TraceLabel, role: str) -> TraceLabel:

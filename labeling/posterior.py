@@ -224,7 +224,9 @@ def _patterns(
     groups: Sequence[str] | None,
     anchor: NamedFirstErrors | None,
 ) -> _Patterns:
-    names, group = np.unique(groups if groups is not None else [""] * len(steps), return_inverse=True)
+    names, group = np.unique(
+        groups if groups is not None else [""] * len(steps), return_inverse=True
+    )
     columns = [steps, group]
     for one in labelers:
         columns += [one.given, np.where(one.given, one.index, 0), _bands(one, steps)]

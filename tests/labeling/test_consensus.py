@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import labeling.consensus
 from labeling import analyze_labelers
-from labeling.consensus import ConsensusConfig, agree
+from labeling.consensus import ConsensusConfig, agree, agree_among
 from traces.errors import InputError
 from traces.evidence import Quote
 from traces.labels import (
@@ -187,8 +187,8 @@ def test_hybrid_needs_step_labels() -> None:
 
 
 def test_rules_by_name() -> None:
-    with pytest.raises(InputError, match="'bayes'"):
-        ConsensusConfig(rule="bayes")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'vote'"):
+        ConsensusConfig(rule="vote")  # type: ignore[arg-type]
     assert ConsensusConfig().as_dict() == {"rule": "strict"}
     assert HYBRID.as_dict() == {"rule": "hybrid", "high": 0.7, "low": 0.3, "most_confident": 0.95}
     filters: dict[str, Any] = {"min_steps": 3, "require_verified_quote": True}
@@ -294,3 +294,72 @@ def test_retention_is_counted_per_class() -> None:
         "judge        0.75     0.00      0.00  1/2 (0.50)     1/1 (1.00)",
         "mc           0.00     0.00      0.00           -              -",
     ]
+
+
+# any number of labelers --------------------------------------------------------------------------
+
+
+def named(index: int | None) -> TraceLabel:
+    return TraceLabel("t", first_error_given=True, first_error_index=index)
+
+
+MAJORITY = ConsensusConfig(rule="majority")
+
+
+def test_strict_needs_all_labelers() -> None:
+    three = {"a": named(1), "b": named(1), "c": named(1)}
+    assert agree_among(context(), three).first_error_index == 1
+    apart = agree_among(context(), {**three, "c": named(2)})
+    assert reason_of(apart) is AbstentionReason.DISAGREEMENT
+    assert apart.abstention is not None
+    assert "c: first error at step 3" in apart.abstention.detail
+    assert reason_of(agree_among(context(), {**three, "c": None})) is AbstentionReason.NOT_MEASURED
+
+
+def test_majority_is_more_than_half_of_those_that_name_a_first_error() -> None:
+    label = agree_among(context(), {"a": named(1), "b": named(None), "c": named(1)}, MAJORITY)
+    assert (label.first_error_index, label.meta["votes"]) == (1, [2, 3])
+    silent = agree_among(
+        context(), {"a": named(None), "b": measured(None, 0.5, 1.0), "c": named(None)}, MAJORITY
+    )
+    assert silent.first_error_given
+    assert silent.first_error_index is None
+
+
+@pytest.mark.parametrize("indices", [(1, 2), (1, 1, 2, 2), (0, 1, 2)])
+def test_half_is_no_majority(indices: tuple[int, ...]) -> None:
+    labels = {str(n): named(index) for n, index in enumerate(indices)}
+    assert reason_of(agree_among(context(), labels, MAJORITY)) is AbstentionReason.DISAGREEMENT
+
+
+def test_one_labeler_is_no_majority() -> None:
+    alone = agree_among(context(), {"a": named(1), "b": None}, MAJORITY)
+    assert reason_of(alone) is AbstentionReason.NOT_MEASURED
+
+
+def test_bayes_keeps_the_most_probable_first_error_and_scores_its_steps() -> None:
+    config = ConsensusConfig(rule="bayes", min_posterior=0.9)
+    label = agree_among(context(), {}, config, posterior=[0.02, 0.95, 0.01, 0.02])
+    assert label.first_error_index == 1
+    assert [step.score for step in label.step_labels] == [0.98, 0.03, None]
+    assert label.meta["posterior"] == [0.02, 0.95, 0.01, 0.02]
+    clean = agree_among(context(), {}, config, posterior=[0.0, 0.01, 0.01, 0.98])
+    assert clean.first_error_index is None
+    assert [step.score for step in clean.step_labels] == [1.0, 0.99, 0.98]
+
+
+def test_bayes_leaves_what_is_uncertain_to_an_expert_with_its_posterior() -> None:
+    config = ConsensusConfig(rule="bayes", min_posterior=0.9)
+    label = agree_among(context(), {}, config, posterior=[0.1, 0.6, 0.1, 0.2])
+    assert reason_of(label) is AbstentionReason.UNCERTAIN
+    assert label.abstention is not None
+    assert label.abstention.detail == "first error at step 2 has posterior 0.60"
+    assert label.meta["posterior"] == [0.1, 0.6, 0.1, 0.2]
+    everything = ConsensusConfig(rule="bayes", min_posterior=0)
+    kept = agree_among(context(), {}, everything, posterior=[0.1, 0.6, 0.1, 0.2])
+    assert kept.first_error_index == 1
+
+
+def test_min_posterior_is_for_bayes_and_stored_with_it() -> None:
+    assert ConsensusConfig(rule="bayes").as_dict() == {"rule": "bayes", "min_posterior": 0.9}
+    assert "min_posterior" not in ConsensusConfig(rule="majority").as_dict()

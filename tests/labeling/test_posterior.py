@@ -138,9 +138,7 @@ def test_certainty_is_learned_and_not_believed() -> None:
     names_error = plain[0].index < traces.steps
     noise = traces.rng.random(3000)
     sure = np.where(right == names_error, 0.4 * noise, 0.3 + 0.7 * noise)
-    telling = NamedFirstErrors(
-        name="a", given=plain[0].given, index=plain[0].index, certainty=sure
-    )
+    telling = NamedFirstErrors(name="a", given=plain[0].given, index=plain[0].index, certainty=sure)
     empty = NamedFirstErrors(name="a", given=plain[0].given, index=plain[0].index, certainty=noise)
     base = traces.accuracy(first_error_posterior(traces.steps, plain).probabilities)
     helped = first_error_posterior(traces.steps, [telling, *plain[1:]]).probabilities
@@ -257,10 +255,7 @@ def test_it_equals_an_independent_implementation(seed: int, anchors: int) -> Non
     is_known = np.arange(25) < anchors
     anchor = NamedFirstErrors(name="gold", given=is_known, index=traces.truth)
     said = [
-        [
-            int(index) if given else None
-            for index, given in zip(one.index, one.given, strict=True)
-        ]
+        [int(index) if given else None for index, given in zip(one.index, one.given, strict=True)]
         for one in labelers
     ]
     expected = _reference(traces.steps.tolist(), said, known)
