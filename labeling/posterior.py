@@ -227,7 +227,7 @@ def _patterns(
     names, group = np.unique(
         groups if groups is not None else [""] * len(steps), return_inverse=True
     )
-    columns = [steps, group]
+    columns: list[Ints | Flags] = [steps, group]
     for one in labelers:
         columns += [one.given, np.where(one.given, one.index, 0), _bands(one, steps)]
     if anchor is None:
@@ -247,7 +247,7 @@ def _patterns(
         known=rows[:, -1],
         anchored=anchored,
         group=rows[:, 1],
-        count=count * np.where(anchored, ANCHOR_WEIGHT, 1.0),
+        count=np.asarray(count, np.float64) * np.where(anchored, ANCHOR_WEIGHT, 1.0),
         latent=np.arange(longest + 1) <= size[:, None],
         of_trace=of_trace.reshape(-1),
         groups=tuple(str(name) for name in names),
