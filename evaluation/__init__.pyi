@@ -5,7 +5,6 @@ from .best_of_n import PublishedCandidate as PublishedCandidate
 from .best_of_n import evaluate_best_of_n as evaluate_best_of_n
 from .best_of_n import published_best_of_n as published_best_of_n
 from .comparison import Comparison as Comparison
-from .comparison import against_gold as against_gold
 from .comparison import compare_labelers as compare_labelers
 from .comparison import comparison_tables as comparison_tables
 from .diagnostics import diagnose as diagnose
@@ -18,13 +17,15 @@ from .discrimination import evaluate_rankings as evaluate_rankings
 from .discrimination import ndcg as ndcg
 from .discrimination import recall_within as recall_within
 from .evaluated import EvaluatedTrace as EvaluatedTrace
-from .evaluated import predicted_error as predicted_error
+from .evaluated import EvaluatedTraces as EvaluatedTraces
 from .evaluated import split_by_gold as split_by_gold
-from .evaluated import step_calls as step_calls
 from .floors import FLOORS as FLOORS
 from .floors import FloorReport as FloorReport
 from .floors import floor_traces as floor_traces
+from .frames import LabelFrame as LabelFrame
+from .frames import TraceFrame as TraceFrame
 from .label_table import ComparedTrace as ComparedTrace
+from .label_table import ComparedTraces as ComparedTraces
 from .label_table import LabelTable as LabelTable
 from .label_table import first_error_confusion as first_error_confusion
 from .measures import Estimate as Estimate

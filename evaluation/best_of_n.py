@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.frames import Floats, Mask
 from evaluation.measures import (
     RESAMPLES,
     Estimate,
-    Floats,
-    Mask,
     as_list,
     estimate,
     generator,

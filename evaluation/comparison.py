@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.evaluated import EvaluatedTrace
+from evaluation.frames import Floats, Mask
 from evaluation.label_table import (
     KINDS,
     ComparedTrace,
+    ComparedTraces,
     FirstErrorConfusion,
     LabelTable,
     StepColumns,
@@ -31,8 +32,6 @@ from evaluation.label_table import (
 from evaluation.measures import (
     RESAMPLES,
     Estimate,
-    Floats,
-    Mask,
     as_list,
     estimate,
     generator,
@@ -193,8 +192,8 @@ class Comparison:
         """The document of `stepgold compare`, without the disagreements."""
         return {
             "labelers": list(self.table.columns),
-            "n_traces": len(self.table.traces),
-            "n_steps": len(self.table.trace_of_step),
+            "n_traces": len(self.table.frame),
+            "n_steps": self.table.n_steps,
             "pairs": [pair.as_json() for pair in self.pairs],
             "krippendorff_alpha": self.krippendorff_alpha.value,
             "krippendorff_alpha_ci95": as_list(self.krippendorff_alpha),
@@ -203,7 +202,7 @@ class Comparison:
 
 
 def compare_labelers(
-    traces: Sequence[ComparedTrace],
+    traces: Sequence[ComparedTrace] | ComparedTraces,
     names: Sequence[str],
     thresholds: Mapping[str, float],
     *,
@@ -223,14 +222,15 @@ def compare_labelers(
     Raises:
         ValueError: the numbers of steps of a label and its trace differ.
     """
-    table = label_table(traces, names, thresholds)
+    known = ComparedTraces.of(traces, [*names, *([] if gold is None else [gold])])
+    table = label_table(known, names, thresholds)
     pairs = tuple(
         _pair(
             table,
             (table.columns[one], table.columns[two]),
             gold=gold,
             paired=_paired(
-                traces, (one, two), thresholds=thresholds, gold=gold, seed=seed, resamples=resamples
+                known, (one, two), thresholds=thresholds, gold=gold, seed=seed, resamples=resamples
             )
             if paired_tests
             else None,
@@ -255,22 +255,19 @@ def _pair(
     both = one.known & two.known
     scored = one.scored & two.scored
     # Columns: both correct, only b incorrect, only a incorrect, both incorrect.
-    classes = np.eye(4)[2 * one.incorrect[both] + two.incorrect[both]]
+    classes = (2 * one.incorrect[both] + two.incorrect[both]).astype(np.int8)
     sums, draws = _resampled(
-        table.problem_of_step[both], classes, name="steps", seed=seed, resamples=resamples
+        _counted(table.problem_of_step[both], classes, 4),
+        name="steps",
+        seed=seed,
+        resamples=resamples,
     )
-    named = [
-        (place, first == second)
-        for place, (first, second) in enumerate(
-            zip(one.first_errors, two.first_errors, strict=True)
-        )
-        if not (first.missing or second.missing)
-    ]
-    where = np.array([place for place, _ in named], dtype=np.int64)
-    rows = np.array([(same, 1) for _, same in named], dtype=np.float64).reshape(-1, 2)
-    firsts = _resampled(
-        table.problem_of_trace[where], rows, name="first-errors", seed=seed, resamples=resamples
-    )
+    named = ~(one.first_errors.missing | two.first_errors.missing)
+    same = one.first_errors.equal(two.first_errors)[named]
+    problems = table.problem_of_trace[named]
+    # Columns: the same first error, and all.
+    counts = np.stack([_sums(problems, same), _sums(problems, np.ones(len(same)))], axis=1)
+    firsts = _resampled(counts, name="first-errors", seed=seed, resamples=resamples)
     of, against = (two, one) if one.labeler == gold else (one, two)
     return PairComparison(
         a=one.labeler,
@@ -281,7 +278,7 @@ def _pair(
         cohen_kappa=estimate(_kappa, sums, draws),
         n_scored=int(scored.sum()),
         pearson=pearson(one.score[scored], two.score[scored]),
-        n_first_errors=len(named),
+        n_first_errors=len(same),
         first_error_agreement=estimate(_share, *firsts),
         first_errors=first_error_confusion(
             of.labeler, against.labeler, of.first_errors, against.first_errors
@@ -291,7 +288,7 @@ def _pair(
 
 
 def _paired(
-    traces: Sequence[ComparedTrace],
+    traces: ComparedTraces,
     names: tuple[str, str],
     thresholds: Mapping[str, float],
     gold: str | None,
@@ -300,7 +297,7 @@ def _paired(
 ) -> Mapping[str, PairedReport] | None:
     if gold is None or gold in names:
         return None
-    first, second = (against_gold(traces, name, gold) for name in names)
+    first, second = (traces.against(name, gold) for name in names)
     return {
         measure: compare_by_measure(
             first,
@@ -316,34 +313,18 @@ def _paired(
     }
 
 
-def against_gold(traces: Sequence[ComparedTrace], name: str, gold: str) -> list[EvaluatedTrace]:
-    """The traces with one labeler to evaluate against gold."""
-    return [
-        EvaluatedTrace(
-            trace_id=trace.trace_id,
-            problem_id=trace.problem_id,
-            subset=trace.subset,
-            n_steps=trace.n_steps,
-            gold=trace.labels.get(gold),
-            predicted=trace.labels.get(name),
-            final_answer_correct=trace.final_answer_correct,
-        )
-        for trace in traces
-    ]
-
-
 def _alpha(table: LabelTable, seed: int, resamples: int) -> tuple[Estimate, int]:
     columns = table.columns.values()
-    steps = len(table.trace_of_step)
-    labels = sum((one.known for one in columns), np.zeros(steps))
-    bad = sum((one.known & one.incorrect for one in columns), np.zeros(steps))
+    zeros = np.zeros(table.n_steps, np.int16)
+    labels = sum((one.known.astype(np.int16) for one in columns), zeros)
+    wrong = sum(((one.known & one.incorrect).astype(np.int16) for one in columns), zeros)
     paired = labels > 1
-    m, bad = labels[paired], bad[paired]
+    problems = table.problem_of_step[paired]
+    m, bad = labels[paired].astype(np.int64), wrong[paired].astype(np.int64)
     good = m - bad
-    rows: Floats = np.stack([good, bad, 2 * good * bad / (m - 1)], axis=1).astype(np.float64)
-    sums, draws = _resampled(
-        table.problem_of_step[paired], rows, name="alpha", seed=seed, resamples=resamples
-    )
+    observed = (2 * good * bad / (m - 1)).astype(np.float64)
+    counts = np.stack([_sums(problems, each) for each in (good, bad, observed)], axis=1)
+    sums, draws = _resampled(counts, name="alpha", seed=seed, resamples=resamples)
 
     def alpha(counts: Floats) -> tuple[Floats, Mask]:
         return alpha_of_counts(counts[..., :2], counts[..., 2])
@@ -351,15 +332,25 @@ def _alpha(table: LabelTable, seed: int, resamples: int) -> tuple[Estimate, int]
     return estimate(alpha, sums, draws), int(paired.sum())
 
 
-def _resampled(
-    problems: NDArray[np.int64], rows: Floats, name: str, seed: int, resamples: int
-) -> tuple[Floats, Floats]:
-    """Sums of the rows, shape (columns,), and over resampled problems, shape (resamples,
-    columns)."""
-    held, at = np.unique(problems, return_inverse=True)
-    counts = np.zeros((len(held), rows.shape[1]))
-    np.add.at(counts, at.reshape(-1), rows)
-    return counts.sum(axis=0), resampled_sums(counts, generator(seed, name), resamples)
+def _resampled(counts: Floats, name: str, seed: int, resamples: int) -> tuple[Floats, Floats]:
+    """Sums over problems, shape (columns,), and over resampled problems, shape (resamples,
+    columns); problems without any count are left out."""
+    held = counts[counts.any(axis=1)]
+    return held.sum(axis=0), resampled_sums(held, generator(seed, name), resamples)
+
+
+def _sums(problems: NDArray[Any], values: NDArray[Any]) -> Floats:
+    """The sum of the values of each problem."""
+    return np.bincount(problems, values).astype(np.float64)
+
+
+def _counted(problems: NDArray[Any], classes: NDArray[np.int8], n: int) -> Floats:
+    """How often each class occurs in each problem, shape (problems, n)."""
+    size = int(problems.max()) + 1 if len(problems) else 0
+    counts = np.stack(
+        [np.bincount(problems[classes == one], minlength=size) for one in range(n)], axis=1
+    )
+    return counts.astype(np.float64)
 
 
 def _agreement(sums: Floats) -> tuple[Floats, Mask]:
@@ -390,8 +381,7 @@ def comparison_tables(found: Comparison) -> list[str]:
         for pair in found.pairs
     ]
     lines = [
-        f"{len(found.table.traces)} traces, {len(found.table.trace_of_step)} steps, "
-        "95% intervals by problem",
+        f"{len(found.table.frame)} traces, {found.table.n_steps} steps, 95% intervals by problem",
         plain_table(head, rows),
         f"Krippendorff's alpha of all: {with_interval(found.krippendorff_alpha)} "
         f"on {found.n_alpha} steps with two labels or more",

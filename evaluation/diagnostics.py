@@ -6,13 +6,26 @@ arXiv 2501.07301, section 3.2): it judges the answer, not the steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.discrimination import ScoreReport, score_report, scored_steps, step_scores
-from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold, step_calls
-from evaluation.measures import RESAMPLES, Estimate, generator, share_by_problem
+import numpy as np
+
+from evaluation.discrimination import ScoreReport, score_report, scored_steps
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
+from evaluation.frames import (
+    RIGHT,
+    UNKNOWN,
+    WRONG,
+    FirstErrors,
+    Floats,
+    Index,
+    Mask,
+    TraceFrame,
+    step_calls,
+)
+from evaluation.measures import RESAMPLES, Estimate, generator, share_by_problem, subset_places
 from evaluation.wording import figure, figures_json, with_interval
 
 
@@ -45,32 +58,29 @@ def false_positive_slice(
     resamples: int = RESAMPLES,
 ) -> FalsePositiveSlice:
     """Evaluate a labeler on the traces with a right final answer and an error."""
-    usable = [
-        trace
-        for trace in split_by_gold(traces).usable
-        if not predicted_error(trace.gold, threshold).missing
-    ]
-    right = [trace for trace in usable if trace.final_answer_correct]
-    wrong_process = [
-        trace for trace in right if predicted_error(trace.gold, threshold).index is not None
-    ]
-    found = [predicted_error(trace.predicted, threshold) for trace in wrong_process]
-    exact = [
-        error == predicted_error(trace.gold, threshold)
-        for error, trace in zip(found, wrong_process, strict=True)
-    ]
+    return _false_positives(split_by_gold(traces).usable, threshold, seed=seed, resamples=resamples)
 
-    def share(holds: Sequence[bool]) -> Estimate:
-        problems = [trace.problem_id for trace in wrong_process]
-        return share_by_problem(problems, holds, generator(seed, "false-positives"), resamples)
+
+def _false_positives(
+    usable: EvaluatedTraces, threshold: float, *, seed: int, resamples: int
+) -> FalsePositiveSlice:
+    gold, found = usable.gold_errors(threshold), usable.found_errors(threshold)
+    stated, right = ~gold.missing, usable.frame.right
+    answered = stated & (right == RIGHT)
+    wrong_process = answered & gold.named
+    problems = usable.frame.problem[wrong_process]
+
+    def share(holds: Mask) -> Estimate:
+        rng = generator(seed, "false-positives")
+        return share_by_problem(problems, holds[wrong_process], rng, resamples)
 
     return FalsePositiveSlice(
-        n=len(wrong_process),
-        n_right_answer=len(right),
-        answer_unknown=sum(trace.final_answer_correct is None for trace in usable),
-        error_accuracy=share(exact),
-        detected=share([error.index is not None for error in found]),
-        missing=sum(error.missing for error in found),
+        n=len(problems),
+        n_right_answer=int(answered.sum()),
+        answer_unknown=int((stated & (right == UNKNOWN)).sum()),
+        error_accuracy=share(found.equal(gold)),
+        detected=share(found.named),
+        missing=int(found.missing[wrong_process].sum()),
     )
 
 
@@ -129,59 +139,66 @@ class StepIndexRow:
 
 
 def minimum_position(
-    traces: Sequence[EvaluatedTrace], seed: int = 0, resamples: int = RESAMPLES
+    traces: Iterable[EvaluatedTrace], seed: int = 0, resamples: int = RESAMPLES
 ) -> MinimumPosition:
     """Positions of the lowest scores of these traces; needs no gold."""
-    found: list[tuple[str, int, int]] = []
-    for trace in traces:
-        scores = [score for score in step_scores(trace) if score is not None]
-        if len(scores) == trace.n_steps:
-            found.append((trace.problem_id, scores.index(min(scores)), trace.n_steps))
-    depths = [0] * DEPTHS
-    for _, index, n_steps in found:
-        # The bin of (index + 1) / n_steps in integer arithmetic; it includes its upper edge.
-        depths[((index + 1) * DEPTHS - 1) // n_steps] += 1
-    at_last = [index == n_steps - 1 for _, index, n_steps in found]
+    known = EvaluatedTraces.of(traces)
+    frame, labels = known.frame, known.predicted
+    whole = np.flatnonzero(frame.total(labels.scored) == frame.n_steps)
+    lengths, index = frame.n_steps[whole], _lowest(frame, labels.score, whole)
+    # The bin of (index + 1) / n_steps in integer arithmetic; it includes its upper edge.
+    depths = np.bincount(((index + 1) * DEPTHS - 1) // lengths, minlength=DEPTHS)
     share = share_by_problem(
-        [problem for problem, *_ in found], at_last, generator(seed, "minimum"), resamples
+        frame.problem[whole], index == lengths - 1, generator(seed, "minimum"), resamples
     )
-    mean = sum((index + 1) / n for _, index, n in found) / len(found) if found else None
+    mean = sum(((index + 1) / lengths).tolist()) / len(whole) if len(whole) else None
     return MinimumPosition(
-        n=len(found),
-        incomplete=len(traces) - len(found),
+        n=len(whole),
+        incomplete=len(frame) - len(whole),
         share_at_last=share,
         mean_depth=mean,
-        depths=tuple(depths),
+        depths=tuple(depths.tolist()),
     )
+
+
+def _lowest(frame: TraceFrame, score: Floats, at: Index) -> Index:
+    """The index of the lowest score of the traces at these positions; the first of ties."""
+    starts = frame.starts
+    if not len(at):
+        return np.zeros(0, dtype=np.int64)
+    lowest = np.minimum.reduceat(score, starts[:-1])
+    places = np.flatnonzero(score == np.repeat(lowest, frame.n_steps))
+    return places[np.searchsorted(places, starts[at])] - starts[at]
 
 
 def step_index_rows(
     traces: Iterable[EvaluatedTrace], threshold: float = 0.5
 ) -> tuple[StepIndexRow, ...]:
     """Gold and labeler by step index; indices without gold are left out."""
-    size = LAST_INDEX + 1
-    n, bad, called, flagged, scored = ([0] * size for _ in range(5))
-    first, called_first, total = [0] * size, [0] * size, [0.0] * size
-    for trace in split_by_gold(traces).usable:
-        truth = step_calls(trace, trace.gold, threshold)
-        calls = step_calls(trace, trace.predicted, threshold)
-        for index, (incorrect, call, score) in enumerate(
-            zip(truth, calls, step_scores(trace), strict=True)
-        ):
-            if incorrect is None:
-                continue
-            at = min(index, LAST_INDEX)
-            n[at] += 1
-            bad[at] += incorrect
-            called[at] += call is not None
-            flagged[at] += call is True
-            if score is not None:
-                scored[at] += 1
-                total[at] += score
-        for label, firsts in ((trace.gold, first), (trace.predicted, called_first)):
-            found = predicted_error(label, threshold)
-            if not found.missing and found.index is not None:
-                firsts[min(found.index, LAST_INDEX)] += 1
+    known, size = split_by_gold(traces).usable, LAST_INDEX + 1
+    frame = known.frame
+    truth, incorrect = known.gold_calls(threshold)
+    calls, wrong = step_calls(frame, known.predicted, threshold)
+    scored = truth & known.predicted.scored
+    place = np.arange(len(truth)) - np.repeat(frame.starts[:-1], frame.n_steps)
+    at_step = np.minimum(place, LAST_INDEX).astype(np.int8)
+
+    def count(mask: Mask) -> list[int]:
+        return [int(n) for n in np.bincount(at_step[mask], minlength=size)]
+
+    def firsts(errors: FirstErrors) -> list[int]:
+        found = np.minimum(errors.index[errors.named], LAST_INDEX)
+        return [int(n) for n in np.bincount(found, minlength=size)]
+
+    n, bad = count(truth), count(truth & incorrect)
+    called, flagged = count(truth & calls), count(truth & calls & wrong)
+    scores = known.predicted.score[scored]
+    total = np.bincount(at_step[scored], scores, minlength=size).tolist()
+    n_scored = count(scored)
+    first, called_first = (
+        firsts(known.gold_errors(threshold)),
+        firsts(known.found_errors(threshold)),
+    )
     return tuple(
         StepIndexRow(
             index=at,
@@ -190,7 +207,7 @@ def step_index_rows(
             gold_incorrect=bad[at] / n[at],
             n_called=called[at],
             called_incorrect=flagged[at] / called[at] if called[at] else None,
-            mean_score=total[at] / scored[at] if scored[at] else None,
+            mean_score=total[at] / n_scored[at] if n_scored[at] else None,
             gold_first=first[at],
             called_first=called_first[at],
         )
@@ -199,7 +216,7 @@ def step_index_rows(
     )
 
 
-ANSWERS = {True: "answer_right", False: "answer_wrong", None: "answer_unknown"}
+ANSWERS = {RIGHT: "answer_right", WRONG: "answer_wrong", UNKNOWN: "answer_unknown"}
 """Names of the groups by correctness of the final answer."""
 
 
@@ -261,39 +278,50 @@ class Diagnostics:
 
 
 def diagnose(
-    traces: Sequence[EvaluatedTrace],
+    traces: Iterable[EvaluatedTrace],
     threshold: float = 0.5,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Diagnostics:
     """All diagnostics of a labeler; arguments as in `evaluate_processbench`."""
-    steps = scored_steps(traces)
-    gives_scores = any(
-        step.score is not None
-        for trace in traces
-        if trace.predicted is not None
-        for step in trace.predicted.step_labels
-    )
-    by_answer = {
-        name: group
-        for correct, name in ANSWERS.items()
-        if (group := [trace for trace in traces if trace.final_answer_correct is correct])
-    }
-    subsets = sorted({trace.subset for trace in traces})
+    known = EvaluatedTraces.of(traces)
+    right = known.frame.right
+    gives_scores = bool(known.predicted.scored.any())
+    usable = split_by_gold(known).usable
     return Diagnostics(
-        step_scores=score_report(steps, seed, resamples) if gives_scores else None,
-        minimum=minimum_position(traces, seed, resamples) if gives_scores else None,
+        step_scores=score_report(scored_steps(usable), seed, resamples) if gives_scores else None,
+        minimum=minimum_position(known, seed, resamples) if gives_scores else None,
         minimum_by_answer={
-            name: minimum_position(group, seed, resamples) for name, group in by_answer.items()
+            name: minimum_position(known.where(right == answer), seed, resamples)
+            for answer, name in ANSWERS.items()
+            if (right == answer).any()
         }
         if gives_scores
         else {},
-        step_index=step_index_rows(traces, threshold),
-        false_positives=false_positive_slice(traces, threshold, seed, resamples),
-        false_positives_by_subset={
-            name: false_positive_slice(
-                [trace for trace in traces if trace.subset == name], threshold, seed, resamples
-            )
-            for name in subsets
-        },
+        step_index=step_index_rows(usable, threshold),
+        false_positives=_false_positives(usable, threshold, seed=seed, resamples=resamples),
+        false_positives_by_subset=_by_subset(
+            known, usable, threshold, seed=seed, resamples=resamples
+        ),
     )
+
+
+def _by_subset(
+    traces: EvaluatedTraces,
+    usable: EvaluatedTraces,
+    threshold: float,
+    *,
+    seed: int,
+    resamples: int,
+) -> dict[str, FalsePositiveSlice]:
+    """The slice of every subset, also of one without usable gold."""
+    places = subset_places(usable)
+    return {
+        name: _false_positives(
+            usable.take(places.get(name, np.zeros(0, dtype=np.int64))),
+            threshold,
+            seed=seed,
+            resamples=resamples,
+        )
+        for name in subset_places(traces)
+    }

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from evaluation.label_table import ComparedTrace, LabelTable, StepColumns
-from traces import Evidence, FirstError, Quote, StepLabel, TraceInContext
+from evaluation.frames import Index
+from evaluation.label_table import LabelTable, StepColumns
+from traces import Evidence, FirstError, Quote, StepLabel, TraceInContext, TraceLabel
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,8 @@ class DisputedTrace:
     """A trace on which labelers disagree."""
 
     trace_id: str
+    place: int
+    """Its position in the table."""
     steps: tuple[int, ...]
     """0-based indices of the steps that some call incorrect and some do not."""
     conflicts: int
@@ -26,55 +30,74 @@ class DisputedTrace:
 
 @dataclass(frozen=True, slots=True)
 class Disputes:
-    """All disputed traces."""
+    """All disputed traces of a table."""
 
-    traces: tuple[DisputedTrace, ...]
-    """Most disputed first, ties in order."""
+    table: LabelTable
+    conflicts: NDArray[np.int16]
+    """Per step of the table, the pairs of labelers that disagree on it."""
+    places: Index
+    """Positions of the disputed traces, most disputed first, ties in order."""
     steps: int
     """Number of their disputed steps."""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def first(self, n: int) -> tuple[DisputedTrace, ...]:
+        """The `n` most disputed traces."""
+        frame, starts = self.table.frame, self.table.frame.starts
+        return tuple(
+            DisputedTrace(
+                trace_id=frame.ids[place],
+                place=place,
+                steps=tuple(np.flatnonzero(found := self.conflicts[start:end]).tolist()),
+                conflicts=int(found.max()),
+            )
+            for place in self.places[:n].tolist()
+            for start, end in [(int(starts[place]), int(starts[place + 1]))]
+        )
 
 
 def find_disputes(table: LabelTable) -> Disputes:
     """The traces with a step on which at least two labelers disagree."""
     columns = table.columns.values()
-    n_steps = len(table.trace_of_step)
-    bad = sum((one.known & one.incorrect for one in columns), np.zeros(n_steps, dtype=np.int64))
-    good = sum((one.known & ~one.incorrect for one in columns), np.zeros(n_steps, dtype=np.int64))
+    zeros = np.zeros(table.n_steps, dtype=np.int16)
+    bad = sum(((one.known & one.incorrect).astype(np.int16) for one in columns), zeros)
+    good = sum(((one.known & ~one.incorrect).astype(np.int16) for one in columns), zeros)
     conflicts = np.asarray(bad * good)
-    first_step = np.searchsorted(table.trace_of_step, np.arange(len(table.traces)))
-    steps: dict[int, list[int]] = {}
-    for step in np.flatnonzero(conflicts):
-        steps.setdefault(int(table.trace_of_step[step]), []).append(int(step))
-    found = [
-        DisputedTrace(
-            table.traces[place].trace_id,
-            tuple(step - int(first_step[place]) for step in those),
-            max(int(conflicts[step]) for step in those),
-        )
-        for place, those in steps.items()
-    ]
-    found.sort(key=lambda trace: -trace.conflicts)
-    return Disputes(tuple(found), int((conflicts > 0).sum()))
+    most = np.zeros(0, dtype=np.int16)
+    if len(table.frame):
+        most = np.maximum.reduceat(conflicts, table.frame.starts[:-1])
+    places = np.flatnonzero(most)
+    places = places[np.argsort(-most[places], kind="stable")]
+    return Disputes(table, conflicts, places, int((conflicts > 0).sum()))
 
 
 def disagreement_json(
-    disputed: DisputedTrace, table: LabelTable, context: TraceInContext
+    disputed: DisputedTrace,
+    table: LabelTable,
+    context: TraceInContext,
+    labels: Mapping[str, TraceLabel],
 ) -> dict[str, Any]:
-    """One entry of the key `disagreements`: steps, labels with reasons, and evidence."""
-    place = next(
-        place for place, one in enumerate(table.traces) if one.trace_id == disputed.trace_id
-    )
-    trace = table.traces[place]
-    start = int(np.searchsorted(table.trace_of_step, place))
+    """One entry of the key `disagreements`: steps, labels with reasons, and evidence.
+
+    Args:
+        disputed: the trace.
+        table: the labels as columns.
+        context: the texts.
+        labels: the labels of the trace by labeler, in full.
+    """
+    place, frame = disputed.place, table.frame
+    start = int(frame.starts[place])
     return {
-        "id": trace.trace_id,
-        "problem_id": trace.problem_id,
-        "subset": trace.subset,
+        "id": disputed.trace_id,
+        "problem_id": frame.problem_ids[frame.problem[place]],
+        "subset": frame.subsets[frame.subset[place]],
         "question": context.problem.question,
         "options": list(context.problem.options),
         "answer": context.problem.answer,
         "final_answer": context.trace.final_answer,
-        "n_steps": trace.n_steps,
+        "n_steps": int(frame.n_steps[place]),
         "first_errors": {
             name: _first_error_json(columns.first_errors[place])
             for name, columns in table.columns.items()
@@ -84,7 +107,7 @@ def disagreement_json(
                 "step_index": index,
                 "text": context.trace.steps[index],
                 "words": {
-                    name: _label_json(columns, start + index, _step(trace, name, index))
+                    name: _label_json(columns, start + index, _step(labels.get(name), index))
                     for name, columns in table.columns.items()
                 },
             }
@@ -104,8 +127,7 @@ def verdict_at(columns: StepColumns, step: int) -> str | None:
     return "incorrect" if columns.incorrect[step] else "correct"
 
 
-def _step(trace: ComparedTrace, name: str, index: int) -> StepLabel | None:
-    label = trace.labels.get(name)
+def _step(label: TraceLabel | None, index: int) -> StepLabel | None:
     if label is None or not label.step_labels:
         return None
     return label.step_labels[index]

@@ -17,17 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.evaluated import EvaluatedTrace, neutral_steps, split_by_gold, step_calls
-from evaluation.measures import (
-    RESAMPLES,
-    Estimate,
-    Floats,
-    Mask,
-    estimate,
-    generator,
-    ratio,
-    resampled_sums,
-)
+from evaluation.evaluated import EvaluatedTrace, split_by_gold
+from evaluation.frames import NEUTRAL, Floats, Mask, numbered
+from evaluation.measures import RESAMPLES, Estimate, estimate, generator, ratio, resampled_sums
 from evaluation.wording import figures_json
 
 
@@ -53,49 +45,20 @@ def scored_steps(traces: Iterable[EvaluatedTrace]) -> ScoredSteps:
 
     Steps that gold calls neutral are left out, and steps after a first error if gold is only that.
     """
-    scores: list[float] = []
-    correct: list[bool] = []
-    problems: list[int] = []
-    numbers: dict[str, int] = {}
-    unscored = 0
-    for trace in split_by_gold(traces).usable:
-        if trace.gold is None:
-            continue
-        neutral = neutral_steps(trace, trace.gold)
-        truth = step_calls(trace, trace.gold, 0.5)
-        given = step_scores(trace)
-        for index, (incorrect, score) in enumerate(zip(truth, given, strict=True)):
-            if incorrect is None or index in neutral:
-                continue
-            if score is None:
-                unscored += 1
-                continue
-            scores.append(score)
-            correct.append(not incorrect)
-            problems.append(numbers.setdefault(trace.problem_id, len(numbers)))
+    known = split_by_gold(traces).usable
+    truth, incorrect = known.gold_calls(0.5)
+    truth &= known.gold.verdict != NEUTRAL
+    unscored = int((truth & ~known.predicted.scored).sum())
+    kept = truth & known.predicted.scored
+    frame = known.frame
+    per_trace = frame.total(kept)
+    places = np.flatnonzero(per_trace)
     return ScoredSteps(
-        np.array(scores, dtype=np.float64),
-        np.array(correct, dtype=np.bool_),
-        np.array(problems, dtype=np.int64),
+        known.predicted.score[kept],
+        ~incorrect[kept],
+        np.repeat(numbered(frame.problem[places]), per_trace[places]),
         unscored,
     )
-
-
-def step_scores(trace: EvaluatedTrace) -> list[float | None]:
-    """The labeler's score of each step; None for unscored steps.
-
-    Raises:
-        ValueError: the numbers of steps of label and trace differ.
-    """
-    label = trace.predicted
-    if label is None or not label.step_labels:
-        return [None] * trace.n_steps
-    if len(label.step_labels) != trace.n_steps:
-        raise ValueError(
-            f"{len(label.step_labels)} step labels for the {trace.n_steps} steps of trace"
-            f" '{trace.trace_id}'"
-        )
-    return [step.score for step in label.step_labels]
 
 
 NORMAL_975 = 1.959963984540054

@@ -6,16 +6,16 @@ published process reward models on some benchmarks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.measures import MEASURES, Floats, Measure, generator, rows_of
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
+from evaluation.frames import Floats, Index, LabelFrame, TraceFrame
+from evaluation.measures import MEASURES, Measure, generator, subset_places
 from evaluation.wording import figure, plain_table
-from traces import StepLabel, TraceLabel
 
 CHANCE = "chance"
 CHANCE_DRAWS = 8
@@ -24,20 +24,45 @@ THRESHOLD = 0.5
 """At which the scores of `position` and `chance` become verdicts."""
 
 
-def _no_error(trace: EvaluatedTrace) -> TraceLabel:
-    return TraceLabel(trace.trace_id, first_error_given=True)
+def _named(frame: TraceFrame, index: Index | None) -> LabelFrame:
+    """Labels that give a first error only; None is no error."""
+    labels = LabelFrame.empty(frame, scores=False)
+    everywhere = np.ones(len(frame), np.bool_)
+    named = labels.named if index is None else everywhere
+    return replace(
+        labels,
+        present=everywhere,
+        given=everywhere,
+        named=named,
+        index=labels.index if index is None else index,
+    )
 
 
-def _last_step(trace: EvaluatedTrace) -> TraceLabel:
-    return TraceLabel(trace.trace_id, first_error_given=True, first_error_index=trace.n_steps - 1)
+def _scored(frame: TraceFrame, score: Floats) -> LabelFrame:
+    """Labels with a score on every step."""
+    labels = LabelFrame.empty(frame, scores=False)
+    return replace(
+        labels,
+        present=np.ones(len(frame), np.bool_),
+        scored=np.ones(len(score), np.bool_),
+        score=score,
+    )
 
 
-def _position(trace: EvaluatedTrace) -> TraceLabel:
-    n = trace.n_steps
-    return TraceLabel(trace.trace_id, tuple(StepLabel(score=1 - i / n) for i in range(n)))
+def _no_error(frame: TraceFrame) -> LabelFrame:
+    return _named(frame, None)
 
 
-_LABELS: Mapping[str, Callable[[EvaluatedTrace], TraceLabel]] = {
+def _last_step(frame: TraceFrame) -> LabelFrame:
+    return _named(frame, frame.n_steps - 1)
+
+
+def _position(frame: TraceFrame) -> LabelFrame:
+    place = np.arange(int(frame.n_steps.sum())) - np.repeat(frame.starts[:-1], frame.n_steps)
+    return _scored(frame, 1 - place / np.repeat(frame.n_steps, frame.n_steps))
+
+
+_LABELS: Mapping[str, Callable[[TraceFrame], LabelFrame]] = {
     "no-error": _no_error,
     "last-step": _last_step,
     "position": _position,
@@ -47,25 +72,21 @@ FLOORS = (*_LABELS, CHANCE)
 random score for each step. Scores are compared with `THRESHOLD`."""
 
 
-def floor_traces(
-    traces: Sequence[EvaluatedTrace], floor: str, *, seed: int = 0
-) -> list[EvaluatedTrace]:
+def floor_traces(traces: Iterable[EvaluatedTrace], floor: str, *, seed: int = 0) -> EvaluatedTraces:
     """The traces with the labels of a floor.
 
     Args:
         floor: a name in `FLOORS`.
         seed: of `chance`; its labels do not depend on the order of the traces.
     """
+    known = EvaluatedTraces.of(traces)
+    frame = known.frame
     if floor != CHANCE:
-        return [replace(trace, predicted=_LABELS[floor](trace)) for trace in traces]
-    rng = generator(seed, CHANCE)
-    drawn = {
-        trace.trace_id: TraceLabel(
-            trace.trace_id, tuple(StepLabel(score=float(x)) for x in rng.random(trace.n_steps))
-        )
-        for trace in sorted(traces, key=lambda trace: trace.trace_id)
-    }
-    return [replace(trace, predicted=drawn[trace.trace_id]) for trace in traces]
+        return known.labeled(_LABELS[floor](frame))
+    order = np.array(sorted(range(len(frame)), key=frame.ids.__getitem__), dtype=np.int64)
+    score = np.empty(int(frame.n_steps.sum()))
+    score[frame.steps_at(order)] = generator(seed, CHANCE).random(len(score))
+    return known.labeled(_scored(frame, score))
 
 
 Figures = dict[str, float | None]
@@ -139,7 +160,7 @@ class FloorReport:
 
 
 def measure_floors(
-    traces: Sequence[EvaluatedTrace],
+    traces: Iterable[EvaluatedTrace],
     measures: Sequence[str],
     *,
     averaged: bool,
@@ -160,7 +181,7 @@ def measure_floors(
     """
     usable = split_by_gold(traces).usable
 
-    def figures(labeled: Sequence[EvaluatedTrace], at: float) -> tuple[Figures, dict[str, Figures]]:
+    def figures(labeled: EvaluatedTraces, at: float) -> tuple[Figures, dict[str, Figures]]:
         return _figures(labeled, measures, at, averaged=averaged, not_pooled=not_pooled)
 
     floors = []
@@ -176,7 +197,7 @@ def measure_floors(
 
 
 def _figures(
-    traces: Sequence[EvaluatedTrace],
+    traces: EvaluatedTraces,
     measures: Sequence[str],
     threshold: float,
     *,
@@ -184,18 +205,20 @@ def _figures(
     not_pooled: frozenset[str],
 ) -> tuple[Figures, dict[str, Figures]]:
     """Every measure as the headline, and by subset."""
-    names = np.array([trace.subset for trace in traces], dtype=object)
-    pooled = np.array([name not in not_pooled for name in names], dtype=bool)
-    subsets: dict[str, Figures] = {name: {} for name in sorted(set(names))}
+    places = subset_places(traces)
+    pooled = np.ones(len(traces), np.bool_)
+    for name in not_pooled & places.keys():
+        pooled[places[name]] = False
+    subsets: dict[str, Figures] = {name: {} for name in places}
     rows: dict[Any, Floats] = {}
     overall: Figures = {}
     for measure in measures:
         known = MEASURES[measure]
-        if known.row not in rows:
-            rows[known.row] = rows_of(traces, known.row, threshold)
-        counts = rows[known.row]
+        if known.rows not in rows:
+            rows[known.rows] = known.rows(traces, threshold)
+        counts = rows[known.rows]
         for name, figures in subsets.items():
-            figures[measure] = _value(known, counts[names == name])
+            figures[measure] = _value(known, counts[places[name]])
         overall[measure] = (
             _mean([subsets[name][measure] for name in subsets if name not in not_pooled])
             if averaged

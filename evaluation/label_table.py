@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.discrimination import step_scores
-from evaluation.evaluated import EvaluatedTrace, neutral_steps, predicted_error, step_calls
-from evaluation.measures import Floats, Mask
-from traces import FirstError, TraceLabel
+from evaluation.evaluated import EvaluatedTraces, frame_of
+from evaluation.frames import (
+    NEUTRAL,
+    FirstErrors,
+    Floats,
+    Index,
+    LabelFrame,
+    Mask,
+    TraceFrame,
+    first_errors,
+    numbered,
+    step_calls,
+)
+from traces import TraceLabel
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,40 @@ class ComparedTrace:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparedTraces:
+    """Many of them, as columns."""
+
+    frame: TraceFrame
+    labels: Mapping[str, LabelFrame]
+    """By labeler."""
+
+    @classmethod
+    def of(
+        cls, traces: Sequence[ComparedTrace] | ComparedTraces, names: Iterable[str]
+    ) -> ComparedTraces:
+        """The columns of these traces with the labels of these labelers.
+
+        Raises:
+            ValueError: the numbers of steps of a label and its trace differ.
+        """
+        if isinstance(traces, ComparedTraces):
+            return traces
+        frame = frame_of(traces)
+        labels = {
+            name: LabelFrame.of(frame, [trace.labels.get(name) for trace in traces])
+            for name in dict.fromkeys(names)
+        }
+        return cls(frame, labels)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def against(self, name: str, gold: str) -> EvaluatedTraces:
+        """The traces with one labeler to evaluate against gold."""
+        return EvaluatedTraces(self.frame, self.labels[gold], self.labels[name])
+
+
+@dataclass(frozen=True, slots=True)
 class StepColumns:
     """One labeler's labels on the steps of all traces, in order; columns of equal length."""
 
@@ -51,7 +94,7 @@ class StepColumns:
     """Whether the step has a score."""
     score: Floats
     """0 where there is none: valid under `scored` only."""
-    first_errors: tuple[FirstError, ...]
+    first_errors: FirstErrors
     """One per trace."""
 
 
@@ -59,72 +102,49 @@ class StepColumns:
 class LabelTable:
     """Several labelers on the same steps."""
 
-    traces: Sequence[ComparedTrace]
+    frame: TraceFrame
     """The traces, in order."""
     columns: Mapping[str, StepColumns]
     """By labeler, in the requested order."""
-    trace_of_step: NDArray[np.int64]
-    """Position of each step's trace in `traces`."""
-    problem_of_trace: NDArray[np.int64]
+    problem_of_trace: Index
     """Number of each trace's problem, 0-based, without gaps."""
 
     @property
-    def problem_of_step(self) -> NDArray[np.int64]:
+    def n_steps(self) -> int:
+        """Steps of all traces."""
+        return int(self.frame.n_steps.sum())
+
+    @property
+    def problem_of_step(self) -> NDArray[np.int32]:
         """Number of each step's problem."""
-        return self.problem_of_trace[self.trace_of_step]
+        return np.repeat(self.problem_of_trace.astype(np.int32), self.frame.n_steps)
 
 
 def label_table(
-    traces: Sequence[ComparedTrace], names: Sequence[str], thresholds: Mapping[str, float]
+    traces: ComparedTraces, names: Sequence[str], thresholds: Mapping[str, float]
 ) -> LabelTable:
     """Lay out the labels of these labelers.
 
     Args:
         thresholds: by labeler, in [0, 1]; a step is correct iff its score is at least that.
-
-    Raises:
-        ValueError: the numbers of steps of a label and its trace differ.
     """
-    numbers: dict[str, int] = {}
-    problems = [numbers.setdefault(trace.problem_id, len(numbers)) for trace in traces]
-    lengths = [trace.n_steps for trace in traces]
-    return LabelTable(
-        traces,
-        {name: _columns(traces, name, thresholds[name]) for name in names},
-        np.repeat(np.arange(len(traces)), lengths),
-        np.array(problems, dtype=np.int64),
-    )
+    columns = {
+        name: _columns(traces.frame, traces.labels[name], name, thresholds[name]) for name in names
+    }
+    return LabelTable(traces.frame, columns, numbered(traces.frame.problem))
 
 
-def _columns(traces: Sequence[ComparedTrace], name: str, threshold: float) -> StepColumns:
-    calls: list[bool | None] = []
-    scores: list[float | None] = []
-    neutral: list[bool] = []
-    first_errors = []
-    for trace in traces:
-        label = trace.labels.get(name)
-        seen = EvaluatedTrace(
-            trace_id=trace.trace_id,
-            problem_id=trace.problem_id,
-            subset=trace.subset,
-            n_steps=trace.n_steps,
-            gold=None,
-            predicted=label,
-        )
-        calls += step_calls(seen, label, threshold)
-        scores += step_scores(seen)
-        neutral_indices = set() if label is None else neutral_steps(seen, label)
-        neutral += [index in neutral_indices for index in range(trace.n_steps)]
-        first_errors.append(predicted_error(label, threshold))
+def _columns(frame: TraceFrame, labels: LabelFrame, name: str, threshold: float) -> StepColumns:
+    known, incorrect = step_calls(frame, labels, threshold)
     return StepColumns(
         labeler=name,
         threshold=threshold,
-        known=np.array([call is not None for call in calls], dtype=np.bool_),
-        incorrect=np.array([call is True for call in calls], dtype=np.bool_),
-        neutral=np.array(neutral, dtype=np.bool_),
-        scored=np.array([score is not None for score in scores], dtype=np.bool_),
-        score=np.array([score or 0.0 for score in scores], dtype=np.float64),
-        first_errors=tuple(first_errors),
+        known=known,
+        incorrect=incorrect,
+        neutral=labels.verdict == NEUTRAL,
+        scored=labels.scored,
+        score=labels.score,
+        first_errors=first_errors(frame, labels, threshold),
     )
 
 
@@ -172,7 +192,7 @@ class FirstErrorConfusion:
 
 
 def first_error_confusion(
-    of: str, against: str, predicted: Iterable[FirstError], reference: Iterable[FirstError]
+    of: str, against: str, predicted: FirstErrors, reference: FirstErrors
 ) -> FirstErrorConfusion:
     """Count the kinds of one labeler's first errors.
 
@@ -183,23 +203,19 @@ def first_error_confusion(
     Raises:
         ValueError: the numbers of traces differ.
     """
-    found: Counter[str] = Counter()
-    left_out = 0
-    for one, truth in zip(predicted, reference, strict=True):
-        if truth.missing:
-            left_out += 1
-        else:
-            found[_kind(one, truth.index)] += 1
-    return FirstErrorConfusion(of, against, {kind: found[kind] for kind in KINDS}, left_out)
-
-
-def _kind(predicted: FirstError, truth: int | None) -> str:
-    if predicted.missing:
-        return "missing"
-    if truth is None:
-        return "no_error" if predicted.index is None else "false_alarm"
-    if predicted.index is None:
-        return "missed"
-    if predicted.index == truth:
-        return "exact"
-    return "early" if predicted.index < truth else "late"
+    if len(predicted) != len(reference):
+        raise ValueError(f"{len(predicted)} first errors and {len(reference)} first errors")
+    stated = ~reference.missing
+    said = stated & ~predicted.missing
+    both = said & predicted.named & reference.named
+    masks = {
+        "exact": both & (predicted.index == reference.index),
+        "early": both & (predicted.index < reference.index),
+        "late": both & (predicted.index > reference.index),
+        "missed": said & ~predicted.named & reference.named,
+        "false_alarm": said & predicted.named & ~reference.named,
+        "no_error": said & ~predicted.named & ~reference.named,
+        "missing": stated & predicted.missing,
+    }
+    counts = {kind: int(masks[kind].sum()) for kind in KINDS}
+    return FirstErrorConfusion(of, against, counts, int(reference.missing.sum()))

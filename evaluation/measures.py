@@ -9,20 +9,30 @@ percentile bootstrap resamples problems.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.evaluated import EvaluatedTrace, neutral_steps, predicted_error, step_calls
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces
+from evaluation.frames import (
+    NEUTRAL,
+    RIGHT,
+    Floats,
+    Index,
+    Mask,
+    numbered,
+    step_calls,
+)
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 Formula = Callable[[Floats], tuple[Floats, Mask]]
+Rows = Callable[[EvaluatedTraces, float | Floats], Floats]
+"""Counts of each trace at a threshold, shape (traces, 6): `first_error_rows` and its like."""
 
 FIRST_ERROR_COLUMNS = ("n_error", "hit_error", "n_correct", "hit_correct", "n_kept", "hit_kept")
-"""Counts of `first_error_row`: traces with error, without, with a prediction, and exact hits in
+"""Counts of `first_error_rows`: traces with error, without, with a prediction, and exact hits in
 each."""
 STEP_COLUMNS = (
     "correct_as_correct",
@@ -32,7 +42,7 @@ STEP_COLUMNS = (
     "neutral",
     "missing",
 )
-"""Counts of `step_row`: steps by gold and call, neutral steps, and unlabeled ones (counted
+"""Counts of `step_rows`: steps by gold and call, neutral steps, and unlabeled ones (counted
 twice)."""
 SOLUTION_COLUMNS = (
     "correct_as_correct",
@@ -42,79 +52,79 @@ SOLUTION_COLUMNS = (
     "hit_step",
     "hit_reason",
 )
-"""Counts of `solution_row`: traces by gold and call; of the erroneous ones, right steps and
+"""Counts of `solution_rows`: traces by gold and call; of the erroneous ones, right steps and
 reasons."""
-REASON_KEY = "reason_correct"
-"""Key of a label's meta: whether its reason for the first error is right (MR-Score's third
-part)."""
 
 
-def first_error_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
-    """Counts of one trace for the first-error measures; a missing prediction is not a hit."""
-    gold = predicted_error(trace.gold, threshold)
-    if gold.missing:
-        return (0, 0, 0, 0, 0, 0)
-    predicted = predicted_error(trace.predicted, threshold)
-    hit, error, kept = predicted == gold, gold.index is not None, not predicted.missing
-    return (error, error and hit, not error, not error and hit, kept, hit)
+def first_error_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+    """Counts for the first-error measures; a missing prediction is not a hit."""
+    gold, found = traces.gold_errors(threshold), traces.found_errors(threshold)
+    usable = ~gold.missing
+    hit = usable & found.equal(gold)
+    error, correct = usable & gold.named, usable & ~gold.named
+    columns = (error, error & hit, correct, correct & hit, usable & ~found.missing, hit)
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
-def step_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
-    """Counts of one trace for the step measures; a missing call counts as the other class."""
-    counts = [0, 0, 0, 0, 0, 0]
-    if trace.gold is None:
-        return tuple(counts)
-    neutral = neutral_steps(trace, trace.gold)
-    truth = step_calls(trace, trace.gold, threshold)
-    calls = step_calls(trace, trace.predicted, threshold)
-    for index, (incorrect, called) in enumerate(zip(truth, calls, strict=True)):
-        if index in neutral:
-            counts[4] += 1
-        elif incorrect is not None:
-            counts[5] += called is None
-            as_incorrect = not incorrect if called is None else called
-            counts[2 * incorrect + as_incorrect] += 1
-    return tuple(counts)
+def step_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+    """Counts for the step measures; a missing call counts as the other class."""
+    known, called = step_calls(traces.frame, traces.predicted, threshold)
+    return _step_counts(traces, threshold, ~known, called, missing_counts=True)
 
 
-def kept_step_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
-    """As `step_row` by PRMBench's rules: correct iff score > threshold, unlabeled steps left
+def kept_step_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+    """As `step_rows` by PRMBench's rules: correct iff score > threshold, unlabeled steps left
     out."""
-    counts = [0, 0, 0, 0, 0, 0]
-    if trace.gold is None:
-        return tuple(counts)
-    neutral = neutral_steps(trace, trace.gold)
-    truth = step_calls(trace, trace.gold, threshold)
-    calls = step_calls(trace, trace.predicted, threshold, tie_is_correct=False)
-    for index, (incorrect, called) in enumerate(zip(truth, calls, strict=True)):
-        if index in neutral:
-            counts[4] += 1
-        elif incorrect is not None:
-            counts[5 if called is None else 2 * incorrect + called] += 1
-    return tuple(counts)
+    known, called = step_calls(traces.frame, traces.predicted, threshold, tie_is_correct=False)
+    return _step_counts(traces, threshold, ~known, called, missing_counts=False)
 
 
-def solution_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
-    """Counts of one trace for MR-Score; a missing prediction counts as the other class.
+def _step_counts(
+    traces: EvaluatedTraces,
+    threshold: float | Floats,
+    missing: Mask,
+    called: Mask,
+    *,
+    missing_counts: bool,
+) -> Floats:
+    frame = traces.frame
+    truth, incorrect = traces.gold_calls(threshold)
+    neutral = traces.gold.verdict == NEUTRAL
+    scored = truth & ~neutral
+    counts = np.zeros((len(frame), len(STEP_COLUMNS)))
+    counts[:, 4] = frame.total(neutral)
+    counts[:, 5] = frame.total(scored & missing)
+    if missing_counts:
+        called = np.where(missing, ~incorrect, called)
+    else:
+        scored &= ~missing
+    for column, of_class in ((0, scored & ~incorrect), (2, scored & incorrect)):
+        counts[:, column] = frame.total(of_class & ~called)
+        counts[:, column + 1] = frame.total(of_class & called)
+    return counts
+
+
+def solution_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+    """Counts for MR-Score; a missing prediction counts as the other class.
 
     A reason counts only where the trace was called incorrect at the right step.
     """
-    gold = predicted_error(trace.gold, threshold)
-    if gold.missing:
-        return (0, 0, 0, 0, 0, 0)
-    predicted = predicted_error(trace.predicted, threshold)
-    incorrect = gold.index is not None
-    called = not incorrect if predicted.missing else predicted.index is not None
-    hit = incorrect and predicted == gold
-    counts = [0, 0, 0, 0, hit, hit and stated_reason(trace) is True]
-    counts[2 * incorrect + called] = 1
-    return tuple(map(int, counts))
-
-
-def stated_reason(trace: EvaluatedTrace) -> bool | None:
-    """Whether the labeler's reason was found right; None if not assessed."""
-    found = None if trace.predicted is None else trace.predicted.meta.get(REASON_KEY)
-    return found if isinstance(found, bool) else None
+    gold, found = traces.gold_errors(threshold), traces.found_errors(threshold)
+    usable, incorrect = ~gold.missing, gold.named
+    called = np.where(found.missing, ~incorrect, found.named)
+    hit = usable & incorrect & found.equal(gold)
+    correct, wrong = usable & ~incorrect, usable & incorrect
+    return np.stack(
+        (
+            correct & ~called,
+            correct & called,
+            wrong & ~called,
+            wrong & called,
+            hit,
+            hit & (traces.predicted.reason == RIGHT),
+        ),
+        axis=1,
+    ).astype(np.float64)
 
 
 def ratio(part: Floats, whole: Floats) -> tuple[Floats, Mask]:
@@ -226,37 +236,26 @@ def mr_score(sums: Floats) -> tuple[Floats, Mask]:
 class Measure:
     """The counts of a trace, and the formula over their sums."""
 
-    row: Callable[[EvaluatedTrace, float], tuple[int, ...]]
-    """Counts of one trace at a threshold."""
+    rows: Rows
+    """Counts of each trace at a threshold."""
     formula: Formula
     """Value over sums of such counts."""
 
 
 MEASURES: dict[str, Measure] = {
-    "error_accuracy": Measure(first_error_row, error_accuracy),
-    "correct_accuracy": Measure(first_error_row, correct_accuracy),
-    "processbench_f1": Measure(first_error_row, processbench_f1),
-    "kept_share": Measure(first_error_row, kept_share),
-    "first_error_precision": Measure(first_error_row, first_error_precision),
-    "location_accuracy": Measure(first_error_row, location_accuracy),
-    "macro_f1": Measure(step_row, macro_f1),
-    "step_accuracy": Measure(step_row, step_accuracy_of),
-    "prmscore": Measure(kept_step_row, prmscore),
-    "mcc": Measure(solution_row, mcc),
-    "error_step_accuracy": Measure(solution_row, error_step_accuracy),
-    "mr_score": Measure(solution_row, mr_score),
+    "error_accuracy": Measure(first_error_rows, error_accuracy),
+    "correct_accuracy": Measure(first_error_rows, correct_accuracy),
+    "processbench_f1": Measure(first_error_rows, processbench_f1),
+    "kept_share": Measure(first_error_rows, kept_share),
+    "first_error_precision": Measure(first_error_rows, first_error_precision),
+    "location_accuracy": Measure(first_error_rows, location_accuracy),
+    "macro_f1": Measure(step_rows, macro_f1),
+    "step_accuracy": Measure(step_rows, step_accuracy_of),
+    "prmscore": Measure(kept_step_rows, prmscore),
+    "mcc": Measure(solution_rows, mcc),
+    "error_step_accuracy": Measure(solution_rows, error_step_accuracy),
+    "mr_score": Measure(solution_rows, mr_score),
 }
-
-
-def rows_of(
-    traces: Sequence[EvaluatedTrace],
-    row: Callable[[EvaluatedTrace, float], tuple[int, ...]],
-    threshold: float,
-) -> Floats:
-    """The counts of all traces, shape (traces, 6)."""
-    return np.array([row(trace, threshold) for trace in traces], dtype=np.float64).reshape(
-        len(traces), len(STEP_COLUMNS)
-    )
 
 
 RESAMPLES = 2000
@@ -286,21 +285,19 @@ def generator(seed: int, name: str = "") -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def by_problem(problem_ids: Sequence[str], rows: Floats) -> Floats:
+def by_problem(problems: NDArray[Any], rows: Floats) -> Floats:
     """Sum the rows of each problem.
 
     Args:
-        problem_ids: one per row.
+        problems: one number or name per row.
         rows: counts, shape (traces, columns).
 
     Returns:
         Shape (problems, columns), problems in order of their first trace.
     """
-    numbers: dict[str, int] = {}
-    for problem_id in problem_ids:
-        numbers.setdefault(problem_id, len(numbers))
-    summed = np.zeros((len(numbers), rows.shape[1]))
-    np.add.at(summed, [numbers[problem_id] for problem_id in problem_ids], rows)
+    places = numbered(np.asarray(problems))
+    summed = np.zeros((int(places.max()) + 1 if len(places) else 0, rows.shape[1]))
+    np.add.at(summed, places, rows)
     return summed
 
 
@@ -391,20 +388,25 @@ class Group:
 
     name: str
     """The subset; empty for the whole."""
-    traces: Sequence[EvaluatedTrace]
-    """Its traces."""
+    problem: Index
+    """The number of each trace's problem."""
+    at: Index
+    """Positions of its traces among those that were grouped."""
     rows: Floats
     """Their counts, shape (traces, 6)."""
 
+    def __len__(self) -> int:
+        return len(self.at)
+
     def resampled(self, seed: int, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
         """Sums of the counts, shape (6,), and over resampled problems, shape (resamples, 6)."""
-        counts = by_problem([trace.problem_id for trace in self.traces], self.rows)
+        counts = by_problem(self.problem, self.rows)
         return counts.sum(axis=0), resampled_sums(counts, generator(seed, self.name), resamples)
 
 
 def whole_and_subsets(
-    traces: Sequence[EvaluatedTrace],
-    row: Callable[[EvaluatedTrace, float], tuple[int, ...]],
+    traces: Iterable[EvaluatedTrace],
+    rows_of: Rows,
     threshold: float,
     *,
     not_pooled: str | None = None,
@@ -412,37 +414,46 @@ def whole_and_subsets(
     """All traces as one group, and one group per subset in alphabetical order.
 
     Args:
-        row: counts of one trace at a threshold (`measures`).
+        rows_of: counts of each trace at a threshold (`measures`).
         not_pooled: a subset that the whole leaves out; None for none.
     """
-    rows = rows_of(traces, row, threshold)
-    members: dict[str, list[int]] = {}
-    for index, trace in enumerate(traces):
-        members.setdefault(trace.subset, []).append(index)
+    known = EvaluatedTraces.of(traces)
+    frame, rows = known.frame, rows_of(known, threshold)
 
-    def group(name: str, indices: Sequence[int]) -> Group:
-        return Group(name, [traces[index] for index in indices], rows[np.array(indices, dtype=int)])
+    def group(name: str, at: Index) -> Group:
+        return Group(name, frame.problem[at], at, rows[at])
 
-    pooled = [index for index, trace in enumerate(traces) if trace.subset != not_pooled]
-    return group("", pooled), {name: group(name, members[name]) for name in sorted(members)}
+    places = subset_places(known)
+    pooled = np.ones(len(frame), np.bool_)
+    if not_pooled in places:
+        pooled[places[not_pooled]] = False
+    return group("", np.flatnonzero(pooled)), {name: group(name, at) for name, at in places.items()}
+
+
+def subset_places(traces: EvaluatedTraces) -> dict[str, Index]:
+    """The positions of the traces of each subset, in alphabetical order."""
+    frame = traces.frame
+    numbers = {name: number for number, name in enumerate(frame.subsets)}
+    found = {name: np.flatnonzero(frame.subset == numbers[name]) for name in sorted(numbers)}
+    return {name: at for name, at in found.items() if len(at)}
 
 
 def share_by_problem(
-    problem_ids: Sequence[str],
-    holds: Sequence[bool],
+    problems: NDArray[Any],
+    holds: Mask,
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> Estimate:
     """Share of the traces for which it holds; None without traces.
 
     Args:
-        problem_ids: the problem of each trace; traces of one problem are resampled together.
+        problems: the problem of each trace; traces of one problem are resampled together.
         holds: whether it holds, one per trace.
     """
 
     def share(sums: Floats) -> tuple[Floats, Mask]:
         return ratio(sums[..., 0], sums[..., 1])
 
-    rows = np.array([(one, 1) for one in holds], dtype=np.float64).reshape(-1, 2)
-    counts = by_problem(problem_ids, rows)
+    rows = np.stack([holds, np.ones(len(holds))], axis=1).astype(np.float64)
+    counts = by_problem(problems, rows)
     return estimate(share, counts.sum(axis=0), resampled_sums(counts, rng, resamples))

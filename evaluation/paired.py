@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from evaluation.evaluated import EvaluatedTrace, split_by_gold
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
+from evaluation.frames import Floats, Mask
 from evaluation.measures import (
     MEASURES,
     RESAMPLES,
-    Floats,
     Formula,
     Interval,
-    Mask,
     Measure,
     by_problem,
     generator,
     interval,
     resampled_sums,
-    rows_of,
+    subset_places,
 )
 from evaluation.wording import figures_json
 from traces import InputError
@@ -84,8 +83,8 @@ class PairedReport:
 
 
 def paired_difference(
-    first: Sequence[EvaluatedTrace],
-    second: Sequence[EvaluatedTrace],
+    first: Iterable[EvaluatedTrace],
+    second: Iterable[EvaluatedTrace],
     measure: str,
     *,
     threshold: float = 0.5,
@@ -108,14 +107,14 @@ def paired_difference(
     known = _known(measure)
     one, two = _matched(first, second)
     thresholds = (threshold, threshold if second_threshold is None else second_threshold)
-    counts = _counts(one, two, known, thresholds)
+    counts = by_problem(one.frame.problem, _rows(one, two, known, thresholds))
     drawn = resampled_sums(counts, generator(seed), resamples)
     return _difference(known.formula, [counts.sum(axis=0)], [drawn], len(one))
 
 
 def compare_by_measure(
-    first: Sequence[EvaluatedTrace],
-    second: Sequence[EvaluatedTrace],
+    first: Iterable[EvaluatedTrace],
+    second: Iterable[EvaluatedTrace],
     measure: str,
     *,
     averaged: bool,
@@ -133,19 +132,19 @@ def compare_by_measure(
     known = _known(measure)
     one, two = _matched(first, second)
     thresholds = (threshold, threshold if second_threshold is None else second_threshold)
+    rows, problem = _rows(one, two, known, thresholds), one.frame.problem
     subsets: dict[str, PairedDifference] = {}
     totals: list[Floats] = []
     draws: list[Floats] = []
-    for name in sorted({trace.subset for trace in one}):
-        members = [index for index, trace in enumerate(one) if trace.subset == name]
-        counts = _counts([one[i] for i in members], [two[i] for i in members], known, thresholds)
+    for name, at in subset_places(one).items():
+        counts = by_problem(problem[at], rows[at])
         totals.append(counts.sum(axis=0))
         draws.append(resampled_sums(counts, generator(seed, name), resamples))
-        subsets[name] = _difference(known.formula, [totals[-1]], [draws[-1]], len(members))
+        subsets[name] = _difference(known.formula, [totals[-1]], [draws[-1]], len(at))
     if averaged:
         whole = _difference(known.formula, totals, draws, len(one))
     else:
-        counts = _counts(one, two, known, thresholds)
+        counts = by_problem(problem, rows)
         drawn = resampled_sums(counts, generator(seed), resamples)
         whole = _difference(known.formula, [counts.sum(axis=0)], [drawn], len(one))
     return PairedReport(measure, averaged, whole, subsets)
@@ -160,28 +159,30 @@ def _known(measure: str) -> Measure:
 
 
 def _matched(
-    first: Sequence[EvaluatedTrace], second: Sequence[EvaluatedTrace]
-) -> tuple[Sequence[EvaluatedTrace], Sequence[EvaluatedTrace]]:
+    first: Iterable[EvaluatedTrace], second: Iterable[EvaluatedTrace]
+) -> tuple[EvaluatedTraces, EvaluatedTraces]:
     """The traces with usable gold, the second labeler's in the order of the first's."""
-    others = {trace.trace_id: trace for trace in split_by_gold(second).usable}
-    traces = split_by_gold(first).usable
-    if {trace.trace_id for trace in traces} != others.keys() or len(traces) != len(others):
+    one, two = EvaluatedTraces.of(first), EvaluatedTraces.of(second)
+    if one.frame is two.frame and one.gold is two.gold:
+        traces = split_by_gold(one).usable
+        return traces, split_by_gold(two).usable
+    traces, others = split_by_gold(one).usable, split_by_gold(two).usable
+    places = {id: place for place, id in enumerate(others.frame.ids)}
+    if set(traces.frame.ids) != places.keys() or len(traces) != len(places):
         raise InputError("The two labelers were not measured on the same traces.")
-    return traces, [others[trace.trace_id] for trace in traces]
+    return traces, others.take(np.array([places[id] for id in traces.frame.ids], dtype=np.int64))
 
 
-def _counts(
-    one: Sequence[EvaluatedTrace],
-    two: Sequence[EvaluatedTrace],
+def _rows(
+    one: EvaluatedTraces,
+    two: EvaluatedTraces,
     measure: Measure,
     thresholds: tuple[float, float],
 ) -> Floats:
-    """Counts by problem, the first labeler's columns before the second's."""
-    sides = [
-        rows_of(side, measure.row, threshold)
-        for side, threshold in zip((one, two), thresholds, strict=True)
-    ]
-    return by_problem([trace.problem_id for trace in one], np.hstack(sides))
+    """Counts by trace, the first labeler's columns before the second's."""
+    return np.hstack(
+        [measure.rows(side, at) for side, at in zip((one, two), thresholds, strict=True)]
+    )
 
 
 def _difference(

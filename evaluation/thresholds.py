@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from evaluation.evaluated import EvaluatedTrace, split_by_gold
-from evaluation.measures import MEASURES, Floats, Measure
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
+from evaluation.frames import Floats, Index, Mask
+from evaluation.measures import MEASURES, Rows
 from traces import InputError
 
 GIVEN = "given"
@@ -103,20 +104,17 @@ def threshold_sweep(traces: Iterable[EvaluatedTrace], measure: str) -> Threshold
         )
     chosen = MEASURES[measure]
     usable = split_by_gold(traces).usable
-    base = np.zeros(6)
-    at: list[float] = []
-    changes: list[Floats] = []
-    for trace in usable:
-        scores = deciding_scores(trace)
-        rows = _rows_between(trace, scores, chosen)
-        base += rows[0]
-        at += scores
-        changes += list(np.diff(rows, axis=0))
-    if not at:
+    scores, counts = _deciding_scores(usable)
+    if not len(scores):
         raise _no_scores()
-    scores_seen, where = np.unique(np.array(at), return_inverse=True)
+    scores_seen, where = np.unique(scores, return_inverse=True)
     steps = np.zeros((len(scores_seen), 6))
-    np.add.at(steps, where.reshape(-1), np.array(changes))
+    base = np.zeros(6)
+    for _, at, changes in _changes(usable, scores, counts, chosen.rows):
+        if at is None:
+            base += changes.sum(axis=0)
+        else:
+            np.add.at(steps, where.reshape(-1)[at], changes)
     sums = base + np.vstack([np.zeros(6), steps.cumsum(axis=0)])
     edges = [0.0, *map(float, scores_seen), 1.0]
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
@@ -165,22 +163,30 @@ def fit_threshold(
     )
 
 
-def deciding_scores(trace: EvaluatedTrace) -> list[float]:
-    """The distinct scores of a trace that decide a step because it has no verdict, ascending."""
-    if trace.predicted is None or trace.predicted.abstention is not None:
-        return []
-    return sorted(
-        {
-            step.score
-            for step in trace.predicted.step_labels
-            if step.verdict is None and step.score is not None
-        }
-    )
-
-
 def decided_by_scores(traces: Iterable[EvaluatedTrace]) -> bool:
     """Whether a score decides any step: a labeler of verdicts needs no threshold."""
-    return any(deciding_scores(trace) for trace in traces)
+    return bool(_deciding(EvaluatedTraces.of(traces)).any())
+
+
+def _deciding(traces: EvaluatedTraces) -> Mask:
+    """Per step whether its score decides it because it has no verdict."""
+    labels = traces.predicted
+    steps = labels.scored & (labels.verdict == 0)
+    if labels.abstained.any():
+        steps &= ~np.repeat(labels.abstained, traces.frame.n_steps)
+    return np.asarray(steps)
+
+
+def _deciding_scores(traces: EvaluatedTraces) -> tuple[Floats, Index]:
+    """The distinct deciding scores of each trace, ascending, and their number per trace."""
+    deciding = _deciding(traces)
+    scores = traces.predicted.score[deciding]
+    owner = traces.frame.trace_of_step[deciding]
+    order = np.lexsort((scores, owner))
+    scores, owner = scores[order], owner[order]
+    fresh = np.ones(len(scores), np.bool_)
+    fresh[1:] = (scores[1:] != scores[:-1]) | (owner[1:] != owner[:-1])
+    return scores[fresh], np.bincount(owner[fresh], minlength=len(traces))
 
 
 def _no_scores(where: str | None = None) -> InputError:
@@ -191,9 +197,27 @@ def _no_scores(where: str | None = None) -> InputError:
     )
 
 
-def _rows_between(trace: EvaluatedTrace, scores: Sequence[float], measure: Measure) -> Floats:
-    """Counts of a trace below, between and above its scores; shape (scores + 1, 6)."""
-    middles = [(low + high) / 2 for low, high in pairwise(scores)]
-    # Thresholds between two neighboring scores give equal calls; without scores, all do.
-    inside = [-math.inf, *middles, math.inf] if scores else [0.5]
-    return np.array([measure.row(trace, threshold) for threshold in inside], dtype=np.float64)
+def _changes(
+    traces: EvaluatedTraces, scores: Floats, counts: Index, rows_of: Rows
+) -> Iterator[tuple[int, Index | None, Floats]]:
+    """How the counts of traces change at each of their deciding scores.
+
+    Yields:
+        First 0, None, and the counts of every trace below its lowest score; then, for n from 1,
+        the place in `scores` of the n-th score of each trace that has one, and the change of the
+        trace's counts there. Thresholds between two neighboring scores give equal calls.
+    """
+    starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
+    last = rows_of(traces, -math.inf)
+    yield 0, None, last
+    for number in range(1, int(counts.max()) + 1 if len(counts) else 1):
+        kept = counts >= number
+        traces, last = traces.where(kept), last[kept]
+        starts, counts = starts[kept], counts[kept]
+        at = starts + number - 1
+        more = counts > number
+        above = np.full(len(at), math.inf)
+        above[more] = (scores[at[more]] + scores[at[more] + 1]) / 2
+        rows = rows_of(traces, np.repeat(above, traces.frame.n_steps))
+        yield number, at, rows - last
+        last = rows

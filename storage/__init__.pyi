@@ -14,6 +14,8 @@ from .labels import ShortenedTrace as ShortenedTrace
 from .labels import VoteTotals as VoteTotals
 from .replies import CallSpending as CallSpending
 from .replies import CallTotals as CallTotals
+from .steps import LabelArrays as LabelArrays
+from .steps import TraceColumns as TraceColumns
 from .store import Store as Store
 from .traces import DatasetCounts as DatasetCounts
 from .traces import ImportSummary as ImportSummary

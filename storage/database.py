@@ -11,7 +11,6 @@ refused before a byte of it changes.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
@@ -19,7 +18,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url
@@ -27,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
 from storage import migrations
+from storage.columns import dump_json
 from traces import InputError, StoreError
 
 BUSY_TIMEOUT_S = 30.0
@@ -137,7 +136,7 @@ class Connections:
             url if self._memory else url.set(database=self._path),
             poolclass=StaticPool if self._memory else QueuePool,
             connect_args={"check_same_thread": False, "timeout": timeout_s},
-            json_serializer=_dump_json,
+            json_serializer=dump_json,
         )
         event.listen(self._engine, "connect", self._prepare)
         event.listen(self._engine, "begin", _begin)
@@ -277,16 +276,6 @@ class Connections:
 
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("stepgold_begin", "BEGIN"))
-
-
-def _dump_json(value: Any) -> str:
-    """Strict JSON text; characters that UTF-8 cannot hold are escaped, nothing is dropped."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False)
-    return text
 
 
 def database_url(path: Path) -> str:

@@ -12,20 +12,26 @@ from storage.database import Connections
 from storage.lookups import IMPORT_ORDER, dataset_pk
 from storage.records import FAILURE
 from storage.rows import delete_where, insert_rows, now
-from storage.tables import DATASETS, FAILURES, LABELERS, STEP_LABELS, TRACE_LABELS, TRACES
-from traces import RETRYABLE, AbstentionReason, Failure, LabelerKind
+from storage.steps import MARKS, unpack_steps
+from storage.tables import (
+    DATASETS,
+    FAILURES,
+    LABELERS,
+    STEP_LABELS,
+    STEP_NOTES,
+    TRACE_LABELS,
+    TRACES,
+)
+from traces import Abstention, AbstentionReason, Failure, LabelerKind
 
 _WORKING_KINDS = (LabelerKind.JUDGE.value, LabelerKind.MC.value, LabelerKind.PRM.value)
 """Kinds whose abstention is a failure; a consensus rule's is a finding."""
-_CALL_FAULTS = tuple(
-    reason.value
-    for reason in (
-        AbstentionReason.BLOCKED,
-        AbstentionReason.TRUNCATED,
-        AbstentionReason.UNREADABLE,
-        AbstentionReason.OVER_LENGTH,
-        AbstentionReason.MODEL_ERROR,
-    )
+_CALL_FAULTS = (
+    AbstentionReason.BLOCKED,
+    AbstentionReason.TRUNCATED,
+    AbstentionReason.UNREADABLE,
+    AbstentionReason.OVER_LENGTH,
+    AbstentionReason.MODEL_ERROR,
 )
 """Reasons of a single step that mean that a judge's call for it went wrong."""
 
@@ -74,11 +80,11 @@ class Failures:
             if dataset is not None:
                 here.append(DATASETS.c.pk == dataset_pk(connection, dataset))
             for row in connection.execute(_abstained_traces().where(*here)):
-                found[row.dataset, row.stage, row.id] = _failure(row)
+                reason = AbstentionReason(row.abstention)
+                abstention = Abstention(reason, decode_optional(row.abstention_detail) or "")
+                found[row.dataset, row.stage, row.id] = _failure(row, abstention)
             for row in connection.execute(_failed_steps().where(*here)):
-                # The first such step stands for the trace; the label has the others.
-                failure = _failure(row, f"step {row.step_index + 1}: ")
-                found.setdefault((row.dataset, row.stage, row.id), failure)
+                found.setdefault((row.dataset, row.stage, row.id), _failed_step(row))
             for row in connection.execute(stored.where(*here)):
                 found.setdefault((row.dataset, row.stage, row.id), FAILURE.record(row))
         return [(name, failure) for (name, _, _), failure in found.items()]
@@ -115,27 +121,38 @@ def _failed_steps() -> Select[Any]:
             DATASETS.c.name.label("dataset"),
             TRACES.c.id,
             LABELERS.c.name.label("stage"),
-            STEP_LABELS.c.step_index,
-            STEP_LABELS.c.abstention,
-            STEP_LABELS.c.abstention_detail,
+            STEP_LABELS.c.marks,
+            STEP_LABELS.c.scores,
+            STEP_NOTES.c.notes,
         )
         .join(TRACE_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
         .join(TRACES, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
         .join(LABELERS, TRACE_LABELS.c.labeler_pk == LABELERS.c.pk)
         .join(DATASETS, LABELERS.c.dataset_pk == DATASETS.c.pk)
+        .outerjoin(STEP_NOTES, STEP_NOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
         .where(
-            LABELERS.c.kind == LabelerKind.JUDGE.value, STEP_LABELS.c.abstention.in_(_CALL_FAULTS)
+            LABELERS.c.kind == LabelerKind.JUDGE.value,
+            or_(*(STEP_LABELS.c.marks.contains(MARKS[reason]) for reason in _CALL_FAULTS)),
         )
-        .order_by(DATASETS.c.pk, LABELERS.c.pk, *IMPORT_ORDER, STEP_LABELS.c.step_index)
+        .order_by(DATASETS.c.pk, LABELERS.c.pk, *IMPORT_ORDER)
     )
 
 
-def _failure(row: Row[Any], where: str = "") -> Failure:
-    reason = AbstentionReason(row.abstention)
+def _failed_step(row: Row[Any]) -> Failure:
+    """The first such step stands for the trace; the label has the others."""
+    steps = unpack_steps(row.marks, row.scores, row.notes)
+    return next(
+        _failure(row, each.abstention, f"step {index}: ")
+        for index, each in enumerate(steps, 1)
+        if each.abstention is not None and each.abstention.reason in _CALL_FAULTS
+    )
+
+
+def _failure(row: Row[Any], abstention: Abstention, where: str = "") -> Failure:
     return Failure(
         id=row.id,
         stage=row.stage,
-        reason=reason,
-        retryable=reason in RETRYABLE,
-        detail=where + (decode_optional(row.abstention_detail) or ""),
+        reason=abstention.reason,
+        retryable=abstention.retryable,
+        detail=where + abstention.detail,
     )

@@ -12,7 +12,7 @@ from storage import checks
 from storage.columns import Columns
 from storage.database import Connections
 from storage.evidence import SetColumns, check_set, delete_orphans, store_sets
-from storage.labels import declare_labeler, insert_labels
+from storage.labels import declare_labeler
 from storage.lookups import ensure_dataset
 from storage.records import (
     REJECTED_ROW,
@@ -32,6 +32,7 @@ from storage.tables import (
     TRACE_LABELS,
     TRACES,
 )
+from storage.trace_labels import delete_labels, insert_labels
 from traces import ImportedTrace, InputError, Labeler, Problem, RejectedRow, Trace
 
 
@@ -264,8 +265,7 @@ class ImportRun:
         }
         for labeler in {labeler for labeler, _ in labels}:
             traces = [trace for other, trace in labels if other == labeler]
-            mine = TRACE_LABELS.c.labeler_pk == labeler
-            delete_where(self._connection, TRACE_LABELS.c.trace_pk, traces, mine)
+            delete_labels(self._connection, labeler, traces)
         insert_labels(self._connection, labels, imported=True)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, case, delete, exists, func, select, update
 
 from storage import checks
 from storage.columns import Columns
@@ -20,20 +20,19 @@ from storage.lookups import (
     find_labeler,
     labeler_row,
     trace_keys,
+    trace_pages,
 )
 from storage.records import (
     CONTINUATION,
     LABELER,
-    QUOTE,
-    STEP_LABEL,
-    TRACE_LABEL,
     LabelColumns,
     continuation_columns,
     label_columns,
     vote_columns,
     vote_from,
 )
-from storage.rows import chunks, delete_where, insert_keyed, insert_one, insert_rows, now
+from storage.rows import CHUNK, chunks, delete_where, insert_one, insert_rows, now
+from storage.steps import MARKS, LabelArrays, TraceColumns
 from storage.tables import (
     CONTINUATIONS,
     DATASETS,
@@ -45,14 +44,19 @@ from storage.tables import (
     TRACES,
     VOTES,
 )
+from storage.trace_labels import (
+    delete_labels,
+    insert_labels,
+    label_arrays,
+    labels_of,
+    stream_labels,
+)
 from traces import (
     AbstentionReason,
     Continuation,
     InputError,
     Labeler,
     LabelerKind,
-    Quote,
-    StepLabel,
     TraceLabel,
     Verdict,
     Vote,
@@ -155,11 +159,15 @@ class Labels:
         """Traces without a label of the labeler, in import order; an abstention is a label."""
         with self._connections.read() as connection:
             labeler = find_labeler(connection, dataset, name)
-            labeled = exists().where(
-                TRACE_LABELS.c.trace_pk == TRACES.c.pk, TRACE_LABELS.c.labeler_pk == labeler.pk
-            )
-            query = select(TRACES.c.id).where(TRACES.c.dataset_pk == labeler.dataset_pk, ~labeled)
-            return list(connection.scalars(query.order_by(*IMPORT_ORDER)))
+        return list(self._unlabeled(labeler))
+
+    def _unlabeled(self, labeler: Row[Any]) -> Iterator[str]:
+        labeled = exists().where(
+            TRACE_LABELS.c.trace_pk == TRACES.c.pk, TRACE_LABELS.c.labeler_pk == labeler.pk
+        )
+        query = select(TRACES.c.id).where(~labeled)
+        for page in trace_pages(self._connections, labeler.dataset_pk, query, size=10 * CHUNK):
+            yield from (row.id for row in page)
 
     def stamps(
         self, dataset: str, labeler: Labeler, trace_ids: Sequence[str]
@@ -220,7 +228,7 @@ class Labels:
                 key = keys[label.trace_id]
                 checked[labeler.pk, key.pk] = label_columns(label, key.n_steps)
             rows = _continuation_rows(texts, keys)
-            _delete_labels(connection, labeler.pk, keys)
+            delete_labels(connection, labeler.pk, [key.pk for key in keys.values()])
             stored = insert_labels(connection, checked, imported=False)
             owned = [row | {"trace_label_pk": stored[labeler.pk, trace]} for trace, row in rows]
             insert_rows(connection, CONTINUATIONS, owned)
@@ -234,12 +242,54 @@ class Labels:
         with self._connections.write() as connection:
             labeler = find_labeler(connection, dataset, name)
             keys = trace_keys(connection, labeler.dataset_pk, trace_ids)
-            return _delete_labels(connection, labeler.pk, keys)
+            return delete_labels(connection, labeler.pk, [key.pk for key in keys.values()])
 
-    def load(self, dataset: str, name: str) -> dict[str, TraceLabel]:
-        """All labels of a labeler by trace id, in the order of import."""
+    def load(
+        self, dataset: str, name: str, trace_ids: Collection[str] | None = None
+    ) -> dict[str, TraceLabel]:
+        """Labels of a labeler (all, or on these traces) by trace id, in the order of import."""
+        if trace_ids is None:
+            return {label.trace_id: label for label in self.stream(dataset, name)}
         with self._connections.read() as connection:
-            return load_labels(connection, find_labeler(connection, dataset, name).pk)
+            labeler = find_labeler(connection, dataset, name)
+            keys = trace_keys(connection, labeler.dataset_pk, trace_ids)
+            return labels_of(connection, labeler.pk, [key.pk for key in keys.values()])
+
+    def stream(self, dataset: str, name: str) -> Iterator[TraceLabel]:
+        """All labels of a labeler in the order of import, read a thousand traces at a time."""
+        with self._connections.read() as connection:
+            labeler = find_labeler(connection, dataset, name)
+        return stream_labels(self._connections, labeler)
+
+    def columns(
+        self, dataset: str, name: str, *, subset: str | None = None, size: int = 10 * CHUNK
+    ) -> Iterator[LabelArrays]:
+        """All labels of a labeler as arrays, in the order of import, `size` traces at a time.
+
+        Texts are not read. For labels that are to be compared trace by trace, see `columns_of`.
+        """
+        with self._connections.read() as connection:
+            labeler = find_labeler(connection, dataset, name)
+        return self._arrays(labeler, subset=subset, size=size)
+
+    def _arrays(self, labeler: Row[Any], *, subset: str | None, size: int) -> Iterator[LabelArrays]:
+        query = select(TRACES.c.pk)
+        if subset is not None:
+            query = query.where(TRACES.c.subset == subset)
+        for page in trace_pages(self._connections, labeler.dataset_pk, query, size=size):
+            with self._connections.read() as connection:
+                found = label_arrays(connection, labeler.pk, [row.pk for row in page])
+            if found.ids:
+                yield found
+
+    def columns_of(self, dataset: str, name: str, traces: TraceColumns) -> LabelArrays:
+        """A labeler's labels on these traces as arrays, in their order; others are left out.
+
+        The rows of `traces` that have a label are `numpy.isin(traces.keys, labels.keys)`.
+        """
+        with self._connections.read() as connection:
+            labeler = find_labeler(connection, dataset, name)
+            return label_arrays(connection, labeler.pk, traces.keys.tolist())
 
     def continuations(self, dataset: str, name: str, trace_id: str) -> list[Continuation]:
         """The continuations a label was made from, by step and number; may be empty."""
@@ -372,25 +422,31 @@ class Votes:
             are left out.
         """
         words = (*Verdict, AbstentionReason.NO_EVIDENCE)
-        counts = {word.value: {"verified": 0, "unverified": 0, "absent": 0} for word in words}
-        word = func.coalesce(STEP_LABELS.c.verdict, STEP_LABELS.c.abstention)
         with self._connections.read() as connection:
             owner = find_labeler(connection, dataset, labeler)
-            query = (
-                select(word.label("word"), QUOTES.c.verified, func.count().label("steps"))
-                .select_from(STEP_LABELS)
+            marks = (
+                select(STEP_LABELS.c.marks)
                 .join(TRACE_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
-                .outerjoin(
-                    QUOTES,
-                    (QUOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
-                    & (QUOTES.c.step_index == STEP_LABELS.c.step_index),
-                )
-                .where(TRACE_LABELS.c.labeler_pk == owner.pk, word.in_(counts))
-                .group_by(word, QUOTES.c.verified)
+                .where(TRACE_LABELS.c.labeler_pk == owner.pk)
             )
-            for row in connection.execute(query):
-                kinds = {True: "verified", False: "unverified", None: "absent"}
-                counts[row.word][kinds[row.verified]] = row.steps
+            steps: Counter[str] = Counter()
+            for row in connection.execute(marks.execution_options(yield_per=CHUNK)):
+                steps.update(row.marks.lower())
+            mark = func.lower(func.substr(STEP_LABELS.c.marks, QUOTES.c.step_index + 1, 1))
+            quoted = (
+                select(mark.label("mark"), QUOTES.c.verified, func.count().label("steps"))
+                .select_from(TRACE_LABELS)
+                .join(STEP_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
+                .join(QUOTES, QUOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
+                .where(TRACE_LABELS.c.labeler_pk == owner.pk)
+                .group_by(mark, QUOTES.c.verified)
+            )
+            found = {(row.mark, row.verified): row.steps for row in connection.execute(quoted)}
+        counts = {}
+        for word in words:
+            verified, other = (found.get((MARKS[word], flag), 0) for flag in (True, False))
+            absent = steps[MARKS[word]] - verified - other
+            counts[word.value] = {"verified": verified, "unverified": other, "absent": absent}
         return counts
 
 
@@ -467,9 +523,8 @@ def _summaries() -> Any:
         .subquery()
     )
     steps = (
-        select(TRACE_LABELS.c.labeler_pk, func.count().label("steps"))
+        select(TRACE_LABELS.c.labeler_pk, func.sum(STEP_LABELS.c.labeled).label("steps"))
         .join(STEP_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
-        .where(or_(STEP_LABELS.c.verdict.is_not(None), STEP_LABELS.c.score.is_not(None)))
         .group_by(TRACE_LABELS.c.labeler_pk)
         .subquery()
     )
@@ -486,67 +541,6 @@ def _summaries() -> Any:
         .outerjoin(steps, steps.c.labeler_pk == LABELERS.c.pk)
         .order_by(DATASETS.c.pk, LABELERS.c.pk)
     )
-
-
-def insert_labels(
-    connection: Connection, labels: Mapping[tuple[int, int], LabelColumns], *, imported: bool
-) -> dict[tuple[int, int], int]:
-    """Insert checked labels by (labeler key, trace key), and return their keys."""
-    common = {"imported": imported, "created_at": now()}
-    rows = [
-        label.trace_label | common | {"labeler_pk": labeler, "trace_pk": trace}
-        for (labeler, trace), label in labels.items()
-    ]
-    keys = insert_keyed(connection, TRACE_LABELS, rows, by=["labeler_pk", "trace_pk"])
-    for table, part in ((STEP_LABELS, "step_labels"), (QUOTES, "quotes")):
-        parts: list[Columns] = [
-            columns | {"trace_label_pk": keys[pair]}
-            for pair, label in labels.items()
-            for columns in getattr(label, part)
-        ]
-        insert_rows(connection, table, parts)
-    return keys
-
-
-def load_labels(connection: Connection, labeler: int) -> dict[str, TraceLabel]:
-    """All labels of the labeler with this key by trace id, in the order of import."""
-    mine = TRACE_LABELS.c.labeler_pk == labeler
-    quotes: dict[tuple[int, int], Quote] = {
-        (row.trace_label_pk, row.step_index): QUOTE.record(row)
-        for row in connection.execute(
-            select(QUOTES)
-            .join(TRACE_LABELS, QUOTES.c.trace_label_pk == TRACE_LABELS.c.pk)
-            .where(mine)
-        )
-    }
-    steps: dict[int, list[StepLabel]] = defaultdict(list)
-    query = (
-        select(STEP_LABELS)
-        .join(TRACE_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
-        .where(mine)
-        .order_by(STEP_LABELS.c.trace_label_pk, STEP_LABELS.c.step_index)
-    )
-    for row in connection.execute(query):
-        quote = quotes.get((row.trace_label_pk, row.step_index))
-        steps[row.trace_label_pk].append(STEP_LABEL.record(row, quote=quote))
-    rows: Iterable[Row[Any]] = connection.execute(
-        select(TRACE_LABELS, TRACES.c.id.label("trace_id"))
-        .join(TRACES, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
-        .where(mine)
-        .order_by(*IMPORT_ORDER)
-    )
-    return {
-        row.trace_id: TRACE_LABEL.record(
-            row, trace_id=row.trace_id, step_labels=tuple(steps.get(row.pk, ()))
-        )
-        for row in rows
-    }
-
-
-def _delete_labels(connection: Connection, labeler: int, keys: Mapping[str, TraceKey]) -> int:
-    mine = TRACE_LABELS.c.labeler_pk == labeler
-    pks = [key.pk for key in keys.values()]
-    return delete_where(connection, TRACE_LABELS.c.trace_pk, pks, mine)
 
 
 def _continuation_rows(

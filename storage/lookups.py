@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, func, literal, select, tuple_
 
 from storage import checks
-from storage.rows import insert_one, now
+from storage.database import Connections
+from storage.rows import CHUNK, chunks, insert_one, now
 from storage.tables import DATASETS, LABELERS, TRACES
 from traces import InputError
 
 IMPORT_ORDER = (TRACES.c.source_file_pk, TRACES.c.position)
 """The order of every listing of traces."""
-_FEW = 500
+_PLACE = (*IMPORT_ORDER, TRACES.c.pk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +83,52 @@ def trace_keys(
     Raises:
         InputError: the dataset has no trace of that id.
     """
-    query = select(TRACES.c.id, TRACES.c.pk, TRACES.c.n_steps).where(TRACES.c.dataset_pk == dataset)
-    if trace_ids is not None and len(trace_ids) <= _FEW:
-        query = query.where(TRACES.c.id.in_(trace_ids))
-    rows = connection.execute(query.order_by(*IMPORT_ORDER))
-    keys = {row.id: TraceKey(row.pk, row.n_steps) for row in rows}
+    columns = (TRACES.c.id, TRACES.c.pk, TRACES.c.n_steps)
+    query = select(*columns, *IMPORT_ORDER).where(TRACES.c.dataset_pk == dataset)
     if trace_ids is None:
-        return keys
+        rows = connection.execute(query.order_by(*IMPORT_ORDER))
+        return {row.id: TraceKey(row.pk, row.n_steps) for row in rows}
     wanted = set(trace_ids)
-    if unknown := sorted(wanted - keys.keys()):
+    found = [
+        row
+        for chunk in chunks(wanted)
+        for row in connection.execute(query.where(TRACES.c.id.in_(chunk)))
+    ]
+    if len(found) < len(wanted):
+        unknown = sorted(wanted - {row.id for row in found})
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise InputError(f"The dataset has no trace {unknown[0]!r}{more}.")
-    return {trace_id: key for trace_id, key in keys.items() if trace_id in wanted}
+    found.sort(key=lambda row: tuple(row[3:]))
+    return {row.id: TraceKey(row.pk, row.n_steps) for row in found}
+
+
+def trace_pages(
+    connections: Connections, dataset: int, query: Select[Any], *, size: int = CHUNK
+) -> Iterator[list[Row[Any]]]:
+    """Rows of traces of a dataset in the order of import, at most `size` at a time.
+
+    Each page is read by itself and found by its place, so that neither a transaction nor the list
+    of traces lasts. Traces that are imported meanwhile are left out.
+
+    Args:
+        connections: the database.
+        dataset: key of the dataset.
+        query: selects columns of `traces`, which may be joined with others.
+        size: traces per page.
+    """
+    mine = TRACES.c.dataset_pk == dataset
+    with connections.read() as connection:
+        last = connection.scalar(select(func.max(TRACES.c.pk)).where(mine))
+    query = query.add_columns(*_PLACE).where(mine, TRACES.c.pk <= (last or 0))
+    query = query.order_by(*_PLACE).limit(size)
+    page = query
+    while True:
+        with connections.read() as connection:
+            rows = list(connection.execute(page))
+        if not rows:
+            return
+        yield rows
+        page = query.where(tuple_(*_PLACE) > tuple_(*map(literal, rows[-1][-len(_PLACE) :])))
 
 
 def _find(connection: Connection, dataset: str) -> int | None:

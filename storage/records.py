@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Row
 
 from storage import checks
-from storage.columns import Codec, Columns
+from storage.columns import Codec, Columns, dump_json, encode_text
+from storage.steps import PackedSteps, pack_steps
 from storage.tables import (
     BATCH_JOBS,
     BATCH_REQUESTS,
@@ -23,13 +24,12 @@ from storage.tables import (
     QUOTES,
     REJECTED_ROWS,
     SOURCE_FILES,
-    STEP_LABELS,
-    TRACE_LABELS,
     TRACES,
     VOTES,
 )
 from traces import (
     MISSING_FIRST_ERROR,
+    AbstentionReason,
     BatchJob,
     BatchRow,
     Continuation,
@@ -44,7 +44,6 @@ from traces import (
     Quote,
     RejectedRow,
     SourceFile,
-    StepLabel,
     StoredCall,
     StoredDocument,
     Trace,
@@ -58,8 +57,6 @@ TRACE = Codec(Trace, TRACES)
 SOURCE_FILE = Codec(SourceFile, SOURCE_FILES)
 REJECTED_ROW = Codec(RejectedRow, REJECTED_ROWS)
 LABELER = Codec(Labeler, LABELERS)
-TRACE_LABEL = Codec(TraceLabel, TRACE_LABELS)
-STEP_LABEL = Codec(StepLabel, STEP_LABELS)
 QUOTE = Codec(Quote, QUOTES, start="start_char", end="end_char")
 CONTINUATION = Codec(Continuation, CONTINUATIONS, index="continuation_index")
 VOTE = Codec(Vote, VOTES, index="vote_index")
@@ -116,8 +113,14 @@ def step_rows(steps: dict[int, list[str]]) -> list[Columns]:
 class LabelColumns:
     """A checked label as columns, without the keys."""
 
-    trace_label: Columns
-    step_labels: list[Columns]
+    first_error: tuple[bool, int | None]
+    """Whether the labeler gave one, and the step if it named one."""
+    abstention: tuple[str | None, str | None]
+    """Reason and detail."""
+    meta: str
+    """JSON text."""
+    steps: PackedSteps | None
+    """None without step labels."""
     quotes: list[Columns]
 
 
@@ -133,35 +136,32 @@ def label_columns(label: TraceLabel, n_steps: int) -> LabelColumns:
             f"The {where} has {len(label.step_labels)} step labels, but the trace has"
             f" {n_steps} steps."
         )
-    columns = TRACE_LABEL.columns(label, f"the {where}")
-    index = columns["first_error_index"]
-    if index is not None and not label.first_error_given:
-        raise InputError(f"The {where} has a first error index but states that none was given.")
-    if index is not None and index >= n_steps:
-        raise InputError(f"The {where} names step {index}, but the trace has {n_steps} steps.")
-    if not (label.step_labels or label.first_error_given or label.abstention):
+    index = label.first_error_index
+    if index is not None:
+        checks.count(index, f"The first error index of the {where}")
+        if not label.first_error_given:
+            raise InputError(f"The {where} has a first error index but states that none was given.")
+        if index >= n_steps:
+            raise InputError(f"The {where} names step {index}, but the trace has {n_steps} steps.")
+    abstention = label.abstention
+    if not (label.step_labels or label.first_error_given or abstention):
         raise InputError(f"The {where} is empty: no step label, no first error, no abstention.")
-    steps = list(enumerate(label.step_labels))
+    meta = checks.json_value(label.meta, f"The meta of the {where}") if label.meta else None
     return LabelColumns(
-        columns,
-        [_step_label_columns(step, label.trace_id, step_index) for step_index, step in steps],
-        [
+        first_error=(label.first_error_given, index),
+        abstention=(
+            (None, None)
+            if abstention is None
+            else (AbstentionReason(abstention.reason).value, encode_text(abstention.detail))
+        ),
+        meta=dump_json(meta) if meta else "{}",
+        steps=pack_steps(label.step_labels, label.trace_id) if label.step_labels else None,
+        quotes=[
             QUOTE.columns(step.quote, f"a quote in the {where}") | {"step_index": step_index}
-            for step_index, step in steps
+            for step_index, step in enumerate(label.step_labels)
             if step.quote is not None
         ],
     )
-
-
-def _step_label_columns(step: StepLabel, trace_id: str, step_index: int) -> Columns:
-    where = f"label of step {step_index} of trace {trace_id!r}"
-    has_value = step.verdict is not None or step.score is not None
-    if has_value == (step.abstention is not None):
-        raise InputError(
-            f"The {where} must have either an abstention or a verdict or score,"
-            f" and has {'both' if has_value else 'neither'}."
-        )
-    return STEP_LABEL.columns(step, f"the {where}") | {"step_index": step_index}
 
 
 def continuation_columns(continuation: Continuation, n_steps: int) -> Columns:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, insert
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.columns import Columns
@@ -39,6 +39,34 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Columns]) -
 def insert_one(connection: Connection, table: Table, row: Columns) -> int:
     """Insert a row and return its `pk`."""
     return int(connection.execute(insert(table).values(row).returning(table.c.pk)).scalar_one())
+
+
+def insert_tuples(
+    connection: Connection, table: Table, names: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Insert rows of values, in the order of `names`, through the driver.
+
+    The driver gets the values as they are: JSON as text. Takes half the time of `insert_rows`.
+    """
+    if not rows:
+        return
+    places = ", ".join([placeholder(connection)] * len(names))
+    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({places})"
+    connection.exec_driver_sql(statement, rows if isinstance(rows, list) else list(rows))
+
+
+def placeholder(connection: Connection) -> str:
+    """How a statement given to the driver writes a value."""
+    return "%s" if connection.dialect.name == "postgresql" else "?"
+
+
+def reserve(connection: Connection, table: Table, number: int) -> Sequence[int]:
+    """Keys for this number of new rows, which the caller inserts with them in this transaction."""
+    if connection.dialect.name == "postgresql":
+        sequence = f"SELECT nextval('{table.name}_pk_seq') FROM generate_series(1, {number})"
+        return list(connection.scalars(text(sequence)))
+    last = connection.scalar(select(func.max(table.c.pk))) or 0
+    return range(last + 1, last + 1 + number)
 
 
 def insert_keyed(

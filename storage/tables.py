@@ -28,9 +28,9 @@ from sqlmodel import Field, SQLModel
 
 from storage.columns import (
     AMOUNT,
-    FRACTION,
     MODEL_TEXT,
     NAME,
+    PACKED_TEXT,
     PLAIN_JSON,
     SIMILARITY,
     STRICT_JSON,
@@ -43,7 +43,8 @@ from storage.columns import (
     parent,
     within,
 )
-from traces import AbstentionReason, BatchEnding, BatchState, LabelerKind, Verdict
+from storage.steps import EVERY_MARK
+from traces import AbstentionReason, BatchEnding, BatchState, LabelerKind
 
 METADATA = MetaData(
     naming_convention={
@@ -122,7 +123,7 @@ class ProblemTable(Keyed, table=True):
     """A problem."""
 
     __tablename__ = "problems"
-    __table_args__ = (UniqueConstraint("dataset_pk", "id"),)
+    __table_args__ = (UniqueConstraint("dataset_pk", "id"), Index(None, "dataset_pk", "pk"))
 
     dataset_pk: int = parent("datasets.pk")
     id: str = _of(NAME)
@@ -141,7 +142,11 @@ class TraceTable(Keyed, table=True):
     """A trace."""
 
     __tablename__ = "traces"
-    __table_args__ = (UniqueConstraint("dataset_pk", "id"), within("n_steps", 1))
+    __table_args__ = (
+        UniqueConstraint("dataset_pk", "id"),
+        within("n_steps", 1),
+        Index(None, "dataset_pk", "source_file_pk", "position", "pk"),  # the order of import
+    )
 
     dataset_pk: int = parent("datasets.pk")
     problem_pk: int = parent("problems.pk", index=True)
@@ -211,44 +216,39 @@ class TraceLabelTable(Keyed, table=True):
 
 
 class StepLabelTable(Base, table=True):
-    """One labeler's label on one step."""
+    """The labels of the steps of one trace; `storage/steps.py` writes and reads them."""
 
     __tablename__ = "step_labels"
     __table_args__ = (
-        one_of("verdict", Verdict),
-        one_of("abstention", AbstentionReason),
-        within("score", 0, 1),
-        CheckConstraint(
-            "(abstention IS NULL) = (verdict IS NOT NULL OR score IS NOT NULL)", name="word"
-        ),
+        CheckConstraint("labeled BETWEEN 0 AND length(marks)", name="labeled"),
+        CheckConstraint(f"length(marks) > 0 AND ltrim(marks, '{EVERY_MARK}') = ''", name="marks"),
+        CheckConstraint("length(scores) BETWEEN 8 AND 8 * length(marks)", name="scores"),
     )
 
     trace_label_pk: int = parent("trace_labels.pk", primary_key=True)
-    step_index: int = Field(primary_key=True)
-    verdict: str | None = _choice(Verdict)
-    score: float | None = _of(FRACTION)
-    abstention: str | None
-    abstention_detail: str | None
-    successes: int | None
-    continuations: int | None
-    unparsed: int | None
-    unfinished: int | None
-    reasoning: str | None = _of(MODEL_TEXT)
+    marks: str
+    """One character per step: its verdict, or why it has none; upper case if it has a score."""
+    scores: bytes | None
+    """The scores of the steps that have one, as little-endian doubles."""
+    labeled: int
+    """Steps with a verdict or a score."""
+
+
+class StepNoteTable(Base, table=True):
+    """What the labels of the steps of one trace hold beside words and scores, as lists by field."""
+
+    __tablename__ = "step_notes"
+    trace_label_pk: int = parent("step_labels.trace_label_pk", primary_key=True)
+    notes: Any = _of(STRICT_JSON)
 
 
 class QuoteTable(Base, table=True):
     """What a judge cited for one step."""
 
     __tablename__ = "quotes"
-    __table_args__ = (
-        ForeignKeyConstraint(
-            ["trace_label_pk", "step_index"],
-            ["step_labels.trace_label_pk", "step_labels.step_index"],
-            ondelete="CASCADE",
-        ),
-    )
+    __table_args__ = {"sqlite_with_rowid": False}
 
-    trace_label_pk: int = Field(primary_key=True)
+    trace_label_pk: int = parent("step_labels.trace_label_pk", primary_key=True)
     step_index: int = Field(primary_key=True)
     text: str = _of(MODEL_TEXT)
     document: int | None
@@ -470,7 +470,7 @@ class ModelCallTable(Base, table=True):
     )
 
     key: str = _of(NAME, primary_key=True)
-    request: str = _of(MODEL_TEXT)
+    request: bytes = _of(PACKED_TEXT)
     text: str | None = _of(MODEL_TEXT)
     raw: str = _of(MODEL_TEXT)
     finish_reason: str
@@ -565,7 +565,7 @@ class ClaimTable(Base, table=True):
     claimant: str = parent("claimants.token", index=True)
 
 
-# The Core tables: bulk writes through Core are ten times faster than through the ORM.
+# Core tables: bulk writes through them are ten times faster than through the ORM.
 _TABLES = METADATA.tables
 DATASETS = _TABLES["datasets"]
 SOURCE_FILES = _TABLES["source_files"]
@@ -576,6 +576,7 @@ STEPS = _TABLES["steps"]
 LABELERS = _TABLES["labelers"]
 TRACE_LABELS = _TABLES["trace_labels"]
 STEP_LABELS = _TABLES["step_labels"]
+STEP_NOTES = _TABLES["step_notes"]
 QUOTES = _TABLES["quotes"]
 CONTINUATIONS = _TABLES["continuations"]
 VOTES = _TABLES["votes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select, update
@@ -14,10 +15,10 @@ from storage.columns import Columns
 from storage.database import Connections
 from storage.evidence import delete_orphans, load_sets
 from storage.imports import ImportOutcome, ImportRun, SampledTraces
-from storage.labels import load_labels
-from storage.lookups import IMPORT_ORDER, dataset_pk, ensure_dataset, trace_keys
+from storage.lookups import IMPORT_ORDER, dataset_pk, ensure_dataset, trace_keys, trace_pages
 from storage.records import PROBLEM, REJECTED_ROW, SOURCE_FILE, TRACE
-from storage.rows import chunks, insert_one, insert_rows, now
+from storage.rows import CHUNK, chunks, insert_one, insert_rows, now
+from storage.steps import TraceColumns
 from storage.tables import (
     DATASETS,
     LABELERS,
@@ -28,8 +29,8 @@ from storage.tables import (
     TRACE_EVIDENCE,
     TRACES,
 )
+from storage.trace_labels import label_arrays
 from traces import (
-    MISSING_FIRST_ERROR,
     ImportedTrace,
     InputError,
     LabelerKind,
@@ -37,7 +38,6 @@ from traces import (
     RejectedRow,
     SourceFile,
     TraceInContext,
-    first_error,
     may_hold_phi,
 )
 
@@ -135,13 +135,17 @@ class Traces:
                 .order_by(LABELERS.c.name != "gold", LABELERS.c.pk)
                 .limit(1)
             )
-            labels = {} if gold is None else load_labels(connection, gold)
-        found = [
-            error for error in map(first_error, labels.values()) if error != MISSING_FIRST_ERROR
-        ]
-        with_error = sum(error.index is not None for error in found)
         traces = int(total or 0)
-        return ImportSummary(traces, with_error, len(found) - with_error, traces - len(found))
+        if gold is None:
+            return ImportSummary(traces, 0, 0, traces)
+        with_error = without_error = 0
+        for page in trace_pages(self._connections, owner, select(TRACES.c.pk)):
+            with self._connections.read() as connection:
+                labels = label_arrays(connection, gold, [row.pk for row in page])
+            missing, has_error, _ = labels.first_errors()
+            with_error += int(has_error.sum())
+            without_error += int((~missing & ~has_error).sum())
+        return ImportSummary(traces, with_error, without_error, traces - with_error - without_error)
 
     def rejected_rows(self) -> list[tuple[str, RejectedRow]]:
         """Rows of files that were not imported, with their datasets, by file."""
@@ -202,34 +206,69 @@ class Traces:
         """
         if limit is not None and limit < 0:
             raise InputError(f"The limit {limit} is negative.")
+        pages: Iterable[Sequence[int]]
         with self._connections.read() as connection:
-            keys = trace_keys(connection, dataset_pk(connection, dataset), trace_ids)
-        pks = [key.pk for key in keys.values()][:limit]
-        return self._context_pages(pks, with_evidence=with_evidence)
+            owner = dataset_pk(connection, dataset)
+            if trace_ids is not None:
+                keys = trace_keys(connection, owner, trace_ids)
+                pages = chunks((key.pk for key in keys.values()), _PAGE)
+        if trace_ids is None:
+            query = select(TRACES.c.pk)
+            size = _PAGE if limit is None else max(1, min(limit, _PAGE))
+            rows = trace_pages(self._connections, owner, query, size=size)
+            pages = ([row.pk for row in page] for page in rows)
+        found = self._context_pages(pages, with_evidence=with_evidence)
+        return found if limit is None else islice(found, limit)
 
     def _context_pages(
-        self, pks: Sequence[int], *, with_evidence: bool
+        self, pages: Iterable[Sequence[int]], *, with_evidence: bool
     ) -> Iterator[TraceInContext]:
-        for page in chunks(pks, _PAGE):
+        for page in pages:
             with self._connections.read() as connection:
                 found = _context_page(connection, page, with_evidence=with_evidence)
             yield from found
 
+    def columns(
+        self, dataset: str, *, subset: str | None = None, size: int = 10 * CHUNK
+    ) -> Iterator[TraceColumns]:
+        """Ids and sizes of the traces (of one subset) in the order of import, `size` at a time.
+
+        Texts are not read. `Labels.columns_of` has what a labeler says about such a part.
+        """
+        with self._connections.read() as connection:
+            owner = dataset_pk(connection, dataset)
+        trace = TRACES.c
+        query = select(trace.pk, trace.id, PROBLEMS.c.id, trace.subset, trace.n_steps)
+        query = query.join(PROBLEMS, trace.problem_pk == PROBLEMS.c.pk)
+        if subset is not None:
+            query = query.where(trace.subset == subset)
+        for page in trace_pages(self._connections, owner, query, size=size):
+            yield TraceColumns.of([row[:5] for row in page])
+
+    def ids(self, dataset: str, *, subset: str | None = None) -> Iterator[str]:
+        """Ids of the traces (of one subset) in the order of import, read a part at a time."""
+        for page in self.columns(dataset, subset=subset):
+            yield from page.ids
+
     def problems(self, dataset: str) -> Iterator[Problem]:
         """Problems in the order of import, read page by page as in `contexts`."""
         with self._connections.read() as connection:
-            query = select(PROBLEMS.c.pk).where(
-                PROBLEMS.c.dataset_pk == dataset_pk(connection, dataset)
-            )
-            pks = list(connection.scalars(query.order_by(PROBLEMS.c.pk)))
-        return self._problem_pages(pks)
+            owner = dataset_pk(connection, dataset)
+            last = select(func.max(PROBLEMS.c.pk)).where(PROBLEMS.c.dataset_pk == owner)
+            until = connection.scalar(last) or 0
+        return self._problem_pages(owner, until)
 
-    def _problem_pages(self, pks: Sequence[int]) -> Iterator[Problem]:
-        for page in chunks(pks, _PAGE):
+    def _problem_pages(self, dataset: int, until: int) -> Iterator[Problem]:
+        query = select(PROBLEMS).where(PROBLEMS.c.dataset_pk == dataset, PROBLEMS.c.pk <= until)
+        query = query.order_by(PROBLEMS.c.pk).limit(_PAGE)
+        last = 0
+        while True:
             with self._connections.read() as connection:
-                query = select(PROBLEMS).where(PROBLEMS.c.pk.in_(page)).order_by(PROBLEMS.c.pk)
-                found = [PROBLEM.record(row) for row in connection.execute(query)]
-            yield from found
+                rows = list(connection.execute(query.where(PROBLEMS.c.pk > last)))
+            if not rows:
+                return
+            last = rows[-1].pk
+            yield from map(PROBLEM.record, rows)
 
     def has_images(self, dataset: str) -> bool:
         """Whether any problem of the dataset has an image."""

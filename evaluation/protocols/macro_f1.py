@@ -94,7 +94,7 @@ def evaluate_macro_f1(
 ) -> MacroF1Report:
     """Evaluate one labeler on all scored steps; arguments as in `evaluate_processbench`."""
     split = split_by_gold(traces)
-    whole, groups = whole_and_subsets(split.usable, measures.step_row, threshold)
+    whole, groups = whole_and_subsets(split.usable, measures.step_rows, threshold)
     drawn = [group.resampled(seed, resamples) for group in groups.values()]
     return MacroF1Report(
         threshold=threshold,
@@ -129,7 +129,7 @@ def step_accuracy(traces: Iterable[EvaluatedTrace], threshold: float = 0.5) -> f
 
     None if no step can be scored.
     """
-    rows = measures.rows_of(split_by_gold(traces).usable, measures.step_row, threshold)
+    rows = measures.step_rows(split_by_gold(traces).usable, threshold)
     value, defined = measures.step_accuracy_of(rows.sum(axis=0)[None, :])
     return float(value[0]) if defined[0] else None
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from evaluation import measures
-from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
+from evaluation.evaluated import EvaluatedTrace, split_by_gold, with_first_error
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
 from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
 
@@ -65,15 +65,14 @@ def evaluate_mistake(
     threshold_source: str = "given",
 ) -> MistakeReport:
     """Evaluate one labeler by mistake location; arguments as in `evaluate_processbench`."""
-    split = split_by_gold(traces)
-    usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
-    whole, groups = whole_and_subsets(usable, measures.first_error_row, threshold)
+    split = with_first_error(split_by_gold(traces), threshold)
+    whole, groups = whole_and_subsets(split.usable, measures.first_error_rows, threshold)
     return MistakeReport(
         threshold=threshold,
         threshold_source=threshold_source,
         overall=_report(whole, seed, resamples),
         subsets={name: _report(group, seed, resamples) for name, group in groups.items()},
-        gold_unusable=split.gold_unusable + len(split.usable) - len(usable),
+        gold_unusable=split.gold_unusable,
         gold_missing=split.gold_missing,
     )
 

@@ -11,11 +11,15 @@ as the other class.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evaluation import measures
-from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
+from evaluation.evaluated import EvaluatedTrace, split_by_gold, with_first_error
+from evaluation.frames import UNKNOWN, Floats
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
 from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
 
@@ -77,24 +81,26 @@ def evaluate_mr_ben(
     threshold_source: str = "given",
 ) -> MrBenReport:
     """Evaluate one labeler by MR-Score; arguments as in `evaluate_processbench`."""
-    split = split_by_gold(traces)
-    usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
-    whole, groups = whole_and_subsets(usable, measures.solution_row, threshold)
+    split = with_first_error(split_by_gold(traces), threshold)
+    whole, groups = whole_and_subsets(split.usable, measures.solution_rows, threshold)
+    missing = split.usable.found_errors(threshold).missing
+    reasons = split.usable.predicted.reason
+
+    def report(group: Group) -> MrScore:
+        unassessed = _unassessed(group, reasons)
+        return _report(*group.resampled(seed, resamples), int(missing[group.at].sum()), unassessed)
+
     return MrBenReport(
         threshold=threshold,
         threshold_source=threshold_source,
-        overall=_report(whole, threshold, seed, resamples),
-        subsets={
-            name: _report(group, threshold, seed, resamples) for name, group in groups.items()
-        },
-        gold_unusable=split.gold_unusable + len(split.usable) - len(usable),
+        overall=report(whole),
+        subsets={name: report(group) for name, group in groups.items()},
+        gold_unusable=split.gold_unusable,
         gold_missing=split.gold_missing,
     )
 
 
-def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScore:
-    sums, drawn = group.resampled(seed, resamples)
-    unassessed = _unassessed(group)
+def _report(sums: Floats, drawn: Floats, missing: int, unassessed: int) -> MrScore:
     unknown = Estimate(None, None)
     return MrScore(
         n_correct=int(sums[0] + sums[1]),
@@ -105,36 +111,35 @@ def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScor
         if unassessed
         else estimate(measures.error_reason_accuracy, sums, drawn),
         mr_score=unknown if unassessed else estimate(measures.mr_score, sums, drawn),
-        missing=sum(predicted_error(trace.predicted, threshold).missing for trace in group.traces),
+        missing=missing,
         reason_missing=unassessed,
     )
 
 
-def _unassessed(group: Group) -> int:
+def _unassessed(group: Group, reasons: NDArray[np.int8]) -> int:
     """Right steps whose reason was not assessed."""
-    return sum(
-        bool(hit) and measures.stated_reason(trace) is None
-        for trace, hit in zip(group.traces, group.rows[:, 4], strict=True)
-    )
+    return int(((group.rows[:, 4] > 0) & (reasons[group.at] == UNKNOWN)).sum())
 
 
 SCRIPT = "dvlab-research/Mr-Ben, script/evaluate.py"
 
 
-def published_mr_ben(traces: Sequence[EvaluatedTrace], threshold: float) -> Published:
+def published_mr_ben(traces: Iterable[EvaluatedTrace], threshold: float) -> Published:
     """The figures of MR-Ben's own script (commit 6eb1eca).
 
     Its total is the unweighted mean of MR-Score over subjects, ours pools all solutions. It divides
     by the numbers of correct solutions, incorrect ones, and solutions called correct without a
     check, and needs a reason for every right step: where one is lacking it fails.
     """
-    _, groups = whole_and_subsets(split_by_gold(traces).usable, measures.solution_row, threshold)
+    usable = split_by_gold(traces).usable
+    reasons = usable.predicted.reason
+    _, groups = whole_and_subsets(usable, measures.solution_rows, threshold)
     subsets: dict[str, dict[str, float | None]] = {}
     causes = []
     if len(groups) > 1:
         causes.append("the script averages over subjects without weights; strict pools solutions")
     for name, group in groups.items():
-        fault = _script_fault(group)
+        fault = _script_fault(group, reasons)
         if fault is not None:
             causes.append(f"the script fails on {name}: {fault}")
             subsets[name] = dict.fromkeys(("mr_score", "mcc", "step_accuracy", "reason_accuracy"))
@@ -150,7 +155,7 @@ def published_mr_ben(traces: Sequence[EvaluatedTrace], threshold: float) -> Publ
     )
 
 
-def _script_fault(group: Group) -> str | None:
+def _script_fault(group: Group, reasons: NDArray[np.int8]) -> str | None:
     """Why the script cannot finish; None if it can."""
     tp, fn, fp, tn, *_ = group.rows.sum(axis=0).tolist()
     if not tp + fn:
@@ -159,7 +164,7 @@ def _script_fault(group: Group) -> str | None:
         return "no solution is incorrect"
     if not tp + fp:
         return "no solution was called correct"
-    if _unassessed(group):
+    if _unassessed(group, reasons):
         return "the reason of a right step was not assessed"
     return None
 

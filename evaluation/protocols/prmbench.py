@@ -9,15 +9,18 @@ redundancy scores that the official code reads for two classes are not used: our
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from evaluation import measures
-from evaluation.evaluated import EvaluatedTrace, split_by_gold
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
+from evaluation.frames import VERDICT_CODES
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
 from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
-from traces import StepLabel, TraceLabel, Verdict
+from traces import Verdict
 
 GOOD_STEPS_ONLY = "multi_solutions"
 """The class without bad steps."""
@@ -97,7 +100,7 @@ def evaluate_prmbench(
     """
     split = split_by_gold(traces)
     whole, groups = whole_and_subsets(
-        split.usable, measures.kept_step_row, threshold, not_pooled=ORIGINALS
+        split.usable, measures.kept_step_rows, threshold, not_pooled=ORIGINALS
     )
     return PrmBenchReport(
         threshold=threshold,
@@ -123,7 +126,7 @@ def _report(group: Group, seed: int, resamples: int) -> ClassReport:
         prmscore=prmscore,
         f1=good,
         f1_negative=bad,
-        n=len(group.traces),
+        n=len(group),
         missing=int(((scored == 0) & (unlabeled > 0)).sum()),
         n_steps=int(scored.sum() + unlabeled.sum()),
         missing_steps=int(unlabeled.sum()),
@@ -133,15 +136,18 @@ def _report(group: Group, seed: int, resamples: int) -> ClassReport:
 SCRIPT = "ssmisya/PRMBench, mr_eval/tasks/prmtest_classified/task.py"
 
 
-def published_prmbench(traces: Sequence[EvaluatedTrace], threshold: float) -> Published:
+def published_prmbench(traces: Iterable[EvaluatedTrace], threshold: float) -> Published:
     """The figures of PRMBench's own script (commit a1ae4ea).
 
     A trace whose error steps are all outside its process counts as wholly correct. A precision or
     recall whose denominator is 0 is -1 and enters the F1; an F1 whose denominator is 0 is -1 too.
     """
-    kept = [trace for trace in map(_as_script_reads, traces) if trace.gold is not None]
-    whole, groups = whole_and_subsets(kept, measures.kept_step_row, threshold, not_pooled=ORIGINALS)
-    outside = sum(trace.gold is not None and trace.gold.abstention is not None for trace in traces)
+    known = EvaluatedTraces.of(traces)
+    outside = int((known.gold.present & known.gold.abstained).sum())
+    kept = _as_script_reads(known)
+    whole, groups = whole_and_subsets(
+        kept, measures.kept_step_rows, threshold, not_pooled=ORIGINALS
+    )
     causes = []
     if outside:
         causes.append(
@@ -161,13 +167,18 @@ def published_prmbench(traces: Sequence[EvaluatedTrace], threshold: float) -> Pu
     )
 
 
-def _as_script_reads(trace: EvaluatedTrace) -> EvaluatedTrace:
-    """The trace with gold that names only error steps outside it read as "no error"."""
-    gold = trace.gold
-    if gold is None or gold.abstention is None:
-        return trace
-    steps = (StepLabel(Verdict.CORRECT),) * trace.n_steps
-    return replace(trace, gold=TraceLabel(trace.trace_id, steps))
+def _as_script_reads(traces: EvaluatedTraces) -> EvaluatedTraces:
+    """The traces with gold; where it names only error steps outside it, read as "no error"."""
+    gold = traces.gold
+    outside = np.repeat(gold.abstained, traces.frame.n_steps)
+    correct = VERDICT_CODES[Verdict.CORRECT]
+    read = replace(
+        gold,
+        abstained=np.zeros_like(gold.abstained),
+        given=gold.given & ~gold.abstained,
+        verdict=np.where(outside, correct, gold.verdict).astype(np.uint8),
+    )
+    return replace(traces, gold=read).where(gold.present)
 
 
 def _script_figures(group: Group) -> tuple[dict[str, float | None], bool]:

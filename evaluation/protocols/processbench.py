@@ -14,15 +14,9 @@ from typing import Any
 import numpy as np
 
 from evaluation import measures
-from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
-from evaluation.measures import (
-    RESAMPLES,
-    Estimate,
-    Floats,
-    Formula,
-    mean_estimate,
-    whole_and_subsets,
-)
+from evaluation.evaluated import EvaluatedTrace, split_by_gold, with_first_error
+from evaluation.frames import Floats
+from evaluation.measures import RESAMPLES, Estimate, Formula, mean_estimate, whole_and_subsets
 from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
 from evaluation.wording import figures_json
 
@@ -108,9 +102,8 @@ def evaluate_processbench(
         seed: of the bootstrap; the same seed gives the same intervals.
         resamples: draws of problems per subset.
     """
-    split = split_by_gold(traces)
-    usable = [trace for trace in split.usable if not predicted_error(trace.gold, threshold).missing]
-    _, groups = whole_and_subsets(usable, measures.first_error_row, threshold)
+    split = with_first_error(split_by_gold(traces), threshold)
+    _, groups = whole_and_subsets(split.usable, measures.first_error_rows, threshold)
     drawn = {name: group.resampled(seed, resamples) for name, group in groups.items()}
     return ProcessBenchReport(
         threshold=threshold,
@@ -119,8 +112,7 @@ def evaluate_processbench(
         overall=_report(
             [sums for sums, _ in drawn.values()], [draws for _, draws in drawn.values()]
         ),
-        # Gold without annotation of a step before its first error has no first error.
-        gold_unusable=split.gold_unusable + len(split.usable) - len(usable),
+        gold_unusable=split.gold_unusable,
         gold_missing=split.gold_missing,
     )
 
@@ -145,13 +137,15 @@ def _report(totals: Sequence[Floats], draws: Sequence[Floats]) -> FirstErrorRepo
 SCRIPT = "QwenLM/ProcessBench, code/run_eval.py"
 
 
-def published_processbench(traces: Sequence[EvaluatedTrace], threshold: float) -> Published:
+def published_processbench(traces: Iterable[EvaluatedTrace], threshold: float) -> Published:
     """The figures of ProcessBench's own script (commit e802463).
 
     It divides by the sum of both accuracies and by the number of traces of each group without a
     check, so that a zero becomes nan, and one nan makes the average nan.
     """
-    _, groups = whole_and_subsets(split_by_gold(traces).usable, measures.first_error_row, threshold)
+    _, groups = whole_and_subsets(
+        split_by_gold(traces).usable, measures.first_error_rows, threshold
+    )
     subsets, causes = {}, []
     for name, group in groups.items():
         n_error, hit_error, n_correct, hit_correct, *_ = group.rows.sum(axis=0).tolist()

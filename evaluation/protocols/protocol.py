@@ -8,7 +8,9 @@ from operator import attrgetter
 from typing import Any, ClassVar, Generic, TypeVar
 from typing import Protocol as Structure
 
-from evaluation.evaluated import EvaluatedTrace
+import numpy as np
+
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces
 from evaluation.floors import THRESHOLD, FloorReport, measure_floors
 from evaluation.measures import RESAMPLES
 from evaluation.paired import PairedReport, compare_by_measure
@@ -136,17 +138,21 @@ class Protocol:
     """Whether headline figures are the unweighted mean over subsets, not over all traces pooled."""
     not_pooled: frozenset[str] = frozenset()
     """Subsets that the headline figures leave out."""
-    as_published: Callable[[Sequence[EvaluatedTrace], float], Published] | None = None
+    as_published: Callable[[Iterable[EvaluatedTrace], float], Published] | None = None
     """The official script's figures at a threshold; None if no script was published."""
 
-    def pooled(self, traces: Iterable[EvaluatedTrace]) -> list[EvaluatedTrace]:
+    def pooled(self, traces: Iterable[EvaluatedTrace]) -> EvaluatedTraces:
         """The traces that the headline figures cover."""
-        return [trace for trace in traces if trace.subset not in self.not_pooled]
+        known = EvaluatedTraces.of(traces)
+        left_out = [
+            number for number, name in enumerate(known.frame.subsets) if name in self.not_pooled
+        ]
+        return known.where(~np.isin(known.frame.subset, left_out)) if left_out else known
 
     def compare(
         self,
-        first: Sequence[EvaluatedTrace],
-        second: Sequence[EvaluatedTrace],
+        first: Iterable[EvaluatedTrace],
+        second: Iterable[EvaluatedTrace],
         *,
         thresholds: tuple[float, float],
         seed: int = 0,
@@ -157,10 +163,11 @@ class Protocol:
         Raises:
             InputError: the traces are not the same.
         """
+        one, two = self.pooled(first), self.pooled(second)
         return {
             measure: compare_by_measure(
-                self.pooled(first),
-                self.pooled(second),
+                one,
+                two,
                 measure,
                 averaged=self.averaged,
                 threshold=thresholds[0],
@@ -172,7 +179,7 @@ class Protocol:
         }
 
     def floors(
-        self, traces: Sequence[EvaluatedTrace], threshold: float = THRESHOLD, *, seed: int = 0
+        self, traces: Iterable[EvaluatedTrace], threshold: float = THRESHOLD, *, seed: int = 0
     ) -> FloorReport:
         """What labelers that read nothing reach on these traces, by the protocol's measures.
 

@@ -10,7 +10,8 @@ from itertools import islice
 from evaluation.best_of_n import BestOfNReport
 from evaluation.diagnostics import DEPTHS, StepIndexRow
 from evaluation.discrimination import ScoreReport
-from evaluation.evaluated import EvaluatedTrace, step_calls
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces
+from evaluation.frames import step_calls
 from evaluation.report.input import CandidateSection, ExampleTrace, LabelerSection, ReportInput
 from evaluation.wording import figure
 from traces import Quote, StepLabel, TraceLabel, Verdict, first_error
@@ -438,18 +439,20 @@ def example_cells(example: ExampleTrace, name: str, threshold: float) -> list[Ce
             n_steps - 1
         )
     found = first_error(label, threshold)
-    calls = step_calls(
-        EvaluatedTrace(
-            trace_id=trace.id,
-            problem_id=trace.problem_id,
-            subset=trace.subset,
-            n_steps=n_steps,
-            gold=None,
-            predicted=label,
-        ),
-        label,
-        threshold,
+    seen = EvaluatedTraces.of(
+        [
+            EvaluatedTrace(
+                trace_id=trace.id,
+                problem_id=trace.problem_id,
+                subset=trace.subset,
+                n_steps=n_steps,
+                gold=None,
+                predicted=label,
+            )
+        ]
     )
+    known, incorrect = step_calls(seen.frame, seen.predicted, threshold)
+    calls = [bool(bad) if said else None for said, bad in zip(known, incorrect, strict=True)]
     steps = label.step_labels or (StepLabel(),) * n_steps
     return [
         _cell(step, incorrect=call, is_first_error=not found.missing and found.index == index)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from inference.dispatch import Dispatcher
 from inference.gemini.model import GeminiModel
 from inference.openai.model import OpenAIModel
 from labeling.answers import AnswerJudge
+from storage import Store
 from tests.loopback.openai_server import OpenAIServer
 from traces.problem import Problem
 
@@ -36,9 +36,12 @@ def imported(cli: Cli, tmp_path: Path) -> None:
 
 
 def counts(tmp_path: Path) -> set[tuple[int, int, int]]:
-    with sqlite3.connect(tmp_path / "w" / "stepgold.db") as connection:
-        query = "SELECT successes, continuations, unparsed FROM step_labels"
-        return set(connection.execute(query))
+    with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
+        return {
+            (step.successes or 0, step.continuations or 0, step.unparsed or 0)
+            for label in store.labels.stream("d", "mc")
+            for step in label.step_labels
+        }
 
 
 @pytest.mark.slow

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from evaluation.evaluated import EvaluatedTrace
-from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel, Verdict
+from evaluation.frames import FirstErrors
+from traces.labels import Abstention, AbstentionReason, FirstError, StepLabel, TraceLabel, Verdict
 
 VERDICTS = {1: Verdict.CORRECT, 0: Verdict.NEUTRAL, -1: Verdict.INCORRECT}
 SILENT = StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED))
@@ -49,6 +52,15 @@ def trace(
     ]
     return EvaluatedTrace(
         id, problem or id, subset, n_steps or (lengths[0] if lengths else N_STEPS), gold, predicted
+    )
+
+
+def errors(*found: FirstError) -> FirstErrors:
+    """First errors as columns."""
+    return FirstErrors(
+        missing=np.array([one.missing for one in found], dtype=np.bool_),
+        named=np.array([one.index is not None for one in found], dtype=np.bool_),
+        index=np.array([one.index or 0 for one in found], dtype=np.int64),
     )
 
 

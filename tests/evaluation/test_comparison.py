@@ -20,7 +20,7 @@ from evaluation.comparison import (
 )
 from evaluation.disagreements import disagreement_json, disagreement_lines, find_disputes
 from evaluation.label_table import KINDS, ComparedTrace, first_error_confusion
-from tests.evaluation.builders import ABSTAINED, first, scores, verdicts
+from tests.evaluation.builders import ABSTAINED, errors, first, scores, verdicts
 from traces.evidence import Evidence, Passage
 from traces.labels import MISSING_FIRST_ERROR, FirstError, TraceLabel
 from traces.problem import Problem, Trace, TraceInContext
@@ -131,7 +131,7 @@ def test_every_kind_of_first_error(
             MISSING_FIRST_ERROR if isinstance(word, str) else FirstError(missing=False, index=word)
         )
 
-    counted = first_error_confusion("a", "b", [found(said)], [found(truth)])
+    counted = first_error_confusion("a", "b", errors(found(said)), errors(found(truth)))
     assert counted.counts == {name: int(name == kind) for name in KINDS}
     assert counted.reference_missing == int(kind is None)
     assert counted.n == int(kind is not None)
@@ -180,7 +180,7 @@ def test_disputes_come_most_divided_first_with_texts_and_evidence() -> None:
     ]
     table = compared(traces_of(rows), ("a", "b", "c")).table
     disputes = find_disputes(table)
-    assert [(one.trace_id, one.steps, one.conflicts) for one in disputes.traces] == [
+    assert [(one.trace_id, one.steps, one.conflicts) for one in disputes.first(5)] == [
         ("t2", (1, 2), 2),
         ("t1", (1,), 1),
     ]
@@ -190,7 +190,7 @@ def test_disputes_come_most_divided_first_with_texts_and_evidence() -> None:
         Trace("t2", "p2", ("6 mg", "6 x 12 = 70", "So 70")),
         (Evidence(Passage("g", "z.md", 0, 0, 4, "6 mg", "Z"), 0.5, 0),),
     )
-    entry = disagreement_json(disputes.traces[0], table, context)
+    entry = disagreement_json(disputes.first(1)[0], table, context, rows[2])
     assert [step["text"] for step in entry["steps"]] == ["6 x 12 = 70", "So 70"]
     assert [word["verdict"] for word in entry["steps"][1]["words"].values()] == ["neutral", "incorrect", "correct"]  # fmt: skip
     assert entry["steps"][0]["words"]["c"]["score"] == 0.2
@@ -211,5 +211,5 @@ def test_no_steps_at_all_leave_everything_undefined() -> None:
     assert document["krippendorff_alpha"] is None
     (pair,) = document["pairs"]
     assert {pair[key] for key in ("agreement", "cohen_kappa", "pearson", "first_error_agreement")} == {None}  # fmt: skip
-    assert find_disputes(found.table).traces == ()
+    assert len(find_disputes(found.table)) == 0
     assert "-" in comparison_tables(found)[1]

@@ -19,7 +19,8 @@ from evaluation.best_of_n import (
     weighted_majority,
 )
 from evaluation.comparison import cohen_kappa, pearson
-from evaluation.measures import REASON_KEY, Estimate
+from evaluation.frames import REASON_KEY
+from evaluation.measures import Estimate
 from evaluation.protocols.macro_f1 import evaluate_macro_f1
 from evaluation.protocols.mr_ben import evaluate_mr_ben
 from evaluation.protocols.prmbench import evaluate_prmbench

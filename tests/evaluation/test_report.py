@@ -14,7 +14,7 @@ import pytest
 from evaluation.best_of_n import Pool, PoolCandidate, evaluate_best_of_n
 from evaluation.comparison import Comparison, compare_labelers
 from evaluation.diagnostics import diagnose
-from evaluation.evaluated import EvaluatedTrace, predicted_error
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces
 from evaluation.label_table import ComparedTrace, first_error_confusion
 from evaluation.measures import Estimate
 from evaluation.paired import compare_by_measure
@@ -47,7 +47,7 @@ from evaluation.report.render import (
 )
 from evaluation.thresholds import FittedThreshold, threshold_sweep
 from evaluation.wording import figure
-from tests.evaluation.builders import first, scores, trace, verdicts
+from tests.evaluation.builders import errors, first, scores, trace, verdicts
 from traces.evidence import Evidence, Passage, Quote
 from traces.labels import (
     Abstention,
@@ -119,8 +119,8 @@ def section(name: str, kind: LabelerKind = LabelerKind.PRM) -> LabelerSection:
         confusion=first_error_confusion(
             name,
             "gold",
-            [predicted_error(one.predicted, 0.5) for one in traces],
-            [predicted_error(one.gold, 0.5) for one in traces],
+            EvaluatedTraces.of(traces).found_errors(0.5),
+            EvaluatedTraces.of(traces).gold_errors(0.5),
         ),
         sweep=threshold_sweep(traces, "processbench_f1"),
         grounding=Grounding(3, 1, 2, {"exact": 2, f"near{EVIL}": 1}),
@@ -381,7 +381,7 @@ def test_long_texts_and_traces_end_with_what_is_left_out() -> None:
 def test_undefined_figures_are_a_dash() -> None:
     assert bar_geometry(Estimate(None, None)) is None
     empty = replace(
-        section("j"), first_errors=evaluate_processbench([]), step_measures=evaluate_macro_f1([]), diagnostics=diagnose([]), sweep=None, confusion=first_error_confusion("j", "gold", [], [])
+        section("j"), first_errors=evaluate_processbench([]), step_measures=evaluate_macro_f1([]), diagnostics=diagnose([]), sweep=None, confusion=first_error_confusion("j", "gold", errors(), errors())
     )  # fmt: skip
     page = Page(
         render_report(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef  # type: ignore[import-untyped]
 
 from evaluation.evaluated import EvaluatedTrace
-from evaluation.measures import REASON_KEY
+from evaluation.frames import REASON_KEY
 from evaluation.protocols.mistake import evaluate_mistake
 from evaluation.protocols.mr_ben import evaluate_mr_ben
 from evaluation.protocols.prmbench import evaluate_prmbench

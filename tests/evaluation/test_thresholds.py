@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from evaluation.evaluated import EvaluatedTrace
-from evaluation.measures import MEASURES, rows_of
+from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces
+from evaluation.measures import MEASURES
 from evaluation.thresholds import FittedThreshold, fit_threshold, threshold_sweep
 from tests.evaluation.builders import first, first_errors, scores, trace, verdicts
 from traces.errors import InputError
@@ -42,7 +42,7 @@ def test_the_sweep_is_the_measure_at_each_threshold(
     for threshold, swept in zip(sweep.thresholds, sweep.values, strict=True):
         assert 0 < threshold < 1
         assert threshold not in seen
-        sums = rows_of(traces, chosen.row, threshold).sum(axis=0)
+        sums = chosen.rows(EvaluatedTraces.of(traces), threshold).sum(axis=0)
         at, defined = chosen.formula(sums[None, :])
         assert swept == (pytest.approx(float(at[0])) if defined[0] else None)
     # No other threshold does better: one inside each gap stands for all others in it.
@@ -54,7 +54,7 @@ def test_the_sweep_is_the_measure_at_each_threshold(
         0.95,
         *(s + 1e-6 for s in seen if s is not None and s < 0.99),
     ]:
-        sums = rows_of(traces, chosen.row, other).sum(axis=0)
+        sums = chosen.rows(EvaluatedTraces.of(traces), other).sum(axis=0)
         at, defined = chosen.formula(sums[None, :])
         if defined[0] and other not in seen:
             assert best is not None

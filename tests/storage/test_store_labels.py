@@ -303,9 +303,10 @@ def test_a_failure_is_cleared_by_the_label_or_the_evidence_that_was_missing(stor
     "statement",
     [
         "UPDATE labelers SET kind = 'oracle'",
-        "UPDATE step_labels SET verdict = 'maybe'",
-        "UPDATE step_labels SET score = 1.5",
-        "UPDATE step_labels SET verdict = NULL",
+        "UPDATE step_labels SET marks = 'c?c'",
+        "UPDATE step_labels SET marks = ''",
+        "UPDATE step_labels SET scores = x'00'",
+        "UPDATE step_labels SET labeled = 4",
         "UPDATE trace_labels SET abstention = 'tired'",
         "UPDATE trace_labels SET first_error_index = 1",
         "UPDATE traces SET n_steps = 0",

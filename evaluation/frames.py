@@ -1,0 +1,328 @@
+"""Traces and labels as columns: all measures count on arrays, so that millions of steps fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traces import (
+    Abstention,
+    AbstentionReason,
+    FirstError,
+    StepLabel,
+    TraceLabel,
+    Verdict,
+)
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Index = NDArray[np.int64]
+
+VERDICT_CODES = {verdict: code for code, verdict in enumerate(Verdict, 1)}
+"""The numbers of verdicts in `LabelFrame.verdict`; 0 is none."""
+INCORRECT, NEUTRAL = VERDICT_CODES[Verdict.INCORRECT], VERDICT_CODES[Verdict.NEUTRAL]
+REASON_KEY = "reason_correct"
+"""Key of a label's meta: whether its reason for the first error is right (MR-Score's third
+part)."""
+WRONG, RIGHT, UNKNOWN = 0, 1, 2
+"""Answers to a question of yes and no."""
+
+
+@dataclass(frozen=True)
+class TraceFrame:
+    """Traces without their texts and labels, one entry per trace."""
+
+    ids: Sequence[str]
+    problem: Index
+    """Number of the trace's problem; traces of one problem are resampled together."""
+    problem_ids: Sequence[str]
+    """By that number."""
+    subset: NDArray[np.int32]
+    """Number of the part of the dataset it is reported under."""
+    subsets: Sequence[str]
+    """By that number."""
+    n_steps: Index
+    """Number of steps, at least 1."""
+    right: NDArray[np.int8]
+    """Whether the trace ends with the gold answer: `RIGHT`, `WRONG` or `UNKNOWN`."""
+
+    def __len__(self) -> int:
+        return len(self.n_steps)
+
+    @cached_property
+    def starts(self) -> Index:
+        """Where the steps of each trace begin in a column of steps, shape (traces + 1,)."""
+        return np.concatenate([[0], np.cumsum(self.n_steps)]).astype(np.int64)
+
+    @property
+    def trace_of_step(self) -> NDArray[np.int32]:
+        """Position of each step's trace."""
+        return np.repeat(np.arange(len(self), dtype=np.int32), self.n_steps)
+
+    def total(self, mask: Mask) -> Index:
+        """Per trace the number of its steps for which the mask holds."""
+        if not len(self):
+            return np.zeros(0, dtype=np.int64)
+        totals: Index = np.add.reduceat(mask, self.starts[:-1], dtype=np.int64)
+        return totals
+
+    def take(self, at: Index) -> TraceFrame:
+        """The traces at these positions."""
+        return TraceFrame(
+            ids=[self.ids[place] for place in at.tolist()],
+            problem=self.problem[at],
+            problem_ids=self.problem_ids,
+            subset=self.subset[at],
+            subsets=self.subsets,
+            n_steps=self.n_steps[at],
+            right=self.right[at],
+        )
+
+    def steps_at(self, at: Index) -> Index:
+        """The positions of the steps of the traces at these positions."""
+        lengths = self.n_steps[at]
+        ends = np.cumsum(lengths)
+        shift = self.starts[:-1][at] - (ends - lengths)
+        return np.arange(ends[-1] if len(ends) else 0) + np.repeat(shift, lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFrame:
+    """One labeler's labels on the traces of a frame."""
+
+    present: Mask
+    """Per trace whether it is labeled; an abstention is a label."""
+    abstained: Mask
+    """Per trace whether the label is an abstention from the whole trace."""
+    given: Mask
+    """Per trace whether the labeler itself named the first error, or said there is none."""
+    named: Mask
+    """Per trace whether that is a step."""
+    index: Index
+    """That step, 0-based, where `named`; elsewhere 0 without a meaning."""
+    reason: NDArray[np.int8]
+    """Per trace whether the labeler's reason was assessed: `RIGHT`, `WRONG` or `UNKNOWN`."""
+    verdict: NDArray[np.uint8]
+    """Per step one of `VERDICT_CODES`, 0 without a verdict."""
+    scored: Mask
+    """Per step whether it has a score."""
+    score: Floats
+    """Per step, 0 without a meaning where there is none; a single 0 for a labeler without any."""
+
+    @classmethod
+    def empty(cls, frame: TraceFrame, *, scores: bool = True) -> Self:
+        """No labels yet; `put` fills them in.
+
+        Args:
+            frame: the traces.
+            scores: whether steps may have scores, which take eight times the memory of verdicts.
+        """
+        n, steps = len(frame), int(frame.n_steps.sum())
+        return cls(
+            present=np.zeros(n, np.bool_),
+            abstained=np.zeros(n, np.bool_),
+            given=np.zeros(n, np.bool_),
+            named=np.zeros(n, np.bool_),
+            index=np.zeros(n, np.int64),
+            reason=np.full(n, UNKNOWN, np.int8),
+            verdict=np.zeros(steps, np.uint8),
+            scored=np.zeros(steps, np.bool_),
+            score=np.zeros(steps) if scores else np.broadcast_to(np.zeros(1), steps),
+        )
+
+    @classmethod
+    def of(cls, frame: TraceFrame, labels: Sequence[TraceLabel | None]) -> Self:
+        """The labels of these traces, one per trace.
+
+        Raises:
+            ValueError: the numbers of steps of a label and its trace differ.
+        """
+        made, starts = cls.empty(frame), frame.starts
+        for place, label in enumerate(labels):
+            if label is not None:
+                made._put(place, label, slice(starts[place], starts[place + 1]), frame.ids[place])
+        return made
+
+    def _put(self, place: int, label: TraceLabel, steps: slice, trace_id: str) -> None:
+        self.present[place] = True
+        self.abstained[place] = label.abstention is not None
+        self.given[place] = label.first_error_given
+        self.named[place] = label.first_error_index is not None
+        self.index[place] = label.first_error_index or 0
+        assessed = label.meta.get(REASON_KEY)
+        if isinstance(assessed, bool):
+            self.reason[place] = RIGHT if assessed else WRONG
+        if not label.step_labels:
+            return
+        if len(label.step_labels) != steps.stop - steps.start:
+            raise ValueError(
+                f"{len(label.step_labels)} step labels for the {steps.stop - steps.start} steps of"
+                f" trace '{trace_id}'"
+            )
+        given = label.step_labels
+        self.verdict[steps] = [
+            0 if step.verdict is None else VERDICT_CODES[step.verdict] for step in given
+        ]
+        self.scored[steps] = [step.score is not None for step in given]
+        self.score[steps] = [step.score or 0.0 for step in given]
+
+    def take(self, at: Index, steps: Index) -> LabelFrame:
+        """The labels of the traces at these positions, whose steps are at `steps`."""
+        return LabelFrame(
+            present=self.present[at],
+            abstained=self.abstained[at],
+            given=self.given[at],
+            named=self.named[at],
+            index=self.index[at],
+            reason=self.reason[at],
+            verdict=self.verdict[steps],
+            scored=self.scored[steps],
+            score=self.score[steps] if self.score.strides[0] else self.score[: len(steps)],
+        )
+
+    def label(self, place: int, steps: slice, trace_id: str) -> TraceLabel | None:
+        """The label of one trace, as far as columns hold it; None if there is none."""
+        if not self.present[place]:
+            return None
+        silent = Abstention(AbstentionReason.NOT_MEASURED)
+        names: Mapping[int, Verdict] = {code: verdict for verdict, code in VERDICT_CODES.items()}
+        given = [
+            StepLabel(names.get(code), score if scored else None)
+            if code or scored
+            else StepLabel(abstention=silent)
+            for code, scored, score in zip(
+                self.verdict[steps].tolist(),
+                self.scored[steps].tolist(),
+                self.score[steps].tolist(),
+                strict=True,
+            )
+        ]
+        assessed = int(self.reason[place])
+        return TraceLabel(
+            trace_id,
+            tuple(given) if any(step.abstention is None for step in given) else (),
+            first_error_given=bool(self.given[place]),
+            first_error_index=int(self.index[place]) if self.named[place] else None,
+            abstention=silent if self.abstained[place] else None,
+            meta={} if assessed == UNKNOWN else {REASON_KEY: assessed == RIGHT},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FirstErrors:
+    """First errors, one per trace."""
+
+    missing: Mask
+    """Whether the label leaves the first error open."""
+    named: Mask
+    """Whether there is an error."""
+    index: Index
+    """Its 0-based step where `named`; elsewhere 0 without a meaning."""
+
+    def __len__(self) -> int:
+        return len(self.missing)
+
+    def __getitem__(self, place: int) -> FirstError:
+        index = int(self.index[place]) if self.named[place] else None
+        return FirstError(missing=bool(self.missing[place]), index=index)
+
+    def equal(self, other: FirstErrors) -> Mask:
+        """Where both are the same, missing ones included."""
+        return np.asarray(
+            (self.missing == other.missing)
+            & (self.named == other.named)
+            & (self.index == other.index)
+        )
+
+
+def _low(labels: LabelFrame, threshold: float | Floats, tie_is_correct: bool) -> Mask:
+    """Where a score means incorrect, as `traces.is_incorrect` decides."""
+    if not labels.score.strides[0]:
+        return np.zeros(len(labels.score), np.bool_)
+    low = labels.score < threshold if tie_is_correct else labels.score <= threshold
+    return np.asarray(low & labels.scored)
+
+
+def first_errors(
+    frame: TraceFrame,
+    labels: LabelFrame,
+    threshold: float | Floats,
+    *,
+    tie_is_correct: bool = True,
+) -> FirstErrors:
+    """What `traces.first_error` gives for each trace; missing where there is no label.
+
+    Args:
+        frame: the traces.
+        labels: their labels.
+        threshold: of scores, for all steps or one per step.
+        tie_is_correct: whether a score that equals the threshold is correct.
+    """
+    low = _low(labels, threshold, tie_is_correct)
+    bare = labels.verdict == 0
+    silent = bare & ~labels.scored
+    decisive = np.flatnonzero((labels.verdict == INCORRECT) | (bare & low) | silent)
+    starts = frame.starts
+    at = np.append(decisive, starts[-1])[np.searchsorted(decisive, starts[:-1])]
+    found = at < starts[1:]
+    open_ = found & np.append(silent, False)[at]
+    missing = np.where(labels.given, False, open_) | labels.abstained | ~labels.present
+    named = np.where(labels.given, labels.named, found) & ~missing
+    index = np.where(labels.given, labels.index, at - starts[:-1])
+    return FirstErrors(missing, named, np.where(named, index, 0))
+
+
+def step_calls(
+    frame: TraceFrame,
+    labels: LabelFrame,
+    threshold: float | Floats,
+    *,
+    tie_is_correct: bool = True,
+) -> tuple[Mask, Mask]:
+    """Per step whether it is labeled, and whether the label calls it incorrect.
+
+    A label with only a first error calls the steps before it correct and does not label later ones.
+    Arguments as in `first_errors`.
+    """
+    judged = labels.verdict > 0
+    known = judged | labels.scored
+    incorrect = np.where(
+        judged, labels.verdict == INCORRECT, _low(labels, threshold, tie_is_correct)
+    )
+    if labels.given.any():
+        at = np.flatnonzero(labels.given)
+        steps = frame.steps_at(at)
+        lengths = frame.n_steps[at]
+        position = steps - np.repeat(frame.starts[:-1][at], lengths)
+        last = np.where(labels.named[at], labels.index[at], lengths)
+        ends = np.repeat(last, lengths)
+        bare = ~known[steps]
+        incorrect[steps[bare & (position == ends)]] = True
+        known[steps] |= position <= ends
+    if labels.abstained.any():
+        silent = np.repeat(labels.abstained, frame.n_steps)
+        known &= ~silent
+        incorrect &= ~silent
+    return known, incorrect
+
+
+def numbered(values: NDArray[Any]) -> Index:
+    """The values as numbers from 0 without gaps, in the order in which they first occur."""
+    if not len(values):
+        return np.zeros(0, dtype=np.int64)
+    _, first, kind = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[kind.reshape(-1)]
+
+
+def named_numbers(names: Iterable[str]) -> tuple[list[int], list[str]]:
+    """Names as numbers from 0 in the order in which they first occur, and the names by number."""
+    known: dict[str, int] = {}
+    numbers = [known.setdefault(name, len(known)) for name in names]
+    return numbers, list(known)
