@@ -87,6 +87,12 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "CorpusListOptions",
         "corpus_list",
     ),
+    ("corpus", "show"): Entry(
+        "Show a document as it was indexed. Its passages are printed with their offsets.",
+        "stepgold.showing",
+        "CorpusShowOptions",
+        "corpus_show",
+    ),
     ("corpus", "remove"): Entry(
         "Remove a corpus or one document. Attached evidence stays readable.",
         "stepgold.corpora",
@@ -198,6 +204,13 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "TrustOptions",
         "trust",
     ),
+    ("show",): Entry(
+        "Show a trace with every labeler's verdicts. With --labeler also the reasoning, prompts, "
+        "raw replies and continuations.",
+        "stepgold.showing",
+        "ShowOptions",
+        "show",
+    ),
     ("status",): Entry(
         "Show datasets, labelers, failures and spending.",
         "stepgold.contents",
@@ -233,7 +246,7 @@ GROUPS = {
 
 SECTIONS = {
     "Start here": ("demo", "run", "trust", "doctor"),
-    "Data": ("import", "export", "sample", "overlap", "status", "remove"),
+    "Data": ("import", "export", "sample", "overlap", "show", "status", "remove"),
     "Evidence": ("corpus", "index", "search", "retrieve"),
     "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
     "Evaluation": ("evaluate", "compare", "best-of-n", "report"),

@@ -29,6 +29,8 @@ from .sampling import SampleOptions as SampleOptions
 from .scoring_run import ScoreOptions as ScoreOptions
 from .searching import IndexOptions as IndexOptions
 from .searching import SearchOptions as SearchOptions
+from .showing import CorpusShowOptions as CorpusShowOptions
+from .showing import ShowOptions as ShowOptions
 from .trust import TrustOptions as TrustOptions
 
 __version__: str

@@ -23,6 +23,7 @@ from stepgold import (
     sampling,
     scoring_run,
     searching,
+    showing,
 )
 from stepgold import report as reporting
 from stepgold.verbs import Verb, verb
@@ -104,6 +105,8 @@ class Workspace(WorkspaceFolder):
     """Split documents into passages."""
     corpus_list = verb(corpora.CorpusListOptions, corpora.corpus_list)
     """List the corpora with their size and license."""
+    corpus_show = verb(showing.CorpusShowOptions, showing.corpus_show)
+    """Show a document as it was indexed, with its passages."""
     corpus_remove = verb(corpora.CorpusRemoveOptions, corpora.corpus_remove)
     """Remove a corpus or one document."""
     index = verb(searching.IndexOptions, searching.index)
@@ -114,6 +117,8 @@ class Workspace(WorkspaceFolder):
     """Find evidence for problems that have none yet, or measure how well it is found."""
     overlap = verb(overlap.OverlapOptions, overlap.overlap)
     """Find problems of a dataset in training sets."""
+    show = verb(showing.ShowOptions, showing.show)
+    """Show a trace with its evidence and what every labeler says of it."""
     status = verb(contents.StatusOptions, contents.status)
     """Show datasets, labelers, failures and spending."""
     doctor = verb(doctor.DoctorOptions, doctor.doctor)

@@ -177,6 +177,24 @@ class StoredCorpora:
                 return
             last = rows[-1].id
 
+    def document(
+        self, name: str, *, corpus: str | None = None
+    ) -> list[tuple[str, str, list[Passage]]]:
+        """(corpus, text, passages in order) of the documents with this name; usually one."""
+        query = select(DOCUMENTS.c.pk, DOCUMENTS.c.text, CORPORA.c.name).join(
+            CORPORA, DOCUMENTS.c.corpus_pk == CORPORA.c.pk
+        )
+        query = query.where(DOCUMENTS.c.name == name).order_by(DOCUMENTS.c.pk)
+        with self._connections.read() as connection:
+            if corpus is not None:
+                query = query.where(CORPORA.c.pk == corpus_pk(connection, corpus))
+            found = []
+            for row in connection.execute(query).all():
+                own = _passages().where(PASSAGES.c.document_pk == row.pk)
+                passages = [PASSAGE.record(each) for each in connection.execute(own)]
+                found.append((row.name, row.text, sorted(passages, key=lambda each: each.index)))
+        return found
+
     def passages_by_id(self, ids: Collection[int]) -> dict[int, Passage]:
         """The passages with these ids; ids that do not exist (any more) are left out."""
         found: dict[int, Passage] = {}

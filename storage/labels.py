@@ -379,8 +379,15 @@ class Votes:
             insert_rows(connection, VOTES, rows)
         return len(rows)
 
-    def load(self, dataset: str, labeler: str) -> dict[str, tuple[Vote, ...]]:
-        """All votes of a labeler by trace id, in import order; an escalation comes last."""
+    def of(self, dataset: str, labeler: str, trace_id: str) -> tuple[Vote, ...]:
+        """The votes of a labeler on one trace; an escalation comes last."""
+        return self.load(dataset, labeler, trace_id=trace_id).get(trace_id, ())
+
+    def load(
+        self, dataset: str, labeler: str, *, trace_id: str | None = None
+    ) -> dict[str, tuple[Vote, ...]]:
+        """Votes of a labeler (all, or on one trace) by trace id, in import order; an escalation
+        comes last."""
         found: dict[str, list[Vote]] = defaultdict(list)
         with self._connections.read() as connection:
             owner = find_labeler(connection, dataset, labeler)
@@ -391,6 +398,9 @@ class Votes:
                 .where(TRACE_LABELS.c.labeler_pk == owner.pk)
                 .order_by(*IMPORT_ORDER, VOTES.c.escalated, VOTES.c.vote_index)
             )
+            if trace_id is not None:
+                key = trace_keys(connection, owner.dataset_pk, [trace_id])[trace_id]
+                query = query.where(TRACES.c.pk == key.pk)
             for row in connection.execute(query):
                 found[row.trace_id].append(vote_from(row))
         return {trace_id: tuple(votes) for trace_id, votes in found.items()}

@@ -151,10 +151,14 @@ class Replies:
         with self._connections.read() as connection:
             keys = list(connection.scalars(select(MODEL_CALLS.c.key).order_by(MODEL_CALLS.c.key)))
         for key in keys:
-            with self._connections.read() as connection:
-                row = connection.execute(_BY_KEY, {"wanted": key}).one_or_none()
-            if row is not None:
-                yield call_from(row)
+            if (call := self.call(key)) is not None:
+                yield call
+
+    def call(self, key: str) -> StoredCall | None:
+        """The call with this key, as sent and received; None if there is none."""
+        with self._connections.read() as connection:
+            row = connection.execute(_BY_KEY, {"wanted": key}).one_or_none()
+        return None if row is None else call_from(row)
 
     def spending(self) -> list[CallSpending]:
         """What was sent and saved, by model, purpose and version that answered."""
