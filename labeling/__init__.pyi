@@ -14,6 +14,7 @@ from .consensus import LabelerAnalysis as LabelerAnalysis
 from .consensus import LabelerCoverage as LabelerCoverage
 from .consensus import QualityFilters as QualityFilters
 from .consensus import Retention as Retention
+from .consensus import agree_among as agree_among
 from .consensus import analyze_labelers as analyze_labelers
 from .monte_carlo import INFERRED as INFERRED
 from .monte_carlo import NEAR_TIES as NEAR_TIES
@@ -27,6 +28,10 @@ from .pipeline import continue_traces as continue_traces
 from .pipeline import judge_traces as judge_traces
 from .pipeline import label_traces as label_traces
 from .pipeline import retrieve_evidence as retrieve_evidence
+from .posterior import Confusion as Confusion
+from .posterior import FirstErrorPosterior as FirstErrorPosterior
+from .posterior import NamedFirstErrors as NamedFirstErrors
+from .posterior import first_error_posterior as first_error_posterior
 from .stages import Judge as Judge
 from .stages import Policy as Policy
 from .stages import Retriever as Retriever
