@@ -31,7 +31,7 @@ from labeling import (
     judge_traces,
 )
 from scoring import load_scorer
-from traces import TraceLabel, first_error
+from traces import MISSING_FIRST_ERROR, TraceLabel, first_error
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -53,7 +53,7 @@ class Measured:
 
 
 def measured(part: Source, labels: Mapping[str, Mapping[str, TraceLabel]]) -> Measured:
-    """Arrays of a source; a PRM's score of the named step goes along."""
+    """Arrays of a source."""
     steps = np.array([len(context.trace.steps) for context in part.contexts])
     ids = [context.trace.id for context in part.contexts]
     truth = [part.gold[trace].first_error_index for trace in ids]
@@ -72,17 +72,20 @@ def measured(part: Source, labels: Mapping[str, Mapping[str, TraceLabel]]) -> Me
 
 def _named(name: str, steps: Ints, labels: Sequence[TraceLabel | None]) -> NamedFirstErrors:
     given, index = np.zeros(len(steps), bool), steps.copy()
-    certainty = np.zeros(len(steps)) if name == "prm" else None
+    scores = np.zeros((len(steps), steps.max()))
+    scored = np.zeros(scores.shape, bool)
     for row, label in enumerate(labels):
-        error = None if label is None else first_error(label)
-        if label is None or error is None or error.missing:
+        error = MISSING_FIRST_ERROR if label is None else first_error(label)
+        if label is None or error.missing:
             continue
         given[row] = True
         index[row] = steps[row] if error.index is None else error.index
-        if certainty is not None:
-            scores = [1.0 if step.score is None else step.score for step in label.step_labels]
-            certainty[row] = min(scores) if error.index is None else scores[error.index]
-    return NamedFirstErrors(name=name, given=given, index=index, certainty=certainty)
+        for column, step in enumerate(label.step_labels):
+            if step.score is not None:
+                scores[row, column], scored[row, column] = step.score, True
+    if not scored.any():
+        return NamedFirstErrors(name=name, given=given, index=index)
+    return NamedFirstErrors(name=name, given=given, index=index, scores=scores, scored=scored)
 
 
 def f1(right: NDArray[np.bool_], with_error: NDArray[np.bool_]) -> float:
@@ -196,7 +199,8 @@ def timed(data: Measured, traces: int) -> float:
             name=one.name,
             given=one.given[rows],
             index=one.index[rows],
-            certainty=None if one.certainty is None else one.certainty[rows],
+            scores=None if one.scores is None else one.scores[rows],
+            scored=None if one.scored is None else one.scored[rows],
         )
         for one in data.labelers.values()
     ]

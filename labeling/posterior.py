@@ -2,18 +2,18 @@
 
 The method of Dawid and Skene (1979, "Maximum likelihood estimation of observer error-rates using
 the EM algorithm") with the *first error* as the latent class: a step of the trace, or none. Each
-labeler has a confusion of five rates instead of a matrix, so that traces of any length share them:
+labeler has a confusion of six rates instead of a matrix, so that traces of any length share them:
 
 - where the trace has no error, the share of false alarms (at a step drawn uniformly);
 - where step e is the first error, the share that miss it, name an earlier step, or name a later
   step, each conditional on the ones before it and on such a step existing; how often an earlier or
   a later step is the neighbor of e.
 
-A labeler with step scores also says how sure it is: the score of the step that it names, or its
-lowest score where it names none, falls into one of three bands, and each kind of agreement with
-the truth has its own shares of the bands. Scores, Monte Carlo counts included, count for nothing
-else: the counts of one trace depend on each other (one problem, one policy), and taken as
-independent evidence they outvote every other labeler.
+A labeler with step scores (a PRM, Monte Carlo counts) gives a second kind of evidence: how its
+scores are distributed over steps before the first error, and from it on, in bins learned along with
+everything else. The scores of one trace depend on each other (one problem, one policy): as
+independent evidence they outvote every labeler. So they weigh `SCORE_WEIGHT` each, and only beside
+at least three labelers; of two, the one with scores would decide alone.
 
 Traces on which an anchor (gold or an expert) names the first error are taken as known, and count
 `ANCHOR_WEIGHT` times, so that a few dozen of them decide which of two labelers is to be believed.
@@ -22,26 +22,31 @@ Without one, two labelers leave that open, which `FirstErrorPosterior.identified
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 ANCHOR_WEIGHT = 8.0
 """How often a trace with a known first error counts in the estimates."""
-BANDS = 3
-"""How many bands of certainty a labeler with scores has."""
+SCORE_WEIGHT = 0.1
+"""The weight of the score of one step, as a power of its likelihood."""
+SCORED_FROM = 3
+"""The number of labelers from which on scores are used."""
+BINS = 8
+"""The most bins of a labeler's scores; they hold equal shares of all its scores."""
 MAX_ROUNDS = 300
 TOLERANCE = 1e-6
-"""EM ends when no posterior changes by more."""
+"""EM ends when no rate changes by more."""
+AT_ONCE = 20_000
+"""Patterns whose posteriors are held at a time."""
 
-_RATES = ("false_alarm", "missed", "early", "late", "early_next", "late_next")
 _START = {
     "false_alarm": 0.1,
     "missed": 0.1,
@@ -53,10 +58,8 @@ _START = {
 """A labeler is right four times in five to begin with; otherwise EM may swap their roles."""
 _PSEUDO = 4.0
 """How many traces the start counts for."""
-GROUP_PSEUDO = 20.0
+_GROUP_PSEUDO = 20.0
 """How many traces the estimate over all groups counts for in the estimate of one group."""
-_KINDS = ("no_error", "false_alarm", "missed", "exact", "early", "late")
-"""How what a labeler names can relate to the truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +70,14 @@ class NamedFirstErrors:
     given: Flags
     """(n,) whether it names a first error, "no error" included."""
     index: Ints
-    """(n,) the 0-based step it names; the number of steps where it names none, or nothing."""
-    certainty: Floats | None = None
-    """(n,) the score of the named step, or the lowest score of a trace without one, in [0, 1];
-    not read where it names nothing. None for a labeler without scores."""
+    """(n,) the 0-based step it names, or the number of steps for none; read where `given`."""
+    scores: Floats | None = None
+    """(n, longest) its step scores in [0, 1], higher is better; read where `scored`."""
+    scored: Flags | None = None
+    """(n, longest) whether a step has a score; None: every step that exists."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Confusion:
     """What a labeler does with each kind of trace, as estimated; rates in [0, 1]."""
 
@@ -89,12 +93,10 @@ class Confusion:
     """Of the earlier steps it names the one right before the error."""
     late_next: float
     """Of the later steps it names the one right after the error."""
-    bands: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """For each kind of agreement the shares of the bands of certainty, lowest scores first."""
 
     def as_json(self) -> dict[str, Any]:
         """The rates by name."""
-        return {name: round(getattr(self, name), 6) for name in _RATES}
+        return {each.name: round(getattr(self, each.name), 6) for each in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,9 @@ def first_error_posterior(
 ) -> FirstErrorPosterior:
     """Fit the confusions of all labelers and the posterior of every trace's first error.
 
-    Traces on which all labelers say the same count as one pattern, so that time and memory follow
-    the number of different patterns. The order of traces and labelers changes nothing.
+    Traces on which all labelers say the same count as one pattern. Memory grows with the number of
+    traces by their posteriors and patterns alone. The order of traces and labelers changes nothing
+    but the last digits.
 
     Args:
         steps: (n,) number of steps of each trace, at least 1.
@@ -139,21 +142,20 @@ def first_error_posterior(
     """
     if not labelers or any(len(one.given) != len(steps) for one in labelers):
         raise ValueError("at least one labeler, and one entry per trace from each")
-    patterns = _patterns(steps, labelers, groups, anchor)
-    pooled = _Estimate.start(labelers)
+    patterns = _Patterns.of(steps, labelers, groups, anchor)
+    pooled = _Estimate(labelers, patterns.bins)
     rounds = pooled.fit(patterns)
     posterior, confusions, shares = np.zeros(patterns.latent.shape), {}, {}
     for number, group in enumerate(patterns.groups):
-        part = patterns.of_group(number)
-        own, own_rounds = pooled, 0
+        chosen, own = np.flatnonzero(patterns.group == number), pooled
+        part = patterns.at(chosen)
         if len(patterns.groups) > 1:
-            own = _Estimate.start(labelers, prior=pooled)
-            own_rounds = own.fit(part)
-        rounds += own_rounds
-        posterior[patterns.group == number] = own.posterior(part)
-        confusions[group] = {
-            labeler.name: own.confusion(place) for place, labeler in enumerate(labelers)
-        }
+            own = pooled.for_group()
+            rounds += own.fit(part)
+        for rows, some in part.chunks():
+            posterior[chosen[rows]] = own.posterior(some)
+        rates = (Confusion(**rates) for rates in own.rates)
+        confusions[group] = dict(zip((one.name for one in labelers), rates, strict=True))
         shares[group] = own.no_error
     anchored = anchor is not None and bool(anchor.given.any())
     return FirstErrorPosterior(
@@ -165,7 +167,7 @@ def first_error_posterior(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Patterns:
     """The distinct things that labelers say of a trace."""
 
@@ -175,8 +177,10 @@ class _Patterns:
     """(labelers, p) the step named; the number of steps for none."""
     given: Flags
     """(labelers, p)"""
-    band: Ints
-    """(labelers, p) 0 where the labeler has no scores."""
+    score_bins: Ints
+    """(labelers, p, longest) the bin of each score from 1; 0 for no score."""
+    bins: tuple[int, ...]
+    """Per labeler the number of bins, 0 without scores."""
     known: Ints
     """(p,) the anchored first error; read only where `anchored`."""
     anchored: Flags
@@ -185,163 +189,213 @@ class _Patterns:
     """(p,)"""
     count: Floats
     """(p,) how many traces have it, an anchored one `ANCHOR_WEIGHT` times."""
-    latent: Flags
-    """(p, longest + 1) the first errors that its traces can have."""
     of_trace: Ints
-    """(n,) the pattern of each trace; empty in a part."""
-    groups: tuple[str, ...] = ()
+    """(n,) the pattern of each trace."""
+    groups: tuple[str, ...]
 
-    @property
-    def none(self) -> Flags:
-        """(p, longest + 1) the column that means "no error"."""
-        return np.asarray(np.arange(self.latent.shape[1]) == self.steps[:, None])
-
-    @property
-    def known_truth(self) -> Floats:
-        """(p, longest + 1) all probability on the anchored first error."""
-        return np.asarray(np.arange(self.latent.shape[1]) == self.known[:, None], np.float64)
-
-    def of_group(self, number: int) -> _Patterns:
-        """The patterns of one group."""
-        chosen = self.group == number
-        return _Patterns(
-            steps=self.steps[chosen],
-            named=self.named[:, chosen],
-            given=self.given[:, chosen],
-            band=self.band[:, chosen],
-            known=self.known[chosen],
-            anchored=self.anchored[chosen],
-            group=self.group[chosen],
-            count=self.count[chosen],
-            latent=self.latent[chosen],
-            of_trace=self.of_trace[:0],
+    @classmethod
+    def of(
+        cls,
+        steps: Ints,
+        labelers: Sequence[NamedFirstErrors],
+        groups: Sequence[str] | None,
+        anchor: NamedFirstErrors | None,
+    ) -> _Patterns:
+        """The patterns of all traces."""
+        of_group = [""] * len(steps) if groups is None else groups
+        names, group = np.unique(of_group, return_inverse=True)
+        longest, many = int(steps.max(initial=0)), len(labelers)
+        bins, binned = zip(*(_binned(one, steps, longest, many) for one in labelers), strict=True)
+        columns: list[Ints | Flags] = [steps, group]
+        for one in labelers:
+            columns += [one.given, np.where(one.given, one.index, 0)]
+        if anchor is None:
+            columns += [np.zeros(len(steps), bool), np.zeros(len(steps), int)]
+        else:
+            columns += [anchor.given, np.where(anchor.given, anchor.index, 0)]
+        table = np.stack([np.asarray(column, np.int32) for column in columns], axis=1)
+        table = np.concatenate([table, *(each for each in binned if each.shape[1])], axis=1)
+        rows, of_trace, count = np.unique(table, axis=0, return_inverse=True, return_counts=True)
+        votes, rest = rows[:, 2 : 2 + 2 * many].T, rows[:, 4 + 2 * many :]
+        anchored = rows[:, 2 + 2 * many].astype(bool)
+        score_bins = np.zeros((many, len(rows), longest), np.int32)
+        scored = [place for place, number in enumerate(bins) if number]
+        for order, place in enumerate(scored):
+            score_bins[place] = rest[:, order * longest : (order + 1) * longest]
+        return cls(
+            steps=rows[:, 0],
+            named=votes[1::2],
+            given=votes[0::2].astype(bool),
+            score_bins=score_bins,
+            bins=bins,
+            known=rows[:, 3 + 2 * many],
+            anchored=anchored,
+            group=rows[:, 1],
+            count=np.asarray(count, np.float64) * np.where(anchored, ANCHOR_WEIGHT, 1.0),
+            of_trace=of_trace.reshape(-1),
+            groups=tuple(str(name) for name in names),
         )
 
+    def at(self, rows: Ints | slice) -> _Patterns:
+        """Some of the patterns."""
+        return _Patterns(
+            steps=self.steps[rows],
+            named=self.named[:, rows],
+            given=self.given[:, rows],
+            score_bins=self.score_bins[:, rows],
+            bins=self.bins,
+            known=self.known[rows],
+            anchored=self.anchored[rows],
+            group=self.group[rows],
+            count=self.count[rows],
+            of_trace=self.of_trace,
+            groups=self.groups,
+        )
 
-def _patterns(
-    steps: Ints,
-    labelers: Sequence[NamedFirstErrors],
-    groups: Sequence[str] | None,
-    anchor: NamedFirstErrors | None,
-) -> _Patterns:
-    names, group = np.unique(
-        groups if groups is not None else [""] * len(steps), return_inverse=True
-    )
-    columns: list[Ints | Flags] = [steps, group]
-    for one in labelers:
-        columns += [one.given, np.where(one.given, one.index, 0), _bands(one, steps)]
-    if anchor is None:
-        columns += [np.zeros(len(steps), bool), np.zeros(len(steps), int)]
-    else:
-        columns += [anchor.given, np.where(anchor.given, anchor.index, 0)]
-    table = np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
-    rows, of_trace, count = np.unique(table, axis=0, return_inverse=True, return_counts=True)
-    size, votes = rows[:, 0], rows[:, 2:-2].T
-    anchored = rows[:, -2].astype(bool)
-    longest = int(size.max(initial=0))
-    return _Patterns(
-        steps=size,
-        named=votes[1::3],
-        given=votes[0::3].astype(bool),
-        band=votes[2::3],
-        known=rows[:, -1],
-        anchored=anchored,
-        group=rows[:, 1],
-        count=np.asarray(count, np.float64) * np.where(anchored, ANCHOR_WEIGHT, 1.0),
-        latent=np.arange(longest + 1) <= size[:, None],
-        of_trace=of_trace.reshape(-1),
-        groups=tuple(str(name) for name in names),
-    )
+    def chunks(self) -> Iterator[tuple[slice, _Patterns]]:
+        """The patterns, `AT_ONCE` at a time, each with its rows."""
+        for start in range(0, len(self.steps), AT_ONCE):
+            rows = slice(start, start + AT_ONCE)
+            yield rows, self.at(rows)
+
+    @property
+    def truths(self) -> Ints:
+        """(1, longest + 1) the first errors of the longest trace."""
+        return np.arange(self.score_bins.shape[2] + 1)[None, :]
+
+    @property
+    def latent(self) -> Flags:
+        """(p, longest + 1) the first errors that a pattern's traces can have."""
+        return np.asarray(self.truths <= self.steps[:, None])
 
 
-def _bands(labeler: NamedFirstErrors, steps: Ints) -> Ints:
-    """(n,) the band of each trace: thirds of those that name an error, and of those that do not."""
-    band = np.zeros(len(steps), np.int64)
-    if labeler.certainty is None:
-        return band
-    for names_none in (False, True):
-        chosen = labeler.given & ((labeler.index == steps) == names_none)
-        if chosen.any():
-            values = labeler.certainty[chosen]
-            cuts = np.quantile(values, np.arange(1, BANDS) / BANDS)
-            band[chosen] = np.searchsorted(cuts, values, side="left")
-    return band
+def _binned(
+    labeler: NamedFirstErrors, steps: Ints, longest: int, labelers: int
+) -> tuple[int, Ints]:
+    """The number of bins, and (n, longest) the bin of each score; (n, 0) without scores."""
+    if labeler.scores is None or labelers < SCORED_FROM:
+        return 0, np.zeros((len(steps), 0), np.int32)
+    exists = np.arange(longest) < steps[:, None]
+    scored = exists if labeler.scored is None else exists & labeler.scored
+    values = labeler.scores[scored]
+    cuts = np.unique(np.quantile(values, np.arange(1, BINS) / BINS)) if len(values) else values
+    found = np.zeros(exists.shape, np.int32)
+    found[scored] = 1 + np.searchsorted(cuts, values, side="left")
+    return len(cuts) + 1, found
 
 
 class _Estimate:
     """The parameters, and EM over them."""
 
-    def __init__(self, labelers: Sequence[NamedFirstErrors], no_error: float) -> None:
-        self.no_error = no_error
-        self.prior_no_error = (no_error, _PSEUDO / 2)
+    def __init__(self, labelers: Sequence[NamedFirstErrors], bins: Sequence[int]) -> None:
+        self.no_error = 0.5
         self.rates = [dict(_START) for _ in labelers]
-        bands = [1 if labeler.certainty is None else BANDS for labeler in labelers]
-        self.shares = [np.full((len(_KINDS), many), 1 / many) for many in bands]
-        self.strength = _PSEUDO
-        self.prior_rates = [dict(rates) for rates in self.rates]
-        self.prior_shares = [shares.copy() for shares in self.shares]
+        # Before and from the first error on, the share of each bin; higher scores are better.
+        self.shares = [_start_shares(number) for number in bins]
+        self._strength = _PSEUDO
+        self._prior = (self.no_error, self.rates, self.shares)
 
-    @classmethod
-    def start(
-        cls, labelers: Sequence[NamedFirstErrors], prior: _Estimate | None = None
-    ) -> _Estimate:
-        """Where EM begins: the rates of a good labeler, or those over all groups."""
-        made = cls(labelers, 0.5 if prior is None else prior.no_error)
-        if prior is not None:
-            made.rates = [dict(rates) for rates in prior.rates]
-            made.shares = [shares.copy() for shares in prior.shares]
-            made.prior_rates, made.prior_shares = prior.rates, prior.shares
-            made.strength = GROUP_PSEUDO
+    def for_group(self) -> _Estimate:
+        """An estimate that begins at this one, and is drawn to it."""
+        made = _Estimate.__new__(_Estimate)
+        made.no_error, made.rates, made.shares = self.no_error, self.rates, self.shares
+        made._strength = _GROUP_PSEUDO
+        made._prior = (self.no_error, self.rates, self.shares)
         return made
 
     def fit(self, patterns: _Patterns) -> int:
         """Repeat estimating posteriors and rates until nothing changes; the number of rounds."""
-        views = [_View.of(patterns, place) for place in range(len(self.rates))]
-        before = self._posterior(patterns, views)
+        before = self._flat()
         for done in range(1, MAX_ROUNDS + 1):
-            self._estimate(patterns, views, before)
-            after = self._posterior(patterns, views)
+            self._round(patterns)
+            after = self._flat()
             if np.abs(after - before).max(initial=0.0) < TOLERANCE:
                 return done
             before = after
         return MAX_ROUNDS
 
+    def _flat(self) -> Floats:
+        rates = [value for rates in self.rates for value in rates.values()]
+        shares = [value for shares in self.shares for value in shares.ravel()]
+        return np.array([self.no_error, *rates, *shares])
+
+    def _round(self, patterns: _Patterns) -> None:
+        """One step of EM: the posteriors by the present rates, then the rates by them."""
+        prior_clean, prior_rates, prior_shares = self._prior
+        pseudo = self._strength
+        clean, total = prior_clean * pseudo / 2, pseudo / 2
+        happened = [{name: rate * pseudo for name, rate in one.items()} for one in prior_rates]
+        possible = [dict.fromkeys(one, pseudo) for one in prior_rates]
+        bins = [shares * pseudo for shares in prior_shares]
+        for _, some in patterns.chunks():
+            views = self._views(some)
+            weights = self._posterior(some, views) * some.count[:, None]
+            clean += float(weights[some.truths == some.steps[:, None]].sum())
+            total += float(weights.sum())
+            for place, view in enumerate(views):
+                for name, (yes, all_) in view.counts(weights).items():
+                    happened[place][name] += yes
+                    possible[place][name] += all_
+                bins[place] = bins[place] + _bin_counts(
+                    some.score_bins[place], weights, bins[place]
+                )
+        self.no_error = clean / total
+        self.rates = [
+            {name: yes / possible[place][name] for name, yes in one.items()}
+            for place, one in enumerate(happened)
+        ]
+        self.shares = [each / each.sum(axis=1, keepdims=True) for each in bins]
+
     def posterior(self, patterns: _Patterns) -> Floats:
         """(p, longest + 1) the posterior of each pattern's first error."""
-        views = [_View.of(patterns, place) for place in range(len(self.rates))]
-        return self._posterior(patterns, views)
+        return self._posterior(patterns, self._views(patterns))
+
+    def _views(self, patterns: _Patterns) -> list[_View]:
+        return [_View.of(patterns, place) for place in range(len(self.rates))]
 
     def _posterior(self, patterns: _Patterns, views: Sequence[_View]) -> Floats:
-        none = patterns.none
+        none = patterns.truths == patterns.steps[:, None]
         prior = np.where(none, self.no_error, (1 - self.no_error) / patterns.steps[:, None])
-        logs = np.where(patterns.latent, np.log(prior), -np.inf)
+        logs = np.log(prior)
         for place, view in enumerate(views):
-            logs += view.log_likelihood(self.rates[place], self.shares[place])
-        logs -= logs.max(axis=1, keepdims=True)
-        weights = np.exp(logs)
+            logs += view.log_likelihood(self.rates[place])
+            if patterns.bins[place]:
+                logs += SCORE_WEIGHT * _score_evidence(
+                    patterns.score_bins[place], self.shares[place]
+                )
+        latent = patterns.latent
+        logs -= np.where(latent, logs, logs.min()).max(axis=1, keepdims=True)
+        weights = np.where(latent, np.exp(logs), 0.0)
         weights /= weights.sum(axis=1, keepdims=True)
-        weights[patterns.anchored] = patterns.known_truth[patterns.anchored]
-        return weights
+        known = patterns.truths == patterns.known[:, None]
+        return np.where(patterns.anchored[:, None], known, weights)
 
-    def _estimate(self, patterns: _Patterns, views: Sequence[_View], posterior: Floats) -> None:
-        weights = posterior * patterns.count[:, None]
-        share, pseudo = self.prior_no_error
-        clean = weights[patterns.none].sum()
-        self.no_error = float((clean + share * pseudo) / (weights.sum() + pseudo))
-        for place, view in enumerate(views):
-            self.rates[place] = {
-                name: (happened + self.prior_rates[place][name] * self.strength)
-                / (possible + self.strength)
-                for name, (happened, possible) in view.counts(weights).items()
-            }
-            prior = self.prior_shares[place]
-            bands = view.band_counts(weights, prior.shape[1]) + prior * self.strength
-            self.shares[place] = bands / bands.sum(axis=1, keepdims=True)
 
-    def confusion(self, place: int) -> Confusion:
-        """The estimate of one labeler."""
-        bands = {kind: tuple(self.shares[place][n].tolist()) for n, kind in enumerate(_KINDS)}
-        return Confusion(**self.rates[place], bands=bands)
+def _start_shares(bins: int) -> Floats:
+    rising = np.linspace(1, 3, bins)
+    shares = np.stack([rising, rising[::-1]])
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def _score_evidence(score_bins: Ints, shares: Floats) -> Floats:
+    """(p, longest + 1) log P(scores | first error): steps before it and steps from it on."""
+    # Bin 0 is "no score": no evidence.
+    before, after = (np.append(0.0, np.log(row))[score_bins] for row in shares)
+    start = np.zeros((len(score_bins), 1))
+    earlier = np.concatenate([start, before.cumsum(axis=1)], axis=1)
+    later = np.concatenate([start, after.cumsum(axis=1)], axis=1)
+    return np.asarray(earlier + later[:, -1:] - later)
+
+
+def _bin_counts(score_bins: Ints, weights: Floats, like: Floats) -> Floats:
+    """(2, bins) how often each bin comes before the first error, and from it on."""
+    if not like.shape[1]:
+        return np.zeros_like(like)
+    reached = weights.cumsum(axis=1)[:, :-1]
+    parts = (weights.sum(axis=1, keepdims=True) - reached, reached)
+    size = like.shape[1] + 1
+    counted = [np.bincount(score_bins.ravel(), part.ravel(), minlength=size)[1:] for part in parts]
+    return np.stack(counted)
 
 
 @dataclass(frozen=True)
@@ -350,7 +404,7 @@ class _View:
     and False where the labeler names nothing."""
 
     kinds: Flags
-    """(kinds, p, longest + 1), in the order of `_KINDS`."""
+    """(6, p, longest + 1): no error on both sides, false alarm, missed, exact, early, late."""
     near: Flags
     """Names the step right before or after."""
     can_early: Flags
@@ -361,8 +415,6 @@ class _View:
     """Whether it has more than one."""
     elsewhere: Floats
     """log of the chance to name this step among those of its kind that are not neighbors."""
-    band: Ints
-    """(p,)"""
 
     @classmethod
     def of(cls, patterns: _Patterns, place: int) -> _View:
@@ -370,7 +422,7 @@ class _View:
         named = patterns.named[place][:, None]
         given = patterns.given[place][:, None]
         steps = patterns.steps[:, None]
-        truth = np.arange(patterns.latent.shape[1])[None, :]
+        truth = patterns.truths
         valid = patterns.latent & given
         error, names_none = valid & (truth < steps), named == steps
         clean = valid & (truth == steps)
@@ -398,10 +450,9 @@ class _View:
             early_choice=error & (truth > 1),
             late_choice=error & (truth < steps - 2),
             elsewhere=-np.log(others),
-            band=patterns.band[place],
         )
 
-    def log_likelihood(self, rates: Mapping[str, float], shares: Floats) -> Floats:
+    def log_likelihood(self, rates: Mapping[str, float]) -> Floats:
         """(p, longest + 1) log P(what the labeler says | first error); 0 where it says nothing."""
         yes = {name: np.log(rate) for name, rate in rates.items()}
         no = {name: np.log1p(-rate) for name, rate in rates.items()}
@@ -419,10 +470,7 @@ class _View:
         ):
             chosen = kind & choice
             logs += np.where(chosen, np.where(self.near, yes[name], no[name]), 0.0)
-        logs += self.elsewhere
-        for kind, mask in enumerate(self.kinds):
-            logs += np.where(mask, np.log(shares[kind])[self.band][:, None], 0.0)
-        return logs
+        return np.asarray(logs + self.elsewhere)
 
     def counts(self, weights: Floats) -> dict[str, tuple[float, float]]:
         """For each rate how often it happened, and how often it could have."""
@@ -445,8 +493,3 @@ class _View:
                 total(late & self.late_choice),
             ),
         }
-
-    def band_counts(self, weights: Floats, bands: int) -> Floats:
-        """(kinds, bands) how often each kind came with each band."""
-        per_kind = np.where(self.kinds, weights, 0.0).sum(axis=2)
-        return np.asarray(per_kind @ (np.arange(bands) == self.band[:, None]))

@@ -130,21 +130,44 @@ def test_groups_have_rates_of_their_own() -> None:
     assert fitted.confusions["y"]["a"].missed == pytest.approx(0.4, abs=0.06)
 
 
-def test_certainty_is_learned_and_not_believed() -> None:
-    """Scores that tell right from wrong help; scores that mean nothing change nothing much."""
+def with_scores(one: NamedFirstErrors, scores: np.ndarray) -> NamedFirstErrors:
+    return NamedFirstErrors(name=one.name, given=one.given, index=one.index, scores=scores)
+
+
+def test_scores_are_learned_and_not_believed() -> None:
+    """Scores that tell right from wrong help; scores that mean nothing change almost nothing."""
     traces = drawn(3000, seed=6)
-    plain = [traces.labeler("a", FAIR), traces.labeler("b", FAIR), traces.labeler("c", FAIR)]
-    right = plain[0].index == traces.truth
-    names_error = plain[0].index < traces.steps
-    noise = traces.rng.random(3000)
-    sure = np.where(right == names_error, 0.4 * noise, 0.3 + 0.7 * noise)
-    telling = NamedFirstErrors(name="a", given=plain[0].given, index=plain[0].index, certainty=sure)
-    empty = NamedFirstErrors(name="a", given=plain[0].given, index=plain[0].index, certainty=noise)
-    base = traces.accuracy(first_error_posterior(traces.steps, plain).probabilities)
-    helped = first_error_posterior(traces.steps, [telling, *plain[1:]]).probabilities
-    same = first_error_posterior(traces.steps, [empty, *plain[1:]]).probabilities
+    a, b, c = (traces.labeler(name, FAIR) for name in "abc")
+    noise = traces.rng.random((3000, traces.steps.max()))
+    before_error = np.arange(noise.shape[1]) < traces.truth[:, None]
+    telling = with_scores(a, np.where(before_error, 0.3 + 0.7 * noise, 0.6 * noise))
+    base = traces.accuracy(first_error_posterior(traces.steps, [a, b, c]).probabilities)
+    helped = first_error_posterior(traces.steps, [telling, b, c]).probabilities
+    same = first_error_posterior(traces.steps, [with_scores(a, noise), b, c]).probabilities
     assert traces.accuracy(helped) > base + 0.01
     assert traces.accuracy(same) == pytest.approx(base, abs=0.01)
+
+
+def test_the_scores_of_one_of_two_labelers_do_not_decide() -> None:
+    traces = drawn(500, seed=7)
+    a, b = traces.labeler("a", GOOD), traces.labeler("b", FAIR)
+    scores = traces.rng.random((500, traces.steps.max()))
+    plain = first_error_posterior(traces.steps, [a, b]).probabilities
+    scored = first_error_posterior(traces.steps, [a, with_scores(b, scores)]).probabilities
+    assert np.array_equal(plain, scored)
+
+
+def test_chunks_give_what_one_piece_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = drawn(300, seed=8)
+    labelers = [traces.labeler(name, FAIR) for name in "ab"]
+    labelers.append(
+        with_scores(traces.labeler("c", GOOD), traces.rng.random((300, traces.steps.max())))
+    )
+    groups = ["x" if n % 3 else "y" for n in range(300)]
+    whole = first_error_posterior(traces.steps, labelers, groups=groups).probabilities
+    monkeypatch.setattr("labeling.posterior.AT_ONCE", 37)
+    parts = first_error_posterior(traces.steps, labelers, groups=groups).probabilities
+    assert parts == pytest.approx(whole, abs=1e-6)
 
 
 def test_it_refuses_arrays_that_do_not_fit() -> None:
