@@ -33,7 +33,7 @@ Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-ANCHOR_WEIGHT = 8.0
+ANCHOR_WEIGHT = 3.0
 """How often a trace with a known first error counts in the estimates."""
 SCORE_WEIGHT = 0.1
 """The weight of the score of one step, as a power of its likelihood."""
