@@ -291,6 +291,31 @@ class Labels:
             labeler = find_labeler(connection, dataset, name)
             return label_arrays(connection, labeler.pk, traces.keys.tolist())
 
+    def flags(self, dataset: str, name: str, key: str) -> dict[int, bool]:
+        """By key of the trace, what the meta of a labeler's labels says under a key, yes or no.
+
+        Labels whose meta does not say are left out.
+        """
+        with self._connections.read() as connection:
+            labeler = find_labeler(connection, dataset, name)
+            query = select(TRACE_LABELS.c.trace_pk, TRACE_LABELS.c.meta).where(
+                TRACE_LABELS.c.labeler_pk == labeler.pk,
+                TRACE_LABELS.c.meta[key].as_string().is_not(None),
+            )
+            rows = connection.execute(query)
+            return {pk: meta[key] for pk, meta in rows if isinstance(meta[key], bool)}
+
+    def abstentions(self, dataset: str, name: str) -> dict[str, int]:
+        """Traces on which a labeler abstained as a whole, by reason in alphabetical order."""
+        reason = TRACE_LABELS.c.abstention
+        with self._connections.read() as connection:
+            labeler = find_labeler(connection, dataset, name)
+            query = select(reason, func.count().label("traces")).where(
+                TRACE_LABELS.c.labeler_pk == labeler.pk, reason.is_not(None)
+            )
+            rows = connection.execute(query.group_by(reason))
+            return dict(sorted((row.abstention, row.traces) for row in rows))
+
     def continuations(self, dataset: str, name: str, trace_id: str) -> list[Continuation]:
         """The continuations a label was made from, by step and number; may be empty."""
         with self._connections.read() as connection:
@@ -448,6 +473,35 @@ class Votes:
             absent = steps[MARKS[word]] - verified - other
             counts[word.value] = {"verified": verified, "unverified": other, "absent": absent}
         return counts
+
+    def grounding(self, dataset: str, labeler: str) -> dict[str, Any]:
+        """A labeler's steps with a verdict by their quotes.
+
+        Returns:
+            `verified`, `unverified` and `absent` with the number of steps, and `methods`: the
+            verified ones by how the quote matched, in alphabetical order.
+        """
+        by_word = self.quotes(dataset, labeler)
+        kinds = ("verified", "unverified", "absent")
+        found: dict[str, Any] = {kind: sum(by_word[v][kind] for v in Verdict) for kind in kinds}
+        mark = func.lower(func.substr(STEP_LABELS.c.marks, QUOTES.c.step_index + 1, 1))
+        method = func.coalesce(func.nullif(QUOTES.c.method, ""), "unnamed").label("method")
+        with self._connections.read() as connection:
+            owner = find_labeler(connection, dataset, labeler)
+            query = (
+                select(method, func.count().label("steps"))
+                .select_from(TRACE_LABELS)
+                .join(STEP_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
+                .join(QUOTES, QUOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
+                .where(
+                    TRACE_LABELS.c.labeler_pk == owner.pk,
+                    QUOTES.c.verified.is_(True),
+                    mark.in_([MARKS[verdict] for verdict in Verdict]),
+                )
+                .group_by(method)
+            )
+            methods = {row.method: row.steps for row in connection.execute(query)}
+        return found | {"methods": dict(sorted(methods.items()))}
 
 
 def declare_labeler(

@@ -188,20 +188,26 @@ class TraceColumns:
     subsets: list[str]
     n_steps: NDArray[np.int64]
     """Steps per trace, shape (n,)."""
+    final_answers: list[str | None]
+    """The final answer of each trace; None if it has none."""
+    final_answers_correct: list[bool | None]
+    """Whether each trace ends with the gold answer; None if unknown."""
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[Any]]) -> Self:
-        """From rows of key, id, problem id, subset and number of steps."""
+        """From rows of key, id, problem id, subset, steps, final answer and its correctness."""
         import numpy as np
 
-        columns: list[Any] = list(map(list, zip(*rows, strict=True))) if rows else [[]] * 5
-        keys, ids, problems, subsets, n_steps = columns
+        columns: list[Any] = list(map(list, zip(*rows, strict=True))) if rows else [[]] * 7
+        keys, ids, problems, subsets, n_steps, answers, right = columns
         return cls(
             keys=np.array(keys, np.int64),
             ids=ids,
             problem_ids=problems,
             subsets=subsets,
             n_steps=np.array(n_steps, np.int64),
+            final_answers=answers,
+            final_answers_correct=right,
         )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,26 +47,6 @@ class Grounding:
         """The figures by name."""
         shares = {"steps": self.steps, "verified_share": self.verified_share}
         return shares | figures_json(self)
-
-
-def count_quotes(labels: Iterable[TraceLabel]) -> Grounding:
-    """Count the quotes of a labeler's verdicts."""
-    kinds: Counter[str] = Counter()
-    methods: Counter[str] = Counter()
-    for label in labels:
-        for step in label.step_labels:
-            if step.verdict is None:
-                continue
-            if step.quote is None:
-                kinds["absent"] += 1
-            elif step.quote.verified:
-                kinds["verified"] += 1
-                methods[step.quote.method or "unnamed"] += 1
-            else:
-                kinds["unverified"] += 1
-    return Grounding(
-        kinds["verified"], kinds["unverified"], kinds["absent"], dict(sorted(methods.items()))
-    )
 
 
 @dataclass(frozen=True, slots=True)
