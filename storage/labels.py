@@ -7,7 +7,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, delete, exists, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    select,
+    update,
+)
 
 from storage import checks
 from storage.columns import Columns
@@ -159,14 +170,18 @@ class Labels:
         """Traces without a label of the labeler, in import order; an abstention is a label."""
         with self._connections.read() as connection:
             labeler = find_labeler(connection, dataset, name)
-        return list(self._unlabeled(labeler))
+        return list(self._ids(labeler.dataset_pk, ~_labeled_by(labeler)))
 
-    def _unlabeled(self, labeler: Row[Any]) -> Iterator[str]:
-        labeled = exists().where(
-            TRACE_LABELS.c.trace_pk == TRACES.c.pk, TRACE_LABELS.c.labeler_pk == labeler.pk
-        )
-        query = select(TRACES.c.id).where(~labeled)
-        for page in trace_pages(self._connections, labeler.dataset_pk, query, size=10 * CHUNK):
+    def labeled_ids(self, dataset: str, names: Sequence[str]) -> Iterator[str]:
+        """Traces that all these labelers labeled, in import order."""
+        with self._connections.read() as connection:
+            labelers = [find_labeler(connection, dataset, name) for name in names]
+            owner = dataset_pk(connection, dataset)
+        return self._ids(owner, *map(_labeled_by, labelers))
+
+    def _ids(self, dataset: int, *conditions: ColumnElement[bool]) -> Iterator[str]:
+        query = select(TRACES.c.id).where(*conditions)
+        for page in trace_pages(self._connections, dataset, query, size=10 * CHUNK):
             yield from (row.id for row in page)
 
     def stamps(
@@ -541,6 +556,12 @@ def declare_labeler(
         connection.execute(delete(LABELERS).where(LABELERS.c.pk == found.pk))
     row = columns | {"dataset_pk": dataset, "created_at": now()}
     return insert_one(connection, LABELERS, row)
+
+
+def _labeled_by(labeler: Row[Any]) -> ColumnElement[bool]:
+    return exists().where(
+        TRACE_LABELS.c.trace_pk == TRACES.c.pk, TRACE_LABELS.c.labeler_pk == labeler.pk
+    )
 
 
 def _identity(columns: Mapping[Any, Any]) -> dict[str, Any]:
