@@ -268,7 +268,7 @@ class Labels:
         with self._connections.read() as connection:
             labeler = find_labeler(connection, dataset, name)
             keys = trace_keys(connection, labeler.dataset_pk, trace_ids)
-            return labels_of(connection, labeler.pk, [key.pk for key in keys.values()])
+            return labels_of(connection, labeler.pk, {key.pk: id_ for id_, key in keys.items()})
 
     def stream(self, dataset: str, name: str) -> Iterator[TraceLabel]:
         """All labels of a labeler in the order of import, read a thousand traces at a time."""
@@ -288,12 +288,12 @@ class Labels:
         return self._arrays(labeler, subset=subset, size=size)
 
     def _arrays(self, labeler: Row[Any], *, subset: str | None, size: int) -> Iterator[LabelArrays]:
-        query = select(TRACES.c.pk)
+        query = select(TRACES.c.pk, TRACES.c.id)
         if subset is not None:
             query = query.where(TRACES.c.subset == subset)
         for page in trace_pages(self._connections, labeler.dataset_pk, query, size=size):
             with self._connections.read() as connection:
-                found = label_arrays(connection, labeler.pk, [row.pk for row in page])
+                found = label_arrays(connection, labeler.pk, {row.pk: row.id for row in page})
             if found.ids:
                 yield found
 
@@ -304,7 +304,8 @@ class Labels:
         """
         with self._connections.read() as connection:
             labeler = find_labeler(connection, dataset, name)
-            return label_arrays(connection, labeler.pk, traces.keys.tolist())
+            keys = dict(zip(traces.keys.tolist(), traces.ids, strict=True))
+            return label_arrays(connection, labeler.pk, keys)
 
     def flags(self, dataset: str, name: str, key: str) -> dict[int, bool]:
         """By key of the trace, what the meta of a labeler's labels says under a key, yes or no.

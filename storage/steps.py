@@ -9,9 +9,11 @@ else a step label holds is in `notes`, which most traces do not have.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache, lru_cache
+from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -56,6 +58,8 @@ _PLAIN = {mark: StepLabel(verdict) for verdict, mark in _BARE.items()} | {
 _NOTED = ("reasoning", "successes", "continuations", "unparsed", "unfinished")
 _NOTHING = (None,) * len(_NOTED)
 _read_noted = attrgetter(*_NOTED)
+_ASSIGN = {field.name: getattr(StepLabel, field.name).__set__ for field in fields(StepLabel)}
+"""How the slot of each field is filled; every field has the default None."""
 _DETAIL = "detail"
 
 EVERY_MARK = "".join((*_PLAIN, *_VERDICTS))
@@ -152,8 +156,7 @@ def unpack_steps(
         if not scores:
             return _unscored(marks)
         if len(scores) == 8 * len(marks):
-            values = struct.unpack(f"<{len(marks)}d", scores)
-            return tuple(map(StepLabel, map(_VERDICTS.__getitem__, marks), values))
+            return tuple(unpack_scored(marks, scores))
     values = struct.unpack(f"<{len(scores or b'') // 8}d", scores or b"")
     left = iter(values)
     labels = []
@@ -170,6 +173,22 @@ def unpack_steps(
         quote = quotes.get(index) if quotes else None
         labels.append(StepLabel(verdict, abstention=abstention, quote=quote, **others))
     return tuple(labels)
+
+
+def unpack_scored(marks: str, scores: bytes) -> list[StepLabel]:
+    """The step labels of any number of traces, where every step has a score and no notes.
+
+    A frozen dataclass sets its fields one call of Python at a time. The loops here run in C, which
+    takes a quarter of the time.
+    """
+    labels = list(map(object.__new__, repeat(StepLabel, len(marks))))
+    values: dict[str, Iterable[Any]] = {
+        "verdict": map(_VERDICTS.__getitem__, marks),
+        "score": struct.unpack(f"<{len(marks)}d", scores),
+    }
+    for name, assign in _ASSIGN.items():
+        deque(map(assign, labels, values.get(name, repeat(None))), maxlen=0)
+    return labels
 
 
 @lru_cache(maxsize=4096)

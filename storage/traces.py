@@ -139,9 +139,9 @@ class Traces:
         if gold is None:
             return ImportSummary(traces, 0, 0, traces)
         with_error = without_error = 0
-        for page in trace_pages(self._connections, owner, select(TRACES.c.pk)):
+        for page in trace_pages(self._connections, owner, select(TRACES.c.pk, TRACES.c.id)):
             with self._connections.read() as connection:
-                labels = label_arrays(connection, gold, [row.pk for row in page])
+                labels = label_arrays(connection, gold, {row.pk: row.id for row in page})
             missing, has_error, _ = labels.first_errors()
             with_error += int(has_error.sum())
             without_error += int((~missing & ~has_error).sum())
