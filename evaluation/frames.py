@@ -380,7 +380,7 @@ class FirstErrors:
         )
 
 
-def _low(labels: LabelFrame, threshold: float | Floats, tie_is_correct: bool) -> Mask:
+def _low(labels: LabelFrame, threshold: float | Floats, *, tie_is_correct: bool) -> Mask:
     """Where a score means incorrect, as `traces.is_incorrect` decides."""
     if not labels.score.strides[0]:
         return np.zeros(len(labels.score), np.bool_)
@@ -403,7 +403,7 @@ def first_errors(
         threshold: of scores, for all steps or one per step.
         tie_is_correct: whether a score that equals the threshold is correct.
     """
-    low = _low(labels, threshold, tie_is_correct)
+    low = _low(labels, threshold, tie_is_correct=tie_is_correct)
     bare = labels.verdict == 0
     silent = bare & ~labels.scored
     decisive = np.flatnonzero((labels.verdict == INCORRECT) | (bare & low) | silent)
@@ -432,7 +432,7 @@ def step_calls(
     judged = labels.verdict > 0
     known = judged | labels.scored
     incorrect = np.where(
-        judged, labels.verdict == INCORRECT, _low(labels, threshold, tie_is_correct)
+        judged, labels.verdict == INCORRECT, _low(labels, threshold, tie_is_correct=tie_is_correct)
     )
     if labels.given.any():
         at = np.flatnonzero(labels.given)

@@ -314,11 +314,13 @@ def _pages(
     Raises:
         InputError: a subset that the dataset does not have.
     """
-    known: set[str] = set()
-    for page in store.traces.columns(dataset):
-        known.update(page.subsets)
+    found, only = False, next(iter(subsets)) if len(subsets) == 1 else None
+    for page in store.traces.columns(dataset, subset=only):
+        found = True
         yield page, [not subsets or subset in subsets for subset in page.subsets]
-    refuse_unknown_subset(dataset, subsets, known)
+    if subsets and not (found and only):
+        known = {subset for page in store.traces.columns(dataset) for subset in page.subsets}
+        refuse_unknown_subset(dataset, subsets, known)
 
 
 def _published(store: Store, options: BestOfNOptions) -> dict[str, list[list[PublishedCandidate]]]:
@@ -410,13 +412,15 @@ def complete_scores(labels: LabelArrays, *, outcome: bool = False) -> dict[int, 
         labels: a labeler's labels.
         outcome: it is an outcome model's, whose one score is that of the last step.
     """
-    found = {}
+    scored, scores, found = labels.scored, labels.scores, {}
+    if not scored.any():
+        return {}
     for key, start, end in zip(
         labels.keys.tolist(), labels.offsets[:-1].tolist(), labels.offsets[1:].tolist(), strict=True
     ):
         steps = slice(max(start, end - 1) if outcome else start, end)
-        if start < end and labels.scored[steps].all():
-            found[key] = tuple(labels.scores[steps].tolist())
+        if start < end and scored[steps].all():
+            found[key] = tuple(scores[steps].tolist())
     return found
 
 

@@ -251,7 +251,9 @@ def _section(found: _Gathered, name: str) -> LabelerSection:
 
     store, dataset, limit = found.store, found.options.dataset, found.limits[name]
     summary = next(each for each in store.labels.labelers(dataset) if each.labeler.name == name)
-    quotes = Grounding(**store.labels.votes.grounding(dataset, name))
+    quotes = Grounding.of(
+        store.labels.votes.quotes(dataset, name), store.labels.votes.quote_methods(dataset, name)
+    )
     may_quote = summary.labeler.kind is LabelerKind.JUDGE or quotes.verified or quotes.unverified
     return LabelerSection(
         summary.labeler,

@@ -43,33 +43,32 @@ from storage.records import (
     vote_from,
 )
 from storage.rows import CHUNK, chunks, delete_where, insert_one, insert_rows, now
-from storage.steps import MARKS, LabelArrays, TraceColumns
+from storage.steps import LabelArrays, TraceColumns
 from storage.tables import (
     CONTINUATIONS,
     DATASETS,
     FAILURES,
     LABELERS,
-    QUOTES,
     STEP_LABELS,
     TRACE_LABELS,
     TRACES,
     VOTES,
 )
 from storage.trace_labels import (
+    count_quotes,
     delete_labels,
     insert_labels,
     label_arrays,
     labels_of,
+    quote_methods,
     stream_labels,
 )
 from traces import (
-    AbstentionReason,
     Continuation,
     InputError,
     Labeler,
     LabelerKind,
     TraceLabel,
-    Verdict,
     Vote,
 )
 
@@ -462,62 +461,14 @@ class Votes:
             `verified`, `unverified` and `absent`. Steps that have no verdict for another reason
             are left out.
         """
-        words = (*Verdict, AbstentionReason.NO_EVIDENCE)
         with self._connections.read() as connection:
-            owner = find_labeler(connection, dataset, labeler)
-            marks = (
-                select(STEP_LABELS.c.marks)
-                .join(TRACE_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
-                .where(TRACE_LABELS.c.labeler_pk == owner.pk)
-            )
-            steps: Counter[str] = Counter()
-            for row in connection.execute(marks.execution_options(yield_per=CHUNK)):
-                steps.update(row.marks.lower())
-            mark = func.lower(func.substr(STEP_LABELS.c.marks, QUOTES.c.step_index + 1, 1))
-            quoted = (
-                select(mark.label("mark"), QUOTES.c.verified, func.count().label("steps"))
-                .select_from(TRACE_LABELS)
-                .join(STEP_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
-                .join(QUOTES, QUOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
-                .where(TRACE_LABELS.c.labeler_pk == owner.pk)
-                .group_by(mark, QUOTES.c.verified)
-            )
-            found = {(row.mark, row.verified): row.steps for row in connection.execute(quoted)}
-        counts = {}
-        for word in words:
-            verified, other = (found.get((MARKS[word], flag), 0) for flag in (True, False))
-            absent = steps[MARKS[word]] - verified - other
-            counts[word.value] = {"verified": verified, "unverified": other, "absent": absent}
-        return counts
+            return count_quotes(connection, find_labeler(connection, dataset, labeler).pk)
 
-    def grounding(self, dataset: str, labeler: str) -> dict[str, Any]:
-        """A labeler's steps with a verdict by their quotes.
-
-        Returns:
-            `verified`, `unverified` and `absent` with the number of steps, and `methods`: the
-            verified ones by how the quote matched, in alphabetical order.
-        """
-        by_word = self.quotes(dataset, labeler)
-        kinds = ("verified", "unverified", "absent")
-        found: dict[str, Any] = {kind: sum(by_word[v][kind] for v in Verdict) for kind in kinds}
-        mark = func.lower(func.substr(STEP_LABELS.c.marks, QUOTES.c.step_index + 1, 1))
-        method = func.coalesce(func.nullif(QUOTES.c.method, ""), "unnamed").label("method")
+    def quote_methods(self, dataset: str, labeler: str) -> dict[str, int]:
+        """Steps with a verdict and a verified quote, by how the quote matched, in alphabetical
+        order."""
         with self._connections.read() as connection:
-            owner = find_labeler(connection, dataset, labeler)
-            query = (
-                select(method, func.count().label("steps"))
-                .select_from(TRACE_LABELS)
-                .join(STEP_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
-                .join(QUOTES, QUOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
-                .where(
-                    TRACE_LABELS.c.labeler_pk == owner.pk,
-                    QUOTES.c.verified.is_(True),
-                    mark.in_([MARKS[verdict] for verdict in Verdict]),
-                )
-                .group_by(method)
-            )
-            methods = {row.method: row.steps for row in connection.execute(query)}
-        return found | {"methods": dict(sorted(methods.items()))}
+            return quote_methods(connection, find_labeler(connection, dataset, labeler).pk)
 
 
 def declare_labeler(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import gc
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, String, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Row, Select, String, func, select, type_coerce
 
 from storage.columns import Columns, decode_optional, dump_json
 from storage.database import Connections
 from storage.lookups import trace_pages
 from storage.records import QUOTE, LabelColumns
 from storage.rows import CHUNK, chunks, delete_where, insert_rows, insert_tuples, now, reserve
-from storage.steps import LabelArrays, unpack_scored, unpack_steps
+from storage.steps import MARKS, LabelArrays, unpack_scored, unpack_steps
 from storage.tables import (
     QUOTES,
     STEP_LABELS,
@@ -25,7 +25,7 @@ from storage.tables import (
     TRACE_LABELS,
     TRACES,
 )
-from traces import Abstention, AbstentionReason, Quote, StepLabel, TraceLabel
+from traces import Abstention, AbstentionReason, Quote, StepLabel, TraceLabel, Verdict
 
 _LABEL = (
     "pk",
@@ -194,3 +194,47 @@ def _json(stored: Any) -> dict[str, Any]:
 
 def _abstention(reason: str, detail: str | None) -> Abstention:
     return Abstention(AbstentionReason(reason), decode_optional(detail) or "")
+
+
+def count_quotes(connection: Connection, labeler: int) -> dict[str, dict[str, int]]:
+    """What `Votes.quotes` returns for the labeler with this key."""
+    query = (
+        select(STEP_LABELS.c.marks)
+        .join(TRACE_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
+        .where(TRACE_LABELS.c.labeler_pk == labeler)
+    )
+    steps: Counter[str] = Counter()
+    for row in connection.execute(query.execution_options(yield_per=CHUNK)):
+        steps.update(row.marks.lower())
+    quoted = _quoted(labeler, _MARK, QUOTES.c.verified)
+    found = {(row[0], row[1]): row[2] for row in connection.execute(quoted)}
+    counts = {}
+    for word in (*Verdict, AbstentionReason.NO_EVIDENCE):
+        verified, other = (found.get((MARKS[word], flag), 0) for flag in (True, False))
+        absent = steps[MARKS[word]] - verified - other
+        counts[word.value] = {"verified": verified, "unverified": other, "absent": absent}
+    return counts
+
+
+def quote_methods(connection: Connection, labeler: int) -> dict[str, int]:
+    """What `Votes.quote_methods` returns for the labeler with this key."""
+    method = func.coalesce(func.nullif(QUOTES.c.method, ""), "unnamed")
+    query = _quoted(labeler, method).where(
+        QUOTES.c.verified.is_(True), _MARK.in_([MARKS[verdict] for verdict in Verdict])
+    )
+    return dict(sorted((row[0], row[1]) for row in connection.execute(query)))
+
+
+_MARK = func.lower(func.substr(STEP_LABELS.c.marks, QUOTES.c.step_index + 1, 1))
+
+
+def _quoted(labeler: int, *by: ColumnElement[Any]) -> Select[Any]:
+    """The number of quoted steps of a labeler by these columns."""
+    return (
+        select(*by, func.count())
+        .select_from(TRACE_LABELS)
+        .join(STEP_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
+        .join(QUOTES, QUOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
+        .where(TRACE_LABELS.c.labeler_pk == labeler)
+        .group_by(*by)
+    )

@@ -16,7 +16,7 @@ from evaluation.protocols.macro_f1 import MacroF1Report
 from evaluation.protocols.processbench import ProcessBenchReport
 from evaluation.thresholds import FittedThreshold, ThresholdSweep
 from evaluation.wording import figure, figures_json, with_interval
-from traces import Labeler, TraceInContext, TraceLabel
+from traces import Labeler, TraceInContext, TraceLabel, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,13 @@ class Grounding:
     """Steps with a verdict but no quote."""
     methods: dict[str, int]
     """Verified steps by how the quote matched (exact, elided, near)."""
+
+    @classmethod
+    def of(cls, by_word: Mapping[str, Mapping[str, int]], methods: Mapping[str, int]) -> Grounding:
+        """From the counts of each verdict, and the verified steps by how the quote matched."""
+        kinds = ("verified", "unverified", "absent")
+        counts = {kind: sum(by_word[word][kind] for word in Verdict) for kind in kinds}
+        return cls(**counts, methods=dict(methods))
 
     @property
     def steps(self) -> int:
