@@ -29,7 +29,7 @@ DOCS := $(VENV)/.stepgold-docs
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-consensus clean
+.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus clean
 
 setup: $(SETUP)
 
@@ -96,7 +96,7 @@ format: $(SETUP)
 bench-lab: $(SETUP)
 	$(BIN)/python -m benchmarks.lab
 
-bench-judge bench-score bench-evaluate bench-quotes bench-answers bench-consensus: bench-%: $(SETUP)
+bench-judge bench-score bench-evaluate bench-quotes bench-answers bench-store bench-consensus: bench-%: $(SETUP)
 	$(BIN)/python -m benchmarks.$*
 
 bench-retrieve: $(SETUP)

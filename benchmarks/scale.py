@@ -68,9 +68,14 @@ def _trace(index: int, draw: random.Random) -> dict[str, object]:
         "answer": str(problem % 97),
         "subset": SUBSETS[problem % len(SUBSETS)],
         "steps": steps,
-        "final_answer": str(problem % 97 if draw.random() < 0.6 else 98),
+        **_answer(problem, draw),
         "labels": {"gold": {"kind": "gold", "verdicts": _verdicts(draw)}},
     }
+
+
+def _answer(problem: int, draw: random.Random) -> dict[str, object]:
+    right = draw.random() < 0.6
+    return {"final_answer": str(problem % 97 if right else 98), "final_answer_correct": right}
 
 
 def _verdicts(draw: random.Random) -> list[int]:

@@ -22,6 +22,8 @@ from .evaluated import split_by_gold as split_by_gold
 from .floors import FLOORS as FLOORS
 from .floors import FloorReport as FloorReport
 from .floors import floor_traces as floor_traces
+from .frames import REASON_KEY as REASON_KEY
+from .frames import KeyedFrame as KeyedFrame
 from .frames import LabelFrame as LabelFrame
 from .frames import TraceFrame as TraceFrame
 from .label_table import ComparedTrace as ComparedTrace
@@ -53,12 +55,12 @@ from .protocols.registry import protocol_named as protocol_named
 from .protocols.registry import protocol_names as protocol_names
 from .report.input import CandidateSection as CandidateSection
 from .report.input import ExampleTrace as ExampleTrace
+from .report.input import Grounding as Grounding
 from .report.input import LabelerSection as LabelerSection
 from .report.input import LeaderTest as LeaderTest
 from .report.input import ModelCalls as ModelCalls
 from .report.input import ModelSpending as ModelSpending
 from .report.input import ReportInput as ReportInput
-from .report.input import count_quotes as count_quotes
 from .report.input import headline_figure as headline_figure
 from .report.render import render_csv as render_csv
 from .report.render import render_markdown as render_markdown

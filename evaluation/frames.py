@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from itertools import compress
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ REASON_KEY = "reason_correct"
 part)."""
 WRONG, RIGHT, UNKNOWN = 0, 1, 2
 """Answers to a question of yes and no."""
+_ANSWERS = {True: RIGHT, False: WRONG, None: UNKNOWN}
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,7 @@ class TraceFrame:
     def steps_at(self, at: Index) -> Index:
         """The positions of the steps of the traces at these positions."""
         lengths = self.n_steps[at]
-        ends = np.cumsum(lengths)
-        shift = self.starts[:-1][at] - (ends - lengths)
-        return np.arange(ends[-1] if len(ends) else 0) + np.repeat(shift, lengths)
+        return np.repeat(self.starts[:-1][at], lengths) + _within(lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +213,146 @@ class LabelFrame:
         )
 
 
+class TracePart(Protocol):
+    """Some traces as columns; `storage.TraceColumns` is one."""
+
+    @property
+    def keys(self) -> Index:
+        """Numbers of the traces, by which labels name them."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+    @property
+    def problem_ids(self) -> Sequence[str]: ...
+    @property
+    def subsets(self) -> Sequence[str]: ...
+    @property
+    def n_steps(self) -> Index: ...
+    @property
+    def final_answers_correct(self) -> Sequence[bool | None]: ...
+
+
+class LabelPart(Protocol):
+    """Some labels of a labeler as columns; `storage.LabelArrays` is one."""
+
+    @property
+    def keys(self) -> Index:
+        """Numbers of the labeled traces."""
+
+    @property
+    def abstentions(self) -> Sequence[str | None]: ...
+    @property
+    def first_error_given(self) -> Mask: ...
+    @property
+    def first_error_named(self) -> Mask: ...
+    @property
+    def first_error_index(self) -> Index: ...
+    @property
+    def offsets(self) -> Index:
+        """Where the steps of each label begin, shape (labels + 1,)."""
+
+    @property
+    def verdicts(self) -> NDArray[np.uint8]: ...
+    @property
+    def scored(self) -> Mask: ...
+    @property
+    def scores(self) -> Floats: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedFrame:
+    """The traces of a frame with the numbers by which labels name them."""
+
+    frame: TraceFrame
+    keys: Index
+    order: Index
+    """Positions of the traces by ascending key."""
+
+    @classmethod
+    def of(cls, parts: Iterable[TracePart], subsets: Collection[str] = ()) -> Self:
+        """The traces of all parts, in order; of these subsets only, if any are named."""
+        ids: list[str] = []
+        problems: dict[str, int] = {}
+        names: dict[str, int] = {}
+        columns: list[tuple[NDArray[Any], ...]] = []
+        for part in parts:
+            numbers = [names.setdefault(name, len(names)) for name in part.subsets]
+            kept = [not subsets or name in subsets for name in part.subsets]
+            ids += compress(part.ids, kept)
+            owners = compress(part.problem_ids, kept)
+            problem = [problems.setdefault(each, len(problems)) for each in owners]
+            right = [_ANSWERS[one] for one in compress(part.final_answers_correct, kept)]
+            columns.append(
+                (
+                    part.keys[kept],
+                    np.array(problem, np.int64),
+                    np.array(numbers, np.int32)[kept],
+                    part.n_steps[kept],
+                    np.array(right, np.int8),
+                )
+            )
+        kinds = (np.int64, np.int64, np.int32, np.int64, np.int8)
+        empty = tuple(np.zeros(0, kind) for kind in kinds)
+        keys, problem_of, subset, n_steps, answers = map(
+            np.concatenate, zip(*(columns or [empty]), strict=True)
+        )
+        frame = TraceFrame(
+            ids=ids,
+            problem=problem_of,
+            problem_ids=list(problems),
+            subset=subset,
+            subsets=list(names),
+            n_steps=n_steps,
+            right=answers,
+        )
+        return cls(frame, keys, np.argsort(keys, kind="stable"))
+
+    def labels(self, parts: Iterable[LabelPart], reasons: Mapping[int, bool]) -> LabelFrame:
+        """The labels of all parts, except those of other traces.
+
+        Args:
+            parts: labels.
+            reasons: by key of the trace whether the labeler's reason was found right.
+        """
+        made = LabelFrame.empty(self.frame, scores=False)
+        for part in parts:
+            rows, at = self._places(part.keys)
+            made.present[at] = True
+            made.abstained[at] = [part.abstentions[row] is not None for row in rows.tolist()]
+            made.given[at] = part.first_error_given[rows]
+            made.named[at] = part.first_error_named[rows]
+            made.index[at] = part.first_error_index[rows]
+            lengths = np.diff(part.offsets)[rows]
+            there = lengths > 0
+            steps = self.frame.steps_at(at[there])
+            source = np.repeat(part.offsets[rows[there]], lengths[there]) + _within(lengths[there])
+            made.verdict[steps] = part.verdicts[source]
+            made.scored[steps] = part.scored[source]
+            if part.scored.any():
+                if not made.score.strides[0]:
+                    made = replace(made, score=np.zeros(len(made.verdict)))
+                made.score[steps] = part.scores[source]
+        _, places = self._places(np.array(list(reasons), np.int64))
+        for place in places.tolist():
+            made.reason[place] = RIGHT if reasons[int(self.keys[place])] else WRONG
+        return made
+
+    def _places(self, keys: Index) -> tuple[Index, Index]:
+        """Which of these keys are in the frame, and their positions."""
+        if not len(self.keys):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        found = np.searchsorted(self.keys, keys, sorter=self.order)
+        at = self.order[np.minimum(found, len(self.keys) - 1)]
+        rows = np.flatnonzero(self.keys[at] == keys)
+        return rows, at[rows]
+
+
+def _within(lengths: Index) -> Index:
+    """0, 1, ... for each of these lengths."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+
+
 @dataclass(frozen=True, slots=True)
 class FirstErrors:
     """First errors, one per trace."""
@@ -240,7 +380,7 @@ class FirstErrors:
         )
 
 
-def _low(labels: LabelFrame, threshold: float | Floats, tie_is_correct: bool) -> Mask:
+def _low(labels: LabelFrame, threshold: float | Floats, *, tie_is_correct: bool) -> Mask:
     """Where a score means incorrect, as `traces.is_incorrect` decides."""
     if not labels.score.strides[0]:
         return np.zeros(len(labels.score), np.bool_)
@@ -263,7 +403,7 @@ def first_errors(
         threshold: of scores, for all steps or one per step.
         tie_is_correct: whether a score that equals the threshold is correct.
     """
-    low = _low(labels, threshold, tie_is_correct)
+    low = _low(labels, threshold, tie_is_correct=tie_is_correct)
     bare = labels.verdict == 0
     silent = bare & ~labels.scored
     decisive = np.flatnonzero((labels.verdict == INCORRECT) | (bare & low) | silent)
@@ -292,7 +432,7 @@ def step_calls(
     judged = labels.verdict > 0
     known = judged | labels.scored
     incorrect = np.where(
-        judged, labels.verdict == INCORRECT, _low(labels, threshold, tie_is_correct)
+        judged, labels.verdict == INCORRECT, _low(labels, threshold, tie_is_correct=tie_is_correct)
     )
     if labels.given.any():
         at = np.flatnonzero(labels.given)

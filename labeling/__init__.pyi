@@ -16,6 +16,7 @@ from .consensus import QualityFilters as QualityFilters
 from .consensus import Retention as Retention
 from .consensus import agree_among as agree_among
 from .consensus import analyze_labelers as analyze_labelers
+from .consensus import analyze_parts as analyze_parts
 from .monte_carlo import INFERRED as INFERRED
 from .monte_carlo import NEAR_TIES as NEAR_TIES
 from .monte_carlo import check_texts as check_texts

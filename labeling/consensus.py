@@ -37,8 +37,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from traces import (
@@ -487,38 +487,63 @@ def analyze_labelers(
         trace_ids: the traces that count, labeled or not.
         consensus: trace id -> the consensus label.
     """
-    traces = list(trace_ids)
-    named = {name: {t: _named(of, t) for t in traces} for name, of in labels.items()}
-    kept = {t for t in traces if not _named(consensus, t).missing}
-    return LabelerAnalysis(tuple(_row(name, labels[name], named, kept) for name in labels))
+    return analyze_parts([(labels, trace_ids, consensus)])
 
 
-def _row(
-    name: str,
-    labels: Mapping[str, TraceLabel],
-    named: Mapping[str, Mapping[str, FirstError]],
-    kept: set[str],
-) -> LabelerCoverage:
-    own = named[name]
-    covered = {t: error.index for t, error in own.items() if not error.missing}
-    overlap = conflict = 0
-    for trace_id, index in covered.items():
-        others = [of[trace_id] for other, of in named.items() if other != name]
-        given = [other.index for other in others if not other.missing]
-        overlap += bool(given)
-        conflict += any(other != index for other in given)
-    with_error = {t for t, index in covered.items() if index is not None}
-    without_error = covered.keys() - with_error
-    silent = (labels[t].abstention for t in own if t in labels)
-    return LabelerCoverage(
-        labeler=name,
-        coverage=len(covered) / len(own) if own else None,
-        overlap=overlap / len(own) if own else None,
-        conflict=conflict / len(own) if own else None,
-        with_error=Retention(len(with_error & kept), len(with_error)),
-        without_error=Retention(len(without_error & kept), len(without_error)),
-        abstained=dict(Counter(one.reason.value for one in silent if one is not None)),
-    )
+AnalyzedPart = tuple[
+    Mapping[str, Mapping[str, TraceLabel]], Iterable[str], Mapping[str, TraceLabel]
+]
+"""The arguments of `analyze_labelers` for some of the traces."""
+
+
+def analyze_parts(parts: Iterable[AnalyzedPart]) -> LabelerAnalysis:
+    """What `analyze_labelers` gives for all traces of these parts, which have the same labelers."""
+    n, counts = 0, dict[str, _Counts]()
+    for labels, trace_ids, consensus in parts:
+        traces = list(trace_ids)
+        n += len(traces)
+        named = {name: {t: _named(of, t) for t in traces} for name, of in labels.items()}
+        kept = {t for t in traces if not _named(consensus, t).missing}
+        for name, of in labels.items():
+            counts.setdefault(name, _Counts()).add(name, named, kept)
+            silent = (of[t].abstention for t in traces if t in of)
+            counts[name].abstained.update(one.reason.value for one in silent if one is not None)
+    return LabelerAnalysis(tuple(found.row(name, n) for name, found in counts.items()))
+
+
+@dataclass(slots=True)
+class _Counts:
+    """The counts of one labeler; `kept` and `covered` by whether it names an error."""
+
+    overlap: int = 0
+    conflict: int = 0
+    covered: Counter[bool] = field(default_factory=Counter)
+    kept: Counter[bool] = field(default_factory=Counter)
+    abstained: Counter[str] = field(default_factory=Counter)
+
+    def add(
+        self, name: str, named: Mapping[str, Mapping[str, FirstError]], kept: Collection[str]
+    ) -> None:
+        for trace_id, error in named[name].items():
+            if error.missing:
+                continue
+            others = [of[trace_id] for other, of in named.items() if other != name]
+            given = [other.index for other in others if not other.missing]
+            self.overlap += bool(given)
+            self.conflict += any(other != error.index for other in given)
+            self.covered[error.index is not None] += 1
+            self.kept[error.index is not None] += trace_id in kept
+
+    def row(self, name: str, traces: int) -> LabelerCoverage:
+        return LabelerCoverage(
+            labeler=name,
+            coverage=self.covered.total() / traces if traces else None,
+            overlap=self.overlap / traces if traces else None,
+            conflict=self.conflict / traces if traces else None,
+            with_error=Retention(self.kept[True], self.covered[True]),
+            without_error=Retention(self.kept[False], self.covered[False]),
+            abstained=dict(self.abstained),
+        )
 
 
 def _named(labels: Mapping[str, TraceLabel], trace_id: str) -> FirstError:

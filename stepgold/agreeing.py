@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from labeling import ConsensusConfig
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
     from labeling import LabelerAnalysis
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
-    from traces import TraceLabel
+    from traces import LabeledTrace, TraceInContext, TraceLabel
+
+AT_ONCE = 1000
+"""Traces whose labels are held at once."""
 
 
 class ConsensusOptions(ConsensusConfig, LabelingOptions):
@@ -83,12 +88,12 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
     Raises:
         InputError: a labeler does not exist or has no labels yet.
     """
-    from labeling import agree_on, analyze_labelers
+    from labeling import analyze_parts
 
     dataset, tally = options.dataset, Tally("consensus", options.dataset, options.name)
     with workspace.open_store() as store:
-        judged = _labels(store, dataset, options.judge, command="judge")
-        measured = _labels(store, dataset, options.mc, command="continue")
+        _require_labels(store, dataset, options.judge, command="judge")
+        _require_labels(store, dataset, options.mc, command="continue")
         sources = {
             "judge": source_of(store, dataset, options.judge),
             "mc": source_of(store, dataset, options.mc),
@@ -98,29 +103,53 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
             store,
             tally,
             labeler,
-            partial(agree_on, judge_labels=judged, mc_labels=measured, config=options),
+            partial(_agree, store, options),
             options=options,
             # A trace that one labeler has not reached yet must not be stored as a disagreement.
-            within=judged.keys() & measured.keys(),
+            within=frozenset(store.labels.labeled_ids(dataset, (options.judge, options.mc))),
         )
-        agreed = store.labels.load(dataset, options.name) if tally.done or tally.unchanged else {}
-    analysis = analyze_labelers(
-        {options.judge: judged, options.mc: measured},
-        judged.keys() | measured.keys(),
-        consensus=agreed,
-    )
+        agreed = bool(tally.done or tally.unchanged)
+        analysis = analyze_parts(_parts(store, options, agreed=agreed))
     return ConsensusResult(
         **tally.figures(), sources=(options.judge, options.mc), analysis=analysis
     )
 
 
-def _labels(store: Store, dataset: str, name: str, *, command: str) -> dict[str, TraceLabel]:
-    """The labels of a labeler; one without any is refused."""
+def _agree(
+    store: Store, options: ConsensusOptions, contexts: Iterable[TraceInContext]
+) -> Iterator[LabeledTrace]:
+    """The stage, with the labels of some traces at a time."""
+    from labeling import agree_on
+
+    contexts = iter(contexts)
+    while chunk := list(islice(contexts, AT_ONCE)):
+        ids = [context.trace.id for context in chunk]
+        yield from agree_on(
+            chunk,
+            judge_labels=store.labels.load(options.dataset, options.judge, ids),
+            mc_labels=store.labels.load(options.dataset, options.mc, ids),
+            config=options,
+        )
+
+
+def _parts(
+    store: Store, options: ConsensusOptions, *, agreed: bool
+) -> Iterator[tuple[dict[str, dict[str, TraceLabel]], Collection[str], dict[str, TraceLabel]]]:
+    """The labels to analyze, of some traces at a time; without `agreed`, no consensus."""
+    dataset, names = options.dataset, (options.judge, options.mc)
+    for page in store.traces.columns(dataset, size=AT_ONCE):
+        labels = {name: store.labels.load(dataset, name, page.ids) for name in names}
+        consensus = store.labels.load(dataset, options.name, page.ids) if agreed else {}
+        judged, measured = labels.values()
+        yield labels, judged.keys() | measured.keys(), consensus
+
+
+def _require_labels(store: Store, dataset: str, name: str, *, command: str) -> None:
+    """Refuse a labeler without any labels."""
+    known = {row.labeler.name: row.traces for row in store.labels.labelers(dataset)}
     store.labels.labeler(dataset, name)
-    labels = store.labels.load(dataset, name)
-    if not labels:
+    if not known[name]:
         raise InputError(
             f"Labeler '{name}' has no labels in dataset '{dataset}' yet.",
             remedy=f"run stepgold {command} first",
         )
-    return labels

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.golds import list_unusable_golds
 from stepgold.options import BootstrapOptions
 from stepgold.results import INCOMPLETE, OK, NamedFigures, Result
-from stepgold.trials import compared_traces
+from stepgold.trials import refuse_unknown_subset
 from traces import InputError, StrPath, option
 
 if TYPE_CHECKING:
     from evaluation import (
         CandidateSection,
-        ComparedTrace,
         Pool,
         PoolCandidate,
         PublishedCandidate,
     )
     from formats import PoolRow
     from stepgold.workspace import WorkspaceFolder
-    from storage import Store
+    from storage import LabelArrays, Store, TraceColumns
     from traces import Labeler, TraceLabel
 
 
@@ -246,6 +245,8 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         name = options.labeler
         with workspace.open_store() as store:
             found = from_workspace(store, options.dataset, name, options.subset)
+            if options.as_published:
+                found = replace(found, published=_published(store, options))
             if options.normalize_answers:
                 list_unusable_golds(store.traces.problems(options.dataset))
     else:
@@ -295,46 +296,59 @@ def from_workspace(
     Raises:
         InputError: unknown dataset, labeler or subset, or no trace has a score on every step.
     """
-    traces = compared_traces(store, dataset, (labeler,), subsets)
     outcome = scores_outcomes(store.labels.labeler(dataset, labeler))
-    pools, unknown = _pools(traces, labeler, outcome=outcome)
+    pools, unknown = _pools(store, dataset, labeler, outcome=outcome, subsets=subsets)
     if not pools:
         raise InputError(
             f"No trace of dataset '{dataset}' has a known correctness of its final answer.",
             remedy="import traces with final_answer_correct",
         )
-    published = {"now": _published_pools(traces, labeler)}
-    if any(_was_retried(trace.labels.get(labeler)) for trace in traces):
-        published["before"] = _published_pools(traces, labeler, before=True)
-    return Candidates(_scored(pools), unknown, published=published)
+    return Candidates(_scored(pools), unknown)
 
 
-def _published_pools(
-    traces: Sequence[ComparedTrace], labeler: str, *, before: bool = False
-) -> list[list[PublishedCandidate]]:
-    """All candidates by problem as Med-PRM's script sees them.
+def _pages(
+    store: Store, dataset: str, subsets: Collection[str] = ()
+) -> Iterator[tuple[TraceColumns, list[bool]]]:
+    """The traces of a dataset, some at a time, and which of them are in these subsets.
 
-    Args:
-        before: whether those that `retry` scored count as skipped again.
+    Raises:
+        InputError: a subset that the dataset does not have.
     """
+    found, only = False, next(iter(subsets)) if len(subsets) == 1 else None
+    for page in store.traces.columns(dataset, subset=only):
+        found = True
+        yield page, [not subsets or subset in subsets for subset in page.subsets]
+    if subsets and not (found and only):
+        known = {subset for page in store.traces.columns(dataset) for subset in page.subsets}
+        refuse_unknown_subset(dataset, subsets, known)
+
+
+def _published(store: Store, options: BestOfNOptions) -> dict[str, list[list[PublishedCandidate]]]:
+    """What Med-PRM's script sees: `now`, and `before` the retry if there was one."""
     from evaluation import PublishedCandidate
 
-    groups: dict[str, list[PublishedCandidate]] = defaultdict(list)
-    for trace in traces:
-        label = trace.labels.get(labeler)
-        skipped = before and _was_retried(label)
-        groups[trace.problem_id].append(
-            PublishedCandidate(
-                trace.final_answer,
-                trace.final_answer_correct is True,
-                None if skipped else _least(label),
-            )
+    dataset, labeler = str(options.dataset), str(options.labeler)
+    now: dict[str, list[PublishedCandidate]] = defaultdict(list)
+    before: dict[str, list[PublishedCandidate]] = defaultdict(list)
+    retried = False
+    for page, kept in _pages(store, dataset, options.subset):
+        labels = store.labels.load(dataset, labeler, list(page.ids))
+        rows = zip(
+            kept,
+            page.problem_ids,
+            page.final_answers,
+            page.final_answers_correct,
+            map(labels.get, page.ids),
+            strict=True,
         )
-    return list(groups.values())
-
-
-def _was_retried(label: TraceLabel | None) -> bool:
-    return label is not None and bool(label.meta.get("retries"))
+        for _, problem, answer, correct, label in (row for row in rows if row[0]):
+            skipped = label is not None and bool(label.meta.get("retries"))
+            retried = retried or skipped
+            one = PublishedCandidate(answer, correct is True, _least(label))
+            now[problem].append(one)
+            before[problem].append(replace(one, least=None) if skipped else one)
+    found = {"now": list(now.values())}
+    return found | ({"before": list(before.values())} if retried else {})
 
 
 def _least(label: TraceLabel | None) -> float | None:
@@ -344,8 +358,8 @@ def _least(label: TraceLabel | None) -> float | None:
     stated = label.meta.get("PRM_min_score")
     if isinstance(stated, int | float) and not isinstance(stated, bool):
         return float(stated)
-    scores = complete_scores(label)
-    return None if scores is None else min(scores)
+    scores = [step.score for step in label.step_labels if step.score is not None]
+    return min(scores) if scores and len(scores) == len(label.step_labels) else None
 
 
 def as_published(found: Candidates, sizes: Sequence[int]) -> dict[str, Any]:
@@ -391,18 +405,23 @@ def scores_outcomes(labeler: Labeler) -> bool:
     return labeler.config.get("family") in _OUTCOME_FAMILIES
 
 
-def complete_scores(label: TraceLabel | None, *, outcome: bool = False) -> tuple[float, ...] | None:
-    """A label's score of every step; None if one has none.
+def complete_scores(labels: LabelArrays, *, outcome: bool = False) -> dict[int, tuple[float, ...]]:
+    """By key of the trace the scores of all its steps, without traces where one has none.
 
     Args:
-        label: None if the labeler did not label the trace.
+        labels: a labeler's labels.
         outcome: it is an outcome model's, whose one score is that of the last step.
     """
-    if label is None or not label.step_labels:
-        return None
-    steps = label.step_labels[-1:] if outcome else label.step_labels
-    scores = [step.score for step in steps if step.score is not None]
-    return tuple(scores) if len(scores) == len(steps) else None
+    scored, scores, found = labels.scored, labels.scores, {}
+    if not scored.any():
+        return {}
+    for key, start, end in zip(
+        labels.keys.tolist(), labels.offsets[:-1].tolist(), labels.offsets[1:].tolist(), strict=True
+    ):
+        steps = slice(max(start, end - 1) if outcome else start, end)
+        if start < end and scored[steps].all():
+            found[key] = tuple(scores[steps].tolist())
+    return found
 
 
 def from_files(pool: Path, scores: Path) -> Candidates:
@@ -485,9 +504,12 @@ def _scored(pools: Iterable[Pool]) -> tuple[Pool, ...]:
 
 
 def candidate_sections(
-    traces: Sequence[ComparedTrace],
+    store: Store,
+    dataset: str,
     labelers: Mapping[str, bool],
+    *,
     subsets: Sequence[str],
+    known: Sequence[str],
     options: BootstrapOptions,
 ) -> Iterator[CandidateSection]:
     """Best-of-N over all subsets of N candidates, for each labeler that gives scores.
@@ -496,9 +518,11 @@ def candidate_sections(
     what was made wrong on purpose.
 
     Args:
-        traces: with the labels of the labelers.
+        store: the workspace's database.
+        dataset: name of the dataset.
         labelers: by name, whether one scores a trace as a whole.
         subsets: whose traces are candidates; empty for those where most problems have two or more.
+        known: the subsets of the dataset, in order.
         options: how intervals are drawn.
 
     Raises:
@@ -506,7 +530,6 @@ def candidate_sections(
     """
     from evaluation import CandidateSection, evaluate_best_of_n
 
-    known = list(dict.fromkeys(trace.subset for trace in traces))
     if unknown := sorted(set(subsets) - set(known)):
         raise InputError(
             f"There is no subset '{unknown[0]}'.",
@@ -514,9 +537,10 @@ def candidate_sections(
             remedy=f"its subsets: {', '.join(known)}",
         )
     for subset in subsets or known:
-        members = [trace for trace in traces if trace.subset == subset]
         for labeler, outcome in labelers.items():
-            pools, unknown_correctness = _pools(members, labeler, outcome=outcome)
+            pools, unknown_correctness = _pools(
+                store, dataset, labeler, outcome=outcome, subsets=(subset,)
+            )
             ns = curve(sorted(len(pool.candidates) for pool in pools))
             scored = any(one.step_scores for pool in pools for one in pool.candidates)
             if not ns or not scored:
@@ -544,19 +568,26 @@ def curve(sizes: Sequence[int]) -> list[int]:
 
 
 def _pools(
-    traces: Sequence[ComparedTrace], labeler: str, *, outcome: bool
+    store: Store, dataset: str, labeler: str, *, outcome: bool, subsets: Collection[str]
 ) -> tuple[list[Pool], int]:
     """Traces of a problem as candidates in import order, and how many are not known to be right."""
     from evaluation import Pool, PoolCandidate
 
     groups: dict[str, list[PoolCandidate]] = defaultdict(list)
     unknown = 0
-    for trace in traces:
-        if trace.final_answer_correct is None:
-            unknown += 1
-            continue
-        scores = complete_scores(trace.labels.get(labeler), outcome=outcome)
-        groups[trace.problem_id].append(
-            PoolCandidate(trace.final_answer, trace.final_answer_correct, scores)
+    for page, kept in _pages(store, dataset, subsets):
+        scores = complete_scores(store.labels.columns_of(dataset, labeler, page), outcome=outcome)
+        rows = zip(
+            kept,
+            page.keys.tolist(),
+            page.problem_ids,
+            page.final_answers,
+            page.final_answers_correct,
+            strict=True,
         )
+        for _, key, problem, answer, correct in (row for row in rows if row[0]):
+            if correct is None:
+                unknown += 1
+            else:
+                groups[problem].append(PoolCandidate(answer, correct, scores.get(key)))
     return [Pool(id_, tuple(found)) for id_, found in groups.items()], unknown

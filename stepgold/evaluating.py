@@ -15,12 +15,13 @@ from stepgold.trials import (
     evaluated_traces,
     known_gold,
     labeler_thresholds,
+    labels_on,
     resolve_threshold,
 )
 from traces import InputError, argument, option
 
 if TYPE_CHECKING:
-    from evaluation import Disputes, EvaluatedTrace, LabelTable, Protocol
+    from evaluation import Disputes, EvaluatedTraces, Protocol
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
 
@@ -308,7 +309,7 @@ class _Side:
     """One labeler on the traces of the trial."""
 
     labeler: str
-    traces: Sequence[EvaluatedTrace]
+    traces: EvaluatedTraces
     threshold: LabelerThreshold
 
 
@@ -490,7 +491,7 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
             resamples=options.resamples,
         )
         disputes = find_disputes(found.table)
-        entries = _entries(store, options, found.table, disputes)
+        entries = _entries(store, options, disputes)
     document = {
         "dataset": options.dataset,
         "gold": gold,
@@ -498,13 +499,13 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         "thresholds": {name: limits[name].as_json() for name in names},
         "resamples": options.resamples,
         "seed": options.seed,
-        "disagreements_total": {"traces": len(disputes.traces), "steps": disputes.steps},
+        "disagreements_total": {"traces": len(disputes), "steps": disputes.steps},
         "disagreements": entries,
     }
     lines = [
         *comparison_tables(found),
         *(limits[name].line(name) for name in names if limits[name].fit is not None),
-        f"They disagree on {disputes.steps} steps of {len(disputes.traces)} traces; "
+        f"They disagree on {disputes.steps} steps of {len(disputes)} traces; "
         f"{len(entries)} traces follow (--disagreements N for more).",
         *disagreement_lines(entries),
     ]
@@ -519,19 +520,18 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
     )
 
 
-def _entries(
-    store: Store, options: CompareOptions, table: LabelTable, disputes: Disputes
-) -> list[dict[str, Any]]:
+def _entries(store: Store, options: CompareOptions, disputes: Disputes) -> list[dict[str, Any]]:
     """The most disputed traces, with step texts and evidence."""
     from evaluation import disagreement_json
 
-    chosen = disputes.traces[: options.disagreements]
+    chosen = disputes.first(options.disagreements)
     if not chosen:
         return []
-    contexts = {
-        context.trace.id: context
-        for context in store.traces.contexts(
-            options.dataset, trace_ids=[one.trace_id for one in chosen]
-        )
-    }
-    return [disagreement_json(one, table, contexts[one.trace_id]) for one in chosen]
+    ids, table = [one.trace_id for one in chosen], disputes.table
+    found = store.traces.contexts(options.dataset, trace_ids=ids)
+    contexts = {context.trace.id: context for context in found}
+    labels = {name: store.labels.load(options.dataset, name, ids) for name in table.columns}
+    return [
+        disagreement_json(one, table, contexts[one.trace_id], labels_on(labels, one.trace_id))
+        for one in chosen
+    ]

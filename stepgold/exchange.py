@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from formats import (
     ExportRow,
@@ -48,6 +50,10 @@ if TYPE_CHECKING:
 
 SCORES = "scores"
 """The format of a third party's outputs for traces that were imported before."""
+Item = TypeVar("Item")
+
+AT_ONCE = 1000
+"""Labels that are stored or read at once."""
 SHOWN_ROWS = 10
 """Rows shown to a person; the JSON document lists all."""
 
@@ -307,45 +313,112 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
     Raises:
         InputError: no row fits, or the labeler's name is taken by another configuration.
     """
-    tally = Tally("import", options.dataset, options.labeler)
     files = paths_of(options.files)
     with workspace.open_store() as store:
         store.traces.require_dataset(options.dataset)
         known = {
-            context.trace.id: len(context.trace.steps)
-            for context in store.traces.contexts(options.dataset, with_evidence=False)
+            id: steps
+            for page in store.traces.columns(options.dataset)
+            for id, steps in zip(page.ids, page.n_steps.tolist(), strict=True)
         }
-        labels, rejected = _read_labels(files, known, options.columns)
-        unusable = len(rejected)
-        if not labels:
-            raise InputError(
-                f"No score row matches dataset '{options.dataset}': {unusable} rejected.",
-                where=str(files[0]),
-                remedy=rejected[0].reason
-                if rejected
-                else "write rows as in docs/reference/formats.md",
-            )
-        kind = options.labeler_kind or _inferred_kind(labels)
-        labeler = Labeler(options.labeler, kind, _config(files, options.columns))
-        with store.transaction():
-            store.labels.declare(options.dataset, labeler, replace=options.replace)
-            unlabeled = store.labels.unlabeled_trace_ids(options.dataset, options.labeler)
-            before = set(known) - set(unlabeled)
-            fresh = [label for trace_id, label in labels.items() if trace_id not in before]
-            store.labels.put(options.dataset, options.labeler, fresh)
-        tally.count(fresh)
-        tally.unchanged = len(before)
+        found = _Scores(store, options, known)
+        # A replaced labeler cannot be put back after a fault, except by one transaction.
+        with store.transaction() if options.replace else nullcontext():
+            found.store_all()
         summary = store.traces.import_summary(options.dataset)
-    missing = [trace_id for trace_id in known if trace_id not in labels]
-    with_row = {row.id for row in rejected}
-    rejected += [
+    missing = [trace_id for trace_id in known if trace_id in found.missing]
+    with_row = {row.id for row in found.rejected}
+    unusable = len(found.rejected)
+    rejected = found.rejected + [
         RejectedRow(str(files[0]), None, trace_id, "the file has no row for this trace")
         for trace_id in missing
         if trace_id not in with_row
     ]
-    tally.failed = len(missing)
-    figures = tally.figures() | _sizes(summary)
-    return ScoresResult(**figures, rejected=tuple(rejected), scored=len(labels), unusable=unusable)
+    found.tally.failed = len(missing)
+    figures = found.tally.figures() | _sizes(summary)
+    scored = len(known) - len(missing)
+    return ScoresResult(**figures, rejected=tuple(rejected), scored=scored, unusable=unusable)
+
+
+class _Scores:
+    """The labels of a third party on their way into the store, some at a time."""
+
+    def __init__(self, store: Store, options: ScoresOptions, known: Mapping[str, int]) -> None:
+        """Nothing is read yet; `known` has the number of steps of every trace by id."""
+        self.tally = Tally("import", options.dataset, options.labeler)
+        self.missing = set(known)
+        self.rejected: list[RejectedRow] = []
+        self._store, self._options, self._known = store, options, known
+        self._files = paths_of(options.files)
+
+    def store_all(self) -> None:
+        """Store all labels; after an error, none of this call.
+
+        Raises:
+            InputError: no row fits, or as `Labels.declare` and `read_scores`.
+        """
+        labels = self._labels()
+        first = next(labels, None)
+        if first is None:
+            raise self._nothing_fits()
+        options, labels_of = self._options, self._store.labels
+        kind = options.labeler_kind or self._inferred_kind()
+        before = {row.labeler.name for row in labels_of.labelers(options.dataset)}
+        labeler = Labeler(options.labeler, kind, _config(self._files, options.columns))
+        labels_of.declare(options.dataset, labeler, replace=options.replace)
+        done = set[str]()
+        if options.labeler in before:
+            done = set(self._known)
+            done -= set(labels_of.unlabeled_trace_ids(options.dataset, options.labeler))
+        self.tally.unchanged = len(done)
+        added: list[str] = []
+        try:
+            for chunk in _chunks(chain([first], labels)):
+                fresh = [label for label in chunk if label.trace_id not in done]
+                labels_of.put(options.dataset, options.labeler, fresh)
+                added += [label.trace_id for label in fresh]
+                self.tally.count(fresh)
+        except Exception:
+            if options.labeler not in before:
+                labels_of.remove_labeler(options.dataset, options.labeler)
+            for ids in _chunks(added if options.labeler in before else ()):
+                labels_of.drop(options.dataset, options.labeler, ids)
+            raise
+
+    def _labels(self) -> Iterator[TraceLabel]:
+        """The usable labels, one per trace; the other rows are listed."""
+        for path, row in self._rows():
+            if isinstance(row, RejectedRow):
+                self.rejected.append(row)
+            elif row.trace_id in self.missing:
+                self.missing.remove(row.trace_id)
+                yield row
+            else:
+                again = RejectedRow(str(path), None, row.trace_id, "a second row of this id")
+                self.rejected.append(again)
+
+    def _rows(self) -> Iterator[tuple[Path, TraceLabel | RejectedRow]]:
+        for path in self._files:
+            for row in read_scores(path, self._known, columns=self._options.columns):
+                yield path, row
+
+    def _inferred_kind(self) -> LabelerKind:
+        """`prm` if any row has scores, else `judge`."""
+        scored = any(
+            step.score is not None
+            for _, row in self._rows()
+            if not isinstance(row, RejectedRow)
+            for step in row.step_labels
+        )
+        return LabelerKind.PRM if scored else LabelerKind.JUDGE
+
+    def _nothing_fits(self) -> InputError:
+        rejected = self.rejected
+        return InputError(
+            f"No score row matches dataset '{self._options.dataset}': {len(rejected)} rejected.",
+            where=str(self._files[0]),
+            remedy=rejected[0].reason if rejected else "write rows as in docs/reference/formats.md",
+        )
 
 
 def _as_scores(options: ImportOptions) -> ScoresOptions:
@@ -386,31 +459,6 @@ def _sizes(summary: ImportSummary) -> dict[str, Any]:
         "without_error": summary.without_error,
         "unlabelled": summary.unlabelled,
     }
-
-
-def _read_labels(
-    files: Sequence[Path], known: Mapping[str, int], columns: tuple[int, ...]
-) -> tuple[dict[str, TraceLabel], list[RejectedRow]]:
-    """All usable labels by trace id, and the rows that fit no trace."""
-    labels: dict[str, TraceLabel] = {}
-    rejected: list[RejectedRow] = []
-    for path in files:
-        for row in read_scores(path, known, columns=columns):
-            if isinstance(row, RejectedRow):
-                rejected.append(row)
-            elif row.trace_id in labels:
-                rejected.append(
-                    RejectedRow(str(path), None, row.trace_id, "a second row of this id")
-                )
-            else:
-                labels[row.trace_id] = row
-    return labels, rejected
-
-
-def _inferred_kind(labels: Mapping[str, TraceLabel]) -> LabelerKind:
-    """`prm` for scores, else `judge`."""
-    scored = any(step.score is not None for label in labels.values() for step in label.step_labels)
-    return LabelerKind.PRM if scored else LabelerKind.JUDGE
 
 
 def _config(files: Iterable[Path], columns: tuple[int, ...]) -> dict[str, Any]:
@@ -524,40 +572,47 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
 def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
     """The labeled traces of a dataset as rows of a file; an unknown labeler is refused at once."""
     dataset = options.dataset
-    labeler, labels = (
-        store.labels.labeler(dataset, options.labeler),
-        store.labels.load(dataset, options.labeler),
-    )
-    support = _support(store, dataset, labeler) if options.format == "case" else {}
+    labeler = store.labels.labeler(dataset, options.labeler)
+    sources = _support(store, dataset, labeler) if options.format == "case" else []
     label = f"export {options.format}"[:22]
-    return (
-        ExportRow(
-            problem=context.problem,
-            trace=context.trace,
-            label=labels[context.trace.id],
-            labeler=labeler,
-            evidence=context.evidence,
-            support=support.get(context.trace.id, ()),
-        )
-        for context in progress(store.traces.contexts(dataset), total=None, label=label)
-        if context.trace.id in labels
-    )
+    contexts = progress(store.traces.contexts(dataset), total=None, label=label)
+
+    def rows() -> Iterator[ExportRow]:
+        for chunk in _chunks(contexts):
+            ids = [context.trace.id for context in chunk]
+            labels = store.labels.load(dataset, options.labeler, ids)
+            support = [(one, store.labels.load(dataset, one.name, ids)) for one in sources]
+            for context in chunk:
+                id = context.trace.id
+                if id in labels:
+                    yield ExportRow(
+                        problem=context.problem,
+                        trace=context.trace,
+                        label=labels[id],
+                        labeler=labeler,
+                        evidence=context.evidence,
+                        support=tuple((one, of[id]) for one, of in support if id in of),
+                    )
+
+    return rows()
 
 
-def _support(
-    store: Store, dataset: str, consensus: Labeler
-) -> dict[str, tuple[tuple[Labeler, TraceLabel], ...]]:
-    """By trace id, the labels of the judge and the MC labeler that a consensus rests on.
+def _chunks(things: Iterable[Item]) -> Iterator[list[Item]]:
+    """The things in lists of at most `AT_ONCE`, as they come."""
+    left = iter(things)
+    while chunk := list(islice(left, AT_ONCE)):
+        yield chunk
+
+
+def _support(store: Store, dataset: str, consensus: Labeler) -> list[Labeler]:
+    """The judge and the MC labeler that a consensus rests on.
 
     A labeler that was removed or replaced since is left out: the consensus did not see its labels.
     """
     known = {summary.labeler.name for summary in store.labels.labelers(dataset)}
-    found: dict[str, tuple[tuple[Labeler, TraceLabel], ...]] = {}
+    found = []
     for source in (consensus.config.get(role) for role in ("judge", "mc")):
         name = source.get("labeler") if isinstance(source, dict) else None
-        if name not in known or source_of(store, dataset, name) != source:
-            continue
-        labeler = store.labels.labeler(dataset, name)
-        for trace_id, label in store.labels.load(dataset, name).items():
-            found[trace_id] = (*found.get(trace_id, ()), (labeler, label))
+        if name in known and source_of(store, dataset, name) == source:
+            found.append(store.labels.labeler(dataset, name))
     return found

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stepgold.claims import Share
@@ -17,6 +18,7 @@ from traces import (
     BudgetExhausted,
     InputError,
     LabeledTrace,
+    LabelerKind,
     ModelChanged,
     ModelRefused,
     ModelUnavailable,
@@ -168,17 +170,14 @@ def label_missing(
         reading: order and cost of the traces; None for the order of import, all alike.
     """
     dataset = str(tally.dataset)
-    asked = [
-        context.trace.id
-        for context in store.traces.contexts(dataset, with_evidence=False, limit=options.limit)
-    ]
+    asked = list(islice(store.traces.ids(dataset), options.limit))
     declared = _is_declared(store, dataset, labeler, replace=options.replace)
-    unlabelled = (
-        set(store.labels.unlabeled_trace_ids(dataset, labeler.name)) if declared else set(asked)
-    )
-    missing: Sequence[str] = [trace_id for trace_id in asked if trace_id in unlabelled]
+    missing: Sequence[str] = asked
+    if declared:
+        unlabelled = set(store.labels.unlabeled_trace_ids(dataset, labeler.name))
+        missing = [trace_id for trace_id in asked if trace_id in unlabelled]
+        _tell_failures(store, dataset, labeler.name, set(asked) - unlabelled)
     tally.unchanged = len(asked) - len(missing)
-    _tell_failures(store, dataset, labeler.name, set(asked) - set(missing))
     if within is not None:
         inside = [trace_id for trace_id in missing if trace_id in within]
         tally.failed = len(missing) - len(inside)
@@ -262,8 +261,8 @@ def label_traces(
 
     def labeled() -> Iterator[LabeledTrace]:
         for ids in share.rounds(trace_ids):
-            groups = [[each] for each in ids] if reading is None else reading.groups(ids)
-            yield from stage(_claimed(share, str(tally.dataset), groups))
+            groups = ([each] for each in ids) if reading is None else reading.groups(ids)
+            yield from stage(_claimed(share, str(tally.dataset), groups, labeler))
             writer.flush()  # before looking at what is left
 
     try:
@@ -281,13 +280,17 @@ def label_traces(
 
 
 def _claimed(
-    share: Share, dataset: str, groups: Iterable[Sequence[str]]
+    share: Share, dataset: str, groups: Iterable[Sequence[str]], labeler: Labeler
 ) -> Iterator[TraceInContext]:
     """The traces that could be claimed, claimed as the stage asks for them."""
+    # A consensus is made of labels.
+    with_evidence = labeler.kind is not LabelerKind.CONSENSUS
     for ids in share.chunks(groups):
         found = {
             context.trace.id: context
-            for context in share.store.traces.contexts(dataset, trace_ids=ids)
+            for context in share.store.traces.contexts(
+                dataset, trace_ids=ids, with_evidence=with_evidence
+            )
         }
         yield from (found[each] for each in ids if each in found)
 

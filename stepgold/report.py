@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +18,13 @@ from stepgold.trials import (
     compared_traces,
     known_gold,
     labeler_thresholds,
+    labels_on,
 )
-from traces import InputError, LabelerKind, StrPath, TraceLabel, argument, option
+from traces import InputError, LabelerKind, StrPath, argument, option
 
 if TYPE_CHECKING:
     from evaluation import (
-        ComparedTrace,
+        ComparedTraces,
         Comparison,
         Disputes,
         ExampleTrace,
@@ -167,7 +167,7 @@ class _Gathered:
     gold: str | None
     labelers: Sequence[str]
     """Gold first, if there is one."""
-    traces: Sequence[ComparedTrace]
+    traces: ComparedTraces
     limits: Mapping[str, LabelerThreshold]
 
     @property
@@ -194,6 +194,8 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
     comparison = _comparison(found)
     disputes = None if comparison is None else find_disputes(comparison.table)
     counts = store.traces.datasets()[options.dataset]
+    frame = traces.frame
+    sizes = {name: int((frame.subset == at).sum()) for at, name in enumerate(frame.subsets)}
     outcomes = {
         name: scores_outcomes(store.labels.labeler(options.dataset, name)) for name in names
     }
@@ -202,14 +204,23 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
         problems=counts.problems,
         traces=counts.traces,
         steps=counts.steps,
-        subsets=Counter(trace.subset for trace in traces),
+        subsets=sizes,
         labelers=sections,
         floors=_floors(found),
         examples=() if disputes is None else _examples(found, disputes),
-        disputed=(0, 0) if disputes is None else (len(disputes.traces), disputes.steps),
+        disputed=(0, 0) if disputes is None else (len(disputes), disputes.steps),
         comparison=comparison,
         leaders=_leaders(found, sections),
-        candidates=tuple(candidate_sections(traces, outcomes, options.candidates, options)),
+        candidates=tuple(
+            candidate_sections(
+                store,
+                options.dataset,
+                outcomes,
+                subsets=options.candidates,
+                known=list(sizes),
+                options=options,
+            )
+        ),
         spending=_spending(store),
         gold=gold,
         threshold_wish=str(options.threshold),
@@ -236,20 +247,19 @@ def _labelers(store: Store, options: ReportOptions, gold: str | None) -> list[st
 
 
 def _section(found: _Gathered, name: str) -> LabelerSection:
-    from evaluation import LabelerSection, count_quotes
+    from evaluation import Grounding, LabelerSection
 
-    labeler, limit = found.store.labels.labeler(found.options.dataset, name), found.limits[name]
-    labels = [trace.labels[name] for trace in found.traces if name in trace.labels]
-    quotes = count_quotes(labels)
-    may_quote = labeler.kind is LabelerKind.JUDGE or quotes.verified or quotes.unverified
-    reasons = Counter(
-        label.abstention.reason.value for label in labels if label.abstention is not None
+    store, dataset, limit = found.store, found.options.dataset, found.limits[name]
+    summary = next(each for each in store.labels.labelers(dataset) if each.labeler.name == name)
+    quotes = Grounding.of(
+        store.labels.votes.quotes(dataset, name), store.labels.votes.quote_methods(dataset, name)
     )
+    may_quote = summary.labeler.kind is LabelerKind.JUDGE or quotes.verified or quotes.unverified
     return LabelerSection(
-        labeler,
-        traces=len(labels),
-        steps=sum(step.abstention is None for label in labels for step in label.step_labels),
-        abstained=dict(sorted(reasons.items())),
+        summary.labeler,
+        traces=summary.traces,
+        steps=summary.steps,
+        abstained=store.labels.abstentions(dataset, name),
         is_gold=name == found.gold,
         threshold=limit.value,
         threshold_source=limit.source,
@@ -262,17 +272,15 @@ def _section(found: _Gathered, name: str) -> LabelerSection:
 def _measured(found: _Gathered, name: str, gold: str) -> dict[str, Any]:
     """A labeler's figures against gold, by the functions of `evaluate`."""
     from evaluation import (
-        against_gold,
         decided_by_scores,
         diagnose,
         evaluate_macro_f1,
         evaluate_processbench,
         first_error_confusion,
-        predicted_error,
         threshold_sweep,
     )
 
-    limit, seen = found.limits[name], against_gold(found.traces, name, gold)
+    limit, seen = found.limits[name], found.traces.against(name, gold)
     settings = found.drawn | {"threshold": limit.value, "threshold_source": limit.source}
     return {
         "first_errors": evaluate_processbench(seen, **settings),
@@ -281,8 +289,8 @@ def _measured(found: _Gathered, name: str, gold: str) -> dict[str, Any]:
         "confusion": first_error_confusion(
             name,
             gold,
-            (predicted_error(trace.predicted, limit.value) for trace in seen),
-            (predicted_error(trace.gold, limit.value) for trace in seen),
+            seen.found_errors(limit.value),
+            seen.gold_errors(limit.value),
         ),
         "sweep": threshold_sweep(seen, "processbench_f1") if decided_by_scores(seen) else None,
     }
@@ -290,11 +298,11 @@ def _measured(found: _Gathered, name: str, gold: str) -> dict[str, Any]:
 
 def _floors(found: _Gathered) -> tuple[FloorReport, ...]:
     """What labelers that read nothing reach by the two protocols of the headline table."""
-    from evaluation import against_gold, protocol_named
+    from evaluation import protocol_named
 
     if found.gold is None or len(found.labelers) < 2:
         return ()
-    seen = against_gold(found.traces, found.labelers[1], found.gold)
+    seen = found.traces.against(found.labelers[1], found.gold)
     return tuple(
         protocol_named(name).floors(seen, seed=found.options.seed)
         for name in ("processbench", "macro-f1")
@@ -319,7 +327,7 @@ def _comparison(found: _Gathered) -> Comparison | None:
 
 def _leaders(found: _Gathered, sections: Sequence[LabelerSection]) -> LeaderTest | None:
     """A paired test of the two labelers with the best processbench_f1."""
-    from evaluation import LeaderTest, against_gold, compare_by_measure, headline_figure
+    from evaluation import LeaderTest, compare_by_measure, headline_figure
 
     measure = "processbench_f1"
     known = [section for section in sections if headline_figure(section, measure) is not None]
@@ -328,8 +336,8 @@ def _leaders(found: _Gathered, sections: Sequence[LabelerSection]) -> LeaderTest
     known.sort(key=lambda section: -(headline_figure(section, measure) or 0.0))
     first, second = known[:2]
     tested = compare_by_measure(
-        against_gold(found.traces, first.labeler.name, found.gold),
-        against_gold(found.traces, second.labeler.name, found.gold),
+        found.traces.against(first.labeler.name, found.gold),
+        found.traces.against(second.labeler.name, found.gold),
         measure,
         averaged=True,
         threshold=first.threshold,
@@ -343,7 +351,7 @@ def _examples(found: _Gathered, disputes: Disputes) -> tuple[ExampleTrace, ...]:
     """The most disputed traces, with evidence and the labels of all labelers."""
     from evaluation import ExampleTrace
 
-    chosen = disputes.traces[: found.options.examples]
+    chosen = disputes.first(found.options.examples)
     if not chosen:
         return ()
     ids = [one.trace_id for one in chosen]
@@ -351,13 +359,13 @@ def _examples(found: _Gathered, disputes: Disputes) -> tuple[ExampleTrace, ...]:
         one.trace.id: one
         for one in found.store.traces.contexts(found.options.dataset, trace_ids=ids)
     }
-    labels: dict[str, Mapping[str, TraceLabel]] = {
-        trace.trace_id: trace.labels for trace in found.traces
+    labels = {
+        name: found.store.labels.load(found.options.dataset, name, ids) for name in found.labelers
     }
     return tuple(
         ExampleTrace(
             contexts[id],
-            {name: labels[id][name] for name in found.labelers if name in labels[id]},
+            labels_on(labels, id),
             f"Labelers disagree on {len(one.steps)} of {len(contexts[id].trace.steps)} steps.",
         )
         for id, one in zip(ids, chosen, strict=True)

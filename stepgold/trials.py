@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,9 @@ from stepgold.options import BootstrapOptions, DatasetOptions
 from traces import InputError, Need, option
 
 if TYPE_CHECKING:
-    from evaluation import ComparedTrace, EvaluatedTrace, FittedThreshold, Protocol
+    from evaluation import ComparedTraces, EvaluatedTraces, FittedThreshold, Protocol
     from storage import Store
+    from traces import TraceLabel
 
 
 FIT = "fit:"
@@ -102,8 +103,8 @@ def known_gold(store: Store, dataset: str, gold: str | None) -> str | None:
 
 def compared_traces(
     store: Store, dataset: str, names: Sequence[str], subsets: Collection[str] = ()
-) -> list[ComparedTrace]:
-    """Every trace of a dataset with the labels that these labelers gave it.
+) -> ComparedTraces:
+    """The labels that these labelers gave the traces of a dataset, as columns.
 
     Args:
         store: the workspace's database.
@@ -114,30 +115,27 @@ def compared_traces(
     Raises:
         InputError: unknown dataset, labeler or subset.
     """
-    from evaluation import ComparedTrace
+    from evaluation import REASON_KEY, ComparedTraces, KeyedFrame
 
     store.traces.require_dataset(dataset)
     for name in names:
         store.labels.labeler(dataset, name)
-    labels = {name: store.labels.load(dataset, name) for name in dict.fromkeys(names)}
-    traces = []
-    for context in store.traces.contexts(dataset, with_evidence=False):
-        trace = context.trace
-        traces.append(
-            ComparedTrace(
-                trace_id=trace.id,
-                problem_id=context.problem.id,
-                subset=trace.subset,
-                n_steps=len(trace.steps),
-                labels={
-                    name: given[trace.id] for name, given in labels.items() if trace.id in given
-                },
-                final_answer=trace.final_answer,
-                final_answer_correct=trace.final_answer_correct,
-            )
+    traces = KeyedFrame.of(store.traces.columns(dataset), subsets)
+    refuse_unknown_subset(dataset, subsets, traces.frame.subsets)
+    labels = {
+        name: traces.labels(
+            store.labels.columns(dataset, name), store.labels.flags(dataset, name, REASON_KEY)
         )
-    refuse_unknown_subset(dataset, subsets, {trace.subset for trace in traces})
-    return [trace for trace in traces if not subsets or trace.subset in subsets]
+        for name in dict.fromkeys(names)
+    }
+    return ComparedTraces(traces.frame, labels)
+
+
+def labels_on(
+    labels: Mapping[str, Mapping[str, TraceLabel]], trace_id: str
+) -> dict[str, TraceLabel]:
+    """The labels of one trace by labeler, from those of several by labeler and trace."""
+    return {name: given[trace_id] for name, given in labels.items() if trace_id in given}
 
 
 def refuse_unknown_subset(dataset: str, asked: Collection[str], known: Collection[str]) -> None:
@@ -156,23 +154,19 @@ def refuse_unknown_subset(dataset: str, asked: Collection[str], known: Collectio
 
 def evaluated_traces(
     store: Store, dataset: str, labeler: str, *, gold: str, subsets: Collection[str] = ()
-) -> list[EvaluatedTrace]:
+) -> EvaluatedTraces:
     """Every trace of a dataset with its gold and the labeler's label, where they exist.
 
     Raises:
         InputError: unknown dataset, labeler or subset.
     """
-    from evaluation import against_gold
-
-    return against_gold(
-        compared_traces(store, dataset, (labeler, gold), subsets), name=labeler, gold=gold
-    )
+    return compared_traces(store, dataset, (labeler, gold), subsets).against(labeler, gold)
 
 
 def labeler_thresholds(
     store: Store,
     options: TrialOptions,
-    traces: Sequence[ComparedTrace],
+    traces: ComparedTraces,
     names: Sequence[str],
     *,
     gold: str | None,
@@ -190,11 +184,11 @@ def labeler_thresholds(
             where=f"--threshold {options.threshold}",
             remedy="name a labeler as truth with --gold, or use a number",
         )
-    from evaluation import against_gold, decided_by_scores, protocol_named
+    from evaluation import decided_by_scores, protocol_named
 
     found = {}
     for name in names:
-        seen = against_gold(traces, name, gold)
+        seen = traces.against(name, gold)
         if name == gold or not decided_by_scores(seen):
             found[name] = LabelerThreshold(0.5, NONE_NEEDED)
             continue
@@ -211,7 +205,7 @@ def resolve_threshold(
     *,
     gold: str,
     protocol: Protocol,
-    evaluated: Sequence[EvaluatedTrace],
+    evaluated: EvaluatedTraces,
 ) -> LabelerThreshold:
     """The threshold of one labeler, given or fitted.
 
@@ -260,10 +254,7 @@ def _split(store: Store, spec: str) -> tuple[str, str]:
     for cut in range(len(parts) - 1, 0, -1):
         dataset, subset = "/".join(parts[:cut]), "/".join(parts[cut:])
         if dataset in known:
-            subsets = {
-                context.trace.subset
-                for context in store.traces.contexts(dataset, with_evidence=False)
-            }
+            subsets = {each for page in store.traces.columns(dataset) for each in page.subsets}
             if subset in subsets:
                 return dataset, subset
             raise InputError(
@@ -290,17 +281,19 @@ def _require_same_model(store: Store, labeler: str, dataset: str, split: str) ->
 
 def _shared_subsets(
     store: Store,
-    evaluated: Sequence[EvaluatedTrace],
-    fitted_on: Sequence[EvaluatedTrace],
+    evaluated: EvaluatedTraces,
+    fitted_on: EvaluatedTraces,
     *,
     dataset: str,
     fitted_dataset: str,
 ) -> list[str]:
     """Subsets of the evaluated traces that hold a trace of the split, whatever its dataset."""
-    ids = {trace.trace_id for trace in fitted_on}
+    ids, frame = set(fitted_on.frame.ids), evaluated.frame
+    subset_of = {
+        id: frame.subsets[number] for id, number in zip(frame.ids, frame.subset, strict=True)
+    }
     if fitted_dataset == dataset:
-        return sorted({trace.subset for trace in evaluated if trace.trace_id in ids})
-    subset_of = {trace.trace_id: trace.subset for trace in evaluated}
+        return sorted({subset for id, subset in subset_of.items() if id in ids})
     contents = {content for id, content in _contents(store, fitted_dataset) if id in ids}
     return sorted(
         {
@@ -311,8 +304,8 @@ def _shared_subsets(
     )
 
 
-def _contents(store: Store, dataset: str) -> list[tuple[str, Any]]:
-    return [
+def _contents(store: Store, dataset: str) -> Iterator[tuple[str, int]]:
+    return (
         (context.trace.id, hash((context.problem.question, context.trace.steps)))
         for context in store.traces.contexts(dataset, with_evidence=False)
-    ]
+    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import JSON, Boolean, CheckConstraint, Integer, Row, Table
+from sqlalchemy import JSON, Boolean, CheckConstraint, Index, Integer, Row, Table, text
 from sqlmodel import Field
 
 from storage import checks
@@ -98,6 +98,11 @@ def choice(values: type[StrEnum]) -> Kind:
 def parent(key: str, **options: Any) -> Any:
     """A reference to the row that this one is deleted with."""
     return Field(foreign_key=key, ondelete="CASCADE", **options)
+
+
+def partial(name: str, column: str, *, where: str) -> Index:
+    """An index of the rows that meet a condition."""
+    return Index(name, column, sqlite_where=text(where), postgresql_where=text(where))
 
 
 def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:

@@ -227,7 +227,7 @@ def store_sets(connection: Connection, sets: Iterable[SetColumns]) -> dict[str, 
     insert_missing(connection, EVIDENCE_PASSAGES, list(passages.values()), key=["digest"])
     passage_keys = _keys(connection, EVIDENCE_PASSAGES, passages)
     rows = [{"digest": listed.digest} for listed in new]
-    keys |= insert_keyed(connection, EVIDENCE_SETS, rows, by=["digest"])
+    keys |= insert_keyed(connection, EVIDENCE_SETS, rows, by="digest")
     places = [
         place | {"evidence_set_pk": keys[listed.digest]}
         for listed in new

@@ -57,6 +57,8 @@ class _Stored:
     pk: int
     digest: str
     source_file_pk: int = 0
+    shared: bool = False
+    """Whether another file has traces of the problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +83,15 @@ class ImportRun:
         self._dataset = dataset
         self._source_file = source_file
         self._file = file
-        mine = TRACES.c.dataset_pk == dataset
-        query = select(
-            TRACES.c.id, TRACES.c.pk, TRACES.c.digest, TRACES.c.source_file_pk, TRACES.c.problem_pk
-        ).where(mine)
-        rows = list(connection.execute(query))
-        self._traces = {row.id: _Stored(row.pk, row.digest, row.source_file_pk) for row in rows}
-        problems = select(PROBLEMS.c.id, PROBLEMS.c.pk, PROBLEMS.c.digest)
-        self._problems = {
-            row.id: _Stored(row.pk, row.digest)
-            for row in connection.execute(problems.where(PROBLEMS.c.dataset_pk == dataset))
-        }
-        self._shared = {row.problem_pk for row in rows if row.source_file_pk != source_file}
+        self._traces: dict[str, _Stored] = {}
+        self._problems: dict[str, _Stored] = {}
         self._labelers: dict[str, tuple[Labeler, int]] = {}
-        self._stated: dict[str, str] = {}
+        self._stated: dict[str, bytes] = {}
         self._seen: set[str] = set()
         self._rejected: list[RejectedRow] = []
         self._done = 0
         self._unchanged = 0
+        self._replaced = False
 
     def add(self, rows: Iterable[ImportedTrace | RejectedRow]) -> None:
         """Store a chunk of rows.
@@ -107,6 +100,8 @@ class ImportRun:
             InputError: a labeler exists with another configuration, which concerns the whole file.
         """
         usable: list[_Checked] = []
+        rows = list(rows)
+        self._look_up([row for row in rows if isinstance(row, ImportedTrace)])
         for row in rows:
             if isinstance(row, RejectedRow):
                 self._rejected.append(row)
@@ -123,19 +118,37 @@ class ImportRun:
         if usable:
             self._store(usable)
 
+    def _look_up(self, rows: Sequence[ImportedTrace]) -> None:
+        """Find what the dataset already has of these rows."""
+        trace, problem = TRACES.c, PROBLEMS.c
+        ids = {row.trace.id for row in rows if isinstance(row.trace.id, str)}
+        query = select(trace.id, trace.pk, trace.digest, trace.source_file_pk)
+        query = query.where(trace.dataset_pk == self._dataset, trace.id.in_(ids))
+        found = self._connection.execute(query).all()
+        self._traces = {row.id: _Stored(row.pk, row.digest, row.source_file_pk) for row in found}
+        ids = {row.problem.id for row in rows if isinstance(row.problem.id, str)}
+        other = exists().where(
+            trace.problem_pk == problem.pk, trace.source_file_pk != self._source_file
+        )
+        query = select(problem.id, problem.pk, problem.digest, other.label("shared"))
+        query = query.where(problem.dataset_pk == self._dataset, problem.id.in_(ids))
+        found = self._connection.execute(query).all()
+        self._problems = {
+            row.id: _Stored(row.pk, row.digest, shared=bool(row.shared)) for row in found
+        }
+
     def finish(self) -> ImportOutcome:
         """Remove the traces that the file no longer has, and return the outcome."""
-        gone = [
-            stored.pk
-            for trace_id, stored in self._traces.items()
-            if stored.source_file_pk == self._source_file and trace_id not in self._seen
-        ]
+        mine = TRACES.c.source_file_pk == self._source_file
+        stored = self._connection.execute(select(TRACES.c.pk, TRACES.c.id).where(mine))
+        gone = [row.pk for row in stored if row.id not in self._seen]
         delete_where(self._connection, TRACES.c.pk, gone)
-        unused = ~exists().where(TRACES.c.problem_pk == PROBLEMS.c.pk)
-        self._connection.execute(
-            delete(PROBLEMS).where(PROBLEMS.c.dataset_pk == self._dataset, unused)
-        )
-        delete_orphans(self._connection)
+        if gone or self._replaced:
+            unused = ~exists().where(TRACES.c.problem_pk == PROBLEMS.c.pk)
+            self._connection.execute(
+                delete(PROBLEMS).where(PROBLEMS.c.dataset_pk == self._dataset, unused)
+            )
+            delete_orphans(self._connection)
         return ImportOutcome(self._done, self._unchanged, tuple(self._rejected), len(gone))
 
     def _declare(self, labeler: Labeler) -> None:
@@ -162,7 +175,7 @@ class ImportRun:
                 )
             labels[labeler.name] = label_columns(label, len(steps))
         evidence = check_set(row.evidence) if row.evidence else None
-        self._stated[problem.id] = problem_row["digest"]
+        self._stated[problem.id] = bytes.fromhex(problem_row["digest"])
         self._seen.add(trace.id)
         return _Checked(
             problem=problem_row, trace=trace_row, steps=steps, labels=labels, evidence=evidence
@@ -179,8 +192,9 @@ class ImportRun:
 
     def _check_problem(self, problem_id: str, digest: str) -> None:
         stored = self._problems.get(problem_id)
-        fixed = self._stated.get(problem_id)
-        if fixed is None and stored is not None and stored.pk in self._shared:
+        stated = self._stated.get(problem_id)
+        fixed = None if stated is None else stated.hex()
+        if fixed is None and stored is not None and stored.shared:
             fixed = stored.digest
         if fixed is not None and fixed != digest:
             raise InputError(
@@ -204,10 +218,12 @@ class ImportRun:
             if stored is not None and stored.digest == row.trace["digest"]:
                 self._unchanged += 1
                 pks[row.trace["id"]] = stored.pk
+                self._replaced = True
                 kept.append({"target": stored.pk, **{f"new_{k}": v for k, v in places.items()}})
                 continue
             self._done += 1
             if stored is not None:
+                self._replaced = True
                 changed.append(stored.pk)
             keys = {
                 "dataset_pk": self._dataset,
@@ -216,7 +232,7 @@ class ImportRun:
             }
             new.append(row.trace | places | keys)
         delete_where(self._connection, TRACES.c.pk, changed)
-        pks |= insert_keyed(self._connection, TRACES, new, by=["id"])
+        pks |= insert_keyed(self._connection, TRACES, new, by="id")
         inserted = {columns["id"] for columns in new}
         steps = {pks[row.trace["id"]]: row.steps for row in rows if row.trace["id"] in inserted}
         insert_rows(self._connection, STEPS, step_rows(steps))
@@ -229,18 +245,20 @@ class ImportRun:
             for problem_id, columns in problems.items()
             if problem_id not in self._problems
         ]
-        keys = insert_keyed(self._connection, PROBLEMS, new, by=["id"])
+        keys = insert_keyed(self._connection, PROBLEMS, new, by="id")
         for problem_id, columns in problems.items():
             stored = self._problems.get(problem_id)
             pk = keys[problem_id] if stored is None else stored.pk
             if stored is not None and stored.digest != columns["digest"]:
                 # The question changed: evidence retrieved for the old one does not apply.
+                self._replaced = True
                 self._connection.execute(
                     update(PROBLEMS)
                     .where(PROBLEMS.c.pk == pk)
                     .values(columns | {"evidence_set_pk": None})
                 )
-            self._problems[problem_id] = _Stored(pk, columns["digest"])
+            shared = stored is not None and stored.shared
+            self._problems[problem_id] = _Stored(pk, columns["digest"], shared=shared)
 
     def _keep(self, kept: Sequence[Columns]) -> None:
         if not kept:
@@ -437,7 +455,7 @@ def _insert(
         columns | keys | {"position": first + number}
         for number, (columns, _) in enumerate(prepared)
     ]
-    pks = insert_keyed(connection, TRACES, rows, by=["id"])
+    pks = insert_keyed(connection, TRACES, rows, by="id")
     insert_rows(
         connection, STEPS, step_rows({pks[columns["id"]]: steps for columns, steps in prepared})
     )

@@ -7,7 +7,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, delete, exists, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    select,
+    update,
+)
 
 from storage import checks
 from storage.columns import Columns
@@ -32,33 +43,32 @@ from storage.records import (
     vote_from,
 )
 from storage.rows import CHUNK, chunks, delete_where, insert_one, insert_rows, now
-from storage.steps import MARKS, LabelArrays, TraceColumns
+from storage.steps import LabelArrays, TraceColumns
 from storage.tables import (
     CONTINUATIONS,
     DATASETS,
     FAILURES,
     LABELERS,
-    QUOTES,
     STEP_LABELS,
     TRACE_LABELS,
     TRACES,
     VOTES,
 )
 from storage.trace_labels import (
+    count_quotes,
     delete_labels,
     insert_labels,
     label_arrays,
     labels_of,
+    quote_methods,
     stream_labels,
 )
 from traces import (
-    AbstentionReason,
     Continuation,
     InputError,
     Labeler,
     LabelerKind,
     TraceLabel,
-    Verdict,
     Vote,
 )
 
@@ -159,14 +169,18 @@ class Labels:
         """Traces without a label of the labeler, in import order; an abstention is a label."""
         with self._connections.read() as connection:
             labeler = find_labeler(connection, dataset, name)
-        return list(self._unlabeled(labeler))
+        return list(self._ids(labeler.dataset_pk, ~_labeled_by(labeler)))
 
-    def _unlabeled(self, labeler: Row[Any]) -> Iterator[str]:
-        labeled = exists().where(
-            TRACE_LABELS.c.trace_pk == TRACES.c.pk, TRACE_LABELS.c.labeler_pk == labeler.pk
-        )
-        query = select(TRACES.c.id).where(~labeled)
-        for page in trace_pages(self._connections, labeler.dataset_pk, query, size=10 * CHUNK):
+    def labeled_ids(self, dataset: str, names: Sequence[str]) -> Iterator[str]:
+        """Traces that all these labelers labeled, in import order."""
+        with self._connections.read() as connection:
+            labelers = [find_labeler(connection, dataset, name) for name in names]
+            owner = dataset_pk(connection, dataset)
+        return self._ids(owner, *map(_labeled_by, labelers))
+
+    def _ids(self, dataset: int, *conditions: ColumnElement[bool]) -> Iterator[str]:
+        query = select(TRACES.c.id).where(*conditions)
+        for page in trace_pages(self._connections, dataset, query, size=10 * CHUNK):
             yield from (row.id for row in page)
 
     def stamps(
@@ -253,7 +267,7 @@ class Labels:
         with self._connections.read() as connection:
             labeler = find_labeler(connection, dataset, name)
             keys = trace_keys(connection, labeler.dataset_pk, trace_ids)
-            return labels_of(connection, labeler.pk, [key.pk for key in keys.values()])
+            return labels_of(connection, labeler.pk, {key.pk: id_ for id_, key in keys.items()})
 
     def stream(self, dataset: str, name: str) -> Iterator[TraceLabel]:
         """All labels of a labeler in the order of import, read a thousand traces at a time."""
@@ -273,12 +287,12 @@ class Labels:
         return self._arrays(labeler, subset=subset, size=size)
 
     def _arrays(self, labeler: Row[Any], *, subset: str | None, size: int) -> Iterator[LabelArrays]:
-        query = select(TRACES.c.pk)
+        query = select(TRACES.c.pk, TRACES.c.id)
         if subset is not None:
             query = query.where(TRACES.c.subset == subset)
         for page in trace_pages(self._connections, labeler.dataset_pk, query, size=size):
             with self._connections.read() as connection:
-                found = label_arrays(connection, labeler.pk, [row.pk for row in page])
+                found = label_arrays(connection, labeler.pk, {row.pk: row.id for row in page})
             if found.ids:
                 yield found
 
@@ -289,7 +303,33 @@ class Labels:
         """
         with self._connections.read() as connection:
             labeler = find_labeler(connection, dataset, name)
-            return label_arrays(connection, labeler.pk, traces.keys.tolist())
+            keys = dict(zip(traces.keys.tolist(), traces.ids, strict=True))
+            return label_arrays(connection, labeler.pk, keys)
+
+    def flags(self, dataset: str, name: str, key: str) -> dict[int, bool]:
+        """By key of the trace, what the meta of a labeler's labels says under a key, yes or no.
+
+        Labels whose meta does not say are left out.
+        """
+        with self._connections.read() as connection:
+            labeler = find_labeler(connection, dataset, name)
+            query = select(TRACE_LABELS.c.trace_pk, TRACE_LABELS.c.meta).where(
+                TRACE_LABELS.c.labeler_pk == labeler.pk,
+                TRACE_LABELS.c.meta[key].as_string().is_not(None),
+            )
+            rows = connection.execute(query)
+            return {pk: meta[key] for pk, meta in rows if isinstance(meta[key], bool)}
+
+    def abstentions(self, dataset: str, name: str) -> dict[str, int]:
+        """Traces on which a labeler abstained as a whole, by reason in alphabetical order."""
+        reason = TRACE_LABELS.c.abstention
+        with self._connections.read() as connection:
+            labeler = find_labeler(connection, dataset, name)
+            query = select(reason, func.count().label("traces")).where(
+                TRACE_LABELS.c.labeler_pk == labeler.pk, reason.is_not(None)
+            )
+            rows = connection.execute(query.group_by(reason))
+            return dict(sorted((row.abstention, row.traces) for row in rows))
 
     def continuations(self, dataset: str, name: str, trace_id: str) -> list[Continuation]:
         """The continuations a label was made from, by step and number; may be empty."""
@@ -431,33 +471,14 @@ class Votes:
             `verified`, `unverified` and `absent`. Steps that have no verdict for another reason
             are left out.
         """
-        words = (*Verdict, AbstentionReason.NO_EVIDENCE)
         with self._connections.read() as connection:
-            owner = find_labeler(connection, dataset, labeler)
-            marks = (
-                select(STEP_LABELS.c.marks)
-                .join(TRACE_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
-                .where(TRACE_LABELS.c.labeler_pk == owner.pk)
-            )
-            steps: Counter[str] = Counter()
-            for row in connection.execute(marks.execution_options(yield_per=CHUNK)):
-                steps.update(row.marks.lower())
-            mark = func.lower(func.substr(STEP_LABELS.c.marks, QUOTES.c.step_index + 1, 1))
-            quoted = (
-                select(mark.label("mark"), QUOTES.c.verified, func.count().label("steps"))
-                .select_from(TRACE_LABELS)
-                .join(STEP_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
-                .join(QUOTES, QUOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
-                .where(TRACE_LABELS.c.labeler_pk == owner.pk)
-                .group_by(mark, QUOTES.c.verified)
-            )
-            found = {(row.mark, row.verified): row.steps for row in connection.execute(quoted)}
-        counts = {}
-        for word in words:
-            verified, other = (found.get((MARKS[word], flag), 0) for flag in (True, False))
-            absent = steps[MARKS[word]] - verified - other
-            counts[word.value] = {"verified": verified, "unverified": other, "absent": absent}
-        return counts
+            return count_quotes(connection, find_labeler(connection, dataset, labeler).pk)
+
+    def quote_methods(self, dataset: str, labeler: str) -> dict[str, int]:
+        """Steps with a verdict and a verified quote, by how the quote matched, in alphabetical
+        order."""
+        with self._connections.read() as connection:
+            return quote_methods(connection, find_labeler(connection, dataset, labeler).pk)
 
 
 def declare_labeler(
@@ -497,6 +518,12 @@ def declare_labeler(
         connection.execute(delete(LABELERS).where(LABELERS.c.pk == found.pk))
     row = columns | {"dataset_pk": dataset, "created_at": now()}
     return insert_one(connection, LABELERS, row)
+
+
+def _labeled_by(labeler: Row[Any]) -> ColumnElement[bool]:
+    return exists().where(
+        TRACE_LABELS.c.trace_pk == TRACES.c.pk, TRACE_LABELS.c.labeler_pk == labeler.pk
+    )
 
 
 def _identity(columns: Mapping[Any, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,7 @@ def trace_keys(
 
 def trace_pages(
     connections: Connections, dataset: int, query: Select[Any], *, size: int = CHUNK
-) -> Iterator[list[Row[Any]]]:
+) -> Iterator[Sequence[Row[Any]]]:
     """Rows of traces of a dataset in the order of import, at most `size` at a time.
 
     Each page is read by itself and found by its place, so that neither a transaction nor the list
@@ -124,7 +124,7 @@ def trace_pages(
     page = query
     while True:
         with connections.read() as connection:
-            rows = list(connection.execute(page))
+            rows = connection.execute(page).all()
         if not rows:
             return
         yield rows

@@ -62,6 +62,8 @@ def placeholder(connection: Connection) -> str:
 
 def reserve(connection: Connection, table: Table, number: int) -> Sequence[int]:
     """Keys for this number of new rows, which the caller inserts with them in this transaction."""
+    if not number:
+        return ()
     if connection.dialect.name == "postgresql":
         sequence = f"SELECT nextval('{table.name}_pk_seq') FROM generate_series(1, {number})"
         return list(connection.scalars(text(sequence)))
@@ -70,15 +72,12 @@ def reserve(connection: Connection, table: Table, number: int) -> Sequence[int]:
 
 
 def insert_keyed(
-    connection: Connection, table: Table, rows: Sequence[Columns], *, by: Sequence[str]
+    connection: Connection, table: Table, rows: Sequence[Columns], *, by: str
 ) -> dict[Any, int]:
-    """Insert the rows and return their new `pk` by the value (or values) of the columns `by`."""
-    keys: dict[Any, int] = {}
-    statement = insert(table).returning(table.c.pk, *(table.c[name] for name in by))
-    for chunk in chunks(rows):
-        for pk, *values in connection.execute(statement, chunk):
-            keys[values[0] if len(by) == 1 else tuple(values)] = pk
-    return keys
+    """Insert the rows and return their new `pk` by the value of the column `by`."""
+    keys = reserve(connection, table, len(rows))
+    insert_rows(connection, table, [{"pk": pk, **row} for pk, row in zip(keys, rows, strict=True)])
+    return {row[by]: pk for pk, row in zip(keys, rows, strict=True)}
 
 
 def insert_missing(

@@ -41,6 +41,7 @@ from storage.columns import (
     choice,
     one_of,
     parent,
+    partial,
     within,
 )
 from storage.steps import EVERY_MARK
@@ -201,6 +202,7 @@ class TraceLabelTable(Keyed, table=True):
         UniqueConstraint("labeler_pk", "trace_pk"),
         one_of("abstention", AbstentionReason),
         CheckConstraint("first_error_given OR first_error_index IS NULL", name="first_error"),
+        partial("ix_trace_labels_abstained", "labeler_pk", where="abstention IS NOT NULL"),
     )
 
     labeler_pk: int = parent("labelers.pk")
@@ -390,9 +392,6 @@ class PassageTable(Base, table=True):
     end_char: int
     title: str
     text: str
-
-
-# Evidence
 
 
 class EvidencePassageTable(Keyed, table=True):

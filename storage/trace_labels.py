@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, String, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Row, Select, String, func, select, type_coerce
 
 from storage.columns import Columns, decode_optional, dump_json
 from storage.database import Connections
 from storage.lookups import trace_pages
 from storage.records import QUOTE, LabelColumns
 from storage.rows import CHUNK, chunks, delete_where, insert_rows, insert_tuples, now, reserve
-from storage.steps import LabelArrays, unpack_steps
+from storage.steps import MARKS, LabelArrays, unpack_scored, unpack_steps
 from storage.tables import (
     QUOTES,
     STEP_LABELS,
@@ -22,7 +25,7 @@ from storage.tables import (
     TRACE_LABELS,
     TRACES,
 )
-from traces import Abstention, AbstentionReason, Quote, TraceLabel
+from traces import Abstention, AbstentionReason, Quote, StepLabel, TraceLabel, Verdict
 
 _LABEL = (
     "pk",
@@ -77,71 +80,86 @@ def stream_labels(
     """All labels of a labeler in the order of import, each chunk of traces read by itself."""
     query = select(TRACES.c.pk, TRACES.c.id)
     for page in trace_pages(connections, labeler.dataset_pk, query, size=size):
-        with connections.read() as connection:
-            found = labels_of(connection, labeler.pk, [row.pk for row in page])
+        with connections.read() as connection, _uncollected():
+            found = labels_of(connection, labeler.pk, {row.pk: row.id for row in page})
         yield from found.values()
 
 
-def labels_of(connection: Connection, labeler: int, traces: Sequence[int]) -> dict[str, TraceLabel]:
-    """A labeler's labels on the traces with these keys by trace id, in the order of the keys."""
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the garbage collector: it would search thousands of new labels again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def labels_of(
+    connection: Connection, labeler: int, traces: Mapping[int, str]
+) -> dict[str, TraceLabel]:
+    """A labeler's labels on traces given as ids by key, by id and in their order."""
     found: dict[int, TraceLabel] = {}
     for chunk in chunks(traces):
-        on = _on(chunk)
-        quotes: dict[int, dict[int, Quote]] = defaultdict(dict)
-        for row in connection.execute(_quotes().where(TRACE_LABELS.c.labeler_pk == labeler, on)):
-            quotes[row.trace_label_pk][row.step_index] = QUOTE.record(row)
-        rows = connection.execute(_labels().where(TRACE_LABELS.c.labeler_pk == labeler, on))
-        for pk, key, trace, given, index, reason, detail, meta, marks, scores, notes in rows:
-            steps = unpack_steps(marks, scores, _json(notes), quotes.get(pk)) if marks else ()
+        rows = connection.execute(_labels(labeler, chunk)).all()
+        rows = [row for row in rows if row.trace_pk in traces]
+        quotes = _quotes(connection, [row.pk for row in rows])
+        plain = [
+            (marks, scores)
+            for pk, *_, marks, scores, notes in rows
+            if scores and not notes and pk not in quotes and len(scores) == 8 * len(marks)
+        ]
+        bulk = iter(unpack_scored("".join(m for m, _ in plain), b"".join(s for _, s in plain)))
+        for pk, key, given, index, reason, detail, meta, marks, scores, notes in rows:
+            if not marks:
+                steps: tuple[StepLabel, ...] = ()
+            elif notes or pk in quotes or not scores or len(scores) < 8 * len(marks):
+                steps = unpack_steps(marks, scores, _json(notes), quotes.get(pk))
+            else:
+                steps = tuple(islice(bulk, len(marks)))
             found[key] = TraceLabel(
-                trace,
+                traces[key],
                 step_labels=steps,
                 first_error_given=given,
                 first_error_index=index,
                 abstention=None if reason is None else _abstention(reason, detail),
                 meta=_json(meta),
             )
-    return {label.trace_id: label for key in traces if (label := found.get(key)) is not None}
+    return {traces[key]: label for key in traces if (label := found.get(key)) is not None}
 
 
-def label_arrays(connection: Connection, labeler: int, traces: Sequence[int]) -> LabelArrays:
-    """A labeler's labels on the traces with these keys, in the order of the keys."""
+def label_arrays(connection: Connection, labeler: int, traces: Mapping[int, str]) -> LabelArrays:
+    """A labeler's labels on traces given as ids by key, in their order."""
+    label, steps = TRACE_LABELS.c, STEP_LABELS.c
     query = (
-        select(
-            TRACE_LABELS.c.trace_pk,
-            TRACES.c.id,
-            TRACE_LABELS.c.abstention,
-            TRACE_LABELS.c.first_error_given,
-            TRACE_LABELS.c.first_error_index,
-            STEP_LABELS.c.marks,
-            STEP_LABELS.c.scores,
-        )
-        .join(TRACES, TRACE_LABELS.c.trace_pk == TRACES.c.pk)
-        .outerjoin(STEP_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
-        .where(TRACE_LABELS.c.labeler_pk == labeler)
+        select(label.trace_pk, label.abstention, label.first_error_given, label.first_error_index)
+        .add_columns(steps.marks, steps.scores)
+        .outerjoin_from(TRACE_LABELS, STEP_LABELS, steps.trace_label_pk == label.pk)
+        .where(label.labeler_pk == labeler)
     )
     found = {
         row[0]: row
         for chunk in chunks(traces)
-        for row in connection.execute(query.where(_on(chunk)))
+        for row in connection.execute(query.where(_among(label.trace_pk, chunk))).all()
     }
-    return LabelArrays.of([row for key in traces if (row := found.get(key)) is not None])
+    rows = [(found[key], traces[key]) for key in traces if key in found]
+    return LabelArrays.of([(row[0], id_, *row[1:]) for row, id_ in rows])
 
 
-def _on(traces: Sequence[int]) -> ColumnElement[bool]:
-    """That a label is on one of the traces, or on one between them: an interval is faster."""
-    column = TRACE_LABELS.c.trace_pk
-    low, high = min(traces), max(traces)
-    return column.between(low, high) if high - low < _SPREAD * len(traces) else column.in_(traces)
+def _among(column: ColumnElement[int], keys: Sequence[int]) -> ColumnElement[bool]:
+    """That a key is one of these, or between them: an interval is faster to look up."""
+    low, high = min(keys), max(keys)
+    return column.between(low, high) if high - low < _SPREAD * len(keys) else column.in_(keys)
 
 
-def _labels() -> Select[Any]:
+def _labels(labeler: int, traces: Sequence[int]) -> Select[Any]:
     label, steps = TRACE_LABELS.c, STEP_LABELS.c
     return (
         select(
             label.pk,
             label.trace_pk,
-            TRACES.c.id,
             label.first_error_given,
             label.first_error_index,
             label.abstention,
@@ -151,14 +169,19 @@ def _labels() -> Select[Any]:
             steps.scores,
             type_coerce(STEP_NOTES.c.notes, String),
         )
-        .join(TRACES, label.trace_pk == TRACES.c.pk)
-        .outerjoin(STEP_LABELS, steps.trace_label_pk == label.pk)
+        .outerjoin_from(TRACE_LABELS, STEP_LABELS, steps.trace_label_pk == label.pk)
         .outerjoin(STEP_NOTES, STEP_NOTES.c.trace_label_pk == steps.trace_label_pk)
+        .where(label.labeler_pk == labeler, _among(label.trace_pk, traces))
     )
 
 
-def _quotes() -> Select[Any]:
-    return select(QUOTES).join(TRACE_LABELS, QUOTES.c.trace_label_pk == TRACE_LABELS.c.pk)
+def _quotes(connection: Connection, labels: Sequence[int]) -> dict[int, dict[int, Quote]]:
+    quotes: dict[int, dict[int, Quote]] = defaultdict(dict)
+    if labels:
+        query = select(QUOTES).where(_among(QUOTES.c.trace_label_pk, labels))
+        for row in connection.execute(query).all():
+            quotes[row.trace_label_pk][row.step_index] = QUOTE.record(row)
+    return quotes
 
 
 def _json(stored: Any) -> dict[str, Any]:
@@ -171,3 +194,47 @@ def _json(stored: Any) -> dict[str, Any]:
 
 def _abstention(reason: str, detail: str | None) -> Abstention:
     return Abstention(AbstentionReason(reason), decode_optional(detail) or "")
+
+
+def count_quotes(connection: Connection, labeler: int) -> dict[str, dict[str, int]]:
+    """What `Votes.quotes` returns for the labeler with this key."""
+    query = (
+        select(STEP_LABELS.c.marks)
+        .join(TRACE_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
+        .where(TRACE_LABELS.c.labeler_pk == labeler)
+    )
+    steps: Counter[str] = Counter()
+    for row in connection.execute(query.execution_options(yield_per=CHUNK)):
+        steps.update(row.marks.lower())
+    quoted = _quoted(labeler, _MARK, QUOTES.c.verified)
+    found = {(row[0], row[1]): row[2] for row in connection.execute(quoted)}
+    counts = {}
+    for word in (*Verdict, AbstentionReason.NO_EVIDENCE):
+        verified, other = (found.get((MARKS[word], flag), 0) for flag in (True, False))
+        absent = steps[MARKS[word]] - verified - other
+        counts[word.value] = {"verified": verified, "unverified": other, "absent": absent}
+    return counts
+
+
+def quote_methods(connection: Connection, labeler: int) -> dict[str, int]:
+    """What `Votes.quote_methods` returns for the labeler with this key."""
+    method = func.coalesce(func.nullif(QUOTES.c.method, ""), "unnamed")
+    query = _quoted(labeler, method).where(
+        QUOTES.c.verified.is_(True), _MARK.in_([MARKS[verdict] for verdict in Verdict])
+    )
+    return dict(sorted((row[0], row[1]) for row in connection.execute(query)))
+
+
+_MARK = func.lower(func.substr(STEP_LABELS.c.marks, QUOTES.c.step_index + 1, 1))
+
+
+def _quoted(labeler: int, *by: ColumnElement[Any]) -> Select[Any]:
+    """The number of quoted steps of a labeler by these columns."""
+    return (
+        select(*by, func.count())
+        .select_from(TRACE_LABELS)
+        .join(STEP_LABELS, STEP_LABELS.c.trace_label_pk == TRACE_LABELS.c.pk)
+        .join(QUOTES, QUOTES.c.trace_label_pk == STEP_LABELS.c.trace_label_pk)
+        .where(TRACE_LABELS.c.labeler_pk == labeler)
+        .group_by(*by)
+    )

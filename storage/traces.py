@@ -139,9 +139,9 @@ class Traces:
         if gold is None:
             return ImportSummary(traces, 0, 0, traces)
         with_error = without_error = 0
-        for page in trace_pages(self._connections, owner, select(TRACES.c.pk)):
+        for page in trace_pages(self._connections, owner, select(TRACES.c.pk, TRACES.c.id)):
             with self._connections.read() as connection:
-                labels = label_arrays(connection, gold, [row.pk for row in page])
+                labels = label_arrays(connection, gold, {row.pk: row.id for row in page})
             missing, has_error, _ = labels.first_errors()
             with_error += int(has_error.sum())
             without_error += int((~missing & ~has_error).sum())
@@ -239,11 +239,12 @@ class Traces:
             owner = dataset_pk(connection, dataset)
         trace = TRACES.c
         query = select(trace.pk, trace.id, PROBLEMS.c.id, trace.subset, trace.n_steps)
+        query = query.add_columns(trace.final_answer, trace.final_answer_correct)
         query = query.join(PROBLEMS, trace.problem_pk == PROBLEMS.c.pk)
         if subset is not None:
             query = query.where(trace.subset == subset)
         for page in trace_pages(self._connections, owner, query, size=size):
-            yield TraceColumns.of([row[:5] for row in page])
+            yield TraceColumns.of([row[:7] for row in page])
 
     def ids(self, dataset: str, *, subset: str | None = None) -> Iterator[str]:
         """Ids of the traces (of one subset) in the order of import, read a part at a time."""

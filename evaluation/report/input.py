@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ from evaluation.protocols.macro_f1 import MacroF1Report
 from evaluation.protocols.processbench import ProcessBenchReport
 from evaluation.thresholds import FittedThreshold, ThresholdSweep
 from evaluation.wording import figure, figures_json, with_interval
-from traces import Labeler, TraceInContext, TraceLabel
+from traces import Labeler, TraceInContext, TraceLabel, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,13 @@ class Grounding:
     """Steps with a verdict but no quote."""
     methods: dict[str, int]
     """Verified steps by how the quote matched (exact, elided, near)."""
+
+    @classmethod
+    def of(cls, by_word: Mapping[str, Mapping[str, int]], methods: Mapping[str, int]) -> Grounding:
+        """From the counts of each verdict, and the verified steps by how the quote matched."""
+        kinds = ("verified", "unverified", "absent")
+        counts = {kind: sum(by_word[word][kind] for word in Verdict) for kind in kinds}
+        return cls(**counts, methods=dict(methods))
 
     @property
     def steps(self) -> int:
@@ -48,26 +54,6 @@ class Grounding:
         """The figures by name."""
         shares = {"steps": self.steps, "verified_share": self.verified_share}
         return shares | figures_json(self)
-
-
-def count_quotes(labels: Iterable[TraceLabel]) -> Grounding:
-    """Count the quotes of a labeler's verdicts."""
-    kinds: Counter[str] = Counter()
-    methods: Counter[str] = Counter()
-    for label in labels:
-        for step in label.step_labels:
-            if step.verdict is None:
-                continue
-            if step.quote is None:
-                kinds["absent"] += 1
-            elif step.quote.verified:
-                kinds["verified"] += 1
-                methods[step.quote.method or "unnamed"] += 1
-            else:
-                kinds["unverified"] += 1
-    return Grounding(
-        kinds["verified"], kinds["unverified"], kinds["absent"], dict(sorted(methods.items()))
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ from evaluation.report.input import (
     ModelCalls,
     ModelSpending,
     ReportInput,
-    count_quotes,
     sentences,
 )
 from evaluation.report.layout import (
@@ -321,14 +320,6 @@ def test_an_unverified_quote_says_so(page: Page) -> None:
     assert "not found in the passage" in page.text
     assert "found in the passage (exact)" in page.text
     assert ("class", "unverified") in page.attributes
-
-
-def test_quotes_are_counted_by_what_became_of_them() -> None:
-    judged = example().labels["judge"]
-    found = count_quotes([judged, abstained("t", AbstentionReason.BLOCKED)])
-    assert (found.verified, found.unverified, found.absent) == (1, 1, 0)
-    assert (found.methods, found.verified_share) == ({"exact": 1}, 0.5)
-    assert count_quotes([verdicts([1, -1])]).as_json()["verified_share"] is None
 
 
 def test_cells_say_what_each_labeler_said() -> None:

@@ -45,6 +45,8 @@ def upgrade() -> None:
     op.create_index("ix_problems_dataset_pk_pk", "problems", ["dataset_pk", "pk"])
     place = ["dataset_pk", "source_file_pk", "position", "pk"]
     op.create_index(f"ix_traces_{'_'.join(place)}", "traces", place)
+    where = sa.text("abstention IS NOT NULL")
+    op.create_index("ix_trace_labels_abstained", "trace_labels", ["labeler_pk"], sqlite_where=where)
     _pack_steps()
     _move_quotes()
     _pack_requests()
