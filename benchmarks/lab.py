@@ -145,8 +145,7 @@ def measure(part: Source, k: int, seed: int) -> dict[str, object]:
     labels["consensus"] = staged(
         agree_on(
             part.contexts,
-            judge_labels=labels["judge"],
-            mc_labels=labels["mc"],
+            {"judge": labels["judge"], "mc": labels["mc"]},
             config=ConsensusConfig(),
         )
     )

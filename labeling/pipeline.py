@@ -12,11 +12,11 @@ every label between them; `label_traces` runs them all in memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from labeling.answers import AnswerChecker, unusable_gold
-from labeling.consensus import ConsensusConfig, agree
+from labeling.consensus import ConsensusConfig, agree_among
 from labeling.monte_carlo import continue_by_strategy
 from labeling.stages import Judge, Policy, Retriever
 from labeling.strategies import MonteCarloConfig
@@ -89,8 +89,10 @@ def label_traces(
         )
         agreed = agree_on(
             chunk,
-            judge_labels={trace_id: one.label for trace_id, one in judged.items()},
-            mc_labels={trace_id: one.label for trace_id, one in measured.items()},
+            {
+                "judge": {trace_id: one.label for trace_id, one in judged.items()},
+                "mc": {trace_id: one.label for trace_id, one in measured.items()},
+            },
             config=consensus,
         )
         for context, one in zip(chunk, agreed, strict=True):
@@ -155,19 +157,25 @@ def continue_traces(
 
 def agree_on(
     contexts: Iterable[TraceInContext],
+    labels: Mapping[str, Mapping[str, TraceLabel]],
     *,
-    judge_labels: Mapping[str, TraceLabel],
-    mc_labels: Mapping[str, TraceLabel],
     config: ConsensusConfig,
+    posterior: Callable[[TraceInContext], Sequence[float]] | None = None,
 ) -> Iterator[LabeledTrace]:
-    """4. Agree: keep what both labelers say; abstain, with the reason, where they do not agree.
+    """4. Agree: keep what the labelers say; abstain, with the reason, where they do not agree.
 
-    Yields traces in the order given. Labels are looked up by trace id.
+    Yields traces in the order given.
+
+    Args:
+        contexts: the traces.
+        labels: labeler or role (`judge`, `mc`) -> trace id -> label.
+        config: rule, thresholds and filters.
+        posterior: for the rule `bayes`, the posterior of a trace's first error.
     """
     for context in contexts:
-        trace_id = context.trace.id
-        label = agree(context, judge_labels.get(trace_id), mc_labels.get(trace_id), config)
-        yield LabeledTrace(label)
+        own = {name: of.get(context.trace.id) for name, of in labels.items()}
+        likely = () if posterior is None else posterior(context)
+        yield LabeledTrace(agree_among(context, own, config, posterior=likely))
 
 
 def _chunks(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext]]:

@@ -17,6 +17,7 @@ from stepgold.labeling_run import (
     Reading,
     label_traces,
     share_traces,
+    sources_in,
 )
 from stepgold.models import ModelTruth, RunTerms, parse_spec, template_identity
 from stepgold.options import HostedOptions, ImageSourceOptions, SpendingOptions
@@ -450,10 +451,9 @@ def _reading(stage: LabelStage, store: Store, dataset: str) -> Reading | None:
 def _forget_consensus(store: Store, row: LabelerSummary, trace_ids: Sequence[str]) -> None:
     """Drop consensus labels made from the old labels; the next `consensus` makes them again."""
     for other in store.labels.labelers(row.dataset):
-        sources = other.labeler.config.values()
+        sources = sources_in(other.labeler.config)
         if other.labeler.kind is LabelerKind.CONSENSUS and any(
-            isinstance(source, dict) and source.get("labeler") == row.labeler.name
-            for source in sources
+            source.get("labeler") == row.labeler.name for source in sources
         ):
             store.labels.drop(row.dataset, other.labeler.name, trace_ids)
 

@@ -1,23 +1,29 @@
-"""Consensus: keep what a judge and a Monte Carlo labeler agree on."""
+"""Consensus: combine the labels of a judge, a Monte Carlo labeler, PRMs and experts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from labeling import ConsensusConfig
+from stepgold.console import note
 from stepgold.labeling_run import label_missing, source_of
 from stepgold.options import LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
-from traces import InputError, Labeler, LabelerKind, option
+from traces import InputError, Labeler, LabelerKind, Need, option
 
 if TYPE_CHECKING:
-    from labeling import LabelerAnalysis
+    from numpy.typing import NDArray
+
+    from labeling import FirstErrorPosterior, LabelerAnalysis, NamedFirstErrors
     from stepgold.workspace import WorkspaceFolder
-    from storage import Store
+    from storage import LabelArrays, Store, TraceColumns
     from traces import LabeledTrace, TraceInContext, TraceLabel
 
 AT_ONCE = 1000
@@ -28,22 +34,64 @@ class ConsensusOptions(ConsensusConfig, LabelingOptions):
     """Which labelers are combined, and how."""
 
     name: str = option(default="consensus", metavar="NAME", help="Name of the consensus labeler.")
-    judge: str = option(metavar="LABELER", help="The judge's labeler.")
-    mc: str = option(metavar="LABELER", help="The Monte Carlo labeler.")
+    judge: str | None = option(
+        default=None, metavar="LABELER", help="The judge's labeler, beside --mc."
+    )
+    mc: str | None = option(
+        default=None, metavar="LABELER", help="The Monte Carlo labeler, beside --judge."
+    )
+    labelers: Sequence[str] = option(
+        default=(),
+        metavar="A,B,C",
+        help="Any labelers instead of --judge and --mc, separated by commas.",
+    )
+    anchor: str | None = option(
+        default=None,
+        metavar="LABELER",
+        help="bayes: a labeler taken as the truth on the traces that it labeled (gold, an expert).",
+        needs=Need("--rule bayes", lambda config: config.rule == "bayes"),
+    )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The labelers that are combined."""
+        if self.judge is not None and self.mc is not None:
+            return (self.judge, self.mc)
+        return tuple(name for each in self.labelers for name in each.split(",") if name)
 
     def check(self) -> None:
-        """Refuse a labeler that is compared with itself, or replaced by what is made from it.
+        """Refuse labelers that do not fit the rule, each other, or the name.
 
         Raises:
-            InputError: two of the three names are the same.
+            InputError: fewer than two labelers, one of them twice, both ways of naming them, or a
+                name that one of them has.
         """
         super().check()
-        if self.judge == self.mc:
+        pair = (self.judge, self.mc)
+        if any(pair) and (self.labelers or not all(pair)):
             raise InputError(
-                f"Cannot compare '{self.judge}' with itself.",
-                remedy="name two labelers with --judge and --mc",
+                "--judge and --mc go together, and not with --labelers.",
+                remedy="give --judge NAME --mc NAME, or --labelers A,B,C",
             )
-        if self.name in (self.judge, self.mc):
+        if len(self.sources) < 2:
+            raise InputError(
+                "A consensus needs at least two labelers.",
+                remedy="give --judge NAME --mc NAME, or --labelers A,B,C",
+            )
+        self._check_names()
+        if self.rule == "hybrid" and self.judge is None:
+            raise InputError(
+                "The rule hybrid compares a judge's verdicts with Monte Carlo estimates.",
+                remedy="name them with --judge and --mc, or choose --rule majority or bayes",
+            )
+
+    def _check_names(self) -> None:
+        twice = [name for name, count in Counter(self.sources).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"Cannot compare '{twice[0]}' with itself.", remedy="name different labelers"
+            )
+        if self.name in (*self.sources, self.anchor):
             raise InputError(
                 f"The consensus cannot be named '{self.name}', like a labeler it is made from.",
                 remedy="choose another --name",
@@ -52,15 +100,17 @@ class ConsensusOptions(ConsensusConfig, LabelingOptions):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ConsensusResult(LabelingResult):
-    """What was agreed on, and how far the two labelers cover and contradict each other."""
+    """What was agreed on, and how far the labelers cover and contradict each other."""
 
-    sources: tuple[str, str]
-    """The two labelers."""
+    sources: tuple[str, ...]
+    """The labelers."""
     analysis: LabelerAnalysis
     """Coverage, overlap, conflict, and what the consensus keeps of each."""
+    fit: FirstErrorPosterior | None = None
+    """`bayes`: the estimated confusions; None for other rules, or where nothing was missing."""
 
     def as_json(self) -> dict[str, Any]:
-        """The contract's document, with the analysis per labeler."""
+        """The contract's document, with the analysis per labeler and the fit of `bayes`."""
         rows = {
             row.labeler: {
                 "coverage": row.coverage,
@@ -69,21 +119,51 @@ class ConsensusResult(LabelingResult):
             }
             for row in self.analysis.rows
         }
-        return super().as_json() | {"analysis": rows}
+        fit = {} if self.fit is None else {"fit": fit_as_json(self.fit)}
+        return super().as_json() | {"analysis": rows} | fit
 
     def words(self) -> str:
-        """The counts and the table."""
+        """The counts, the table, and the estimated confusions."""
         lines = [super().words()]
         if self.failed:
             traces = "1 trace" if self.failed == 1 else f"{self.failed} traces"
-            lines.append(
-                f"not labeled by both '{self.sources[0]}' and '{self.sources[1]}': {traces}"
-            )
-        return "\n".join([*lines, self.analysis.table()])
+            names = ", ".join(f"'{name}'" for name in self.sources)
+            lines.append(f"not labeled by all of {names}: {traces}")
+        lines.append(self.analysis.table())
+        if self.fit is not None:
+            lines += ["", *_confusion_lines(self.fit)]
+        return "\n".join(lines)
+
+
+def fit_as_json(fit: FirstErrorPosterior) -> dict[str, Any]:
+    """The estimate without the posteriors of the traces."""
+    return {
+        "identified": fit.identified,
+        "rounds": fit.rounds,
+        "no_error": {group: round(share, 6) for group, share in fit.no_error.items()},
+        "confusions": {
+            group: {name: each.as_json() for name, each in labelers.items()}
+            for group, labelers in fit.confusions.items()
+        },
+    }
+
+
+def _confusion_lines(fit: FirstErrorPosterior) -> Iterator[str]:
+    """A table of the estimated rates."""
+    cells = [["subset", "labeler", "false alarm", "missed", "early", "late"]]
+    for group, labelers in fit.confusions.items():
+        for name, each in labelers.items():
+            rates = (each.false_alarm, each.missed, each.early, each.late)
+            cells.append([group, name, *(f"{rate:.3f}" for rate in rates)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        texts = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        yield "  ".join(texts + numbers)
 
 
 def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> ConsensusResult:
-    """Keep the labels on which both agree; disagreement is an abstention, not a failure.
+    """Combine the labels of two or more labelers; disagreement is an abstention, not a failure.
 
     Raises:
         InputError: a labeler does not exist or has no labels yet.
@@ -92,64 +172,210 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
 
     dataset, tally = options.dataset, Tally("consensus", options.dataset, options.name)
     with workspace.open_store() as store:
-        _require_labels(store, dataset, options.judge, command="judge")
-        _require_labels(store, dataset, options.mc, command="continue")
-        sources = {
-            "judge": source_of(store, dataset, options.judge),
-            "mc": source_of(store, dataset, options.mc),
-        }
-        labeler = Labeler(options.name, LabelerKind.CONSENSUS, options.as_dict() | sources)
+        for name in (*options.sources, *filter(None, [options.anchor])):
+            _require_labels(store, dataset, name)
+        labeler = Labeler(
+            options.name, LabelerKind.CONSENSUS, options.as_dict() | _provenance(store, options)
+        )
+        # A trace that a labeler has not reached yet must not be stored as a disagreement.
+        within = frozenset(store.labels.labeled_ids(dataset, options.sources))
+        posteriors = _Posteriors(store, options, within) if options.rule == "bayes" else None
         label_missing(
             store,
             tally,
             labeler,
-            partial(_agree, store, options),
+            partial(_agree, store, options, posteriors),
             options=options,
-            # A trace that one labeler has not reached yet must not be stored as a disagreement.
-            within=frozenset(store.labels.labeled_ids(dataset, (options.judge, options.mc))),
+            within=within,
         )
         agreed = bool(tally.done or tally.unchanged)
         analysis = analyze_parts(_parts(store, options, agreed=agreed))
     return ConsensusResult(
-        **tally.figures(), sources=(options.judge, options.mc), analysis=analysis
+        **tally.figures(),
+        sources=options.sources,
+        analysis=analysis,
+        fit=None if posteriors is None else posteriors.fit,
     )
 
 
+def _provenance(store: Store, options: ConsensusOptions) -> dict[str, Any]:
+    """The labelers in the configuration, by role or in a list."""
+    source = partial(source_of, store, options.dataset)
+    found: dict[str, Any] = {}
+    if options.anchor is not None:
+        found["anchor"] = source(options.anchor)
+    if options.judge is not None and options.mc is not None:
+        return found | {"judge": source(options.judge), "mc": source(options.mc)}
+    return found | {"labelers": [source(name) for name in options.sources]}
+
+
+class _Posteriors:
+    """The posterior of every trace that all labelers labeled, fitted when the first is needed."""
+
+    def __init__(self, store: Store, options: ConsensusOptions, within: Collection[str]) -> None:
+        self.fit: FirstErrorPosterior | None = None
+        self.text: tuple[str, str] | None = None
+        self._store, self._options, self._within = store, options, within
+        self._row: dict[str, int] = {}
+
+    def of(self, context: TraceInContext) -> list[float]:
+        """The posterior of each step as the first error, and last of none."""
+        if self.fit is None:
+            self._estimate()
+        if self.fit is None:
+            raise InputError("There is no trace to estimate from.")
+        row = self.fit.probabilities[self._row[context.trace.id]]
+        return [float(p) for p in row[: len(context.trace.steps) + 1]]
+
+    def _estimate(self) -> None:
+        from labeling import first_error_posterior
+
+        dataset, names = self._options.dataset, self._options.sources
+        anchor = self._options.anchor
+        pages = [page for page in self._store.traces.columns(dataset) if page.ids]
+        table = _Table.read(self._store, dataset, (*names, *filter(None, [anchor])), pages)
+        keep = table.rows_of(self._within)
+        self._row = {table.ids[row]: place for place, row in enumerate(keep.tolist())}
+        self.fit = first_error_posterior(
+            table.steps[keep],
+            [table.named(name, keep) for name in names],
+            groups=[table.subsets[row] for row in keep.tolist()],
+            anchor=None if anchor is None else table.named(anchor, keep),
+        )
+        if not self.fit.identified:
+            note(
+                "Two labelers without an anchor: where they differ, the data cannot show which one"
+                " is right. Add a third labeler, or some traces labeled by an expert with --anchor."
+            )
+        stored = json.dumps(fit_as_json(self.fit), sort_keys=True)
+        self.text = (hashlib.sha256(stored.encode()).hexdigest(), stored)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What labelers say of all traces of a dataset, without texts."""
+
+    ids: list[str]
+    subsets: list[str]
+    steps: NDArray[Any]
+    labels: dict[str, tuple[NDArray[Any], ...]]
+    """Per labeler whether it names a first error, which, its scores, and where it has some."""
+
+    @classmethod
+    def read(
+        cls, store: Store, dataset: str, names: Sequence[str], pages: Sequence[TraceColumns]
+    ) -> _Table:
+        """The labels of these labelers, page by page."""
+        import numpy as np
+
+        longest = max((int(page.n_steps.max(initial=0)) for page in pages), default=0)
+        parts: dict[str, list[tuple[NDArray[Any], ...]]] = {name: [] for name in names}
+        for page in pages:
+            for name in names:
+                found = store.labels.columns_of(dataset, name, page)
+                parts[name].append(_padded(found, page, longest))
+        columns = {
+            name: tuple(np.concatenate(each) for each in zip(*some, strict=True))
+            for name, some in parts.items()
+        }
+        return cls(
+            ids=[one for page in pages for one in page.ids],
+            subsets=[one for page in pages for one in page.subsets],
+            steps=np.concatenate([page.n_steps for page in pages]),
+            labels=columns,
+        )
+
+    def rows_of(self, ids: Collection[str]) -> NDArray[Any]:
+        """The rows of these traces, in the order of import."""
+        import numpy as np
+
+        return np.array([row for row, one in enumerate(self.ids) if one in ids], np.int64)
+
+    def named(self, name: str, rows: NDArray[Any]) -> NamedFirstErrors:
+        """One labeler's part, of these rows."""
+        from labeling import NamedFirstErrors
+
+        given, index, scores, scored = (column[rows] for column in self.labels[name])
+        if not scored.any():
+            return NamedFirstErrors(name=name, given=given, index=index)
+        return NamedFirstErrors(name=name, given=given, index=index, scores=scores, scored=scored)
+
+
+def _padded(found: LabelArrays, page: TraceColumns, longest: int) -> tuple[NDArray[Any], ...]:
+    """A labeler's labels on all traces of a page: given, index, scores, scored."""
+    import numpy as np
+
+    count = len(page.ids)
+    given, index = np.zeros(count, bool), page.n_steps.copy()
+    scores = np.zeros((count, longest), np.float32)
+    scored = np.zeros((count, longest), bool)
+    rows = np.searchsorted(page.keys, found.keys)
+    missing, has, first = found.first_errors()
+    given[rows] = ~missing
+    index[rows] = np.where(has, first, page.n_steps[rows])
+    lengths = np.diff(found.offsets)
+    owner = np.repeat(rows, lengths)
+    place = np.arange(len(owner)) - np.repeat(found.offsets[:-1], lengths)
+    scores[owner, place], scored[owner, place] = found.scores, found.scored
+    return given, index, scores, scored
+
+
 def _agree(
-    store: Store, options: ConsensusOptions, contexts: Iterable[TraceInContext]
+    store: Store,
+    options: ConsensusOptions,
+    posteriors: _Posteriors | None,
+    contexts: Iterable[TraceInContext],
 ) -> Iterator[LabeledTrace]:
     """The stage, with the labels of some traces at a time."""
     from labeling import agree_on
 
     contexts = iter(contexts)
+    roles = ("judge", "mc") if options.judge is not None else options.sources
     while chunk := list(islice(contexts, AT_ONCE)):
         ids = [context.trace.id for context in chunk]
-        yield from agree_on(
+        labels = {
+            role: store.labels.load(options.dataset, name, ids)
+            for role, name in zip(roles, options.sources, strict=True)
+        }
+        found = agree_on(
             chunk,
-            judge_labels=store.labels.load(options.dataset, options.judge, ids),
-            mc_labels=store.labels.load(options.dataset, options.mc, ids),
+            labels,
             config=options,
+            posterior=None if posteriors is None else posteriors.of,
         )
+        for one in found:
+            # The estimate is kept once, under its hash, as prompts are.
+            text = None if posteriors is None else posteriors.text
+            yield (
+                one
+                if text is None
+                else replace(
+                    one,
+                    label=replace(one.label, meta={**one.label.meta, "fit": text[0][:16]}),
+                    prompt=text,
+                )
+            )
 
 
 def _parts(
     store: Store, options: ConsensusOptions, *, agreed: bool
 ) -> Iterator[tuple[dict[str, dict[str, TraceLabel]], Collection[str], dict[str, TraceLabel]]]:
     """The labels to analyze, of some traces at a time; without `agreed`, no consensus."""
-    dataset, names = options.dataset, (options.judge, options.mc)
+    dataset = options.dataset
     for page in store.traces.columns(dataset, size=AT_ONCE):
-        labels = {name: store.labels.load(dataset, name, page.ids) for name in names}
+        labels = {name: store.labels.load(dataset, name, page.ids) for name in options.sources}
         consensus = store.labels.load(dataset, options.name, page.ids) if agreed else {}
-        judged, measured = labels.values()
-        yield labels, judged.keys() | measured.keys(), consensus
+        yield labels, set().union(*labels.values()), consensus
 
 
-def _require_labels(store: Store, dataset: str, name: str, *, command: str) -> None:
+def _require_labels(store: Store, dataset: str, name: str) -> None:
     """Refuse a labeler without any labels."""
-    known = {row.labeler.name: row.traces for row in store.labels.labelers(dataset)}
+    known = {row.labeler.name: row for row in store.labels.labelers(dataset)}
     store.labels.labeler(dataset, name)
-    if not known[name]:
+    if not known[name].traces:
+        command = {LabelerKind.JUDGE: "judge", LabelerKind.MC: "continue", LabelerKind.PRM: "score"}
+        run = command.get(known[name].labeler.kind, "import scores")
         raise InputError(
             f"Labeler '{name}' has no labels in dataset '{dataset}' yet.",
-            remedy=f"run stepgold {command} first",
+            remedy=f"run stepgold {run} first",
         )

@@ -23,7 +23,7 @@ from formats import (
 )
 from stepgold.console import progress
 from stepgold.golds import list_unusable_golds
-from stepgold.labeling_run import source_of
+from stepgold.labeling_run import source_of, sources_in
 from stepgold.models import parse_spec
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
@@ -605,14 +605,14 @@ def _chunks(things: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _support(store: Store, dataset: str, consensus: Labeler) -> list[Labeler]:
-    """The judge and the MC labeler that a consensus rests on.
+    """The labelers that a consensus rests on.
 
     A labeler that was removed or replaced since is left out: the consensus did not see its labels.
     """
     known = {summary.labeler.name for summary in store.labels.labelers(dataset)}
     found = []
-    for source in (consensus.config.get(role) for role in ("judge", "mc")):
-        name = source.get("labeler") if isinstance(source, dict) else None
+    for source in sources_in(consensus.config):
+        name = source.get("labeler")
         if name in known and source_of(store, dataset, name) == source:
             found.append(store.labels.labeler(dataset, name))
     return found

@@ -329,6 +329,13 @@ def source_of(store: Store, dataset: str, name: str) -> dict[str, Any]:
     return {"labeler": name, "sha256": hashlib.sha256(made.encode()).hexdigest()[:16]}
 
 
+def sources_in(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a consensus with this configuration was made from, as `source_of` records it."""
+    named = (config.get(role) for role in ("judge", "mc", "anchor"))
+    listed = config.get("labelers", ())
+    return [source for source in (*named, *listed) if isinstance(source, dict)]
+
+
 def _text(config: Mapping[str, Any]) -> str:
     return json.dumps(dict(config), sort_keys=True)
 

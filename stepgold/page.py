@@ -60,6 +60,7 @@ def label(
         judge = JudgeOptions(dataset=_UNNAMED, judge=judge)
     if isinstance(policy, str):
         policy = ContinueOptions(dataset=_UNNAMED, policy=policy)
+    _refuse_bayes(consensus)
     known = evidence if isinstance(evidence, Mapping) else {}
     with ExitStack() as closing:
         closing.enter_context(session(shown=progress))
@@ -77,6 +78,14 @@ def label(
             retriever=None if evidence is None or isinstance(evidence, Mapping) else evidence,
             checkers=checker_factory(policy.answer_judge, terms, policy),
             withhold_phi=withholds_phi(policy, answer_judge=policy.answer_judge, hosted=hosted),
+        )
+
+
+def _refuse_bayes(consensus: ConsensusConfig | None) -> None:
+    if consensus is not None and consensus.rule == "bayes":
+        raise InputError(
+            "The rule bayes estimates from a whole dataset of labels.",
+            remedy="import the traces, and run Workspace.consensus(..., rule='bayes')",
         )
 
 

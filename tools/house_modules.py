@@ -45,6 +45,7 @@ HEAVY = frozenset(
         "google",
         "kiwipiepy",
         "mammoth",
+        "numpy",
         "openai",
         "pyarrow",
         "pydicom",

@@ -148,7 +148,7 @@ def agree(
     measured: Mapping[str, TraceLabel],
 ) -> list[TraceLabel]:
     """The strict consensus."""
-    agreed = agree_on(contexts, judge_labels=judged, mc_labels=measured, config=ConsensusConfig())
+    agreed = agree_on(contexts, {"judge": judged, "mc": measured}, config=ConsensusConfig())
     return [one.label for one in agreed]
 
 
