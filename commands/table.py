@@ -70,7 +70,7 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ),
     ("export",): Entry(
         "Write the labels of one labeler to a file. Fields the format lacks are left out.",
-        "stepgold.exchange",
+        "stepgold.exporting",
         "ExportOptions",
         "export",
     ),

@@ -13,9 +13,9 @@ from .corpora import CorpusRemoveOptions as CorpusRemoveOptions
 from .doctor import DoctorOptions as DoctorOptions
 from .evaluating import CompareOptions as CompareOptions
 from .evaluating import EvaluateOptions as EvaluateOptions
-from .exchange import ExportOptions as ExportOptions
 from .exchange import ImportOptions as ImportOptions
 from .exchange import ScoresOptions as ScoresOptions
+from .exporting import ExportOptions as ExportOptions
 from .judging import JudgeOptions as JudgeOptions
 from .overlap import OverlapOptions as OverlapOptions
 from .page import label as label

@@ -16,6 +16,7 @@ from stepgold import (
     doctor,
     evaluating,
     exchange,
+    exporting,
     judging,
     overlap,
     planning,
@@ -36,7 +37,7 @@ PIPELINE: dict[tuple[str, ...], Verb] = {
     ("judge",): Verb(judging.JudgeOptions, judging.judge),
     ("continue",): Verb(continuing.ContinueOptions, continuing.continue_),
     ("consensus",): Verb(agreeing.ConsensusOptions, agreeing.consensus),
-    ("export",): Verb(exchange.ExportOptions, exchange.export),
+    ("export",): Verb(exporting.ExportOptions, exporting.export),
     ("score",): Verb(scoring_run.ScoreOptions, scoring_run.score),
     ("evaluate",): Verb(evaluating.EvaluateOptions, evaluating.evaluate),
     ("compare",): Verb(evaluating.CompareOptions, evaluating.compare),
@@ -98,7 +99,7 @@ class Workspace(WorkspaceFolder):
     """Import traces with the labels they carry."""
     import_scores = verb(exchange.ScoresOptions, exchange.import_scores)
     """Import a third party's scores, verdicts, or first errors, matched by trace id."""
-    export = verb(exchange.ExportOptions, exchange.export)
+    export = verb(exporting.ExportOptions, exporting.export)
     """Write the labels of one labeler to a file."""
     corpus_add = verb(corpora.CorpusAddOptions, corpora.corpus_add)
     """Split documents into passages."""
