@@ -208,10 +208,9 @@ def test_labels_of_the_store_are_put_at_their_traces() -> None:
     assert [keyed.frame.subsets[at] for at in keyed.frame.subset] == ["one", "one"]
     scores = np.array([0.25, 0.75]).tobytes()
     parts = [
-        LabelArrays.of(
-            [[3, "a", None, False, None, "c", None], [5, "c", None, True, 1, None, None]]
-        ),  # fmt: skip
-        LabelArrays.of([[7, "b", None, False, None, "Si"[:1] + "I", scores]]),
+        LabelArrays.of([[3, "a", None, False, None, "c", None]]),
+        LabelArrays.of([[5, "c", None, True, 1, None, None]]),
+        LabelArrays.of([[7, "b", None, False, None, "SI", scores]]),
     ]
     labels_of = keyed.labels(parts, {5: False, 3: True})
     made = EvaluatedTraces(keyed.frame, labels_of, labels_of)
