@@ -418,7 +418,7 @@ def open_connections(url: str, *, create: bool) -> Connections:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise InputError(
             "The value of --db is not a database URL.",
             remedy="write it as sqlite:///DIR/stepgold.db",
@@ -438,7 +438,7 @@ def shown_url(url: str) -> str:
     """The URL of a database as it may be printed: without its password."""
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return re.sub(r"://[^/@]*@", "://***@", url)
 
 

@@ -23,7 +23,7 @@ from storage import migrations
 from storage.columns import dump_json
 from storage.database import APPLICATION_ID, Connections, refuse_revision
 from storage.tables import METADATA
-from traces import StoreError
+from traces import InputError, StoreError
 
 LOCK_TIMEOUT_S = 120
 """How long a write waits for those of other processes and machines; an import is one write."""
@@ -93,8 +93,15 @@ class PostgresConnections(Connections):
         """See `Connections.translated`."""
         try:
             yield
-        except (DBAPIError, psycopg.Error) as raised:
-            error = _store_error(_driver_fault(raised), self.where)
+        except (DBAPIError, psycopg.Error, UnicodeEncodeError) as raised:
+            fault = _driver_fault(raised)
+            if isinstance(fault, (psycopg.DataError, UnicodeEncodeError)):
+                raise InputError(
+                    f"PostgreSQL cannot hold this text or number ({fault}).",
+                    where=self.where,
+                    remedy="correct the name or id",
+                ) from raised
+            error = _store_error(fault, self.where)
             if error is None:
                 raise
             raise error from raised

@@ -60,7 +60,7 @@ def insert_tuples(
     """
     if not rows:
         return
-    columns = ", ".join(names)
+    columns = ", ".join(f'"{name}"' for name in names)
     if connection.dialect.name == "postgresql":
         cursor: Any = connection.connection.cursor()
         with cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
