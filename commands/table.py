@@ -93,6 +93,31 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "CorpusRemoveOptions",
         "corpus_remove",
     ),
+    ("db", "vacuum"): Entry(
+        "Give the database's free space back. Other commands wait while it runs.",
+        "stepgold.databases",
+        "DbVacuumOptions",
+        "db_vacuum",
+    ),
+    ("db", "backup"): Entry(
+        "Back the database up to a new file. Other commands go on meanwhile.",
+        "stepgold.databases",
+        "DbBackupOptions",
+        "db_backup",
+    ),
+    ("db", "copy"): Entry(
+        "Copy a database into an empty one. SQLite and PostgreSQL, either way; a copy that was"
+        " interrupted goes on where it stopped, and all rows are compared at the end.",
+        "stepgold.databases",
+        "DbCopyOptions",
+        "db_copy",
+    ),
+    ("db", "check"): Entry(
+        "Check the database for damage. Counts its rows, and those nothing refers to.",
+        "stepgold.databases",
+        "DbCheckOptions",
+        "db_check",
+    ),
     ("index",): Entry(
         "Update the index over all corpora. Only new passages are encoded.",
         "stepgold.searching",
@@ -227,13 +252,14 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
 
 GROUPS = {
     "corpus": "Add, list or remove guideline documents.",
+    "db": "Compact, back up, copy or check the database.",
     "remove": "Remove a dataset or a labeler.",
 }
 """Help of the groups of commands, e.g. `stepgold corpus add`."""
 
 SECTIONS = {
     "Start here": ("demo", "run", "trust", "doctor"),
-    "Data": ("import", "export", "sample", "overlap", "status", "remove"),
+    "Data": ("import", "export", "sample", "overlap", "status", "db", "remove"),
     "Evidence": ("corpus", "index", "search", "retrieve"),
     "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
     "Evaluation": ("evaluate", "compare", "best-of-n", "report"),

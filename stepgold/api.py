@@ -12,6 +12,7 @@ from stepgold import (
     contents,
     continuing,
     corpora,
+    databases,
     demo,
     doctor,
     evaluating,
@@ -105,6 +106,10 @@ class Workspace(WorkspaceFolder):
     """Split documents into passages."""
     corpus_list = verb(corpora.CorpusListOptions, corpora.corpus_list)
     """List the corpora with their size and license."""
+    db_vacuum = verb(databases.DbVacuumOptions, databases.db_vacuum)
+    db_backup = verb(databases.DbBackupOptions, databases.db_backup)
+    db_copy = verb(databases.DbCopyOptions, databases.db_copy)
+    db_check = verb(databases.DbCheckOptions, databases.db_check)
     corpus_remove = verb(corpora.CorpusRemoveOptions, corpora.corpus_remove)
     """Remove a corpus or one document."""
     index = verb(searching.IndexOptions, searching.index)

@@ -124,12 +124,12 @@ class ImportRun:
     def _look_up(self, rows: Sequence[ImportedTrace]) -> None:
         """Find what the dataset already has of these rows."""
         trace, problem = TRACES.c, PROBLEMS.c
-        ids = {row.trace.id for row in rows if isinstance(row.trace.id, str)}
+        ids = {row.trace.id for row in rows if checks.is_plain(row.trace.id)}
         query = select(trace.id, trace.pk, trace.digest, trace.source_file_pk)
         query = query.where(trace.dataset_pk == self._dataset, trace.id.in_(ids))
         found = self._connection.execute(query).all()
         self._traces = {row.id: _Stored(row.pk, row.digest, row.source_file_pk) for row in found}
-        ids = {row.problem.id for row in rows if isinstance(row.problem.id, str)}
+        ids = {row.problem.id for row in rows if checks.is_plain(row.problem.id)}
         other = exists().where(
             trace.problem_pk == problem.pk, trace.source_file_pk != self._source_file
         )
