@@ -70,7 +70,7 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ),
     ("export",): Entry(
         "Write the labels of one labeler to a file. Fields the format lacks are left out.",
-        "stepgold.exchange",
+        "stepgold.exporting",
         "ExportOptions",
         "export",
     ),
@@ -98,6 +98,31 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "stepgold.corpora",
         "CorpusRemoveOptions",
         "corpus_remove",
+    ),
+    ("db", "vacuum"): Entry(
+        "Give the database's free space back. Other commands wait while it runs.",
+        "stepgold.databases",
+        "DbVacuumOptions",
+        "db_vacuum",
+    ),
+    ("db", "backup"): Entry(
+        "Back the database up to a new file. Other commands go on meanwhile.",
+        "stepgold.databases",
+        "DbBackupOptions",
+        "db_backup",
+    ),
+    ("db", "copy"): Entry(
+        "Copy a database into an empty one. SQLite and PostgreSQL, either way; a copy that was"
+        " interrupted goes on where it stopped, and all rows are compared at the end.",
+        "stepgold.databases",
+        "DbCopyOptions",
+        "db_copy",
+    ),
+    ("db", "check"): Entry(
+        "Check the database for damage. Counts its rows, and those nothing refers to.",
+        "stepgold.databases",
+        "DbCheckOptions",
+        "db_check",
     ),
     ("index",): Entry(
         "Update the index over all corpora. Only new passages are encoded.",
@@ -240,13 +265,14 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
 
 GROUPS = {
     "corpus": "Add, list or remove guideline documents.",
+    "db": "Compact, back up, copy or check the database.",
     "remove": "Remove a dataset or a labeler.",
 }
 """Help of the groups of commands, e.g. `stepgold corpus add`."""
 
 SECTIONS = {
     "Start here": ("demo", "run", "trust", "doctor"),
-    "Data": ("import", "export", "sample", "overlap", "show", "status", "remove"),
+    "Data": ("import", "export", "sample", "overlap", "show", "status", "db", "remove"),
     "Evidence": ("corpus", "index", "search", "retrieve"),
     "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
     "Evaluation": ("evaluate", "compare", "best-of-n", "report"),

@@ -286,8 +286,6 @@ class AtN:
     scores."""
     accuracy: Mapping[str, Estimate]
     """By measure (`MEASURES`), in [0, 1]; None without problems."""
-    by_problem: Mapping[str, Chances]
-    """By problem id, for paired comparisons."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures by name, with intervals and counts."""
@@ -400,27 +398,26 @@ def evaluate_best_of_n(
 
 def _at(pools: Sequence[Pool], n: int, *, over_subsets: bool, seed: int, resamples: int) -> AtN:
     long_enough = [pool for pool in pools if len(pool.candidates) >= n]
-    found = {
-        pool.problem_id: expected(pool, n, seed) if over_subsets else first_n(pool, n)
-        for pool in long_enough
-    }
+    found: dict[str, list[float | None]] = {name: [] for name in MEASURES}
+    for pool in long_enough:
+        chances = expected(pool, n, seed) if over_subsets else first_n(pool, n)
+        for name, column in found.items():
+            column.append(chances[name])
     if all(one.answer is None for pool in pools for one in pool.candidates):
-        undefined: Chances = {"majority": None, "weighted_majority": None}
-        found = {problem: chances | undefined for problem, chances in found.items()}
+        for name in ("majority", "weighted_majority"):
+            found[name] = [None] * len(long_enough)
     return AtN(
         n=n,
         pools=len(long_enough),
         short=len(pools) - len(long_enough),
-        unscored_pools=sum(chances["min"] is None for chances in found.values()),
-        accuracy={name: _accuracy(found, name, seed, resamples) for name in MEASURES},
-        by_problem=found,
+        unscored_pools=sum(chance is None for chance in found["min"]),
+        accuracy={name: _accuracy(column, seed, resamples) for name, column in found.items()},
     )
 
 
-def _accuracy(found: Mapping[str, Chances], name: str, seed: int, resamples: int) -> Estimate:
+def _accuracy(chances: Sequence[float | None], seed: int, resamples: int) -> Estimate:
     """Mean over the problems on which the measure is defined; problems are resampled."""
-    known = [chances[name] for chances in found.values()]
-    counts = np.array([(value, 1.0) for value in known if value is not None]).reshape(-1, 2)
+    counts = np.array([(value, 1.0) for value in chances if value is not None]).reshape(-1, 2)
 
     def mean(sums: Floats) -> tuple[Floats, Mask]:
         return ratio(sums[..., 0], sums[..., 1])

@@ -10,12 +10,16 @@ from .continuing import ContinueOptions as ContinueOptions
 from .corpora import CorpusAddOptions as CorpusAddOptions
 from .corpora import CorpusListOptions as CorpusListOptions
 from .corpora import CorpusRemoveOptions as CorpusRemoveOptions
+from .databases import DbBackupOptions as DbBackupOptions
+from .databases import DbCheckOptions as DbCheckOptions
+from .databases import DbCopyOptions as DbCopyOptions
+from .databases import DbVacuumOptions as DbVacuumOptions
 from .doctor import DoctorOptions as DoctorOptions
 from .evaluating import CompareOptions as CompareOptions
 from .evaluating import EvaluateOptions as EvaluateOptions
-from .exchange import ExportOptions as ExportOptions
 from .exchange import ImportOptions as ImportOptions
 from .exchange import ScoresOptions as ScoresOptions
+from .exporting import ExportOptions as ExportOptions
 from .judging import JudgeOptions as JudgeOptions
 from .overlap import OverlapOptions as OverlapOptions
 from .page import label as label

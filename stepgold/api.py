@@ -12,10 +12,12 @@ from stepgold import (
     contents,
     continuing,
     corpora,
+    databases,
     demo,
     doctor,
     evaluating,
     exchange,
+    exporting,
     judging,
     overlap,
     planning,
@@ -37,7 +39,7 @@ PIPELINE: dict[tuple[str, ...], Verb] = {
     ("judge",): Verb(judging.JudgeOptions, judging.judge),
     ("continue",): Verb(continuing.ContinueOptions, continuing.continue_),
     ("consensus",): Verb(agreeing.ConsensusOptions, agreeing.consensus),
-    ("export",): Verb(exchange.ExportOptions, exchange.export),
+    ("export",): Verb(exporting.ExportOptions, exporting.export),
     ("score",): Verb(scoring_run.ScoreOptions, scoring_run.score),
     ("evaluate",): Verb(evaluating.EvaluateOptions, evaluating.evaluate),
     ("compare",): Verb(evaluating.CompareOptions, evaluating.compare),
@@ -99,7 +101,7 @@ class Workspace(WorkspaceFolder):
     """Import traces with the labels they carry."""
     import_scores = verb(exchange.ScoresOptions, exchange.import_scores)
     """Import a third party's scores, verdicts, or first errors, matched by trace id."""
-    export = verb(exchange.ExportOptions, exchange.export)
+    export = verb(exporting.ExportOptions, exporting.export)
     """Write the labels of one labeler to a file."""
     corpus_add = verb(corpora.CorpusAddOptions, corpora.corpus_add)
     """Split documents into passages."""
@@ -107,6 +109,10 @@ class Workspace(WorkspaceFolder):
     """List the corpora with their size and license."""
     corpus_show = verb(showing.CorpusShowOptions, showing.corpus_show)
     """Show a document as it was indexed, with its passages."""
+    db_vacuum = verb(databases.DbVacuumOptions, databases.db_vacuum)
+    db_backup = verb(databases.DbBackupOptions, databases.db_backup)
+    db_copy = verb(databases.DbCopyOptions, databases.db_copy)
+    db_check = verb(databases.DbCheckOptions, databases.db_check)
     corpus_remove = verb(corpora.CorpusRemoveOptions, corpora.corpus_remove)
     """Remove a corpus or one document."""
     index = verb(searching.IndexOptions, searching.index)

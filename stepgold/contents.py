@@ -249,6 +249,15 @@ def _shortened(store: Store) -> Iterator[Shortened]:
 
 
 def _failures(store: Store) -> Iterator[Missing]:
+    for dataset, name in store.traces.unfinished():
+        yield Missing(
+            id=name,
+            stage="import",
+            reason="unfinished",
+            retryable=True,
+            dataset=dataset,
+            detail="the import was cut off; import the file again",
+        )
     for dataset, row in store.traces.rejected_rows():
         yield Missing(
             id=row.id or _place(row),

@@ -13,7 +13,8 @@ from stepgold.console import note
 from stepgold.continuing import ContinueOptions, continue_
 from stepgold.corpora import CorpusAddOptions, corpus_add
 from stepgold.evaluating import EvaluateOptions, evaluate
-from stepgold.exchange import ExportOptions, ImportOptions, export, import_
+from stepgold.exchange import ImportOptions, import_
+from stepgold.exporting import ExportOptions, export
 from stepgold.judging import JudgeOptions, judge
 from stepgold.report import ReportOptions, report
 from stepgold.results import Result

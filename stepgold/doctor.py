@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -213,7 +212,7 @@ def _database(
     workspace: WorkspaceFolder, problems: list[SetupProblem]
 ) -> tuple[DatabaseState, str | None]:
     """The database, and the fingerprint of its corpora if it can be used."""
-    url = re.sub(r"://[^/@]*@", "://***@", workspace.url)
+    url = workspace.shown_url
     if workspace.db is None and not (workspace.folder / DATABASE_NAME).exists():
         return DatabaseState(url, "missing", "a first import or corpus add creates it"), None
     try:

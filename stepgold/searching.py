@@ -125,7 +125,7 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
         if not any(corpus.passages for corpus in store.corpora.summaries()):
             raise CorpusError(
                 "There is no passage to index.",
-                where=workspace.url,
+                where=workspace.shown_url,
                 remedy="stepgold corpus add PATH --corpus NAME",
             )
         corpora = Corpora(
@@ -281,7 +281,7 @@ def lexical_index(workspace: WorkspaceFolder, store: Store, fingerprint: str) ->
     if not rows:
         raise CorpusError(
             "There is no passage to search.",
-            where=workspace.url,
+            where=workspace.shown_url,
             remedy="stepgold corpus add PATH --corpus NAME",
         )
     if len(rows) >= _MANY:

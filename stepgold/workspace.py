@@ -41,8 +41,8 @@ class WorkspaceFolder:
         self.debug = debug
 
     def __repr__(self) -> str:
-        where = f"{str(self.folder)!r}" + (f", db={self.db!r}" if self.db else "")
-        return f"{type(self).__name__}({where})"
+        db = f", db={self.shown_url!r}" if self.db else ""
+        return f"{type(self).__name__}({str(self.folder)!r}{db})"
 
     @property
     def url(self) -> str:
@@ -50,6 +50,13 @@ class WorkspaceFolder:
         from storage import database_url
 
         return self.db or database_url(self.folder / DATABASE_NAME)
+
+    @property
+    def shown_url(self) -> str:
+        """The database URL as it may be printed: without a password."""
+        from storage import shown_url
+
+        return shown_url(self.url)
 
     @property
     def index_folder(self) -> Path:

@@ -8,10 +8,13 @@ from .corpora import FileKey as FileKey
 from .corpora import KnownDocument as KnownDocument
 from .corpora import KnownFile as KnownFile
 from .database import database_url as database_url
+from .database import shown_url as shown_url
 from .imports import ImportOutcome as ImportOutcome
 from .labels import LabelerSummary as LabelerSummary
 from .labels import ShortenedTrace as ShortenedTrace
 from .labels import VoteTotals as VoteTotals
+from .maintenance import DatabaseCheck as DatabaseCheck
+from .maintenance import TableCopy as TableCopy
 from .replies import CallSpending as CallSpending
 from .replies import CallTotals as CallTotals
 from .steps import LabelArrays as LabelArrays

@@ -40,6 +40,15 @@ def plain_text(value: str, what: str) -> str:
     return value
 
 
+def is_plain(value: Any) -> bool:
+    """Whether `plain_text` takes the value."""
+    try:
+        plain_text(value, "")
+    except InputError:
+        return False
+    return True
+
+
 def optional_text(value: str | None, what: str) -> str | None:
     """As `plain_text`; None stays None."""
     return None if value is None else plain_text(value, what)

@@ -180,7 +180,7 @@ class Claims:
                 .join(CLAIMANTS, CLAIMS.c.claimant == CLAIMANTS.c.token)
                 .join(DATASETS, CLAIMS.c.dataset_pk == DATASETS.c.pk)
                 .where(CLAIMANTS.c.token.not_in(_ended(connection, at)))
-                .group_by(*by)
+                .group_by(*by, DATASETS.c.pk, CLAIMANTS.c.token)
                 .order_by(CLAIMS.c.dataset_pk, CLAIMS.c.labeler, CLAIMANTS.c.started_at)
             )
             return [ClaimSummary(**row._mapping) for row in connection.execute(query)]

@@ -62,7 +62,10 @@ def decode_text(stored: str) -> str:
     """The text that was given to `encode_text`."""
     if not stored.startswith(_ESCAPED):
         return stored
-    return str(json.loads(stored[len(_ESCAPED) :]))
+    try:
+        return str(json.loads(stored[len(_ESCAPED) :]))
+    except json.JSONDecodeError:
+        return stored  # written before its column was escaped
 
 
 def decode_optional(stored: str | None) -> str | None:

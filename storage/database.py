@@ -12,15 +12,18 @@ refused before a byte of it changes.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, create_engine, event, make_url
+from sqlalchemy import URL, Column, Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
@@ -30,6 +33,11 @@ from traces import InputError, StoreError
 
 BUSY_TIMEOUT_S = 30.0
 """How long a write waits for another process, and for another thread of this one."""
+
+TRIES = 8
+"""How often a transaction is tried that others stand in the way of."""
+
+T = TypeVar("T")
 
 APPLICATION_ID = 0x53544744
 """ "STGD" in the header of our files (https://www.sqlite.org/pragma.html#pragma_application_id)."""
@@ -118,31 +126,46 @@ def _chain(raised: BaseException) -> Iterator[sqlite3.Error]:
         current = current.__context__
 
 
-class Connections:
+class Connections(ABC):
     """The database as `read()` and `write()` blocks; safe to share between threads.
 
     Within a thread, a block inside a `write()` block joins its transaction; an inner `write()`
     block is a savepoint, so that a caller who catches its error keeps the rest.
     """
 
-    def __init__(self, url: URL, *, timeout_s: float = BUSY_TIMEOUT_S) -> None:
-        self.where = url.database or ":memory:"
-        """The file, for error messages."""
-        self._timeout_s = timeout_s
-        self._memory = url.database in (None, "", ":memory:")
-        # Absolute, so that a program may change its working directory.
-        self._path = "" if self._memory else os.path.abspath(self.where)
-        self._engine = create_engine(
-            url if self._memory else url.set(database=self._path),
-            poolclass=StaticPool if self._memory else QueuePool,
-            connect_args={"check_same_thread": False, "timeout": timeout_s},
-            json_serializer=dump_json,
-        )
-        event.listen(self._engine, "connect", self._prepare)
-        event.listen(self._engine, "begin", _begin)
-        self._write_lock = threading.RLock()
+    def __init__(self, engine: Engine, where: str) -> None:
+        self.where = where
+        """The database without a password, for error messages."""
+        self.engine = engine
         self._thread = threading.local()
-        self._file: tuple[int, int] | None = None
+
+    @abstractmethod
+    def translated(self) -> AbstractContextManager[None]:
+        """Run a block and turn the database's refusals into StoreError."""
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection whose transaction sees the database as it was at one moment."""
+
+    @abstractmethod
+    def writing(self, *, shared: bool) -> AbstractContextManager[Connection]:
+        """A connection in whose transaction nothing that was read can be changed by another one.
+
+        Args:
+            shared: whether other `shared` transactions may run at the same time.
+        """
+
+    @abstractmethod
+    def check_writable(self) -> None:
+        """Prove that something could be written.
+
+        Raises:
+            StoreError: the database is read-only, or its disk almost full.
+        """
+
+    @abstractmethod
+    def is_transient(self, fault: Exception) -> bool:
+        """Whether the same transaction may succeed if it runs again."""
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -152,34 +175,12 @@ class Connections:
             StoreError: the database cannot be read.
         """
         current: Connection | None = getattr(self._thread, "connection", None)
-        if current is not None:
-            with translated(self.where):
+        with self.translated():
+            if current is not None:
                 yield current
-        elif self._memory:
-            with self._locked(), self._connected("BEGIN") as connection:
-                yield connection
-        else:
-            with self._connected("BEGIN") as connection:
-                yield connection
-
-    def finds(self, query: str, value: str) -> bool:
-        """Whether a query with one placeholder finds a row, as `read` would see it.
-
-        For lookups before every model call: takes a tenth of the time of `read` and an expression.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
-        if self._memory or getattr(self._thread, "connection", None) is not None:
-            with self.read() as connection:
-                return connection.exec_driver_sql(query, (value,)).first() is not None
-        with (
-            translated(self.where),
-            closing(self._engine.raw_connection()) as raw,
-            closing(raw.cursor()) as cursor,
-        ):
-            cursor.execute(query, (value,))
-            return cursor.fetchone() is not None
+            else:
+                with self.reading() as connection:
+                    yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -188,26 +189,125 @@ class Connections:
         Raises:
             StoreError: the database cannot be written, or is busy for longer than the timeout.
         """
+        with self.translated(), self._transaction(shared=False) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, *, shared: bool) -> Iterator[Connection]:
         current: Connection | None = getattr(self._thread, "connection", None)
         if current is not None:
-            with translated(self.where), current.begin_nested():
+            with current.begin_nested():
                 yield current
             return
-        with self._locked(), self._connected("BEGIN IMMEDIATE") as connection:
+        with self.writing(shared=shared) as connection:
             self._thread.connection = connection
             try:
-                with connection.begin():
-                    yield connection
-                    self._refuse_other_file()
+                yield connection
             finally:
                 self._thread.connection = None
 
-    def refuse_full_disk(self) -> None:
-        """Refuse a disk without room for what calls in flight may bring.
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """What `work` returns from one transaction that may run beside others of this kind.
+
+        `work` may run several times: of two transactions that wait for each other, a database with
+        many writers gives one up. It must not depend on what other such transactions write.
 
         Raises:
-            StoreError: it has less than `SPARE_BYTES`.
+            StoreError: as in `write`.
         """
+        joined = getattr(self._thread, "connection", None) is not None
+        left = 1 if joined else TRIES
+        while True:
+            left -= 1
+            try:
+                with self.translated(), self._transaction(shared=True) as connection:
+                    return work(connection)
+            except Exception as fault:
+                if not left or not self.is_transient(fault):
+                    raise
+
+    def finds(self, column: Column[Any], value: str) -> bool:
+        """Whether a row has this value in a column, as `read` would see it."""
+        with self.read() as connection:
+            return connection.scalar(select(1).where(column == value)) is not None
+
+    def close(self) -> None:
+        """Release all connections."""
+        self.engine.dispose()
+
+
+class SqliteConnections(Connections):
+    """A SQLite database: a file, or in memory."""
+
+    def __init__(self, url: URL, *, timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        where = url.database or ":memory:"
+        self._timeout_s = timeout_s
+        self._memory = url.database in (None, "", ":memory:")
+        # Absolute, so that a program may change its working directory.
+        self._path = "" if self._memory else os.path.abspath(where)
+        engine = create_engine(
+            url if self._memory else url.set(database=self._path),
+            poolclass=StaticPool if self._memory else QueuePool,
+            connect_args={"check_same_thread": False, "timeout": timeout_s},
+            json_serializer=dump_json,
+        )
+        super().__init__(engine, where)
+        event.listen(engine, "connect", self._prepare)
+        event.listen(engine, "begin", _begin)
+        self._write_lock = threading.RLock()
+        self._file: tuple[int, int] | None = None
+
+    def translated(self) -> AbstractContextManager[None]:
+        """See `Connections.translated`."""
+        return translated(self.where)
+
+    def is_transient(self, fault: Exception) -> bool:
+        """Never: a writer that takes the lock first waits for its turn."""
+        return False
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """See `Connections.reading`."""
+        if self._memory:
+            with self._locked(), self._connected("BEGIN") as connection:
+                yield connection
+        else:
+            with self._connected("BEGIN") as connection:
+                yield connection
+
+    @contextmanager
+    def writing(self, *, shared: bool) -> Iterator[Connection]:
+        """See `Connections.writing`; there is one writer at a time, `shared` or not."""
+        with (
+            self._locked(),
+            self._connected("BEGIN IMMEDIATE") as connection,
+            connection.begin(),
+        ):
+            yield connection
+            self._refuse_other_file()
+
+    def finds(self, column: Column[Any], value: str) -> bool:
+        """See `Connections.finds`; takes a tenth of its time, before every model call."""
+        if self._memory or getattr(self._thread, "connection", None) is not None:
+            return super().finds(column, value)
+        query = f"SELECT 1 FROM {column.table.name} WHERE {column.name} = ?"
+        with (
+            translated(self.where),
+            closing(self.engine.raw_connection()) as raw,
+            closing(raw.cursor()) as cursor,
+        ):
+            cursor.execute(query, (value,))
+            return cursor.fetchone() is not None
+
+    def check_writable(self) -> None:
+        """See `Connections.check_writable`."""
+        self._refuse_full_disk()
+        with self.write() as connection:
+            # A commit that changes nothing still has to reach the disk.
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _refuse_full_disk(self) -> None:
+        """Refuse a disk without room for what calls in flight may bring."""
         if self._memory:
             return
         try:
@@ -241,13 +341,9 @@ class Connections:
                 remedy="put the file back if you have it, and run the command again",
             )
 
-    def close(self) -> None:
-        """Release all connections; the last one merges the write-ahead log into the file."""
-        self._engine.dispose()
-
     @contextmanager
     def _connected(self, begin: str) -> Iterator[Connection]:
-        with translated(self.where), self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             yield connection.execution_options(stepgold_begin=begin)
 
     @contextmanager
@@ -287,14 +383,24 @@ def open_connections(url: str, *, create: bool) -> Connections:
     """Open the database at `url`; create and upgrade it as needed.
 
     Raises:
-        InputError: the URL is not one of a SQLite database.
+        InputError: the URL is not one of a SQLite or PostgreSQL database.
         StoreError: there is none and `create` is False; it is not writable; it belongs to another
             program; its schema is newer than this program or too old.
     """
     parsed = _parse(url)
+    if parsed.get_backend_name() == "postgresql":
+        try:
+            from storage.postgres import open_postgres
+        except ModuleNotFoundError as fault:
+            raise InputError(
+                f"PostgreSQL needs the package {fault.name}.",
+                where=parsed.render_as_string(hide_password=True),
+                remedy="pip install 'stepgold[postgres]'",
+            ) from fault
+        return open_postgres(parsed, create=create)
     path = None if parsed.database in (None, "", ":memory:") else Path(str(parsed.database))
     revision = None if path is None else _look(path, create=create)
-    connections = Connections(parsed)
+    connections = SqliteConnections(parsed)
     try:
         if revision != migrations.HEAD:
             with connections.write() as connection:
@@ -312,18 +418,28 @@ def open_connections(url: str, *, create: bool) -> Connections:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise InputError(
             "The value of --db is not a database URL.",
             remedy="write it as sqlite:///DIR/stepgold.db",
         ) from None
+    if parsed.drivername == "postgresql+psycopg":
+        return parsed
     if parsed.get_backend_name() != "sqlite" or parsed.query or parsed.host:
         raise InputError(
             f"The database {parsed.render_as_string(hide_password=True)!r} cannot be used:"
-            " only plain SQLite files are supported.",
-            remedy="write it as sqlite:///DIR/stepgold.db",
+            " only plain SQLite files and PostgreSQL are supported.",
+            remedy="write it as sqlite:///DIR/stepgold.db or postgresql+psycopg://HOST/NAME",
         )
     return parsed
+
+
+def shown_url(url: str) -> str:
+    """The URL of a database as it may be printed: without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return re.sub(r"://[^/@]*@", "://***@", url)
 
 
 def _look(path: Path, *, create: bool) -> str | None:
@@ -403,6 +519,16 @@ def _read_revision(path: Path) -> str | None:
             remedy="restore a copy, or name another directory with --workspace",
         )
     revision = str(row[0])
+    refuse_revision(revision, where)
+    return revision
+
+
+def refuse_revision(revision: str, where: str) -> None:
+    """Refuse a schema that this program cannot open.
+
+    Raises:
+        StoreError: it is too old or newer.
+    """
     if revision in migrations.TOO_OLD:
         raise StoreError(
             f"The database was written by an unreleased version of StepGold (schema {revision!r}).",
@@ -416,4 +542,3 @@ def _read_revision(path: Path) -> str | None:
             where=where,
             remedy="update StepGold, or name another directory with --workspace",
         )
-    return revision

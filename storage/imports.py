@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,10 @@ from storage.records import (
     step_rows,
     trace_columns,
 )
-from storage.rows import delete_where, insert_keyed, insert_one, insert_rows, now
+from storage.rows import CHUNK, delete_where, insert_keyed, insert_one, insert_rows, now
 from storage.tables import (
     DATASETS,
+    LABELERS,
     PROBLEMS,
     REJECTED_ROWS,
     SOURCE_FILES,
@@ -78,8 +79,10 @@ class ImportRun:
     A row that cannot be stored is rejected with its reason; the others are stored.
     """
 
-    def __init__(self, connection: Connection, dataset: int, source_file: int, file: str) -> None:
-        self._connection = connection
+    _connection: Connection
+    """That of the running transaction."""
+
+    def __init__(self, dataset: int, source_file: int, file: str) -> None:
         self._dataset = dataset
         self._source_file = source_file
         self._file = file
@@ -93,14 +96,14 @@ class ImportRun:
         self._unchanged = 0
         self._replaced = False
 
-    def add(self, rows: Iterable[ImportedTrace | RejectedRow]) -> None:
-        """Store a chunk of rows.
+    def add(self, connection: Connection, rows: Sequence[ImportedTrace | RejectedRow]) -> None:
+        """Store a chunk of rows in one transaction.
 
         Raises:
             InputError: a labeler exists with another configuration, which concerns the whole file.
         """
+        self._connection = connection
         usable: list[_Checked] = []
-        rows = list(rows)
         self._look_up([row for row in rows if isinstance(row, ImportedTrace)])
         for row in rows:
             if isinstance(row, RejectedRow):
@@ -121,12 +124,12 @@ class ImportRun:
     def _look_up(self, rows: Sequence[ImportedTrace]) -> None:
         """Find what the dataset already has of these rows."""
         trace, problem = TRACES.c, PROBLEMS.c
-        ids = {row.trace.id for row in rows if isinstance(row.trace.id, str)}
+        ids = {row.trace.id for row in rows if checks.is_plain(row.trace.id)}
         query = select(trace.id, trace.pk, trace.digest, trace.source_file_pk)
         query = query.where(trace.dataset_pk == self._dataset, trace.id.in_(ids))
         found = self._connection.execute(query).all()
         self._traces = {row.id: _Stored(row.pk, row.digest, row.source_file_pk) for row in found}
-        ids = {row.problem.id for row in rows if isinstance(row.problem.id, str)}
+        ids = {row.problem.id for row in rows if checks.is_plain(row.problem.id)}
         other = exists().where(
             trace.problem_pk == problem.pk, trace.source_file_pk != self._source_file
         )
@@ -137,8 +140,9 @@ class ImportRun:
             row.id: _Stored(row.pk, row.digest, shared=bool(row.shared)) for row in found
         }
 
-    def finish(self) -> ImportOutcome:
+    def finish(self, connection: Connection) -> ImportOutcome:
         """Remove the traces that the file no longer has, and return the outcome."""
+        self._connection = connection
         mine = TRACES.c.source_file_pk == self._source_file
         stored = self._connection.execute(select(TRACES.c.pk, TRACES.c.id).where(mine))
         gone = [row.pk for row in stored if row.id not in self._seen]
@@ -285,6 +289,58 @@ class ImportRun:
             traces = [trace for other, trace in labels if other == labeler]
             delete_labels(self._connection, labeler, traces)
         insert_labels(self._connection, labels, imported=True)
+
+
+UNFINISHED = ""
+"""The hash of a file whose import has not ended."""
+
+
+def finished_source(connection: Connection, dataset: str, name: str) -> bool:
+    """Whether a dataset has a file of this name whose import ended."""
+    query = (
+        select(SOURCE_FILES.c.sha256)
+        .join(DATASETS, SOURCE_FILES.c.dataset_pk == DATASETS.c.pk)
+        .where(DATASETS.c.name == dataset, SOURCE_FILES.c.name == name)
+    )
+    return connection.scalar(query) not in (None, UNFINISHED)
+
+
+def undo_import(
+    connections: Connections,
+    dataset: str,
+    files: Collection[str],
+    *,
+    labelers: Collection[str],
+    is_new: bool,
+) -> None:
+    """Remove files with their traces, some at a time, and what only they brought.
+
+    Args:
+        connections: the database.
+        dataset: its name.
+        files: names of files.
+        labelers: those the dataset had before; others go if no label of theirs is left.
+        is_new: whether the dataset was made for these files; it goes if nothing is left.
+    """
+    owner = select(DATASETS.c.pk).where(DATASETS.c.name == dataset).scalar_subquery()
+    mine = (SOURCE_FILES.c.dataset_pk == owner, SOURCE_FILES.c.name.in_(list(files)))
+    gone = select(SOURCE_FILES.c.pk).where(*mine)
+    while True:
+        with connections.write() as connection:
+            some = select(TRACES.c.pk).where(TRACES.c.source_file_pk.in_(gone)).limit(CHUNK)
+            if not delete_where(connection, TRACES.c.pk, list(connection.scalars(some))):
+                break
+    with connections.write() as connection:
+        connection.execute(delete(SOURCE_FILES).where(*mine))
+        unused = ~exists().where(TRACES.c.problem_pk == PROBLEMS.c.pk)
+        connection.execute(delete(PROBLEMS).where(PROBLEMS.c.dataset_pk == owner, unused))
+        delete_orphans(connection)
+        silent = ~exists().where(TRACE_LABELS.c.labeler_pk == LABELERS.c.pk)
+        fresh = LABELERS.c.name.not_in(list(labelers))
+        connection.execute(delete(LABELERS).where(LABELERS.c.dataset_pk == owner, fresh, silent))
+        if is_new:
+            empty = ~exists().where(SOURCE_FILES.c.dataset_pk == DATASETS.c.pk)
+            connection.execute(delete(DATASETS).where(DATASETS.c.name == dataset, empty))
 
 
 FORMAT = "sample"

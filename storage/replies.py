@@ -12,6 +12,8 @@ import math
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -29,9 +31,9 @@ from sqlalchemy import (
 
 from storage import checks
 from storage.columns import encode_text
-from storage.database import APPLICATION_ID, Connections
+from storage.database import Connections
 from storage.records import BATCH_JOB, BATCH_ROW, call_columns, call_from, reply_from, usage_from
-from storage.rows import chunks, delete_where, insert_missing, insert_rows, now
+from storage.rows import chunks, delete_where, insert_missing, insert_one_missing, insert_rows, now
 from storage.tables import BATCH_JOBS, BATCH_REQUESTS, MODEL_CALLS, PROMPTS
 from traces import (
     BatchEnding,
@@ -46,7 +48,6 @@ from traces import (
 
 _BY_KEY = select(MODEL_CALLS).where(MODEL_CALLS.c.key == bindparam("wanted"))
 """Built once: it runs for every stored reply."""
-_HAS_KEY = f"SELECT 1 FROM {MODEL_CALLS.name} WHERE key = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Replies:
 
     def get(self, key: str) -> ModelReply | None:
         """The reply recorded under `key`, marked as cached; None if there is none."""
-        if not self._connections.finds(_HAS_KEY, key):
+        if not self._connections.finds(MODEL_CALLS.c.key, key):
             return None
         with self._connections.read() as connection:
             row = connection.execute(_BY_KEY, {"wanted": key}).one_or_none()
@@ -117,8 +118,7 @@ class Replies:
 
     def put_all(self, calls: Sequence[StoredCall]) -> None:
         """Record replies in one transaction, all or none; see `put`."""
-        with self._connections.write() as connection:
-            _insert_calls(connection, calls)
+        self._connections.run(partial(_insert_calls, calls=calls))
 
     def check(self) -> None:
         """Prove that a reply could be recorded, before one is paid for.
@@ -126,10 +126,7 @@ class Replies:
         Raises:
             StoreError: the database cannot be written, or its disk is almost full.
         """
-        self._connections.refuse_full_disk()
-        with self._connections.write() as connection:
-            # A commit that changes nothing still has to reach the disk.
-            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._connections.check_writable()
 
     def count_hit(self, key: str) -> None:
         """Record that the reply was reused instead of being bought.
@@ -137,13 +134,9 @@ class Replies:
         Raises:
             InputError: there is none under `key`.
         """
-        with self._connections.write() as connection:
-            touched = connection.execute(
-                update(MODEL_CALLS)
-                .where(MODEL_CALLS.c.key == key)
-                .values(hits=MODEL_CALLS.c.hits + 1)
-            ).rowcount
-        if not touched:
+        statement = update(MODEL_CALLS).where(MODEL_CALLS.c.key == key)
+        statement = statement.values(hits=MODEL_CALLS.c.hits + 1)
+        if not self._connections.run(lambda connection: connection.execute(statement).rowcount):
             raise InputError(f"There is no model call {key!r} in the ledger.")
 
     def calls(self) -> Iterator[StoredCall]:
@@ -174,7 +167,7 @@ class Replies:
             func.count(calls.usd).label("priced"),
             *(cast(func.sum(calls[name]), BigInteger).label(name) for name in tokens),
         )
-        query = query.group_by(*by).order_by(*by)
+        query = query.group_by(*by).order_by(*(column.nulls_first() for column in by))
         with self._connections.read() as connection:
             rows = connection.execute(query).all()
         return [
@@ -384,16 +377,14 @@ class BatchJobs:
 
 
 def _insert_calls(connection: Connection, calls: Sequence[StoredCall]) -> None:
+    """Insert calls; one whose key is taken gets a key of its own."""
     common = {"created_at": now()}
-    taken = {
-        key for chunk in chunks(call.key for call in calls) for key in _recorded(connection, chunk)
-    }
-    rows = []
-    for call in calls:
-        key = f"{call.key}+{secrets.token_hex(4)}" if call.key in taken else call.key
-        taken.add(call.key)
-        rows.append(call_columns(replace(call, key=key)) | common)
-    insert_rows(connection, MODEL_CALLS, rows)
+    # In one order, so that two writers of the same keys do not wait for each other.
+    for call in sorted(calls, key=attrgetter("key")):
+        row = call_columns(call) | common
+        if not insert_one_missing(connection, MODEL_CALLS, row, key="key"):
+            other = f"{call.key}+{secrets.token_hex(4)}"
+            insert_rows(connection, MODEL_CALLS, [row | {"key": other}])
 
 
 def _free(connection: Connection, keys: Sequence[str]) -> list[str]:

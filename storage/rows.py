@@ -7,7 +7,17 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.columns import Columns
@@ -50,14 +60,15 @@ def insert_tuples(
     """
     if not rows:
         return
-    places = ", ".join([placeholder(connection)] * len(names))
-    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({places})"
+    columns = ", ".join(f'"{name}"' for name in names)
+    if connection.dialect.name == "postgresql":
+        cursor: Any = connection.connection.cursor()
+        with cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        return
+    statement = f"INSERT INTO {table.name} ({columns}) VALUES ({', '.join('?' * len(names))})"
     connection.exec_driver_sql(statement, rows if isinstance(rows, list) else list(rows))
-
-
-def placeholder(connection: Connection) -> str:
-    """How a statement given to the driver writes a value."""
-    return "%s" if connection.dialect.name == "postgresql" else "?"
 
 
 def reserve(connection: Connection, table: Table, number: int) -> Sequence[int]:
@@ -84,10 +95,21 @@ def insert_missing(
     connection: Connection, table: Table, rows: Sequence[Columns], *, key: Sequence[str]
 ) -> None:
     """Insert the rows, except those whose `key` columns are taken: the existing rows stay."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).on_conflict_do_nothing(index_elements=key)
+    statement = _insert_missing(connection, table, key)
     for chunk in chunks(rows):
         connection.execute(statement, chunk)
+
+
+def insert_one_missing(connection: Connection, table: Table, row: Columns, *, key: str) -> bool:
+    """Insert a row unless its key is taken; False if it is."""
+    statement = _insert_missing(connection, table, [key]).execution_options(preserve_rowcount=True)
+    return bool(connection.execute(statement, row).rowcount)
+
+
+def _insert_missing(connection: Connection, table: Table, key: Sequence[str]) -> Executable:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement: Executable = dialect.insert(table).on_conflict_do_nothing(index_elements=key)
+    return statement
 
 
 def delete_where(

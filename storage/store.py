@@ -10,6 +10,7 @@ from storage.corpora import StoredCorpora
 from storage.database import Connections, open_connections
 from storage.evidence import StoredEvidence
 from storage.labels import Labels
+from storage.maintenance import Maintenance, TableCopy, Watch, copy_rows
 from storage.replies import Replies
 from storage.traces import Traces
 
@@ -31,15 +32,16 @@ class Store:
         self.corpora = StoredCorpora(connections)
         self.replies = Replies(connections)
         self.claims = Claims(connections)
+        self.maintenance = Maintenance(connections)
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Store:
-        """Open the database at `url` (`sqlite:///FILE`; `sqlite://` is in memory).
+        """Open the database at `url` (`sqlite:///FILE`, `sqlite://` in memory, or PostgreSQL).
 
         An empty or missing file becomes a new database; an older schema is upgraded.
 
         Raises:
-            InputError: the URL is not one of a SQLite database.
+            InputError: the URL is not one of a SQLite or PostgreSQL database.
             StoreError: there is none and `create` is False; it is not writable, belongs to another
                 program, or has a schema that is newer than this program or too old. A database
                 that is refused is left unchanged.
@@ -55,6 +57,10 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def copy_to(self, target: Store, *, watch: Watch) -> list[TableCopy]:
+        """Copy all rows into another database; see `storage.maintenance.copy_rows`."""
+        return copy_rows(self._connections, target._connections, watch=watch)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -113,10 +113,10 @@ class RejectedRowTable(Base, table=True):
     __tablename__ = "rejected_rows"
     source_file_pk: int = parent("source_files.pk", primary_key=True)
     position: int = Field(primary_key=True)
-    file: str
+    file: str = _of(MODEL_TEXT)
     line: int | None
-    id: str | None
-    reason: str
+    id: str | None = _of(MODEL_TEXT)
+    reason: str = _of(MODEL_TEXT)
     imported: bool
 
 
@@ -563,6 +563,11 @@ class ClaimTable(Base, table=True):
     item: str = _of(NAME, primary_key=True)
     claimant: str = parent("claimants.token", index=True)
 
+
+for _column in (column for table in METADATA.tables.values() for column in table.c):
+    if isinstance(_column.type, String):
+        # One order of texts everywhere: that of their code points, as in SQLite.
+        _column.type = String().with_variant(String(collation="C"), "postgresql")
 
 # Core tables: bulk writes through them are ten times faster than through the ORM.
 _TABLES = METADATA.tables

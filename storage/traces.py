@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, Select, delete, exists, func, select, update
 
 from storage import checks
 from storage.columns import Columns
 from storage.database import Connections
 from storage.evidence import delete_orphans, load_sets
-from storage.imports import ImportOutcome, ImportRun, SampledTraces
+from storage.imports import (
+    UNFINISHED,
+    ImportOutcome,
+    ImportRun,
+    SampledTraces,
+    finished_source,
+    undo_import,
+)
 from storage.lookups import IMPORT_ORDER, dataset_pk, ensure_dataset, trace_keys, trace_pages
 from storage.records import PROBLEM, REJECTED_ROW, SOURCE_FILE, TRACE
 from storage.rows import CHUNK, chunks, insert_one, insert_rows, now
@@ -89,38 +97,98 @@ class Traces:
         whose problem's) is unchanged, with all their labels; labels that came with rows follow the
         file.
 
+        A new file is committed some rows at a time, so that others can write meanwhile; after a
+        kill, importing it again goes on. A file that replaces another is one transaction.
+
         Raises:
             InputError: the file changed and `replace` is False; no row can be used; a labeler of
                 the rows exists with another configuration. Nothing of the call is kept.
         """
         columns = SOURCE_FILE.columns(source, "the file")
+        with self._connections.read() as connection:
+            replaces = finished_source(connection, dataset, source.name)
+        # What a replacement drops cannot be put back, except by the database.
+        whole = self._connections.write() if replaces else self.importing(dataset, [source.name])
+        with whole:
+            owner, source_pk, known = self._begin(dataset, columns, replace=replace)
+            if known is not None:
+                return known
+            run = ImportRun(owner, source_pk, source.path or source.name)
+            for chunk in chunks(rows, _PAGE):
+                with self._connections.write() as connection:
+                    run.add(connection, chunk)
+            with self._connections.write() as connection:
+                outcome = run.finish(connection)
+                if not outcome.done + outcome.unchanged:
+                    raise _nothing_usable(source, outcome.rejected)
+                _put_rejected(connection, source_pk, outcome.rejected)
+                mine = SOURCE_FILES.c.pk == source_pk
+                finished = {"sha256": columns["sha256"], "imported_at": now()}
+                connection.execute(update(SOURCE_FILES).where(mine).values(finished))
+            return outcome
+
+    def _begin(
+        self, dataset: str, columns: Columns, *, replace: bool
+    ) -> tuple[int, int, ImportOutcome | None]:
+        """The keys of the dataset and of the file, marked unfinished; the outcome if it is known.
+
+        Raises:
+            InputError: the file changed and `replace` is False.
+        """
+        name = columns["name"]
         with self._connections.write() as connection:
             owner = ensure_dataset(connection, dataset)
             query = select(SOURCE_FILES).where(
-                SOURCE_FILES.c.dataset_pk == owner, SOURCE_FILES.c.name == source.name
+                SOURCE_FILES.c.dataset_pk == owner, SOURCE_FILES.c.name == name
             )
             stored = connection.execute(query).one_or_none()
-            if stored is not None:
+            if stored is not None and stored.sha256 != UNFINISHED:
                 changed = _changes(stored, columns)
                 if not changed:
-                    return _unchanged(connection, stored.pk)
+                    return owner, stored.pk, _unchanged(connection, stored.pk)
                 if not replace:
                     raise InputError(
-                        f"The file {source.name!r} of dataset {dataset!r} was imported with"
-                        f" {changed}.",
-                        where=source.name,
+                        f"The file {name!r} of dataset {dataset!r} was imported with {changed}.",
+                        where=name,
                         remedy="import it with --replace, or under another --dataset",
                     )
-            row = columns | {"dataset_pk": owner, "imported_at": now()}
-            source_pk = _put_source(connection, stored, row)
-            run = ImportRun(connection, owner, source_pk, source.path or source.name)
-            for chunk in chunks(rows, _PAGE):
-                run.add(chunk)
-            outcome = run.finish()
-            if not outcome.done + outcome.unchanged:
-                raise _nothing_usable(source, outcome.rejected)
-            _put_rejected(connection, source_pk, outcome.rejected)
-            return outcome
+            row = columns | {"dataset_pk": owner, "imported_at": now(), "sha256": UNFINISHED}
+            return owner, _put_source(connection, stored, row), None
+
+    @contextmanager
+    def importing(self, dataset: str, files: Sequence[str]) -> Iterator[None]:
+        """Remove what the block imported from these files if an error leaves it.
+
+        Files that were imported before, whole, stay. An interrupt keeps what was imported.
+        """
+        with self._connections.read() as connection:
+            known = set(connection.scalars(select(DATASETS.c.name)))
+            mine = LABELERS.c.dataset_pk == DATASETS.c.pk
+            names = select(LABELERS.c.name).join(DATASETS, mine).where(DATASETS.c.name == dataset)
+            labelers = set(connection.scalars(names))
+            kept = {name for name in files if finished_source(connection, dataset, name)}
+        try:
+            yield
+        except Exception:
+            undo_import(
+                self._connections,
+                dataset,
+                [name for name in files if name not in kept],
+                labelers=labelers,
+                is_new=dataset not in known,
+            )
+            raise
+
+    def unfinished(self) -> list[tuple[str, str]]:
+        """Files whose import was cut off, as pairs of dataset and name."""
+        query = (
+            select(DATASETS.c.name, SOURCE_FILES.c.name)
+            .join(SOURCE_FILES, SOURCE_FILES.c.dataset_pk == DATASETS.c.pk)
+            .where(SOURCE_FILES.c.sha256 == UNFINISHED)
+            .order_by(DATASETS.c.pk, SOURCE_FILES.c.pk)
+        )
+        with self._connections.read() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query)]
 
     def import_summary(self, dataset: str) -> ImportSummary:
         """The dataset by the labels of labeler `gold`, else of the first labeler of that kind."""
@@ -251,17 +319,27 @@ class Traces:
         for page in self.columns(dataset, subset=subset):
             yield from page.ids
 
-    def problems(self, dataset: str) -> Iterator[Problem]:
-        """Problems in the order of import, read page by page as in `contexts`."""
+    def problems(self, dataset: str, *, files: Collection[str] | None = None) -> Iterator[Problem]:
+        """Problems in the order of import, read page by page as in `contexts`.
+
+        Args:
+            dataset: name of the dataset.
+            files: only problems of traces of these files; None for all.
+        """
         with self._connections.read() as connection:
             owner = dataset_pk(connection, dataset)
             last = select(func.max(PROBLEMS.c.pk)).where(PROBLEMS.c.dataset_pk == owner)
             until = connection.scalar(last) or 0
-        return self._problem_pages(owner, until)
+            query = select(PROBLEMS).where(PROBLEMS.c.dataset_pk == owner, PROBLEMS.c.pk <= until)
+            if files is not None:
+                here = select(SOURCE_FILES.c.pk, SOURCE_FILES.c.name)
+                rows = connection.execute(here.where(SOURCE_FILES.c.dataset_pk == owner))
+                pks = [row.pk for row in rows if row.name in files]
+                mine = TRACES.c.problem_pk == PROBLEMS.c.pk
+                query = query.where(exists().where(mine, TRACES.c.source_file_pk.in_(pks)))
+        return self._problem_pages(query.order_by(PROBLEMS.c.pk).limit(_PAGE))
 
-    def _problem_pages(self, dataset: int, until: int) -> Iterator[Problem]:
-        query = select(PROBLEMS).where(PROBLEMS.c.dataset_pk == dataset, PROBLEMS.c.pk <= until)
-        query = query.order_by(PROBLEMS.c.pk).limit(_PAGE)
+    def _problem_pages(self, query: Select[Any]) -> Iterator[Problem]:
         last = 0
         while True:
             with self._connections.read() as connection:

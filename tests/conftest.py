@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.loopback.postgres_server import PostgresServer, postgres_server
 
 # How long one example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("stepgold", deadline=None)
@@ -65,6 +68,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see no key and no base URL."""
     for name in _CLEARED:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this session; skips where none is installed."""
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -120,7 +120,7 @@ def test_an_interrupt_inside_a_stage_ends_the_run_as_one(
         '[evaluate]\ndataset = "d"\nlabeler = "gold"\n'
     )
     with monkeypatch.context() as patch:
-        patch.setattr(Labels, "load", interrupted)
+        patch.setattr(Labels, "columns", interrupted)
         called = cli("run", config)
     assert called.code == 130
     assert "Interrupted" in called.err

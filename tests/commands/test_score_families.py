@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 from stepgold.candidates import complete_scores
-from storage import Store
+from storage import LabelArrays, Store
 from tests.commands.tiny_prm import save_prm, write_pool
-from traces.labels import Abstention, AbstentionReason, StepLabel, TraceLabel
+from traces.labels import AbstentionReason
 
 Cli = Callable[..., Any]
 FILE = """
@@ -110,10 +111,10 @@ def test_an_outcome_model_measures_the_last_step_and_ranks_candidates(
 
 
 def test_only_of_an_outcome_model_the_last_step_is_all() -> None:
-    silent = StepLabel(abstention=Abstention(AbstentionReason.NOT_MEASURED, ""))
-    said = StepLabel(score=0.4)
-    ends, gap = TraceLabel("t", (silent, said)), TraceLabel("t", (said, silent))
-    assert complete_scores(ends, outcome=True) == (0.4,)
-    assert [complete_scores(gap, outcome=True), complete_scores(ends), complete_scores(None)] == [
-        None, None, None
-    ]  # fmt: skip
+    said = struct.pack("<d", 0.4)
+    ends, gap, none = (1, "t", None, False, None, "mS", said), (2, "u", None, False, None, "Sm", said), (3, "v", None, True, 1, None, None)  # fmt: skip
+    labels = LabelArrays.of([ends, gap, none])
+    assert complete_scores(labels, outcome=True) == {1: (0.4,)}
+    assert complete_scores(labels) == {}
+    whole = LabelArrays.of([(4, "w", None, False, None, "SS", 2 * said)])
+    assert complete_scores(whole) == {4: (0.4, 0.4)}

@@ -142,6 +142,7 @@ def test_the_transaction_of_a_thread_is_its_own(url: str) -> None:
         assert pool.submit(store.replies.get, "k1").result(timeout=30) is not None
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_a_disk_that_is_almost_full_is_told_before_a_call(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_claims_go_with_their_dataset(store: Store) -> None:
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_a_database_that_vanishes_is_noticed_at_the_next_commit(
     store: Store, tmp_path: Path, how: str
 ) -> None:

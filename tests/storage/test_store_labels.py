@@ -305,7 +305,7 @@ def test_a_failure_is_cleared_by_the_label_or_the_evidence_that_was_missing(stor
         "UPDATE labelers SET kind = 'oracle'",
         "UPDATE step_labels SET marks = 'c?c'",
         "UPDATE step_labels SET marks = ''",
-        "UPDATE step_labels SET scores = x'00'",
+        "UPDATE step_labels SET scores = CAST('ab' AS bytea)",
         "UPDATE step_labels SET labeled = 4",
         "UPDATE trace_labels SET abstention = 'tired'",
         "UPDATE trace_labels SET first_error_index = 1",

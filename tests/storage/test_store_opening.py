@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import event, make_url
 
 from storage import Store, database_url
-from storage.database import APPLICATION_ID, Connections
+from storage.database import APPLICATION_ID, SqliteConnections
 from tests.storage.builders import fill, ids, row, source
 from traces.errors import InputError, StoreError
 
@@ -239,9 +239,9 @@ def test_another_url_is_refused_without_its_password(url: str) -> None:
 def test_a_full_disk_is_a_store_error_and_what_was_there_stays(path: Path, url: str) -> None:
     with Store.open(url) as store:
         fill(store)
-    limited = Connections(make_url(url))
+    limited = SqliteConnections(make_url(url))
     event.listen(
-        limited._engine, "connect", lambda raw, _: raw.execute("PRAGMA max_page_count = 60")
+        limited.engine, "connect", lambda raw, _: raw.execute("PRAGMA max_page_count = 60")
     )
     with Store(limited) as store, pytest.raises(StoreError, match="disk is full") as caught:
         store.traces.import_file(
@@ -279,7 +279,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 
 def test_a_lock_that_is_held_too_long_is_a_store_error(url: str) -> None:
     Store.open(url).close()
-    waiting = Store(Connections(make_url(url), timeout_s=0.05))
+    waiting = Store(SqliteConnections(make_url(url), timeout_s=0.05))
     holding = Store.open(url)
     with waiting, holding, holding.transaction():
         fill(holding)
@@ -289,7 +289,7 @@ def test_a_lock_that_is_held_too_long_is_a_store_error(url: str) -> None:
 
 
 def test_every_connection_has_the_settings(url: str) -> None:
-    connections = Connections(make_url(url))
+    connections = SqliteConnections(make_url(url))
     names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
     with connections.read() as one, connections.read() as other:
         for connection in (one, other):
@@ -300,7 +300,7 @@ def test_every_connection_has_the_settings(url: str) -> None:
 
 def test_a_write_block_has_the_write_lock_before_its_first_statement(path: Path, url: str) -> None:
     Store.open(url).close()
-    connections = Connections(make_url(url))
+    connections = SqliteConnections(make_url(url))
     with closing(sqlite3.connect(path, timeout=0)) as raw:
         with connections.write(), pytest.raises(sqlite3.OperationalError, match="locked"):
             raw.execute("BEGIN IMMEDIATE")
@@ -309,6 +309,7 @@ def test_a_write_block_has_the_write_lock_before_its_first_statement(path: Path,
     connections.close()
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_a_defect_of_ours_is_not_called_a_fault_of_the_database(store: Store) -> None:
     with pytest.raises(Exception, match="no such table") as caught, store._connections.read() as c:
         c.exec_driver_sql("SELECT * FROM nowhere")

@@ -1,0 +1,149 @@
+"""`export`: one labeler's labels in a published format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from formats import ExportRow, FormatLimit, export_formats, write_file
+from stepgold.console import progress
+from stepgold.exchange import SHOWN_ROWS, chunks
+from stepgold.labeling_run import source_of, sources_in
+from stepgold.options import DatasetOptions
+from stepgold.outcome import LabelingResult, Tally
+from stepgold.results import INCOMPLETE, OK
+from traces import Labeler, StrPath, argument, option
+
+if TYPE_CHECKING:
+    from formats import SkippedTrace
+    from stepgold.workspace import WorkspaceFolder
+    from storage import Store
+
+
+class ExportOptions(DatasetOptions):
+    """The labels to write, the format and the file."""
+
+    format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(export_formats())}.")
+    out: StrPath = argument(kw_only=False, metavar="OUT", help="File to write.")
+    labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ExportResult(LabelingResult):
+    """What was written, and what the format cannot represent."""
+
+    format: str
+    """The format of the file."""
+    out: Path
+    """The file."""
+    shortened: int
+    """Traces cut after the first error, because later steps have no labels."""
+    not_carried: Mapping[str, int]
+    """Traces by the part of them that the format has no place for."""
+    unfit: tuple[SkippedTrace, ...]
+    """Labeled traces that the format cannot hold."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if there are labels and the format holds none of their traces.
+
+        A trace without a label is no failure of the export.
+        """
+        return INCOMPLETE if not self.done and self.abstained else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's document, with the file and what it does not hold."""
+        return super().as_json() | {
+            "out": str(self.out),
+            "shortened": self.shortened,
+            "not_carried": dict(self.not_carried),
+            "unfit": [{"id": one.trace_id, "reason": one.detail} for one in self.unfit],
+        }
+
+    def words(self) -> str:
+        """The counts, and the first traces that were left out."""
+        silent = sum(self.abstained.values()) - len(self.unfit) + self.failed
+        counts = (
+            f"export {self.format}: {self.done} traces written to {self.out},"
+            f" {silent} without a label left out"
+        )
+        if self.unfit:
+            counts += f", {len(self.unfit)} that the format cannot hold"
+        if self.shortened:
+            counts += f", {self.shortened} cut after the first error (later steps have no labels)"
+        left_out = [f"left out: {one.trace_id}: {one.detail}" for one in self.unfit[:SHOWN_ROWS]]
+        lines = [counts, *left_out]
+        if len(self.unfit) > SHOWN_ROWS:
+            lines.append(f"... and {len(self.unfit) - SHOWN_ROWS} more: --json lists them all")
+        if self.not_carried:
+            lost = ", ".join(f"{part} ({count})" for part, count in self.not_carried.items())
+            lines.append(f"not carried by {self.format} (traces): {lost}")
+        return "\n".join(lines)
+
+
+def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
+    """Write the labels of one labeler, with everything that the format can carry.
+
+    Raises:
+        InputError: an unknown format, dataset or labeler, or a file that cannot be written.
+    """
+    tally = Tally("export", options.dataset, options.labeler)
+    out = Path(options.out)
+    with workspace.open_store() as store:
+        outcome = write_file(options.format, out, _export_rows(store, options))
+        tally.failed = len(store.labels.unlabeled_trace_ids(options.dataset, options.labeler))
+    tally.done = outcome.written
+    for skipped in outcome.skipped:
+        tally.abstained[skipped.reason.value] += 1
+    return ExportResult(
+        **tally.figures(),
+        format=options.format,
+        out=out,
+        shortened=outcome.shortened,
+        not_carried=outcome.not_carried,
+        unfit=tuple(one for one in outcome.skipped if one.reason is FormatLimit.NOT_CARRIED),
+    )
+
+
+def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
+    """The labeled traces of a dataset as rows of a file; an unknown labeler is refused at once."""
+    dataset = options.dataset
+    labeler = store.labels.labeler(dataset, options.labeler)
+    sources = _support(store, dataset, labeler) if options.format == "case" else []
+    label = f"export {options.format}"[:22]
+    contexts = progress(store.traces.contexts(dataset), total=None, label=label)
+
+    def rows() -> Iterator[ExportRow]:
+        for chunk in chunks(contexts):
+            ids = [context.trace.id for context in chunk]
+            labels = store.labels.load(dataset, options.labeler, ids)
+            support = [(one, store.labels.load(dataset, one.name, ids)) for one in sources]
+            for context in chunk:
+                id = context.trace.id
+                if id in labels:
+                    yield ExportRow(
+                        problem=context.problem,
+                        trace=context.trace,
+                        label=labels[id],
+                        labeler=labeler,
+                        evidence=context.evidence,
+                        support=tuple((one, of[id]) for one, of in support if id in of),
+                    )
+
+    return rows()
+
+
+def _support(store: Store, dataset: str, consensus: Labeler) -> list[Labeler]:
+    """The labelers that a consensus rests on.
+
+    A labeler that was removed or replaced since is left out: the consensus did not see its labels.
+    """
+    known = {summary.labeler.name for summary in store.labels.labelers(dataset)}
+    found = []
+    for source in sources_in(consensus.config):
+        name = source.get("labeler")
+        if name in known and source_of(store, dataset, name) == source:
+            found.append(store.labels.labeler(dataset, name))
+    return found
