@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.entities import html5
@@ -58,11 +59,14 @@ def docx_to_text(path: Path, *, max_bytes: int) -> OfficeText:
     except (
         zipfile.BadZipFile,
         ElementTree.ParseError,
+        EOFError,
         KeyError,
         IndexError,
         AttributeError,
+        NotImplementedError,
+        zlib.error,
     ) as fault:
-        # what mammoth raises on files that are no Word document
+        # what zipfile and mammoth raise on files that are no Word document
         raise ValueError(f"is not a readable Word document ({fault})") from fault
     root = parse_html(page.value)
     for element in root.walk():

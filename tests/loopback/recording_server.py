@@ -19,7 +19,7 @@ class RecordingServer:
 
         Args:
             status: the status of every answer.
-            document: its JSON body.
+            document: its JSON body, or its bytes.
             redirect_to: base URL that every answer redirects to, with the path that was asked for.
         """
         self.status, self.document, self.redirect_to = status, document, redirect_to
@@ -66,7 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.server.owner
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         owner.received.append(f"{self.requestline}\n{self.headers}\n{body.decode()}")
-        raw = json.dumps(owner.document).encode()
+        document = owner.document
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
         self.send_response_only(owner.status)
         if owner.redirect_to is not None:
             self.send_header("Location", owner.redirect_to + self.path)
