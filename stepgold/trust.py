@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.results import Result
-from stepgold.workspace import DEFAULTS_NAME, read_bytes, toml_of
+from stepgold.workspace import DEFAULTS_NAME, has_defaults, read_bytes, toml_of
 from traces import Config, InputError, option
 
 if TYPE_CHECKING:
@@ -107,6 +107,35 @@ def trust(workspace: WorkspaceFolder, options: TrustOptions) -> TrustResult:
         trusted=not options.revoke,
         settings=tuple(_settings(tables, workspace.folder)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFile:
+    """The workspace's stepgold.toml, as `doctor` reports it."""
+
+    state: str
+    """`missing`, `harmless` (it decides nothing about keys and texts), `trusted`, `not trusted` or
+    `unusable`."""
+    settings: tuple[str, ...] = ()
+    """What it decides about keys and texts."""
+    why: str | None = None
+    """Why it cannot be used; None if it can."""
+
+
+def project_file(folder: Path) -> ProjectFile:
+    """Whether a workspace has a stepgold.toml, and whether the user trusts its present wording."""
+    file = folder / DEFAULTS_NAME
+    if not has_defaults(folder):
+        return ProjectFile("missing")
+    try:
+        content = read_bytes(file)
+        found = tuple(map(str, _settings(toml_of(content, file), folder)))
+        digest, trusted = sha256(content).hexdigest(), _read_trusted().get(str(file.resolve()))
+    except InputError as fault:
+        return ProjectFile("unusable", why=fault.what)
+    if not found:
+        return ProjectFile("harmless")
+    return ProjectFile("trusted" if trusted == digest else "not trusted", found)
 
 
 def _settings(tables: Mapping[str, Any], folder: Path) -> Iterator[Setting]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from html.entities import html5
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.parsers.expat import ExpatError
 
 from retrieval.documents.html import parse_html, title_of
 from retrieval.documents.tree import Element, squeeze, text_of
@@ -59,11 +60,12 @@ def docx_to_text(path: Path, *, max_bytes: int) -> OfficeText:
     except (
         zipfile.BadZipFile,
         ElementTree.ParseError,
+        ExpatError,
         EOFError,
-        KeyError,
-        IndexError,
+        LookupError,
         AttributeError,
-        NotImplementedError,
+        TypeError,
+        RuntimeError,
         zlib.error,
     ) as fault:
         # what zipfile and mammoth raise on files that are no Word document

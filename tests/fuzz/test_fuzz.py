@@ -32,7 +32,9 @@ def test_no_damaged_input_ends_in_a_defect(part: str) -> None:
 def test_the_same_seed_makes_the_same_inputs() -> None:
     def drawn(seed: int) -> list[tuple[int, str, bytes]]:
         found = inputs(TARGETS, seed)
-        return [(n, target.name, data) for (n, target, data), _ in zip(found, range(50), strict=False)]
+        return [
+            (n, target.name, data) for (n, target, data), _ in zip(found, range(50), strict=False)
+        ]
 
     assert drawn(3) == drawn(3)
     assert drawn(3) != drawn(4)
