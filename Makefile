@@ -116,11 +116,12 @@ fuzz: $(SETUP)
 bench-hostile: $(SETUP)
 	$(BIN)/python -m benchmarks.hostile
 
-# Known weaknesses of the pinned packages, by the public databases; needs a network.
+# Known weaknesses of the pinned packages, by PyPI's database; needs pypi.org itself, not a mirror.
+# --strict: a package that the database could not be asked about fails the audit.
 AUDIT := .venv-audit
 audit:
 	test -x $(AUDIT)/bin/pip-audit || ($(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.9,<3')
-	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 clean:
 	rm -rf $(VENV) $(LATEST_VENV) $(AUDIT) fuzz-failures site stepgold-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -31,6 +31,7 @@ from scoring.names import BUILT_IN, describe_families, find_family, refuse_misma
 from traces import InputError, ModelRefused, PrmError, ToolkitError, whole_or_nothing
 from traces.plugins import broken_plugin, load_plugin
 
+_COMPLETE = "check that the folder holds a complete transformers checkpoint"
 DEFAULT_WINDOW = 4096
 """Default limit of a trace's tokens, for models with longer windows too."""
 
@@ -181,9 +182,8 @@ def load_scorer(
     """
     options = options or FitOptions()
     named, compat = named_family(family, mode), _is_compat(mode, options.reserve)
-    remedy = "check that the folder holds a complete transformers checkpoint"
     try:
-        with whole_or_nothing(spec, error=PrmError, remedy=remedy):
+        with whole_or_nothing(spec, error=PrmError, remedy=_COMPLETE):
             folder = checkpoint_folder(spec.removeprefix("hf:"))
             tokenizer = visualprm.load_tokenizer(folder)
             other = Reference.find(reference, tokenizer) if reference else None

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +116,7 @@ class ProjectFile:
     state: str
     """`missing`, `harmless` (it decides nothing about keys and texts), `trusted`, `not trusted` or
     `unusable`."""
-    settings: tuple[str, ...] = ()
+    settings: list[str] = field(default_factory=list)
     """What it decides about keys and texts."""
     why: str | None = None
     """Why it cannot be used; None if it can."""
@@ -129,7 +129,7 @@ def project_file(folder: Path) -> ProjectFile:
         return ProjectFile("missing")
     try:
         content = read_bytes(file)
-        found = tuple(map(str, _settings(toml_of(content, file), folder)))
+        found = list(map(str, _settings(toml_of(content, file), folder)))
         digest, trusted = sha256(content).hexdigest(), _read_trusted().get(str(file.resolve()))
     except InputError as fault:
         return ProjectFile("unusable", why=fault.what)
@@ -156,11 +156,11 @@ def sensitive_settings(table: str, fields: Mapping[str, Any], folder: Path) -> I
         fields: its values by field of the verb's options.
         folder: the workspace.
     """
-    for field, value in fields.items():
-        if (field in SENSITIVE and value is not False) or (
-            field == "images" and not _is_inside(value, folder)
+    for key, value in fields.items():
+        if (key in SENSITIVE and value is not False) or (
+            key == "images" and not _is_inside(value, folder)
         ):
-            yield Setting(table, field, value)
+            yield Setting(table, key, value)
 
 
 def _is_inside(path: Any, folder: Path) -> bool:
