@@ -180,14 +180,13 @@ def load_scorer(
             reserve that does not fit, a reference missing or not used.
         PrmError: a checkpoint cannot be loaded or recognized, or is of another family.
     """
-    options = options or FitOptions()
+    options, place = options or FitOptions(), best_device(device)
     named, compat = named_family(family, mode), _is_compat(mode, options.reserve)
     try:
         with whole_or_nothing(spec, error=PrmError, remedy=_COMPLETE):
             folder = checkpoint_folder(spec.removeprefix("hf:"))
             tokenizer = visualprm.load_tokenizer(folder)
             other = Reference.find(reference, tokenizer) if reference else None
-            place = best_device(device)
             checkpoint = PrmCheckpoint(
                 folder,
                 tokenizer,
