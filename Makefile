@@ -29,7 +29,7 @@ DOCS := $(VENV)/.stepgold-docs
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus clean
+.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-hostile fuzz audit clean
 
 setup: $(SETUP)
 
@@ -106,8 +106,25 @@ bench-retrieve: $(SETUP)
 bench-continue: $(SETUP)
 	$(BIN)/python -m benchmarks.continuation
 
+# Damaged input for every reader, without end by default: INPUTS=200000, SEED=7, TARGET="format".
+INPUTS ?= 1000000000
+TARGET ?=
+fuzz: $(SETUP)
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED) --keep fuzz-failures $(if $(TARGET),--target "$(TARGET)")
+
+# Seconds that 1 MB of hostile text takes in each reader, as a table.
+bench-hostile: $(SETUP)
+	$(BIN)/python -m benchmarks.hostile
+
+# Known weaknesses of the pinned packages, by PyPI's database; needs pypi.org itself, not a mirror.
+# --strict: a package that the database could not be asked about fails the audit.
+AUDIT := .venv-audit
+audit:
+	test -x $(AUDIT)/bin/pip-audit || ($(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.9,<3')
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
 clean:
-	rm -rf $(VENV) $(LATEST_VENV) site stepgold-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LATEST_VENV) $(AUDIT) fuzz-failures site stepgold-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Sizes, imports, calls and wording against the limits of tools/house.py; needs no installation.
 .PHONY: house

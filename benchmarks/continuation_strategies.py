@@ -135,7 +135,9 @@ def draw_on_all_cores(
 
 def prefix_lengths(contexts: Sequence[TraceInContext]) -> dict[str, list[int]]:
     """Tokens of every prefix that are shared (all but the last, which is fed to each row)."""
-    tokenizer = AutoTokenizer.from_pretrained(bundled_model_folder("policy"))
+    tokenizer = AutoTokenizer.from_pretrained(
+        bundled_model_folder("policy"), trust_remote_code=False
+    )
     lengths = {}
     for one in contexts:
         conversations = [

@@ -30,7 +30,9 @@ def against_the_library(texts: list[str]) -> float:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(
-        str(packaged_model() or DEFAULT_MODEL), model_kwargs={"dtype": "float32"}
+        str(packaged_model() or DEFAULT_MODEL),
+        trust_remote_code=False,
+        model_kwargs={"dtype": "float32"},
     )
     seconds = {"library": 0.0, "float32": 0.0, "bfloat16": 0.0}
     cpu = dict(seconds)

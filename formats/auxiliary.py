@@ -31,6 +31,7 @@ from traces import (
     TraceFormatError,
     TraceLabel,
     record_defect,
+    whole_or_nothing,
 )
 
 _LABEL_KEYS = {"scores", "verdicts", "first_error"}
@@ -56,6 +57,13 @@ def read_scores(
     Raises:
         TraceFormatError: the file cannot be read to its end or has no scores; while iterating.
     """
+    with whole_or_nothing(path, error=TraceFormatError):
+        yield from _score_labels(path, known, columns)
+
+
+def _score_labels(
+    path: Path, known: Mapping[str, int], columns: Sequence[int]
+) -> Iterator[TraceLabel | RejectedRow]:
     file = FileContext(path=str(path), stem=file_stem(path))
     seen: set[str] = set()
     for row in checked_rows(read_rows(path), path, "scores", _is_score_row):
@@ -145,7 +153,8 @@ def read_pool(path: Path) -> list[PoolRow]:
     Raises:
         TraceFormatError: the file cannot be read, a row is faulty, or a candidate occurs twice.
     """
-    return _all_rows(path, _pool_row)
+    with whole_or_nothing(path, error=TraceFormatError):
+        return _all_rows(path, _pool_row)
 
 
 def read_pool_scores(path: Path) -> list[ScoreRow]:
@@ -157,7 +166,8 @@ def read_pool_scores(path: Path) -> list[ScoreRow]:
     Raises:
         TraceFormatError: the file cannot be read, a row is faulty, or a candidate occurs twice.
     """
-    return _all_rows(path, _score_row)
+    with whole_or_nothing(path, error=TraceFormatError):
+        return _all_rows(path, _score_row)
 
 
 PoolOrScore = TypeVar("PoolOrScore", PoolRow, ScoreRow)
@@ -253,6 +263,11 @@ def read_problems(path: Path) -> list[Problem]:
     Raises:
         TraceFormatError: the file cannot be read, or a row is not a problem; nothing is skipped.
     """
+    with whole_or_nothing(path, error=TraceFormatError):
+        return _all_problems(path)
+
+
+def _all_problems(path: Path) -> list[Problem]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as fault:
@@ -337,6 +352,11 @@ def read_qrels(path: Path) -> list[Relevance]:
         TraceFormatError: the file cannot be read, is empty, a line is not a judgment, or two lines
             contradict each other; measures over part of the judgments would be other measures.
     """
+    with whole_or_nothing(path, error=TraceFormatError):
+        return _all_judgments(path)
+
+
+def _all_judgments(path: Path) -> list[Relevance]:
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
@@ -426,15 +446,16 @@ def read_row_texts(path: Path) -> Iterator[RowTexts | RejectedRow]:
     Raises:
         TraceFormatError: the file cannot be read to its end.
     """
-    mapped = is_object_of_lists(path, field_names=field_names())
-    for row in read_mapped_rows(path) if mapped else read_rows(path):
-        if row.fault is not None:
-            yield RejectedRow(str(path), row.line, None, f"the row {row.fault}")
-            continue
-        ids: list[str] = []
-        texts: list[str] = []
-        _gather(row.value, ids, texts)
-        yield RowTexts(row.line, tuple(ids), tuple(texts))
+    with whole_or_nothing(path, error=TraceFormatError):
+        mapped = is_object_of_lists(path, field_names=field_names())
+        for row in read_mapped_rows(path) if mapped else read_rows(path):
+            if row.fault is not None:
+                yield RejectedRow(str(path), row.line, None, f"the row {row.fault}")
+                continue
+            ids: list[str] = []
+            texts: list[str] = []
+            _gather(row.value, ids, texts)
+            yield RowTexts(row.line, tuple(ids), tuple(texts))
 
 
 def _gather(value: Any, ids: list[str], texts: list[str]) -> None:

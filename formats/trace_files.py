@@ -49,6 +49,7 @@ from traces import (
     SourceFile,
     TraceFormatError,
     record_defect,
+    whole_or_nothing,
 )
 
 FIRST_ROWS = 5
@@ -73,6 +74,9 @@ class ReadOptions(TypedDict, total=False):
     """The checkpoint that the file's scores come from (medprm); None if unknown."""
     split: str | None
     """How unsplit responses become steps (responses); None for `auto`."""
+
+
+Read = ImportedTrace | RejectedRow
 
 
 def read_file(
@@ -126,7 +130,13 @@ def read_file(
         prm=options.get("prm"),
         split=options.get("split") or "auto",
     )
-    return _traces(known, path, context, ProblemIds() if problems is None else problems)
+    found = _traces(known, path, context, ProblemIds() if problems is None else problems)
+    return _read_to_its_end(path, found)
+
+
+def _read_to_its_end(path: Path, found: Iterator[Read]) -> Iterator[Read]:
+    with whole_or_nothing(path, error=TraceFormatError):
+        yield from found
 
 
 def _require_option(known: FileFormat, option: str) -> None:

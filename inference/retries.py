@@ -18,15 +18,15 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from inference.destinations import without_key
-from traces import ModelRefused, ModelUnavailable, QuotaExhausted
+from traces import ModelRefused, ModelUnavailable, QuotaExhausted, ToolkitError, record_defect
 
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses after which the same request may succeed."""
@@ -51,6 +51,27 @@ class TransientFault(Exception):
 
 class RequestTooLong(Exception):
     """The prompt does not fit in the model's window; this concerns one request, not the run."""
+
+
+@contextmanager
+def one_reply(spec: str) -> Iterator[None]:
+    """Let a reply that is read in a way nobody foresaw cost its own request, not the run.
+
+    It is not asked for again: it was paid, and would most likely fail again.
+
+    Args:
+        spec: the model, for messages.
+
+    Raises:
+        ModelUnavailable: instead of an unexpected exception.
+    """
+    try:
+        yield
+    except (ToolkitError, TransientFault, RequestTooLong):
+        raise
+    except Exception as fault:
+        why = record_defect(fault, f'a reply of "{spec}"')
+        raise ModelUnavailable(f'The reply of "{spec}" cannot be used: {why}.') from fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +171,7 @@ def is_daily_quota(body: Any) -> bool:
         violation
         for detail in _details_of(error)
         if str(detail.get("@type", "")).endswith("QuotaFailure")
-        for violation in detail.get("violations") or ()
+        for violation in _list_of(detail.get("violations"))
     ]
     return any("perday" in json.dumps(each).replace("_", "").lower() for each in violations)
 
@@ -179,7 +200,7 @@ def _server_time(headers: Mapping[str, str]) -> datetime | None:
 def _moment(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year of twenty digits
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
@@ -203,10 +224,11 @@ def _error_of(body: Any) -> Mapping[str, Any]:
 
 
 def _details_of(error: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    details = error.get("details")
-    if not isinstance(details, list):
-        return ()
-    return [detail for detail in details if isinstance(detail, Mapping)]
+    return [one for one in _list_of(error.get("details")) if isinstance(one, Mapping)]
+
+
+def _list_of(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
 
 
 def _short(message: str, limit: int = 200) -> str:

@@ -9,9 +9,8 @@ Russian, Korean, Chinese, Japanese and Thai words are known.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["number", "unit", "comparator", "negation"]
 
@@ -98,8 +97,7 @@ _TOKEN = re.compile(
 _ASCII_COMPARATORS = {"<=": "≤", "=<": "≤", ">=": "≥", "=>": "≥", "!=": "≠", "+-": "±"}
 
 
-@dataclass(frozen=True, slots=True)
-class DecisiveToken:
+class DecisiveToken(NamedTuple):
     """One token that a quote must share with its source."""
 
     kind: Kind
@@ -115,9 +113,12 @@ class DecisiveToken:
 def decisive_tokens(folded: str) -> list[DecisiveToken]:
     """The decisive tokens of a folded text (see `judge.quotes`), in order."""
     tokens = []
+    known: dict[tuple[str | None, str], tuple[Kind, str]] = {}  # a text repeats its tokens
     for found in _TOKEN.finditer(folded):
-        kind, value = _canonical(found)
-        tokens.append(DecisiveToken(kind, value, found.start(), found.end()))
+        written = found.lastgroup, found.group()
+        if (canonical := known.get(written)) is None:
+            known[written] = canonical = _canonical(found)
+        tokens.append(DecisiveToken(*canonical, *found.span()))
     return tokens
 
 
@@ -143,7 +144,7 @@ _LONGEST_NUMBER = 1000
 
 
 def _value(number: str) -> str:
-    if number.isalpha():
+    if not any(map(str.isdecimal, number)):  # words, and Han numerals such as 〇, no letter
         return number
     base, _, power = number.replace(",", "").partition("^")
     if len(base) > _LONGEST_NUMBER:

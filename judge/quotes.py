@@ -58,11 +58,15 @@ _TYPOGRAPHY = str.maketrans(
 )  # fmt: skip
 _SUPERSCRIPT = "<super>"
 _FRACTION = "<fraction>"
-_PLAIN = re.compile(r"[ -~\t\n\r]+")
+_SYLLABLES = "\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
+"""Kana, Han characters and Korean syllables, which fold to themselves."""
+_SWAPPED = {code: one for code, one in _TYPOGRAPHY.items() if len(one) == 1}
+_SAME = _SYLLABLES + re.escape("".join(map(chr, _SWAPPED)))
+_PLAIN = re.compile(rf"[ -~\t\n\r{_SAME}]+")
 _WORDS = re.compile(r"[^ \t\n\r]+(?:[ \t\n\r][^ \t\n\r]+)*")
-_SAME_LENGTH = re.compile(r"[ \t\n\r]*[!-~]++(?:[ \t\n\r][!-~]++)*+[ \t\n\r]*")
-"""ASCII without double spaces inside, as in nearly every guideline: one character folds to one."""
-_PLAIN_FOLDS = str.maketrans("`\t\n\r", "'   ")
+_SAME_LENGTH = re.compile(rf"[ \t\n\r]*[!-~{_SAME}]++(?:[ \t\n\r][!-~{_SAME}]++)*+[ \t\n\r]*")
+"""Plain text without double spaces inside, as in most guidelines: one character folds to one."""
+_PLAIN_FOLDS = _SWAPPED | str.maketrans("\t\n\r", "   ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class _Folding:
         self._ends: list[int] = []
 
     def add_plain(self, text: str, offset: int) -> None:
-        """Add ASCII text. Guidelines are nearly all ASCII, so it is folded by runs of words."""
+        """Add plain text, of which nearly every guideline consists, by runs of words."""
         position = 0
         for words in _WORDS.finditer(text):
             start, end = words.span()
@@ -149,7 +153,7 @@ class _Folding:
 
 
 def _plain_end(text: str, start: int) -> int:
-    """End of the printable ASCII from `start`, before a character with combining marks."""
+    """End of the plain text from `start`, before a character with combining marks."""
     found = _PLAIN.match(text, start)
     if found is None:
         return start

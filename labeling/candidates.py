@@ -27,6 +27,7 @@ from traces import (
     Trace,
     defaults_of,
     option,
+    record_defect,
 )
 
 _HAN_DIGITS = "一二三四五六七八九"
@@ -256,8 +257,13 @@ def _add(
     one.abstention = samples.abstention
     for text in samples.texts:
         candidate_id = f"{one.problem.id}:{name}:{text.index}"
-        steps = split_steps(text.text, rule.delimiter)
-        refusal = rule.refusal(text, steps)
+        try:
+            steps = split_steps(text.text, rule.delimiter)
+            refusal = rule.refusal(text, steps)
+        except Exception as fault:
+            # No reply of a model may end a run, whatever we forgot about it.
+            one.refused.append((candidate_id, record_defect(fault, candidate_id)))
+            continue
         if refusal is not None:
             one.refused.append((candidate_id, refusal))
             continue

@@ -28,9 +28,10 @@ from scoring.family import FAMILY_MEMBERS, Family, PrmCheckpoint, Reference
 from scoring.image_tokens import ShowsImages
 from scoring.layout import single_token
 from scoring.names import BUILT_IN, describe_families, find_family, refuse_mismatch
-from traces import InputError, ModelRefused, PrmError, ToolkitError
+from traces import InputError, ModelRefused, PrmError, ToolkitError, whole_or_nothing
 from traces.plugins import broken_plugin, load_plugin
 
+_COMPLETE = "check that the folder holds a complete transformers checkpoint"
 DEFAULT_WINDOW = 4096
 """Default limit of a trace's tokens, for models with longer windows too."""
 
@@ -179,23 +180,23 @@ def load_scorer(
             reserve that does not fit, a reference missing or not used.
         PrmError: a checkpoint cannot be loaded or recognized, or is of another family.
     """
-    options = options or FitOptions()
+    options, place = options or FitOptions(), best_device(device)
     named, compat = named_family(family, mode), _is_compat(mode, options.reserve)
     try:
-        folder = checkpoint_folder(spec.removeprefix("hf:"))
-        tokenizer = visualprm.load_tokenizer(folder)
-        other = Reference.find(reference, tokenizer) if reference else None
-        place = best_device(device)
-        checkpoint = PrmCheckpoint(
-            folder,
-            tokenizer,
-            device=place,
-            dtype=best_dtype(place, "bfloat16" if compat and dtype is None else dtype),
-            images=images or ProblemImages(),
-            reference=other,
-        )
-        found = named or require_family(folder, tokenizer, spec, other)
-        bound = bind(found, checkpoint, mode=mode)
+        with whole_or_nothing(spec, error=PrmError, remedy=_COMPLETE):
+            folder = checkpoint_folder(spec.removeprefix("hf:"))
+            tokenizer = visualprm.load_tokenizer(folder)
+            other = Reference.find(reference, tokenizer) if reference else None
+            checkpoint = PrmCheckpoint(
+                folder,
+                tokenizer,
+                device=place,
+                dtype=best_dtype(place, "bfloat16" if compat and dtype is None else dtype),
+                images=images or ProblemImages(),
+                reference=other,
+            )
+            found = named or require_family(folder, tokenizer, spec, other)
+            bound = bind(found, checkpoint, mode=mode)
     except ModelRefused as refusal:
         raise PrmError(refusal.what, where=refusal.where, remedy=refusal.remedy) from refusal
     # A single image may exceed the usual limit.

@@ -81,16 +81,17 @@ def progress(
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    count_of = "" if total is None else f"/{total}"
     columns = (
-        TextColumn("{task.description:<22}"),
+        TextColumn("{task.description:<22}", markup=False),
         BarColumn(bar_width=30),
-        TextColumn("{task.fields[count]}" + ("" if total is None else f"/{total}")),
+        TextColumn("{task.fields[count]}" + count_of, markup=False),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]} left"),
+        TextColumn("{task.fields[left]} left", markup=False),
     )
     with Progress(*columns, console=stderr()) as bar:
         whole = total_work if work is not None else total
-        task = bar.add_task(label, total=whole, count=0, left="-:--:--")
+        task = bar.add_task(printable(label), total=whole, count=0, left="-:--:--")
         for count, item in enumerate(items, 1):
             yield item
             bar.update(task, advance=1 if work is None else work(item), count=count)

@@ -18,6 +18,7 @@ from inference import (
     OPENAI_KEY_VARIABLE,
 )
 from stepgold.results import INCOMPLETE, OK, Result
+from stepgold.trust import ProjectFile, project_file
 from stepgold.workspace import DATABASE_NAME
 from traces import Config, IndexMismatch, ToolkitError
 
@@ -109,6 +110,8 @@ class DoctorResult(Result):
     """The database."""
     index: IndexState
     """The index."""
+    project_file: ProjectFile
+    """The workspace's stepgold.toml, and whether the user trusts it."""
     disk_free_bytes: int
     """Free space on the disk of the workspace."""
     problems: tuple[SetupProblem, ...]
@@ -131,6 +134,7 @@ class DoctorResult(Result):
             "keys": dict(self.variables),
             "database": asdict(self.database),
             "index": asdict(self.index),
+            "project_file": asdict(self.project_file),
             "disk_free_bytes": self.disk_free_bytes,
             "problems": [asdict(each) for each in self.problems],
         }
@@ -145,6 +149,7 @@ class DoctorResult(Result):
             *((name, "set" if there else "not set") for name, there in self.variables.items()),
             ("database", f"{self.database.state}: {self.database.detail}"),
             ("index", f"{self.index.state}: {self.index.detail}"),
+            ("stepgold.toml", _trust_words(self.project_file)),
             ("free disk", f"{self.disk_free_bytes / 1e9:.1f} GB"),
         ]
         shown = [f"{name:<24}{text}" for name, text in lines]
@@ -163,6 +168,9 @@ def doctor(workspace: WorkspaceFolder, options: DoctorOptions) -> DoctorResult:
         if packages[name] is None
     ]
     database, fingerprint = _database(workspace, problems)
+    settings = project_file(workspace.folder)
+    if settings.why is not None:
+        problems.append(SetupProblem(settings.why, "correct stepgold.toml, or remove it"))
     return DoctorResult(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
@@ -172,6 +180,7 @@ def doctor(workspace: WorkspaceFolder, options: DoctorOptions) -> DoctorResult:
         variables={name: bool(os.environ.get(name, "").strip()) for name in VARIABLES},
         database=database,
         index=_index(workspace, fingerprint, problems),
+        project_file=settings,
         disk_free_bytes=shutil.disk_usage(_existing(workspace.folder)).free,
         problems=tuple(problems),
     )
@@ -194,6 +203,12 @@ def _accelerators(problems: list[SetupProblem]) -> tuple[Accelerator, ...] | Non
             SetupProblem(f"torch cannot be used: {fault}", "pip install --force-reinstall torch")
         )
         return None
+
+
+def _trust_words(file: ProjectFile) -> str:
+    sets = f": it sets {'; '.join(file.settings)}" if file.settings else ""
+    remedy = " (read it, then run: stepgold trust)" if file.state == "not trusted" else ""
+    return f"{file.state}{sets}{remedy}"
 
 
 def _gpu_words(found: tuple[Accelerator, ...] | None) -> str:

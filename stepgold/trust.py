@@ -11,13 +11,13 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.results import Result
-from stepgold.workspace import DEFAULTS_NAME, read_bytes, toml_of
+from stepgold.workspace import DEFAULTS_NAME, has_defaults, read_bytes, toml_of
 from traces import Config, InputError, option
 
 if TYPE_CHECKING:
@@ -109,6 +109,35 @@ def trust(workspace: WorkspaceFolder, options: TrustOptions) -> TrustResult:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectFile:
+    """The workspace's stepgold.toml, as `doctor` reports it."""
+
+    state: str
+    """`missing`, `harmless` (it decides nothing about keys and texts), `trusted`, `not trusted` or
+    `unusable`."""
+    settings: list[str] = field(default_factory=list)
+    """What it decides about keys and texts."""
+    why: str | None = None
+    """Why it cannot be used; None if it can."""
+
+
+def project_file(folder: Path) -> ProjectFile:
+    """Whether a workspace has a stepgold.toml, and whether the user trusts its present wording."""
+    file = folder / DEFAULTS_NAME
+    if not has_defaults(folder):
+        return ProjectFile("missing")
+    try:
+        content = read_bytes(file)
+        found = list(map(str, _settings(toml_of(content, file), folder)))
+        digest, trusted = sha256(content).hexdigest(), _read_trusted().get(str(file.resolve()))
+    except InputError as fault:
+        return ProjectFile("unusable", why=fault.what)
+    if not found:
+        return ProjectFile("harmless")
+    return ProjectFile("trusted" if trusted == digest else "not trusted", found)
+
+
 def _settings(tables: Mapping[str, Any], folder: Path) -> Iterator[Setting]:
     for name, entry in tables.items():
         for table in entry if isinstance(entry, list) else [entry]:
@@ -127,11 +156,11 @@ def sensitive_settings(table: str, fields: Mapping[str, Any], folder: Path) -> I
         fields: its values by field of the verb's options.
         folder: the workspace.
     """
-    for field, value in fields.items():
-        if (field in SENSITIVE and value is not False) or (
-            field == "images" and not _is_inside(value, folder)
+    for key, value in fields.items():
+        if (key in SENSITIVE and value is not False) or (
+            key == "images" and not _is_inside(value, folder)
         ):
-            yield Setting(table, field, value)
+            yield Setting(table, key, value)
 
 
 def _is_inside(path: Any, folder: Path) -> bool:

@@ -130,7 +130,8 @@ def toml_of(content: bytes, path: Path) -> dict[str, Any]:
         raise InputError(
             "The TOML file is not UTF-8 text.", where=str(path), remedy="save it as UTF-8"
         ) from fault
-    except tomllib.TOMLDecodeError as fault:
+    # Also a number of 5,000 digits, and tables nested too deeply.
+    except (ValueError, RecursionError) as fault:
         raise InputError(
             f"The file is not valid TOML: {fault}.", where=str(path), remedy="correct that line"
         ) from fault

@@ -221,3 +221,36 @@ def test_traces_is_standard_library_only() -> None:
     for path in (ROOT / "traces").rglob("*.py"):
         foreign = set(imported_roots(ast.parse(path.read_text()))) - {"traces"}
         assert foreign <= sys.stdlib_module_names, path
+
+
+LOADERS = frozenset({"CrossEncoder", "SentenceTransformer", "from_pretrained"})
+
+
+def loads_code(tree: ast.AST) -> Iterator[int]:
+    """Lines that load a checkpoint and may run, or ask whether to run, the code that it brings."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+        given = {word.arg: word.value for word in node.keywords}
+        trusted = given.get("trust_remote_code")
+        automatic = name != "from_pretrained" or "Auto" in ast.unparse(called)
+        off = isinstance(trusted, ast.Constant) and trusted.value is False
+        if ((name in LOADERS and automatic) or trusted is not None) and not off:
+            yield node.lineno
+
+
+def test_nothing_trusts_the_code_of_a_checkpoint() -> None:
+    parts = (*OURS, "benchmarks", "examples")
+    files = [ROOT / "cli.py", *(file for part in parts for file in (ROOT / part).rglob("*.py"))]
+    found = [
+        f"{file.relative_to(ROOT)}:{line}"
+        for file in files
+        for line in loads_code(ast.parse(file.read_text(encoding="utf-8")))
+    ]
+    assert not found
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert not [page.name for page in pages if "trust_remote_code=True" in page.read_text("utf-8")]
+    assert list(loads_code(ast.parse("AutoModel.from_pretrained('x')"))) == [1]
+    assert list(loads_code(ast.parse("f(x, trust_remote_code=True)"))) == [1]

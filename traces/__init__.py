@@ -10,6 +10,7 @@ from traces.config import option as option
 from traces.config import paths_of as paths_of
 from traces.defects import record_defect as record_defect
 from traces.defects import watch_defects as watch_defects
+from traces.defects import whole_or_nothing as whole_or_nothing
 from traces.errors import BudgetExhausted as BudgetExhausted
 from traces.errors import CorpusError as CorpusError
 from traces.errors import IndexMismatch as IndexMismatch

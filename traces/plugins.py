@@ -6,6 +6,8 @@ A distribution adds a plug-in with a table in its pyproject.toml, for example
 
 from __future__ import annotations
 
+import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
 from traces.errors import InputError
@@ -20,10 +22,8 @@ def load_plugins(group: str) -> dict[str, EntryPoint]:
     Raises:
         InputError: two distributions register the same name.
     """
-    from importlib.metadata import entry_points  # imports the email package: 20 ms
-
     found: dict[str, EntryPoint] = {}
-    for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
+    for entry in _registered(group, tuple(sys.path)):
         first = found.setdefault(entry.name, entry)
         if (first.value, distribution_of(first)) != (entry.value, distribution_of(entry)):
             raise InputError(
@@ -32,6 +32,15 @@ def load_plugins(group: str) -> dict[str, EntryPoint]:
                 remedy=f"pip uninstall {distribution_of(entry)}",
             )
     return found
+
+
+@cache
+def _registered(group: str, _path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Entry points of all distributions on the path; looking through them takes 6 ms."""
+    from importlib.metadata import entry_points  # imports the email package: 20 ms
+
+    found = entry_points(group=group)
+    return tuple(sorted(found, key=lambda entry: (entry.name, entry.value)))
 
 
 def load_plugin(entry: EntryPoint) -> object:

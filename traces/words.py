@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import add
 from typing import Literal
 
 _HAN = (
@@ -47,6 +48,9 @@ _WORD = re.compile(
     rf"|{_NOT_IN_RUN}\w(?:{_NOT_IN_RUN}[\w{_MARKS}{_JOINER}])*(?:[.,]\d+)*"
 )
 _ASCII_WORD = re.compile(r"\w+(?:[.,]\d+)*")
+_SINGLE = "\u3005-\u3007\u3021-\u3029\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff"
+_SINGLES = re.compile(f"[{_SINGLE}\uac00-\ud7a3]+")
+"""Characters that are units of their own, in the form in which they are searched for."""
 _WIDTH_FORMS = re.compile("[\uff00-\uffef]")
 _RUN = re.compile(f"[{_UNSPACED}{_HANGUL}]")
 _CLUSTER = re.compile(
@@ -161,7 +165,17 @@ def search_words(text: str, *, query: bool = False) -> list[str]:
     """The texts of `search_terms`, in order; several times as fast for ASCII."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
-    return [term.text for term in search_terms(text, query=query)]
+    found: list[str] = []
+    for word in _WORD.finditer(text):
+        run = word["run"]
+        if run is None:
+            found.append(_folded(word[0]))
+            continue
+        units = run if _SINGLES.fullmatch(run) else [unit.text for unit in _clusters(run, 0)]
+        if len(units) == 1 or not query:
+            found += units
+        found += map(add, units, units[1:])
+    return found
 
 
 def detect_language(text: str) -> str:
@@ -185,10 +199,15 @@ def _clusters(run: str, offset: int) -> Iterator[Term]:
 
 
 def _term(text: str, start: int, *, in_run: bool) -> Term:
+    return Term(_folded(text), start, start + len(text), in_run)
+
+
+def _folded(text: str) -> str:
+    """A word in the form in which it is searched for."""
     folded = text.lower()
     if not folded.isascii():
         # NFKC makes half-width and full-width forms one; elsewhere it would make 10⁹ into 109.
         if _WIDTH_FORMS.search(folded):
             folded = normalized("NFKC", folded).lower()
         folded = normalized("NFC", folded)
-    return Term(folded, start, start + len(text), in_run)
+    return folded

@@ -196,6 +196,11 @@ class GeminiClient:
             raise TransientFault(f"the reply is not JSON: {error.msg}") from error
         except pydantic.ValidationError as error:
             raise TransientFault(f"the reply is not a {error.title} of the service") from error
+        # The SDK raises any of these for a body that is not UTF-8, is nested too deeply, or has
+        # another shape than the service's.
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            what = f"{type(error).__name__}: {error}"[:200]
+            raise TransientFault(f"the reply cannot be read ({what})") from error
 
     async def aclose(self) -> None:
         """Release connections."""
@@ -224,8 +229,9 @@ def _key(environ: Mapping[str, str]) -> tuple[str, str]:
 def _fault(error: errors.APIError) -> HttpFault:
     headers = getattr(error.response, "headers", None) or {}
     return HttpFault(
-        status=error.code or 0,
-        message=error.message or error.status or "",
+        # From the body, which may hold anything under these names.
+        status=error.code if isinstance(error.code, int) else 0,
+        message=str(error.message or error.status or ""),
         headers={name.lower(): value for name, value in headers.items()},
         body=error.details,
     )

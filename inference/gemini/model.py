@@ -21,7 +21,7 @@ from inference.gemini.images import ImageUploads
 from inference.images import about_an_image
 from inference.prices import PRICES_AS_OF, Service, cost
 from inference.protocol import GenerationRequest, WireReply, over_length_reply
-from inference.retries import Pace, RequestTooLong, Retrier, RetryPolicy, Sleep
+from inference.retries import Pace, RequestTooLong, Retrier, RetryPolicy, Sleep, one_reply
 from traces import InputError, ModelRefused, ModelReply
 
 FLEX_ATTEMPT_S = 1200.0
@@ -125,7 +125,8 @@ class GeminiModel:
 
         async def attempt() -> tuple[str, WireReply]:
             body = await self._send(request)
-            return body, wire_format.read_body(body)
+            with one_reply(self.spec):
+                return body, wire_format.read_body(body)
 
         try:
             body, wire = await self._retrier.run(attempt, subject=self.spec)

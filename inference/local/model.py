@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -23,7 +24,7 @@ from inference.local.vision_config import folder_takes_images
 from inference.local.vision_loading import load_vision_model
 from inference.prompting import conversation_ids
 from inference.protocol import Message
-from traces import ModelRefused
+from traces import ModelRefused, whole_or_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,12 @@ def load_local_model(
     Raises:
         ModelRefused: it cannot be loaded.
     """
-    folder = checkpoint_folder(name)
+    remedy = "check that the folder holds a complete transformers checkpoint"
+    with whole_or_nothing(name, error=ModelRefused, remedy=remedy):
+        return _loaded(checkpoint_folder(name), device, dtype)
+
+
+def _loaded(folder: Path, device: str | None, dtype: torch.dtype) -> LocalModel:
     vision: VisionReader | None = None
     if folder_takes_images(folder):
         model, vision = load_vision_model(folder, device=device, dtype=dtype)

@@ -29,6 +29,7 @@ from inference.retries import (
     Subject,
     TransientFault,
     exception_for,
+    one_reply,
 )
 from inference.specs import OPENAI_BASE_URL_VARIABLE, OPENAI_KEY_VARIABLE
 from traces import InputError, ModelUnavailable
@@ -235,8 +236,9 @@ class JsonClient:
             raise TransientFault("timeout while waiting for the reply") from error
         except (httpx2.HTTPError, OSError) as error:
             raise TransientFault(f"connection failed: {error or type(error).__name__}") from error
-        text = self._subject.redacted(reply.text)
-        read = _object(text)
+        with one_reply(self.spec):
+            text = self._subject.redacted(reply.text)
+            read = _object(text)
         if reply.status_code != 200:
             raise exception_for(_fault(reply, read, path), self._subject)
         if read is None:
@@ -249,7 +251,7 @@ def _object(text: str) -> JsonObject | None:
     """The body as a JSON object; None if it is not one."""
     try:
         read = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a number of 5,000 digits is a plain ValueError
         return None
     return read if isinstance(read, dict) else None
 

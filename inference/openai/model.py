@@ -45,6 +45,7 @@ from inference.retries import (
     Subject,
     TransientFault,
     exception_for,
+    one_reply,
 )
 from inference.specs import OPENAI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
 from inference.specs import OPENAI_KEY_VARIABLE as KEY_VARIABLE
@@ -311,8 +312,10 @@ class OpenAIModel:
             )
 
         async def attempt() -> tuple[str, WireReply]:
-            body = self._subject.redacted(await self._exchange(request))
-            return body, read_body(body)
+            received = await self._exchange(request)
+            with one_reply(self.spec):
+                body = self._subject.redacted(received)
+                return body, read_body(body)
 
         try:
             body, wire = await self._retrier.run(attempt, subject=self.spec)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.entities import html5
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.parsers.expat import ExpatError
 
 from retrieval.documents.html import parse_html, title_of
 from retrieval.documents.tree import Element, squeeze, text_of
@@ -58,11 +60,15 @@ def docx_to_text(path: Path, *, max_bytes: int) -> OfficeText:
     except (
         zipfile.BadZipFile,
         ElementTree.ParseError,
-        KeyError,
-        IndexError,
+        ExpatError,
+        EOFError,
+        LookupError,
         AttributeError,
+        TypeError,
+        RuntimeError,
+        zlib.error,
     ) as fault:
-        # what mammoth raises on files that are no Word document
+        # what zipfile and mammoth raise on files that are no Word document
         raise ValueError(f"is not a readable Word document ({fault})") from fault
     root = parse_html(page.value)
     for element in root.walk():

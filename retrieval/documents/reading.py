@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from retrieval.documents.html import html_to_text
 from retrieval.documents.pdf import pdf_to_text
 from retrieval.documents.rows import read_rows
-from traces import CorpusError, StoredDocument
+from traces import CorpusError, StoredDocument, record_defect
 
 if TYPE_CHECKING:
     from retrieval.documents.office import OfficeText
@@ -250,6 +250,9 @@ def read_file(
         yield DocumentProblem(file.path, f"cannot be read ({fault.strerror or fault})")
     except RecursionError:
         yield DocumentProblem(file.path, "is nested too deeply to be read")
+    except Exception as fault:
+        # A foreign document must not end the run, whatever its reader did not expect.
+        yield DocumentProblem(file.path, f"was not read: {record_defect(fault, str(file.path))}")
 
 
 Reader = Callable[[Path, str, int], Iterator[StoredDocument | DocumentProblem]]

@@ -64,7 +64,7 @@ class GenericLayout:
         """
         try:
             table = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        except (OSError, ValueError, RecursionError) as fault:
             raise InputError(f"Cannot read the family file: {fault}.", where=str(path)) from fault
         known = {field.name for field in fields(cls)}
         needed = {"name", "prompt", "marker", "positive", "negative"}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -100,9 +101,10 @@ def finite(value: Any) -> float:
     Raises:
         Unread: it is not a finite number.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Unread(f"The server gave {value!r} instead of a number.")
-    return float(value)
+    with suppress(OverflowError):  # a whole number of 400 digits
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    raise Unread(f"The server gave {str(value)[:40]!r} instead of a number.")
 
 
 def other_shape(wanted: str, reply: Mapping[str, Any]) -> ModelRefused:

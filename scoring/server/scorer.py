@@ -37,6 +37,7 @@ from traces import (
     TraceInContext,
     TraceLabel,
     abstained,
+    record_defect,
     refuse_phi,
 )
 
@@ -177,6 +178,10 @@ class ServerScorer:
         except ModelRefused as refusal:
             where = f'trace "{trace_id}", {self.server.root}{self.route.path}'
             raise ModelRefused(refusal.what, where=where, remedy=refusal.remedy) from refusal
+        except Exception as fault:
+            # No reply of a server may end a run, whatever we forgot about it.
+            why = record_defect(fault, f'a reply to trace "{trace_id}"')
+            return abstained(trace_id, AbstentionReason.MODEL_ERROR, why)
 
     def _calls(
         self, contexts: Iterable[TraceInContext], ready: list[TraceLabel]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import struct
+import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +72,68 @@ def pixels(body: dict[str, Any]) -> list[bytes]:
     """The images of a Gemini body."""
     inline = [part["inlineData"]["data"] for part in parts_of(body) if "inlineData" in part]
     return [base64.urlsafe_b64decode(text.replace("+", "-").replace("/", "_")) for text in inline]
+
+
+def big_png() -> bytes:
+    """A PNG that says it has 300 megapixels."""
+    content = bytearray(GOOD)
+    content[16:24] = struct.pack(">II", 20_000, 15_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_no_path_of_a_problem_leads_out_of_the_folder(
+    cli: Cli, tmp_path: Path, server: GeminiFileServer
+) -> None:
+    """Each of these problems abstains by name; nothing outside is opened, nothing waits."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(OTHER)
+    damaged = dicom(np.zeros((8, 8), dtype=np.uint8))
+    bad = {
+        "above": "../secret.png",
+        "absolute": str(secret),
+        "link": "link.png",
+        "linked": "linked/secret.png",
+        "pipe": "pipe.png",
+        "device": "/dev/zero",
+        "big": "big.png",
+        "dicom": "cut.dcm",
+        "noise": "noise.dcm",
+        "missing": "none.png",
+        "folder": ".",
+    }
+    folder = imported(cli, tmp_path, good=["a.png"], **{name: [path] for name, path in bad.items()})
+    (folder / "a.png").write_bytes(GOOD)
+    (folder / "link.png").symlink_to(secret)
+    (folder / "linked").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "big.png").write_bytes(big_png())
+    (folder / "cut.dcm").write_bytes(damaged[: len(damaged) // 2])
+    (folder / "noise.dcm").write_bytes(damaged[:200] + b"\xff" * 300)
+    opened: list[str] = []
+    watching = [True]
+
+    def hook(event: str, given: tuple[Any, ...]) -> None:
+        if watching and event == "open" and isinstance(given[0], str | Path):
+            opened.append(str(given[0]))
+
+    sys.addaudithook(hook)  # stays for the rest of the process, doing nothing
+    try:
+        judged = cli(*JUDGE)
+    finally:
+        watching.clear()
+    assert (judged.code, judged.document["done"]) == (1, 2), judged.err
+    assert judged.document["abstained"] == {"unreadable": 2 * len(bad)}
+    assert not {str(secret), "/dev/zero"} & set(opened)
+    assert {image for body in server.bodies for image in pixels(body)} == {GOOD}
+    with store(tmp_path) as found:
+        labels = found.labels.load("d", "judge")
+    for name, path in bad.items():
+        abstention = labels[f"{name}:0"].abstention
+        assert abstention is not None
+        assert str(abstention.detail).startswith(f"{path}: ")
 
 
 @pytest.mark.slow

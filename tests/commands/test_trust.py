@@ -237,3 +237,24 @@ def test_debug_output_holds_no_key(cli: Cli, workspace: Path) -> None:
     assert "Traceback" in called.err
     assert "AuthenticationError" in called.err
     assert KEY not in called.err
+
+
+def test_doctor_says_whether_the_file_is_trusted(cli: Cli, workspace: Path, settings: Path) -> None:
+    def found() -> dict[str, Any]:
+        state: dict[str, Any] = cli("doctor", "--json").document["project_file"]
+        return state
+
+    project = workspace / "stepgold.toml"
+    assert found()["state"] == "missing"
+    project.write_text("[judge]\nvotes = 3\n")
+    assert found()["state"] == "harmless"
+    project.write_text('[judge]\nbase_url = "http://other.example/v1"\n')
+    assert found()["state"] == "not trusted"
+    assert found()["settings"] == ['[judge] base_url = "http://other.example/v1"']
+    assert "stepgold trust" in cli("doctor").out
+    assert cli("trust").code == 0
+    assert found()["state"] == "trusted"
+    project.write_text('[judge]\nbase_url = "http://another.example/v1"\n')
+    assert found()["state"] == "not trusted"
+    settings.write_text("no list")
+    assert found()["state"] == "unusable"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,30 @@ from hypothesis import strategies as st
 
 from cli import execute
 from formats import import_formats
-from formats.auxiliary import read_scores
+from formats.auxiliary import (
+    read_pool,
+    read_pool_scores,
+    read_problems,
+    read_qrels,
+    read_row_texts,
+    read_scores,
+)
 from formats.files.container import read_rows
 from formats.registry import format_named
 from formats.rows import object_of
 from formats.trace_files import read_file
-from traces import ImportedTrace, LabelerKind, RejectedRow, ToolkitError
+from retrieval.documents import DocumentProblem, read_documents
+from scoring.families.generic_layout import GenericLayout
+from stepgold.workspace import read_toml
+from traces import (
+    ImportedTrace,
+    LabelerKind,
+    RejectedRow,
+    StoredDocument,
+    ToolkitError,
+    watch_defects,
+    whole_or_nothing,
+)
 
 GOOD: dict[str, Any] = {"id": "t", "problem": "1 + 1?", "answer": "2", "steps": ["It is 2."]}
 LONG = "9" * 5000
@@ -144,3 +164,79 @@ def test_a_file_of_blanks_ends_quickly(tmp_path: Path, blank: str) -> None:
         with pytest.raises(ToolkitError):
             list(read_rows(file))
         assert time.process_time() - before < 10  # quadratic: an hour
+
+
+class Unforeseen(Exception):
+    """What nobody expects of a reader."""
+
+
+def fails(*_: object, **__: object) -> None:
+    raise Unforeseen("boom")
+
+
+WHOLE_FILES: dict[str, tuple[Callable[[Path], object], str, dict[str, Any]]] = {
+    "pool": (
+        read_pool,
+        "_pool_row",
+        {"problem_id": "p", "candidate_index": 0, "answer": "1", "is_correct": True},
+    ),
+    "pool scores": (
+        read_pool_scores,
+        "_score_row",
+        {"problem_id": "p", "candidate_index": 0, "step_scores": [0.5]},
+    ),
+    "problems": (read_problems, "_problem", {"id": "p", "problem": "q"}),
+    "qrels": (read_qrels, "_from_json", {"problem_id": "p", "document": "d"}),
+    "texts": (lambda path: list(read_row_texts(path)), "_gather", GOOD),
+    "traces": (lambda path: list(read_file("traces", path)), "is_object_of_lists", GOOD),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_FILES)
+def test_a_defect_in_a_file_read_as_a_whole_is_bad_input(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole file is refused by name (exit 2), and the defect is counted."""
+    read_whole, part, row = WHOLE_FILES[name]
+    file = write(tmp_path / "f.jsonl", row)
+    assert read_whole(file)
+    module = "formats.trace_files.checked_rows" if name == "traces" else f"formats.auxiliary.{part}"
+    monkeypatch.setattr(module, fails)
+    with watch_defects() as met, pytest.raises(ToolkitError, match=r"Unforeseen: boom") as refused:
+        read_whole(file)
+    assert str(file) in str(refused.value.where)
+    assert len(met) == 1
+
+
+def test_a_defect_in_a_document_costs_that_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.html").write_text("<p>a</p>")
+    (tmp_path / "b.txt").write_text("b")
+    monkeypatch.setattr("retrieval.documents.reading.html_to_text", fails)
+    with watch_defects() as met:
+        bad, good = read_documents([tmp_path])
+    assert isinstance(bad, DocumentProblem)
+    assert "Unforeseen: boom" in bad.reason
+    assert isinstance(good, StoredDocument)
+    assert len(met) == 1
+
+
+@pytest.mark.parametrize("value", [LONG, "[" * 3000, '"\\ud800"', "1e999", "\x00"])
+@pytest.mark.parametrize("read_config", [read_toml, GenericLayout.from_file])
+def test_no_value_of_a_toml_file_ends_a_run(
+    tmp_path: Path, value: str, read_config: Callable[[Path], object]
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(f"x = {value}\n")
+    with watch_defects() as met, contextlib.suppress(ToolkitError):
+        read_config(file)
+    assert not met
+
+
+def test_limits_of_the_system_are_not_blamed_on_the_file() -> None:
+    with pytest.raises(OSError, match="open files"), whole_or_nothing("x"):
+        raise OSError(errno.EMFILE, "Too many open files")
+    said = "Cannot read 'x': Input/output error"
+    with pytest.raises(ToolkitError, match=said), whole_or_nothing("x"):
+        raise OSError(errno.EIO, "Input/output error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -304,3 +305,35 @@ def test_a_key_in_a_reply_is_not_kept() -> None:
 def test_the_keys_of_the_environment_are_removed_from_a_traceback() -> None:
     said = f"openai.AuthenticationError: {{'message': 'wrong: {KEY}'}}"
     assert without_keys(said, ENVIRON) == said.replace(KEY, "[key]")
+
+
+HUB_TOKEN = "hf_0123456789abcdef"
+HUB_HEADERS = {"X-Repo-Commit": "a" * 40, "ETag": '"e"', "X-Linked-ETag": '"e"'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_hub_token_stays_with_the_hub(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`huggingface_hub` follows the Hub's redirects to storage, but without the token."""
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    monkeypatch.setenv("HF_TOKEN", HUB_TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with (
+        RecordingServer(200, b"{}", headers=HUB_HEADERS) as storage,
+        RecordingServer(status, redirect_to=storage.url, headers=HUB_HEADERS) as hub,
+    ):
+        where: dict[str, Any] = {"endpoint": hub.url, "cache_dir": tmp_path}
+        calls: list[Callable[[], object]] = [
+            lambda: hf_hub_download("a/b", "config.json", **where),
+            lambda: snapshot_download("a/b", **where),
+            lambda: HfApi(endpoint=hub.url).model_info("a/b"),
+        ]
+        for call in calls:
+            with contextlib.suppress(Exception):  # the answers are no model
+                call()
+        assert any(HUB_TOKEN in each for each in hub.received), "the Hub itself gets the token"
+        assert storage.received, "a file is fetched from where the Hub keeps it"
+        assert not any(HUB_TOKEN in each for each in storage.received)

@@ -85,3 +85,10 @@ def test_decisive_words() -> None:
         ("negation", "不"), ("number", "5 ミリグラム"), ("comparator", "未満"), ("negation", "ない"),
         ("negation", "ห้าม"), ("negation", "nicht"), ("comparator", "mehr als"), ("number", "3"),
     ]  # fmt: skip
+
+
+def test_a_han_zero_is_a_number_and_no_defect() -> None:
+    """It is no letter to Python, and was read as digits."""
+    passage = "每天 〇 毫克。"
+    assert verify_quote("每天 〇 毫克", passage) is not None
+    assert [token.value for token in decisive_tokens("〇 毫克")] == ["〇 毫克"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -13,16 +14,23 @@ class RecordingServer:
     """A context manager; `received` holds the raw text of every request."""
 
     def __init__(
-        self, status: int = 200, document: Any = None, *, redirect_to: str | None = None
+        self,
+        status: int = 200,
+        document: Any = None,
+        *,
+        redirect_to: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Bind a free port.
 
         Args:
             status: the status of every answer.
-            document: its JSON body.
+            document: its JSON body, or its bytes.
+            headers: further headers of every answer.
             redirect_to: base URL that every answer redirects to, with the path that was asked for.
         """
         self.status, self.document, self.redirect_to = status, document, redirect_to
+        self.headers = dict(headers or {})
         self.received: list[str] = []
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.owner = self
@@ -66,15 +74,19 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.server.owner
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         owner.received.append(f"{self.requestline}\n{self.headers}\n{body.decode()}")
-        raw = json.dumps(owner.document).encode()
+        document = owner.document
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
         self.send_response_only(owner.status)
         if owner.redirect_to is not None:
             self.send_header("Location", owner.redirect_to + self.path)
+        for name, value in owner.headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
-        self.wfile.write(raw)
+        if self.command != "HEAD":
+            self.wfile.write(raw)
 
-    do_GET = do_POST = do_CONNECT = do_PUT = _record
+    do_GET = do_HEAD = do_POST = do_CONNECT = do_PUT = _record
 
     def log_message(self, *_: object) -> None:
         """The record is enough."""

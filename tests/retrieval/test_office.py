@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.documents import DocumentProblem, read_documents
-from traces.records import StoredDocument
+from traces import StoredDocument, watch_defects
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 MATH = "http://schemas.openxmlformats.org/officeDocument/2006/math"
@@ -190,3 +190,33 @@ def test_xhtml_elements_may_close_themselves(tmp_path: Path) -> None:
     page = '<html xmlns="x"><body><p hidden=""/><p>Give <a id="n"/><b/>5 mg<br/>daily.</p></body></html>'
     (tmp_path / "a.xhtml").write_text(page)
     assert read(tmp_path / "a.xhtml")[0].text == "Give 5 mg\ndaily."
+
+
+@pytest.mark.parametrize("content", [b"no xml", b"", b"\xff\xfe<", b"<a>" * 3000])
+@pytest.mark.parametrize(
+    "part", ["word/document.xml", "word/_rels/document.xml.rels", "_rels/.rels", "word/styles.xml"]
+)
+def test_a_damaged_part_is_no_defect(tmp_path: Path, part: str, content: bytes) -> None:
+    sound, path = tmp_path / "sound.docx", tmp_path / "damaged.docx"
+    write_docx(sound, paragraph(run("Dose 5 mg")))
+    with zipfile.ZipFile(sound) as whole, zipfile.ZipFile(path, "w") as packed:
+        for name in whole.namelist():
+            packed.writestr(name, content if name == part else whole.read(name))
+    with watch_defects() as met:
+        (entry,) = read_documents([path])
+    assert not met
+    assert isinstance(entry, DocumentProblem)
+    assert "is not a readable Word document" in entry.reason
+
+
+def test_a_packed_part_that_breaks_off_is_no_defect(tmp_path: Path) -> None:
+    path = tmp_path / "cut.docx"
+    write_docx(path, paragraph(run("Dose 5 mg")))
+    whole = path.read_bytes()
+    for size in (b"\xff\xff\x00\x00", b"\xff\xff\xff\x7f"):
+        entry = whole.index(b"PK\x01\x02")
+        path.write_bytes(whole[: entry + 20] + size * 2 + whole[entry + 28 :])
+        with watch_defects() as met:
+            (found,) = read_documents([path])
+        assert not met
+        assert isinstance(found, DocumentProblem)

@@ -76,3 +76,10 @@ def test_whatever_stands_in_a_text_is_found_in_it(word: str, before: str, after:
 )
 def test_the_language_of_a_text(text: str, language: str) -> None:
     assert detect_language(text) == language
+
+
+@pytest.mark.parametrize("query", [False, True])
+@given(st.text(st.sampled_from("ab 5.カガｶﾞ゙々〇一二不豈가한\u1100\u1161\u11a8กี่é"), max_size=12))
+def test_words_alone_are_those_of_the_terms(query: bool, text: str) -> None:
+    """Runs of plain characters take a shorter way."""
+    assert search_words(text, query=query) == [t.text for t in search_terms(text, query=query)]
