@@ -29,7 +29,7 @@ DOCS := $(VENV)/.stepgold-docs
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-hostile fuzz audit clean
+.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-hostile fuzz audit bench-scale clean
 
 setup: $(SETUP)
 
@@ -102,6 +102,9 @@ bench-judge bench-score bench-evaluate bench-quotes bench-answers bench-store be
 bench-retrieve: $(SETUP)
 	$(BIN)/python -m benchmarks.retrieve
 	$(BIN)/python -m benchmarks.retrieve_quality
+
+bench-scale: $(SETUP)
+	$(BIN)/python -m benchmarks.scale
 
 bench-continue: $(SETUP)
 	$(BIN)/python -m benchmarks.continuation

@@ -14,8 +14,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.timing import peak_memory
-from evaluation import EvaluatedTrace, diagnose, evaluate_macro_f1, evaluate_processbench, measures
-from evaluation.measures import Floats, by_problem, generator, resampled_sums
+from evaluation import (
+    EvaluatedTrace,
+    EvaluatedTraces,
+    diagnose,
+    evaluate_macro_f1,
+    evaluate_processbench,
+    measures,
+)
+from evaluation.frames import Floats
+from evaluation.measures import by_problem, generator, resampled_sums
 from traces import StepLabel, TraceLabel, Verdict
 
 PROCESSBENCH = {"gsm8k": 400, "math": 1000, "olympiadbench": 1000, "omnimath": 1000}
@@ -108,9 +116,9 @@ def large_case(n_steps: int, per_problem: int, resamples: int, plain_resamples: 
     """About `n_steps` steps in traces of 10 on average, so many traces a problem."""
     traces = made_traces(n_steps // 10, steps=10, per_problem=per_problem, subset="large", seed=1)
     steps = sum(trace.n_steps for trace in traces)
-    problem_ids = [trace.problem_id for trace in traces]
-    problems = len(set(problem_ids))
-    counts = by_problem(problem_ids, measures.rows_of(traces, measures.step_row, 0.5))
+    known = EvaluatedTraces.of(traces)
+    counts = by_problem(known.frame.problem, measures.step_rows(known, 0.5))
+    problems = len(counts)
     wall, _ = timed(lambda: plain_resampling(counts, plain_resamples, 0))
     plain = wall * resamples / plain_resamples
     own = timed(lambda: resampled_sums(counts, generator(0), resamples))

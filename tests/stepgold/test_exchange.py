@@ -104,3 +104,51 @@ def test_overlap_is_the_commands(cli: Cli, traces_file: Path, tmp_path: Path) ->
     assert called.document == result.as_json()
     with pytest.raises(InputError, match="No training set to search"):
         ws.overlap(dataset="d")
+
+
+def test_a_second_file_that_is_cut_off_takes_the_first_with_it(
+    traces_file: Path, tmp_path: Path
+) -> None:
+    ws = workspace(tmp_path / "api")
+    cut = tmp_path / "cut.jsonl"
+    line = traces_file.read_text().splitlines()[0].replace('"a"', '"other"', 1)
+    cut.write_text(f'{line}\n{{"id": "end')
+    with pytest.raises(InputError):
+        ws.import_("traces", [traces_file, cut], dataset="d")
+    assert ws.status().datasets == {}
+    ws.import_("traces", traces_file, dataset="d")
+    with pytest.raises(InputError):
+        ws.import_("traces", [cut], dataset="d")
+    assert ws.status().datasets["d"].traces == 3
+
+
+def test_scores_that_are_cut_off_leave_no_labeler(traces_file: Path, tmp_path: Path) -> None:
+    ws = workspace(tmp_path / "api")
+    ws.import_("traces", traces_file, dataset="d")
+    cut = scores_file(tmp_path / "theirs.jsonl")
+    cut.write_text(cut.read_text() + '{"id": "b", "sco')
+    before = ws.status().labelers
+    with pytest.raises(InputError):
+        ws.import_scores(cut, dataset="d", labeler="theirs", kind="prm")
+    assert ws.status().labelers == before
+
+
+def test_an_unfinished_import_is_a_failure_that_can_be_retried(
+    traces_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from storage.imports import ImportRun
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    ws = workspace(tmp_path / "api")
+    with monkeypatch.context() as patch:
+        patch.setattr(ImportRun, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ws.import_("traces", traces_file, dataset="d")
+    (failure,) = ws.status().failures
+    assert (failure.id, failure.stage, failure.reason) == (traces_file.name, "import", "unfinished")
+    assert failure.retryable
+    again = ws.import_("traces", traces_file, dataset="d")
+    assert (again.unchanged, again.traces) == (3, 3)
+    assert ws.status().failures == ()
