@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from stepgold.console import note
-from traces import StoreError
+from traces import StoreError, uninterrupted
 
 if TYPE_CHECKING:
     from storage import Store, Workload
@@ -73,10 +73,11 @@ class Share:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._ended.set()
         if self._renewing is None:
             return
-        self._renewing.join()
+        with uninterrupted():
+            self._ended.set()
+            self._renewing.join()
         self._renewing = None
         try:
             self.store.claims.leave(self._claimant)
@@ -142,10 +143,11 @@ class Share:
                 )
         self._tried |= got
         if self._renewing is None:
-            self._renewing = threading.Thread(
-                target=self._renew, name="stepgold-claims", daemon=True
-            )
-            self._renewing.start()
+            with uninterrupted():
+                self._renewing = threading.Thread(
+                    target=self._renew, name="stepgold-claims", daemon=True
+                )
+                self._renewing.start()
         if got:
             yield [item for item in wanted if item in got]
 

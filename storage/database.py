@@ -27,7 +27,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
 from storage import migrations
-from traces import InputError, StoreError
+from traces import InputError, StoreError, uninterrupted
 
 BUSY_TIMEOUT_S = 30.0
 """How long a write waits for another process, and for another thread of this one."""
@@ -175,6 +175,7 @@ class Connections:
             with self.read() as connection:
                 return connection.exec_driver_sql(query, (value,)).first() is not None
         with (
+            uninterrupted(),
             translated(self.where),
             closing(self._engine.raw_connection()) as raw,
             closing(raw.cursor()) as cursor,
@@ -248,21 +249,34 @@ class Connections:
 
     @contextmanager
     def _connected(self, begin: str) -> Iterator[Connection]:
-        with translated(self.where), self._engine.connect() as connection:
-            yield connection.execution_options(stepgold_begin=begin)
+        # The pool has locks, as `_locked` has: an interrupt in between would leave them taken.
+        connection = None
+        try:
+            with translated(self.where):
+                with uninterrupted():
+                    connection = self._engine.connect()
+                yield connection.execution_options(stepgold_begin=begin)
+        finally:
+            if connection is not None:
+                with translated(self.where), uninterrupted():
+                    connection.close()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if not self._write_lock.acquire(timeout=self._timeout_s):
-            raise StoreError(
-                "The database is in use: another thread has been writing for too long.",
-                where=self.where,
-                remedy="run the command again",
-            )
+        taken = False
         try:
+            with uninterrupted():
+                taken = self._write_lock.acquire(timeout=self._timeout_s)
+            if not taken:
+                raise StoreError(
+                    "The database is in use: another thread has been writing for too long.",
+                    where=self.where,
+                    remedy="run the command again",
+                )
             yield
         finally:
-            self._write_lock.release()
+            if taken:
+                self._write_lock.release()
 
     def _prepare(self, raw: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         # We begin transactions ourselves: the driver would begin deferred ones.

@@ -27,6 +27,9 @@ from traces.evidence import Evidence as Evidence
 from traces.evidence import Passage as Passage
 from traces.evidence import Quote as Quote
 from traces.evidence import Relevance as Relevance
+from traces.interrupts import interrupt as interrupt
+from traces.interrupts import interrupt_noted as interrupt_noted
+from traces.interrupts import uninterrupted as uninterrupted
 from traces.labels import MISSING_FIRST_ERROR as MISSING_FIRST_ERROR
 from traces.labels import RETRYABLE as RETRYABLE
 from traces.labels import Abstention as Abstention

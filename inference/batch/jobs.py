@@ -22,8 +22,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
+from inference.background import LoopThread
 from inference.budget import Purse, input_bound
-from inference.dispatch import LoopThread
 from inference.prices import cost
 from inference.protocol import GenerationRequest, TextModel, request_text
 from inference.specs import ModelSpec
@@ -40,6 +40,7 @@ from traces import (
     QuotaExhausted,
     StoredCall,
     Usage,
+    uninterrupted,
 )
 
 LIMITS_AS_OF = date(2026, 10, 7)
@@ -400,16 +401,17 @@ class JobTracker:
         """Run a call of the service and wait for its result."""
         if self._thread is None:
             self._thread = LoopThread()
-        return self._thread.submit(coroutine).result()
+        return self._thread.result(coroutine)
 
     def close(self, drain_s: float) -> None:
         """Wait at most `drain_s` seconds for a call in flight, then release everything."""
-        thread, self._thread = self._thread or LoopThread(), None
-        try:
-            thread.drain(drain_s)
-            thread.submit(self.service.model.aclose()).result()
-        finally:
-            thread.close()
+        with uninterrupted():
+            thread, self._thread = self._thread or LoopThread(), None
+            try:
+                thread.drain(drain_s)
+                thread.submit(self.service.model.aclose()).result()
+            finally:
+                thread.close()
 
     def adopt(self) -> None:
         """Take over the jobs that other processes left.

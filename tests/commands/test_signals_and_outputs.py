@@ -57,12 +57,9 @@ def test_the_first_signal_records_what_is_in_flight(
     until(lambda: server.active == 0)
     status = cli("status", "--json").document
     lost = len([call for call in server.calls if call["billed"]]) - status["calls"]["sent"]
-    # The interrupt can meet a lock, about one time in ten under load; then the hard end after 15 s
-    # applies, which may lose the replies in flight, at most one for each line.
-    in_order = "Interrupted" in json.loads(out)["error"]["what"]
-    assert in_order or "Stopped before everything" in json.loads(out)["error"]["what"]
-    assert 0 <= lost <= (0 if in_order else 4)
-    assert status["claims"] == [] or not in_order
+    assert "Interrupted" in json.loads(out)["error"]["what"], "in order, not by the hard stop"
+    assert lost == 0
+    assert status["claims"] == []
 
 
 def test_a_second_signal_stops_at_once(many: Many, server: GeminiServer, judging: int) -> None:
