@@ -69,3 +69,5 @@ from traces.records import SourceFile as SourceFile
 from traces.records import StoredCall as StoredCall
 from traces.records import StoredDocument as StoredDocument
 from traces.records import Usage as Usage
+from traces.unfinished import remove_left_by_killed as remove_left_by_killed
+from traces.unfinished import unfinished as unfinished

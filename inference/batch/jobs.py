@@ -6,12 +6,9 @@ is in the store, so that another process can take over at any moment.
 
 from __future__ import annotations
 
-import glob
 import math
 import os
-import shutil
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -40,6 +37,7 @@ from traces import (
     QuotaExhausted,
     StoredCall,
     Usage,
+    remove_left_by_killed,
     uninterrupted,
 )
 
@@ -279,24 +277,9 @@ def batch_folder() -> Iterator[Path]:
     Such files hold prompts, so they must not stay. The name has machine and process.
     """
     mine = f"stepgold-{socket.gethostname()}-"
-    for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(mine)}*"):
-        pid = left.name.removeprefix(mine).partition("-")[0]
-        if pid.isdecimal() and int(pid) != os.getpid() and not _may_run(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)  # another user's cannot be removed
+    remove_left_by_killed(Path(tempfile.gettempdir()), mine)
     with tempfile.TemporaryDirectory(prefix=f"{mine}{os.getpid()}-") as folder:
         yield Path(folder)
-
-
-def _may_run(pid: int) -> bool:
-    if sys.platform == "win32":  # there signal 0 would be sent as Ctrl-C
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class BatchBudget:

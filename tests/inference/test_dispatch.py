@@ -251,7 +251,7 @@ def test_a_noted_interrupt_yields_what_is_in_flight_and_then_ends_the_run() -> N
 
     with Dispatcher(model, store) as dispatcher:
         threading.Timer(0.05, press_and_let_the_replies_arrive).start()
-        answers = dispatcher.run((request(str(number)) for number in range(200)))
+        answers = dispatcher.run(request(str(number)) for number in range(200))
         with pytest.raises(KeyboardInterrupt):
             seen.extend(asked.messages[-1].text for asked, _ in answers)
     assert sorted(seen) == sorted(model.calls), "what was sent is lost"
