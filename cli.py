@@ -27,7 +27,7 @@ from stepgold.console import printable
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
 from stepgold.workspace import WorkspaceFolder, has_defaults
-from traces import ToolkitError, interrupt, watch_defects
+from traces import ToolkitError, interrupt, interrupt_ignored, interrupt_is_due, watch_defects
 
 if TYPE_CHECKING:
     import socket
@@ -43,6 +43,9 @@ LIMITS = {
 
 STOP_WITHIN_S = 15.0
 """How long a run may take to end after a signal; calls in flight get 10 s of it."""
+
+LOOK_EVERY_S = 0.1
+"""How often a stopping run looks whether its interrupt has to be raised again."""
 
 app = typer.Typer(
     name="stepgold",
@@ -107,6 +110,7 @@ def take_signals(argv: Sequence[str]) -> set[int]:
         signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
         watch = partial(_watch_signals, reading, numbers, as_json="--json" in argv)
         threading.Thread(target=watch, name="stepgold-signals", daemon=True).start()
+    sys.unraisablehook = _hear_ignored
     for number in numbers:
         signal.signal(number, lambda *_: interrupt())
     return numbers
@@ -115,23 +119,34 @@ def take_signals(argv: Sequence[str]) -> set[int]:
 def _watch_signals(reading: socket.socket, numbers: Collection[int], *, as_json: bool) -> None:
     """Say what the first signal does; end the process at the second, or when its time is up."""
 
-    def arrived() -> int:
-        return sum(each in numbers for each in reading.recv(64))
+    def arrived() -> list[int]:
+        return [each for each in reading.recv(64) if each in numbers]
 
-    count = 0
-    while not count:
-        count = arrived()
-    if count == 1:
+    seen: list[int] = []
+    while not seen:
+        seen += arrived()
+    if len(seen) == 1:
         os.write(
             2, b"\nStopping: what is in flight is finished first. Ctrl-C again stops at once.\n"
         )
-        until = time.monotonic() + STOP_WITHIN_S
-        while count == 1 and (left := until - time.monotonic()) > 0:
-            if select.select([reading], [], [], left)[0]:
-                count += arrived()
+    until = time.monotonic() + STOP_WITHIN_S
+    while len(seen) == 1 and time.monotonic() < until:
+        if select.select([reading], [], [], LOOK_EVERY_S)[0]:
+            seen += arrived()
+        elif interrupt_is_due() and sys.platform != "win32":
+            signal.pthread_kill(threading.main_thread().ident or 0, seen[0])
+            reading.recv(1)  # which arrives here as well
     late = "Stopped before everything in flight was finished; what is recorded is kept."
     second = "Stopped at once; everything recorded so far is kept."
-    _stop_at_once(late if count == 1 else second, as_json=as_json)
+    _stop_at_once(late if len(seen) == 1 else second, as_json=as_json)
+
+
+def _hear_ignored(ignored: sys.UnraisableHookArgs) -> None:
+    """Python ignores an interrupt that meets a destructor: it has to be raised again."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        interrupt_ignored()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _stop_at_once(what: str, *, as_json: bool) -> None:

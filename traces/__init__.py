@@ -28,6 +28,8 @@ from traces.evidence import Passage as Passage
 from traces.evidence import Quote as Quote
 from traces.evidence import Relevance as Relevance
 from traces.interrupts import interrupt as interrupt
+from traces.interrupts import interrupt_ignored as interrupt_ignored
+from traces.interrupts import interrupt_is_due as interrupt_is_due
 from traces.interrupts import interrupt_noted as interrupt_noted
 from traces.interrupts import uninterrupted as uninterrupted
 from traces.labels import MISSING_FIRST_ERROR as MISSING_FIRST_ERROR

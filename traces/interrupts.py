@@ -24,6 +24,8 @@ class _State:
     """Whether there was an interrupt; later ones are the signal handler's business."""
     noted: bool = False
     """Whether it is still to be raised or acted on."""
+    ignored: bool = False
+    """Whether the exception was raised where Python ignores it, as in `__del__`."""
 
 
 _STATE = _State()
@@ -73,3 +75,14 @@ def interrupt_noted() -> bool:
         return False
     _STATE.noted = False
     return True
+
+
+def interrupt_ignored() -> None:
+    """Note that Python ignored the exception of `interrupt()`; for `sys.unraisablehook`."""
+    _STATE.arrived, _STATE.ignored = False, True
+
+
+def interrupt_is_due() -> bool:
+    """Whether `interrupt()` has to be called again, in the main thread, because of that."""
+    due, _STATE.ignored = _STATE.ignored, False
+    return due

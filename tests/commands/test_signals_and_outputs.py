@@ -77,6 +77,14 @@ def test_a_second_signal_stops_at_once(many: Many, server: GeminiServer, judging
     assert "Traceback" not in err
 
 
+def test_a_signal_that_meets_a_destructor_is_not_ignored() -> None:
+    called = [sys.executable, "-m", "tests.commands.interrupted_destructor"]
+    done = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "interrupted\n"
+    assert "Exception ignored" not in done.stderr
+    assert "Stopping" in done.stderr
+
+
 def ended(*argv: str | Path, shell: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command line in a shell that first does something."""
     line = f'{shell} exec "$0" -m cli "$@"'
