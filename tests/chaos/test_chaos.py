@@ -9,13 +9,14 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.scenarios import SCENARIOS, Scenario
+from tests.chaos.scenarios import JUDGE, SCENARIOS, Scenario
 from tests.chaos.world import (
     CONCURRENCY,
     Content,
@@ -28,6 +29,7 @@ from tests.chaos.world import (
     opened,
 )
 from tests.commands.many_processes import until
+from tests.commands.test_judge_chaos import many_traces
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "200"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
@@ -59,10 +61,14 @@ class Attack:
         self.template = world.folder / "template"
         self.home = world.copied(self.template)
         began, billed = time.monotonic(), world.billed()
-        self.code, _ = world.run(self.home, *scenario.argv)
+        code, said = world.run(self.home, *scenario.argv)
         self.takes_s = time.monotonic() - began
         self.price = world.billed() - billed
-        assert self.code in (0, 1)
+        assert code in (0, 1), said
+        # What is removed cannot be removed again.
+        self.codes = {code, 2} if "remove" in scenario.argv else {code}
+        if not scenario.repeatable:
+            self.codes |= {0, 1}
         self.wanted, self.files = content_of(self.home), files_of(self.home)
         self.reset()
 
@@ -70,7 +76,7 @@ class Attack:
         """Begin again with the workspace as it was prepared."""
         self.home = self.world.copied(self.template)
         self.before = self.stored()
-        self.billed, self.lost = self.world.billed(), 0
+        self.billed, self.lost, self.deaths = self.world.billed(), 0, 0
         self.sent = self.before.sent
 
     def stored(self) -> Content:
@@ -92,43 +98,44 @@ class Attack:
         self.world.quiet()
         for code, _, err in ends.values():
             assert "Traceback" not in err, err
-            assert code in (self.code, 2, 130, -signal.SIGKILL, -how), err
+            assert code in (*self.codes, 130, -signal.SIGKILL, -how), err
         died = ends[victim][0] in (130, -how)
-        self.check(died=died, polite=how != signal.SIGKILL)
-        if any(code == self.code for code, _, _ in ends.values()):
+        self.deaths += ends[victim][0] == -signal.SIGKILL
+        self.check()
+        if any(code in self.codes for code, _, _ in ends.values()):
             self.check_end()
             self.reset()
         return died
 
-    def check(self, *, died: bool, polite: bool) -> None:
+    def check(self) -> None:
         """What holds at any moment."""
         now = self.stored()
         assert now.calls >= self.before.calls, "a recorded reply is gone"
         if self.scenario.labels:
             for labeler, count in self.before.labels.items():
                 assert now.labels.get(labeler, 0) >= count, "a label is gone"
-        lost = self.world.billed() - self.billed - (now.sent - self.sent)
-        fresh = lost - self.lost
-        assert 0 <= fresh <= (CONCURRENCY if died and not polite else 0), "paid, and not recorded"
-        self.lost, self.before = lost, now
-        self.world.lost += fresh
+        # What was in flight at a kill -9; a signal that can be heard loses nothing.
+        self.lost = self.world.billed() - self.billed - (now.sent - self.sent)
+        assert 0 <= self.lost <= CONCURRENCY * self.deaths, "paid, and not recorded"
+        self.before = now
 
     def check_end(self) -> None:
         """What holds once a run has ended by itself."""
         now = content_of(self.home)
         assert now.claims == 0
-        for table, rows in self.wanted.rows.items():
+        for table, rows in self.wanted.rows.items() if self.scenario.repeatable else ():
             assert now.rows[table] == rows, f"{table} differs from the undisturbed run"
         assert files_of(self.home) == self.files, "files were left behind"
         assert list((self.world.folder / "scratch").iterdir()) == []
         spent = self.world.billed() - self.billed
-        assert spent <= self.price + self.lost, "what was recorded was paid for again"
+        if self.scenario.repeatable:
+            assert spent <= self.price + self.lost, "what was recorded was paid for again"
 
     def finish(self) -> None:
         """Let the command end."""
         code, said = self.world.run(self.home, *self.scenario.argv)
-        assert code in (self.code, 2), said  # what is removed cannot be removed again
-        self.check(died=False, polite=False)
+        assert code in self.codes, said
+        self.check()
         self.check_end()
 
 
@@ -143,4 +150,81 @@ def test_killed_at_random(world: World, scenario: Scenario) -> None:
         lives += 1
         assert lives < 20 * wanted + 50, "nearly no kill met the command at work"
     attack.finish()
-    world.kills += kills
+
+
+def judged(world: World, home: Path, count: int) -> tuple[int, int]:
+    """Import so many traces into `home`; what was billed and recorded before."""
+    traces = many_traces(world.folder / "many.jsonl", count)
+    code, said = world.run(home, "import", "traces", traces, "--dataset", "d", "--json")
+    assert code == 0, said
+    return world.billed(), content_of(home).sent
+
+
+def test_a_disk_that_is_full_at_ten_random_moments(world: World) -> None:
+    draw, place, count = random.Random(f"{SEED} full"), world.folder / "small", 400
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    home = place / "w"
+    try:
+        before, _ = judged(world, home, count)
+        lost = 0
+        for moment in range(10):
+            child, goal = world.start(home, *JUDGE), world.billed() + draw.randint(1, 20)
+            until(lambda goal=goal: world.billed() >= goal)  # type: ignore[misc]
+            # Half of the times some space is left, as much as no call is sent with.
+            fill(place / "filler", leave=(moment % 2) * 8 * 1024**2)
+            code, out, err = world.many.ended(child)
+            (place / "filler").unlink()
+            world.quiet()
+            assert code == 2, f"it did not stop by itself: {out} {err}"
+            assert "Traceback" not in err
+            assert "disk" in out or "operating system" in out, out
+            now = world.billed() - before - content_of(home).sent
+            assert 0 <= now - lost <= CONCURRENCY, "more than what was in flight is lost"
+            lost = now
+        code, said = world.run(home, *JUDGE)
+        assert code in (0, 1), said
+        after = content_of(home)
+        assert after.labels == {"judge": count}
+        assert len(after.calls) + lost == world.billed() - before
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(path: Path, *, leave: int) -> None:
+    """Take all space of a disk but `leave` bytes."""
+    with path.open("wb", buffering=0) as filler:
+        while (free := shutil.disk_usage(path.parent).free - leave) > 0:
+            try:
+                filler.write(bytes(min(free, 1024**2)))
+            except OSError:
+                return
+
+
+def test_clock_jumps(world: World) -> None:
+    draw, home, count = random.Random(f"{SEED} clock"), world.folder / "jumping", 200
+    before, _ = judged(world, home, count)
+    children = [world.start(home, *JUDGE) for _ in range(2)]
+    try:
+        for _ in range(12):
+            seconds = draw.choice((-1, 1)) * 10 ** draw.uniform(0, 9)
+            world.clock.write_text(str(seconds))
+            goal = world.billed() + 5
+            until(lambda goal=goal: world.billed() >= goal or done(home) == count)  # type: ignore[misc]
+        for child in children:
+            code, _, err = world.many.ended(child)
+            assert code in (0, 1), err
+            assert "Traceback" not in err
+    finally:
+        world.clock.unlink()
+    world.quiet()
+    after = content_of(home)
+    assert (after.labels, after.claims) == ({"judge": count}, 0)
+    assert after.sent == world.billed() - before, "the ledger differs from the server"
+
+
+def done(home: Path) -> int:
+    """Traces that the judge has labeled."""
+    return content_of(home).labels.get("judge", 0)

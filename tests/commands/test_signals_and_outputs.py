@@ -77,6 +77,22 @@ def test_a_second_signal_stops_at_once(many: Many, server: GeminiServer, judging
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_another_database_file_stops_the_run(
+    many: Many, judging: int, tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "w" / "stepgold.db"
+    if how == "replaced":
+        (tmp_path / "other.db").write_bytes(path.read_bytes())
+        (tmp_path / "other.db").replace(path)
+    else:
+        path.unlink()
+    code, out, err = many.ended(judging)
+    assert code == 2
+    assert "replaced or removed" in json.loads(out)["error"]["what"]
+    assert "Traceback" not in err
+
+
 def test_a_signal_that_meets_a_destructor_is_not_ignored() -> None:
     called = [sys.executable, "-m", "tests.commands.interrupted_destructor"]
     done = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
