@@ -132,6 +132,11 @@ class Share:
         rest = [item for item in items if item not in self._tried]
         return len(rest) - len(self._open(rest))
 
+    def others(self) -> str:
+        """The commands that work on the same workload (`pid N on HOST`); empty without any."""
+        held = self.store.claims.held(self._work, at=self._clock.time())
+        return ", ".join(sorted(set(held.values())))
+
     def _take(self, chunk: Sequence[str]) -> Iterator[list[str]]:
         with self.store.transaction():
             wanted = self._open(chunk)

@@ -92,7 +92,7 @@ def _failed(world: World, home: Path, beside: Path) -> None:
     _traces(world, home, beside)
     gemini = world.gemini
     before = gemini.fault_rate, gemini.faults
-    gemini.fault_rate, gemini.faults = 0.7, SURVIVABLE
+    gemini.fault_rate, gemini.faults = 0.7, tuple(SURVIVABLE)
     _run(world, home, "judge", *ON, "--judge", SPEC, *AT_ONCE)
     gemini.fault_rate, gemini.faults = before
 
