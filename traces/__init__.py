@@ -1,5 +1,7 @@
 """The vocabulary: problems, traces, labels, evidence, records, errors. Standard library only."""
 
+from traces.beside import remove_left_by_killed as remove_left_by_killed
+from traces.beside import unfinished as unfinished
 from traces.config import Config as Config
 from traces.config import Need as Need
 from traces.config import Paths as Paths
@@ -71,5 +73,3 @@ from traces.records import SourceFile as SourceFile
 from traces.records import StoredCall as StoredCall
 from traces.records import StoredDocument as StoredDocument
 from traces.records import Usage as Usage
-from traces.unfinished import remove_left_by_killed as remove_left_by_killed
-from traces.unfinished import unfinished as unfinished

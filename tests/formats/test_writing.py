@@ -16,6 +16,7 @@ import pytest
 from formats import ExportRow, write_file
 from formats.rows import FormatLimit
 from tests.formats.builders import labels_by_name, read
+from traces.beside import unfinished
 from traces.errors import InputError
 from traces.evidence import Evidence, Passage
 from traces.labels import (
@@ -29,7 +30,6 @@ from traces.labels import (
     abstained,
 )
 from traces.problem import Problem, Trace
-from traces.unfinished import unfinished
 
 C, N, I = Verdict.CORRECT, Verdict.NEUTRAL, Verdict.INCORRECT  # noqa: E741
 MC = Labeler("mc", LabelerKind.MC)
