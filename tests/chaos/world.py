@@ -33,8 +33,8 @@ time.time = shifted
 """
 """Imports what commands need; the time of day is shifted by the seconds in a file."""
 
-VOLATILE = {"created_at", "imported_at", "hits", "pk"}
-"""Columns that differ from run to run."""
+VOLATILE = {"created_at", "imported_at", "hits", "pk", "position"}
+"""Columns that differ from run to run: processes store candidates in any order."""
 APART = {"model_calls", "claims", "claimants", "alembic_version"}
 """Tables that are checked by themselves."""
 CONCURRENCY = 4
