@@ -29,7 +29,7 @@ DOCS := $(VENV)/.stepgold-docs
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-hostile fuzz audit bench-scale clean
+.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-hostile fuzz audit bench-scale chaos clean
 
 setup: $(SETUP)
 
@@ -80,6 +80,12 @@ test: $(SETUP)
 
 test-slow: $(SERVERS)
 	$(PYTEST) -m slow -n $(WORKERS)
+
+# Kill commands at random moments, and check that nothing is lost, doubled or left; also a full disk,
+# clock jumps and signals. `make test-slow` does so with 200 kills; here KILLS=1000 SEED=1.
+KILLS ?= 200
+chaos: $(SETUP)
+	CHAOS_KILLS=$(KILLS) CHAOS_SEED=$(SEED) $(PYTEST) -m slow -n $(WORKERS) tests/chaos
 
 check: $(SETUP)
 	$(BIN)/ruff check .

@@ -6,14 +6,17 @@ import errno
 import io
 import json
 import os
+import select
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.exceptions import Abort, Exit, TyperException
@@ -24,7 +27,10 @@ from stepgold.console import printable
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
 from stepgold.workspace import WorkspaceFolder, has_defaults
-from traces import ToolkitError, watch_defects
+from traces import ToolkitError, interrupt, interrupt_ignored, interrupt_is_due, watch_defects
+
+if TYPE_CHECKING:
+    import socket
 
 STOPPED = ("Interrupted; everything finished so far is kept.", None, "run the same command again")
 
@@ -37,6 +43,9 @@ LIMITS = {
 
 STOP_WITHIN_S = 15.0
 """How long a run may take to end after a signal; calls in flight get 10 s of it."""
+
+LOOK_EVERY_S = 0.1
+"""How often a stopping run looks whether its interrupt has to be raised again."""
 
 app = typer.Typer(
     name="stepgold",
@@ -84,31 +93,60 @@ def workspace_options(
         ctx.default_map = command_defaults(workspace, PIPELINE)
 
 
-def take_signals(argv: Sequence[str]) -> None:
+def take_signals(argv: Sequence[str]) -> set[int]:
     """Let Ctrl-C, SIGTERM and SIGHUP end a run: the first in good order, a second one at once.
 
-    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored. Returns the others.
     """
-    as_json, seen = "--json" in argv, list[int]()
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = {getattr(signal, name) for name in names if hasattr(signal, name)}
+    numbers = {each for each in numbers if signal.getsignal(each) != signal.SIG_IGN}
+    # The thread hears of signals through a socket: the main one may be in a long call of a library.
+    import socket
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        seen.append(number)
-        if len(seen) > 1:
-            _stop_at_once("Stopped at once; everything recorded so far is kept.", as_json=as_json)
-        # Not print: the signal may have come in the middle of one.
+    with suppress(OSError):  # no file may be opened: the command will say so
+        reading, writing = socket.socketpair()
+        writing.setblocking(False)
+        signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
+        watch = partial(_watch_signals, reading, numbers, as_json="--json" in argv)
+        threading.Thread(target=watch, name="stepgold-signals", daemon=True).start()
+    sys.unraisablehook = _hear_ignored
+    for number in numbers:
+        signal.signal(number, lambda *_: interrupt())
+    return numbers
+
+
+def _watch_signals(reading: socket.socket, numbers: Collection[int], *, as_json: bool) -> None:
+    """Say what the first signal does; end the process at the second, or when its time is up."""
+
+    def arrived() -> list[int]:
+        return [each for each in reading.recv(64) if each in numbers]
+
+    seen: list[int] = []
+    while not seen:
+        seen += arrived()
+    if len(seen) == 1:
         os.write(
             2, b"\nStopping: what is in flight is finished first. Ctrl-C again stops at once.\n"
         )
-        late = "Stopped before everything in flight was finished; what is recorded is kept."
-        timer = threading.Timer(STOP_WITHIN_S, _stop_at_once, (late,), {"as_json": as_json})
-        timer.daemon = True
-        timer.start()
-        raise KeyboardInterrupt
+    until = time.monotonic() + STOP_WITHIN_S
+    while len(seen) == 1 and time.monotonic() < until:
+        if select.select([reading], [], [], LOOK_EVERY_S)[0]:
+            seen += arrived()
+        elif interrupt_is_due() and sys.platform != "win32":
+            signal.pthread_kill(threading.main_thread().ident or 0, seen[0])
+            reading.recv(1)  # which arrives here as well
+    late = "Stopped before everything in flight was finished; what is recorded is kept."
+    second = "Stopped at once; everything recorded so far is kept."
+    _stop_at_once(late if len(seen) == 1 else second, as_json=as_json)
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        signal_number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if signal_number is not None and signal.getsignal(signal_number) != signal.SIG_IGN:
-            signal.signal(signal_number, stop)
+
+def _hear_ignored(ignored: sys.UnraisableHookArgs) -> None:
+    """Python ignores an interrupt that meets a destructor: it has to be raised again."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        interrupt_ignored()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _stop_at_once(what: str, *, as_json: bool) -> None:
@@ -279,7 +317,7 @@ def _execute(argv: Sequence[str], *, as_json: bool, debug: bool) -> int:
 
 def main() -> None:
     """Entry point of the `stepgold` command."""
-    take_signals(sys.argv[1:])
+    heard = take_signals(sys.argv[1:])
     # Libraries show progress bars while they load weights; our own bars say what is being done.
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Threads that spin while they wait halve the speed of small models on a busy machine.
@@ -293,6 +331,8 @@ def main() -> None:
         code = execute(sys.argv[1:])
     except KeyboardInterrupt:  # while the result was shown
         code = INTERRUPTED
+    for number in heard:
+        signal.signal(number, lambda *_: None)  # it has ended: an exception would be in the way
     sys.exit(code)
 
 

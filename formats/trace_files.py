@@ -8,7 +8,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -49,6 +48,7 @@ from traces import (
     SourceFile,
     TraceFormatError,
     record_defect,
+    unfinished,
     whole_or_nothing,
 )
 
@@ -458,16 +458,12 @@ def replaced_bytes(path: Path) -> Iterator[BinaryIO]:
     Raises:
         InputError: folder missing or read-only, disk full.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as plain:
+        with unfinished(path) as beside, beside.open("wb") as plain:
             yield plain
-        os.replace(beside, path)
     except OSError as error:
         raise InputError(
             f"Cannot write '{path}': {error.strerror or error}.",
             where=str(path),
             remedy="choose a folder with free space that you may write to",
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from inference.background import LOOK_EVERY_S, LoopThread
 from inference.budget import Budget, Purse, Reservation
 from inference.prices import Service
 from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for, request_text
@@ -33,57 +33,9 @@ from traces import (
     ModelUnavailable,
     StoredCall,
     StoreError,
+    interrupt_noted,
+    uninterrupted,
 )
-
-T = TypeVar("T")
-
-
-class LoopThread:
-    """Runs coroutines in the background until it is closed.
-
-    The thread is a daemon, so that a program that fails to close it still ends.
-    """
-
-    def __init__(self) -> None:
-        """Start the thread."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="stepgold-calls", daemon=True
-        )
-        self._thread.start()
-
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine; its future can be awaited or canceled from any thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Schedule a function on the loop."""
-        self._loop.call_soon_threadsafe(callback)
-
-    def drain(self, seconds: float) -> None:
-        """Wait at most `seconds` for the running coroutines."""
-        self.submit(self._settled(seconds)).result()
-
-    def close(self) -> None:
-        """Cancel the running coroutines, wait for them to end, and stop the thread."""
-        self.submit(self._wind_down()).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _settled(self, seconds: float) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others, timeout=seconds)
-
-    async def _wind_down(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await self._loop.shutdown_asyncgens()
-        # A store write that a canceled call started in a worker thread completes here.
-        await self._loop.shutdown_default_executor()
 
 
 @runtime_checkable
@@ -323,8 +275,10 @@ class CallWindow:
         future.add_done_callback(lambda _: self._finished.put(call))
 
     def wait(self) -> PendingCall | None:
-        """Wait for the next call to finish; None if the time after a fatal error is up."""
-        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        """Wait a moment for the next call to finish; None if none did."""
+        left = LOOK_EVERY_S
+        if self._deadline is not None:
+            left = min(left, max(0.0, self._deadline - time.monotonic()))
         try:
             call = self._finished.get(timeout=left)
         except queue.Empty:
@@ -452,7 +406,8 @@ class Dispatcher:
         Calls are still in flight if an error or Ctrl-C hit the caller between two replies. They are
         paid for, so they get time to finish and to be recorded.
         """
-        self._calls.close(self._drain_s)
+        with uninterrupted():
+            self._calls.close(self._drain_s)
 
     def run(
         self, requests: Iterable[GenerationRequest]
@@ -460,9 +415,9 @@ class Dispatcher:
         """Yield each request with its reply, or with its ModelUnavailable.
 
         Requests are read lazily, twice as many as the model accepts at once, and answered in any
-        order. If a call shows that going on is useless, or the next one would exceed the budget,
-        calls in flight are still awaited, recorded and yielded before the error is raised. If the
-        caller stops early, they are awaited and recorded.
+        order. If a call shows that going on is useless, or the next one would exceed the budget, or
+        after an interrupt, calls in flight are still awaited, recorded and yielded before the error
+        is raised. If the caller stops early, they are awaited and recorded.
 
         Raises:
             ModelRefused: key, model or request refused.
@@ -470,12 +425,22 @@ class Dispatcher:
             ModelChanged: raised by `inspect`.
             BudgetExhausted: the next call could exceed the budget.
             StoreError: a reply could not be recorded.
+            KeyboardInterrupt: there was an interrupt.
         """
+        with uninterrupted():
+            yield from self._run(requests)
+
+    def _run(
+        self, requests: Iterable[GenerationRequest]
+    ) -> Iterator[tuple[GenerationRequest, Outcome]]:
         window = CallWindow(self._calls.limit)
         self._calls.resume()
         drawn, again = iter(requests), deque[GenerationRequest]()
         try:
             while window.fatal is None:
+                if interrupt_noted():
+                    window.fail(KeyboardInterrupt(), drain_s=self._drain_s)
+                    continue
                 request = again.popleft() if again else next(drawn, None)
                 if request is not None:
                     yield from self._admit(request, window, again)
@@ -527,9 +492,11 @@ class Dispatcher:
     def _settle(
         self, window: CallWindow, again: deque[GenerationRequest]
     ) -> Iterator[tuple[GenerationRequest, Outcome]]:
-        """Wait for one call and yield its outcome for every request that waits for it."""
+        """Wait a moment for a call and yield its outcome for every request that waits for it."""
+        if interrupt_noted():
+            window.fail(KeyboardInterrupt(), drain_s=self._drain_s)
         call = window.wait()
-        if call is None:  # overdue after a fatal error: drain() cancels it
+        if call is None:
             return
         outcome = self._count(call)
         if isinstance(outcome, Unsent):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from stepgold.console import note
-from traces import StoreError
+from traces import StoreError, uninterrupted
 
 if TYPE_CHECKING:
     from storage import Store, Workload
@@ -73,10 +73,11 @@ class Share:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._ended.set()
         if self._renewing is None:
             return
-        self._renewing.join()
+        with uninterrupted():
+            self._ended.set()
+            self._renewing.join()
         self._renewing = None
         try:
             self.store.claims.leave(self._claimant)
@@ -131,6 +132,11 @@ class Share:
         rest = [item for item in items if item not in self._tried]
         return len(rest) - len(self._open(rest))
 
+    def others(self) -> str:
+        """The commands that work on the same workload (`pid N on HOST`); empty without any."""
+        held = self.store.claims.held(self._work, at=self._clock.time())
+        return ", ".join(sorted(set(held.values())))
+
     def _take(self, chunk: Sequence[str]) -> Iterator[list[str]]:
         with self.store.transaction():
             wanted = self._open(chunk)
@@ -142,10 +148,11 @@ class Share:
                 )
         self._tried |= got
         if self._renewing is None:
-            self._renewing = threading.Thread(
-                target=self._renew, name="stepgold-claims", daemon=True
-            )
-            self._renewing.start()
+            with uninterrupted():
+                self._renewing = threading.Thread(
+                    target=self._renew, name="stepgold-claims", daemon=True
+                )
+                self._renewing.start()
         if got:
             yield [item for item in wanted if item in got]
 

@@ -22,7 +22,7 @@ from stepgold.retrieval import RetrieveOptions, retrieve
 from stepgold.scoring_run import ScoreOptions, score
 from stepgold.searching import IndexOptions, index
 from stepgold.workspace import DATABASE_NAME, WorkspaceFolder
-from traces import Config, InputError, StrPath, option
+from traces import Config, InputError, StrPath, option, unfinished
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -248,9 +248,8 @@ def _write_sampled(lab: LabWorkspace, path: Path, seed: int, workspace: Workspac
         json.dumps(trace_row(by_id[trace.problem_id], trace, "sampled"), ensure_ascii=False)
         for trace in sampled
     ]
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with unfinished(path) as beside:
+        beside.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 COLUMNS = (

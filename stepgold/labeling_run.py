@@ -187,6 +187,7 @@ def label_missing(
     if truth is not None and declared:
         truth.expect(store, dataset, labeler.name)
     with share_traces(store, tally, labeler) as share:
+        _tell_other_budgets(share, options)
         label_traces(
             share,
             tally,
@@ -225,6 +226,15 @@ def share_traces(
         return [trace_id for trace_id, stamp in found.items() if stamp == before.get(trace_id)]
 
     return Share(store, tally.command, Workload(dataset, labeler.name), still_open)
+
+
+def _tell_other_budgets(share: Share, options: LabelingOptions) -> None:
+    """Note that a budget is one command's, if another one is at work on the same labeler."""
+    from stepgold.options import BudgetOptions
+
+    others = share.others() if isinstance(options, BudgetOptions) and options.budget else ""
+    if others:
+        note(f"The budget is of this command alone; {others} spends on the same labeler as well.")
 
 
 def _tell_failures(store: Store, dataset: str, name: str, there: Collection[str]) -> None:

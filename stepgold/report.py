@@ -20,7 +20,7 @@ from stepgold.trials import (
     labeler_thresholds,
     labels_on,
 )
-from traces import InputError, LabelerKind, StrPath, argument, option
+from traces import InputError, LabelerKind, StrPath, argument, option, unfinished
 
 if TYPE_CHECKING:
     from evaluation import (
@@ -133,10 +133,9 @@ def report(workspace: WorkspaceFolder, options: ReportOptions) -> ReportResult:
 def _write(text: str, out: Path) -> int:
     """Write a file atomically; returns its size in bytes."""
     content = text.encode("utf-8")
-    unfinished = out.with_name(f".{out.name}.part")
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(out)
+        with unfinished(out) as beside:
+            beside.write_bytes(content)
     except OSError as fault:
         raise InputError(
             f"The report cannot be written: {fault.strerror}.",

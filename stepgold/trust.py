@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgold.results import Result
 from stepgold.workspace import DEFAULTS_NAME, has_defaults, read_bytes, toml_of
-from traces import Config, InputError, option
+from traces import Config, InputError, option, unfinished
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
@@ -237,19 +237,16 @@ def _write_trusted(files: Mapping[str, str]) -> None:
         InputError: the folder cannot be written.
     """
     path = trust_file()
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside.unlink(missing_ok=True)
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "w", encoding="utf-8") as out:
-            json.dump(dict(files), out, indent=1, sort_keys=True)
-        os.replace(beside, path)
+        with unfinished(path) as beside:
+            beside.unlink(missing_ok=True)
+            handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(handle, "w", encoding="utf-8") as out:
+                json.dump(dict(files), out, indent=1, sort_keys=True)
     except OSError as fault:
         raise InputError(
             f"The list of trusted files cannot be written: {fault.strerror}.",
             where=str(path),
             remedy="make that folder writable, or name another one in XDG_CONFIG_HOME",
         ) from fault
-    finally:
-        beside.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
 from storage import migrations
 from storage.columns import dump_json
-from traces import InputError, StoreError
+from traces import InputError, StoreError, uninterrupted
 
 BUSY_TIMEOUT_S = 30.0
 """How long a write waits for another process, and for another thread of this one."""
@@ -168,6 +168,22 @@ class Connections(ABC):
         """Whether the same transaction may succeed if it runs again."""
 
     @contextmanager
+    def pooled(self, **options: Any) -> Iterator[Connection]:
+        """A connection of the pool with these execution options.
+
+        The pool has locks: an interrupt while one is taken would leave it taken.
+        """
+        connection = None
+        try:
+            with uninterrupted():
+                connection = self.engine.connect()
+            yield connection.execution_options(**options)
+        finally:
+            if connection is not None:
+                with uninterrupted():
+                    connection.close()
+
+    @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent view of the database; inside a `write()` block of this thread, that block's.
 
@@ -292,6 +308,7 @@ class SqliteConnections(Connections):
             return super().finds(column, value)
         query = f"SELECT 1 FROM {column.table.name} WHERE {column.name} = ?"
         with (
+            uninterrupted(),
             translated(self.where),
             closing(self.engine.raw_connection()) as raw,
             closing(raw.cursor()) as cursor,
@@ -343,21 +360,25 @@ class SqliteConnections(Connections):
 
     @contextmanager
     def _connected(self, begin: str) -> Iterator[Connection]:
-        with self.engine.connect() as connection:
-            yield connection.execution_options(stepgold_begin=begin)
+        with self.pooled(stepgold_begin=begin) as connection:
+            yield connection
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if not self._write_lock.acquire(timeout=self._timeout_s):
-            raise StoreError(
-                "The database is in use: another thread has been writing for too long.",
-                where=self.where,
-                remedy="run the command again",
-            )
+        taken = False
         try:
+            with uninterrupted():
+                taken = self._write_lock.acquire(timeout=self._timeout_s)
+            if not taken:
+                raise StoreError(
+                    "The database is in use: another thread has been writing for too long.",
+                    where=self.where,
+                    remedy="run the command again",
+                )
             yield
         finally:
-            self._write_lock.release()
+            if taken:
+                self._write_lock.release()
 
     def _prepare(self, raw: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         # We begin transactions ourselves: the driver would begin deferred ones.

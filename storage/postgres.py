@@ -134,10 +134,8 @@ class PostgresConnections(Connections):
 
     @contextmanager
     def _connected(self, isolation: str) -> Iterator[Connection]:
-        with self.engine.connect() as connection:
-            connection.execution_options(
-                isolation_level=isolation, postgresql_readonly=isolation == "REPEATABLE READ"
-            )
+        readonly = isolation == "REPEATABLE READ"
+        with self.pooled(isolation_level=isolation, postgresql_readonly=readonly) as connection:
             yield connection
 
 

@@ -1,5 +1,7 @@
 """The vocabulary: problems, traces, labels, evidence, records, errors. Standard library only."""
 
+from traces.beside import remove_left_by_killed as remove_left_by_killed
+from traces.beside import unfinished as unfinished
 from traces.config import Config as Config
 from traces.config import Need as Need
 from traces.config import Paths as Paths
@@ -28,6 +30,11 @@ from traces.evidence import Evidence as Evidence
 from traces.evidence import Passage as Passage
 from traces.evidence import Quote as Quote
 from traces.evidence import Relevance as Relevance
+from traces.interrupts import interrupt as interrupt
+from traces.interrupts import interrupt_ignored as interrupt_ignored
+from traces.interrupts import interrupt_is_due as interrupt_is_due
+from traces.interrupts import interrupt_noted as interrupt_noted
+from traces.interrupts import uninterrupted as uninterrupted
 from traces.labels import MISSING_FIRST_ERROR as MISSING_FIRST_ERROR
 from traces.labels import RETRYABLE as RETRYABLE
 from traces.labels import Abstention as Abstention

@@ -6,12 +6,9 @@ is in the store, so that another process can take over at any moment.
 
 from __future__ import annotations
 
-import glob
 import math
 import os
-import shutil
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
+from inference.background import LoopThread
 from inference.budget import Purse, input_bound
-from inference.dispatch import LoopThread
 from inference.prices import cost
 from inference.protocol import GenerationRequest, TextModel, request_text
 from inference.specs import ModelSpec
@@ -40,6 +37,8 @@ from traces import (
     QuotaExhausted,
     StoredCall,
     Usage,
+    remove_left_by_killed,
+    uninterrupted,
 )
 
 LIMITS_AS_OF = date(2026, 10, 7)
@@ -278,24 +277,9 @@ def batch_folder() -> Iterator[Path]:
     Such files hold prompts, so they must not stay. The name has machine and process.
     """
     mine = f"stepgold-{socket.gethostname()}-"
-    for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(mine)}*"):
-        pid = left.name.removeprefix(mine).partition("-")[0]
-        if pid.isdecimal() and int(pid) != os.getpid() and not _may_run(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)  # another user's cannot be removed
+    remove_left_by_killed(Path(tempfile.gettempdir()), mine)
     with tempfile.TemporaryDirectory(prefix=f"{mine}{os.getpid()}-") as folder:
         yield Path(folder)
-
-
-def _may_run(pid: int) -> bool:
-    if sys.platform == "win32":  # there signal 0 would be sent as Ctrl-C
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class BatchBudget:
@@ -400,16 +384,17 @@ class JobTracker:
         """Run a call of the service and wait for its result."""
         if self._thread is None:
             self._thread = LoopThread()
-        return self._thread.submit(coroutine).result()
+        return self._thread.result(coroutine)
 
     def close(self, drain_s: float) -> None:
         """Wait at most `drain_s` seconds for a call in flight, then release everything."""
-        thread, self._thread = self._thread or LoopThread(), None
-        try:
-            thread.drain(drain_s)
-            thread.submit(self.service.model.aclose()).result()
-        finally:
-            thread.close()
+        with uninterrupted():
+            thread, self._thread = self._thread or LoopThread(), None
+            try:
+                thread.drain(drain_s)
+                thread.submit(self.service.model.aclose()).result()
+            finally:
+                thread.close()
 
     def adopt(self) -> None:
         """Take over the jobs that other processes left.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import queue
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from itertools import islice
@@ -17,8 +19,8 @@ from typing import Any, Generic, TypeVar
 
 import httpx2
 
+from inference.background import LOOK_EVERY_S, LoopThread
 from inference.destinations import Destination
-from inference.dispatch import LoopThread
 from inference.retries import (
     HttpFault,
     Pace,
@@ -32,7 +34,7 @@ from inference.retries import (
     one_reply,
 )
 from inference.specs import OPENAI_BASE_URL_VARIABLE, OPENAI_KEY_VARIABLE
-from traces import InputError, ModelUnavailable
+from traces import InputError, ModelUnavailable, interrupt_noted, uninterrupted
 
 T = TypeVar("T")
 JsonObject = dict[str, Any]
@@ -41,7 +43,7 @@ Answer = JsonObject | ModelUnavailable | RequestTooLong
 DEFAULT_CONCURRENCY = 16
 _AHEAD = 2
 """Calls read ahead per call in flight."""
-_DRAIN_S = 15.0
+_DRAIN_S = 10.0
 """Seconds that calls in flight get to finish when the run has to stop."""
 
 
@@ -62,12 +64,10 @@ class _Calls(Generic[T]):
         self._calls.add(future)
         future.add_done_callback(lambda done: self._finished.put((known_by, done)))
 
-    def wait(self, patience_s: float | None) -> tuple[T, JsonObject | BaseException] | None:
-        """Wait for the next call to finish; None if there is none, or it takes too long."""
-        if not self._calls:
-            return None
+    def wait(self) -> tuple[T, JsonObject | BaseException] | None:
+        """Wait a moment for the next call to finish; None if none did."""
         try:
-            known_by, done = self._finished.get(timeout=patience_s)
+            known_by, done = self._finished.get(timeout=LOOK_EVERY_S)
         except queue.Empty:
             return None
         self._calls.discard(done)
@@ -160,11 +160,12 @@ class JsonClient:
 
     def close(self) -> None:
         """Cancel calls in flight, release connections and the background thread."""
-        thread, self._thread = self._thread or LoopThread(), None
-        try:
-            thread.submit(self._http.aclose()).result()
-        finally:
-            thread.close()
+        with uninterrupted():
+            thread, self._thread = self._thread or LoopThread(), None
+            try:
+                thread.submit(self._http.aclose()).result()
+            finally:
+                thread.close()
 
     def get(self, path: str) -> JsonObject:
         """The answer to one GET.
@@ -173,7 +174,7 @@ class JsonClient:
             ModelUnavailable: no answer after all attempts.
             ModelRefused, QuotaExhausted: see `inference.retries.exception_for`.
         """
-        return self._started().submit(self._call("GET", path, None)).result()
+        return self._started().result(self._call("GET", path, None))
 
     def run(self, calls: Iterable[tuple[T, str, Mapping[str, Any]]]) -> Iterator[tuple[T, Answer]]:
         """Send calls concurrently; yield each with its answer, in any order.
@@ -186,20 +187,31 @@ class JsonClient:
                 finished and were yielded; no further calls are read.
             ModelUnavailable: more consecutive calls than are in flight at once had no answer, so
                 the server is gone.
+            KeyboardInterrupt: there was an interrupt; as for the first such answer.
         """
+        with uninterrupted():
+            yield from self._run(calls)
+
+    def _run(self, calls: Iterable[tuple[T, str, Mapping[str, Any]]]) -> Iterator[tuple[T, Answer]]:
         rest, calls_in_flight = iter(calls), _Calls[T]()
         fatal: BaseException | None = None
-        unanswered = 0
+        unanswered, until = 0, math.inf
         try:
-            while True:
+            while time.monotonic() < until:
+                if fatal is None and interrupt_noted():
+                    fatal = KeyboardInterrupt()
+                if fatal is not None:
+                    until = min(until, time.monotonic() + _DRAIN_S)
                 room = _AHEAD * self._pace.limit - calls_in_flight.size if fatal is None else 0
                 for known_by, path, body in islice(rest, max(0, room)):
                     calls_in_flight.add(
                         known_by, self._started().submit(self._call("POST", path, body))
                     )
-                ended = calls_in_flight.wait(None if fatal is None else _DRAIN_S)
-                if ended is None:
+                if not calls_in_flight.size:
                     break
+                ended = calls_in_flight.wait()
+                if ended is None:
+                    continue
                 known_by, outcome = ended
                 lost = isinstance(outcome, ModelUnavailable)
                 unanswered = unanswered + 1 if lost else 0

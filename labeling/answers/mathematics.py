@@ -47,13 +47,16 @@ START_S = 120.0
 class MathProcess:
     """One worker process that compares expressions; started at the first question."""
 
-    def __init__(self, timeout_s: float = 5.0) -> None:
+    def __init__(self, timeout_s: float = 5.0, *, cpu_s: int = CPU_S) -> None:
         """Nothing is started yet.
 
         Args:
             timeout_s: seconds that one question may take before the worker is killed.
+            cpu_s: processor seconds of one question after which the system ends the worker, even
+                if this process is gone.
         """
         self.timeout_s = timeout_s
+        self._cpu_s = cpu_s
         self.kills = 0
         """Workers ended because of a question."""
         self._lock = threading.Lock()
@@ -121,7 +124,7 @@ class MathProcess:
         ours, theirs = context.Pipe()
         lasting = threading.current_thread() is threading.main_thread()
         process = context.Process(
-            target=_serve, args=(theirs, lasting), daemon=True, name="math-verify"
+            target=_serve, args=(theirs, lasting, self._cpu_s), daemon=True, name="math-verify"
         )
         process.start()
         theirs.close()
@@ -160,7 +163,7 @@ def shared_math_process() -> MathProcess:
 # In the worker ---------------------------------------------------------------------------------
 
 
-def _serve(connection: Connection, lasting: object) -> None:
+def _serve(connection: Connection, lasting: object, cpu_s: int) -> None:
     """Answer questions until the other side closes.
 
     `lasting` tells whether the thread that started this process lives as long as the parent.
@@ -178,7 +181,7 @@ def _serve(connection: Connection, lasting: object) -> None:
             gold, answer = connection.recv()
         except (EOFError, OSError):
             return
-        _limit_cpu()
+        _limit_cpu(cpu_s)
         both = isinstance(gold, Expr) and isinstance(answer, Expr)
         connection.send(confirm(gold, answer) if both else compare(gold, answer))
 
@@ -200,15 +203,15 @@ def _end_with_parent(*, by_kernel: bool) -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _limit_cpu() -> None:
-    """Let the system end this process after `CPU_S` more seconds of processor time."""
+def _limit_cpu(seconds: int) -> None:
+    """Let the system end this process after this much more processor time."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = int(used.ru_utime + used.ru_stime) + CPU_S
+    soft = int(used.ru_utime + used.ru_stime) + seconds
     soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 

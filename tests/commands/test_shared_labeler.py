@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from storage import Store
+from storage import Claimant, Store, Workload
 from tests.commands.many_processes import Many, until
 from tests.commands.test_judge_chaos import SURVIVABLE, many_traces, recorded
 from tests.commands.tiny_prm import save_prm, write_pool
@@ -86,6 +87,21 @@ def test_judges_share_a_labeler_while_calls_fail(
     ] <= failed + sum(one["failed"] for one in retries)
     assert sum(again.values()) <= failed
     assert cli("status", "--json").document["calls"]["sent"] == sum(bought(server).values())
+
+
+def test_a_budget_is_of_one_command_and_says_so(
+    cli: Cli, server: GeminiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.url)
+    assert cli("import", "traces", many_traces(tmp_path / "t", 3), "--dataset", "d").code == 0
+    said = "The budget is of this command alone"
+    assert said not in cli(*JUDGE, "--budget", "5", "--limit", "1").err
+    with open_store(tmp_path) as store:
+        here, now = Claimant.here("judge", at=time.time()), time.time()
+        work = Workload("d", "judge")
+        store.claims.take(here, work, ["t2"], at=now, until=now + 600)
+        assert said in cli(*JUDGE, "--budget", "5", "--limit", "2").err
 
 
 @pytest.mark.parametrize("processes", [2, 4])

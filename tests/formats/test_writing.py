@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from formats import ExportRow, write_file
 from formats.rows import FormatLimit
 from tests.formats.builders import labels_by_name, read
+from traces.beside import unfinished
 from traces.errors import InputError
 from traces.evidence import Evidence, Passage
 from traces.labels import (
@@ -234,10 +237,33 @@ def test_a_place_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> Non
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_an_input_error(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
-    (tmp_path / f".o.jsonl.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with unfinished(path) as beside:  # the name that the writer will use
+        beside.touch()
+    path.unlink()
+    beside.symlink_to("/dev/full")
     with pytest.raises(InputError, match="No space left"):
         write_file("trl", path, [row([C, I])])
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "o.jsonl"
+    with unfinished(path) as beside:
+        mine, beside_name = str(os.getpid()), beside.name
+        beside.touch()
+    living = tmp_path / beside_name.replace(mine, str(os.getppid()), 1)
+    dead = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    left = tmp_path / beside_name.replace(mine, str(dead.pid), 1)
+    for each in (living, left):
+        each.touch()
+    write_file("trl", path, [row([C, I])])
+    assert left.exists(), "it still runs"
+    dead.kill()
+    dead.communicate()
+    write_file("trl", path, [row([C, I])])
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, living.name}
 
 
 @pytest.mark.parametrize("format", ["scores", "csv"])

@@ -25,6 +25,7 @@ from traces.errors import (
     QuotaExhausted,
     StoreError,
 )
+from traces.interrupts import _State, interrupt, interrupt_noted, uninterrupted
 from traces.records import ModelReply, StoredCall
 
 SPEC = "gemini:gemini-3.5-flash-lite"
@@ -229,6 +230,55 @@ def heard_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def noted_interrupts() -> Iterator[None]:
+    """Ctrl-C as the command line takes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("traces.interrupts._STATE", _State())
+        before = signal.signal(signal.SIGINT, lambda *_: interrupt())
+        yield
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("noted_interrupts")
+def test_a_noted_interrupt_yields_what_is_in_flight_and_then_ends_the_run() -> None:
+    gate, seen = threading.Event(), list[str]()
+    store, model = MemoryResponses(), ScriptedModel(gate=gate, concurrency=2)
+
+    def press_and_let_the_replies_arrive() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Timer(0.05, gate.set).start()
+
+    with Dispatcher(model, store) as dispatcher:
+        threading.Timer(0.05, press_and_let_the_replies_arrive).start()
+        answers = dispatcher.run(request(str(number)) for number in range(200))
+        with pytest.raises(KeyboardInterrupt):
+            seen.extend(asked.messages[-1].text for asked, _ in answers)
+    assert sorted(seen) == sorted(model.calls), "what was sent is lost"
+    assert len(store.kept) == len(seen) < 200
+
+
+@pytest.mark.usefixtures("noted_interrupts")
+def test_an_interrupt_is_raised_at_once_or_at_the_end_of_the_outermost_block() -> None:
+    reached: list[str] = []
+
+    def work() -> None:
+        with uninterrupted():
+            with uninterrupted():
+                signal.raise_signal(signal.SIGINT)
+            reached.append("inner")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reached == ["inner"]
+    signal.raise_signal(signal.SIGINT)  # only the first one counts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("traces.interrupts._STATE", _State())
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert not interrupt_noted()
+
+
 @pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_while_waiting_loses_nothing_that_was_sent() -> None:
     gate = threading.Event()
@@ -246,12 +296,14 @@ def test_ctrl_c_while_waiting_loses_nothing_that_was_sent() -> None:
 
 
 class FirstAtOnce(ScriptedModel):
-    """Answers "a" at once; the others stay on the wire until the gate opens."""
+    """Answers "a" once all three are sent; the others stay on the wire until the gate opens."""
 
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Answer one request."""
         if request.messages[-1].text == "a":
             self.calls.append("a")
+            while len(self.calls) < 3:
+                await asyncio.sleep(0)
             return reply_to(request)
         return await super().generate(request)
 

@@ -54,6 +54,16 @@ def test_hanging_answer_costs_its_time_and_the_next_question_is_answered() -> No
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of processor time")
+def test_the_system_ends_a_worker_that_computes_too_long() -> None:
+    with MathProcess(timeout_s=300, cpu_s=1) as process:
+        began = time.perf_counter()
+        assert process.rule("5", HANGS) is None
+        assert time.perf_counter() - began < 300
+        assert process.rule("2", "1+1") == "equal", "the next question has its own second"
+
+
+@pytest.mark.slow
 def test_worker_killed_from_outside_is_replaced() -> None:
     with MathProcess(timeout_s=20) as process:
         assert process.rule("2", "1+1") == "equal"
