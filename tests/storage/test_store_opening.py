@@ -224,7 +224,7 @@ def test_an_unreadable_file_is_refused() -> None:
     "url",
     [
         "stepgold.db",
-        "postgresql+psycopg://me:secret@host/db",
+        "mysql://me:secret@host/db",
         "sqlite:///x.db?mode=ro",
         "sqlite://host/x.db",
     ],
