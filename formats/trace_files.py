@@ -60,6 +60,8 @@ class ReadOptions(TypedDict, total=False):
 
     subset: str | None
     """The subset of all traces; None for the format's own field, else `default`."""
+    several: bool
+    """Whether the call reads other files too: a format may name the subset by the file."""
     labeler: str | None
     """Name of the labeler, for formats that do not name it (trl, openrlhf, qwen-prm, sharegpt)."""
     kind: LabelerKind | None
@@ -120,6 +122,7 @@ def read_file(
         path=str(path),
         stem=file_stem(path),
         subset=options.get("subset"),
+        several=options.get("several", False),
         labeler=Labeler(labeler, kind, {"imported_from": format}) if labeler and kind else None,
         neutral=neutral,
         alternatives=options.get("alternatives", False),
@@ -250,7 +253,7 @@ def _traces(
                 settled, note = problems.settle(item)
                 yield settled
                 if note is not None:
-                    yield file.rejected(row, item.trace.id, note, imported=True)
+                    yield file.note(row, item.trace.id, note)
                 continue
             if not item.imported or item.id not in refused:
                 yield item
@@ -264,22 +267,30 @@ class ProblemIds:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[str, Problem]] = {}
+        self._known: dict[str, tuple[str, Problem]] = {}
+
+    def know(self, problems: Iterable[Problem]) -> None:
+        """Take over problems that the dataset already has, with the ids they have there."""
+        for problem in problems:
+            self._known[problem.id] = (_content_key(problem), problem)
 
     def settle(self, item: ImportedTrace) -> tuple[ImportedTrace, str | None]:
         """The trace with its problem's settled id, and a note if that problem is a new variant."""
-        problem, note = item.problem, None
+        problem = item.problem
         if _DERIVED_ID.fullmatch(problem.id):
             return item, None
-        variants = self._known.setdefault(problem.id, {})
-        key = _without_space(problem)
-        known = variants.get(key)
-        if known is None:
-            number = len(variants) + 1
-            known = problem if number == 1 else replace(problem, id=f"{problem.id}~{number}")
-            variants[key] = known
-            if number > 1:
-                note = f"problem '{problem.id}' differs from an earlier row: kept as '{known.id}'"
+        key, note = _content_key(problem), None
+        for number in itertools.count(1):
+            id = problem.id if number == 1 else f"{problem.id}~{number}"
+            taken = self._known.get(id)
+            if taken is None:
+                taken = (key, replace(problem, id=id))
+                self._known[id] = taken
+                if number > 1:
+                    note = f"problem '{problem.id}' differs from an earlier row: kept as '{id}'"
+            if taken[0] == key:
+                break
+        known = taken[1]
         trace = replace(item.trace, problem_id=known.id)
         return replace(item, problem=known, trace=trace), note
 
@@ -288,8 +299,8 @@ _DERIVED_ID = re.compile(r"q-[0-9a-f]{16}")
 """Ids that `question_id` derives from the content, so they cannot clash."""
 
 
-def _without_space(problem: Problem) -> str:
-    """The problem's content without any white space."""
+def _content_key(problem: Problem) -> str:
+    """A hash of the problem's content without any white space."""
 
     def stripped(value: Any) -> Any:
         if isinstance(value, str):
@@ -299,7 +310,8 @@ def _without_space(problem: Problem) -> str:
         return [stripped(part) for part in value] if isinstance(value, list | tuple) else value
 
     content = [problem.question, problem.options, problem.answer, problem.images, problem.meta]
-    return json.dumps(stripped(content), sort_keys=True)
+    text = json.dumps(stripped(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Seen:

@@ -27,6 +27,7 @@ from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK
 from traces import (
+    ImportedTrace,
     InputError,
     Labeler,
     LabelerKind,
@@ -199,8 +200,8 @@ class ImportResult(LabelingResult):
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 if a row was rejected."""
-        return INCOMPLETE if self.rejected or self.kept else OK
+        """0, or 1 if a row was rejected or has gold that cannot be used."""
+        return INCOMPLETE if any(not row.harmless for row in self.rejected + self.kept) else OK
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document of an import."""
@@ -266,20 +267,24 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
     # The same file with another policy is another source; the default adds nothing.
     said = {name: value for name, value in given.items() if value and value != "keep"}
     # Checked before the store is opened: a typo must not create a workspace.
-    problems = ProblemIds()
+    problems, subsets = ProblemIds(), _Subsets()
+    several = len(paths_of(options.files)) > 1
     sources = [
         (
             path,
             source_file(path, options.format, said),
-            read_file(options.format, path, problems=problems, **given),
+            read_file(options.format, path, problems=problems, several=several, **given),
         )
         for path in paths_of(options.files)
     ]
     with workspace.open_store(create=True) as store:
         # One transaction for all files: if one cannot be read completely, nothing is kept.
         with store.transaction():
+            names = [source.name for _, source, _ in sources]
+            problems.know(store.traces.shared_problems(options.dataset, names, inside=False))
             for path, source, rows in sources:
-                shown = progress(rows, total=None, label=f"import {path.name}"[:22])
+                watched = subsets.watched(path, rows)
+                shown = progress(watched, total=None, label=f"import {path.name}"[:22])
                 outcome = store.traces.import_file(
                     options.dataset, source, shown, replace=options.replace
                 )
@@ -287,8 +292,12 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
                 tally.unchanged += outcome.unchanged
                 removed += outcome.removed
                 rejected.extend(outcome.rejected)
+                if not outcome.done:  # it may not have been read
+                    mine = store.traces.shared_problems(options.dataset, [source.name], inside=True)
+                    problems.know(mine)
         summary = store.traces.import_summary(options.dataset)
         tally.unusable_golds = list_unusable_golds(store.traces.problems(options.dataset))
+    rejected += [] if options.subset else subsets.notes()
     tally.failed = sum(not row.imported for row in rejected)
     figures = tally.figures() | _sizes(summary)
     return ImportResult(
@@ -346,6 +355,38 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
     tally.failed = len(missing)
     figures = tally.figures() | _sizes(summary)
     return ScoresResult(**figures, rejected=tuple(rejected), scored=len(labels), unusable=unusable)
+
+
+class _Subsets:
+    """The files of a call by the subset that their traces are in."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[Path, None]] = {}
+
+    def watched(
+        self, path: Path, rows: Iterable[ImportedTrace | RejectedRow]
+    ) -> Iterator[ImportedTrace | RejectedRow]:
+        """The rows of a file, while their subsets are noted."""
+        for row in rows:
+            if isinstance(row, ImportedTrace):
+                self._files.setdefault(row.trace.subset, {})[path] = None
+            yield row
+
+    def notes(self) -> list[RejectedRow]:
+        """A harmless note for every subset that several files share."""
+        return [
+            RejectedRow(
+                str(next(iter(files))),
+                None,
+                None,
+                f"{len(files)} files are in the subset '{subset}', which averages count as one:"
+                " import each with its own --subset if they are several",
+                imported=True,
+                harmless=True,
+            )
+            for subset, files in self._files.items()
+            if len(files) > 1
+        ]
 
 
 def _as_scores(options: ImportOptions) -> ScoresOptions:
@@ -431,7 +472,8 @@ def rejection_lines(rejected: Sequence[RejectedRow]) -> Iterator[str]:
     for row in rejected[:SHOWN_ROWS]:
         place = row.file if row.line is None else f"{row.file}:{row.line}"
         what = "note" if row.imported else "rejected"
-        yield f"{what}: {place}: {row.id or 'no id'}: {row.reason}"
+        whose = "" if row.harmless and row.id is None else f"{row.id or 'no id'}: "
+        yield f"{what}: {place}: {whose}{row.reason}"
     if len(rejected) > SHOWN_ROWS:
         yield f"... and {len(rejected) - SHOWN_ROWS} more: --json lists them all"
 

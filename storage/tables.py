@@ -116,6 +116,7 @@ class RejectedRowTable(Base, table=True):
     id: str | None
     reason: str
     imported: bool
+    harmless: bool | None
 
 
 class ProblemTable(Keyed, table=True):
@@ -362,6 +363,8 @@ class DocumentTable(Keyed, table=True):
     text: str = _of(TEXT)
     sha256: str
     source: str = _of(TEXT)
+    language: str | None
+    """Code of its language or script, as `traces.words.detect_language` gives it."""
 
 
 class DocumentOriginTable(Base, table=True):

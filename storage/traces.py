@@ -231,6 +231,26 @@ class Traces:
                 found = [PROBLEM.record(row) for row in connection.execute(query)]
             yield from found
 
+    def shared_problems(
+        self, dataset: str, files: Collection[str], *, inside: bool
+    ) -> Iterator[Problem]:
+        """Problems with own ids that have a trace inside (or outside) these files, by base name.
+
+        Ids that readers derive from the content are left out. Nothing for a new dataset.
+        """
+        named = SOURCE_FILES.c.name.in_(files)
+        query = (
+            select(PROBLEMS.c.pk)
+            .join(DATASETS, PROBLEMS.c.dataset_pk == DATASETS.c.pk)
+            .join(TRACES, TRACES.c.problem_pk == PROBLEMS.c.pk)
+            .join(SOURCE_FILES, TRACES.c.source_file_pk == SOURCE_FILES.c.pk)
+            .where(DATASETS.c.name == dataset, named if inside else ~named)
+            .where(PROBLEMS.c.id.not_like(f"q-{'_' * 16}"))
+        )
+        with self._connections.read() as connection:
+            pks = list(connection.scalars(query.distinct().order_by(PROBLEMS.c.pk)))
+        return self._problem_pages(pks)
+
     def has_images(self, dataset: str) -> bool:
         """Whether any problem of the dataset has an image."""
         with self._connections.read() as connection:

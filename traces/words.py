@@ -171,6 +171,8 @@ def detect_language(text: str) -> str:
     least a tenth of them: a guideline in Korean quotes much English. Languages that share a script
     are not distinguished ("ru" is any in Cyrillic letters). "latin" also without any letter.
     """
+    if text.isascii():
+        return LATIN
     letters = sum(character.isalpha() for character in text)
     counts = Counter({code: len(script.findall(text)) for code, script in _SCRIPTS.items()})
     if counts["ja"] >= _LEAST_SHARE * counts["zh"] > 0:
