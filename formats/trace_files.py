@@ -279,8 +279,8 @@ class ProblemIds:
         problem = item.problem
         if _DERIVED_ID.fullmatch(problem.id):
             return item, None
-        key, note = _content_key(problem), None
-        for number in itertools.count(1):
+        key, number, note = _content_key(problem), 1, None
+        while True:
             id = problem.id if number == 1 else f"{problem.id}~{number}"
             taken = self._known.get(id)
             if taken is None:
@@ -289,10 +289,9 @@ class ProblemIds:
                 if number > 1:
                     note = f"problem '{problem.id}' differs from an earlier row: kept as '{id}'"
             if taken[0] == key:
-                break
-        known = taken[1]
-        trace = replace(item.trace, problem_id=known.id)
-        return replace(item, problem=known, trace=trace), note
+                trace = replace(item.trace, problem_id=id)
+                return replace(item, problem=taken[1], trace=trace), note
+            number += 1
 
 
 _DERIVED_ID = re.compile(r"q-[0-9a-f]{16}")

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, predicted_error, split_by_gold
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
 from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
+from traces import TraceLabel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,14 +111,16 @@ def _report(group: Group, threshold: float, seed: int, resamples: int) -> MrScor
     )
 
 
-def _unassessed(group: Group) -> int:
-    """Right steps whose reason was not assessed."""
+def _unassessed(group: Group, *, column: int = 4) -> int:
+    """Right steps (or what else a column counts) whose reason was not assessed."""
     return sum(
         bool(hit) and measures.stated_reason(trace) is None
-        for trace, hit in zip(group.traces, group.rows[:, 4], strict=True)
+        for trace, hit in zip(group.traces, group.rows[:, column], strict=True)
     )
 
 
+CODING = "coding"
+"""The subject of programs."""
 SCRIPT = "dvlab-research/Mr-Ben, script/evaluate.py"
 
 
@@ -126,11 +129,15 @@ def published_mr_ben(traces: Sequence[EvaluatedTrace], threshold: float) -> Publ
 
     Its total is the unweighted mean of MR-Score over subjects, ours pools all solutions. It divides
     by the numbers of correct solutions, incorrect ones, and solutions called correct without a
-    check, and needs a reason for every right step: where one is lacking it fails.
+    check, and needs a reason for every right step: where one is lacking it fails. Of programs
+    (subject `coding`) it ignores the line: step and reason are right if the reason is.
     """
-    _, groups = whole_and_subsets(split_by_gold(traces).usable, measures.solution_row, threshold)
+    read = [_as_script_reads(trace) for trace in traces]
+    _, groups = whole_and_subsets(split_by_gold(read).usable, _script_row, threshold)
     subsets: dict[str, dict[str, float | None]] = {}
     causes = []
+    if CODING in groups:
+        causes.append("the script ignores the lines of programs and counts reasons instead")
     if len(groups) > 1:
         causes.append("the script averages over subjects without weights; strict pools solutions")
     for name, group in groups.items():
@@ -150,6 +157,23 @@ def published_mr_ben(traces: Sequence[EvaluatedTrace], threshold: float) -> Publ
     )
 
 
+def _as_script_reads(trace: EvaluatedTrace) -> EvaluatedTrace:
+    """A program is incorrect for the script also where its line is unusable."""
+    gold = trace.gold
+    if trace.subset != CODING or gold is None or gold.abstention is None:
+        return trace
+    label = TraceLabel(trace.trace_id, first_error_given=True, first_error_index=0)
+    return replace(trace, gold=label)
+
+
+def _script_row(trace: EvaluatedTrace, threshold: float) -> tuple[int, ...]:
+    counts = measures.solution_row(trace, threshold)
+    if trace.subset != CODING:
+        return counts
+    right = int(counts[3] and measures.stated_reason(trace) is True)
+    return (*counts[:4], right, right)
+
+
 def _script_fault(group: Group) -> str | None:
     """Why the script cannot finish; None if it can."""
     tp, fn, fp, tn, *_ = group.rows.sum(axis=0).tolist()
@@ -159,7 +183,7 @@ def _script_fault(group: Group) -> str | None:
         return "no solution is incorrect"
     if not tp + fp:
         return "no solution was called correct"
-    if _unassessed(group):
+    if _unassessed(group, column=3 if group.name == CODING else 4):
         return "the reason of a right step was not assessed"
     return None
 
