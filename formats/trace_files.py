@@ -313,6 +313,38 @@ def _content_key(problem: Problem) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class SubsetFiles:
+    """The files of a call by the subset that their traces are in."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[Path, None]] = {}
+
+    def watched(
+        self, path: Path, rows: Iterable[ImportedTrace | RejectedRow]
+    ) -> Iterator[ImportedTrace | RejectedRow]:
+        """The rows of a file, while their subsets are noted."""
+        for row in rows:
+            if isinstance(row, ImportedTrace):
+                self._files.setdefault(row.trace.subset, {})[path] = None
+            yield row
+
+    def notes(self) -> list[RejectedRow]:
+        """A harmless note for every subset that several files share."""
+        return [
+            RejectedRow(
+                str(next(iter(files))),
+                None,
+                None,
+                f"{len(files)} files are in the subset '{subset}', which averages count as one:"
+                " import each with its own --subset if they are several",
+                imported=True,
+                harmless=True,
+            )
+            for subset, files in self._files.items()
+            if len(files) > 1
+        ]
+
+
 class _Seen:
     """Trace ids and labelers of the rows read so far."""
 

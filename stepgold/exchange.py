@@ -12,6 +12,7 @@ from formats import (
     FormatLimit,
     NeutralPolicy,
     ProblemIds,
+    SubsetFiles,
     export_formats,
     import_formats,
     read_file,
@@ -27,7 +28,6 @@ from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK
 from traces import (
-    ImportedTrace,
     InputError,
     Labeler,
     LabelerKind,
@@ -267,7 +267,7 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
     # The same file with another policy is another source; the default adds nothing.
     said = {name: value for name, value in given.items() if value and value != "keep"}
     # Checked before the store is opened: a typo must not create a workspace.
-    problems, subsets = ProblemIds(), _Subsets()
+    problems, subsets = ProblemIds(), SubsetFiles()
     several = len(paths_of(options.files)) > 1
     sources = [
         (
@@ -355,38 +355,6 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
     tally.failed = len(missing)
     figures = tally.figures() | _sizes(summary)
     return ScoresResult(**figures, rejected=tuple(rejected), scored=len(labels), unusable=unusable)
-
-
-class _Subsets:
-    """The files of a call by the subset that their traces are in."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, dict[Path, None]] = {}
-
-    def watched(
-        self, path: Path, rows: Iterable[ImportedTrace | RejectedRow]
-    ) -> Iterator[ImportedTrace | RejectedRow]:
-        """The rows of a file, while their subsets are noted."""
-        for row in rows:
-            if isinstance(row, ImportedTrace):
-                self._files.setdefault(row.trace.subset, {})[path] = None
-            yield row
-
-    def notes(self) -> list[RejectedRow]:
-        """A harmless note for every subset that several files share."""
-        return [
-            RejectedRow(
-                str(next(iter(files))),
-                None,
-                None,
-                f"{len(files)} files are in the subset '{subset}', which averages count as one:"
-                " import each with its own --subset if they are several",
-                imported=True,
-                harmless=True,
-            )
-            for subset, files in self._files.items()
-            if len(files) > 1
-        ]
 
 
 def _as_scores(options: ImportOptions) -> ScoresOptions:

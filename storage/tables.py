@@ -364,7 +364,6 @@ class DocumentTable(Keyed, table=True):
     sha256: str
     source: str = _of(TEXT)
     language: str | None
-    """Code of its language or script, as `traces.words.detect_language` gives it."""
 
 
 class DocumentOriginTable(Base, table=True):
