@@ -115,6 +115,19 @@ class ImportOptions(_SourceOptions):
         needs=Need("the format scores", lambda config: config.format == SCORES),
     )
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The options of the readers of files."""
+        return {
+            "subset": self.subset,
+            "labeler": self.labeler,
+            "kind": self.labeler_kind,
+            "neutral": NeutralPolicy(self.neutral),
+            "alternatives": self.alternatives,
+            "prm": self.prm,
+            "split": self.split,
+        }
+
     def check(self) -> None:
         """Refuse options that have no effect on scores, and two files of the same name.
 
@@ -255,15 +268,7 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
     if options.format == SCORES:
         return import_scores(workspace, _as_scores(options))
     tally, rejected, removed = Tally("import", options.dataset), list[RejectedRow](), 0
-    given: dict[str, Any] = {
-        "subset": options.subset,
-        "labeler": options.labeler,
-        "kind": options.labeler_kind,
-        "neutral": NeutralPolicy(options.neutral),
-        "alternatives": options.alternatives,
-        "prm": options.prm,
-        "split": options.split,
-    }
+    given = options.reading
     # The same file with another policy is another source; the default adds nothing.
     said = {name: value for name, value in given.items() if value and value != "keep"}
     # Checked before the store is opened: a typo must not create a workspace.

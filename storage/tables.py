@@ -4,9 +4,8 @@ Rows are keyed by `pk`; `id` is always the user's identifier. Deleting a dataset
 labeler deletes what belongs to it (ON DELETE CASCADE), except for evidence.
 
 Evidence copies its passage, because an audit of a verdict must show the text that the judge saw,
-even after the corpus was removed or its document changed. An evidence row therefore points at a
-snapshot (`evidence_passages`, addressed by content and stored once), never at the live passage. A
-list of evidence is a set addressed by content: equal lists are one set.
+even after the corpus was removed or its document changed. An evidence row points at a snapshot
+(`evidence_passages`, addressed by content), never at the live passage. Equal lists are one set.
 """
 
 from __future__ import annotations

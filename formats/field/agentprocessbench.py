@@ -63,7 +63,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
 
 
 def _question(row: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> str:
-    """What stands before the agent's first message; `question` where that is nothing."""
+    """The text before the agent's first message; `question` where that is nothing."""
     texts = [_text(one.get("content")) for one in before]
     asked = "\n\n".join(text for text in texts if text.strip())
     return asked or fields.text_of(row, "question")
