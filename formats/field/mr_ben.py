@@ -46,14 +46,18 @@ from formats.rows import (
     stated_id,
 )
 from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
+from traces.words import STEP_LINE, step_number
 
 GOLD = human_gold("mr-ben")
 NO_ERROR = "N/A"
 CODING = "coding"
 """The subject whose solutions are programs."""
 _STEP = re.compile(r"\s*Step (\d{1,9}):")
-_SOLUTION = re.compile(r"\s*Solution:\s*(.*)", re.DOTALL)
+_SOLUTION = re.compile(
+    r"\s*(?:Solution:|(?:정답|최종 답|답|答案|最终答案|答え|正解)\s*[:：])\s*(.*)", re.DOTALL
+)
 _OPTION = re.compile(r"(?:^|\n)\s*([A-Z]):")
+_LETTER = re.compile(r"^\(?([A-Z])\)?[.。]?$")
 _CHOICE = re.compile(r"\bChoice(?:\\?_|\s)([A-Z])\b")
 
 
@@ -142,11 +146,11 @@ def _solution(row: dict[str, Any]) -> _Solution:
     before: list[str] = []
     final_answer = None
     for line in fields.steps_of(row, "Model_Solution_Steps"):
-        if numbered := _STEP.match(line):
+        if (number := _number(line)) is not None:
             # Lines before the first numbered one belong to the first step.
             steps.append("\n".join([*before, line.strip()]))
             before.clear()
-            numbers.append(int(numbered[1]))
+            numbers.append(number)
         elif said := _SOLUTION.match(line):
             final_answer = said[1].strip() or None
         elif line.strip() and steps:
@@ -156,6 +160,15 @@ def _solution(row: dict[str, Any]) -> _Solution:
     if not steps:
         raise RowFault("no line of 'Model_Solution_Steps' begins with 'Step N:'")
     return _Solution(tuple(steps), tuple(numbers), final_answer)
+
+
+def _number(line: str) -> int | None:
+    """The number of a step: `Step 2:`, or the like in another language (`2단계:`, `步骤2：`)."""
+    found = _STEP.match(line)
+    if found is not None:
+        return int(found[1])
+    other = None if line.isascii() else STEP_LINE.match(line.strip())
+    return None if other is None or other[0].isascii() else step_number(other)
 
 
 def _program_lines(program: str) -> tuple[str, ...]:
@@ -202,7 +215,7 @@ def _line_index(stated: str, steps: tuple[str, ...]) -> int | str:
 def _is_right(final_answer: str | None, problem: Problem) -> bool | None:
     if final_answer is None or problem.answer is None or not problem.options:
         return None
-    letters = set(_CHOICE.findall(final_answer))
+    letters = set(_CHOICE.findall(final_answer)) or set(_LETTER.findall(final_answer.strip()))
     # "Choice_A/B" or "none of the choices" names no single option: unknown.
     plain = re.search(r"[/,&]|\b(or|and)\b", final_answer) is None
     return letters == {problem.answer} if len(letters) == 1 and plain else None

@@ -213,6 +213,24 @@ def test_a_correct_program_has_no_wrong_line(tmp_path: Path) -> None:
     assert (gold.first_error_given, gold.first_error_index) == (True, None)
 
 
+@pytest.mark.parametrize(
+    ("steps", "answer"),
+    [
+        (["1단계: 하나.", "그래서.", "2단계: 둘.", "정답: A"], "A"),
+        (["단계 1: 하나.", "그래서.", "단계 2: 둘.", "답: Choice_A"], "Choice_A"),
+        (["步骤1：一。", "所以。", "步骤2：二。", "答案：A"], "A"),
+        (["ステップ1：一。", "だから。", "ステップ2：二。", "正解：A"], "A"),
+    ],
+)
+def test_steps_are_numbered_in_other_languages_too(
+    tmp_path: Path, steps: list[str], answer: str
+) -> None:
+    item = one(tmp_path, Model_Solution_Steps=steps)
+    assert item.trace.steps == (f"{steps[0]}\n{steps[1]}", steps[2])
+    assert (item.trace.final_answer, item.trace.final_answer_correct) == (answer, True)
+    assert labels_by_name(item)["gold"].first_error_index == 1
+
+
 def test_another_question_under_the_same_id_keeps_its_traces(tmp_path: Path) -> None:
     other = ROW | {"Question": "Another?"}
     rows = [
