@@ -140,6 +140,6 @@ def continue_stage(options: ContinueOptions, terms: RunTerms) -> LabelStage:
         continue_traces,
         policy=policy,
         config=options,
-        checkers=checker_factory(judge, terms, options),
+        checkers=checker_factory(judge, terms, options, tolerance=options.answer_tolerance),
         withhold_phi=withholds_phi(options, answer_judge=judge, hosted=hosted),
     )

@@ -75,7 +75,9 @@ def label(
             mc=policy,
             consensus=consensus or ConsensusConfig(),
             retriever=None if evidence is None or isinstance(evidence, Mapping) else evidence,
-            checkers=checker_factory(policy.answer_judge, terms, policy),
+            checkers=checker_factory(
+                policy.answer_judge, terms, policy, tolerance=policy.answer_tolerance
+            ),
             withhold_phi=withholds_phi(policy, answer_judge=policy.answer_judge, hosted=hosted),
         )
 
