@@ -267,30 +267,29 @@ class ProblemIds:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[str, Problem]] = {}
+        self._known: dict[str, Problem] = {}
 
     def know(self, problems: Iterable[Problem]) -> None:
         """Take over problems that the dataset already has, with the ids they have there."""
-        for problem in problems:
-            self._known[problem.id] = (_content_key(problem), problem)
+        self._known |= {problem.id: problem for problem in problems}
 
     def settle(self, item: ImportedTrace) -> tuple[ImportedTrace, str | None]:
         """The trace with its problem's settled id, and a note if that problem is a new variant."""
-        problem = item.problem
+        problem, number, note = item.problem, 1, None
         if _DERIVED_ID.fullmatch(problem.id):
             return item, None
-        key, number, note = _content_key(problem), 1, None
         while True:
             id = problem.id if number == 1 else f"{problem.id}~{number}"
-            taken = self._known.get(id)
-            if taken is None:
-                taken = (key, replace(problem, id=id))
-                self._known[id] = taken
+            known = self._known.get(id)
+            if known is None:
+                known = self._known[id] = problem if number == 1 else replace(problem, id=id)
                 if number > 1:
                     note = f"problem '{problem.id}' differs from an earlier row: kept as '{id}'"
-            if taken[0] == key:
+            if known == problem:
+                return item, None
+            if _without_space(known) == _without_space(problem):
                 trace = replace(item.trace, problem_id=id)
-                return replace(item, problem=taken[1], trace=trace), note
+                return replace(item, problem=known, trace=trace), note
             number += 1
 
 
@@ -298,8 +297,8 @@ _DERIVED_ID = re.compile(r"q-[0-9a-f]{16}")
 """Ids that `question_id` derives from the content, so they cannot clash."""
 
 
-def _content_key(problem: Problem) -> str:
-    """A hash of the problem's content without any white space."""
+def _without_space(problem: Problem) -> str:
+    """The problem's content without any white space."""
 
     def stripped(value: Any) -> Any:
         if isinstance(value, str):
@@ -309,8 +308,7 @@ def _content_key(problem: Problem) -> str:
         return [stripped(part) for part in value] if isinstance(value, list | tuple) else value
 
     content = [problem.question, problem.options, problem.answer, problem.images, problem.meta]
-    text = json.dumps(stripped(content), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(stripped(content), sort_keys=True)
 
 
 class SubsetFiles:

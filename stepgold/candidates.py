@@ -247,7 +247,7 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         with workspace.open_store() as store:
             found = from_workspace(store, options.dataset, name, options.subset)
             if options.normalize_answers:
-                list_unusable_golds(store.traces.problems(options.dataset))
+                list_unusable_golds(store.traces.golds(options.dataset))
     else:
         pool, scores = Path(str(options.pool)), Path(str(options.scores))
         name, found = scores.name, from_files(pool, scores)

@@ -301,7 +301,7 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
                     mine = store.traces.shared_problems(options.dataset, [source.name], inside=True)
                     problems.know(mine)
         summary = store.traces.import_summary(options.dataset)
-        tally.unusable_golds = list_unusable_golds(store.traces.problems(options.dataset))
+        tally.unusable_golds = list_unusable_golds(store.traces.golds(options.dataset))
     rejected += [] if options.subset else subsets.notes()
     tally.failed = sum(not row.imported for row in rejected)
     figures = tally.figures() | _sizes(summary)

@@ -279,9 +279,12 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("stepgold_begin", "BEGIN"))
 
 
+_ENCODE = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+
+
 def _dump_json(value: Any) -> str:
     """Strict JSON text; characters that UTF-8 cannot hold are escaped, nothing is dropped."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    text = _ENCODE(value)
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -224,6 +224,15 @@ class Traces:
             pks = list(connection.scalars(query.order_by(PROBLEMS.c.pk)))
         return self._problem_pages(pks)
 
+    def golds(self, dataset: str) -> Iterator[Problem]:
+        """The problems in the order of import, with their options and gold answers only."""
+        with self._connections.read() as connection:
+            query = select(PROBLEMS.c.id, PROBLEMS.c.options, PROBLEMS.c.answer).where(
+                PROBLEMS.c.dataset_pk == dataset_pk(connection, dataset)
+            )
+            rows = connection.execute(query.order_by(PROBLEMS.c.pk)).all()
+        return (Problem(id, "", tuple(options or ()), answer) for id, options, answer in rows)
+
     def _problem_pages(self, pks: Sequence[int]) -> Iterator[Problem]:
         for page in chunks(pks, _PAGE):
             with self._connections.read() as connection:
