@@ -168,7 +168,7 @@ def test_processbench_gives_nan_where_strict_gives_zero(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processbench_on_real_labels(real_data: Path) -> None:
     path = real_data / "processbench" / "gsm8k.json"
-    rows = [row | {"subset": "default"} for row in json.loads(path.read_text())]
+    rows = [row | {"subset": "gsm8k"} for row in json.loads(path.read_text())]
     scores = drawn_scores({row["id"]: len(row["steps"]) for row in rows}, 1)
     expected, average = processbench_script(rows, scores)
     publish = protocol_named("processbench").as_published
