@@ -49,8 +49,7 @@ def label(
         Every trace once, in the order given, with the label of each stage.
 
     Raises:
-        InputError: options that do not fit, a trace without its problem, or a model that cannot
-            be used.
+        InputError: options that do not fit, a trace without its problem, or an unusable model.
     """
     from inference import Purse
     from labeling import ConsensusConfig, label_traces

@@ -27,7 +27,8 @@ _BRACKETED = re.compile(r"\[.*\]|\(.*\)", re.DOTALL)
 _SIMPLE = re.compile(r"[+\-−–]?[\w.,]+[+\-−–]?|[+\-−–]+")
 _NOTES = re.compile(r"\d{1,3}(?P<more>(?:\s?[,–-]\s?\d{1,3})*)")
 _DOSE_UNIT = re.compile(
-    r"\s+(?:[mµμ]?c?g|kg|[mµμdc]?[lL]|IU|units?|m?mol|mEq|drops?|puffs?|tablets?|capsules?|sachets?|doses?"
+    r"\s+(?:[mµμ]?c?g|kg|[mµμdc]?[lL]|IU|units?|m?mol|mEq|drops?|puffs?"
+    r"|tablets?|capsules?|sachets?|doses?"
     r"|minutes?|hours?|days?|weeks?|months?|years?|times|mm\s?Hg|mmHg|percent)\b|\s*%"
 )
 """What makes the number before it a dose or a time, never the base of a power."""
