@@ -188,6 +188,29 @@ def step_accuracy_of(sums: Floats) -> tuple[Floats, Mask]:
     return ratio(sums[..., 0] + sums[..., 3], sums[..., :4].sum(axis=-1))
 
 
+def correct_recall(sums: Floats) -> tuple[Floats, Mask]:
+    """Share of the correct steps (or responses) called correct."""
+    return ratio(sums[..., 0], sums[..., 0] + sums[..., 1])
+
+
+def incorrect_recall(sums: Floats) -> tuple[Floats, Mask]:
+    """Share of the incorrect steps (or responses) called incorrect."""
+    return ratio(sums[..., 3], sums[..., 2] + sums[..., 3])
+
+
+def balanced_f1(sums: Floats) -> tuple[Floats, Mask]:
+    """Harmonic mean of both recalls: 0 if both are 0, undefined if gold lacks a class."""
+    (good, has_good), (bad, has_bad) = correct_recall(sums), incorrect_recall(sums)
+    value, _ = ratio(2 * good * bad, good + bad)
+    return value, has_good & has_bad
+
+
+def balanced_accuracy(sums: Floats) -> tuple[Floats, Mask]:
+    """Mean of both recalls; undefined if gold lacks a class."""
+    (good, has_good), (bad, has_bad) = correct_recall(sums), incorrect_recall(sums)
+    return (good + bad) / 2, has_good & has_bad
+
+
 def good_step_f1(sums: Floats) -> tuple[Floats, Mask]:
     """F1 of good steps; undefined if absent from gold and calls."""
     return ratio(2 * sums[..., 0], 2 * sums[..., 0] + sums[..., 1] + sums[..., 2])
@@ -251,6 +274,7 @@ MEASURES: dict[str, Measure] = {
     "location_accuracy": Measure(first_error_rows, location_accuracy),
     "macro_f1": Measure(step_rows, macro_f1),
     "step_accuracy": Measure(step_rows, step_accuracy_of),
+    "balanced_f1": Measure(step_rows, balanced_f1),
     "prmscore": Measure(kept_step_rows, prmscore),
     "mcc": Measure(solution_rows, mcc),
     "error_step_accuracy": Measure(solution_rows, error_step_accuracy),

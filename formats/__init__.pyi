@@ -35,6 +35,7 @@ from .rows import rest_of as rest_of
 from .rows import steps_of as steps_of
 from .rows import text_of as text_of
 from .trace_files import ProblemIds as ProblemIds
+from .trace_files import SubsetFiles as SubsetFiles
 from .trace_files import WriteOutcome as WriteOutcome
 from .trace_files import read_file as read_file
 from .trace_files import source_file as source_file

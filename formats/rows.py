@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -199,6 +199,8 @@ class FileContext:
     """Base name without .json, .jsonl, .parquet and .gz."""
     subset: str | None = None
     """From `--subset`; None leaves it to the format."""
+    several: bool = False
+    """Whether the call reads other files too."""
     labeler: Labeler | None = None
     """From `--labeler`, for formats that do not name theirs."""
     neutral: NeutralPolicy = NeutralPolicy.KEEP
@@ -209,6 +211,11 @@ class FileContext:
     split: str = "auto"
     """From `--split`: how unsplit responses become steps."""
 
+    @property
+    def fallback_subset(self) -> str:
+        """The subset of rows that name none: of several files each is one of its own."""
+        return self.stem if self.several else "default"
+
     def rejected(
         self, row: RawRow, id: str | None, reason: str, *, imported: bool = False
     ) -> RejectedRow:
@@ -216,6 +223,10 @@ class FileContext:
         text = " ".join(reason.split())
         short = text if len(text) <= REASON_LIMIT else f"{text[: REASON_LIMIT - 1]}…"
         return RejectedRow(file=self.path, line=row.line, id=id, reason=short, imported=imported)
+
+    def note(self, row: RawRow, id: str | None, text: str) -> RejectedRow:
+        """A harmless note about an imported row."""
+        return replace(self.rejected(row, id, text, imported=True), harmless=True)
 
     def row_id(self, row: RawRow) -> str:
         """The id of a row in a format without ids: `<file stem>:<0-based row>`."""

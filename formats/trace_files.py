@@ -61,6 +61,8 @@ class ReadOptions(TypedDict, total=False):
 
     subset: str | None
     """The subset of all traces; None for the format's own field, else `default`."""
+    several: bool
+    """Whether the call reads other files too: a format may name the subset by the file."""
     labeler: str | None
     """Name of the labeler, for formats that do not name it (trl, openrlhf, qwen-prm, sharegpt)."""
     kind: LabelerKind | None
@@ -124,6 +126,7 @@ def read_file(
         path=str(path),
         stem=file_stem(path),
         subset=options.get("subset"),
+        several=options.get("several", False),
         labeler=Labeler(labeler, kind, {"imported_from": format}) if labeler and kind else None,
         neutral=neutral,
         alternatives=options.get("alternatives", False),
@@ -260,7 +263,7 @@ def _traces(
                 settled, note = problems.settle(item)
                 yield settled
                 if note is not None:
-                    yield file.rejected(row, item.trace.id, note, imported=True)
+                    yield file.note(row, item.trace.id, note)
                 continue
             if not item.imported or item.id not in refused:
                 yield item
@@ -274,24 +277,30 @@ class ProblemIds:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[str, Problem]] = {}
+        self._known: dict[str, Problem] = {}
+
+    def know(self, problems: Iterable[Problem]) -> None:
+        """Take over problems that the dataset already has, with the ids they have there."""
+        self._known |= {problem.id: problem for problem in problems}
 
     def settle(self, item: ImportedTrace) -> tuple[ImportedTrace, str | None]:
         """The trace with its problem's settled id, and a note if that problem is a new variant."""
-        problem, note = item.problem, None
+        problem, number, note = item.problem, 1, None
         if _DERIVED_ID.fullmatch(problem.id):
             return item, None
-        variants = self._known.setdefault(problem.id, {})
-        key = _without_space(problem)
-        known = variants.get(key)
-        if known is None:
-            number = len(variants) + 1
-            known = problem if number == 1 else replace(problem, id=f"{problem.id}~{number}")
-            variants[key] = known
-            if number > 1:
-                note = f"problem '{problem.id}' differs from an earlier row: kept as '{known.id}'"
-        trace = replace(item.trace, problem_id=known.id)
-        return replace(item, problem=known, trace=trace), note
+        while True:
+            id = problem.id if number == 1 else f"{problem.id}~{number}"
+            known = self._known.get(id)
+            if known is None:
+                known = self._known[id] = problem if number == 1 else replace(problem, id=id)
+                if number > 1:
+                    note = f"problem '{problem.id}' differs from an earlier row: kept as '{id}'"
+            if known == problem:
+                return item, None
+            if _without_space(known) == _without_space(problem):
+                trace = replace(item.trace, problem_id=id)
+                return replace(item, problem=known, trace=trace), note
+            number += 1
 
 
 _DERIVED_ID = re.compile(r"q-[0-9a-f]{16}")
@@ -310,6 +319,38 @@ def _without_space(problem: Problem) -> str:
 
     content = [problem.question, problem.options, problem.answer, problem.images, problem.meta]
     return json.dumps(stripped(content), sort_keys=True)
+
+
+class SubsetFiles:
+    """The files of a call by the subset that their traces are in."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[Path, None]] = {}
+
+    def watched(
+        self, path: Path, rows: Iterable[ImportedTrace | RejectedRow]
+    ) -> Iterator[ImportedTrace | RejectedRow]:
+        """The rows of a file, while their subsets are noted."""
+        for row in rows:
+            if isinstance(row, ImportedTrace):
+                self._files.setdefault(row.trace.subset, {})[path] = None
+            yield row
+
+    def notes(self) -> list[RejectedRow]:
+        """A harmless note for every subset that several files share."""
+        return [
+            RejectedRow(
+                str(next(iter(files))),
+                None,
+                None,
+                f"{len(files)} files are in the subset '{subset}', which averages count as one:"
+                " import each with its own --subset if they are several",
+                imported=True,
+                harmless=True,
+            )
+            for subset, files in self._files.items()
+            if len(files) > 1
+        ]
 
 
 class _Seen:

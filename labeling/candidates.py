@@ -29,27 +29,11 @@ from traces import (
     option,
     record_defect,
 )
+from traces.words import STEP_LINE, step_number
 
-_HAN_DIGITS = "一二三四五六七八九"
-_HAN_NUMBER = rf"[{_HAN_DIGITS}]?十[{_HAN_DIGITS}]?|[{_HAN_DIGITS}]"
-_STEP_WORDS = (
-    "Step|Schritt|Étape|Etape|Paso|Passo|Passaggio|Stap|Steg|Krok|Adım|Langkah|Bước|Шаг|Крок|Βήμα"
-    "|चरण|الخطوة|خطوة|گام|ขั้นตอนที่|ขั้นที่|단계|스텝"
-)
-_MARK = r"[ \t]*+(?:\*\*|__)?[ \t]*+(?:[:.)：．。、，）】\]]|$)"
-"""What ends a marker; without it a line such as "Step 2 is wrong" is prose."""
-_MARK_OR_SPACE = rf"(?:{_MARK}|[ \t\u3000])"
 if TYPE_CHECKING:
     from labeling.answers import AnswerChecker
 
-_NUMBERED = re.compile(
-    r"^[ \t]*+(?:#{1,6}[ \t]*+)?[*_【\[]{0,3}(?:"
-    rf"(?:{_STEP_WORDS})[ \t]*+(?P<after>\d{{1,4}}){_MARK}"
-    rf"|(?:步骤|步驟|ステップ|手順|段階)[ \t]*+(?P<east>\d{{1,4}}|{_HAN_NUMBER}){_MARK_OR_SPACE}"
-    rf"|第[ \t]*+(?P<nth>\d{{1,4}}|{_HAN_NUMBER})[ \t]*+(?:步|ステップ|段階){_MARK_OR_SPACE}"
-    rf"|제?[ \t]*+(?P<korean>\d{{1,4}})[ \t]*+단계{_MARK})",
-    re.IGNORECASE | re.MULTILINE,
-)
 _BLANK = re.compile(r"\n[ \t]*\n\s*")
 
 
@@ -84,21 +68,12 @@ def _numbered_starts(text: str) -> list[int]:
     """Offsets of numbered steps; numbers must increase, a repeated one is a remark in a step."""
     starts: list[int] = []
     last = -1
-    for found in _NUMBERED.finditer(text):
-        number = _step_number(next(group for group in found.groups() if group))
+    for found in STEP_LINE.finditer(text):
+        number = step_number(found)
         if number > last:
             starts.append(found.start())
             last = number
     return starts
-
-
-def _step_number(written: str) -> int:
-    """A number in digits of any script, or in Han numerals up to 99."""
-    if written.isdecimal():
-        return int(written)
-    tens, ten, ones = written.rpartition("十")
-    value = f" {_HAN_DIGITS}".find(ones) if ones else 0
-    return value + 10 * (_HAN_DIGITS.find(tens) + 1 if tens else 1) if ten else value
 
 
 Asked = tuple[Problem, Sequence[Evidence], range]

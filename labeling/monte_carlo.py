@@ -101,8 +101,6 @@ def label_progress(
     everything = progress.all_continuations()
     if not everything and not progress.known:
         return abstained(trace_id, AbstentionReason.NOT_MEASURED, "no continuations")
-    from labeling.answers import TOLERANCE
-
     near_ties = {} if progress.near_ties is None else {NEAR_TIES: progress.near_ties}
     if not progress.known and all(one.correct is None for one in everything):
         return TraceLabel(trace_id, abstention=_unparsed(everything), meta=near_ties)
@@ -113,7 +111,7 @@ def label_progress(
     meta: dict[str, Any] = {
         "rule": config.rule(),
         "k": config.k,
-        "answer_tolerance": TOLERANCE,
+        "answer_tolerance": config.answer_tolerance,
     }
     if config.strategy != "all":
         meta["strategy"] = config.strategy

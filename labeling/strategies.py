@@ -274,6 +274,12 @@ class MonteCarloConfig(Config):
     seed: int = option(
         default=0, metavar="N", between=(0, None), help="Seed of the policy's sampling."
     )
+    answer_tolerance: float = option(
+        default=1e-6,
+        metavar="X",
+        between=(0, 0.5),
+        help="Relative difference up to which a decimal answer equals another number.",
+    )
 
     def check(self) -> None:
         """Refuse rules that do not fit each other.

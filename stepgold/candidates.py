@@ -248,7 +248,7 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
             if options.as_published:
                 found = replace(found, published=_published(store, options))
             if options.normalize_answers:
-                list_unusable_golds(store.traces.problems(options.dataset))
+                list_unusable_golds(store.traces.golds(options.dataset))
     else:
         pool, scores = Path(str(options.pool)), Path(str(options.scores))
         name, found = scores.name, from_files(pool, scores)

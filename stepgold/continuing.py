@@ -120,7 +120,7 @@ def continue_(workspace: WorkspaceFolder, options: ContinueOptions) -> LabelingR
         labeler = Labeler(options.name, LabelerKind.MC, options.settings(images), model=str(spec))
         if options.with_evidence:
             labeler = evidence_source(store, options.dataset, labeler)
-        tally.unusable_golds = list_unusable_golds(store.traces.problems(options.dataset))
+        tally.unusable_golds = list_unusable_golds(store.traces.golds(options.dataset))
         truth = ModelTruth(allow_mixed=options.allow_mixed)
         terms = RunTerms(store, closing, truth, Purse(options.budget), images=images)
         stage = continue_stage(options, terms)
@@ -140,6 +140,6 @@ def continue_stage(options: ContinueOptions, terms: RunTerms) -> LabelStage:
         continue_traces,
         policy=policy,
         config=options,
-        checkers=checker_factory(judge, terms, options),
+        checkers=checker_factory(judge, terms, options, tolerance=options.answer_tolerance),
         withhold_phi=withholds_phi(options, answer_judge=judge, hosted=hosted),
     )

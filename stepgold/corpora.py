@@ -16,6 +16,7 @@ from stepgold.console import progress
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK, Result
 from traces import Config, CorpusError, InputError, Paths, argument, option, paths_of
+from traces.words import LATIN
 
 if TYPE_CHECKING:
     from retrieval.documents import DocumentFile, DocumentProblem, Listing
@@ -380,6 +381,7 @@ class CorpusListResult(Result):
                 "passages": each.passages,
                 "licence": each.licence,
                 "source": each.source,
+                "languages": dict(each.languages),
             }
             for each in self.corpora
         ]
@@ -396,8 +398,16 @@ class CorpusListResult(Result):
             f"{each.name}: {each.documents} documents, {each.passages} passages,"
             f" license {each.licence or 'not given'}"
             + (f", from {each.source}" if each.source else "")
+            + _in_languages(each)
             for each in self.corpora
         )
+
+
+def _in_languages(corpus: CorpusSummary) -> str:
+    """The languages of a corpus, unless all of it is in Latin letters."""
+    found = corpus.languages
+    listed = ", ".join(f"{count} {language}" for language, count in found.items())
+    return "" if set(found) <= {LATIN} else f", languages: {listed}"
 
 
 def corpus_list(workspace: WorkspaceFolder, options: CorpusListOptions) -> CorpusListResult:

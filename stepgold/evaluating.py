@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from storage import Store
 
 
-BUILT_IN = ("processbench", "macro-f1", "prmbench", "mr-ben", "mistake")
+BUILT_IN = ("processbench", "macro-f1", "balanced-f1", "prmbench", "mr-ben", "mistake")
 """The built-in protocols, listed here so that --help does not import numpy."""
 FLOOR = "that of a floor"
 """Source of the threshold 0.5 of a floor."""
@@ -104,6 +104,15 @@ class EvaluationFigures(NamedFigures):
     reason_accuracy_ci95: list[float] | None
     reason_missing: int
     location_accuracy: float | None
+    balanced_f1: float | None
+    balanced_accuracy: float | None
+    balanced_accuracy_ci95: list[float] | None
+    correct_recall: float | None
+    correct_recall_ci95: list[float] | None
+    incorrect_recall: float | None
+    incorrect_recall_ci95: list[float] | None
+    response_balanced_f1: float | None
+    response_balanced_f1_ci95: list[float] | None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -254,6 +263,10 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
     floors = protocol.floors(first.traces, first.threshold.value, seed=options.seed)
     document["floors"] = floors.as_json()
     lines = [report.table(first.labeler), *floors.lines(first.labeler), *diagnostics.lines()]
+    if first.labeler == options.gold:
+        itself = f"'{options.gold}' is compared with itself: the figures say nothing about it."
+        document["notes"] = [itself]
+        lines.insert(0, itself)
     if options.as_published:
         document["as_published"] = _as_published(protocol, first, document)
         lines += _published_words(document["as_published"], protocol.name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from formats import (
     NeutralPolicy,
     ProblemIds,
+    SubsetFiles,
     import_formats,
     read_file,
     read_scores,
@@ -113,6 +114,19 @@ class ImportOptions(_SourceOptions):
         needs=Need("the format scores", lambda config: config.format == SCORES),
     )
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The options of the readers of files."""
+        return {
+            "subset": self.subset,
+            "labeler": self.labeler,
+            "kind": self.labeler_kind,
+            "neutral": NeutralPolicy(self.neutral),
+            "alternatives": self.alternatives,
+            "prm": self.prm,
+            "split": self.split,
+        }
+
     def check(self) -> None:
         """Refuse options that have no effect on scores, and two files of the same name.
 
@@ -198,8 +212,8 @@ class ImportResult(LabelingResult):
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 if a row was rejected."""
-        return INCOMPLETE if self.rejected or self.kept else OK
+        """0, or 1 if a row was rejected or has gold that cannot be used."""
+        return INCOMPLETE if any(not row.harmless for row in self.rejected + self.kept) else OK
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document of an import."""
@@ -253,24 +267,17 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
     if options.format == SCORES:
         return import_scores(workspace, _as_scores(options))
     tally, rejected, removed = Tally("import", options.dataset), list[RejectedRow](), 0
-    given: dict[str, Any] = {
-        "subset": options.subset,
-        "labeler": options.labeler,
-        "kind": options.labeler_kind,
-        "neutral": NeutralPolicy(options.neutral),
-        "alternatives": options.alternatives,
-        "prm": options.prm,
-        "split": options.split,
-    }
+    given = options.reading
     # The same file with another policy is another source; the default adds nothing.
     said = {name: value for name, value in given.items() if value and value != "keep"}
     # Checked before the store is opened: a typo must not create a workspace.
-    seen = ProblemIds()
+    problems, subsets = ProblemIds(), SubsetFiles()
+    several = len(paths_of(options.files)) > 1
     sources = [
         (
             path,
             source_file(path, options.format, said),
-            read_file(options.format, path, problems=seen, **given),
+            read_file(options.format, path, problems=problems, several=several, **given),
         )
         for path in paths_of(options.files)
     ]
@@ -280,8 +287,10 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         # cannot be put back, except by one transaction.
         importing = store.traces.importing(options.dataset, names)
         with store.transaction() if options.replace else importing:
+            problems.know(store.traces.shared_problems(options.dataset, names, inside=False))
             for path, source, rows in sources:
-                shown = progress(rows, total=None, label=f"import {path.name}"[:22])
+                watched = subsets.watched(path, rows)
+                shown = progress(watched, total=None, label=f"import {path.name}"[:22])
                 outcome = store.traces.import_file(
                     options.dataset, source, shown, replace=options.replace
                 )
@@ -289,9 +298,13 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
                 tally.unchanged += outcome.unchanged
                 removed += outcome.removed
                 rejected.extend(outcome.rejected)
+                if not outcome.done:  # it may not have been read
+                    mine = store.traces.shared_problems(options.dataset, [source.name], inside=True)
+                    problems.know(mine)
         summary = store.traces.import_summary(options.dataset)
-        problems = store.traces.problems(options.dataset, files=names)
-        tally.unusable_golds = list_unusable_golds(problems)
+        golds = store.traces.golds(options.dataset, files=names)
+        tally.unusable_golds = list_unusable_golds(golds)
+    rejected += [] if options.subset else subsets.notes()
     tally.failed = sum(not row.imported for row in rejected)
     figures = tally.figures() | _sizes(summary)
     return ImportResult(
@@ -476,7 +489,8 @@ def rejection_lines(rejected: Sequence[RejectedRow]) -> Iterator[str]:
     for row in rejected[:SHOWN_ROWS]:
         place = row.file if row.line is None else f"{row.file}:{row.line}"
         what = "note" if row.imported else "rejected"
-        yield f"{what}: {place}: {row.id or 'no id'}: {row.reason}"
+        whose = "" if row.harmless and row.id is None else f"{row.id or 'no id'}: "
+        yield f"{what}: {place}: {whose}{row.reason}"
     if len(rejected) > SHOWN_ROWS:
         yield f"... and {len(rejected) - SHOWN_ROWS} more: --json lists them all"
 

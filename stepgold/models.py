@@ -309,7 +309,7 @@ def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | 
 
 
 def checker_factory(
-    answer_judge: str | None, terms: RunTerms, options: HostedOptions
+    answer_judge: str | None, terms: RunTerms, options: HostedOptions, *, tolerance: float
 ) -> Callable[[Problem], AnswerChecker]:
     """The maker of answer checkers, one per problem.
 
@@ -318,15 +318,16 @@ def checker_factory(
             comes from the environment.
         terms: store, budget and connections, shared with the policy.
         options: what may be sent to the model.
+        tolerance: relative difference up to which a decimal equals another number.
     """
     from labeling import AnswerChecker, AnswerJudge
 
     if answer_judge is None:
-        return AnswerChecker.for_problem
+        return partial(AnswerChecker.for_problem, tolerance=tolerance)
     model = text_model(parse_spec(answer_judge), insecure_http=options.insecure_http)
     runner = dispatcher(model, terms)
     judge = AnswerJudge(runner, allow_phi=options.allow_phi)
-    return partial(AnswerChecker.for_problem, means_same=judge.same)
+    return partial(AnswerChecker.for_problem, means_same=judge.same, tolerance=tolerance)
 
 
 BATCH = "batch"

@@ -49,8 +49,7 @@ def label(
         Every trace once, in the order given, with the label of each stage.
 
     Raises:
-        InputError: options that do not fit, a trace without its problem, or a model that cannot
-            be used.
+        InputError: options that do not fit, a trace without its problem, or an unusable model.
     """
     from inference import Purse
     from labeling import ConsensusConfig, label_traces
@@ -76,7 +75,9 @@ def label(
             mc=policy,
             consensus=consensus or ConsensusConfig(),
             retriever=None if evidence is None or isinstance(evidence, Mapping) else evidence,
-            checkers=checker_factory(policy.answer_judge, terms, policy),
+            checkers=checker_factory(
+                policy.answer_judge, terms, policy, tolerance=policy.answer_tolerance
+            ),
             withhold_phi=withholds_phi(policy, answer_judge=policy.answer_judge, hosted=hosted),
         )
 

@@ -80,9 +80,12 @@ def plain_json(value: Any, what: str) -> Any:
     return _json(value, what, plain=True)
 
 
+_ENCODE = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
+
+
 def canonical(value: Any) -> str:
     """The same text for equal JSON values, whatever the order of their keys."""
-    return json.dumps(value, sort_keys=True, allow_nan=False)
+    return _ENCODE(value)
 
 
 def digest(*parts: Any) -> str:

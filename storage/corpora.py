@@ -7,7 +7,7 @@ changed.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -27,6 +27,7 @@ from storage.tables import (
     PASSAGES,
 )
 from traces import CorpusError, Passage, StoredDocument
+from traces.words import detect_language
 
 _PAGE = 1000
 
@@ -52,6 +53,8 @@ class CorpusSummary:
     """Its license as the user stated it; None if not stated."""
     source: str | None = None
     """Where it comes from as the user stated it; None if not stated."""
+    languages: Mapping[str, int] = field(default_factory=dict)
+    """Number of its documents by detected language, most frequent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +149,9 @@ class StoredCorpora:
             CORPUS_SOURCES.c.source,
         ).outerjoin(CORPUS_SOURCES, CORPUS_SOURCES.c.corpus_pk == CORPORA.c.pk)
         with self._connections.read() as connection:
-            rows = connection.execute(query.order_by(CORPORA.c.name))
-            return [CorpusSummary(**row._mapping) for row in rows]
+            rows = list(connection.execute(query.order_by(CORPORA.c.name)))
+            languages = _languages(connection)
+        return [CorpusSummary(**row._mapping, languages=languages[row.name]) for row in rows]
 
     def remove(self, corpus: str) -> None:
         """Remove a corpus; evidence found in it keeps its copies of the passages."""
@@ -264,6 +268,23 @@ class StoredCorpora:
             ]
             state.update(checks.canonical(content).encode())
         return state.hexdigest()
+
+
+def _languages(connection: Connection) -> dict[str, dict[str, int]]:
+    """The number of documents by language, of every corpus."""
+    counted = func.count(DOCUMENTS.c.pk)
+    query = (
+        select(CORPORA.c.name, DOCUMENTS.c.language, counted)
+        .outerjoin(DOCUMENTS, DOCUMENTS.c.corpus_pk == CORPORA.c.pk)
+        .group_by(CORPORA.c.name, DOCUMENTS.c.language)
+        .order_by(counted.desc(), DOCUMENTS.c.language)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for corpus, language, documents in connection.execute(query):
+        named = found.setdefault(corpus, {})
+        if language is not None:
+            named[language] = documents
+    return found
 
 
 def _passages() -> Select[Any]:
@@ -510,6 +531,7 @@ def add_documents(
             )
         seen.add(document.name)
         row = DOCUMENT.columns(document, f"document {document.name!r}")
+        row["language"] = detect_language(document.text)
         rows = [_own_passage(corpus, document, passage) for passage in passages]
         if _is_stored(connection, pk, row, rows):
             unchanged += 1

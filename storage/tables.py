@@ -4,9 +4,8 @@ Rows are keyed by `pk`; `id` is always the user's identifier. Deleting a dataset
 labeler deletes what belongs to it (ON DELETE CASCADE), except for evidence.
 
 Evidence copies its passage, because an audit of a verdict must show the text that the judge saw,
-even after the corpus was removed or its document changed. An evidence row therefore points at a
-snapshot (`evidence_passages`, addressed by content and stored once), never at the live passage. A
-list of evidence is a set addressed by content: equal lists are one set.
+even after the corpus was removed or its document changed. An evidence row points at a snapshot
+(`evidence_passages`, addressed by content), never at the live passage. Equal lists are one set.
 """
 
 from __future__ import annotations
@@ -118,6 +117,7 @@ class RejectedRowTable(Base, table=True):
     id: str | None = _of(MODEL_TEXT)
     reason: str = _of(MODEL_TEXT)
     imported: bool
+    harmless: bool | None
 
 
 class ProblemTable(Keyed, table=True):
@@ -358,6 +358,7 @@ class DocumentTable(Keyed, table=True):
     text: str = _of(TEXT)
     sha256: str
     source: str = _of(TEXT)
+    language: str | None
 
 
 class DocumentOriginTable(Base, table=True):

@@ -326,28 +326,61 @@ class Traces:
             dataset: name of the dataset.
             files: only problems of traces of these files; None for all.
         """
+        return map(PROBLEM.record, self._pages(self._problems(select(PROBLEMS), dataset, files)))
+
+    def golds(self, dataset: str, *, files: Collection[str] | None = None) -> Iterator[Problem]:
+        """As `problems`, with ids, options and gold answers only."""
+        columns = PROBLEMS.c.pk, PROBLEMS.c.id, PROBLEMS.c.options, PROBLEMS.c.answer
+        rows = self._pages(self._problems(select(*columns), dataset, files))
+        return (Problem(row.id, "", tuple(row.options or ()), row.answer) for row in rows)
+
+    def _problems(
+        self, query: Select[Any], dataset: str, files: Collection[str] | None
+    ) -> Select[Any]:
         with self._connections.read() as connection:
             owner = dataset_pk(connection, dataset)
             last = select(func.max(PROBLEMS.c.pk)).where(PROBLEMS.c.dataset_pk == owner)
             until = connection.scalar(last) or 0
-            query = select(PROBLEMS).where(PROBLEMS.c.dataset_pk == owner, PROBLEMS.c.pk <= until)
+            query = query.where(PROBLEMS.c.dataset_pk == owner, PROBLEMS.c.pk <= until)
             if files is not None:
                 here = select(SOURCE_FILES.c.pk, SOURCE_FILES.c.name)
                 rows = connection.execute(here.where(SOURCE_FILES.c.dataset_pk == owner))
                 pks = [row.pk for row in rows if row.name in files]
                 mine = TRACES.c.problem_pk == PROBLEMS.c.pk
                 query = query.where(exists().where(mine, TRACES.c.source_file_pk.in_(pks)))
-        return self._problem_pages(query.order_by(PROBLEMS.c.pk).limit(_PAGE))
+        return query
 
-    def _problem_pages(self, query: Select[Any]) -> Iterator[Problem]:
-        last = 0
+    def _pages(self, query: Select[Any]) -> Iterator[Row[Any]]:
+        """The rows of a query over problems, by key, a page at a time."""
+        last, query = 0, query.order_by(PROBLEMS.c.pk).limit(_PAGE)
         while True:
             with self._connections.read() as connection:
                 rows = list(connection.execute(query.where(PROBLEMS.c.pk > last)))
             if not rows:
                 return
             last = rows[-1].pk
-            yield from map(PROBLEM.record, rows)
+            yield from rows
+
+    def shared_problems(
+        self, dataset: str, files: Collection[str], *, inside: bool
+    ) -> Iterator[Problem]:
+        """Problems with own ids that have a trace inside (or outside) these files, by base name.
+
+        Ids that readers derive from the content are left out. Nothing for a new dataset.
+        """
+        named = SOURCE_FILES.c.name.in_(files)
+        trace = (
+            exists()
+            .where(TRACES.c.problem_pk == PROBLEMS.c.pk)
+            .where(TRACES.c.source_file_pk == SOURCE_FILES.c.pk, named if inside else ~named)
+        )
+        query = (
+            select(PROBLEMS)
+            .join(DATASETS, PROBLEMS.c.dataset_pk == DATASETS.c.pk)
+            .where(DATASETS.c.name == dataset, trace)
+            .where(PROBLEMS.c.id.not_like(f"q-{'_' * 16}"))
+        )
+        return map(PROBLEM.record, self._pages(query))
 
     def has_images(self, dataset: str) -> bool:
         """Whether any problem of the dataset has an image."""

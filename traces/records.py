@@ -45,7 +45,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that was not imported, or an imported one whose gold cannot be used."""
+    """A row that was not imported, or a note about an imported one."""
 
     file: str
     """The path as the user gave it."""
@@ -55,7 +55,9 @@ class RejectedRow:
     reason: str
     """One sentence."""
     imported: bool = False
-    """True if the trace was imported and only its gold is unusable."""
+    """True if the trace was imported: the row is a note about it."""
+    harmless: bool | None = None
+    """True for a note about an import in which nothing is missing: it keeps the exit code at 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,8 @@ def detect_language(text: str) -> str:
     least a tenth of them: a guideline in Korean quotes much English. Languages that share a script
     are not distinguished ("ru" is any in Cyrillic letters). "latin" also without any letter.
     """
+    if text.isascii():
+        return LATIN
     letters = sum(character.isalpha() for character in text)
     counts = Counter({code: len(script.findall(text)) for code, script in _SCRIPTS.items()})
     if counts["ja"] >= _LEAST_SHARE * counts["zh"] > 0:
@@ -211,3 +213,35 @@ def _folded(text: str) -> str:
             folded = normalized("NFKC", folded).lower()
         folded = normalized("NFC", folded)
     return folded
+
+
+# Steps -----------------------------------------------------------------------------------------
+
+_HAN_DIGITS = "一二三四五六七八九"
+_HAN_NUMBER = rf"[{_HAN_DIGITS}]?十[{_HAN_DIGITS}]?|[{_HAN_DIGITS}]"
+_STEP_WORDS = (
+    "Step|Schritt|Étape|Etape|Paso|Passo|Passaggio|Stap|Steg|Krok|Adım|Langkah|Bước|Шаг|Крок|Βήμα"
+    "|चरण|الخطوة|خطوة|گام|ขั้นตอนที่|ขั้นที่|단계|스텝"
+)
+_MARK = r"[ \t]*+(?:\*\*|__)?[ \t]*+(?:[:.)：．。、，）】\]]|$)"
+"""What ends a marker; without it a line such as "Step 2 is wrong" is prose."""
+_MARK_OR_SPACE = rf"(?:{_MARK}|[ \t\u3000])"
+STEP_LINE = re.compile(
+    r"^[ \t]*+(?:#{1,6}[ \t]*+)?[*_【\[]{0,3}(?:"
+    rf"(?:{_STEP_WORDS})[ \t]*+(?P<after>\d{{1,4}}){_MARK}"
+    rf"|(?:步骤|步驟|ステップ|手順|段階)[ \t]*+(?P<east>\d{{1,4}}|{_HAN_NUMBER}){_MARK_OR_SPACE}"
+    rf"|第[ \t]*+(?P<nth>\d{{1,4}}|{_HAN_NUMBER})[ \t]*+(?:步|ステップ|段階){_MARK_OR_SPACE}"
+    rf"|제?[ \t]*+(?P<korean>\d{{1,4}})[ \t]*+단계{_MARK})",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The beginning of a line that numbers a step, as `Step 2:`, `2단계:`, `步骤2`, `ステップ2`."""
+
+
+def step_number(found: re.Match[str]) -> int:
+    """The number in a match of `STEP_LINE`: digits of any script, or Han numerals up to 99."""
+    written = next(group for group in found.groups() if group)
+    if written.isdecimal():
+        return int(written)
+    tens, ten, ones = written.rpartition("十")
+    value = f" {_HAN_DIGITS}".find(ones) if ones else 0
+    return value + 10 * (_HAN_DIGITS.find(tens) + 1 if tens else 1) if ten else value

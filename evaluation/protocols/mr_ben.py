@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation import measures
-from evaluation.evaluated import EvaluatedTrace, split_by_gold, with_first_error
-from evaluation.frames import UNKNOWN, Floats
+from evaluation.evaluated import (
+    EvaluatedTrace,
+    EvaluatedTraces,
+    split_by_gold,
+    with_first_error,
+)
+from evaluation.frames import RIGHT, UNKNOWN, Floats
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
 from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
 
@@ -116,11 +121,13 @@ def _report(sums: Floats, drawn: Floats, missing: int, unassessed: int) -> MrSco
     )
 
 
-def _unassessed(group: Group, reasons: NDArray[np.int8]) -> int:
-    """Right steps whose reason was not assessed."""
-    return int(((group.rows[:, 4] > 0) & (reasons[group.at] == UNKNOWN)).sum())
+def _unassessed(group: Group, reasons: NDArray[np.int8], *, column: int = 4) -> int:
+    """Right steps (or what else a column counts) whose reason was not assessed."""
+    return int(((group.rows[:, column] > 0) & (reasons[group.at] == UNKNOWN)).sum())
 
 
+CODING = "coding"
+"""The subject of programs."""
 SCRIPT = "dvlab-research/Mr-Ben, script/evaluate.py"
 
 
@@ -129,13 +136,16 @@ def published_mr_ben(traces: Iterable[EvaluatedTrace], threshold: float) -> Publ
 
     Its total is the unweighted mean of MR-Score over subjects, ours pools all solutions. It divides
     by the numbers of correct solutions, incorrect ones, and solutions called correct without a
-    check, and needs a reason for every right step: where one is lacking it fails.
+    check, and needs a reason for every right step: where one is lacking it fails. Of programs
+    (subject `coding`) it ignores the line: step and reason are right if the reason is.
     """
-    usable = split_by_gold(traces).usable
+    usable = split_by_gold(_as_script_reads(EvaluatedTraces.of(traces))).usable
     reasons = usable.predicted.reason
-    _, groups = whole_and_subsets(usable, measures.solution_rows, threshold)
+    _, groups = whole_and_subsets(usable, _script_rows, threshold)
     subsets: dict[str, dict[str, float | None]] = {}
     causes = []
+    if CODING in groups:
+        causes.append("the script ignores the lines of programs and counts reasons instead")
     if len(groups) > 1:
         causes.append("the script averages over subjects without weights; strict pools solutions")
     for name, group in groups.items():
@@ -155,6 +165,33 @@ def published_mr_ben(traces: Iterable[EvaluatedTrace], threshold: float) -> Publ
     )
 
 
+def _programs(traces: EvaluatedTraces) -> NDArray[np.bool_]:
+    names = np.array([name == CODING for name in traces.frame.subsets], bool)
+    return np.asarray(names[traces.frame.subset], bool)
+
+
+def _as_script_reads(traces: EvaluatedTraces) -> EvaluatedTraces:
+    """A program is incorrect for the script also where its line is unusable."""
+    gold = traces.gold
+    unusable = _programs(traces) & gold.present & gold.abstained
+    read = replace(
+        gold,
+        abstained=gold.abstained & ~unusable,
+        given=gold.given | unusable,
+        named=gold.named | unusable,
+        index=np.where(unusable, 0, gold.index),
+    )
+    return replace(traces, gold=read)
+
+
+def _script_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+    counts = measures.solution_rows(traces, threshold)
+    programs = _programs(traces)
+    right = (counts[:, 3] > 0) & (traces.predicted.reason == RIGHT)
+    counts[programs, 4] = counts[programs, 5] = right[programs]
+    return counts
+
+
 def _script_fault(group: Group, reasons: NDArray[np.int8]) -> str | None:
     """Why the script cannot finish; None if it can."""
     tp, fn, fp, tn, *_ = group.rows.sum(axis=0).tolist()
@@ -164,7 +201,7 @@ def _script_fault(group: Group, reasons: NDArray[np.int8]) -> str | None:
         return "no solution is incorrect"
     if not tp + fp:
         return "no solution was called correct"
-    if _unassessed(group, reasons):
+    if _unassessed(group, reasons, column=3 if group.name == CODING else 4):
         return "the reason of a right step was not assessed"
     return None
 

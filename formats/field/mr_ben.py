@@ -7,6 +7,10 @@ A JSON object of lists, one list per question: `{"Question_UUID", "Subject", "Qu
 step is the *number* written in the line (a 1-based string, "N/A" for none), not a list index: lists
 contain unnumbered lines too.
 
+In the subject coding the solution is a program, one text, and the error step is a *line* of it. A
+step is a line with the blank lines after it, so that joining the steps gives the program again. A
+stated line that occurs twice, or not at all, makes the gold unusable.
+
 A row to write is parsed again before it is kept: only traces whose steps are numbered fit. Reason
 and correction of the error are the annotators' statements and go into the gold label's meta.
 """
@@ -42,12 +46,18 @@ from formats.rows import (
     stated_id,
 )
 from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLabel
+from traces.words import STEP_LINE, step_number
 
 GOLD = human_gold("mr-ben")
 NO_ERROR = "N/A"
+CODING = "coding"
+"""The subject whose solutions are programs."""
 _STEP = re.compile(r"\s*Step (\d{1,9}):")
-_SOLUTION = re.compile(r"\s*Solution:\s*(.*)", re.DOTALL)
+_SOLUTION = re.compile(
+    r"\s*(?:Solution:|(?:정답|최종 답|답|答案|最终答案|答え|正解)\s*[:：])\s*(.*)", re.DOTALL
+)
 _OPTION = re.compile(r"(?:^|\n)\s*([A-Z]):")
+_LETTER = re.compile(r"^\(?([A-Z])\)?[.。]?$")
 _CHOICE = re.compile(r"\bChoice(?:\\?_|\s)([A-Z])\b")
 
 
@@ -127,20 +137,20 @@ def _options(stated: str) -> tuple[str, ...]:
 
 
 def _solution(row: dict[str, Any]) -> _Solution:
-    if isinstance(row.get("Model_Solution_Steps"), str):
-        raise RowFault(
-            "'Model_Solution_Steps' is one text (the coding subject), not a list of steps"
-        )
+    stated = row.get("Model_Solution_Steps")
+    if isinstance(stated, str):
+        lines = _program_lines(stated)
+        return _Solution(lines, (), None)
     steps: list[str] = []
     numbers: list[int] = []
     before: list[str] = []
     final_answer = None
     for line in fields.steps_of(row, "Model_Solution_Steps"):
-        if numbered := _STEP.match(line):
+        if (number := _number(line)) is not None:
             # Lines before the first numbered one belong to the first step.
             steps.append("\n".join([*before, line.strip()]))
             before.clear()
-            numbers.append(int(numbered[1]))
+            numbers.append(number)
         elif said := _SOLUTION.match(line):
             final_answer = said[1].strip() or None
         elif line.strip() and steps:
@@ -152,10 +162,60 @@ def _solution(row: dict[str, Any]) -> _Solution:
     return _Solution(tuple(steps), tuple(numbers), final_answer)
 
 
+def _number(line: str) -> int | None:
+    """The number of a step: `Step 2:`, or the like in another language (`2단계:`, `步骤2：`)."""
+    found = _STEP.match(line)
+    if found is not None:
+        return int(found[1])
+    other = None if line.isascii() else STEP_LINE.match(line.strip())
+    return None if other is None or other[0].isascii() else step_number(other)
+
+
+def _program_lines(program: str) -> tuple[str, ...]:
+    """The lines that are not blank, each with the blank lines after it (the first: before it)."""
+    steps: list[str] = []
+    before = ""
+    for line in program.split("\n"):
+        if line.strip():
+            steps.append(before + line)
+            before = ""
+        elif steps:
+            steps[-1] += f"\n{line}"
+        else:
+            before += f"{line}\n"
+    if not steps:
+        raise RowFault("there are no steps in 'Model_Solution_Steps'")
+    return tuple(steps)
+
+
+def _line_index(stated: str, steps: tuple[str, ...]) -> int | str:
+    """The step that is the stated line, or why it is not known.
+
+    A line counts as it is written; only if there is none, white space is ignored. Of a stated block
+    the first line counts.
+    """
+    wanted = [line for line in stated.split("\n") if line.strip()]
+    if not wanted:
+        return "gold names no line"
+    lines = [next(line for line in step.split("\n") if line.strip()) for step in steps]
+    for form in (str.rstrip, lambda line: "".join(line.split())):
+        block = [form(line) for line in wanted]
+        places = [
+            place
+            for place in range(len(lines) - len(block) + 1)
+            if [form(line) for line in lines[place : place + len(block)]] == block
+        ]
+        if len(places) == 1:
+            return places[0]
+        if places:
+            return f"the line that gold names occurs {len(places)} times"
+    return "gold names a line that the program does not have"
+
+
 def _is_right(final_answer: str | None, problem: Problem) -> bool | None:
     if final_answer is None or problem.answer is None or not problem.options:
         return None
-    letters = set(_CHOICE.findall(final_answer))
+    letters = set(_CHOICE.findall(final_answer)) or set(_LETTER.findall(final_answer.strip()))
     # "Choice_A/B" or "none of the choices" names no single option: unknown.
     plain = re.search(r"[/,&]|\b(or|and)\b", final_answer) is None
     return letters == {problem.answer} if len(letters) == 1 and plain else None
@@ -168,6 +228,12 @@ def _label(row: dict[str, Any], labeler: Labeler, trace: Trace, solution: _Solut
         raise RowFault(f"'Model_Solution_Correctness' is '{correctness}', not correct or incorrect")
     if correctness == "correct" and stated == NO_ERROR:
         return TraceLabel(trace.id, first_error_given=True)
+    if correctness == "incorrect" and not solution.numbers:
+        line = row.get("Model_Solution_First_Error_Step")
+        place = _line_index(line if isinstance(line, str) else "", trace.steps)
+        if isinstance(place, int):
+            return TraceLabel(trace.id, first_error_given=True, first_error_index=place)
+        return outside(labeler, trace.id, place)
     if (
         correctness == "incorrect"
         and stated.isdecimal()
@@ -192,13 +258,7 @@ def _render(row: ExportRow) -> Rendered:
     model = trace.generator
     if model is None or (problem.options and _options(_lettered(problem)) != problem.options):
         raise _cannot("it has no generator, or its options cannot be written one per line")
-    lines = [line for step in trace.steps for line in _lines(step)]
-    lines += [] if trace.final_answer is None else [f"Solution: {trace.final_answer}"]
-    again = _read_back(lines)
-    if again is None or (again.steps, again.final_answer) != (trace.steps, trace.final_answer):
-        raise _cannot("not every step begins with 'Step N:'")
-    if error is not None and again.numbers.index(again.numbers[error]) != error:
-        raise _cannot("another step has the number of the wrong step")
+    solution, wrong = _program(trace, error) if trace.subset == CODING else _numbered(trace, error)
     said = {_SAID[name]: value for name, value in row.label.meta.items() if name in _SAID}
     given = {
         "Question_UUID": problem.id,
@@ -208,15 +268,43 @@ def _render(row: ExportRow) -> Rendered:
         "Ground_Truth_Answer": problem.answer or "",
         **{key: problem.meta[key] for key in _PROBLEM_KEYS[3:] if key in problem.meta},
         "Sampled_Model": model,
-        "Model_Solution_Steps": lines,
+        "Model_Solution_Steps": solution,
         "Model_Solution_Correctness": "correct" if error is None else "incorrect",
-        "Model_Solution_First_Error_Step": NO_ERROR if error is None else f"{again.numbers[error]}",
+        "Model_Solution_First_Error_Step": wrong,
         **said,
         **labeler_key(row),
     }
     if f"{problem.id}:{model}" != trace.id:
         given["trace_id"] = trace.id
     return with_meta(row, given, (*_PROBLEM_KEYS, *_TRACE_KEYS), _lost(row, given))
+
+
+def _numbered(trace: Trace, error: int | None) -> tuple[list[str], str]:
+    """The lines of a solution in numbered steps, and the number of the wrong one."""
+    lines = [line for step in trace.steps for line in _lines(step)]
+    lines += [] if trace.final_answer is None else [f"Solution: {trace.final_answer}"]
+    again = _read_back(lines)
+    if again is None or (again.steps, again.final_answer) != (trace.steps, trace.final_answer):
+        raise _cannot("not every step begins with 'Step N:'")
+    if error is None:
+        return lines, NO_ERROR
+    if again.numbers.index(again.numbers[error]) != error:
+        raise _cannot("another step has the number of the wrong step")
+    return lines, f"{again.numbers[error]}"
+
+
+def _program(trace: Trace, error: int | None) -> tuple[list[str] | str, str]:
+    """The program of a solution, and its wrong line."""
+    program = "\n".join(trace.steps)
+    same = trace.final_answer is None and any(step.strip() for step in trace.steps)
+    if not same or _program_lines(program) != trace.steps:
+        return _numbered(trace, error)
+    if error is None:
+        return program, NO_ERROR
+    line = trace.steps[error].strip("\n").rstrip()
+    if _line_index(line, trace.steps) != error:
+        raise _cannot("another line is equal to the wrong one")
+    return program, line
 
 
 def _cannot(detail: str) -> CannotCarry:

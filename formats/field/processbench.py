@@ -1,12 +1,14 @@
 """ProcessBench (Zheng et al., arXiv 2412.06559): mathematics with the first wrong step by experts.
 
 `{"id": "gsm8k-0", "generator", "problem", "steps": [..], "final_answer_correct": bool, "label":
-1}`; `label` is the 0-based index of the first wrong step, -1 for none.
+1}`; `label` is the 0-based index of the first wrong step, -1 for none. The id says which
+of the four subsets a row is in, unless a key `subset` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from formats import rows as fields
@@ -33,6 +35,7 @@ from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLab
 NO_ERROR = -1
 GOLD = human_gold("processbench")
 _KEYS = ("id", "generator", "problem", "steps", "final_answer_correct", "label", "labeler")
+_PREFIX = re.compile(r"([A-Za-z][\w.]*(?:-[A-Za-z][\w.]*)*)-\d+", re.ASCII)
 
 
 def _name_row(row: RawRow, _: FileContext) -> str | None:
@@ -47,10 +50,13 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         trace_id,
         fields.question_id(question),
         fields.steps_of(row, "steps"),
-        subset=file.subset or "default",
+        subset=file.subset
+        or _stated_subset(row)
+        or _subset_by_id(trace_id)
+        or file.fallback_subset,
         generator=fields.optional_text_of(row, "generator"),
         final_answer_correct=fields.optional_bool_of(row, "final_answer_correct"),
-        meta=fields.rest_of(row, _KEYS),
+        meta=fields.rest_of(row, (*_KEYS, "subset") if _stated_subset(row) else _KEYS),
     )
     labeler = stated_labeler(row, GOLD)
     label = _label(row.get("label"), labeler, trace)
@@ -62,6 +68,17 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         labeler=labeler,
         label=label,
     )
+
+
+def _stated_subset(row: Mapping[str, Any]) -> str | None:
+    value = row.get("subset")
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _subset_by_id(trace_id: str) -> str | None:
+    """The subset that an id as `gsm8k-12` names."""
+    found = _PREFIX.fullmatch(trace_id)
+    return found[1] if found else None
 
 
 def _label(label: Any, labeler: Labeler, trace: Trace) -> TraceLabel:
@@ -83,7 +100,9 @@ def _render(row: ExportRow) -> Rendered:
         "label": NO_ERROR if error is None else error,
         **labeler_key(row),
     }
-    return with_meta(row, given, _KEYS)
+    if row.trace.subset != (_subset_by_id(row.trace.id) or "default"):
+        given["subset"] = row.trace.subset
+    return with_meta(row, given, (*_KEYS, "subset"))
 
 
 FORMAT = FileFormat(
@@ -92,5 +111,5 @@ FORMAT = FileFormat(
     parse=_parse,
     name_row=_name_row,
     render=_render,
-    carries=frozenset({Part.GENERATOR, Part.OUTCOME, Part.TRACE_META}),
+    carries=frozenset({Part.GENERATOR, Part.OUTCOME, Part.SUBSET, Part.TRACE_META}),
 )

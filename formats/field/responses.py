@@ -1,17 +1,17 @@
 r"""Responses that are not split into steps: `{"id", "problem", "answer"?, "response"}`, one a line.
 
 `--split` says how a response becomes steps: `blank-lines`; `numbered` (lines that begin with the
-next number: `Step 2:`, `2.`, `2)`, Markdown heading or bold allowed); `markers:REGEX` (a step
-begins at each match); `auto` takes `numbered` where there are two numbered lines or more, else
-`blank-lines`. A response is never split inside a line of prose, a fenced code block or display
-mathematics. The trace's meta has the rule and the white space around the steps, so that
-`join_steps` gives the response back exactly.
+next number: `Step 2:`, `2단계:`, `步骤2`, `2.`, `2)`, Markdown heading or bold allowed);
+`markers:REGEX` (a step begins at each match); `auto` takes `numbered` where there are two numbered
+lines or more, else `blank-lines`. A response is never split inside a line of prose, a fenced code
+block or display mathematics. The trace's meta has the rule and the white space around the steps, so
+that `join_steps` gives the response back exactly.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from formats import rows as fields
@@ -19,14 +19,13 @@ from formats.files.container import RawRow
 from formats.labels import text_or_number
 from formats.rows import FileContext, FileFormat, RowFault, stated_id
 from traces import ImportedTrace, InputError, Problem, RejectedRow, Trace
+from traces.words import STEP_LINE, step_number
 
 BLANK_LINES, NUMBERED, AUTO, MARKERS = "blank-lines", "numbered", "auto", "markers:"
 _KEYS = ("id", "problem", "answer", "response", "final_answer_correct", "trace_id")
 _BLANK = re.compile(r"\n[ \t]*\n")
 _NUMBER = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]+)?(?:\*\*|__)?(?:Step[ \t]+(\d{1,3})[ \t]*(?:\*\*|__)?[ \t]*[:.)]"
-    r"|(\d{1,3})[.)](?=\s))",
-    re.IGNORECASE | re.MULTILINE,
+    r"^[ \t]*(?:#{1,6}[ \t]+)?(?:\*\*|__)?(\d{1,3})(?:[.)](?=\s)|[．。、）])", re.MULTILINE
 )
 _WHOLE = re.compile(
     r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)"
@@ -88,19 +87,24 @@ def _cuts(text: str, rule: str) -> list[int]:
     if rule == BLANK_LINES:
         return [found.end() for found in _BLANK.finditer(text) if free(found.start())]
     if rule == NUMBERED:
-        return _numbered(text, [found for found in _NUMBER.finditer(text) if free(found.start())])
+        numbers = {one.start(): int(one[1]) for one in _NUMBER.finditer(text)}
+        numbers |= {one.start(): step_number(one) for one in STEP_LINE.finditer(text)}
+        return _numbered({at: numbers[at] for at in sorted(numbers) if free(at)})
     found = (one.start() for one in _expression(rule).finditer(text) if one.group())
     return [at for at in found if free(at)]
 
 
-def _numbered(text: str, found: Sequence[re.Match[str]]) -> list[int]:
-    """Starts of consecutive numbers from 0 or 1; any other number is a remark inside a step."""
+def _numbered(found: Mapping[int, int]) -> list[int]:
+    """Starts of consecutive numbers from 0 or 1; any other number is a remark inside a step.
+
+    Args:
+        found: numbers by their offsets, in order.
+    """
     starts: list[int] = []
     last: int | None = None
-    for one in found:
-        number = int(one[1] or one[2])
+    for start, number in found.items():
         if (last is None and number in (0, 1)) or (last is not None and number == last + 1):
-            starts.append(one.start())
+            starts.append(start)
             last = number
     return starts
 

@@ -72,7 +72,7 @@ def read_training_row(
         raise RowFault("the labeler is unknown")
     misfit = None
     try:
-        label = _label(values, trace)
+        label = plain_label(values, trace)
     except Misfit as found:
         misfit = str(found)
         label = outside(file.labeler, trace.id, misfit)
@@ -81,7 +81,13 @@ def read_training_row(
         yield file.rejected(raw, trace.id, misfit, imported=True)
 
 
-def _label(values: Any, trace: Trace) -> TraceLabel:
+def plain_label(values: Any, trace: Trace) -> TraceLabel:
+    """A label from one value per step: `+`, `-`, true, false, 1, 0, null or a fraction.
+
+    Raises:
+        Misfit: the list has another length than the trace.
+        RowFault: a value is something else.
+    """
     if not isinstance(values, list):
         raise RowFault("the labels are not a list")
     if len(values) != len(trace.steps):

@@ -261,15 +261,19 @@ def check_golds(problems: Iterable[Problem], math: MathProcess | None = None) ->
     """The gold answers that do not equal themselves when they are read; ask before spending.
 
     Problems without a gold answer are left out: there is nothing to compare with. Every problem
-    and answer is checked once.
+    and answer is listed once, every answer (among the same options) is checked once.
     """
     found: list[UnusableGold] = []
     seen: set[tuple[str, str | None]] = set()
+    reasons: dict[tuple[str | None, tuple[str, ...]], str | None] = {}
     for problem in problems:
         if (problem.id, problem.answer) in seen:
             continue
         seen.add((problem.id, problem.answer))
-        reason = unusable_gold(problem, math)
+        key = (problem.answer, problem.options)
+        if key not in reasons:
+            reasons[key] = unusable_gold(problem, math)
+        reason = reasons[key]
         if reason is not None:
             found.append(UnusableGold(problem.id, (problem.answer or "").strip(), reason))
     return found

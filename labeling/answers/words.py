@@ -237,9 +237,11 @@ _ROMAN = re.compile(r"\b(type|stage|grade|class|phase|factor)\s+(i{1,3}|iv|v|vi{
 _NUMERALS = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 _ABBREVIATION = re.compile(r"[A-Z][A-Za-z0-9-]*[A-Z][A-Za-z0-9-]*")
 _CODE = re.compile(
-    r"(?:icd[-\s]?\d*(?:-cm)?\s*[:=]?\s*)?[a-z]\d{2}(?:\.[a-z0-9]{1,4})?", re.IGNORECASE
+    r"(?:icd[-\s]?\d*(?:-cm)?\s*[:=]?\s*)?(?P<code>[a-z]\d{2}(?:\.[a-z0-9]{1,4})?)",
+    re.IGNORECASE,
 )
 _JOINED = re.compile(r"(?<=\w)\s?[-‐‑–/]\s?(?=\w)")
+_SIDED = re.compile(r"\b(left|right) (?:sided|side)\b")
 _CIRCLES = re.compile(r"[①-⑩、,，和与與及\s]+")
 """Statements by their numbers (`①③`)."""
 _SPELLING = (("ae", "e"), ("oe", "e"))
@@ -260,6 +262,8 @@ _QUALIFIER = re.compile(
 def same_text(gold: str, answer: str) -> bool | None:
     """Whether the answer says the words of the gold answer; None if it only adds a qualifier."""
     one, other = _text(gold), _text(answer)
+    if one.codes and other.codes and one.codes != other.codes:
+        return False
     if not one.names & other.names:
         return (one.qualified or other.qualified) and one.bag == other.bag
     if one.remarks == other.remarks:
@@ -279,6 +283,8 @@ class _Text:
     """What it can be called by: itself without brackets, and an abbreviation in brackets."""
     remarks: frozenset[str]
     """What is in brackets and neither a code nor another name."""
+    codes: frozenset[str]
+    """ICD codes in brackets."""
     bag: tuple[str, ...]
     """All of its words in alphabetical order, those of its remarks among them."""
 
@@ -293,17 +299,23 @@ def _text(text: str) -> _Text:
     bare = _BRACKETS.sub("", text)
     names = {_folded(bare), *_turned(bare)}
     remarks: set[str] = set()
+    codes: set[str] = set()
     spelled_out = text.partition("(")[0].strip()
     for inside in _BRACKETS.findall(text):
         # "COPD (chronic obstructive ..)" and the other way round; never an ICD code like "M30.3"
-        if _ABBREVIATION.fullmatch(inside.strip()) or _ABBREVIATION.fullmatch(spelled_out):
+        code = _CODE.fullmatch(inside.strip())
+        if code is not None:
+            codes.add(code["code"].casefold())
+        elif _ABBREVIATION.fullmatch(inside.strip()) or _ABBREVIATION.fullmatch(spelled_out):
             names.add(_folded(inside))
-        elif not _CODE.fullmatch(inside.strip()):
+        else:
             remarks.add(_folded(inside))
     remarks.discard("")
     names.discard("")
     words = " ".join([_folded(bare), *sorted(remarks)]).replace(",", " ")
-    return _Text(frozenset(names), frozenset(remarks), tuple(sorted(words.split())))
+    return _Text(
+        frozenset(names), frozenset(remarks), frozenset(codes), tuple(sorted(words.split()))
+    )
 
 
 def _turned(text: str) -> set[str]:
@@ -319,7 +331,7 @@ def _folded(text: str) -> str:
         return "".join(sorted(sign for sign in text if sign in mentions.CIRCLED))
     bare = _POSSESSIVE.sub("", plain(text))
     letters = bare if bare.isascii() or mentions.has_cjk(bare) else _without_accents(bare)
-    words = " ".join(_JOINED.sub(" ", letters).split())
+    words = _SIDED.sub(r"\1", " ".join(_JOINED.sub(" ", letters).split()))
     for long, short in _SPELLING:
         words = words.replace(long, short)
     return _ROMAN.sub(_as_digits, _ARTICLE.sub("", words))

@@ -25,6 +25,13 @@ _ORDINAL = re.compile(r"st|nd|rd|th|er|ère|ème", re.IGNORECASE)
 _ISOTOPE = re.compile(r"[A-Z][a-z]?(?![a-z])")
 _BRACKETED = re.compile(r"\[.*\]|\(.*\)", re.DOTALL)
 _SIMPLE = re.compile(r"[+\-−–]?[\w.,]+[+\-−–]?|[+\-−–]+")
+_NOTES = re.compile(r"\d{1,3}(?P<more>(?:\s?[,–-]\s?\d{1,3})*)")
+_DOSE_UNIT = re.compile(
+    r"\s+(?:[mµμ]?c?g|kg|[mµμdc]?[lL]|IU|units?|m?mol|mEq|drops?|puffs?"
+    r"|tablets?|capsules?|sachets?|doses?"
+    r"|minutes?|hours?|days?|weeks?|months?|years?|times|mm\s?Hg|mmHg|percent)\b|\s*%"
+)
+"""What makes the number before it a dose or a time, never the base of a power."""
 _TRADEMARK = {"tm": "™", "sm": "℠", "r": "®", "(r)": "®", "(tm)": "™"}
 
 
@@ -36,8 +43,9 @@ def without_marks(text: str) -> str:
 def write_out(line: str) -> str:
     """A line with its raised and lowered parts written out in plain characters.
 
-    Powers become `10^9`, `m^2`; note marks `5^a`; ordinals `1st`; fractions `1/2`, with a space
-    after a whole number; a lowered part follows a letter directly (`CO2`) and a digit as `_2`.
+    Powers become `10^9`, `m^2`; note marks `5^a`, and `5[3] mg` where a power makes no sense;
+    ordinals `1st`; fractions `1/2`, with a space after a whole number; a lowered part follows a
+    letter directly (`CO2`) and a digit as `_2`.
     """
     if END not in line:
         return _SLASH.sub("/", line) if "⁄" in line or "∕" in line else line
@@ -85,8 +93,21 @@ def _raised(text: str, before: str, after: str) -> str:
             return text
     elif not last or last in "([{“\"'":
         return text if _ISOTOPE.match(after) and text.isdigit() else text + _gap(text, after)
+    if _is_note(text, before, after):
+        return f"[{text}]"
     power = text if _SIMPLE.fullmatch(text) else f"({text})"
     return "^" + power + _gap(power, after)
+
+
+def _is_note(text: str, before: str, after: str) -> bool:
+    """Whether raised digits mark notes: several, after punctuation, or between number and unit."""
+    notes = _NOTES.fullmatch(text)
+    last = _last_visible(before)
+    if notes is None or re.search(r"(?<!\d)10$", without_marks(before)):
+        return False
+    if last in ".,;:":
+        return True
+    return last.isdigit() and bool(notes["more"] or _DOSE_UNIT.match(without_marks(after)))
 
 
 def _lowered(text: str, before: str, after: str) -> str:

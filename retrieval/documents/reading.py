@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT_BYTES = 50_000_000
 """Largest file, and longest JSONL line: beyond it a file is a dump, not a document."""
-READER_VERSION = 3
+READER_VERSION = 4
 """Version of what is made of a file; files read by another one are read again."""
 
 _OFFICE = {

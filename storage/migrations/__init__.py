@@ -18,7 +18,7 @@ from storage.tables import METADATA
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-REVISIONS = ("m0008", "b0002", "b0003", "b0004")
+REVISIONS = ("m0008", "b0002", "b0003", "b0004", "b0005")
 """Every revision this program can open, oldest first."""
 
 HEAD = REVISIONS[-1]

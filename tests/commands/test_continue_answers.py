@@ -12,7 +12,8 @@ import pytest
 from inference.dispatch import Dispatcher
 from inference.gemini.model import GeminiModel
 from inference.openai.model import OpenAIModel
-from labeling.answers import AnswerJudge
+from labeling import MonteCarloConfig
+from labeling.answers import TOLERANCE, AnswerJudge
 from storage import Store
 from tests.loopback.openai_server import OpenAIServer
 from traces.problem import Problem
@@ -131,3 +132,28 @@ def test_a_protected_trace_of_a_local_policy_is_not_compared_elsewhere(
         done = cli(*argv, "--base-url", policy.url, "--answer-judge", "openai:j")
         assert done.document["abstained"] == {"filtered": 1}
         assert not judge.calls
+
+
+@pytest.mark.slow
+def test_the_tolerance_of_answers_is_an_option(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    row = {"id": "t", "problem": "How much?", "answer": "12.34", "steps": ["Divide."]}
+    file.write_text(json.dumps(row))
+    cli("import", "traces", file, "--dataset", "d")
+    found = {}
+    with OpenAIServer("The answer is 12.3.") as policy:
+        on = ("--dataset", "d", "--policy", "openai:m", "-k", "1", "--base-url", policy.url)
+        for name, more in {"mc": (), "loose": ("--answer-tolerance", "0.01")}.items():
+            assert cli("continue", *on, "--name", name, *more, "--json").code == 0
+            out = tmp_path / f"{name}.jsonl"
+            cli("export", "traces", out, "--dataset", "d", "--labeler", name)
+            label = json.loads(out.read_text())["labels"][name]
+            found[name] = (label["verdicts"], label["meta"]["answer_tolerance"])
+        assert found == {"mc": ([-1], 1e-6), "loose": ([1], 0.01)}
+        # Another tolerance is another configuration.
+        assert cli("continue", *on, "--answer-tolerance", "0.1", "--json").code == 2
+        assert cli("continue", *on, "--answer-tolerance", "0.9", "--json").code == 2
+
+
+def test_the_default_tolerance_is_that_of_the_checker() -> None:
+    assert MonteCarloConfig().answer_tolerance == TOLERANCE

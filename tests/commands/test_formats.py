@@ -136,3 +136,56 @@ def test_one_question_under_two_sources_is_read_back_as_one_problem(
     assert cli("export", "medprm", out, "--dataset", "d", "--labeler", "gold").code == 0
     called = cli("import", "medprm", out, "--dataset", "e", "--json")
     assert (called.code, called.document["traces"], called.document["rejected"]) == (0, 2, [])
+
+
+def test_rated_alternatives_become_training_examples(cli: Cli, tmp_path: Path) -> None:
+    def step(*rated: tuple[str, int]) -> dict[str, Any]:
+        completions = [{"text": text, "rating": rating, "flagged": None} for text, rating in rated]
+        return {"completions": completions, "human_completion": None, "chosen_completion": 0}
+
+    row = {
+        "labeler": "l",
+        "question": {"problem": "Find x if x + 2 = 5.", "ground_truth_answer": "3"},
+        "label": {
+            "steps": [
+                step(("x = 5 - 2", 1), ("x = 5 + 2", -1), ("x = 7", -1)),
+                step(("x = 3", 1), ("x = 4", -1)),
+            ],
+            "finish_reason": "solution",
+        },
+    }
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    called = cli("import", "prm800k", path, "--dataset", "d", "--alternatives", "--json")
+    assert (called.code, called.document["traces"]) == (0, 4)
+    out = tmp_path / "o.jsonl"
+    cli("export", "trl", out, "--dataset", "d", "--labeler", "gold", "--json")
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    examples = {(tuple(each["completions"]), tuple(each["labels"])) for each in written}
+    assert examples == {
+        (("x = 5 - 2", "x = 3"), (True, True)),
+        (("x = 5 + 2",), (False,)),
+        (("x = 7",), (False,)),
+        (("x = 5 - 2", "x = 4"), (True, False)),
+    }
+    other = cli("import", "traces", path, "--dataset", "e", "--alternatives", "--json")
+    assert (other.code, "--alternatives" in other.document["error"]["remedy"]) == (2, True)
+
+
+def test_class_probabilities_become_scores_by_column(cli: Cli, tmp_path: Path) -> None:
+    traces = tmp_path / "t.jsonl"
+    traces.write_text(json.dumps({"id": 7, "problem": "p", "steps": ["a", "b"]}) + "\n")
+    cli("import", "traces", traces, "--dataset", "d")
+    scores = tmp_path / "s.jsonl"
+    scores.write_text(json.dumps({"id": 7, "scores": [[0.1, 0.2, 0.7], [0.8, 0.15, 0.05]]}) + "\n")
+    on = ("--dataset", "d", "--json")
+    refused = cli("import", "scores", scores, "--labeler", "r", *on)
+    assert (refused.code, "--column" in refused.document["error"]["remedy"]) == (2, True)
+    for labeler, column, expected in (("v", "1,2", [0.9, 0.2]), ("r", "1", [0.2, 0.15])):
+        called = cli("import", "scores", scores, "--labeler", labeler, "--column", column, *on)
+        assert (called.code, called.document["done"]) == (0, 1)
+        out = tmp_path / f"{labeler}.jsonl"
+        cli("export", "traces", out, "--dataset", "d", "--labeler", labeler)
+        assert json.loads(out.read_text())["labels"][labeler]["scores"] == pytest.approx(expected)
+    wrong = cli("import", "scores", scores, "--labeler", "w", "--column", "3", *on)
+    assert (wrong.code, "column 3" in wrong.document["error"]["remedy"]) == (2, True)

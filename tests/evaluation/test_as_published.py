@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import recall_score  # type: ignore[import-untyped]
 
 from evaluation import EvaluatedTrace, Published, protocol_named
 from formats import read_file
-from traces import ImportedTrace, StepLabel, TraceLabel
+from traces import Abstention, AbstentionReason, ImportedTrace, StepLabel, TraceLabel, Verdict
 
 CLOSE = 1e-9
 Row = dict[str, Any]
@@ -167,7 +168,7 @@ def test_processbench_gives_nan_where_strict_gives_zero(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processbench_on_real_labels(real_data: Path) -> None:
     path = real_data / "processbench" / "gsm8k.json"
-    rows = [row | {"subset": "default"} for row in json.loads(path.read_text())]
+    rows = [row | {"subset": "gsm8k"} for row in json.loads(path.read_text())]
     scores = drawn_scores({row["id"]: len(row["steps"]) for row in rows}, 1)
     expected, average = processbench_script(rows, scores)
     publish = protocol_named("processbench").as_published
@@ -275,6 +276,124 @@ def test_prmbench_on_real_labels(real_data: Path) -> None:
         same(publish(evaluated("prmbench", path, scores), 0.5), expected, overall)
 
 
+# Socratic-PRMBench has PRMBench's rows and its PRM-Score: 0.5 F1 + 0.5 F1 of wrong steps.
+
+PATTERNS = (
+    "Transformation Inconsistency",
+    "Decomposition Redundancy",
+    "Regather Imprecision",
+    "Conclusion Invalidity",
+    "Detection Error",
+    "Integration Incompleteness",
+)
+
+
+def socratic_rows(path: Path, seed: int) -> list[Row]:
+    rng = random.Random(seed)
+    rows: list[Row] = []
+    for number in range(120):
+        n = rng.randint(4, 14)
+        rows.append(
+            {
+                "original_question": f"What is {number}?",
+                "modified_question": f"What is {number}?",
+                "modified_process": [f"<Deduction>: step {i}" for i in range(n)],
+                "error_steps": sorted(rng.sample(range(1, n + 1), rng.randint(1, 4))),
+                "reason": "made",
+                "idx": f"gsm8k_test#{number}",
+                "classification": PATTERNS[number % 6],
+            }
+        )
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_socratic_prmbench_on_random_and_position_labels(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = socratic_rows(path, seed)
+    ids = {f"{row['classification']}_{row['idx']}": len(row["modified_process"]) for row in rows}
+    position = {id: [1 - i / n for i in range(n)] for id, n in ids.items()}
+    publish = protocol_named("prmbench").as_published
+    assert publish is not None
+    for scores in (drawn_scores(ids, seed), position):
+        expected, overall = prmbench_script(rows, scores)
+        same(publish(evaluated("prmbench", path, scores), 0.5), expected, overall)
+        assert set(expected) == set(PATTERNS)
+
+
+# Hard2Verify: recalls by scikit-learn over steps and over responses, padded as its script pads.
+
+
+def hard2verify_script(rows: Sequence[Row], scores: Scores) -> dict[str, float]:
+    labels: list[int] = []
+    predictions: list[int] = []
+    whole: list[tuple[int, int]] = []
+    for row in rows:
+        truth = row["human_labels"]
+        given = scores[row["unique_id"]]
+        said = [-2] if given is None else [int(score >= 0.5) for score in given]
+        said = [1 - truth[i] if value == -2 else value for i, value in enumerate(said)]
+        whole.append((int(0 not in truth), int(0 not in said)))
+        said += [1 - value for value in truth[len(said) :]]
+        labels += truth
+        predictions += said
+    figures = {}
+    for name, (gold, called) in {
+        "": (labels, predictions),
+        "response_": tuple(zip(*whole, strict=True)),
+    }.items():
+        tpr, tnr = (float(recall_score(gold, called, pos_label=kind)) for kind in (1, 0))
+        figures[f"{name}balanced_f1"] = 2 * tpr * tnr / (tpr + tnr)
+        if not name:
+            figures |= {"correct_recall": tpr, "incorrect_recall": tnr}
+            figures["balanced_accuracy"] = (tpr + tnr) / 2
+    return figures
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hard2verify_on_random_labels(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    rows: list[Row] = []
+    for number in range(60):
+        labels = [int(rng.random() < 0.8) for _ in range(rng.randint(1, 12))]
+        rows.append(
+            {
+                "unique_id": f"h{number}",
+                "question": f"Prove {number}.",
+                "model_response_by_step": [f"Step {i}" for i in range(len(labels))],
+                "human_labels": labels,
+                "human_labels_first_error_idx": labels.index(0) if 0 in labels else -1,
+            }
+        )
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    scores = drawn_scores({row["unique_id"]: len(row["human_labels"]) for row in rows}, seed)
+    expected = hard2verify_script(rows, scores)
+    protocol = protocol_named("balanced-f1")
+    assert protocol.as_published is not None
+    traces = evaluated("hard2verify", path, scores)
+    found = protocol.as_published(traces, 0.5)
+    assert dict(found.overall) == pytest.approx(expected, abs=CLOSE)
+    assert dict(found.subsets["default"]) == pytest.approx(expected, abs=CLOSE)
+    strict = protocol.evaluate(traces, resamples=20).as_json(dataset="d", labeler="l", gold="gold")
+    for name in ("balanced_f1", "balanced_accuracy", "correct_recall", "incorrect_recall"):
+        assert strict["overall"][name] == pytest.approx(expected[name], abs=CLOSE)
+    first = protocol_named("processbench").evaluate(traces, resamples=20)
+    average = first.as_json(dataset="d", labeler="l", gold="gold")["average"]
+    assert strict["overall"]["processbench_f1"] == average["processbench_f1"]
+    missing = sum(scores[row["unique_id"]] is None for row in rows)
+    assert (strict["overall"]["missing"] > 0) == (missing > 0)
+
+
+def test_balanced_f1_without_a_class_is_undefined() -> None:
+    gold = TraceLabel("t", (StepLabel(Verdict.CORRECT),))
+    trace = EvaluatedTrace("t", "p", "s", 1, gold, gold)
+    report = protocol_named("balanced-f1").evaluate([trace], resamples=20)
+    figures = report.as_json(dataset="d", labeler="l", gold="gold")["overall"]
+    assert (figures["correct_recall"], figures["balanced_f1"]) == (1.0, None)
+
+
 # MR-Ben: per subject, then the plain mean; the error step is the number written in the line.
 
 
@@ -376,3 +495,30 @@ def test_mr_ben_on_real_labels(real_data: Path) -> None:
     publish = protocol_named("mr-ben").as_published
     assert publish is not None
     same(publish(usable, 0.5), expected, overall)
+
+
+def test_mr_ben_counts_the_reasons_of_programs_and_ignores_their_lines() -> None:
+    def program(id: str, gold: TraceLabel, wrong: int | None, right: bool | None) -> EvaluatedTrace:
+        meta = {} if right is None else {"reason_correct": right}
+        said = TraceLabel(id, first_error_given=True, first_error_index=wrong, meta=meta)
+        return EvaluatedTrace(id, id, "coding", 3, gold, said)
+
+    def first(id: str, index: int | None) -> TraceLabel:
+        return TraceLabel(id, first_error_given=True, first_error_index=index)
+
+    ambiguous = Abstention(AbstentionReason.GOLD_UNUSABLE, "the line occurs twice")
+    traces = [
+        program("a", first("a", None), None, None),
+        program("b", first("b", 1), 2, True),  # another line, the right reason
+        program("c", first("c", 1), 1, False),
+        program("d", TraceLabel("d", abstention=ambiguous), 0, True),
+        program("e", first("e", 0), None, None),
+    ]
+    publish = protocol_named("mr-ben").as_published
+    assert publish is not None
+    figures = publish(traces, 0.5).subsets["coding"]
+    # 4 incorrect solutions, 3 called incorrect, 2 with the right reason; tp 1, fn 0, fp 1, tn 3.
+    mcc = (1 * 3 - 1 * 0) / math.sqrt(2 * 1 * 4 * 3)
+    assert figures["step_accuracy"] == figures["reason_accuracy"] == 0.5
+    assert figures["mcc"] == pytest.approx(mcc, abs=CLOSE)
+    assert figures["mr_score"] == pytest.approx(0.2 * mcc + 0.8 * 0.5, abs=CLOSE)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from formats import read_file
-from traces.labels import LabelerKind, TraceLabel
+from formats.trace_files import ReadOptions
+from traces.labels import TraceLabel
 from traces.records import ImportedTrace, RejectedRow
 
 
@@ -23,13 +24,10 @@ def jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 def read(
     format: str,
     path: Path,
-    *,
-    subset: str | None = None,
-    labeler: str | None = None,
-    kind: LabelerKind | None = None,
+    **options: Unpack[ReadOptions],
 ) -> tuple[list[ImportedTrace], list[RejectedRow]]:
     """Traces and rejected rows of a file, apart."""
-    found = list(read_file(format, path, subset=subset, labeler=labeler, kind=kind))
+    found = list(read_file(format, path, **options))
     traces = [item for item in found if isinstance(item, ImportedTrace)]
     return traces, [item for item in found if isinstance(item, RejectedRow)]
 

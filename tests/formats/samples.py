@@ -129,6 +129,65 @@ OPENR: dict[str, Any] = {
     "label": ["+", "-"],
 }
 RESPONSES = {"id": "r1", "problem": "2 + 2?", "answer": "4", "response": "Add.\n\nIt is 4."}
+FOVER: dict[str, Any] = {
+    "id": "f1",
+    "problem": "Prove that 2 + 2 is even.",
+    "solution_steps": ["2 + 2 = 4.", "4 is odd.", "So it is odd."],
+    "error_labels": [True, False, None],
+    "base_dataset": "isabelle_all",
+    "messages": [{"role": "user", "content": "Is it right?"}],
+    "y_true": "PROVED",
+}
+HARD2VERIFY: dict[str, Any] = {
+    "unique_id": "h1",
+    "question": "Prove that n + n is even.",
+    "model_response_by_step": ["n + n = 2n.", "2n is odd.", "Done."],
+    "human_labels": [1, 0, 0],
+    "human_labels_first_error_idx": 1,
+    "model": "m",
+    "canary": "c-1",
+}
+DELTABENCH: dict[str, Any] = {
+    "id": "d1",
+    "origin": "made",
+    "task_l1": "math",
+    "question": "What is 2 + 3 + 4?",
+    "answer": "9",
+    "sections_content": "section1: 2 + 3 = 5.\n\n\nsection2: hmm, wait.\n\nsee section 7:\n"
+    "section3: 5 + 4 = 10.\n\nsection4: so 10.",
+    "sections_labeled_info": [
+        {"section_number": 1, "reasoning_correctness": "0", "explanation": ""},
+        {"section_number": 2, "reasoning_correctness": "0", "explanation": ""},
+        {"section_number": 3, "reasoning_correctness": "1", "explanation": "It is 9."},
+        {"section_number": 4, "reasoning_correctness": "", "explanation": ""},
+    ],
+    "reason_error_section_numbers": [3],
+    "reason_unuseful_section_numbers": [2],
+    "final_correct": 0,
+    "error_type": "Calculation Error",
+}
+AGENTPROCESSBENCH: dict[str, Any] = {
+    "total_index": 3,
+    "query_index": 0,
+    "question": "Who wrote it?",
+    "data_source": "made",
+    "ground_truth": {"target": ["Ann"]},
+    "answer_text": "Bob",
+    "messages": [
+        {"role": "system", "content": "Use the tools."},
+        {"role": "user", "content": "Who wrote it?"},
+        {
+            "role": "assistant",
+            "content": "I search.",
+            "tool_calls": [{"function": {"name": "search", "arguments": '{"q": "it"}'}}],
+        },
+        {"role": "tool", "name": "search", "content": "It was written by Ann."},
+        {"role": "assistant", "content": "Let me think."},
+        {"role": "assistant", "content": "Bob wrote it."},
+    ],
+    "step_labels": {"2": 1, "4": 0, "5": -1},
+    "final_label": -1,
+}
 SAMPLES: dict[str, dict[str, Any]] = {
     "mr-ben": MR_BEN,
     "mr-gsm8k": MR_GSM8K,
@@ -139,6 +198,10 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "visualprm-raw": VISUALPRM_RAW,
     "openr": OPENR,
     "responses": RESPONSES,
+    "fover": FOVER,
+    "hard2verify": HARD2VERIFY,
+    "deltabench": DELTABENCH,
+    "agentprocessbench": AGENTPROCESSBENCH,
     "medprm": QUESTION | {"solutions": [SOLUTION]},
     "math-shepherd": {"input": INPUT, "label": LABEL},
     "openrlhf": OPENRLHF,

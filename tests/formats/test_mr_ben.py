@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_options_that_cannot_be_split_stay_in_the_question(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("steps", "word"),
     [
-        ("def f(): ...", "coding"),
+        (" \n\n", "no steps"),
         (["no number"], "Step N"),
         ([], "no steps"),
         (["Step 1: a", 3], "position 2"),
@@ -158,6 +159,76 @@ def test_a_row_without_usable_steps_is_rejected(tmp_path: Path, steps: Any, word
     rejected = one(tmp_path, Model_Solution_Steps=steps)
     assert word in rejected.reason
     assert (rejected.id, rejected.imported) == ("u1:GPT3.5", False)
+
+
+PROGRAM = "\n\ndef f(x):\n    # Add one.\n\n    x += 1\n    if x:\n        return x\n    return x\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "index"),
+    [
+        ("    # Add one.", 1),
+        ("    # Add one.   ", 1),
+        ("# Add  one.", 1),
+        ("x+=1", 2),
+        ("        return x", 4),
+        ("    return x", 5),
+        ("    if x:\n        return x", 3),
+        ("return x", None),
+        ("", None),
+        ("return y", None),
+        ("N/A", None),
+        (3, None),
+    ],
+)
+def test_the_gold_of_a_program_is_one_of_its_lines(
+    tmp_path: Path, line: Any, index: int | None
+) -> None:
+    changes = {"Subject": "coding", "Options": None, "Ground_Truth_Answer_Modified": None}
+    item = one(
+        tmp_path,
+        **changes,
+        Ground_Truth_Answer="",
+        Model_Solution_Steps=PROGRAM,
+        Model_Solution_First_Error_Step=line,
+    )
+    assert "\n".join(item.trace.steps) == PROGRAM
+    assert len(item.trace.steps) == 6
+    assert (item.trace.subset, item.trace.final_answer, item.problem.answer) == (
+        "coding",
+        None,
+        None,
+    )
+    gold = labels_by_name(item)["gold"]
+    assert gold.first_error_index == index
+    if index is None:
+        assert gold.abstention is not None
+        assert gold.abstention.reason is AbstentionReason.GOLD_UNUSABLE
+
+
+def test_a_correct_program_has_no_wrong_line(tmp_path: Path) -> None:
+    right = {"Model_Solution_Correctness": "correct", "Model_Solution_First_Error_Step": "N/A"}
+    item = one(tmp_path, Subject="coding", Model_Solution_Steps=PROGRAM, **right)
+    gold = labels_by_name(item)["gold"]
+    assert (gold.first_error_given, gold.first_error_index) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("steps", "answer"),
+    [
+        (["1단계: 하나.", "그래서.", "2단계: 둘.", "정답: A"], "A"),
+        (["단계 1: 하나.", "그래서.", "단계 2: 둘.", "답: Choice_A"], "Choice_A"),
+        (["步骤1：一。", "所以。", "步骤2：二。", "答案：A"], "A"),
+        (["ステップ1：一。", "だから。", "ステップ2：二。", "正解：A"], "A"),
+    ],
+)
+def test_steps_are_numbered_in_other_languages_too(
+    tmp_path: Path, steps: list[str], answer: str
+) -> None:
+    item = one(tmp_path, Model_Solution_Steps=steps)
+    assert item.trace.steps == (f"{steps[0]}\n{steps[1]}", steps[2])
+    assert (item.trace.final_answer, item.trace.final_answer_correct) == (answer, True)
+    assert labels_by_name(item)["gold"].first_error_index == 1
 
 
 def test_another_question_under_the_same_id_keeps_its_traces(tmp_path: Path) -> None:
@@ -177,6 +248,7 @@ def test_another_question_under_the_same_id_keeps_its_traces(tmp_path: Path) -> 
     # One note for each new problem, not for each of its traces.
     assert [(note.imported, note.id) for note in notes] == [(True, "u1:a"), (True, "u1:c")]
     assert "kept as 'u1~2'" in notes[0].reason
+    assert all(note.harmless for note in notes)
 
 
 def test_files_of_one_call_share_their_problem_ids(tmp_path: Path) -> None:
@@ -188,6 +260,23 @@ def test_files_of_one_call_share_their_problem_ids(tmp_path: Path) -> None:
     found = [item for path in paths for item in read_file("mr-ben", path, problems=problems)]
     traces = [item for item in found if isinstance(item, ImportedTrace)]
     assert [item.problem.id for item in traces] == ["u1", "u1~2"]
+
+
+def test_problems_of_an_earlier_import_keep_their_ids(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [ROW])
+    (stored,) = (item for item in read_file("mr-ben", path) if isinstance(item, ImportedTrace))
+    problems = ProblemIds()
+    problems.know([stored.problem, replace(stored.problem, id="u1~2", question="Another?")])
+    rows = [
+        ROW | {"Sampled_Model": "b", "Question": "Which  one?"},
+        ROW | {"Sampled_Model": "c", "Question": "Another?"},
+        ROW | {"Sampled_Model": "d", "Question": "A third?"},
+    ]
+    found = list(read_file("mr-ben", jsonl(tmp_path / "b.jsonl", rows), problems=problems))
+    traces = [item for item in found if isinstance(item, ImportedTrace)]
+    assert [item.problem.id for item in traces] == ["u1", "u1~2", "u1~3"]
+    assert traces[0].problem == stored.problem
+    assert len(found) == 4  # one note, of the third
 
 
 def test_reads_the_object_of_lists_and_the_json_list_alike(tmp_path: Path) -> None:

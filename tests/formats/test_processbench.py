@@ -28,7 +28,7 @@ def test_reads_a_row_to_the_letter(tmp_path: Path) -> None:
     assert item.trace.problem_id == item.problem.id
     assert item.trace.generator == "Qwen2"
     assert item.trace.final_answer_correct is False
-    assert item.trace.subset == "default"
+    assert item.trace.subset == "gsm8k"
     assert item.trace.meta == {"extra": [1]}
     gold = labels_by_name(item)["gold"]
     assert (gold.first_error_given, gold.first_error_index) == (True, 0)

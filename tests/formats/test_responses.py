@@ -33,6 +33,11 @@ def rows(path: Path, *given: dict[str, Any], **options: Any) -> list[ImportedTra
         (CODE, "blank-lines", ["First.", "```\na = 1\n\nb = 2\n```", "$$x\n\ny$$", "Last."]),
         ("a ## b\n## c", "markers:^## ", ["a ## b", "## c"]),
         ("1. One\n2. Two", "auto", ["1. One", "2. Two"]),
+        ("먼저.\n1단계: 하나.\n2단계: 둘.", "auto", ["먼저.", "1단계: 하나.", "2단계: 둘."]),
+        ("단계 1: 하나.\n단계 2: 둘. 2단계: 아님", "numbered", ["단계 1: 하나.", "단계 2: 둘. 2단계: 아님"]),
+        ("步骤1：一。\n步骤2：二。", "auto", ["步骤1：一。", "步骤2：二。"]),
+        ("第一步，一。\n第二步，二。", "auto", ["第一步，一。", "第二步，二。"]),
+        ("ステップ1：一。\nステップ2：二。", "auto", ["ステップ1：一。", "ステップ2：二。"]),
         ("1. One\n\nrest", "auto", ["1. One", "rest"]),
     ],
 )  # fmt: skip

@@ -91,7 +91,7 @@ def test_a_matrix_may_give_the_size(pdf: Path) -> None:
         "BT /F1 1 Tf 12 0 0 12 50 700 Tm (Give 5) Tj 7 0 0 7 83.4 705 Tm (3) Tj"
         " 12 0 0 12 90 700 Tm (mg daily) Tj ET"
     )
-    assert read(pdf, stream).text == "Give 5^3 mg daily"
+    assert read(pdf, stream).text == "Give 5[3] mg daily"
 
 
 def test_fractions_and_ordinals(pdf: Path) -> None:

@@ -38,7 +38,9 @@ def test_adding_the_same_documents_again_changes_nothing(store: Store) -> None:
     assert store.corpora.add("guides", [document("a", TEXT)]) == CorpusOutcome(0, 1)
     assert list(store.corpora.passages()) == before
     assert store.corpora.fingerprint() == fingerprint
-    assert store.corpora.summaries() == [CorpusSummary("guides", 1, 5, "CC0")]
+    assert store.corpora.summaries() == [
+        CorpusSummary("guides", 1, 5, "CC0", languages={"latin": 1})
+    ]
 
 
 @pytest.mark.parametrize(("text", "cut"), [("New text.", 8), (TEXT, 9)], ids=["text", "split"])

@@ -379,7 +379,7 @@ class Parser:
             self.at += 3
         else:
             return None
-        proper = top.op == bottom.op == "num" and 0 < top.value < bottom.value
+        proper = top.op == bottom.op == "num" and 0 <= top.value < bottom.value
         if not proper or top.decimal or bottom.decimal or top.value.denominator != 1:
             self.at = begin
             if following.kind == "number":

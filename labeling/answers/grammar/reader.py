@@ -87,6 +87,8 @@ _NEGATIVE = re.compile(r"^(?:negative|minus)\s+(?=[\d.]|[a-z]+\b)", re.IGNORECAS
 _NUMBER_WORD = re.compile(
     rf"^({'|'.join(NUMBER_WORDS)})\b(?![\s-]+(?:of|hundred)\b|-)", re.IGNORECASE
 )
+_TOLD = rf"\d{{1,9}}|{'|'.join(NUMBER_WORDS)}"
+_SPELLED = re.compile(rf"^(?P<one>{_TOLD})\s*\((?P<other>{_TOLD})\)", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?\s*([ap])\.?\s*m\.?", re.IGNORECASE)
 _BARE_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)")
 _RANGE = re.compile(r"(?<=[\w\x03)}])\s*(?:-|~|\bto\b)\s*(?=[$\d.\\])", re.IGNORECASE)
@@ -139,10 +141,21 @@ def prepared(text: str) -> str:
     if _NEGATIVE.match(clean):
         clean = "-" + _NEGATIVE.sub("", clean)
     sign, bare = ("-", clean[1:]) if clean.startswith("-") else ("", clean)
+    bare = _SPELLED.sub(_told_once, bare)
     word = _NUMBER_WORD.match(bare)
     if word is not None:
-        clean = f"{sign}{NUMBER_WORDS.index(word[1].lower())}{bare[word.end() :]}"
-    return clean
+        bare = f"{NUMBER_WORDS.index(word[1].lower())}{bare[word.end() :]}"
+    return sign + bare
+
+
+def _told_once(found: re.Match[str]) -> str:
+    """`6 (six)` and `six (6)` as one number; another pair stays as it is."""
+    one, other = (_as_number(part) for part in (found["one"], found["other"]))
+    return str(one) if one == other else found[0]
+
+
+def _as_number(word: str) -> int:
+    return int(word) if word.isdigit() else NUMBER_WORDS.index(word.casefold())
 
 
 # Ways to read a text -----------------------------------------------------------------------------

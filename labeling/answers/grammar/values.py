@@ -35,6 +35,12 @@ _DANGER = (
     frozenset(_CHANGING.split()) | FUNCTIONS | frozenset(NUMBER_WORDS) | _MULTIPLIERS.keys()
 ) - {"det", "sign", "max", "min"}
 """Words after a number that may change it: with one of these the rest is no noun."""
+_CHANGING_CJK = re.compile(
+    r"이상|이하|미만|초과|이내|배수|[두세네]\s*배|제곱|분의|에서|부터|까지|또는|혹은|이나|아니|보다|제외|^의"
+    "|以上|以下|以内|以外|未满|未満|超|不足|倍数|[两兩二三四五]倍|平方|立方|次方|[之到至或的多除]"
+    "|または|もしくは|より|から|まで|ない|[の乗]"
+)
+"""The same in Korean, Chinese and Japanese: bounds, ranges, multiples, powers, fractions."""
 _MAX_NOUN = 8
 
 
@@ -152,6 +158,9 @@ def _noun(rest: Sequence[Token]) -> str:
             raise UnreadAnswer(f"'{token.text}' is left over")
         if is_word:
             words.append(folded)
+    noun = " ".join(words)
+    if _CHANGING_CJK.search(noun):
+        raise UnreadAnswer(f"'{noun}' is left over")
     if brackets or len(words) > _MAX_NOUN:
         raise UnreadAnswer(f"'{rest[0].text}' is left over")
-    return " ".join(words)
+    return noun
