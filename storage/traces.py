@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, exists, func, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from storage import checks
 from storage.columns import Columns
@@ -328,25 +328,20 @@ class Traces:
         """
         with self._connections.read() as connection:
             owner = dataset_pk(connection, dataset)
-            last = select(func.max(PROBLEMS.c.pk)).where(PROBLEMS.c.dataset_pk == owner)
-            until = connection.scalar(last) or 0
-            query = select(PROBLEMS).where(PROBLEMS.c.dataset_pk == owner, PROBLEMS.c.pk <= until)
+            query = select(PROBLEMS.c.pk).where(PROBLEMS.c.dataset_pk == owner)
             if files is not None:
                 here = select(SOURCE_FILES.c.pk, SOURCE_FILES.c.name)
                 rows = connection.execute(here.where(SOURCE_FILES.c.dataset_pk == owner))
-                pks = [row.pk for row in rows if row.name in files]
-                mine = TRACES.c.problem_pk == PROBLEMS.c.pk
-                query = query.where(exists().where(mine, TRACES.c.source_file_pk.in_(pks)))
-        return self._problem_pages(query.order_by(PROBLEMS.c.pk).limit(_PAGE))
+                mine = TRACES.c.source_file_pk.in_([row.pk for row in rows if row.name in files])
+                query = select(TRACES.c.problem_pk).where(mine).distinct()
+            pks = sorted(connection.scalars(query))
+        return self._problem_pages(pks)
 
-    def _problem_pages(self, query: Select[Any]) -> Iterator[Problem]:
-        last = 0
-        while True:
+    def _problem_pages(self, pks: Sequence[int]) -> Iterator[Problem]:
+        for page in chunks(pks, _PAGE):
+            query = select(PROBLEMS).where(PROBLEMS.c.pk.in_(page)).order_by(PROBLEMS.c.pk)
             with self._connections.read() as connection:
-                rows = list(connection.execute(query.where(PROBLEMS.c.pk > last)))
-            if not rows:
-                return
-            last = rows[-1].pk
+                rows = list(connection.execute(query))
             yield from map(PROBLEM.record, rows)
 
     def has_images(self, dataset: str) -> bool:
