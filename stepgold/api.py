@@ -106,12 +106,16 @@ class Workspace(WorkspaceFolder):
     """Split documents into passages."""
     corpus_list = verb(corpora.CorpusListOptions, corpora.corpus_list)
     """List the corpora with their size and license."""
-    db_vacuum = verb(databases.DbVacuumOptions, databases.db_vacuum)
-    db_backup = verb(databases.DbBackupOptions, databases.db_backup)
-    db_copy = verb(databases.DbCopyOptions, databases.db_copy)
-    db_check = verb(databases.DbCheckOptions, databases.db_check)
     corpus_remove = verb(corpora.CorpusRemoveOptions, corpora.corpus_remove)
     """Remove a corpus or one document."""
+    db_vacuum = verb(databases.DbVacuumOptions, databases.db_vacuum)
+    """Give the free space of the database back to its disk."""
+    db_backup = verb(databases.DbBackupOptions, databases.db_backup)
+    """Copy the SQLite database to a new file while others go on using it."""
+    db_copy = verb(databases.DbCopyOptions, databases.db_copy)
+    """Copy a database into an empty one, or finish a copy, and compare all rows."""
+    db_check = verb(databases.DbCheckOptions, databases.db_check)
+    """Check the database for damage, and count its rows."""
     index = verb(searching.IndexOptions, searching.index)
     """Bring the index over all corpora up to date."""
     search = verb(searching.SearchOptions, searching.search)

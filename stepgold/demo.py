@@ -68,8 +68,8 @@ class DemoResult(Result):
     """Seed of the lab."""
     labelers: Mapping[str, Mapping[str, Any]]
     """The documents of `evaluate` by labeler and protocol."""
-    database: Path
-    """The workspace's database."""
+    database: str
+    """The workspace's database: its file, or its URL without a password."""
     training_set: Path
     """The training set: what the consensus kept."""
     report: Path
@@ -82,7 +82,7 @@ class DemoResult(Result):
             "dataset": DATASET,
             "seed": self.seed,
             "labelers": {name: dict(each) for name, each in self.labelers.items()},
-            "database": str(self.database),
+            "database": self.database,
             "training_set": str(self.training_set),
             "report": str(self.report),
         }
@@ -107,7 +107,7 @@ def demo(caller: WorkspaceFolder, options: DemoOptions) -> DemoResult:
     """
     out = Path(options.out)
     _claim(out, options.seed)
-    workspace = WorkspaceFolder(out, progress=caller.progress, debug=caller.debug)
+    workspace = WorkspaceFolder(out, db=caller.db, progress=caller.progress, debug=caller.debug)
     note(
         "The lab: invented drugs, guideline documents, questions and traces with exactly known"
         " truth."
@@ -135,7 +135,7 @@ def demo(caller: WorkspaceFolder, options: DemoOptions) -> DemoResult:
     return DemoResult(
         seed=options.seed,
         labelers=figures,
-        database=out / DATABASE_NAME,
+        database=workspace.shown_url if workspace.db else str(out / DATABASE_NAME),
         training_set=out / "training.jsonl",
         report=page,
     )

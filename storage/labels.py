@@ -62,6 +62,7 @@ from storage.trace_labels import (
     labels_of,
     quote_methods,
     stream_labels,
+    uncollected,
 )
 from traces import (
     Continuation,
@@ -263,7 +264,8 @@ class Labels:
     ) -> dict[str, TraceLabel]:
         """Labels of a labeler (all, or on these traces) by trace id, in the order of import."""
         if trace_ids is None:
-            return {label.trace_id: label for label in self.stream(dataset, name)}
+            with uncollected():
+                return {label.trace_id: label for label in self.stream(dataset, name)}
         with self._connections.read() as connection:
             labeler = find_labeler(connection, dataset, name)
             keys = trace_keys(connection, labeler.dataset_pk, trace_ids)

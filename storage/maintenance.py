@@ -237,8 +237,15 @@ def copy_rows(source: Connections, target: Connections, *, watch: Watch) -> list
         with target.read() as connection:
             done = {table.name: _last_key(connection, table) for table in TABLES}
             for table in TABLES:
-                if done[table.name] is not None:
-                    _refuse_other_rows(reader, connection, table, done[table.name], target.where)
+                until = done[table.name]
+                held = None if until is None else _digest(connection, table, until)
+                if held is not None and held != _digest(reader, table, until):
+                    raise StoreError(
+                        f"The database holds other rows in table {table.name} than the first ones"
+                        " of the copy.",
+                        where=target.where,
+                        remedy="copy into an empty database",
+                    )
         copied = {}
         for table in watch(TABLES, "copy"):
             copied[table.name] = _copy_table(reader, target, table, done[table.name])
@@ -315,17 +322,6 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return [_sorted(each) for each in value] if isinstance(value, list) else value
-
-
-def _refuse_other_rows(
-    reader: Connection, connection: Connection, table: Table, until: Any, where: str
-) -> None:
-    if _digest(reader, table, until) != _digest(connection, table, until):
-        raise StoreError(
-            f"The database holds other rows in table {table.name} than the first ones of the copy.",
-            where=where,
-            remedy="copy into an empty database",
-        )
 
 
 def _copy_table(

@@ -176,9 +176,6 @@ class StepTable(Base, table=True):
     text: str
 
 
-# Labelers and their labels
-
-
 class LabelerTable(Keyed, table=True):
     """A labeler of one dataset."""
 
@@ -311,9 +308,6 @@ class FailureTable(Base, table=True):
     retryable: bool
     detail: str = _of(MODEL_TEXT)
     created_at: str
-
-
-# Corpora
 
 
 class CorpusTable(Keyed, table=True):

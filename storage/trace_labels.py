@@ -80,14 +80,14 @@ def stream_labels(
     """All labels of a labeler in the order of import, each chunk of traces read by itself."""
     query = select(TRACES.c.pk, TRACES.c.id)
     for page in trace_pages(connections, labeler.dataset_pk, query, size=size):
-        with connections.read() as connection, _uncollected():
+        with connections.read() as connection, uncollected():
             found = labels_of(connection, labeler.pk, {row.pk: row.id for row in page})
         yield from found.values()
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pause the garbage collector: it would search thousands of new labels again and again."""
+def uncollected() -> Iterator[None]:
+    """Pause the garbage collector: it would search the new labels again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -43,6 +43,7 @@ HEAVY = frozenset(
         "faiss",
         "fastapi",
         "google",
+        "psycopg",
         "kiwipiepy",
         "mammoth",
         "openai",
