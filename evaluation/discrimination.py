@@ -31,7 +31,7 @@ class ScoredSteps:
     """In [0, 1]; high for good steps."""
     correct: Mask
     """Whether gold calls the step correct."""
-    problem: NDArray[np.int32]
+    problem: NDArray[np.integer[Any]]
     """Number of the step's problem, 0-based, without gaps."""
     unscored: int
     """Steps with gold but without a score, which are left out."""
