@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.discrimination import ScoreReport, score_report, scored_steps
+from evaluation.discrimination import ScoreReport, score_report, scored_steps, summed
 from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
 from evaluation.frames import (
     RIGHT,
     UNKNOWN,
     WRONG,
     FirstErrors,
-    Floats,
     Index,
     Mask,
-    TraceFrame,
     step_calls,
 )
 from evaluation.measures import RESAMPLES, Estimate, generator, share_by_problem, subset_places
@@ -143,9 +141,23 @@ def minimum_position(
 ) -> MinimumPosition:
     """Positions of the lowest scores of these traces; needs no gold."""
     known = EvaluatedTraces.of(traces)
-    frame, labels = known.frame, known.predicted
-    whole = np.flatnonzero(frame.total(labels.scored) == frame.n_steps)
-    lengths, index = frame.n_steps[whole], _lowest(frame, labels.score, whole)
+    everywhere = np.ones(len(known), np.bool_)
+    return _minimum(known, _lowest(known), everywhere, seed=seed, resamples=resamples)
+
+
+def _minimum(
+    traces: EvaluatedTraces,
+    lowest: tuple[Index, Index],
+    among: Mask,
+    *,
+    seed: int,
+    resamples: int,
+) -> MinimumPosition:
+    """Positions of the lowest scores of the traces for which `among` holds."""
+    frame = traces.frame
+    here = among[lowest[0]]
+    whole, index = lowest[0][here], lowest[1][here]
+    lengths = frame.n_steps[whole]
     # The bin of (index + 1) / n_steps in integer arithmetic; it includes its upper edge.
     depths = np.bincount(((index + 1) * DEPTHS - 1) // lengths, minlength=DEPTHS)
     share = share_by_problem(
@@ -154,21 +166,23 @@ def minimum_position(
     mean = sum(((index + 1) / lengths).tolist()) / len(whole) if len(whole) else None
     return MinimumPosition(
         n=len(whole),
-        incomplete=len(frame) - len(whole),
+        incomplete=int(among.sum()) - len(whole),
         share_at_last=share,
         mean_depth=mean,
         depths=tuple(depths.tolist()),
     )
 
 
-def _lowest(frame: TraceFrame, score: Floats, at: Index) -> Index:
-    """The index of the lowest score of the traces at these positions; the first of ties."""
-    starts = frame.starts
+def _lowest(traces: EvaluatedTraces) -> tuple[Index, Index]:
+    """The traces with a score on every step, and the index of the lowest; the first of ties."""
+    frame, labels = traces.frame, traces.predicted
+    at = np.flatnonzero(frame.total(labels.scored) == frame.n_steps)
     if not len(at):
-        return np.zeros(0, dtype=np.int64)
-    lowest = np.minimum.reduceat(score, starts[:-1])
-    places = np.flatnonzero(score == np.repeat(lowest, frame.n_steps))
-    return places[np.searchsorted(places, starts[at])] - starts[at]
+        return at, at
+    starts = frame.starts
+    lowest = np.minimum.reduceat(labels.score, starts[:-1])
+    places = np.flatnonzero(labels.score == np.repeat(lowest, frame.n_steps))
+    return at, places[np.searchsorted(places, starts[at])] - starts[at]
 
 
 def step_index_rows(
@@ -180,11 +194,11 @@ def step_index_rows(
     truth, incorrect = known.gold_calls(threshold)
     calls, wrong = step_calls(frame, known.predicted, threshold)
     scored = truth & known.predicted.scored
-    place = np.arange(len(truth)) - np.repeat(frame.starts[:-1], frame.n_steps)
-    at_step = np.minimum(place, LAST_INDEX).astype(np.int8)
+    at_step = np.minimum(frame.position, LAST_INDEX).astype(np.int8)
 
     def count(mask: Mask) -> list[int]:
-        return [int(n) for n in np.bincount(at_step[mask], minlength=size)]
+        found = summed(at_step, lambda part: mask[part].astype(np.float64), size)
+        return [int(n) for n in found]
 
     def firsts(errors: FirstErrors) -> list[int]:
         found = np.minimum(errors.index[errors.named], LAST_INDEX)
@@ -192,8 +206,8 @@ def step_index_rows(
 
     n, bad = count(truth), count(truth & incorrect)
     called, flagged = count(truth & calls), count(truth & calls & wrong)
-    scores = known.predicted.score[scored]
-    total = np.bincount(at_step[scored], scores, minlength=size).tolist()
+    score = known.predicted.score
+    total = summed(at_step, lambda part: np.where(scored[part], score[part], 0.0), size).tolist()
     n_scored = count(scored)
     first, called_first = (
         firsts(known.gold_errors(threshold)),
@@ -288,16 +302,15 @@ def diagnose(
     right = known.frame.right
     gives_scores = bool(known.predicted.scored.any())
     usable = split_by_gold(known).usable
+    lowest = _lowest(known)
     return Diagnostics(
         step_scores=score_report(scored_steps(usable), seed, resamples) if gives_scores else None,
         minimum=minimum_position(known, seed, resamples) if gives_scores else None,
         minimum_by_answer={
-            name: minimum_position(known.where(right == answer), seed, resamples)
+            name: _minimum(known, lowest, among, seed=seed, resamples=resamples)
             for answer, name in ANSWERS.items()
-            if (right == answer).any()
-        }
-        if gives_scores
-        else {},
+            if gives_scores and (among := right == answer).any()
+        },
         step_index=step_index_rows(usable, threshold),
         false_positives=_false_positives(usable, threshold, seed=seed, resamples=resamples),
         false_positives_by_subset=_by_subset(

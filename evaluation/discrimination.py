@@ -8,7 +8,7 @@ itself, which is the same for grades 0 and 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log2
@@ -31,7 +31,7 @@ class ScoredSteps:
     """In [0, 1]; high for good steps."""
     correct: Mask
     """Whether gold calls the step correct."""
-    problem: NDArray[np.int64]
+    problem: NDArray[np.integer[Any]]
     """Number of the step's problem, 0-based, without gaps."""
     unscored: int
     """Steps with gold but without a score, which are left out."""
@@ -53,10 +53,11 @@ def scored_steps(traces: Iterable[EvaluatedTrace]) -> ScoredSteps:
     frame = known.frame
     per_trace = frame.total(kept)
     places = np.flatnonzero(per_trace)
+    score = known.predicted.score
     return ScoredSteps(
-        known.predicted.score[kept],
+        score if kept.all() else score[kept],
         ~incorrect[kept],
-        np.repeat(numbered(frame.problem[places]), per_trace[places]),
+        np.repeat(numbered(frame.problem[places]).astype(np.int32), per_trace[places]),
         unscored,
     )
 
@@ -70,7 +71,7 @@ def average_precision(scores: Floats, positive: Mask, *, descending: bool = True
 
     None without positives.
     """
-    return _value_and_influence(scores if not descending else -scores, positive)[0]
+    return _precision_of_ranks(_ranks(-scores if descending else scores), positive)[0]
 
 
 def average_precision_of_incorrect(steps: ScoredSteps) -> Estimate:
@@ -80,35 +81,72 @@ def average_precision_of_incorrect(steps: ScoredSteps) -> Estimate:
     contribution of each problem has a closed form, so sorted scores need no resampling. Clipped to
     [0, 1]; None if fewer than two problems have incorrect steps.
     """
-    value, influence = _value_and_influence(steps.score, ~steps.correct)
+    at = _ranks(steps.score)
+    value, of_hit, of_any = _precision_of_ranks(at, ~steps.correct)
     if value is None:
         return Estimate(None, None)
     problems = int(steps.problem.max()) + 1
     if len(np.unique(steps.problem[~steps.correct])) < 2:
         return Estimate(value, None)
-    of_problem = np.bincount(steps.problem, influence, problems)
+    total = len(steps) - int(steps.correct.sum())
+
+    def influence(part: slice) -> Floats:
+        gained = np.where(steps.correct[part], 0.0, of_hit[at[part]])
+        return np.asarray((gained - of_any[at[part]]) / total)
+
+    of_problem = summed(steps.problem, influence, problems)
     half = NORMAL_975 * math.sqrt(problems / (problems - 1) * float(of_problem @ of_problem))
     return Estimate(value, (max(0.0, value - half), min(1.0, value + half)))
 
 
-def _value_and_influence(keys: Floats, positive: Mask) -> tuple[float | None, Floats]:
-    """Average precision over ascending keys, and its derivative by the weight of each step."""
+def _precision_of_ranks(
+    at: NDArray[np.int32], positive: Mask
+) -> tuple[float | None, Floats, Floats]:
+    """Average precision over ascending ranks, and its derivative by the weight of a step.
+
+    Returns:
+        The value (None without positives), and by rank two parts of the derivative, times the
+        number of positives: what a positive step adds, and what any step takes away.
+    """
     total = int(positive.sum())
     if not total:
-        return None, np.zeros(len(keys))
-    values, at = np.unique(keys, return_inverse=True)
-    at = at.reshape(-1)
-    found = np.bincount(at, positive, len(values))
-    ranked = np.bincount(at, minlength=len(values)).cumsum().astype(np.float64)
+        return None, np.zeros(0), np.zeros(0)
+    ranked = np.bincount(at).astype(np.int64)
+    found = np.bincount(at[positive], minlength=len(ranked)).astype(np.float64)
+    ranked = ranked.cumsum().astype(np.float64)
     hits = found.cumsum()
     precision = hits / ranked
     value = float((precision * found).sum() / total)
     # A step counts in the precision at its own threshold and at every later one.
     as_hit = (found / ranked)[::-1].cumsum()[::-1]
     as_ranked = (found * hits / ranked**2)[::-1].cumsum()[::-1]
-    gained = np.where(positive, precision[at] + as_hit[at] - value, 0.0)
-    influence: Floats = (gained - as_ranked[at]) / total
-    return value, influence
+    return value, precision + as_hit - value, as_ranked
+
+
+def _ranks(keys: Floats) -> NDArray[np.int32]:
+    """The rank of each key among the different ones, ascending from 0; as `numpy.unique` with half
+    the memory."""
+    order = np.argsort(keys, kind="stable")
+    sorted_keys = keys[order]
+    fresh = np.ones(len(keys), np.bool_)
+    np.not_equal(sorted_keys[1:], sorted_keys[:-1], out=fresh[1:])
+    del sorted_keys
+    ranks = np.empty(len(keys), np.int32)
+    ranks[order] = np.cumsum(fresh, dtype=np.int32) - 1
+    return ranks
+
+
+_BLOCK = 1 << 20
+"""Steps whose weights are in memory at once."""
+
+
+def summed(groups: NDArray[Any], weights: Callable[[slice], Floats], number: int) -> Floats:
+    """The weights of each group added up in order, some steps at a time."""
+    total = np.zeros(number)
+    for start in range(0, len(groups), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        np.add.at(total, groups[part], weights(part))
+    return total
 
 
 BINS = 10
@@ -180,8 +218,13 @@ def score_report(steps: ScoredSteps, seed: int = 0, resamples: int = RESAMPLES) 
 
 def auroc(scores: Floats, positive: Mask) -> float | None:
     """Probability that a positive scores above a negative, ties half; None if a class is empty."""
-    above, n_positive, n_negative = _pairs_won(scores, positive)
-    return None if above is None else float(above[positive].sum() / (n_positive * n_negative))
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if not n_positive or not n_negative:
+        return None
+    at = _ranks(scores)
+    above, _ = _won_by_rank(at, positive)
+    return float(above[at[positive]].sum() / (n_positive * n_negative))
 
 
 def auroc_with_interval(steps: ScoredSteps) -> Estimate:
@@ -189,18 +232,28 @@ def auroc_with_interval(steps: ScoredSteps) -> Estimate:
 
     No interval if fewer than two problems have correct, or incorrect, steps.
     """
-    won, n, m = _pairs_won(steps.score, steps.correct)
-    if won is None:
+    correct = steps.correct
+    n = int(correct.sum())
+    m = len(steps) - n
+    if not n or not m:
         return Estimate(None, None)
     # Placement of each step: the share of the other class that it is ranked right against.
-    placed = won / np.where(steps.correct, m, n)
-    value = float(placed[steps.correct].mean())
+    at = _ranks(steps.score)
+    of_positive, of_negative = (
+        won / size for won, size in zip(_won_by_rank(at, correct), (m, n), strict=True)
+    )
+    value = float(of_positive[at[correct]].mean())
     problems = int(steps.problem.max()) + 1
-    excess = placed - value
-    of_correct = np.bincount(steps.problem, np.where(steps.correct, excess, 0.0), problems)
-    of_incorrect = np.bincount(steps.problem, np.where(steps.correct, 0.0, excess), problems)
-    with_correct = len(np.unique(steps.problem[steps.correct]))
-    with_incorrect = len(np.unique(steps.problem[~steps.correct]))
+
+    def excess(placed: Floats, mask: Mask) -> Floats:
+        def of_part(part: slice) -> Floats:
+            return np.where(mask[part], placed[at[part]] - value, 0.0)
+
+        return summed(steps.problem, of_part, problems)
+
+    of_correct, of_incorrect = excess(of_positive, correct), excess(of_negative, ~correct)
+    with_correct = len(np.unique(steps.problem[correct]))
+    with_incorrect = len(np.unique(steps.problem[~correct]))
     if min(with_correct, with_incorrect) < 2:
         return Estimate(value, None)
     variance = (
@@ -217,10 +270,13 @@ def calibration_curve(
 ) -> tuple[CalibrationBin, ...]:
     """Mean score and share correct in bins of equal width over [0, 1]."""
     edges = [index / bins for index in range(bins + 1)]
-    place = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
+    # A score belongs to the last edge that it reaches.
+    place = np.zeros(len(scores), np.int8)
+    for edge in edges[1:-1]:
+        place += scores >= edge
     counts = np.bincount(place, minlength=bins)
-    total = np.bincount(place, scores, bins)
-    right = np.bincount(place, correct, bins)
+    total = summed(place, lambda part: scores[part], bins)
+    right = np.bincount(place[correct], minlength=bins)
     return tuple(
         CalibrationBin(
             low=low,
@@ -250,10 +306,13 @@ def calibration_error(bins: Sequence[CalibrationBin]) -> float | None:
 
 def _brier(steps: ScoredSteps, seed: int, resamples: int) -> Estimate:
     problems = int(steps.problem.max()) + 1 if len(steps) else 0
-    squares = (steps.score - steps.correct) ** 2
+
+    def squares(part: slice) -> Floats:
+        return np.asarray((steps.score[part] - steps.correct[part]) ** 2)
+
     counts = np.stack(
         [
-            np.bincount(steps.problem, squares, problems),
+            summed(steps.problem, squares, problems),
             np.bincount(steps.problem, minlength=problems).astype(np.float64),
         ],
         axis=1,
@@ -266,27 +325,16 @@ def _brier(steps: ScoredSteps, seed: int, resamples: int) -> Estimate:
     return estimate(mean, counts.sum(axis=0), drawn)
 
 
-def _pairs_won(scores: Floats, positive: Mask) -> tuple[Floats | None, int, int]:
-    """Per step the number of steps of the other class that it is ranked right against, ties half.
+def _won_by_rank(at: NDArray[np.int32], positive: Mask) -> tuple[Floats, Floats]:
+    """By rank the number of steps of the other class that a step is ranked right against, ties
+    half: if it is positive, and if it is negative."""
+    size = int(at.max()) + 1
 
-    Returns:
-        Those counts (None if a class is empty), the number of positives and of negatives.
-    """
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if not n_positive or not n_negative:
-        return None, n_positive, n_negative
-    _, at = np.unique(scores, return_inverse=True)
-    at = at.reshape(-1)
+    def below(mask: Mask) -> Floats:
+        tied = np.bincount(at[mask], minlength=size).astype(np.float64)
+        return np.asarray(tied.cumsum() - tied / 2)
 
-    def below(mask: Mask) -> tuple[Floats, NDArray[np.int64]]:
-        tied = np.bincount(at, mask)
-        return tied.cumsum() - tied / 2, tied.astype(np.int64)
-
-    under_positive, _ = below(~positive)
-    under_negative, _ = below(positive)
-    won = np.where(positive, under_positive[at], n_positive - under_negative[at])
-    return won, n_positive, n_negative
+    return below(~positive), int(positive.sum()) - below(positive)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from evaluation.measures import MEASURES, Measure, generator, subset_places
 from evaluation.wording import figure, plain_table
 
 CHANCE = "chance"
+_BLOCK = 10_000
+"""Traces that are drawn at once."""
 CHANCE_DRAWS = 8
 """Random labelings over which the figures of `chance` are means."""
 THRESHOLD = 0.5
@@ -58,8 +60,8 @@ def _last_step(frame: TraceFrame) -> LabelFrame:
 
 
 def _position(frame: TraceFrame) -> LabelFrame:
-    place = np.arange(int(frame.n_steps.sum())) - np.repeat(frame.starts[:-1], frame.n_steps)
-    return _scored(frame, 1 - place / np.repeat(frame.n_steps, frame.n_steps))
+    score = frame.position / np.repeat(frame.n_steps.astype(np.int32), frame.n_steps)
+    return _scored(frame, np.subtract(1, score, out=score))
 
 
 _LABELS: Mapping[str, Callable[[TraceFrame], LabelFrame]] = {
@@ -84,8 +86,10 @@ def floor_traces(traces: Iterable[EvaluatedTrace], floor: str, *, seed: int = 0)
     if floor != CHANCE:
         return known.labeled(_LABELS[floor](frame))
     order = np.array(sorted(range(len(frame)), key=frame.ids.__getitem__), dtype=np.int64)
-    score = np.empty(int(frame.n_steps.sum()))
-    score[frame.steps_at(order)] = generator(seed, CHANCE).random(len(score))
+    score, rng = np.empty(int(frame.n_steps.sum())), generator(seed, CHANCE)
+    for start in range(0, len(order), _BLOCK):
+        steps = frame.steps_at(order[start : start + _BLOCK])
+        score[steps] = rng.random(len(steps))
     return known.labeled(_scored(frame, score))
 
 

@@ -66,6 +66,13 @@ class TraceFrame:
         """Position of each step's trace."""
         return np.repeat(np.arange(len(self), dtype=np.int32), self.n_steps)
 
+    @property
+    def position(self) -> NDArray[np.int32]:
+        """The 0-based index of each step in its trace."""
+        position = np.arange(int(self.starts[-1]), dtype=np.int32)
+        position -= np.repeat(self.starts[:-1].astype(np.int32), self.n_steps)
+        return position
+
     def total(self, mask: Mask) -> Index:
         """Per trace the number of its steps for which the mask holds."""
         if not len(self):
@@ -417,6 +424,10 @@ def first_errors(
     return FirstErrors(missing, named, np.where(named, index, 0))
 
 
+_BLOCK = 100_000
+"""Traces whose steps are looked up at once."""
+
+
 def step_calls(
     frame: TraceFrame,
     labels: LabelFrame,
@@ -434,13 +445,12 @@ def step_calls(
     incorrect = np.where(
         judged, labels.verdict == INCORRECT, _low(labels, threshold, tie_is_correct=tie_is_correct)
     )
-    if labels.given.any():
-        at = np.flatnonzero(labels.given)
-        steps = frame.steps_at(at)
-        lengths = frame.n_steps[at]
+    given = np.flatnonzero(labels.given)
+    for start in range(0, len(given), _BLOCK):
+        at = given[start : start + _BLOCK]
+        steps, lengths = frame.steps_at(at), frame.n_steps[at]
         position = steps - np.repeat(frame.starts[:-1][at], lengths)
-        last = np.where(labels.named[at], labels.index[at], lengths)
-        ends = np.repeat(last, lengths)
+        ends = np.repeat(np.where(labels.named[at], labels.index[at], lengths), lengths)
         bare = ~known[steps]
         incorrect[steps[bare & (position == ends)]] = True
         known[steps] |= position <= ends

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, exists, func, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from storage import checks
 from storage.columns import Columns
@@ -326,39 +326,32 @@ class Traces:
             dataset: name of the dataset.
             files: only problems of traces of these files; None for all.
         """
-        return map(PROBLEM.record, self._pages(self._problems(select(PROBLEMS), dataset, files)))
+        return map(PROBLEM.record, self._pages(select(PROBLEMS), self._problems(dataset, files)))
 
     def golds(self, dataset: str, *, files: Collection[str] | None = None) -> Iterator[Problem]:
         """As `problems`, with ids, options and gold answers only."""
         columns = PROBLEMS.c.pk, PROBLEMS.c.id, PROBLEMS.c.options, PROBLEMS.c.answer
-        rows = self._pages(self._problems(select(*columns), dataset, files))
+        rows = self._pages(select(*columns), self._problems(dataset, files))
         return (Problem(row.id, "", tuple(row.options or ()), row.answer) for row in rows)
 
-    def _problems(
-        self, query: Select[Any], dataset: str, files: Collection[str] | None
-    ) -> Select[Any]:
+    def _problems(self, dataset: str, files: Collection[str] | None) -> list[int]:
+        """Keys of the problems of a dataset (of these files), ascending."""
         with self._connections.read() as connection:
             owner = dataset_pk(connection, dataset)
-            last = select(func.max(PROBLEMS.c.pk)).where(PROBLEMS.c.dataset_pk == owner)
-            until = connection.scalar(last) or 0
-            query = query.where(PROBLEMS.c.dataset_pk == owner, PROBLEMS.c.pk <= until)
+            query = select(PROBLEMS.c.pk).where(PROBLEMS.c.dataset_pk == owner)
             if files is not None:
                 here = select(SOURCE_FILES.c.pk, SOURCE_FILES.c.name)
                 rows = connection.execute(here.where(SOURCE_FILES.c.dataset_pk == owner))
-                pks = [row.pk for row in rows if row.name in files]
-                mine = TRACES.c.problem_pk == PROBLEMS.c.pk
-                query = query.where(exists().where(mine, TRACES.c.source_file_pk.in_(pks)))
-        return query
+                mine = TRACES.c.source_file_pk.in_([row.pk for row in rows if row.name in files])
+                query = select(TRACES.c.problem_pk).where(mine).distinct()
+            return sorted(connection.scalars(query))
 
-    def _pages(self, query: Select[Any]) -> Iterator[Row[Any]]:
+    def _pages(self, query: Select[Any], pks: Sequence[int]) -> Iterator[Row[Any]]:
         """The rows of a query over problems, by key, a page at a time."""
-        last, query = 0, query.order_by(PROBLEMS.c.pk).limit(_PAGE)
-        while True:
+        for page in chunks(pks, _PAGE):
+            here = query.where(PROBLEMS.c.pk.in_(page)).order_by(PROBLEMS.c.pk)
             with self._connections.read() as connection:
-                rows = list(connection.execute(query.where(PROBLEMS.c.pk > last)))
-            if not rows:
-                return
-            last = rows[-1].pk
+                rows = list(connection.execute(here))
             yield from rows
 
     def shared_problems(
@@ -369,18 +362,17 @@ class Traces:
         Ids that readers derive from the content are left out. Nothing for a new dataset.
         """
         named = SOURCE_FILES.c.name.in_(files)
-        trace = (
-            exists()
-            .where(TRACES.c.problem_pk == PROBLEMS.c.pk)
-            .where(TRACES.c.source_file_pk == SOURCE_FILES.c.pk, named if inside else ~named)
-        )
         query = (
-            select(PROBLEMS)
+            select(PROBLEMS.c.pk)
             .join(DATASETS, PROBLEMS.c.dataset_pk == DATASETS.c.pk)
-            .where(DATASETS.c.name == dataset, trace)
+            .join(TRACES, TRACES.c.problem_pk == PROBLEMS.c.pk)
+            .join(SOURCE_FILES, TRACES.c.source_file_pk == SOURCE_FILES.c.pk)
+            .where(DATASETS.c.name == dataset, named if inside else ~named)
             .where(PROBLEMS.c.id.not_like(f"q-{'_' * 16}"))
         )
-        return map(PROBLEM.record, self._pages(query))
+        with self._connections.read() as connection:
+            pks = sorted(connection.scalars(query.distinct()))
+        return map(PROBLEM.record, self._pages(select(PROBLEMS), pks))
 
     def has_images(self, dataset: str) -> bool:
         """Whether any problem of the dataset has an image."""

@@ -59,7 +59,7 @@ def test_drawing_equal_problems_at_once_has_the_same_distribution() -> None:
 
 def test_rows_of_a_problem_are_added_up() -> None:
     np.testing.assert_allclose(
-        by_problem(["b", "a", "b"], np.array([[1.0], [2.0], [4.0]])), [[5.0], [2.0]]
+        by_problem(np.array(["b", "a", "b"]), np.array([[1.0], [2.0], [4.0]])), [[5.0], [2.0]]
     )
 
 
