@@ -136,9 +136,20 @@ class DoctorResult(Result):
             "problems": [asdict(each) for each in self.problems],
         }
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per item, and per problem."""
+        problems = [{"item": "problem", "state": each.what} for each in self.problems]
+        return [{"item": item, "state": state} for item, state in self._items()] + problems
+
     def words(self) -> str:
         """One line per item."""
-        lines = [
+        shown = [f"{name:<24}{text}" for name, text in self._items()]
+        for each in self.problems:
+            shown += [f"problem: {each.what}", f"  do: {each.remedy}"]
+        return "\n".join([*shown, *(() if self.problems else ["no problem found"])])
+
+    def _items(self) -> list[tuple[str, str]]:
+        return [
             ("stepgold", self.stepgold or "not installed (run from a checkout)"),
             ("python", f"{self.python} on {self.platform}"),
             *((name, found or "not installed") for name, found in self.packages.items()),
@@ -148,10 +159,6 @@ class DoctorResult(Result):
             ("index", f"{self.index.state}: {self.index.detail}"),
             ("free disk", f"{self.disk_free_bytes / 1e9:.1f} GB"),
         ]
-        shown = [f"{name:<24}{text}" for name, text in lines]
-        for each in self.problems:
-            shown += [f"problem: {each.what}", f"  do: {each.remedy}"]
-        return "\n".join([*shown, *(() if self.problems else ["no problem found"])])
 
 
 def doctor(workspace: WorkspaceFolder, options: DoctorOptions) -> DoctorResult:

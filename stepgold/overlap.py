@@ -85,6 +85,10 @@ class OverlapResult(Result):
             "rejected": [row_document(row) for row in self.rejected],
         }
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per problem that was found."""
+        return [match.as_json() for match in self.report.matches]
+
     def words(self) -> str:
         """The counts and the first matches."""
         return "\n".join([self.report.table(SHOWN_MATCHES), *rejection_lines(self.rejected)])

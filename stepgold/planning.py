@@ -8,9 +8,10 @@ enough are stored) and how long a call takes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note
@@ -18,7 +19,7 @@ from stepgold.continuing import ContinueOptions
 from stepgold.images import ImageOptions
 from stepgold.judging import JudgeOptions
 from stepgold.models import parse_spec, policy_config
-from stepgold.results import Result
+from stepgold.results import Result, flat
 from stepgold.scoring_run import ScoreOptions
 from traces import (
     AbstentionReason,
@@ -29,6 +30,7 @@ from traces import (
     Usage,
     option,
 )
+from traces.config import declared_options
 
 if TYPE_CHECKING:
     from inference import DryCounts, DryRun, GenerationRequest, ModelSpec, Service
@@ -37,6 +39,17 @@ if TYPE_CHECKING:
 
 Stage = JudgeOptions | ContinueOptions | ScoreOptions
 """The stages that can be planned, by the options that they would run with."""
+
+STAGES: Mapping[str, tuple[type[Stage], str]] = {
+    "judge": (JudgeOptions, ""),
+    "policy": (ContinueOptions, "policy_"),
+    "prm": (ScoreOptions, "prm_"),
+}
+"""By the option that plans a stage: its config, and the prefix for names already in use."""
+SHARED = frozenset({"dataset", "limit", "images", "ignore_images", "concurrency"})
+"""Options that all stages share."""
+_UNUSED = frozenset({"replace", "budget", "allow_phi", "insecure_http", "allow_mixed"})
+"""Options of a run that do not change its plan."""
 
 CALLS_AT_ONCE = 16
 """Assumed calls in flight without --concurrency."""
@@ -72,6 +85,54 @@ class PlanOptions(Config):
             raise InputError(
                 "The stages use different datasets.", remedy="plan one dataset at a time"
             )
+
+
+@cache
+def stage_fields() -> Mapping[str, Mapping[str, str]]:
+    """For each stage of `STAGES`, its fields by the name of their option of `plan`."""
+    taken: set[str] = set()
+    fields: dict[str, dict[str, str]] = {}
+    for stage, (config, prefix) in STAGES.items():
+        fields[stage] = {}
+        for name, _, declared in declared_options(config):
+            if declared.style == "python" or name in _UNUSED:
+                continue
+            shown = name
+            if name in taken - SHARED:
+                shown = ("mc_" if (stage, name) == ("policy", "name") else prefix) + name
+            fields[stage][shown] = name
+        taken |= fields[stage].keys()
+    return fields
+
+
+def stages_of(chosen: Mapping[str, Any]) -> list[Stage]:
+    """The options of the stages to plan.
+
+    Args:
+        chosen: the options that the user set, by their name as options of `plan`.
+
+    Raises:
+        InputError: an option is missing, or has no effect on the stages given.
+        TypeError: no stage has an option of that name.
+    """
+    if unknown := chosen.keys() - {name for fields in stage_fields().values() for name in fields}:
+        raise TypeError(f"plan has no option {', '.join(sorted(unknown))}")
+    stages: list[Stage] = []
+    idle: dict[str, str] = {}
+    for stage, (config, _) in STAGES.items():
+        fields = {shown: name for shown, name in stage_fields()[stage].items() if shown in chosen}
+        if stage not in chosen:
+            idle |= dict.fromkeys(fields.keys() - SHARED, stage)
+            continue
+        if "dataset" not in chosen:
+            raise InputError("The dataset is missing.", remedy="add --dataset NAME")
+        options = config(**{name: chosen[shown] for shown, name in fields.items()})
+        options.refuse_idle(fields.values())
+        stages.append(options)
+    for stage in idle.values():
+        flags = ", ".join(f"--{n.replace('_', '-')}" for n in sorted(idle) if idle[n] == stage)
+        raise InputError(f"{flags} has no effect without --{stage}.", remedy=f"add --{stage} MODEL")
+    return stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +209,7 @@ class Plan(Result):
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage."""
-        return [stage.document() for stage in self.stages]
+        return [stage.document() for stage in self.stages] + [flat(one) for one in self.scoring]
 
     def words(self) -> str:
         """Calls, tokens, dollars and hours per stage."""
