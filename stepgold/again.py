@@ -71,13 +71,13 @@ class RetryOptions(ImageSourceOptions, SpendingOptions, HostedOptions):
     template: StrPath | None = option(
         default=None,
         metavar="DIR",
-        help="Tokenizer folder, for a policy that was made with --template.",
+        help="Tokenizer folder, for a policy that used --template.",
     )
     limit: int | None = option(
         default=None,
         metavar="N",
         between=(1, None),
-        help="Retry the first N traces per labeler only.",
+        help="Retry only the first N traces of each labeler.",
     )
 
 

@@ -76,7 +76,7 @@ class ImportOptions(_SourceOptions):
     )
     files: Paths = argument(
         kw_only=False,
-        metavar="FILE...",
+        metavar="FILE",
         help="Files to read: .json or .jsonl, also gzipped (.gz), or .parquet.",
     )
     subset: str | None = option(
@@ -100,12 +100,13 @@ class ImportOptions(_SourceOptions):
     prm: str | None = option(
         default=None,
         metavar="MODEL",
-        help="medprm: hf:PATH, the checkpoint that a scored file's PRM scores come from.",
+        help="medprm: checkpoint (hf:PATH) that computed the PRM scores of a scored file.",
     )
     split: str | None = option(
         default=None,
         metavar="RULE",
-        help="responses: blank-lines, numbered, markers:REGEX or auto [default: auto].",
+        help="responses: how to find the steps: blank-lines, numbered, markers:REGEX or auto"
+        " [default: auto].",
     )
     column: str | None = option(
         default=None,
@@ -151,7 +152,7 @@ class ScoresOptions(_SourceOptions):
 
     files: Paths = argument(
         kw_only=False,
-        metavar="FILE...",
+        metavar="FILE",
         help="Rows with an id and scores, verdicts, or first_error.",
     )
     labeler: str = option(metavar="NAME", help="Name of the labeler that the scores come from.")

@@ -237,7 +237,7 @@ def _tell_failures(store: Store, dataset: str, name: str, there: Collection[str]
     }
     if failed:
         traces = "1 trace" if len(failed) == 1 else f"{len(failed)} traces"
-        note(f"{traces} of '{name}' failed before: `stepgold retry` asks again.")
+        note(f"{traces} of '{name}' failed earlier: run `stepgold retry`.")
 
 
 def label_traces(

@@ -27,7 +27,7 @@ class OverlapOptions(DatasetOptions):
     files: Paths = argument(
         kw_only=False,
         default=(),
-        metavar="FILE...",
+        metavar="FILE",
         help="Training sets to search, as exported files.",
     )
     other: str | None = option(

@@ -28,9 +28,9 @@ from traces import (
     Labeler,
     TraceInContext,
     Usage,
+    declared_options,
     option,
 )
-from traces.config import declared_options
 
 if TYPE_CHECKING:
     from inference import DryCounts, DryRun, GenerationRequest, ModelSpec, Service

@@ -19,8 +19,7 @@ from typing import (
 
 from stepgold.console import session
 from stepgold.results import Result
-from traces import Config, StrPath, defaults_of
-from traces.config import declared_options, is_sequence
+from traces import Config, StrPath, declared_options, defaults_of, is_sequence
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder

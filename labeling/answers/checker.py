@@ -139,7 +139,7 @@ class AnswerChecker:
         letter = option_letter(gold, problem.options)
         if letter is None:
             raise InputError(
-                f"The gold answer '{gold[:80]}' is none of the {len(problem.options)} options.",
+                f"The gold answer '{gold[:80]}' is not one of the {len(problem.options)} options.",
                 where=problem.id,
             )
         options = problem.options

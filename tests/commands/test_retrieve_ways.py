@@ -171,7 +171,7 @@ def test_retrieval_is_measured_and_nothing_attached(cli: Cli, tmp_path: Path) ->
         (("--quota", "maths=1", "--quota", "maths=2"), "twice"),
         (("--quota", "maths=9"), "do not fit"),
         (("--quota", "other=1"), "no corpus 'other'"),
-        (("--rewriter", "openai:m"), "belong together"),
+        (("--rewriter", "openai:m"), "used together"),
         (("--mmr", "0.5"), "vectors"),
         # loads sentence-transformers
         pytest.param(("--rerank", "nowhere"), "Cannot load", marks=pytest.mark.slow),

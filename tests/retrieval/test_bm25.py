@@ -145,7 +145,7 @@ def test_what_cannot_be_indexed_is_refused() -> None:
         LexicalIndex.build([], [], [])
     with pytest.raises(InputError, match="twice"):
         LexicalIndex.build([1, 1], ["", ""], ["a", "b"])
-    with pytest.raises(InputError, match="belong together"):
+    with pytest.raises(InputError, match="differ in number"):
         LexicalIndex.build([1], ["", ""], ["a", "b"])
 
 

@@ -101,7 +101,7 @@ def test_the_folder_must_be_trusted_before_texts_go_elsewhere(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("APPDATA", str(tmp_path))
     (ws.folder / "stepgold.toml").write_text('[judge]\nbase_url = "http://127.0.0.1:1/v1"\n')
-    with pytest.raises(InputError, match="you have not trusted it"):
+    with pytest.raises(InputError, match="you have not trusted the file"):
         ws.judge(dataset="d", judge="openai:m")
     assert ws.trust().trusted
     assert "base_url" in ws.defaults_of(stepgold.JudgeOptions)
