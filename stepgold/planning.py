@@ -8,7 +8,7 @@ enough are stored) and how long a call takes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from functools import cache
@@ -168,10 +168,6 @@ class Planned:
     hours: float | None
     """Hours of calls; None for models on this machine."""
 
-    def document(self) -> dict[str, Any]:
-        """The stage as JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Plan(Result):
@@ -187,7 +183,18 @@ class Plan(Result):
     @property
     def total(self) -> dict[str, Any]:
         """Sums over the stages; None if a part is unknown."""
-        return total_of(self.stages)
+
+        def add(name: str) -> float | None:
+            known = [value for stage in self.stages if (value := getattr(stage, name)) is not None]
+            return sum(known) if len(known) == len(self.stages) else None
+
+        counts = ("calls", "calls_at_most", "input_tokens", "output_tokens")
+        return {
+            **{name: sum(getattr(stage, name) for stage in self.stages) for name in counts},
+            "usd": add("usd"),
+            "usd_at_most": add("usd_at_most"),
+            "hours": sum(stage.hours or 0.0 for stage in self.stages),
+        }
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document."""
@@ -196,7 +203,7 @@ class Plan(Result):
         return {
             "command": "plan",
             "dataset": self.dataset,
-            "stages": [*(stage.document() for stage in self.stages), *self.scoring],
+            "stages": [*map(asdict, self.stages), *self.scoring],
             "total": self.total,
             "prices_as_of": PRICES_AS_OF.isoformat(),
             "assumed": {
@@ -209,7 +216,7 @@ class Plan(Result):
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage."""
-        return [stage.document() for stage in self.stages] + [flat(one) for one in self.scoring]
+        return [asdict(stage) for stage in self.stages] + [flat(one) for one in self.scoring]
 
     def words(self) -> str:
         """Calls, tokens, dollars and hours per stage."""
@@ -489,24 +496,6 @@ def _hours(one: _Planning, calls: int, tokens_in: int) -> float:
 def is_hosted(spec: ModelSpec) -> bool:
     """Whether calls go to a service; a self-hosted server has no known price."""
     return spec.kind in ("gemini", "openai")
-
-
-def total_of(stages: Sequence[Planned]) -> dict[str, Any]:
-    """The sums over stages; None if a part is unknown."""
-
-    def add(values: Iterable[float | None]) -> float | None:
-        known = list(values)
-        return None if None in known else sum(value for value in known if value is not None)
-
-    return {
-        "calls": sum(stage.calls for stage in stages),
-        "calls_at_most": sum(stage.calls_at_most for stage in stages),
-        "input_tokens": sum(stage.input_tokens for stage in stages),
-        "output_tokens": sum(stage.output_tokens for stage in stages),
-        "usd": add(stage.usd for stage in stages),
-        "usd_at_most": add(stage.usd_at_most for stage in stages),
-        "hours": sum(stage.hours or 0.0 for stage in stages),
-    }
 
 
 def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -> dict[str, Any]:
