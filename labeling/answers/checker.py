@@ -58,7 +58,6 @@ _CLAUSE = re.compile(
 """A clause that explains an answer and is no part of it."""
 _BARE_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _LETTER_GOLD = re.compile(r"\(?([A-Z])\)?[.)]?")
-_MATH_SEGMENT = re.compile(r"(?<!\\)\$([^$]+)\$")
 _JOYFUL = re.compile(r"(?:[^\d]*\s)?(\d{1,9})!")
 _CIRCLES = re.compile(r"[①-⑩]")
 _MATH_WORDS = re.compile(
