@@ -38,7 +38,7 @@ PYTHON_HEAD = """# Python
 `--max-tokens` is `max_tokens`, `import` is `import_`, and `best-of-n` is `best_of_n`. A method
 returns a result with typed fields, `as_json()`, `frame()` (needs pandas) and an `exit_code`; in a
 notebook it shows itself as a table. An argument for several names or paths takes a single one too,
-and a positional one also takes them one after the other: `ws.compare("judge", "mc", dataset="bio")`.
+and a positional one takes them one after the other: `ws.compare("judge", "mc", dataset="bio")`.
 Options that a call leaves out are taken from the workspace's [`stepgold.toml`](files.md), if any.
 Errors are subclasses of [`ToolkitError`](library.md#traces.errors.ToolkitError).
 
