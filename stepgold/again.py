@@ -29,6 +29,7 @@ from traces import (
     Need,
     StrPath,
     ToolkitError,
+    defaults_of,
     option,
 )
 
@@ -150,11 +151,7 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
         dataset=revived.dataset,
         judge=model,
         name=labeler.name,
-        base_url=asked.base_url,
         service=asked.service,
-        concurrency=asked.concurrency,
-        allow_phi=asked.allow_phi,
-        insecure_http=asked.insecure_http,
         **_changed(asked),
     )
     judge = rag_judge(options, revived.terms, first_sample=retry * SAMPLES_A_RETRY)
@@ -162,7 +159,9 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
 
 
 def _changed(asked: RetryOptions) -> dict[str, Any]:
-    return {} if asked.max_tokens is None else {"max_tokens": asked.max_tokens}
+    """How models are called this time, and the new limit if there is one."""
+    limit = {} if asked.max_tokens is None else {"max_tokens": asked.max_tokens}
+    return {name: getattr(asked, name) for name in defaults_of(HostedOptions)} | limit
 
 
 def continue_again(revived: Revived, _retry: int) -> LabelStage:
@@ -185,10 +184,6 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
         policy=str(labeler.model),
         name=labeler.name,
         template=asked.template,
-        base_url=asked.base_url,
-        concurrency=asked.concurrency,
-        allow_phi=asked.allow_phi,
-        insecure_http=asked.insecure_http,
         **_changed(asked),
     )
     shown = replace(revived.terms.images, shown=stored.get("images", True))
@@ -221,11 +216,7 @@ def rescore(revived: Revived, _retry: int) -> LabelStage:
         terms.closing,
         labeler,
         dataset,
-        max_tokens=asked.max_tokens,
-        base_url=asked.base_url,
-        concurrency=asked.concurrency,
-        allow_phi=asked.allow_phi,
-        insecure_http=asked.insecure_http,
+        **{"max_tokens": None} | _changed(asked),
     )
 
 
