@@ -10,6 +10,7 @@ from labeling import ConsensusConfig
 from stepgold.labeling_run import label_missing, source_of
 from stepgold.options import LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
+from stepgold.results import counted
 from traces import InputError, Labeler, LabelerKind, option
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class ConsensusResult(LabelingResult):
         """The counts and the table."""
         lines = [super().words()]
         if self.failed:
-            traces = "1 trace" if self.failed == 1 else f"{self.failed} traces"
+            traces = counted(self.failed, "trace")
             lines.append(
                 f"not labeled by both '{self.sources[0]}' and '{self.sources[1]}': {traces}"
             )

@@ -18,7 +18,7 @@ from inference import (
     OPENAI_BASE_URL_VARIABLE,
     OPENAI_KEY_VARIABLE,
 )
-from stepgold.results import INCOMPLETE, OK, Result
+from stepgold.results import INCOMPLETE, OK, Result, counted
 from stepgold.workspace import DATABASE_NAME
 from traces import Config, IndexMismatch, ToolkitError
 
@@ -234,7 +234,7 @@ def _database(
         return DatabaseState(url, "unusable", str(fault)), None
     traces = sum(each.traces for each in datasets.values())
     passages = sum(each.passages for each in corpora)
-    detail = f"{len(datasets)} datasets with {traces} traces, {passages} passages"
+    detail = f"{counted(len(datasets), 'dataset')} with {traces} traces, {passages} passages"
     return DatabaseState(url, "usable", detail), fingerprint
 
 

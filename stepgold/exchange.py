@@ -25,7 +25,7 @@ from stepgold.labeling_run import source_of
 from stepgold.models import parse_spec
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
-from stepgold.results import INCOMPLETE, OK
+from stepgold.results import INCOMPLETE, OK, counted
 from traces import (
     InputError,
     Labeler,
@@ -220,7 +220,7 @@ class ImportResult(LabelingResult):
         gone = f", {self.removed} removed (no longer in the file)" if self.removed else ""
         counts = (
             f"import: {self.done} new, {self.unchanged} unchanged{gone}; dataset '{self.dataset}'"
-            f" now has {self.traces} traces: {self.with_error} with an error, "
+            f" now has {counted(self.traces, 'trace')}: {self.with_error} with an error, "
             f"{self.without_error} without, {self.unlabelled} without usable gold"
         )
         return "\n".join([counts, *rejection_lines((*self.rejected, *self.kept))])
@@ -238,8 +238,8 @@ class ScoresResult(ImportResult):
     def words(self) -> str:
         """The counts, and the first rejected rows and missing traces."""
         counts = (
-            f"import scores '{self.labeler}': {self.scored} traces scored, {self.failed} missing, "
-            f"{self.unusable} rows rejected"
+            f"import scores '{self.labeler}': {counted(self.scored, 'trace')} scored,"
+            f" {self.failed} missing, {counted(self.unusable, 'row')} rejected"
         )
         return "\n".join([counts, *rejection_lines(self.rejected)])
 
@@ -481,7 +481,7 @@ class ExportResult(LabelingResult):
         """The counts, and the first traces that were left out."""
         silent = sum(self.abstained.values()) - len(self.unfit) + self.failed
         counts = (
-            f"export {self.format}: {self.done} traces written to {self.out},"
+            f"export {self.format}: {counted(self.done, 'trace')} written to {self.out},"
             f" {silent} without a label left out"
         )
         if self.unfit:

@@ -83,6 +83,11 @@ class Result:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, e.g. `1 trace` or `2 traces`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def flat(document: Mapping[str, Any]) -> dict[str, Any]:
     """A document as one row: parts of an object are `object_part`, lists are left out."""
     row: dict[str, Any] = {}
