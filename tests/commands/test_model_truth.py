@@ -81,7 +81,7 @@ def test_another_version_in_the_middle_of_a_run_stops_it(
     monkeypatch.setattr(server, "answer", routed)
     stopped = imported(*JUDGE)
     assert (stopped.code, stopped.document["done"], stopped.document["failed"]) == (1, 2, 4)
-    assert '"v2" answers now' in stopped.document["stopped"]
+    assert 'is now answered by "v2"' in stopped.document["stopped"]
     assert resolved(imported) == "v1"
     assert len(server.calls) <= 4, "it stops there; one more may have taken the place"
 
