@@ -217,14 +217,14 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "plan",
     ),
     ("retry",): Entry(
-        "Ask again what failed or could not be read. A new label replaces the abstention.",
+        "Retry what failed or could not be read. A new label replaces the abstention.",
         "stepgold.again",
         "RetryOptions",
         "retry",
     ),
     ("trust",): Entry(
-        "Trust the workspace's stepgold.toml. Until then its keys that decide where keys and "
-        "texts go are refused.",
+        "Trust the workspace's stepgold.toml. Until then, settings that decide where keys and "
+        "texts are sent are refused.",
         "stepgold.trust",
         "TrustOptions",
         "trust",

@@ -32,4 +32,4 @@ print(kept)
 
 # %% A training set, and how good the labels are where gold exists
 print(ws.export("trl", "training.jsonl", dataset="bio", labeler="consensus"))
-print(ws.compare(["judge", "mc", "consensus"], dataset="bio"))
+print(ws.compare("judge", "mc", "consensus", dataset="bio"))

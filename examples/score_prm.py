@@ -15,7 +15,7 @@ for subset in ("gsm8k", "math"):
     print(ws.import_("processbench", f"{subset}.json", dataset="pb", subset=subset))
 
 # %% How many traces fit, and how long will it take?
-print(ws.plan(stages=[stepgold.ScoreOptions(dataset="pb", prm=PRM)]))
+print(ws.plan(dataset="pb", prm=PRM))
 
 # %% Score; run this cell again after an interruption, and it continues
 print(ws.score(dataset="pb", prm=PRM))

@@ -1,6 +1,6 @@
 """Retries and pacing: what an HTTP error means, how many calls may be in flight, when to try again.
 
-The back ends translate their library's exceptions into `HttpFault` or `TransientFault`; nothing
+The backends translate their library's exceptions into `HttpFault` or `TransientFault`; nothing
 else leaves them, and all services are read the same way.
 
 Rate limits are not published per project (only a console shows them), so the number of calls in

@@ -26,7 +26,7 @@ class ModelSpec:
     """A model as the user names it."""
 
     kind: ModelKind
-    """The back end."""
+    """The backend."""
     name: str
     """The model's name there, a folder, or a hub id; empty for `lab`."""
 

@@ -42,7 +42,7 @@ class JudgeConfig(Config):
     escalate: str | None = option(
         default=None,
         metavar="MODEL",
-        help="Model to ask about traces with split votes [default: none].",
+        help="Model that decides traces on which the votes are split [default: none].",
     )
     require_quotes: bool = option(
         default=False, help="Turn an incorrect verdict without a verified quote into no_evidence."

@@ -119,7 +119,7 @@ class CandidateRule(Config):
         help="Text between two steps, \\n is a line break [default: 'Step n:' or blank lines].",
     )
     keep_all: bool = option(
-        default=False, help="Keep candidates that the rule rejects, if they have a step."
+        default=False, help="Keep every candidate that has a step, even an unfinished one."
     )
 
     def check(self) -> None:

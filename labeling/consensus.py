@@ -76,13 +76,15 @@ class QualityFilters(Config):
     )
     require_verified_quote: bool = option(
         default=False,
-        help="Keep traces with a verified quote on the first error, or on any step without one.",
+        help="Keep traces whose first error (or, without one, any step) has a verified quote.",
     )
     no_error_before_right_answer: bool = option(
-        default=False, help="Drop traces with an error but a right answer (lucky or corrected)."
+        default=False,
+        help="Drop traces that have an error but end in the right answer (lucky or corrected).",
     )
     error_before_wrong_answer: bool = option(
-        default=False, help="Drop traces without an error but a wrong answer (an error was missed)."
+        default=False,
+        help="Drop traces that have no error but end in a wrong answer (an error was missed).",
     )
 
 
@@ -164,14 +166,14 @@ class ConsensusConfig(QualityFilters):
         default=0.7,
         between=(0, 1),
         metavar="P",
-        help="hybrid: a soft label above it supports `correct`.",
+        help="hybrid: soft labels above this support `correct`.",
         needs=_HYBRID,
     )
     low: float = option(
         default=0.3,
         between=(0, 1),
         metavar="P",
-        help="hybrid: a soft label below it supports `incorrect`.",
+        help="hybrid: soft labels below this support `incorrect`.",
         needs=_HYBRID,
     )
     most_confident: float = option(

@@ -259,7 +259,7 @@ class MonteCarloConfig(Config):
     label: LabelRule = option(
         default="hard",
         choices=get_args(LabelRule),
-        help="hard: successes above the threshold; soft: the MC estimate; advantage: its rise.",
+        help="hard: successes above the threshold; soft: the MC estimate; advantage: its change.",
     )
     last_step: LastStep = option(
         default="rollout",

@@ -30,6 +30,7 @@ from traces import (
     Need,
     StrPath,
     ToolkitError,
+    defaults_of,
     option,
 )
 
@@ -72,13 +73,13 @@ class RetryOptions(ImageSourceOptions, SpendingOptions, HostedOptions):
     template: StrPath | None = option(
         default=None,
         metavar="DIR",
-        help="Tokenizer folder, for a policy that was made with --template.",
+        help="Tokenizer folder, for a policy that used --template.",
     )
     limit: int | None = option(
         default=None,
         metavar="N",
         between=(1, None),
-        help="Retry the first N traces per labeler only.",
+        help="Retry only the first N traces of each labeler.",
     )
 
 
@@ -151,11 +152,7 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
         dataset=revived.dataset,
         judge=model,
         name=labeler.name,
-        base_url=asked.base_url,
         service=asked.service,
-        concurrency=asked.concurrency,
-        allow_phi=asked.allow_phi,
-        insecure_http=asked.insecure_http,
         **_changed(asked),
     )
     judge = rag_judge(options, revived.terms, first_sample=retry * SAMPLES_A_RETRY)
@@ -163,7 +160,9 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
 
 
 def _changed(asked: RetryOptions) -> dict[str, Any]:
-    return {} if asked.max_tokens is None else {"max_tokens": asked.max_tokens}
+    """How models are called this time, and the new limit if there is one."""
+    limit = {} if asked.max_tokens is None else {"max_tokens": asked.max_tokens}
+    return {name: getattr(asked, name) for name in defaults_of(HostedOptions)} | limit
 
 
 def continue_again(revived: Revived, _retry: int) -> LabelStage:
@@ -186,10 +185,6 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
         policy=str(labeler.model),
         name=labeler.name,
         template=asked.template,
-        base_url=asked.base_url,
-        concurrency=asked.concurrency,
-        allow_phi=asked.allow_phi,
-        insecure_http=asked.insecure_http,
         **_changed(asked),
     )
     shown = replace(revived.terms.images, shown=stored.get("images", True))
@@ -222,11 +217,7 @@ def rescore(revived: Revived, _retry: int) -> LabelStage:
         terms.closing,
         labeler,
         dataset,
-        max_tokens=asked.max_tokens,
-        base_url=asked.base_url,
-        concurrency=asked.concurrency,
-        allow_phi=asked.allow_phi,
-        insecure_http=asked.insecure_http,
+        **{"max_tokens": None} | _changed(asked),
     )
 
 

@@ -16,6 +16,7 @@ from stepgold.console import note
 from stepgold.labeling_run import label_missing, source_of
 from stepgold.options import LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
+from stepgold.results import counted
 from traces import InputError, Labeler, LabelerKind, Need, option
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class ConsensusResult(LabelingResult):
         """The counts, the table, and the estimated confusions."""
         lines = [super().words()]
         if self.failed:
-            traces = "1 trace" if self.failed == 1 else f"{self.failed} traces"
+            traces = counted(self.failed, "trace")
             names = ", ".join(f"'{name}'" for name in self.sources)
             lines.append(f"not labeled by all of {names}: {traces}")
         lines.append(self.analysis.table())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from stepgold import (
     again,
@@ -26,10 +28,12 @@ from stepgold import (
     scoring_run,
     searching,
     showing,
+    trust,
 )
 from stepgold import report as reporting
-from stepgold.verbs import Verb, verb
-from stepgold.workspace import WorkspaceFolder
+from stepgold.verbs import Verb, run_verb, verb, verb_of_several
+from stepgold.workspace import WorkspaceFolder, has_defaults
+from traces import Config, defaults_of
 
 PIPELINE: dict[tuple[str, ...], Verb] = {
     ("import",): Verb(exchange.ImportOptions, exchange.import_),
@@ -58,8 +62,27 @@ class Workspace(WorkspaceFolder):
 
     Methods have the names, defaults, and effects of the commands; they return results with
     `as_json()`, text for a person (`str`), and `frame()`. Run again after an interruption, a method
-    does only what is missing.
+    does only what is missing. Options that a call leaves out are taken from the folder's
+    `stepgold.toml`, as by the commands.
     """
+
+    def defaults_of(self, config: type[Config]) -> Mapping[str, Any]:
+        """What the folder's stepgold.toml says about the options of a method, by field.
+
+        A value that decides where keys and texts go is a function, which raises InputError if the
+        file is not trusted.
+
+        Raises:
+            InputError: the file has an unknown table or key.
+        """
+        table = exchange.ImportOptions if config is exchange.ScoresOptions else config
+        words = next((words for words, one in PIPELINE.items() if one.config is table), None)
+        if words is None or not has_defaults(self.folder):
+            return {}
+        found = config_run.command_defaults(self.folder, PIPELINE)
+        for word in words:
+            found = found.get(word, {})
+        return {name: value for name, value in found.items() if name in defaults_of(config)}
 
     judge = verb(judging.JudgeOptions, judging.judge)
     """Put verdicts on steps with a judge model, grounded in the retrieved evidence."""
@@ -76,8 +99,36 @@ class Workspace(WorkspaceFolder):
     retry = verb(again.RetryOptions, again.retry)
     """Ask again what failed or could not be read, with the labelers' stored configurations."""
 
-    plan = verb(planning.PlanOptions, planning.plan)
-    """Estimate calls, cost and time of stages, given their options; nothing is sent or written."""
+    def plan(
+        self,
+        stages: Sequence[planning.Stage] = (),
+        *,
+        dataset: str | None = None,
+        judge: str | None = None,
+        policy: str | None = None,
+        prm: str | None = None,
+        **options: Any,
+    ) -> planning.Plan:
+        """Estimate calls, cost and time; nothing is sent or written.
+
+        Args:
+            stages: options of the stages, e.g. `[stepgold.ScoreOptions(...)]`; or, like the
+                command, the arguments below.
+            dataset: the dataset.
+            judge: plans `judge` with this model.
+            policy: plans `continue_` with this policy.
+            prm: plans `score` with this PRM.
+            options: further options of the command by name, e.g. `votes=3`, `k=4`, `mc_name="m"`.
+
+        Raises:
+            InputError: there is no stage, or an option has no effect on those given.
+            TypeError: no stage has such an option.
+        """
+        chosen = {"dataset": dataset, "judge": judge, "policy": policy, "prm": prm, **options}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        if chosen:
+            stages = [*stages, *planning.stages_of(chosen)]
+        return run_verb(self, planning.plan, planning.PlanOptions(stages=stages))
 
     score = verb(scoring_run.ScoreOptions, scoring_run.score)
     """Score every step with a process reward model."""
@@ -85,7 +136,7 @@ class Workspace(WorkspaceFolder):
     evaluate = verb(evaluating.EvaluateOptions, evaluating.evaluate)
     """Measure a labeler against gold by one of the field's protocols."""
 
-    compare = verb(evaluating.CompareOptions, evaluating.compare)
+    compare = verb_of_several(evaluating.CompareOptions, evaluating.compare)
     """Compare labelers: how far they agree, and where they do not."""
 
     best_of_n = verb(candidates.BestOfNOptions, candidates.best_of_n)
@@ -103,7 +154,7 @@ class Workspace(WorkspaceFolder):
     """Import a third party's scores, verdicts, or first errors, matched by trace id."""
     export = verb(exporting.ExportOptions, exporting.export)
     """Write the labels of one labeler to a file."""
-    corpus_add = verb(corpora.CorpusAddOptions, corpora.corpus_add)
+    corpus_add = verb_of_several(corpora.CorpusAddOptions, corpora.corpus_add)
     """Split documents into passages."""
     corpus_list = verb(corpora.CorpusListOptions, corpora.corpus_list)
     """List the corpora with their size and license."""
@@ -125,7 +176,7 @@ class Workspace(WorkspaceFolder):
     """Find the passages for a text."""
     retrieve = verb(retrieval.RetrieveOptions, retrieval.retrieve)
     """Find evidence for problems that have none yet, or measure how well it is found."""
-    overlap = verb(overlap.OverlapOptions, overlap.overlap)
+    overlap = verb_of_several(overlap.OverlapOptions, overlap.overlap)
     """Find problems of a dataset in training sets."""
     show = verb(showing.ShowOptions, showing.show)
     """Show a trace with its evidence and what every labeler says of it."""
@@ -137,6 +188,9 @@ class Workspace(WorkspaceFolder):
     """Remove a dataset with all its labels."""
     remove_labeler = verb(contents.RemoveLabelerOptions, contents.remove_labeler)
     """Remove the labels of one labeler."""
+
+    trust = verb(trust.TrustOptions, trust.trust)
+    """Trust the folder's stepgold.toml as it is now; until then some of its keys are refused."""
 
     demo = verb(demo.DemoOptions, demo.demo)
     """Run the whole pipeline on the bundled lab, in a folder of its own."""

@@ -125,7 +125,7 @@ class BestOfNOptions(BootstrapOptions):
         default=False,
         flags=("--as-published",),
         help="Also repeat the accuracies of Med-PRM's scoring script: skipped candidates are never"
-        " chosen, a missing answer is an answer.",
+        " chosen, a missing answer counts as an answer.",
     )
     normalize_answers: bool = option(
         default=False,

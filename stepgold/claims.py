@@ -180,7 +180,7 @@ class Share:
             if not told:
                 who = ", ".join(sorted({held[item] for item in left}))
                 unit = self._work.unit if len(left) == 1 else f"{self._work.unit}s"
-                note(f"Waiting for {len(left)} {unit} that another command works on: {who}.")
+                note(f"Waiting for {len(left)} {unit} that another command is working on: {who}.")
                 told = True
             self._clock.sleep(pause)
             pause = min(2 * pause, POLL_S[1])

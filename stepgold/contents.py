@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
-from stepgold.results import Result
+from stepgold.results import Result, counted
 from traces import Config, LabelerKind, StepLabel, Verdict, argument, option
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ class StatusResult(Result):
     def words(self) -> str:
         """Datasets, labelers, the first failures, jobs and spending, one per line."""
         lines = [
-            f"{name}: {n.problems} problems, {n.traces} traces, {n.steps} steps"
+            f"{name}: {counted(n.problems, 'problem')}, {counted(n.traces, 'trace')},"
+            f" {counted(n.steps, 'step')}"
             for name, n in self.datasets.items()
         ]
         lines += [_labeler_line(row, self.datasets[row.dataset].traces) for row in self.labelers]
@@ -459,8 +460,8 @@ class LabelsResult(Result):
     def words(self) -> str:
         """The counts in one line."""
         abstained = sum(label.abstention is not None for label in self.labels)
-        labeled = len(self.labels) - abstained
-        return f"{self.labeler} on {self.dataset}: {labeled} traces labeled, {abstained} abstained"
+        labeled = counted(len(self.labels) - abstained, "trace")
+        return f"{self.labeler} on {self.dataset}: {labeled} labeled, {abstained} abstained"
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """One row per step of the labeled traces: verdict, score, or the reason for neither.

@@ -36,7 +36,7 @@ class CorpusAddOptions(Config):
 
     paths: Paths = argument(
         kw_only=False,
-        metavar="PATH...",
+        metavar="PATH",
         help=".txt .md .html .pdf .docx .nxml .rst .jsonl(.gz), or folders.",
     )
     corpus: str = option(metavar="NAME", help="Name of the corpus.")

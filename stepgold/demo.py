@@ -17,7 +17,7 @@ from stepgold.exchange import ImportOptions, import_
 from stepgold.exporting import ExportOptions, export
 from stepgold.judging import JudgeOptions, judge
 from stepgold.report import ReportOptions, report
-from stepgold.results import Result
+from stepgold.results import Result, flat
 from stepgold.retrieval import RetrieveOptions, retrieve
 from stepgold.scoring_run import ScoreOptions, score
 from stepgold.searching import IndexOptions, index
@@ -86,6 +86,16 @@ class DemoResult(Result):
             "training_set": str(self.training_set),
             "report": str(self.report),
         }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per labeler and subset, with the figures of the first errors and macro F1."""
+        return [
+            {"labeler": name, "subset": subset}
+            | flat(figures)
+            | {"macro_f1": documents["macro-f1"]["subsets"].get(subset, {}).get("macro_f1")}
+            for name, documents in self.labelers.items()
+            for subset, figures in documents["processbench"]["subsets"].items()
+        ]
 
     def words(self) -> RenderableType:
         """The table and the paths."""

@@ -17,7 +17,7 @@ from inference import (
     OPENAI_BASE_URL_VARIABLE,
     OPENAI_KEY_VARIABLE,
 )
-from stepgold.results import INCOMPLETE, OK, Result
+from stepgold.results import INCOMPLETE, OK, Result, counted
 from stepgold.trust import ProjectFile, project_file
 from stepgold.workspace import DATABASE_NAME
 from traces import Config, IndexMismatch, ToolkitError
@@ -139,9 +139,20 @@ class DoctorResult(Result):
             "problems": [asdict(each) for each in self.problems],
         }
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per item, and per problem."""
+        problems = [{"item": "problem", "state": each.what} for each in self.problems]
+        return [{"item": item, "state": state} for item, state in self._items()] + problems
+
     def words(self) -> str:
         """One line per item."""
-        lines = [
+        shown = [f"{name:<24}{text}" for name, text in self._items()]
+        for each in self.problems:
+            shown += [f"problem: {each.what}", f"  do: {each.remedy}"]
+        return "\n".join([*shown, *(() if self.problems else ["no problem found"])])
+
+    def _items(self) -> list[tuple[str, str]]:
+        return [
             ("stepgold", self.stepgold or "not installed (run from a checkout)"),
             ("python", f"{self.python} on {self.platform}"),
             *((name, found or "not installed") for name, found in self.packages.items()),
@@ -152,10 +163,6 @@ class DoctorResult(Result):
             ("stepgold.toml", _trust_words(self.project_file)),
             ("free disk", f"{self.disk_free_bytes / 1e9:.1f} GB"),
         ]
-        shown = [f"{name:<24}{text}" for name, text in lines]
-        for each in self.problems:
-            shown += [f"problem: {each.what}", f"  do: {each.remedy}"]
-        return "\n".join([*shown, *(() if self.problems else ["no problem found"])])
 
 
 def doctor(workspace: WorkspaceFolder, options: DoctorOptions) -> DoctorResult:
@@ -241,7 +248,7 @@ def _database(
         return DatabaseState(url, "unusable", str(fault)), None
     traces = sum(each.traces for each in datasets.values())
     passages = sum(each.passages for each in corpora)
-    detail = f"{len(datasets)} datasets with {traces} traces, {passages} passages"
+    detail = f"{counted(len(datasets), 'dataset')} with {traces} traces, {passages} passages"
     return DatabaseState(url, "usable", detail), fingerprint
 
 

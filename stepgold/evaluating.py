@@ -388,7 +388,7 @@ class CompareOptions(TrialOptions):
     """Which labelers to compare."""
 
     labelers: Sequence[str] = argument(
-        kw_only=False, metavar="LABELER LABELER...", help="Two labelers or more."
+        kw_only=False, metavar="LABELER", help="Two labelers or more."
     )
     gold: str | None = option(
         default=None,

@@ -23,7 +23,7 @@ from stepgold.golds import list_unusable_golds
 from stepgold.models import parse_spec
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
-from stepgold.results import INCOMPLETE, OK
+from stepgold.results import INCOMPLETE, OK, counted
 from traces import (
     InputError,
     Labeler,
@@ -76,7 +76,7 @@ class ImportOptions(_SourceOptions):
     )
     files: Paths = argument(
         kw_only=False,
-        metavar="FILE...",
+        metavar="FILE",
         help="Files to read: .json or .jsonl, also gzipped (.gz), or .parquet.",
     )
     subset: str | None = option(
@@ -100,12 +100,13 @@ class ImportOptions(_SourceOptions):
     prm: str | None = option(
         default=None,
         metavar="MODEL",
-        help="medprm: hf:PATH, the checkpoint that a scored file's PRM scores come from.",
+        help="medprm: checkpoint (hf:PATH) that computed the PRM scores of a scored file.",
     )
     split: str | None = option(
         default=None,
         metavar="RULE",
-        help="responses: blank-lines, numbered, markers:REGEX or auto [default: auto].",
+        help="responses: how to find the steps: blank-lines, numbered, markers:REGEX or auto"
+        " [default: auto].",
     )
     column: str | None = option(
         default=None,
@@ -164,7 +165,7 @@ class ScoresOptions(_SourceOptions):
 
     files: Paths = argument(
         kw_only=False,
-        metavar="FILE...",
+        metavar="FILE",
         help="Rows with an id and scores, verdicts, or first_error.",
     )
     labeler: str = option(metavar="NAME", help="Name of the labeler that the scores come from.")
@@ -232,7 +233,7 @@ class ImportResult(LabelingResult):
         gone = f", {self.removed} removed (no longer in the file)" if self.removed else ""
         counts = (
             f"import: {self.done} new, {self.unchanged} unchanged{gone}; dataset '{self.dataset}'"
-            f" now has {self.traces} traces: {self.with_error} with an error, "
+            f" now has {counted(self.traces, 'trace')}: {self.with_error} with an error, "
             f"{self.without_error} without, {self.unlabelled} without usable gold"
         )
         return "\n".join([counts, *rejection_lines((*self.rejected, *self.kept))])
@@ -250,8 +251,8 @@ class ScoresResult(ImportResult):
     def words(self) -> str:
         """The counts, and the first rejected rows and missing traces."""
         counts = (
-            f"import scores '{self.labeler}': {self.scored} traces scored, {self.failed} missing, "
-            f"{self.unusable} rows rejected"
+            f"import scores '{self.labeler}': {counted(self.scored, 'trace')} scored,"
+            f" {self.failed} missing, {counted(self.unusable, 'row')} rejected"
         )
         return "\n".join([counts, *rejection_lines(self.rejected)])
 

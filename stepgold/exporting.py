@@ -13,7 +13,7 @@ from stepgold.exchange import SHOWN_ROWS, chunks
 from stepgold.labeling_run import source_of, sources_in
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
-from stepgold.results import INCOMPLETE, OK
+from stepgold.results import INCOMPLETE, OK, counted
 from traces import Labeler, StrPath, argument, option
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ExportResult(LabelingResult):
         """The counts, and the first traces that were left out."""
         silent = sum(self.abstained.values()) - len(self.unfit) + self.failed
         counts = (
-            f"export {self.format}: {self.done} traces written to {self.out},"
+            f"export {self.format}: {counted(self.done, 'trace')} written to {self.out},"
             f" {silent} without a label left out"
         )
         if self.unfit:

@@ -14,6 +14,7 @@ from stepgold.claims import Share
 from stepgold.console import note, progress
 from stepgold.models import ModelTruth
 from stepgold.outcome import Tally
+from stepgold.results import counted
 from traces import (
     BudgetExhausted,
     InputError,
@@ -245,8 +246,7 @@ def _tell_failures(store: Store, dataset: str, name: str, there: Collection[str]
         if failure.stage == name and failure.retryable and failure.id in there
     }
     if failed:
-        traces = "1 trace" if len(failed) == 1 else f"{len(failed)} traces"
-        note(f"{traces} of '{name}' failed before: `stepgold retry` asks again.")
+        note(f"{counted(len(failed), 'trace')} of '{name}' failed earlier: run `stepgold retry`.")
 
 
 def label_traces(

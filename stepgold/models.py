@@ -148,7 +148,7 @@ def text_model(
     template: Path | None = None,
     concurrency: int | None = None,
 ) -> TextModel:
-    """The text model that a spec names; only the library of its back end is loaded.
+    """The text model that a spec names; only the library of its backend is loaded.
 
     Raises:
         InputError: the model was shut down, no key is set, its server cannot be used, or the spec
@@ -362,7 +362,7 @@ class BatchOptions(Config):
         default=24.0,
         between=(0.1, 48),
         metavar="H",
-        help="batch: resend a job without progress for this many hours.",
+        help="batch: resubmit a job that has made no progress for this many hours.",
         needs=_IN_BATCHES,
     )
 
@@ -476,7 +476,7 @@ class ModelTruth:
         if known and not self._allow_mixed:
             before = ", ".join(sorted(known))
             raise ModelChanged(
-                f'Where "{model}" is asked, "{version}" answers now; "{before}" answered before.',
+                f'"{model}" is now answered by "{version}"; before, it was "{before}".',
                 remedy="label with this version under another --name, "
                 "or mix both in one labeler with --allow-mixed",
             )

@@ -64,12 +64,12 @@ class HostedOptions(Config):
     )
     concurrency: int | None = option(
         default=None,
-        help="Maximum requests in flight [default: by back end].",
+        help="Maximum requests in flight [default: depends on the backend].",
         metavar="N",
         between=(1, None),
     )
     allow_phi: bool = option(
-        default=False, help="Send problems marked phi_removed: false to a hosted model."
+        default=False, help="Also send problems marked phi_removed: false to a hosted model."
     )
     insecure_http: bool = option(
         default=False, help="Send a key over plain http to another machine."
@@ -91,7 +91,7 @@ class SpendingOptions(BudgetOptions):
     """What a run may cost, and which model versions may share a labeler."""
 
     allow_mixed: bool = option(
-        default=False, help="Continue even if another version of the model answers than before."
+        default=False, help="Continue even if the service now answers with another model version."
     )
 
 
@@ -101,7 +101,7 @@ class ImageSourceOptions(Config):
     images: StrPath | None = option(
         default=None,
         metavar="DIR",
-        help="Folder with the images of problems; paths start there [default: the workspace].",
+        help="Folder that image paths are relative to [default: the workspace].",
     )
 
 
@@ -109,7 +109,7 @@ class ImageFolderOptions(ImageSourceOptions):
     """Where the images of problems are, and whether they are shown."""
 
     ignore_images: bool = option(
-        default=False, help="Do not show the images of problems to the model; the labels record it."
+        default=False, help="Do not show images to the model; this is recorded with the labels."
     )
 
 

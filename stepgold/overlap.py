@@ -27,7 +27,7 @@ class OverlapOptions(DatasetOptions):
     files: Paths = argument(
         kw_only=False,
         default=(),
-        metavar="FILE...",
+        metavar="FILE",
         help="Training sets to search, as exported files.",
     )
     other: str | None = option(
@@ -84,6 +84,10 @@ class OverlapResult(Result):
             **self.report.as_json(),
             "rejected": [row_document(row) for row in self.rejected],
         }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per problem that was found."""
+        return [match.as_json() for match in self.report.matches]
 
     def words(self) -> str:
         """The counts and the first matches."""

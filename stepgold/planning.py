@@ -8,9 +8,10 @@ enough are stored) and how long a call takes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note
@@ -18,7 +19,7 @@ from stepgold.continuing import ContinueOptions
 from stepgold.images import ImageOptions
 from stepgold.judging import JudgeOptions
 from stepgold.models import parse_spec, policy_config
-from stepgold.results import Result
+from stepgold.results import Result, flat
 from stepgold.scoring_run import ScoreOptions
 from traces import (
     AbstentionReason,
@@ -27,6 +28,7 @@ from traces import (
     Labeler,
     TraceInContext,
     Usage,
+    declared_options,
     option,
 )
 
@@ -37,6 +39,17 @@ if TYPE_CHECKING:
 
 Stage = JudgeOptions | ContinueOptions | ScoreOptions
 """The stages that can be planned, by the options that they would run with."""
+
+STAGES: Mapping[str, tuple[type[Stage], str]] = {
+    "judge": (JudgeOptions, ""),
+    "policy": (ContinueOptions, "policy_"),
+    "prm": (ScoreOptions, "prm_"),
+}
+"""By the option that plans a stage: its config, and the prefix for names already in use."""
+SHARED = frozenset({"dataset", "limit", "images", "ignore_images", "concurrency"})
+"""Options that all stages share."""
+_UNUSED = frozenset({"replace", "budget", "allow_phi", "insecure_http", "allow_mixed"})
+"""Options of a run that do not change its plan."""
 
 CALLS_AT_ONCE = 16
 """Assumed calls in flight without --concurrency."""
@@ -74,6 +87,54 @@ class PlanOptions(Config):
             )
 
 
+@cache
+def stage_fields() -> Mapping[str, Mapping[str, str]]:
+    """For each stage of `STAGES`, its fields by the name of their option of `plan`."""
+    taken: set[str] = set()
+    fields: dict[str, dict[str, str]] = {}
+    for stage, (config, prefix) in STAGES.items():
+        fields[stage] = {}
+        for name, _, declared in declared_options(config):
+            if declared.style == "python" or name in _UNUSED:
+                continue
+            shown = name
+            if name in taken - SHARED:
+                shown = ("mc_" if (stage, name) == ("policy", "name") else prefix) + name
+            fields[stage][shown] = name
+        taken |= fields[stage].keys()
+    return fields
+
+
+def stages_of(chosen: Mapping[str, Any]) -> list[Stage]:
+    """The options of the stages to plan.
+
+    Args:
+        chosen: the options that the user set, by their name as options of `plan`.
+
+    Raises:
+        InputError: an option is missing, or has no effect on the stages given.
+        TypeError: no stage has an option of that name.
+    """
+    if unknown := chosen.keys() - {name for fields in stage_fields().values() for name in fields}:
+        raise TypeError(f"plan has no option {', '.join(sorted(unknown))}")
+    stages: list[Stage] = []
+    idle: dict[str, str] = {}
+    for stage, (config, _) in STAGES.items():
+        fields = {shown: name for shown, name in stage_fields()[stage].items() if shown in chosen}
+        if stage not in chosen:
+            idle |= dict.fromkeys(fields.keys() - SHARED, stage)
+            continue
+        if "dataset" not in chosen:
+            raise InputError("The dataset is missing.", remedy="add --dataset NAME")
+        options = config(**{name: chosen[shown] for shown, name in fields.items()})
+        options.refuse_idle(fields.values())
+        stages.append(options)
+    for stage in idle.values():
+        flags = ", ".join(f"--{n.replace('_', '-')}" for n in sorted(idle) if idle[n] == stage)
+        raise InputError(f"{flags} has no effect without --{stage}.", remedy=f"add --{stage} MODEL")
+    return stages
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """The expected and maximum calls and cost of one stage."""
@@ -107,10 +168,6 @@ class Planned:
     hours: float | None
     """Hours of calls; None for models on this machine."""
 
-    def document(self) -> dict[str, Any]:
-        """The stage as JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Plan(Result):
@@ -126,7 +183,18 @@ class Plan(Result):
     @property
     def total(self) -> dict[str, Any]:
         """Sums over the stages; None if a part is unknown."""
-        return total_of(self.stages)
+
+        def add(name: str) -> float | None:
+            known = [value for stage in self.stages if (value := getattr(stage, name)) is not None]
+            return sum(known) if len(known) == len(self.stages) else None
+
+        counts = ("calls", "calls_at_most", "input_tokens", "output_tokens")
+        return {
+            **{name: sum(getattr(stage, name) for stage in self.stages) for name in counts},
+            "usd": add("usd"),
+            "usd_at_most": add("usd_at_most"),
+            "hours": sum(stage.hours or 0.0 for stage in self.stages),
+        }
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document."""
@@ -135,7 +203,7 @@ class Plan(Result):
         return {
             "command": "plan",
             "dataset": self.dataset,
-            "stages": [*(stage.document() for stage in self.stages), *self.scoring],
+            "stages": [*map(asdict, self.stages), *self.scoring],
             "total": self.total,
             "prices_as_of": PRICES_AS_OF.isoformat(),
             "assumed": {
@@ -148,7 +216,7 @@ class Plan(Result):
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage."""
-        return [stage.document() for stage in self.stages]
+        return [asdict(stage) for stage in self.stages] + [flat(one) for one in self.scoring]
 
     def words(self) -> str:
         """Calls, tokens, dollars and hours per stage."""
@@ -428,24 +496,6 @@ def _hours(one: _Planning, calls: int, tokens_in: int) -> float:
 def is_hosted(spec: ModelSpec) -> bool:
     """Whether calls go to a service; a self-hosted server has no known price."""
     return spec.kind in ("gemini", "openai")
-
-
-def total_of(stages: Sequence[Planned]) -> dict[str, Any]:
-    """The sums over stages; None if a part is unknown."""
-
-    def add(values: Iterable[float | None]) -> float | None:
-        known = list(values)
-        return None if None in known else sum(value for value in known if value is not None)
-
-    return {
-        "calls": sum(stage.calls for stage in stages),
-        "calls_at_most": sum(stage.calls_at_most for stage in stages),
-        "input_tokens": sum(stage.input_tokens for stage in stages),
-        "output_tokens": sum(stage.output_tokens for stage in stages),
-        "usd": add(stage.usd for stage in stages),
-        "usd_at_most": add(stage.usd_at_most for stage in stages),
-        "hours": sum(stage.hours or 0.0 for stage in stages),
-    }
 
 
 def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -> dict[str, Any]:

@@ -40,9 +40,7 @@ class Result:
 
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """The result as rows of a table; a single row unless a result has more."""
-        return [
-            {key: value for key, value in self.as_json().items() if not isinstance(value, list)}
-        ]
+        return [flat(self.as_json())]
 
     def frame(self) -> Any:
         """The rows as a `pandas.DataFrame`.
@@ -83,6 +81,22 @@ class Result:
             for row in rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, e.g. `1 trace` or `2 traces`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document as one row: parts of an object are `object_part`, lists are left out."""
+    row: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            row |= {f"{key}_{part}": inner for part, inner in flat(value).items()}
+        elif not isinstance(value, list):
+            row[key] = value
+    return row
 
 
 class NamedFigures(Mapping[str, Any]):

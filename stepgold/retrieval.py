@@ -95,7 +95,7 @@ class RetrieveOptions(
         super().check()
         if (self.query == "rewrite") != (self.rewriter is not None):
             raise InputError(
-                "--query rewrite and --rewriter belong together.",
+                "--query rewrite and --rewriter must be used together.",
                 remedy="name the model that writes them: --query rewrite --rewriter openai:MODEL",
             )
 

@@ -448,13 +448,13 @@ def _refuse_other_scores(store: Store, labeler: Labeler, dataset: str, scorer: S
     mean = sum(differences) / len(differences)
     if mean > PROVED_WITHIN:
         raise InputError(
-            f"'{labeler.model}' does not repeat the imported scores of '{labeler.name}': they"
+            f"'{labeler.model}' does not reproduce the imported scores of '{labeler.name}': they"
             f" differ by {mean:.3f} on average over {len(differences)} steps.",
             remedy="name the checkpoint that the file was scored with; to import it again:"
             f" stepgold remove labeler {labeler.name} --dataset {dataset}",
         )
     note(
-        f"'{labeler.model}' repeats the imported scores of {len(ids)} traces: mean difference"
+        f"'{labeler.model}' reproduces the imported scores of {len(ids)} traces: mean difference"
         f" {mean:.4f}."
     )
 

@@ -10,7 +10,7 @@ from retrieval import SearchConfig
 from stepgold.console import note, progress
 from stepgold.options import EncoderOptions
 from stepgold.outcome import LabelingResult, Tally
-from stepgold.results import Result
+from stepgold.results import Result, counted
 from traces import CorpusError, IndexMismatch, InputError, argument, option
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class IndexResult(LabelingResult):
         changes = f"{self.done} added, {self.removed} removed, {self.encoded} texts encoded"
         changed = self.done or self.removed or self.rebuilt
         return (
-            f"index: {self.passages} passages ({changes}), encoder {self.encoder},"
+            f"index: {counted(self.passages, 'passage')} ({changes}), encoder {self.encoder},"
             f" {self._reached()}{'' if changed else ', up to date'}"
         )
 

@@ -35,7 +35,7 @@ class TrialOptions(BootstrapOptions, DatasetOptions):
     in_sample: bool = option(
         default=False,
         flags=("--in-sample",),
-        help="Allow a threshold fitted on traces that are evaluated.",
+        help="Allow a threshold fitted on traces that are also evaluated.",
         needs=Need("--threshold fit:DATASET/SUBSET", lambda config: config.number is None),
     )
 

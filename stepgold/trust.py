@@ -185,7 +185,7 @@ def guarded(setting: Setting, file: Path, digest: str) -> Callable[[], Any]:
         where = "" if file.parent == Path() else f" --workspace {shlex.quote(str(file.parent))}"
         raise InputError(
             f"The workspace's {DEFAULTS_NAME} sets {setting}, which decides where keys and texts"
-            " go, and you have not trusted it.",
+            " go, and you have not trusted the file.",
             where=str(file),
             remedy=f"read the file, then run: stepgold{where} trust",
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traces import InputError, StrPath
+from traces import Config, InputError, StrPath
 
 if TYPE_CHECKING:
     from storage import Store
@@ -62,6 +63,10 @@ class WorkspaceFolder:
     def index_folder(self) -> Path:
         """The folder of the FAISS index and its manifest."""
         return self.folder / "index"
+
+    def defaults_of(self, config: type[Config]) -> Mapping[str, Any]:
+        """Defaults for the options of a method, by field, instead of those in their declaration."""
+        return {}
 
     def open_store(self, *, create: bool = False) -> Store:
         """Open the database; `create` makes a missing database and folder.

@@ -37,7 +37,9 @@ PYTHON_HEAD = """# Python
 `stepgold.Workspace` has one method per command, with the same options, defaults and effects:
 `--max-tokens` is `max_tokens`, `import` is `import_`, and `best-of-n` is `best_of_n`. A method
 returns a result with typed fields, `as_json()`, `frame()` (needs pandas) and an `exit_code`; in a
-notebook it shows itself as a table. An argument for several names or paths takes a single one too.
+notebook it shows itself as a table. An argument for several names or paths takes a single one too,
+and a positional one takes them one after the other: `ws.compare("judge", "mc", dataset="bio")`.
+Options that a call leaves out are taken from the workspace's [`stepgold.toml`](files.md), if any.
 Errors are subclasses of [`ToolkitError`](library.md#traces.errors.ToolkitError).
 
 ```text
@@ -133,17 +135,34 @@ def python_reference() -> str:
             f"Returns: {' or '.join(links)}",
             _fields(_config_of(run)),
         ]
+    parts += ["## `Workspace.plan` { #plan }", "::: stepgold.api.Workspace.plan"]
+    parts += ["Its further options:", _plan_options()]
     parts += ["## `Workspace` and `label` { #workspace }", "::: stepgold.workspace.WorkspaceFolder"]
     parts += ["::: stepgold.page.label"]
     return "\n\n".join(parts) + "\n"
 
 
+def _plan_options() -> str:
+    """The options of `plan`, by the stage that they are of."""
+    from stepgold.planning import STAGES, stage_fields
+
+    named = {"judge": "judge", "policy": "continue_", "prm": "score"}
+    rows = [
+        (_code(shown), f"[`{named[stage]}`](#{named[stage]})", _code(name))
+        for stage, fields in stage_fields().items()
+        for shown, name in fields.items()
+        if shown not in STAGES and shown != "dataset"
+    ]
+    return _table(("argument", "of", "where it is"), rows)
+
+
 def results_reference() -> str:
     """The classes that the methods of `Workspace` return, each once, and those of their figures."""
     from stepgold.api import Workspace
+    from stepgold.planning import Plan
     from stepgold.results import NamedFigures, Result
 
-    found = {_path(Result): None}
+    found = dict.fromkeys((_path(Result), _path(Plan)))
     for name in attribute_docstrings(API, "Workspace"):
         for result in _results_of(_function(getattr(Workspace, name))):
             kinds = [kind for kind in reversed(result.__mro__) if issubclass(kind, Result)]

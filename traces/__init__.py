@@ -7,7 +7,9 @@ from traces.config import Need as Need
 from traces.config import Paths as Paths
 from traces.config import StrPath as StrPath
 from traces.config import argument as argument
+from traces.config import declared_options as declared_options
 from traces.config import defaults_of as defaults_of
+from traces.config import is_sequence as is_sequence
 from traces.config import option as option
 from traces.config import paths_of as paths_of
 from traces.defects import record_defect as record_defect

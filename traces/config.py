@@ -160,6 +160,10 @@ class Config:
                 remedy=f"add {needed}, or leave {it} out",
             )
 
+    def changed(self, names: Collection[str]) -> frozenset[str]:
+        """Those of these fields that differ from their default."""
+        return frozenset(name for name in names if self._is_set(name))
+
     def but(self, **changes: Any) -> Self:
         """A copy with other values."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]

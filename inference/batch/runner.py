@@ -168,7 +168,7 @@ def left_unanswered(spec: str, jobs: int) -> ModelUnavailable:
 def no_room(spec: str, said: str) -> QuotaExhausted:
     """The error of a service that accepts no job although we run none."""
     return QuotaExhausted(
-        f'"{spec}" accepts no batch job: {said}',
+        f'"{spec}" does not accept batch jobs: {said}',
         remedy="run the same command again later, with a smaller --enqueued-tokens, "
         "or with --service flex, which has the same price",
     )

@@ -1,6 +1,6 @@
 """Any OpenAI-compatible server through the openai client; the only file that imports it.
 
-Servers differ more than the shared name suggests, so this back end assumes little: one request per
+Servers differ more than the shared name suggests, so this backend assumes little: one request per
 continuation (some ignore `n`), stop strings are cut here too (some keep them), and a server that
 does not know `response_format` is asked again without it.
 

@@ -58,7 +58,6 @@ _CLAUSE = re.compile(
 """A clause that explains an answer and is no part of it."""
 _BARE_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _LETTER_GOLD = re.compile(r"\(?([A-Z])\)?[.)]?")
-_MATH_SEGMENT = re.compile(r"(?<!\\)\$([^$]+)\$")
 _JOYFUL = re.compile(r"(?:[^\d]*\s)?(\d{1,9})!")
 _CIRCLES = re.compile(r"[①-⑩]")
 _MATH_WORDS = re.compile(
@@ -139,7 +138,7 @@ class AnswerChecker:
         letter = option_letter(gold, problem.options)
         if letter is None:
             raise InputError(
-                f"The gold answer '{gold[:80]}' is none of the {len(problem.options)} options.",
+                f"The gold answer '{gold[:80]}' is not one of the {len(problem.options)} options.",
                 where=problem.id,
             )
         options = problem.options

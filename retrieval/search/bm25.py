@@ -76,7 +76,7 @@ def write_folder(folder: Path, made_from: str, write: Callable[[Path], None]) ->
         raise StoreError(
             f"The lexical index cannot be written ({fault.strerror or fault}).",
             where=str(folder),
-            remedy="make room, or choose a workspace that can be written",
+            remedy="free disk space, or use a writable workspace",
         ) from fault
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -143,10 +143,10 @@ class LexicalIndex:
             InputError: nothing to index, a repeated id, or lists of different lengths.
         """
         if not len(ids) == len(titles) == len(texts):
-            raise InputError("Ids, titles and texts do not belong together.")
+            raise InputError("Ids, titles and texts differ in number.")
         if not len(ids) or len(set(ids)) < len(ids):
             raise InputError(
-                "There is no passage to index." if not len(ids) else "A passage id is there twice.",
+                "There is no passage to index." if not len(ids) else "A passage id is repeated.",
                 remedy="stepgold corpus add" if not len(ids) else "stepgold index",
             )
         both = [f"{title}\n{text}" for title, text in zip(titles, texts, strict=True)]

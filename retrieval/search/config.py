@@ -134,7 +134,7 @@ def _read_quotas(given: Sequence[str]) -> dict[str, int]:
         corpus, _, places = entry.rpartition("=")
         if not corpus or not places.isdecimal() or corpus in quotas:
             raise InputError(
-                f"'{entry}' is no quota, or names a corpus twice.",
+                f"'{entry}' is not a quota, or repeats a corpus.",
                 remedy="write --quota CORPUS=N, once for each corpus",
             )
         quotas[corpus] = int(places)

@@ -142,7 +142,7 @@ class ServerScorer:
         scores = row_scores(rows, reading)
         if scores is None:
             raise ModelRefused(
-                f'"{self.server.spec}" gave probabilities at first and gives other numbers now.',
+                f'"{self.server.spec}" returned probabilities at first, and other numbers now.',
                 where=f'trace "{fitted.laid_out.trace_id}"',
                 remedy="check whether the server was restarted with other options",
             )
@@ -447,7 +447,7 @@ def parity_error(spec: str, parity: Parity, limit: float) -> PrmError:
     """Return the error for a server that fails the gate."""
     trace_id, step, here, there = parity.worst
     return PrmError(
-        f'"{spec}" gives other scores than the checkpoint, so nothing was stored: step scores'
+        f'"{spec}" gives different scores from the checkpoint, so nothing was stored: step scores'
         f" differ by up to {parity.max_difference:.4f} (limit {limit:g}), first errors agree on"
         f" {parity.agreement:.1%} of {parity.traces} traces (at least {AGREEMENT:.1%} required).",
         where=f'trace "{trace_id}", step {step + 1}: {here:.4f} here, {there:.4f} there',

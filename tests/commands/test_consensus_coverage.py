@@ -63,7 +63,7 @@ def test_an_export_counts_what_its_labeler_has_not_reached(
     assert cli("import", "traces", traces_file, *ON).code == 0
     says(cli, tmp_path / "m.jsonl", "mc", "mc", {"a": None})
     export = ("export", "traces", tmp_path / "out.jsonl", *ON, "--labeler", "mc")
-    assert "1 traces written" in (said := cli(*export)).out
+    assert "1 trace written" in (said := cli(*export)).out
     assert "2 without a label" in said.out
     assert cli(*export, "--json").document["failed"] == 2
 

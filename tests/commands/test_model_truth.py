@@ -58,7 +58,7 @@ def test_another_version_between_two_runs_stops_the_second(
     stopped = imported(*JUDGE)
     assert stopped.code == 2, "nothing of this call was kept"
     error = stopped.document["error"]
-    assert '"v2" answers now; "v1" answered before' in error["what"]
+    assert 'is now answered by "v2"; before, it was "v1"' in error["what"]
     assert "--allow-mixed" in error["remedy"]
     assert resolved(imported) == "v1"
     bought = len(server.calls)
@@ -81,7 +81,7 @@ def test_another_version_in_the_middle_of_a_run_stops_it(
     monkeypatch.setattr(server, "answer", routed)
     stopped = imported(*JUDGE)
     assert (stopped.code, stopped.document["done"], stopped.document["failed"]) == (1, 2, 4)
-    assert '"v2" answers now' in stopped.document["stopped"]
+    assert 'is now answered by "v2"' in stopped.document["stopped"]
     assert resolved(imported) == "v1"
     assert len(server.calls) <= 4, "it stops there; one more may have taken the place"
 

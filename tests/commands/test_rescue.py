@@ -204,7 +204,7 @@ def test_the_checkpoint_has_to_be_named_and_to_repeat_the_scores(
     assert "stepgold retry --dataset d --labeler prm --prm hf:PATH" in done.err
     done = cli(*again, "--prm", prm)
     assert done.code == 2
-    assert "does not repeat the imported scores" in done.err
+    assert "does not reproduce the imported scores" in done.err
     labels = stored(tmp_path, "d")
     assert {id for id, label in labels.items() if label.abstention is not None} == skipped
 

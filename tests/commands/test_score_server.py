@@ -114,7 +114,7 @@ def test_a_server_that_scores_otherwise_stores_nothing(
     called = score()
     assert called.code == 2
     error = called.document["error"]
-    assert "gives other scores than the checkpoint, so nothing was stored" in error["what"]
+    assert "gives different scores from the checkpoint, so nothing was stored" in error["what"]
     assert "(limit 0.02), first errors agree on" in error["what"]
     assert error["where"].startswith('trace "p')
     assert " here, " in error["where"]

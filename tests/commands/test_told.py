@@ -27,7 +27,7 @@ def test_a_second_run_names_failures_and_replies_of_the_first(
         assert "retry` asks again" not in first.err
         again = cli(*judge)
         assert again.code == 0
-        assert "3 traces of 'judge' failed before: `stepgold retry` asks again." in again.err
+        assert "3 traces of 'judge' failed earlier: run `stepgold retry`." in again.err
         other = cli(*judge, "--name", "other")
         assert "3 replies of openai:m came from the store and cost nothing." in other.err
         assert len(server.calls) == 3

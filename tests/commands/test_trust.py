@@ -110,7 +110,7 @@ def test_what_decides_where_texts_go_is_refused(
     with RecordingServer(400, {}) as server:
         called = cli(*JUDGE, "--base-url", server.url)
         assert called.code == 2
-        assert ("trusted it" in called.err) is refused
+        assert ("trusted the file" in called.err) is refused
         assert bool(server.received) is not refused
 
 

@@ -291,7 +291,7 @@ def test_traces_without_a_checkable_answer_are_never_sent() -> None:
             assert word.label.abstention.reason is AbstentionReason.NO_ANSWER
             assert word.continuations == ()
     details = {w.label.trace_id: w.label.abstention.detail for w in words if w.label.abstention}
-    assert "none of the 2 options" in details["beyond"]
+    assert "not one of the 2 options" in details["beyond"]
 
 
 def test_marked_problems_are_not_sent_to_a_hosted_policy() -> None:

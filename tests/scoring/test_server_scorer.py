@@ -248,7 +248,7 @@ def test_nothing_is_scored_before_the_gate(served: Served) -> None:
 def test_a_server_that_gives_other_numbers_than_at_the_gate_ends_the_run(served: Served) -> None:
     with scoring(served, CASES["qwen-prm"]) as (scorer, _):
         scorer.reading = ACTIVATED
-        with pytest.raises(ModelRefused, match="gave probabilities at first"):
+        with pytest.raises(ModelRefused, match="returned probabilities at first"):
             list(scorer.score_batches(contexts(4)))
 
 

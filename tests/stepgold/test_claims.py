@@ -78,7 +78,7 @@ def test_what_another_one_does_is_waited_for_and_not_done_again(store: Store) ->
     ):
         assert work_through(share, done) == [["t0", "t2"]]
         assert share.done_by_others(IDS) == 1
-    assert notes == ["Waiting for 1 trace that another command works on: pid 7 on far."]
+    assert notes == ["Waiting for 1 trace that another command is working on: pid 7 on far."]
 
 
 def test_a_lease_that_runs_out_is_taken_over(store: Store) -> None:

@@ -123,7 +123,7 @@ def test_quotas_are_given_as_mapping_or_as_typed() -> None:
     one = SearchOptions("x", quota={"g": 2})
     two = SearchOptions("x", quota=["g=2"])
     assert one.quotas == two.quotas == {"g": 2}
-    with pytest.raises(InputError, match="is no quota"):
+    with pytest.raises(InputError, match="is not a quota"):
         SearchOptions("x", quota="g")
     with pytest.raises(InputError, match="no text"):
         SearchOptions(" ")
@@ -133,7 +133,7 @@ def test_options_of_rewriting_need_it(ws: stepgold.Workspace, traces_file: Path)
     ws.import_("traces", traces_file, dataset="d")
     with pytest.raises(InputError, match="--budget has no effect without --query rewrite"):
         ws.retrieve(dataset="d", mode="bm25", budget=1.0)
-    with pytest.raises(InputError, match="belong together"):
+    with pytest.raises(InputError, match="used together"):
         RetrieveOptions(dataset="d", query="rewrite")
 
 

@@ -240,7 +240,6 @@ _COMPLEX: dict[str, Callable[..., complex]] = {
     "tanh": cmath.tanh,
     "sgn": lambda value: math.copysign(1, _real(value)) if value else 0,
 }
-FUNCTION_NAMES = frozenset(_COMPLEX)
 
 
 # Points ------------------------------------------------------------------------------------------

@@ -87,7 +87,6 @@ _LETTERS = re.compile(
     r"|\\mathrm\s*\{\s*([eid])\s*\}"
 )
 _OLD_STYLE = re.compile(r"\{\s*\\(?:rm|bf|it|sf)\s+([^{}\\]*)\}")
-_BRACED_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d)")
 _ESCAPED = re.compile(r"\\([%$#&])")
 _BOX = re.compile(r"\\f?boxed\s*\{(.*)\}", re.DOTALL)
 _MATH = re.compile(

@@ -177,7 +177,7 @@ def test_plain_gold_is_judged_without_a_process() -> None:
         assert unusable_gold(Problem("p", "q", answer=gold), NoMath()) is None
     assert unusable_gold(Problem("p", "q", ("a", "b"), "B"), NoMath()) is None
     said = unusable_gold(Problem("p", "q", ("a", "b"), "C"), NoMath())
-    assert said == "The gold answer 'C' is none of the 2 options."
+    assert said == "The gold answer 'C' is not one of the 2 options."
 
 
 def test_no_gold_has_no_checker() -> None:

@@ -111,7 +111,7 @@ def test_golds_that_cannot_be_compared_are_listed_once_with_their_reason() -> No
     found = check_golds([*problems, *problems], HERE)
     assert [one.problem_id for one in found] == ["p1", "p6", "o"]
     assert "cannot be read as a whole" in found[0].reason
-    assert found[2].reason == "The gold answer 'C' is none of the 2 options."
+    assert found[2].reason == "The gold answer 'C' is not one of the 2 options."
 
 
 @pytest.mark.parametrize("gold", sorted({gold for gold, _, _ in PAIRS if len(gold) > 12}))
