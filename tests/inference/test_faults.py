@@ -61,7 +61,7 @@ def test_refusals_name_the_remedy(status: int, message: str, remedy: str) -> Non
 
 def test_the_key_is_taken_out_of_what_the_service_says() -> None:
     assert "s3cret-key" not in str(meaning(401, "Incorrect API key provided: s3cret-key"))
-    assert "s3cret-key" not in str(meaning(503, "proxy: s3cret"))
+    assert "s3cret-key" not in str(meaning(503, "proxy: s3cret-key"))
     assert "s3cret-key" not in repr(SUBJECT)
 
 
