@@ -59,6 +59,7 @@ from .protocol import GenerationRequest as GenerationRequest
 from .protocol import Message as Message
 from .protocol import Runner as Runner
 from .protocol import TextModel as TextModel
+from .protocol import key_for as key_for
 from .protocol import request_key as request_key
 from .retries import RequestTooLong as RequestTooLong
 from .server_policy import ServerPolicy as ServerPolicy

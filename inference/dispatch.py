@@ -24,7 +24,14 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from inference.budget import Budget, Purse, Reservation
 from inference.prices import Service
-from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for, request_text
+from inference.protocol import (
+    GenerationRequest,
+    ResponseStore,
+    TextModel,
+    key_for,
+    options_of,
+    request_text,
+)
 from inference.retries import Pace, Unsent
 from traces import (
     ModelChanged,
@@ -237,7 +244,10 @@ class BackgroundCalls:
             key, request = key_for(self._model, sent), sent
         elif held.capped:
             meta = {**meta, "max_tokens_sent": held.output_tokens}
-        await self._recorder.record(StoredCall(key, request_text(request), reply, meta))
+        if reply.server is not None:
+            meta = {**meta, "server": reply.server}
+        text = request_text(request, options_of(self._model))
+        await self._recorder.record(StoredCall(key, text, reply, meta))
 
 
 def is_cut_by_us(held: Reservation, reply: ModelReply) -> bool:

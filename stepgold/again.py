@@ -155,6 +155,7 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
         concurrency=asked.concurrency,
         allow_phi=asked.allow_phi,
         insecure_http=asked.insecure_http,
+        request_option=labeler.config.get("request_options", {}),
         **_changed(asked),
     )
     judge = rag_judge(options, revived.terms, first_sample=retry * SAMPLES_A_RETRY)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.options import HostedOptions
+from stepgold.options import HostedOptions, RequestOptions
 from traces import Config, InputError, ModelChanged, Need, StrPath, option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from inference import (
         BatchRunner,
@@ -68,10 +68,15 @@ _OPENAI = Need("--policy openai:MODEL", lambda config: config.policy.startswith(
 _SERVER = Need("--policy openai:MODEL", lambda config: not config.policy.startswith(("hf:", "lab")))
 
 
-class PolicyOptions(HostedOptions):
+class PolicyOptions(RequestOptions):
     """Which policy writes text, and how it is prompted."""
 
-    inherited_needs: ClassVar = {"base_url": _SERVER, "concurrency": _SERVER}
+    inherited_needs: ClassVar = {
+        "base_url": _SERVER,
+        "concurrency": _SERVER,
+        "reasoning_effort": _OPENAI,
+        "request_option": _OPENAI,
+    }
 
     policy: str = option(
         metavar="MODEL", help="Policy: openai:MODEL, gemini:MODEL, hf:PATH or lab."
@@ -142,13 +147,16 @@ def parse_spec(text: str) -> ModelSpec:
 def text_model(
     spec: ModelSpec,
     *,
-    base_url: str | None = None,
+    base_url: Sequence[str] = (),
     insecure_http: bool = False,
     service: Service = "standard",
     template: Path | None = None,
     concurrency: int | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> TextModel:
     """The text model that a spec names; only the library of its back end is loaded.
+
+    `fields` are added to every request of an OpenAI-compatible server.
 
     Raises:
         InputError: the model was shut down, no key is set, its server cannot be used, or the spec
@@ -159,20 +167,28 @@ def text_model(
     ending = retirement_notice(spec)
     if ending is not None:
         note(ending)
-    more: dict[str, Any] = {"base_url": base_url, "insecure_http": insecure_http}
+    more: dict[str, Any] = {"insecure_http": insecure_http}
     if concurrency is not None:
         more["concurrency"] = concurrency
     if spec.kind == "gemini":
         from inference import GeminiModel
 
-        gemini = GeminiModel(spec.name, service=service, **more)
+        gemini = GeminiModel(
+            spec.name, base_url=only_server(spec, base_url), service=service, **more
+        )
         tell_destination(spec, gemini.client.server)
         return gemini
     if spec.kind == "openai":
         from inference import OpenAIModel
 
-        served = OpenAIModel(spec.name, template=_chat_template(template), **more)
-        tell_destination(spec, served.server)
+        added = dict(fields or {})
+        switches = added.get("chat_template_kwargs") if template is not None else None
+        served = OpenAIModel(
+            spec.name, base_url=base_url, template=_chat_template(template, switches), **more
+        )
+        served.options, served.report = added, note
+        for server in served.servers:
+            tell_destination(spec, server.destination)
         return served
     if spec.kind == "hf":
         from inference import LocalTextModel
@@ -183,6 +199,21 @@ def text_model(
     raise InputError(
         f"'{spec}' is not a text model.", remedy="use gemini:MODEL, openai:MODEL or hf:PATH"
     )
+
+
+def only_server(spec: ModelSpec, base_url: Sequence[str]) -> str | None:
+    """The one server of a model; None for the provider's own.
+
+    Raises:
+        InputError: there are several.
+    """
+    if len(base_url) > 1:
+        raise InputError(
+            f"'{spec}' has one server, but {len(base_url)} were given.",
+            where="--base-url",
+            remedy="give one; requests of openai:MODEL are spread over several",
+        )
+    return base_url[0] if base_url else None
 
 
 def tell_destination(spec: ModelSpec, server: Destination) -> None:
@@ -208,8 +239,21 @@ def dispatcher(model: TextModel, terms: RunTerms, *, service: Service = "standar
         service=service,
         inspect=terms.truth.see,
     )
+    terms.closing.callback(_tell_shares, model)
     terms.closing.callback(_tell_saved, runner)
     return terms.closing.enter_context(runner)
+
+
+def _tell_shares(model: TextModel) -> None:
+    """Note how the requests of a model with several servers were shared."""
+    servers = getattr(model, "servers", ())
+    if len(servers) < 2:
+        return
+    shares = [
+        f"{each.destination.host} answered {each.requests} of {len(each.traces)} traces"
+        for each in servers
+    ]
+    note(f"Requests of {model.spec} by server: {'; '.join(shares)}.")
 
 
 def _tell_saved(runner: Dispatcher) -> None:
@@ -275,6 +319,7 @@ def policy_server(options: PolicyOptions) -> TextModel:
         insecure_http=options.insecure_http,
         template=None if options.template is None else Path(options.template),
         concurrency=options.concurrency,
+        fields=options.request_fields,
     )
 
 
@@ -300,12 +345,14 @@ def template_identity(template: StrPath | None) -> str | None:
     return f"{folder.name}@{digest.hexdigest()[:12]}"
 
 
-def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | None:
+def _chat_template(
+    folder: Path | None, switches: Any = None
+) -> Callable[[Sequence[Message]], str] | None:
     if folder is None:
         return None
     from inference import template_from_tokenizer
 
-    return template_from_tokenizer(folder)
+    return template_from_tokenizer(folder, switches if isinstance(switches, dict) else None)
 
 
 def checker_factory(
@@ -385,8 +432,9 @@ def batch_runner(
     terms: RunTerms,
     options: BatchOptions,
     *,
-    base_url: str | None = None,
+    base_url: Sequence[str] = (),
     insecure_http: bool = False,
+    fields: Mapping[str, Any] | None = None,
 ) -> BatchRunner:
     """A batch runner, used instead of a dispatcher; closing it leaves its jobs running.
 

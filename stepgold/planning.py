@@ -8,7 +8,7 @@ enough are stored) and how long a call takes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -190,6 +190,8 @@ class _Planning:
     missing: Sequence[str]
     """Of these, the ones without a label."""
     dataset: str
+    fields: Mapping[str, Any]
+    """Fields that are added to requests of an OpenAI-compatible server."""
 
     def contexts(self) -> Iterator[TraceInContext]:
         return self.store.traces.contexts(self.dataset, trace_ids=self.missing)
@@ -198,8 +200,10 @@ class _Planning:
         from inference import DryRun, UnaskedModel
         from judge import estimate_tokens
 
+        model = UnaskedModel(str(spec), hosted=is_hosted(spec))
+        model.options = self.fields if spec.kind == "openai" else {}
         return DryRun(
-            UnaskedModel(str(spec), hosted=is_hosted(spec)),
+            model,
             self.store.replies,
             count_tokens=estimate_tokens,
             answer=answer,
@@ -319,6 +323,7 @@ def _planning(
         asked=asked,
         missing=missing,
         dataset=options.dataset,
+        fields=options.request_fields,
     )
 
 

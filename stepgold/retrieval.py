@@ -24,7 +24,7 @@ from retrieval import (
     step_queries,
 )
 from stepgold.console import note, progress
-from stepgold.options import BudgetOptions, DatasetOptions, HostedOptions
+from stepgold.options import BudgetOptions, DatasetOptions, RequestOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import Result
 from stepgold.searching import SearchingOptions, open_retriever
@@ -57,18 +57,22 @@ _DEPTH = 100
 _LISTED = 10
 _REWRITING = Need("--query rewrite", lambda options: options.rewriter is not None)
 
+_SERVED = Need(
+    "--rewriter openai:MODEL", lambda options: (options.rewriter or "").startswith("openai:")
+)
+
 Asked = tuple[str, Sequence[Query]]
 """A problem or trace id with its queries."""
 
 
 class RetrieveOptions(
-    BudgetOptions, HostedOptions, SearchingOptions, RetrievalConfig, DatasetOptions
+    BudgetOptions, RequestOptions, SearchingOptions, RetrievalConfig, DatasetOptions
 ):
     """What to search for, and how."""
 
     inherited_needs = dict.fromkeys(
         ("budget", "base_url", "concurrency", "allow_phi", "insecure_http"), _REWRITING
-    )
+    ) | dict.fromkeys(("reasoning_effort", "request_option"), _SERVED)
 
     rewriter: str | None = option(
         default=None,
@@ -213,7 +217,7 @@ def _attach(
     retriever = open_retriever(workspace, store, options, fingerprint=fingerprint)
     stored = retriever.config() | {"corpus": fingerprint}
     if options.rewriter is not None:
-        stored |= rewriting_config(options.rewriter)
+        stored |= rewriting_config(options.rewriter) | options.request_settings()
     store.evidence.declare(dataset, stored, replace=options.replace)
     if options.query == "step":
         missing = store.evidence.missing_traces(dataset)
@@ -297,6 +301,7 @@ def _rewritten(
             base_url=options.base_url,
             insecure_http=options.insecure_http,
             concurrency=options.concurrency,
+            fields=options.request_fields,
         )
         truth = ModelTruth(allow_mixed=True)
         runner = dispatcher(model, RunTerms(store, closing, truth, Purse(options.budget)))
@@ -402,7 +407,7 @@ def _read(problem: Problem, outcome: ModelReply | ModelError) -> Rewritten:
         return _failed(problem, AbstentionReason.MODEL_ERROR, outcome.what, again=True)
     queries = parse_rewritten(outcome.text)
     if queries is None:
-        detail = (
+        detail = outcome.only_reasoning or (
             f"the rewriting model's reply holds no queries (finished by {outcome.finish_reason})"
         )
         return _failed(problem, AbstentionReason.UNREADABLE, detail, again=True)

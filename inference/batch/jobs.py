@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 from inference.budget import Purse, input_bound
 from inference.dispatch import LoopThread
 from inference.prices import cost
-from inference.protocol import GenerationRequest, TextModel, request_text
+from inference.protocol import GenerationRequest, TextModel, options_of, request_text
 from inference.specs import ModelSpec
 from traces import (
     BatchEnding,
@@ -320,6 +320,7 @@ class BatchBudget:
         """
         self._purse = limit_usd if isinstance(limit_usd, Purse) else Purse(limit_usd)
         self._name = ModelSpec.parse(model.spec).name
+        self._options = options_of(model)
         self._today = today
         self.input_factor = 1.0
         """Largest ratio of the service's token count to our estimate; at least 1."""
@@ -334,7 +335,7 @@ class BatchBudget:
         tokens = input_bound(request)
         counted = math.ceil(tokens * self.input_factor)
         usd = self._most(Usage(input_tokens=counted, output_tokens=request.max_tokens))
-        return BatchRow(key, request_text(request), tokens, usd, meta=request.meta)
+        return BatchRow(key, request_text(request, self._options), tokens, usd, meta=request.meta)
 
     def settle(self, row: BatchRow, reply: ModelReply) -> None:
         """Count a reply that was paid for, and learn how the service counts input."""

@@ -37,7 +37,7 @@ from inference.batch.jobs import (
 )
 from inference.budget import Purse
 from inference.dispatch import CountsHits, DispatchCounters, Outcome
-from inference.protocol import GenerationRequest, ResponseStore, TextModel, request_key
+from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for
 from traces import (
     BatchEnding,
     BatchJob,
@@ -401,7 +401,7 @@ class BatchRunner:
             request = queue.next()
             if request is None:
                 return
-            key = request_key(self._tracker.spec, request)
+            key = key_for(self.model, request)
             stored = self._stored(key)
             if stored is not None:
                 yield from self._shown(request, stored)

@@ -30,7 +30,7 @@ from inference.batch.jobs import NotTaken, RemoteJob, RowOutcome
 from inference.gemini.client import read_body
 from inference.gemini.images import JOB_S
 from inference.gemini.model import GeminiModel
-from inference.openai.model import mapping, read_object, text_of
+from inference.openai.wire import mapping, read_object, text_of
 from inference.protocol import GenerationRequest, over_length_reply
 from inference.retries import (
     HttpFault,

@@ -38,7 +38,7 @@ from google.genai.client import AsyncClient
 
 from inference.destinations import Destination
 from inference.images import message_parts
-from inference.openai.model import first_object, mapping, read_object, text_of, token_count
+from inference.openai.wire import first_object, mapping, read_object, text_of, token_count
 from inference.protocol import GenerationRequest, Message, WireReply
 from inference.retries import HttpFault, Subject, TransientFault, exception_for
 from inference.specs import GEMINI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
