@@ -1,4 +1,5 @@
 from .batch.jobs import BatchLimits as BatchLimits
+from .batch.jobs import BatchService as BatchService
 from .batch.jobs import enqueued_tokens as enqueued_tokens
 from .batch.runner import BatchClock as BatchClock
 from .batch.runner import BatchRunner as BatchRunner
@@ -41,6 +42,8 @@ from .local.vision import run_model as run_model
 from .local.vision_config import CHECKPOINT_CONFIG as CHECKPOINT_CONFIG
 from .local.vision_config import checkpoint_settings as checkpoint_settings
 from .local.vision_loading import load_processor as load_processor
+from .openai.batch import OPENAI_FILE_BYTES as OPENAI_FILE_BYTES
+from .openai.batch import OpenAIBatches as OpenAIBatches
 from .openai.json_client import JsonClient as JsonClient
 from .openai.model import OpenAIModel as OpenAIModel
 from .prices import PRICES_AS_OF as PRICES_AS_OF

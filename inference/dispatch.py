@@ -24,14 +24,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from inference.budget import Budget, Purse, Reservation
 from inference.prices import Service
-from inference.protocol import (
-    GenerationRequest,
-    ResponseStore,
-    TextModel,
-    key_for,
-    options_of,
-    request_text,
-)
+from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for, text_for
 from inference.retries import Pace, Unsent
 from traces import (
     ModelChanged,
@@ -246,8 +239,7 @@ class BackgroundCalls:
             meta = {**meta, "max_tokens_sent": held.output_tokens}
         if reply.server is not None:
             meta = {**meta, "server": reply.server}
-        text = request_text(request, options_of(self._model))
-        await self._recorder.record(StoredCall(key, text, reply, meta))
+        await self._recorder.record(StoredCall(key, text_for(self._model, request), reply, meta))
 
 
 def is_cut_by_us(held: Reservation, reply: ModelReply) -> bool:

@@ -193,6 +193,11 @@ def request_text(request: GenerationRequest, options: Mapping[str, Any] | None =
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
+def text_for(model: TextModel, request: GenerationRequest) -> str:
+    """The request to a model as `request_text`, with the fields that the model adds."""
+    return request_text(request, options_of(model))
+
+
 def _content(request: GenerationRequest, named: Callable[[EncodedImage], Any]) -> dict[str, Any]:
     return {
         "messages": [_turn(message, named) for message in request.messages],

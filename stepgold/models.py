@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from inference import (
+        BatchLimits,
         BatchRunner,
+        BatchService,
         Destination,
         Dispatcher,
         Message,
@@ -417,13 +419,13 @@ def refuse_batch(spec: ModelSpec) -> None:
     """Refuse the batch service for a model that has none.
 
     Raises:
-        InputError: the model is not one of Gemini.
+        InputError: the model runs on this machine.
     """
-    if spec.kind != "gemini":
+    if spec.kind not in ("gemini", "openai"):
         raise InputError(
-            f"'{spec}' has no batch service; only Gemini models have one.",
+            f"'{spec}' has no batch service.",
             where="--service",
-            remedy="leave --service out, or use gemini:MODEL",
+            remedy="leave --service out, or use gemini:MODEL or openai:MODEL",
         )
 
 
@@ -442,19 +444,18 @@ def batch_runner(
         InputError: the model has no batch service, no key is set, or a budget cannot be kept.
     """
     refuse_batch(spec)
-    from inference import BatchLimits, BatchRunner, GeminiBatches, GeminiModel, enqueued_tokens
+    from inference import BatchLimits, BatchRunner, enqueued_tokens
 
-    model = text_model(spec, base_url=base_url, insecure_http=insecure_http)
-    if not isinstance(model, GeminiModel):
-        raise TypeError(f"{spec} is not a Gemini model")
     limits = BatchLimits(
         options.enqueued_tokens or enqueued_tokens(spec.name),
         poll_s=options.poll_seconds,
         stuck_s=options.stuck_hours * 3600,
     )
+    model = text_model(spec, base_url=base_url, insecure_http=insecure_http, fields=fields)
+    service, limits = _batch_service(model, limits)
     return terms.closing.enter_context(
         BatchRunner(
-            GeminiBatches(model),
+            service,
             terms.store.replies.batch_jobs,
             terms.store.replies,
             limits,
@@ -463,6 +464,20 @@ def batch_runner(
             report=note,
         )
     )
+
+
+def _batch_service(model: TextModel, limits: BatchLimits) -> tuple[BatchService, BatchLimits]:
+    """The batch service of a hosted model, and its limits."""
+    if model.spec.startswith("openai:"):
+        from inference import OPENAI_FILE_BYTES, OpenAIBatches, OpenAIModel
+
+        if isinstance(model, OpenAIModel):
+            return OpenAIBatches(model), replace(limits, file_bytes=OPENAI_FILE_BYTES)
+    from inference import GeminiBatches, GeminiModel
+
+    if not isinstance(model, GeminiModel):
+        raise TypeError(f"{model.spec} has no batch service")
+    return GeminiBatches(model), limits
 
 
 class ModelTruth:

@@ -26,7 +26,13 @@ from typing import Any, TypeVar
 import httpx2
 from google.genai import errors, types
 
-from inference.batch.jobs import NotTaken, RemoteJob, RowOutcome
+from inference.batch.jobs import (
+    CALL_POLICY,
+    TRANSFER_POLICY,
+    NotTaken,
+    RemoteJob,
+    RowOutcome,
+)
 from inference.gemini.client import read_body
 from inference.gemini.images import JOB_S
 from inference.gemini.model import GeminiModel
@@ -156,9 +162,6 @@ def read_results(lines: Iterable[bytes]) -> Iterator[ResultLine]:
 
 T = TypeVar("T")
 
-TRANSFER_POLICY = RetryPolicy(attempts=4, total_s=7200.0, attempt_s=3600.0)
-"""Files may be gigabytes."""
-CALL_POLICY = RetryPolicy(attempts=5, total_s=300.0, attempt_s=120.0)
 PAGE = 100
 MOST_LISTED = 100_000
 """Bound of a listing, which would never end if a page named itself as the next one."""

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server through the openai client; the only file that imports it.
+"""Any OpenAI-compatible server through the openai client, whose errors are mapped here alone.
 
 Servers differ more than the shared name suggests, so this back end assumes little: one request per
 continuation (some ignore `n`), stop strings are cut here too (some keep them), a server that does
@@ -19,8 +19,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -35,7 +37,7 @@ from inference.openai.wire import (
     response_format,
     turns,
 )
-from inference.prices import PRICES_AS_OF, cost
+from inference.prices import PRICES_AS_OF, Service, cost
 from inference.protocol import GenerationRequest, Message, WireReply, over_length_reply
 from inference.retries import (
     HttpFault,
@@ -109,9 +111,35 @@ class ModelServer:
                     report(f"{self.subject.spec} at {self.destination.host} {change}.")
 
     async def _exchange(self, path: str, options: Mapping[str, Any]) -> str:
-        """One HTTP exchange; every third-party error is mapped here and nowhere else."""
-        try:
+        """One call without changes."""
+        with self._translated():
             return await self.client.post(path, body=options, cast_to=str)
+
+    async def send(self, path: str, body: Mapping[str, Any]) -> str:
+        """The body of the reply to a POST of JSON; raises as `post`."""
+        return await self._exchange(path, body)
+
+    async def get(self, path: str) -> str:
+        """The body of the reply to a GET; raises as `post`."""
+        with self._translated():
+            return await self.client.get(path, cast_to=str)
+
+    async def upload(self, name: str, file: Path) -> str:
+        """Upload a file of batch requests; the body of the reply. Raises as `post`."""
+        with self._translated():
+            return await self.client.post(
+                "/files",
+                body={"purpose": "batch"},
+                files=[("file", (name, file.read_bytes(), "application/jsonl"))],
+                options={"headers": {"Content-Type": "multipart/form-data"}},
+                cast_to=str,
+            )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Map every third-party error of the block; this is the only place that does."""
+        try:
+            yield
         except openai.APIStatusError as error:
             raise exception_for(_fault(error), self.subject) from error
         except openai.APITimeoutError as error:
@@ -340,12 +368,19 @@ class OpenAIModel:
         """The reply in a body that a server sent, without the prefix and what follows a stop."""
         fresh = self._without_prefix(server, request, wire.text)
         text, was_cut = cut_at_stop(fresh, request.stop)
+        reply = self.batch_reply(server, body, wire, service="standard")
+        return replace(reply, text=text, finish_reason="stop" if was_cut else wire.finish_reason)
+
+    def batch_reply(
+        self, server: ModelServer, body: str, wire: WireReply, *, service: Service = "batch"
+    ) -> ModelReply:
+        """The reply in a body as it is, at today's price of the service."""
         billed = wire.resolved_model or self.name
         elsewhere = not server.destination.is_loopback
-        usd = (cost(wire.usage, billed) if wire.is_counted else None) if elsewhere else 0.0
+        usd = (cost(wire.usage, billed, service) if wire.is_counted else None) if elsewhere else 0.0
         return ModelReply(
-            text=text,
-            finish_reason="stop" if was_cut else wire.finish_reason,
+            text=wire.text,
+            finish_reason=wire.finish_reason,
             model=self.spec,
             resolved_model=wire.resolved_model,
             usage=wire.usage,

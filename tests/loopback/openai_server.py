@@ -56,6 +56,12 @@ class OpenAIServer:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
+    def serve(
+        self, method: str, path: str, raw: bytes, headers: Any
+    ) -> tuple[int, Any, dict[str, str]]:
+        """The answer to another request than a completion."""
+        return 404, {"error": {"message": f"no such path: {method} {path}"}}, {}
+
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
         """Status, body and headers of the next answer."""
         if self.script:
@@ -94,11 +100,18 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     server: _Http
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         owner = self.server.owner
-        owner.calls.append((self.path, body, self.headers.get("Authorization", "")))
-        status, made, headers = owner.answer(self.path, body)
+        if self.path.endswith("/completions"):
+            body = json.loads(sent)
+            owner.calls.append((self.path, body, self.headers.get("Authorization", "")))
+            status, made, headers = owner.answer(self.path, body)
+        else:
+            status, made, headers = owner.serve(self.command, self.path, sent, self.headers)
         raw = made if isinstance(made, bytes) else json.dumps(made).encode()
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | headers).items():
