@@ -12,6 +12,8 @@ from .destinations import without_keys as without_keys
 from .dispatch import Dispatcher as Dispatcher
 from .gemini.batch import GeminiBatches as GeminiBatches
 from .gemini.model import GeminiModel as GeminiModel
+from .gemini.vertex import VertexModel as VertexModel
+from .gemini.vertex_batch import VertexBatches as VertexBatches
 from .images import EncodedImage as EncodedImage
 from .images import ProblemImages as ProblemImages
 from .local.checkpoints import Accelerator as Accelerator
@@ -69,6 +71,10 @@ from .server_policy import ServerPolicy as ServerPolicy
 from .server_policy import ServerSampler as ServerSampler
 from .specs import GEMINI_BASE_URL_VARIABLE as GEMINI_BASE_URL_VARIABLE
 from .specs import GEMINI_KEY_VARIABLES as GEMINI_KEY_VARIABLES
+from .specs import GOOGLE_CREDENTIALS_VARIABLE as GOOGLE_CREDENTIALS_VARIABLE
+from .specs import GOOGLE_LOCATION_VARIABLE as GOOGLE_LOCATION_VARIABLE
+from .specs import GOOGLE_PROJECT_VARIABLE as GOOGLE_PROJECT_VARIABLE
 from .specs import OPENAI_BASE_URL_VARIABLE as OPENAI_BASE_URL_VARIABLE
 from .specs import OPENAI_KEY_VARIABLE as OPENAI_KEY_VARIABLE
+from .specs import VERTEX_BASE_URL_VARIABLE as VERTEX_BASE_URL_VARIABLE
 from .specs import ModelSpec as ModelSpec

@@ -143,7 +143,7 @@ def _remedy(fault: HttpFault, subject: Subject, text: str) -> str:
     return "the request was not accepted: check the model's limits and the options given"
 
 
-_LIMIT_OF_ZERO = re.compile(r"\blimit: 0(?![.\d])")
+_LIMIT_OF_ZERO = re.compile(r"\blimit: 0(?!\.?\d)")
 
 
 def is_zero_quota(fault: HttpFault) -> bool:

@@ -194,7 +194,7 @@ class ServerPolicy:
         prompt = self._config.prompt
         evidence = context.evidence if self._config.with_evidence else ()
         prefix = context.trace.prefix(step_index)
-        if not self.spec.startswith("gemini:"):
+        if not self.spec.startswith(("gemini:", "vertex:")):
             return continuation_messages(
                 context.problem,
                 evidence,

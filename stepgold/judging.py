@@ -190,7 +190,7 @@ def _runner(
 ) -> Runner:
     """The runner of one model; a second judge without a batch service runs call by call."""
     batch = options.service == BATCH
-    if batch and (spec.kind == "gemini" or str(spec) == options.judge):
+    if batch and (spec.is_gemini or str(spec) == options.judge):
         return batch_runner(
             spec,
             terms,
@@ -198,6 +198,7 @@ def _runner(
             base_url=base_url,
             insecure_http=options.insecure_http,
             fields=options.request_fields,
+            allow_phi=options.allow_phi,
         )
     tier: Literal["standard", "flex"] = "flex" if options.service == "flex" else "standard"
     model = text_model(
@@ -207,6 +208,7 @@ def _runner(
         service=tier,
         concurrency=options.concurrency,
         fields=options.request_fields,
+        allow_phi=options.allow_phi,
     )
     return dispatcher(model, terms, service=tier)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -136,14 +137,14 @@ class PolicyOptions(RequestOptions):
 
 
 def parse_spec(text: str) -> ModelSpec:
-    """Parse a model spec.
+    """Parse a model spec; `gemini:` means Vertex AI if GOOGLE_GENAI_USE_VERTEXAI is true.
 
     Raises:
         InputError: it is none of the known forms.
     """
     from inference import ModelSpec
 
-    return ModelSpec.parse(text)
+    return ModelSpec.parse(text).on_its_service(os.environ)
 
 
 def text_model(
@@ -155,6 +156,7 @@ def text_model(
     template: Path | None = None,
     concurrency: int | None = None,
     fields: Mapping[str, Any] | None = None,
+    allow_phi: bool = False,
 ) -> TextModel:
     """The text model that a spec names; only the library of its back end is loaded.
 
@@ -172,13 +174,13 @@ def text_model(
     more: dict[str, Any] = {"insecure_http": insecure_http}
     if concurrency is not None:
         more["concurrency"] = concurrency
-    if spec.kind == "gemini":
-        from inference import GeminiModel
+    if spec.is_gemini:
+        from inference import GeminiModel, VertexModel
 
-        gemini = GeminiModel(
-            spec.name, base_url=only_server(spec, base_url), service=service, **more
-        )
+        made = VertexModel if spec.kind == "vertex" else GeminiModel
+        gemini = made(spec.name, base_url=only_server(spec, base_url), service=service, **more)
         tell_destination(spec, gemini.client.server)
+        tell_phi(gemini, allowed=allow_phi)
         return gemini
     if spec.kind == "openai":
         from inference import OpenAIModel
@@ -191,6 +193,7 @@ def text_model(
         served.options, served.report = added, note
         for server in served.servers:
             tell_destination(spec, server.destination)
+        tell_phi(served, allowed=allow_phi)
         return served
     if spec.kind == "hf":
         from inference import LocalTextModel
@@ -201,6 +204,13 @@ def text_model(
     raise InputError(
         f"'{spec}' is not a text model.", remedy="use gemini:MODEL, openai:MODEL or hf:PATH"
     )
+
+
+def tell_phi(model: TextModel, *, allowed: bool) -> None:
+    """Name the service that protected health information may go to, if that is allowed."""
+    if allowed and model.hosted:
+        where = getattr(model, "service_name", model.spec)
+        note(f"--allow-phi: problems marked phi_removed: false are sent to {where}.")
 
 
 def only_server(spec: ModelSpec, base_url: Sequence[str]) -> str | None:
@@ -322,6 +332,7 @@ def policy_server(options: PolicyOptions) -> TextModel:
         template=None if options.template is None else Path(options.template),
         concurrency=options.concurrency,
         fields=options.request_fields,
+        allow_phi=options.allow_phi,
     )
 
 
@@ -372,7 +383,11 @@ def checker_factory(
 
     if answer_judge is None:
         return AnswerChecker.for_problem
-    model = text_model(parse_spec(answer_judge), insecure_http=options.insecure_http)
+    model = text_model(
+        parse_spec(answer_judge),
+        insecure_http=options.insecure_http,
+        allow_phi=options.allow_phi,
+    )
     runner = dispatcher(model, terms)
     judge = AnswerJudge(runner, allow_phi=options.allow_phi)
     return partial(AnswerChecker.for_problem, means_same=judge.same)
@@ -406,6 +421,12 @@ class BatchOptions(Config):
         help="batch: seconds between two checks of a job.",
         needs=_IN_BATCHES,
     )
+    bucket: str | None = option(
+        default=None,
+        metavar="URI",
+        help="batch on Vertex AI: gs://BUCKET[/FOLDER] for requests and replies.",
+        needs=_IN_BATCHES,
+    )
     stuck_hours: float = option(
         default=24.0,
         between=(0.1, 48),
@@ -421,7 +442,7 @@ def refuse_batch(spec: ModelSpec) -> None:
     Raises:
         InputError: the model runs on this machine.
     """
-    if spec.kind not in ("gemini", "openai"):
+    if spec.kind not in ("gemini", "vertex", "openai"):
         raise InputError(
             f"'{spec}' has no batch service.",
             where="--service",
@@ -437,6 +458,7 @@ def batch_runner(
     base_url: Sequence[str] = (),
     insecure_http: bool = False,
     fields: Mapping[str, Any] | None = None,
+    allow_phi: bool = False,
 ) -> BatchRunner:
     """A batch runner, used instead of a dispatcher; closing it leaves its jobs running.
 
@@ -451,8 +473,10 @@ def batch_runner(
         poll_s=options.poll_seconds,
         stuck_s=options.stuck_hours * 3600,
     )
-    model = text_model(spec, base_url=base_url, insecure_http=insecure_http, fields=fields)
-    service, limits = _batch_service(model, limits)
+    model = text_model(
+        spec, base_url=base_url, insecure_http=insecure_http, fields=fields, allow_phi=allow_phi
+    )
+    service, limits = _batch_service(model, limits, options.bucket)
     return terms.closing.enter_context(
         BatchRunner(
             service,
@@ -466,15 +490,19 @@ def batch_runner(
     )
 
 
-def _batch_service(model: TextModel, limits: BatchLimits) -> tuple[BatchService, BatchLimits]:
+def _batch_service(
+    model: TextModel, limits: BatchLimits, bucket: str | None
+) -> tuple[BatchService, BatchLimits]:
     """The batch service of a hosted model, and its limits."""
     if model.spec.startswith("openai:"):
         from inference import OPENAI_FILE_BYTES, OpenAIBatches, OpenAIModel
 
         if isinstance(model, OpenAIModel):
             return OpenAIBatches(model), replace(limits, file_bytes=OPENAI_FILE_BYTES)
-    from inference import GeminiBatches, GeminiModel
+    from inference import GeminiBatches, GeminiModel, VertexBatches, VertexModel
 
+    if isinstance(model, VertexModel):
+        return VertexBatches(model, bucket), limits
     if not isinstance(model, GeminiModel):
         raise TypeError(f"{model.spec} has no batch service")
     return GeminiBatches(model), limits

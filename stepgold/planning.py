@@ -432,7 +432,7 @@ def _hours(one: _Planning, calls: int, tokens_in: int) -> float:
 
 def is_hosted(spec: ModelSpec) -> bool:
     """Whether calls go to a service; a self-hosted server has no known price."""
-    return spec.kind in ("gemini", "openai")
+    return spec.kind in ("gemini", "vertex", "openai")
 
 
 def total_of(stages: Sequence[Planned]) -> dict[str, Any]:

@@ -302,6 +302,7 @@ def _rewritten(
             insecure_http=options.insecure_http,
             concurrency=options.concurrency,
             fields=options.request_fields,
+            allow_phi=options.allow_phi,
         )
         truth = ModelTruth(allow_mixed=True)
         runner = dispatcher(model, RunTerms(store, closing, truth, Purse(options.budget)))

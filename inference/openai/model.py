@@ -304,6 +304,11 @@ class OpenAIModel:
         return self._pool.servers
 
     @property
+    def service_name(self) -> str:
+        """Where texts go."""
+        return ", ".join(each.destination.host for each in self.servers)
+
+    @property
     def hosted(self) -> bool:
         """True unless all servers run on this machine."""
         return not all(each.destination.is_loopback for each in self.servers)

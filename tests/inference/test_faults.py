@@ -150,6 +150,7 @@ def zero_quota(**violation: Any) -> dict[str, Any]:
     [
         ("quota exceeded", rpc(zero_quota(quotaValue="0"))),
         ("Quota exceeded for metric: m, limit: 0, model: g. Please retry in 1.5s.", None),
+        ("Quota exceeded for metric: m, limit: 0.", None),
     ],
 )
 def test_a_quota_of_zero_is_not_waited_for(message: str, body: Any) -> None:

@@ -31,8 +31,10 @@ class OpenAIBatchServer(OpenAIServer):
         """Statuses of the first attempts to make a job; 299 makes it and answers 503."""
         self.lock = threading.Lock()
 
-    def serve(self, method: str, path: str, raw: bytes, headers: Any) -> Answer:
-        """Route one request."""
+    def serve(self, method: str, path: str, raw: bytes, headers: Any) -> Answer | None:
+        """Route one request of files or jobs; None for another."""
+        if path.endswith("/completions"):
+            return None
         with self.lock:
             return self._route(method, path.removeprefix("/v1"), raw, headers)
 

@@ -58,8 +58,10 @@ class OpenAIServer:
 
     def serve(
         self, method: str, path: str, raw: bytes, headers: Any
-    ) -> tuple[int, Any, dict[str, str]]:
-        """The answer to another request than a completion."""
+    ) -> tuple[int, Any, dict[str, str]] | None:
+        """The answer to a request that is no POST of JSON; None for one."""
+        if method == "POST" and not path.startswith(("/v1/files", "/v1/batches")):
+            return None
         return 404, {"error": {"message": f"no such path: {method} {path}"}}, {}
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
@@ -106,12 +108,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         owner = self.server.owner
-        if self.path.endswith("/completions"):
+        served = owner.serve(self.command, self.path, sent, self.headers)
+        if served is None:
             body = json.loads(sent)
             owner.calls.append((self.path, body, self.headers.get("Authorization", "")))
-            status, made, headers = owner.answer(self.path, body)
-        else:
-            status, made, headers = owner.serve(self.command, self.path, sent, self.headers)
+            served = owner.answer(self.path, body)
+        status, made, headers = served
         raw = made if isinstance(made, bytes) else json.dumps(made).encode()
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | headers).items():
