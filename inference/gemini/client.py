@@ -134,7 +134,7 @@ def developer_access(
     if named is None:
         raise InputError(
             "No Gemini key in the environment.",
-            remedy="set GEMINI_API_KEY (or GOOGLE_API_KEY); make one at https://aistudio.google.com",
+            remedy="set GEMINI_API_KEY (or GOOGLE_API_KEY), made at https://aistudio.google.com",
         )
     variable, key = named
     server = Destination.chosen(
