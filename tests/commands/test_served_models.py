@@ -116,6 +116,14 @@ def test_fields_that_cannot_be_added(judged: Cli, more: tuple[str, ...], what: s
     assert what in called.err
 
 
+def test_the_project_file_may_name_one_field(judged: Cli, tmp_path: Path) -> None:
+    (tmp_path / "w" / "stepgold.toml").write_text('[judge]\nrequest_option = "top_k=3"\n')
+    with OpenAIServer(JUDGED) as server:
+        argv = ("judge", "--dataset", "d", "--judge", "openai:m", "--base-url", server.url)
+        assert judged(*argv).code == 0
+        assert {body["top_k"] for _, body, _ in server.calls} == {3}
+
+
 def test_one_model_of_gemini_has_one_server(judged: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "made-up-key")
     urls = ("--base-url", "http://127.0.0.1:9", "--base-url", "http://127.0.0.1:10")
