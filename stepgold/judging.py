@@ -54,7 +54,7 @@ class JudgeOptions(
 
     inherited_needs: ClassVar = {"reasoning_effort": _SERVED, "request_option": _SERVED}
 
-    judge: str = option(metavar="MODEL", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")
+    judge: str = option(metavar="MODEL", help="gemini:, vertex: or openai:MODEL, hf:PATH or lab.")
     name: str = option(default="judge", metavar="NAME", help="Name of the judge's labeler.")
     escalate_base_url: Sequence[str] = option(
         default=(),

@@ -82,7 +82,7 @@ class PolicyOptions(RequestOptions):
     }
 
     policy: str = option(
-        metavar="MODEL", help="Policy: openai:MODEL, gemini:MODEL, hf:PATH or lab."
+        metavar="MODEL", help="Policy: openai:, gemini: or vertex:MODEL, hf:PATH or lab."
     )
     max_tokens: int | None = option(
         default=None,
