@@ -1,4 +1,5 @@
 from .batch.jobs import BatchLimits as BatchLimits
+from .batch.jobs import BatchService as BatchService
 from .batch.jobs import enqueued_tokens as enqueued_tokens
 from .batch.runner import BatchClock as BatchClock
 from .batch.runner import BatchRunner as BatchRunner
@@ -11,6 +12,8 @@ from .destinations import without_keys as without_keys
 from .dispatch import Dispatcher as Dispatcher
 from .gemini.batch import GeminiBatches as GeminiBatches
 from .gemini.model import GeminiModel as GeminiModel
+from .gemini.vertex import VertexModel as VertexModel
+from .gemini.vertex_batch import VertexBatches as VertexBatches
 from .images import EncodedImage as EncodedImage
 from .images import ProblemImages as ProblemImages
 from .local.checkpoints import Accelerator as Accelerator
@@ -41,6 +44,8 @@ from .local.vision import run_model as run_model
 from .local.vision_config import CHECKPOINT_CONFIG as CHECKPOINT_CONFIG
 from .local.vision_config import checkpoint_settings as checkpoint_settings
 from .local.vision_loading import load_processor as load_processor
+from .openai.batch import OPENAI_FILE_BYTES as OPENAI_FILE_BYTES
+from .openai.batch import OpenAIBatches as OpenAIBatches
 from .openai.json_client import JsonClient as JsonClient
 from .openai.model import OpenAIModel as OpenAIModel
 from .prices import PRICES_AS_OF as PRICES_AS_OF
@@ -59,12 +64,17 @@ from .protocol import GenerationRequest as GenerationRequest
 from .protocol import Message as Message
 from .protocol import Runner as Runner
 from .protocol import TextModel as TextModel
+from .protocol import key_for as key_for
 from .protocol import request_key as request_key
 from .retries import RequestTooLong as RequestTooLong
 from .server_policy import ServerPolicy as ServerPolicy
 from .server_policy import ServerSampler as ServerSampler
 from .specs import GEMINI_BASE_URL_VARIABLE as GEMINI_BASE_URL_VARIABLE
 from .specs import GEMINI_KEY_VARIABLES as GEMINI_KEY_VARIABLES
+from .specs import GOOGLE_CREDENTIALS_VARIABLE as GOOGLE_CREDENTIALS_VARIABLE
+from .specs import GOOGLE_LOCATION_VARIABLE as GOOGLE_LOCATION_VARIABLE
+from .specs import GOOGLE_PROJECT_VARIABLE as GOOGLE_PROJECT_VARIABLE
 from .specs import OPENAI_BASE_URL_VARIABLE as OPENAI_BASE_URL_VARIABLE
 from .specs import OPENAI_KEY_VARIABLE as OPENAI_KEY_VARIABLE
+from .specs import VERTEX_BASE_URL_VARIABLE as VERTEX_BASE_URL_VARIABLE
 from .specs import ModelSpec as ModelSpec

@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
 from inference.images import image_tokens
 from inference.prices import Price, Service, price_of
-from inference.protocol import GenerationRequest, ResponseStore, TextModel, request_key
+from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for
 from inference.specs import ModelSpec
 from traces import BudgetExhausted, InputError, ModelError, ModelRefused, ModelReply, Usage
 
@@ -225,6 +226,8 @@ class UnaskedModel:
         """Name the model that would be asked; `hosted`: whether texts would leave this machine."""
         self.spec = spec
         self.hosted = hosted
+        self.options: Mapping[str, Any] = {}
+        """Fields that the user adds to every request."""
 
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Refuse: a dry run sends nothing."""
@@ -271,7 +274,7 @@ class DryRun:
     ) -> Iterator[tuple[GenerationRequest, ModelReply | ModelError]]:
         """Yield each request with its stored reply, or with a placeholder."""
         for request in requests:
-            key = request_key(self._model.spec, request)
+            key = key_for(self._model, request)
             stored = self._responses.get(key)
             tokens = self._tokens(request)
             if stored is not None:

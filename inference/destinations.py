@@ -113,6 +113,11 @@ class Destination:
 
         return {"request": [stay], "response": [refuse_redirect]}
 
+    def redirected(self, spec: str, location: str) -> Redirected:
+        """The error of a reply that points to `location` instead of answering."""
+        other = _origin(location, base=self.url)
+        return _redirected(spec, _origin(self.url), other, "answers with a redirect")
+
 
 def _redirected(spec: str, own: str, other: str, what: str) -> Redirected:
     # Scheme, host and port only: the rest of a foreign address may repeat the key.

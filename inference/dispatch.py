@@ -24,7 +24,7 @@ from typing import Protocol, runtime_checkable
 from inference.background import LOOK_EVERY_S, LoopThread
 from inference.budget import Budget, Purse, Reservation
 from inference.prices import Service
-from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for, request_text
+from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for, text_for
 from inference.retries import Pace, Unsent
 from traces import (
     ModelChanged,
@@ -189,7 +189,9 @@ class BackgroundCalls:
             key, request = key_for(self._model, sent), sent
         elif held.capped:
             meta = {**meta, "max_tokens_sent": held.output_tokens}
-        await self._recorder.record(StoredCall(key, request_text(request), reply, meta))
+        if reply.server is not None:
+            meta = {**meta, "server": reply.server}
+        await self._recorder.record(StoredCall(key, text_for(self._model, request), reply, meta))
 
 
 def is_cut_by_us(held: Reservation, reply: ModelReply) -> bool:

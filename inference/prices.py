@@ -157,7 +157,7 @@ def retirement_notice(spec: ModelSpec, *, today: date | None = None) -> str | No
         InputError: the model has been shut down; the remedy names its replacement.
     """
     day = today or date.today()
-    for each in RETIREMENTS if spec.kind == "gemini" else ():
+    for each in RETIREMENTS if spec.is_gemini else ():
         if each.model != plain_name(spec.name):
             continue
         if each.announced and day >= each.shutdown:

@@ -5,11 +5,15 @@ Templates are applied here for local models, and for servers that are called thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from string import ascii_uppercase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 from inference.protocol import Message
 from traces import Evidence, InputError, Problem
@@ -20,18 +24,23 @@ if TYPE_CHECKING:
     from formats import EncodedImage
 
 
-def template_from_tokenizer(folder: str | Path) -> Callable[[Sequence[Message]], str]:
+def template_from_tokenizer(
+    folder: str | Path, switches: Mapping[str, Any] | None = None
+) -> Callable[[Sequence[Message]], str]:
     """The chat template of a tokenizer as a renderer of conversations.
 
-    A final assistant turn is appended verbatim to the generation prompt, so that a separator at its
-    end survives (the template's own `continue_final_message` may strip it). A leading
-    begin-of-sequence token is left to the server if the tokenizer adds it itself.
+    A final assistant turn is appended verbatim to the generation prompt, outside of any thought
+    (`Opening`), so that a separator at its end survives (the template's own
+    `continue_final_message` may strip it). A leading begin-of-sequence token is left to the server
+    if the tokenizer adds it itself.
 
     Args:
         folder: a folder (or hub id) with tokenizer files and a chat template.
+        switches: variables of the template, such as `{"enable_thinking": False}`.
 
     Raises:
-        InputError: there is no tokenizer, or it has no chat template.
+        InputError: there is no tokenizer, it has no chat template, or an assistant turn of the
+            template cannot be continued.
     """
     from transformers import AutoTokenizer  # heavy, and only needed here
 
@@ -46,36 +55,159 @@ def template_from_tokenizer(folder: str | Path) -> Callable[[Sequence[Message]],
         raise InputError(f'The tokenizer of "{folder}" has no chat template.')
     bos = tokenizer.bos_token
     adds_bos = bos is not None and tokenizer("x").input_ids[:1] == [tokenizer.bos_token_id]
+    rendered = partial(rendered_turns, tokenizer)
+    opening = Opening.found(rendered, where=str(folder), given=switches or {})
 
     def render(messages: Sequence[Message]) -> str:
-        open_turn = messages[-1].text if messages[-1].role == "assistant" else ""
-        closed = messages[:-1] if messages[-1].role == "assistant" else messages
-        text = rendered_turns(tokenizer, closed)
-        return (text.removeprefix(bos) if adds_bos and bos else text) + open_turn
+        text = opening.conversation(rendered, messages)
+        return text.removeprefix(bos) if adds_bos and bos else text
 
     return render
 
 
-def rendered_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+class Renderer(Protocol):
+    """Renders turns with a chat template."""
+
+    def __call__(self, turns: Sequence[Message], *, generate: bool = True, **switches: Any) -> str:
+        """The text of the turns, with the generation prompt if `generate`."""
+
+
+_THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<reasoning>", "</reasoning>"),
+)
+"""How templates begin and end a thought."""
+_LIKE_A_THOUGHT = re.compile(r"think|thought|reason|analysis|channel", re.IGNORECASE)
+"""What a generation prompt that opens a thought in an unknown way contains."""
+_SWITCHES: tuple[dict[str, Any], ...] = (
+    {"enable_thinking": False},  # Qwen3, GLM 4.5, SmolLM3
+    {"thinking": False},  # DeepSeek V3.1, Granite
+    {"enable_thinking": False, "thinking": False},
+)
+_PROBE = Message("user", "What is 2+3?")
+_WRITTEN = "The sum is five"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a chat template begins the assistant's text, so that a prefix can follow."""
+
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the template that turn thinking off for a prefix."""
+    after: str = ""
+    """Text between the generation prompt and a prefix."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the template that the user chose."""
+
+    @classmethod
+    def found(
+        cls, render: Renderer, *, where: str | None, given: Mapping[str, Any] | None = None
+    ) -> Opening:
+        """Find it by rendering a probe with and without an assistant turn.
+
+        A thought that the generation prompt opens is avoided by the template's own switch, else
+        closed. What the template writes before every assistant's text, such as the channel of
+        gpt-oss, is written before a prefix too.
+
+        Raises:
+            InputError: the template refuses or drops the assistant turn, or it opens something that
+                cannot be closed here.
+        """
+        chosen = dict(given or {})
+        prompt = render([_PROBE], **chosen)
+        whole = render([_PROBE, Message("assistant", _WRITTEN)], generate=False, **chosen)
+        if _WRITTEN not in whole:
+            raise _not_continued(where, "it leaves out the text of the assistant's turn")
+        before = whole[: whole.rindex(_WRITTEN)]
+        opened = _open_thought(prompt)
+        if opened is None:
+            added = before.removeprefix(prompt) if before.startswith(prompt) else ""
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(prompt, before, strict=False))
+            stray = prompt[sum(1 for _ in alike) :].strip()
+            closed = stray.endswith(tuple(end for _, end in _THOUGHTS))
+            if _LIKE_A_THOUGHT.search(stray) and not closed:
+                raise _not_continued(where, f"it begins replies with {stray[:40]!r}")
+            return cls({}, added if added.strip() else "", chosen)
+        for switches in _SWITCHES:
+            if _open_thought(render([_PROBE], **{**chosen, **switches})) is None:
+                return cls(switches, "", chosen)
+        return cls({}, f"\n{opened}\n\n", chosen)
+
+    def conversation(self, render: Renderer, messages: Sequence[Message]) -> str:
+        """The rendered conversation up to where the assistant continues."""
+        turns, written = split_turns(messages)
+        if not written:
+            return render(turns, **self.given)
+        return render(turns, **{**self.given, **self.switches}) + self.after + written
+
+
+def split_turns(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
+    """The turns before a final assistant turn, and the text of that turn; empty without one."""
+    if messages and messages[-1].role == "assistant":
+        return messages[:-1], messages[-1].text
+    return messages, ""
+
+
+def _open_thought(prompt: str) -> str | None:
+    """The closing tag of the thought in which a prompt ends; None if it is in none."""
+    for begin, end in _THOUGHTS:
+        if prompt.rfind(begin) > prompt.rfind(end):
+            return end
+    return None
+
+
+def _not_continued(where: str | None, why: str) -> InputError:
+    return InputError(
+        f"The chat template cannot continue an assistant turn: {why}.",
+        where=where,
+        remedy="use an instruction-tuned model or tokenizer files whose template can, or call a "
+        "server that continues the turn itself: openai:MODEL without --template",
+    )
+
+
+def rendered_turns(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    generate: bool = True,
+    **switches: Any,
+) -> str:
     """The conversation as the template renders it, up to where the assistant continues.
 
     Some templates (Gemma 2's, the first ones of Mistral) refuse a system turn. For those its text
     is prepended to the first user turn with a blank line in between.
+
+    Args:
+        tokenizer: the tokenizer with the template.
+        messages: the turns.
+        generate: whether the generation prompt follows.
+        **switches: variables of the template.
 
     Raises:
         InputError: the template refuses the conversation even then.
     """
     from jinja2 import TemplateError  # the renderer of transformers
 
+    def rendered(turns: Sequence[Message]) -> str:
+        plain = [{"role": turn.role, "content": turn.text} for turn in turns]
+        return str(
+            tokenizer.apply_chat_template(
+                plain, tokenize=False, add_generation_prompt=generate, **switches
+            )
+        )
+
     try:
-        return _rendered(tokenizer, messages)
+        return rendered(messages)
     except TemplateError as refusal:
         why = refusal
     roles = [message.role for message in messages[:2]]
     if roles == ["system", "user"]:
         first = Message("user", f"{messages[0].text}\n\n{messages[1].text}")
         try:
-            return _rendered(tokenizer, [first, *messages[2:]])
+            return rendered([first, *messages[2:]])
         except TemplateError as refusal:
             why = refusal
     raise InputError(
@@ -83,11 +215,6 @@ def rendered_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messag
         where=str(tokenizer.name_or_path) or None,
         remedy="use an instruction-tuned model, or tokenizer files with another chat template",
     ) from why
-
-
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    turns = [{"role": message.role, "content": message.text} for message in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
 def conversation_ids(
@@ -109,13 +236,34 @@ def conversation_ids(
 
 
 def conversation_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """The rendered conversation up to where the assistant continues."""
-    open_turn = bool(messages) and messages[-1].role == "assistant"
-    written = messages[-1].text if open_turn else ""
-    turns = messages[:-1] if open_turn else messages
+    """The rendered conversation up to where the assistant continues, outside of any thought.
+
+    Raises:
+        InputError: the template refuses the conversation, or cannot continue an assistant turn.
+    """
+    turns, written = split_turns(messages)
     if tokenizer.chat_template is None:
         return "".join(f"{turn.text}\n\n" for turn in turns) + written
-    return rendered_turns(tokenizer, turns) + written
+    if not written:
+        return rendered_turns(tokenizer, turns)
+    return opening_of(tokenizer).conversation(partial(rendered_turns, tokenizer), messages)
+
+
+_OPENINGS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, Opening]] = WeakKeyDictionary()
+
+
+def opening_of(tokenizer: PreTrainedTokenizerBase) -> Opening:
+    """How the tokenizer's chat template begins the assistant's text; found once.
+
+    Raises:
+        InputError: it cannot continue an assistant turn.
+    """
+    known = _OPENINGS.get(tokenizer)
+    if known is None or known[0] != tokenizer.chat_template:
+        where = str(tokenizer.name_or_path) or None
+        opening = Opening.found(partial(rendered_turns, tokenizer), where=where)
+        known = _OPENINGS[tokenizer] = (tokenizer.chat_template, opening)
+    return known[1]
 
 
 def first_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

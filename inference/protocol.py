@@ -125,17 +125,29 @@ class Renders(Protocol):
         """The prompt sent instead of the messages; None if the messages themselves are sent."""
 
 
+def options_of(model: TextModel) -> Mapping[str, Any]:
+    """The fields that a model adds to every request, such as `reasoning_effort`."""
+    options: Mapping[str, Any] = getattr(model, "options", {})
+    return options
+
+
 def key_for(model: TextModel, request: GenerationRequest) -> str:
-    """The key of a request to a model, including the prompt that the model renders from it.
+    """The key of a request to a model, with the prompt and the fields that the model adds to it.
 
     The same messages rendered by a user's template are a different request from the messages that
     a server renders itself.
     """
     prompt = model.rendered(request) if isinstance(model, Renders) else None
-    return request_key(model.spec, request, prompt=prompt)
+    return request_key(model.spec, request, prompt=prompt, options=options_of(model))
 
 
-def request_key(spec: str, request: GenerationRequest, *, prompt: str | None = None) -> str:
+def request_key(
+    spec: str,
+    request: GenerationRequest,
+    *,
+    prompt: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> str:
     """The key of a request: equal iff model and content are equal; the meta does not count.
 
     The order within the response schema counts, because the model writes its fields in that
@@ -145,6 +157,7 @@ def request_key(spec: str, request: GenerationRequest, *, prompt: str | None = N
         spec: the model as the user named it.
         request: the request.
         prompt: what is sent instead of the messages; None for the messages themselves.
+        options: fields that the model adds to the request.
 
     Returns:
         64 hexadecimal digits (SHA-256).
@@ -152,6 +165,8 @@ def request_key(spec: str, request: GenerationRequest, *, prompt: str | None = N
     asked = {"version": KEY_VERSION, "model": spec, **request_content(request)}
     if prompt is not None:  # keys without a prompt stay what they were
         asked["prompt"] = prompt
+    if options:
+        asked["options"] = dict(sorted(options.items()))
     text = json.dumps(asked, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -164,8 +179,8 @@ def request_content(request: GenerationRequest) -> dict[str, Any]:
     return _content(request, lambda image: [image.mime, image.sha256])
 
 
-def request_text(request: GenerationRequest) -> str:
-    """The request as readable JSON text for the ledger.
+def request_text(request: GenerationRequest, options: Mapping[str, Any] | None = None) -> str:
+    """The request, with the fields that the model adds, as readable JSON text for the ledger.
 
     Images are listed by type, hash and path; their bytes are never stored.
     """
@@ -173,7 +188,14 @@ def request_text(request: GenerationRequest) -> str:
         request,
         lambda image: {"mime": image.mime, "sha256": image.sha256, "path": image.path},
     )
+    if options:
+        content["options"] = dict(options)
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def text_for(model: TextModel, request: GenerationRequest) -> str:
+    """The request to a model as `request_text`, with the fields that the model adds."""
+    return request_text(request, options_of(model))
 
 
 def _content(request: GenerationRequest, named: Callable[[EncodedImage], Any]) -> dict[str, Any]:

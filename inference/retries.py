@@ -100,8 +100,6 @@ class Subject:
 
     def clean(self, message: str) -> str:
         """The message on one line, without the key, truncated."""
-        if self.secret:
-            message = message.replace(self.secret, "[key]")
         return _short(self.redacted(message))
 
     def redacted(self, body: str) -> str:
@@ -122,11 +120,17 @@ def exception_for(fault: HttpFault, subject: Subject, *, now: datetime | None = 
 
     Returns:
         TransientFault for 408, 429 and 5xx; QuotaExhausted for a 429 because of the daily quota or
-        an empty account; RequestTooLong for a prompt beyond the window; else ModelRefused with a
-        remedy.
+        an empty account; RequestTooLong for a prompt beyond the window; else, also for a quota of
+        0, ModelRefused with a remedy.
     """
     said = subject.clean(fault.message)
     text = fault.message + json.dumps(fault.body, default=str)
+    if fault.status == 429 and is_zero_quota(fault):
+        return ModelRefused(
+            f'The quota of this project for "{subject.spec}" is 0: {said}',
+            remedy="use another model, or ask for quota or enable billing in the project's "
+            "console; waiting does not help",
+        )
     if fault.status == 429 and is_daily_quota(fault.body):
         return QuotaExhausted(
             f'The quota of "{subject.spec}" is used up: {said}',
@@ -149,6 +153,8 @@ def exception_for(fault: HttpFault, subject: Subject, *, now: datetime | None = 
 
 
 def _remedy(fault: HttpFault, subject: Subject, text: str) -> str:
+    if disabled := _disabled_service(fault.body):
+        return f"enable it once: gcloud services enable {disabled}"
     if fault.status == 401 or _BAD_KEY.search(text):
         return f"check the key in {subject.key_variable}"
     if fault.status == 403:
@@ -156,6 +162,35 @@ def _remedy(fault: HttpFault, subject: Subject, text: str) -> str:
     if fault.status == 404:
         return f'check the model name in "{subject.spec}" and the base URL'
     return "the request was not accepted: check the model's limits and the options given"
+
+
+_LIMIT_OF_ZERO = re.compile(r"\blimit: 0(?!\.?\d)")
+
+
+def is_zero_quota(fault: HttpFault) -> bool:
+    """Whether the quota that a 429 names is 0, which no waiting renews.
+
+    Gemini: a QuotaFailure violation with the `quotaValue` 0, or `limit: 0` in the message.
+    """
+    values = [
+        str(each.get("quotaValue", ""))
+        for each in _violations(_error_of(fault.body))
+        if isinstance(each, Mapping)
+    ]
+    return "0" in values or (not any(values) and bool(_LIMIT_OF_ZERO.search(fault.message)))
+
+
+def _disabled_service(body: Any) -> str | None:
+    """The Google service that the project has to enable first; None if it is not about that.
+
+    Source: google.rpc.ErrorInfo with the reason SERVICE_DISABLED.
+    """
+    for detail in _details_of(_error_of(body)):
+        if detail.get("reason") == "SERVICE_DISABLED":
+            metadata = detail.get("metadata")
+            service = metadata.get("service") if isinstance(metadata, Mapping) else None
+            return str(service or "aiplatform.googleapis.com")
+    return None
 
 
 def is_daily_quota(body: Any) -> bool:
@@ -167,13 +202,17 @@ def is_daily_quota(body: Any) -> bool:
     error = _error_of(body)
     if error.get("code") == "insufficient_quota" or error.get("type") == "insufficient_quota":
         return True
-    violations = [
+    return any("perday" in json.dumps(each).replace("_", "").lower() for each in _violations(error))
+
+
+def _violations(error: Mapping[str, Any]) -> list[Any]:
+    """What a google.rpc.QuotaFailure says is used up."""
+    return [
         violation
         for detail in _details_of(error)
         if str(detail.get("@type", "")).endswith("QuotaFailure")
         for violation in _list_of(detail.get("violations"))
     ]
-    return any("perday" in json.dumps(each).replace("_", "").lower() for each in violations)
 
 
 def retry_after_seconds(value: str | None, *, now: datetime | None = None) -> float | None:

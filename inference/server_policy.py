@@ -194,7 +194,7 @@ class ServerPolicy:
         prompt = self._config.prompt
         evidence = context.evidence if self._config.with_evidence else ()
         prefix = context.trace.prefix(step_index)
-        if not self.spec.startswith("gemini:"):
+        if not self.spec.startswith(("gemini:", "vertex:")):
             return continuation_messages(
                 context.problem,
                 evidence,
@@ -235,6 +235,8 @@ def _note(trace: _PendingTrace, request: GenerationRequest, outcome: Outcome) ->
         trace.abstention = Abstention(AbstentionReason.MODEL_ERROR, outcome.what)
     elif outcome.finish_reason == OVER_LENGTH:
         trace.abstention = Abstention(AbstentionReason.OVER_LENGTH, outcome.raw)
+    elif (thought := outcome.only_reasoning) is not None:  # it does not continue the prefix
+        trace.abstention = Abstention(AbstentionReason.TRUNCATED, thought)
     else:
         if outcome.resolved_model is not None:
             trace.versions.add(outcome.resolved_model)

@@ -1,15 +1,16 @@
-"""How a user names a model: `gemini:NAME`, `openai:NAME`, `hf:PATH_OR_ID` or `lab`."""
+"""How a user names a model: `gemini:`, `vertex:` or `openai:NAME`, `hf:PATH_OR_ID`, `lab`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from inference.local.vision_config import takes_images as checkpoint_takes_images
 from traces import InputError
 
-ModelKind = Literal["gemini", "openai", "hf", "lab"]
+ModelKind = Literal["gemini", "vertex", "openai", "hf", "lab"]
 
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 OPENAI_BASE_URL_VARIABLE = "OPENAI_BASE_URL"
@@ -17,7 +18,16 @@ OPENAI_BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 GEMINI_KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 GEMINI_BASE_URL_VARIABLE = "GOOGLE_GEMINI_BASE_URL"
 """The same for `gemini:` models; the first key that is set counts."""
-_FORMS = "gemini:MODEL, openai:MODEL, hf:PATH_OR_ID or lab"
+GOOGLE_PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
+GOOGLE_LOCATION_VARIABLE = "GOOGLE_CLOUD_LOCATION"
+GOOGLE_CREDENTIALS_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
+VERTEX_BASE_URL_VARIABLE = "GOOGLE_VERTEX_BASE_URL"
+"""Project, region, credentials and server of `vertex:` models."""
+STORAGE_URL_VARIABLE = "STORAGE_EMULATOR_HOST"
+"""Another server of Cloud Storage, under the name that Google's own clients read."""
+VERTEX_SWITCHES = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
+"""Variables that send `gemini:` models to Vertex AI if true; the first one that is set counts."""
+_FORMS = "gemini:MODEL, vertex:MODEL, openai:MODEL, hf:PATH_OR_ID or lab"
 _GEMINI_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 
 
@@ -51,7 +61,7 @@ class ModelSpec:
                 f'The model name "{name}" contains a space, "?" or "#".',
                 remedy="give the name as the service lists it",
             )
-        if kind == "gemini":
+        if kind in ("gemini", "vertex"):
             name = name.removeprefix("models/")
             if not _GEMINI_NAME.fullmatch(name) or ".." in name:
                 raise InputError(
@@ -61,6 +71,18 @@ class ModelSpec:
         return cls(kind, name)  # type: ignore[arg-type]  # kind is one of get_args above
 
     @property
+    def is_gemini(self) -> bool:
+        """Whether it is one of Google's Gemini models, on either service."""
+        return self.kind in ("gemini", "vertex")
+
+    def on_its_service(self, environ: Mapping[str, str]) -> ModelSpec:
+        """The spec, as `vertex:` if the environment sends Gemini models to Vertex AI."""
+        given = [environ[name] for name in VERTEX_SWITCHES if environ.get(name)]
+        if self.kind == "gemini" and given and given[0].lower() in ("true", "1"):
+            return ModelSpec("vertex", self.name)
+        return self
+
+    @property
     def takes_images(self) -> bool | None:
         """Whether it accepts images; None if that is unknown.
 
@@ -68,7 +90,7 @@ class ModelSpec:
         """
         if self.kind == "hf":
             return checkpoint_takes_images(self.name)
-        return self.kind in ("gemini", "openai")
+        return self.kind in ("gemini", "vertex", "openai")
 
     def __str__(self) -> str:
         return self.kind if self.kind == "lab" else f"{self.kind}:{self.name}"

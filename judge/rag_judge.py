@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from inference import EncodedImage, GenerationRequest, ProblemImages, Runner, request_key
+from inference import EncodedImage, GenerationRequest, ProblemImages, Runner, key_for
 from judge.config import JudgeConfig
 from judge.prompt import counter_of, render_vote
 from judge.reply import Reading, count_quotes, label_readings, read_reply
@@ -446,7 +446,7 @@ class _VoteCalls:
     ) -> None:
         self._trace_id = trace.context.trace.id
         self._config, self._vote, self._at_once = config, vote, at_once
-        self._spec = runner.model.spec
+        self._model = runner.model
         self._calls = render_vote(
             trace.context,
             config,
@@ -473,13 +473,16 @@ class _VoteCalls:
         else:
             if outcome.resolved_model is not None:
                 self._resolved.add(outcome.resolved_model)
-            self._readings[place] = read_reply(
+            reading = read_reply(
                 outcome.text,
                 outcome.finish_reason,
                 call.asked,
                 call.shown.kept,
                 require_quotes=self._config.require_quotes,
             )
+            if isinstance(reading, Abstention) and outcome.only_reasoning is not None:
+                reading = replace(reading, detail=outcome.only_reasoning)
+            self._readings[place] = reading
         return [] if self._at_once or place else [call.request for call in self._calls[1:]]
 
     @property
@@ -498,11 +501,11 @@ class _VoteCalls:
         vote = Vote(
             trace_id=label.trace_id,
             index=self._vote,
-            model=self._spec,
+            model=self._model.spec,
             resolved_model=label.meta.get("resolved_model"),
             words=tuple(verdict_or_reason(step) for step in label.step_labels),
             first_error=first_error(label),
-            request_keys=tuple(request_key(self._spec, call.request) for call in self._calls),
+            request_keys=tuple(key_for(self._model, call.request) for call in self._calls),
             abstention=label.abstention,
         )
         return CastVote(vote, label)

@@ -153,6 +153,7 @@ def judge_again(revived: Revived, retry: int) -> LabelStage:
         judge=model,
         name=labeler.name,
         service=asked.service,
+        request_option=labeler.config.get("request_options", {}),
         **_changed(asked),
     )
     judge = rag_judge(options, revived.terms, first_sample=retry * SAMPLES_A_RETRY)

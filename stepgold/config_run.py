@@ -250,10 +250,17 @@ def command_defaults(folder: Path, verbs: Mapping[tuple[str, ...], Verb]) -> dic
         level = defaults
         for word in table.words:
             level = level.setdefault(word, {})
-        level.update(table.fields)
+        kinds = {name: kind for name, kind, _ in declared_options(verbs[table.words].config)}
+        typed = {name: _as_typed(value, kinds[name]) for name, value in table.fields.items()}
+        level.update(typed)
         for setting in sensitive_settings(table.words[0], table.fields, folder):
-            level[setting.key] = guarded(setting, file, digest)
+            level[setting.key] = guarded(setting, file, digest, value=typed[setting.key])
     return defaults
+
+
+def _as_typed(value: Any, kind: Any) -> Any:
+    """A value as typer takes the default of a field; one value of several is a list."""
+    return [value] if is_sequence(kind) and isinstance(value, str) else value
 
 
 def _names(verbs: Mapping[tuple[str, ...], Verb]) -> str:

@@ -78,6 +78,7 @@ class ContinueOptions(
             "evidence": stored["evidence"],
             "stop": stored.get("stop", ()),
             "answer_judge": stored.get("answer_judge"),
+            "request_option": stored.get("request_options", {}),
         }
         return cls(**{**known, **kept, **more})
 
@@ -99,6 +100,7 @@ class ContinueOptions(
                 "evidence": self.with_evidence,
                 "template": template_identity(self.template),
                 **images.as_dict(),
+                **self.request_settings(),
             }
             | {name: value for name, value in seldom.items() if value}
         )

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note
 from stepgold.workspace import WorkspaceFolder
-from traces import InputError, StrPath
+from traces import Abstention, Failure, InputError, StrPath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference import ModelSpec, ProblemImages
+    from retrieval import Query
+    from traces import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,44 @@ class ImageOptions:
         """The part that changes labels, for the labeler's configuration."""
         return {} if self.shown else {"images": False}
 
+    def as_queries(
+        self, problems: Sequence[Problem], *, stage: str
+    ) -> tuple[list[tuple[str, Sequence[Query]]], list[Failure]]:
+        """One query per image, or the text of a problem without images; nothing leaves the machine.
+
+        Args:
+            problems: the problems.
+            stage: which stage the images that cannot be read fail.
+
+        Returns:
+            The queries by problem id, and the failures.
+        """
+        from retrieval import Query, query_of
+
+        loader, without = self.loader(), 0
+        asked: list[tuple[str, Sequence[Query]]] = []
+        failures: list[Failure] = []
+        for problem in problems:
+            shown = loader.sendable(problem, hosted=False, allow_phi=False)
+            if isinstance(shown, Abstention):
+                failures.append(_unread(problem, stage, shown))
+                continue
+            queries = [Query("", image=image.data) for image in shown]
+            asked.append((problem.id, queries or [Query(query_of(problem))]))
+            without += not queries
+        if without:
+            note(f"{without} problems have no image: their text is the query.")
+        return asked, failures
+
     def loader(self) -> ProblemImages:
         """The loader of the images."""
         from inference import ProblemImages
 
         return ProblemImages(self.folder, shown=self.shown)
+
+
+def _unread(problem: Problem, stage: str, why: Abstention) -> Failure:
+    return Failure(problem.id, stage, why.reason, retryable=False, detail=why.detail)
 
 
 def _refuse(blind: Sequence[ModelSpec]) -> None:

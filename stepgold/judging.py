@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from judge import JudgeConfig
 from stepgold.console import note
@@ -24,7 +24,7 @@ from stepgold.models import (
     refuse_batch,
     text_model,
 )
-from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions, SpendingOptions
+from stepgold.options import ImageFolderOptions, LabelingOptions, RequestOptions, SpendingOptions
 from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
 from traces import AbstentionReason, InputError, Labeler, LabelerKind, Need, option
 
@@ -41,17 +41,25 @@ _QUOTE_KINDS = ("verified", "unverified", "absent")
 _HARMLESS = NO_FAILURE - {AbstentionReason.UNCERTAIN}
 
 
+_SERVED = Need(
+    "--judge openai:MODEL",
+    lambda config: "openai:" in (config.judge[:7], (config.escalate or "")[:7]),
+)
+
+
 class JudgeOptions(
-    BatchOptions, ImageFolderOptions, SpendingOptions, HostedOptions, JudgeConfig, LabelingOptions
+    BatchOptions, ImageFolderOptions, SpendingOptions, RequestOptions, JudgeConfig, LabelingOptions
 ):
     """Whom to ask, how, and on what terms."""
 
-    judge: str = option(metavar="MODEL", help="gemini:MODEL, openai:MODEL, hf:PATH or lab.")
+    inherited_needs: ClassVar = {"reasoning_effort": _SERVED, "request_option": _SERVED}
+
+    judge: str = option(metavar="MODEL", help="gemini:, vertex: or openai:MODEL, hf:PATH or lab.")
     name: str = option(default="judge", metavar="NAME", help="Name of the judge's labeler.")
-    escalate_base_url: str | None = option(
-        default=None,
+    escalate_base_url: Sequence[str] = option(
+        default=(),
         metavar="URL",
-        help="Base URL of the --escalate model's server [default: from the environment].",
+        help="Base URL of the --escalate model; may be repeated [default: from the environment].",
         needs=Need("--escalate MODEL", lambda config: config.escalate is not None),
     )
 
@@ -127,7 +135,7 @@ def _label(
         specs = [parse_spec(each) for each in (options.judge, options.escalate) if each is not None]
         shown = images.settled(*specs, exist=exist)
         options = options.but(show_images=shown.shown)
-        settings = options.as_dict()
+        settings = options.as_dict() | options.request_settings()
         terms = RunTerms(store, closing, truth, Purse(options.budget), images=shown)
         stage = judge_stage(rag_judge(options, terms))
     _say_if_ungrounded(store, options)
@@ -178,13 +186,19 @@ def rag_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0) 
 
 
 def _runner(
-    spec: ModelSpec, base_url: str | None, options: JudgeOptions, terms: RunTerms
+    spec: ModelSpec, base_url: Sequence[str], options: JudgeOptions, terms: RunTerms
 ) -> Runner:
     """The runner of one model; a second judge without a batch service runs call by call."""
     batch = options.service == BATCH
-    if batch and (spec.kind == "gemini" or str(spec) == options.judge):
+    if batch and (spec.is_gemini or str(spec) == options.judge):
         return batch_runner(
-            spec, terms, options, base_url=base_url, insecure_http=options.insecure_http
+            spec,
+            terms,
+            options,
+            base_url=base_url,
+            insecure_http=options.insecure_http,
+            fields=options.request_fields,
+            allow_phi=options.allow_phi,
         )
     tier: Literal["standard", "flex"] = "flex" if options.service == "flex" else "standard"
     model = text_model(
@@ -193,6 +207,8 @@ def _runner(
         insecure_http=options.insecure_http,
         service=tier,
         concurrency=options.concurrency,
+        fields=options.request_fields,
+        allow_phi=options.allow_phi,
     )
     return dispatcher(model, terms, service=tier)
 

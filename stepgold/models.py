@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.options import HostedOptions
+from stepgold.options import HostedOptions, RequestOptions
 from traces import Config, InputError, ModelChanged, Need, StrPath, option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from inference import (
+        BatchLimits,
         BatchRunner,
+        BatchService,
         Destination,
         Dispatcher,
         Message,
@@ -68,13 +71,18 @@ _OPENAI = Need("--policy openai:MODEL", lambda config: config.policy.startswith(
 _SERVER = Need("--policy openai:MODEL", lambda config: not config.policy.startswith(("hf:", "lab")))
 
 
-class PolicyOptions(HostedOptions):
+class PolicyOptions(RequestOptions):
     """Which policy writes text, and how it is prompted."""
 
-    inherited_needs: ClassVar = {"base_url": _SERVER, "concurrency": _SERVER}
+    inherited_needs: ClassVar = {
+        "base_url": _SERVER,
+        "concurrency": _SERVER,
+        "reasoning_effort": _OPENAI,
+        "request_option": _OPENAI,
+    }
 
     policy: str = option(
-        metavar="MODEL", help="Policy: openai:MODEL, gemini:MODEL, hf:PATH or lab."
+        metavar="MODEL", help="Policy: openai:, gemini: or vertex:MODEL, hf:PATH or lab."
     )
     max_tokens: int | None = option(
         default=None,
@@ -129,26 +137,30 @@ class PolicyOptions(HostedOptions):
 
 
 def parse_spec(text: str) -> ModelSpec:
-    """Parse a model spec.
+    """Parse a model spec; `gemini:` means Vertex AI if GOOGLE_GENAI_USE_VERTEXAI is true.
 
     Raises:
         InputError: it is none of the known forms.
     """
     from inference import ModelSpec
 
-    return ModelSpec.parse(text)
+    return ModelSpec.parse(text).on_its_service(os.environ)
 
 
 def text_model(
     spec: ModelSpec,
     *,
-    base_url: str | None = None,
+    base_url: Sequence[str] = (),
     insecure_http: bool = False,
     service: Service = "standard",
     template: Path | None = None,
     concurrency: int | None = None,
+    fields: Mapping[str, Any] | None = None,
+    allow_phi: bool = False,
 ) -> TextModel:
     """The text model that a spec names; only the library of its backend is loaded.
+
+    `fields` are added to every request of an OpenAI-compatible server.
 
     Raises:
         InputError: the model was shut down, no key is set, its server cannot be used, or the spec
@@ -159,20 +171,29 @@ def text_model(
     ending = retirement_notice(spec)
     if ending is not None:
         note(ending)
-    more: dict[str, Any] = {"base_url": base_url, "insecure_http": insecure_http}
+    more: dict[str, Any] = {"insecure_http": insecure_http}
     if concurrency is not None:
         more["concurrency"] = concurrency
-    if spec.kind == "gemini":
-        from inference import GeminiModel
+    if spec.is_gemini:
+        from inference import GeminiModel, VertexModel
 
-        gemini = GeminiModel(spec.name, service=service, **more)
+        made = VertexModel if spec.kind == "vertex" else GeminiModel
+        gemini = made(spec.name, base_url=only_server(spec, base_url), service=service, **more)
         tell_destination(spec, gemini.client.server)
+        tell_phi(gemini, allowed=allow_phi)
         return gemini
     if spec.kind == "openai":
         from inference import OpenAIModel
 
-        served = OpenAIModel(spec.name, template=_chat_template(template), **more)
-        tell_destination(spec, served.server)
+        added = dict(fields or {})
+        switches = added.get("chat_template_kwargs") if template is not None else None
+        served = OpenAIModel(
+            spec.name, base_url=base_url, template=_chat_template(template, switches), **more
+        )
+        served.options, served.report = added, note
+        for server in served.servers:
+            tell_destination(spec, server.destination)
+        tell_phi(served, allowed=allow_phi)
         return served
     if spec.kind == "hf":
         from inference import LocalTextModel
@@ -183,6 +204,28 @@ def text_model(
     raise InputError(
         f"'{spec}' is not a text model.", remedy="use gemini:MODEL, openai:MODEL or hf:PATH"
     )
+
+
+def tell_phi(model: TextModel, *, allowed: bool) -> None:
+    """Name the service that protected health information may go to, if that is allowed."""
+    if allowed and model.hosted:
+        where = getattr(model, "service_name", model.spec)
+        note(f"--allow-phi: problems marked phi_removed: false are sent to {where}.")
+
+
+def only_server(spec: ModelSpec, base_url: Sequence[str]) -> str | None:
+    """The one server of a model; None for the provider's own.
+
+    Raises:
+        InputError: there are several.
+    """
+    if len(base_url) > 1:
+        raise InputError(
+            f"'{spec}' has one server, but {len(base_url)} were given.",
+            where="--base-url",
+            remedy="give one; requests of openai:MODEL are spread over several",
+        )
+    return base_url[0] if base_url else None
 
 
 def tell_destination(spec: ModelSpec, server: Destination) -> None:
@@ -208,8 +251,21 @@ def dispatcher(model: TextModel, terms: RunTerms, *, service: Service = "standar
         service=service,
         inspect=terms.truth.see,
     )
+    terms.closing.callback(_tell_shares, model)
     terms.closing.callback(_tell_saved, runner)
     return terms.closing.enter_context(runner)
+
+
+def _tell_shares(model: TextModel) -> None:
+    """Note how the requests of a model with several servers were shared."""
+    servers = getattr(model, "servers", ())
+    if len(servers) < 2:
+        return
+    shares = [
+        f"{each.destination.host} answered {each.requests} of {len(each.traces)} traces"
+        for each in servers
+    ]
+    note(f"Requests of {model.spec} by server: {'; '.join(shares)}.")
 
 
 def _tell_saved(runner: Dispatcher) -> None:
@@ -275,6 +331,8 @@ def policy_server(options: PolicyOptions) -> TextModel:
         insecure_http=options.insecure_http,
         template=None if options.template is None else Path(options.template),
         concurrency=options.concurrency,
+        fields=options.request_fields,
+        allow_phi=options.allow_phi,
     )
 
 
@@ -300,12 +358,14 @@ def template_identity(template: StrPath | None) -> str | None:
     return f"{folder.name}@{digest.hexdigest()[:12]}"
 
 
-def _chat_template(folder: Path | None) -> Callable[[Sequence[Message]], str] | None:
+def _chat_template(
+    folder: Path | None, switches: Any = None
+) -> Callable[[Sequence[Message]], str] | None:
     if folder is None:
         return None
     from inference import template_from_tokenizer
 
-    return template_from_tokenizer(folder)
+    return template_from_tokenizer(folder, switches if isinstance(switches, dict) else None)
 
 
 def checker_factory(
@@ -324,7 +384,11 @@ def checker_factory(
 
     if answer_judge is None:
         return partial(AnswerChecker.for_problem, tolerance=tolerance)
-    model = text_model(parse_spec(answer_judge), insecure_http=options.insecure_http)
+    model = text_model(
+        parse_spec(answer_judge),
+        insecure_http=options.insecure_http,
+        allow_phi=options.allow_phi,
+    )
     runner = dispatcher(model, terms)
     judge = AnswerJudge(runner, allow_phi=options.allow_phi)
     return partial(AnswerChecker.for_problem, means_same=judge.same, tolerance=tolerance)
@@ -358,6 +422,12 @@ class BatchOptions(Config):
         help="batch: seconds between two checks of a job.",
         needs=_IN_BATCHES,
     )
+    bucket: str | None = option(
+        default=None,
+        metavar="URI",
+        help="batch on Vertex AI: gs://BUCKET[/FOLDER] for requests and replies.",
+        needs=_IN_BATCHES,
+    )
     stuck_hours: float = option(
         default=24.0,
         between=(0.1, 48),
@@ -371,13 +441,13 @@ def refuse_batch(spec: ModelSpec) -> None:
     """Refuse the batch service for a model that has none.
 
     Raises:
-        InputError: the model is not one of Gemini.
+        InputError: the model runs on this machine.
     """
-    if spec.kind != "gemini":
+    if spec.kind not in ("gemini", "vertex", "openai"):
         raise InputError(
-            f"'{spec}' has no batch service; only Gemini models have one.",
+            f"'{spec}' has no batch service.",
             where="--service",
-            remedy="leave --service out, or use gemini:MODEL",
+            remedy="leave --service out, or use gemini:MODEL or openai:MODEL",
         )
 
 
@@ -386,8 +456,10 @@ def batch_runner(
     terms: RunTerms,
     options: BatchOptions,
     *,
-    base_url: str | None = None,
+    base_url: Sequence[str] = (),
     insecure_http: bool = False,
+    fields: Mapping[str, Any] | None = None,
+    allow_phi: bool = False,
 ) -> BatchRunner:
     """A batch runner, used instead of a dispatcher; closing it leaves its jobs running.
 
@@ -395,19 +467,20 @@ def batch_runner(
         InputError: the model has no batch service, no key is set, or a budget cannot be kept.
     """
     refuse_batch(spec)
-    from inference import BatchLimits, BatchRunner, GeminiBatches, GeminiModel, enqueued_tokens
+    from inference import BatchLimits, BatchRunner, enqueued_tokens
 
-    model = text_model(spec, base_url=base_url, insecure_http=insecure_http)
-    if not isinstance(model, GeminiModel):
-        raise TypeError(f"{spec} is not a Gemini model")
     limits = BatchLimits(
         options.enqueued_tokens or enqueued_tokens(spec.name),
         poll_s=options.poll_seconds,
         stuck_s=options.stuck_hours * 3600,
     )
+    model = text_model(
+        spec, base_url=base_url, insecure_http=insecure_http, fields=fields, allow_phi=allow_phi
+    )
+    service, limits = _batch_service(model, limits, options.bucket)
     return terms.closing.enter_context(
         BatchRunner(
-            GeminiBatches(model),
+            service,
             terms.store.replies.batch_jobs,
             terms.store.replies,
             limits,
@@ -416,6 +489,24 @@ def batch_runner(
             report=note,
         )
     )
+
+
+def _batch_service(
+    model: TextModel, limits: BatchLimits, bucket: str | None
+) -> tuple[BatchService, BatchLimits]:
+    """The batch service of a hosted model, and its limits."""
+    if model.spec.startswith("openai:"):
+        from inference import OPENAI_FILE_BYTES, OpenAIBatches, OpenAIModel
+
+        if isinstance(model, OpenAIModel):
+            return OpenAIBatches(model), replace(limits, file_bytes=OPENAI_FILE_BYTES)
+    from inference import GeminiBatches, GeminiModel, VertexBatches, VertexModel
+
+    if isinstance(model, VertexModel):
+        return VertexBatches(model, bucket), limits
+    if not isinstance(model, GeminiModel):
+        raise TypeError(f"{model.spec} has no batch service")
+    return GeminiBatches(model), limits
 
 
 class ModelTruth:

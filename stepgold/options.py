@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
 from traces import Config, InputError, StrPath, option
 
 
@@ -59,8 +63,11 @@ class BootstrapOptions(Config):
 class HostedOptions(Config):
     """How hosted models are called, and what may be sent to them."""
 
-    base_url: str | None = option(
-        default=None, help="Base URL of the server [default: from the environment].", metavar="URL"
+    base_url: Sequence[str] = option(
+        default=(),
+        help="Base URL of the server; repeat it to spread requests [default: from the environment]"
+        ".",
+        metavar="URL",
     )
     concurrency: int | None = option(
         default=None,
@@ -74,6 +81,71 @@ class HostedOptions(Config):
     insecure_http: bool = option(
         default=False, help="Send a key over plain http to another machine."
     )
+
+
+class RequestOptions(HostedOptions):
+    """What requests to an OpenAI-compatible server say beyond their text."""
+
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = option(
+        default=None,
+        choices=("none", "minimal", "low", "medium", "high"),
+        help="How much an openai: model reasons before it answers [default: the server's].",
+    )
+    request_option: Sequence[str] | Mapping[str, Any] = option(
+        default=(),
+        metavar="KEY=JSON",
+        help="Field to add to every request of an openai: model; may be repeated.",
+    )
+
+    def check(self) -> None:
+        """Refuse fields that cannot be added.
+
+        Raises:
+            InputError: one is not KEY=JSON, or is written by StepGold itself.
+        """
+        super().check()
+        if mine := sorted(self.request_fields.keys() & _WRITTEN_BY_US):
+            raise InputError(
+                f"The field '{mine[0]}' of a request is written by StepGold.",
+                where="--request-option",
+                remedy="leave it out",
+            )
+
+    @property
+    def request_fields(self) -> dict[str, Any]:
+        """The fields that are added to every request."""
+        given, effort = self.request_option, self.reasoning_effort
+        fields = dict(given) if isinstance(given, Mapping) else dict(map(_field, given))
+        return fields if effort is None else fields | {"reasoning_effort": effort}
+
+    def request_settings(self) -> dict[str, Any]:
+        """Those fields for a configuration that is stored; empty without any."""
+        fields = self.request_fields
+        return {"request_options": fields} if fields else {}
+
+
+_WRITTEN_BY_US = frozenset({"model", "messages", "prompt", "n", "stream", "response_format"})
+
+
+def _field(text: str) -> tuple[str, Any]:
+    """A request field as it is typed.
+
+    >>> _field('chat_template_kwargs={"enable_thinking": false}')
+    ('chat_template_kwargs', {'enable_thinking': False})
+
+    Raises:
+        InputError: it is not KEY=JSON.
+    """
+    key, _, value = text.partition("=")
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError as fault:
+        raise InputError(
+            f"{text!r} is not KEY=JSON.",
+            where="--request-option",
+            remedy="quote it for the shell, e.g. --request-option 'top_k=20' or --request-option "
+            """'chat_template_kwargs={"enable_thinking": false}'""",
+        ) from fault
 
 
 class BudgetOptions(Config):

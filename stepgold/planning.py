@@ -258,6 +258,8 @@ class _Planning:
     missing: Sequence[str]
     """Of these, the ones without a label."""
     dataset: str
+    fields: Mapping[str, Any]
+    """Fields that are added to requests of an OpenAI-compatible server."""
 
     def contexts(self) -> Iterator[TraceInContext]:
         return self.store.traces.contexts(self.dataset, trace_ids=self.missing)
@@ -266,8 +268,10 @@ class _Planning:
         from inference import DryRun, UnaskedModel
         from judge import estimate_tokens
 
+        model = UnaskedModel(str(spec), hosted=is_hosted(spec))
+        model.options = self.fields if spec.kind == "openai" else {}
         return DryRun(
-            UnaskedModel(str(spec), hosted=is_hosted(spec)),
+            model,
             self.store.replies,
             count_tokens=estimate_tokens,
             answer=answer,
@@ -387,6 +391,7 @@ def _planning(
         asked=asked,
         missing=missing,
         dataset=options.dataset,
+        fields=options.request_fields,
     )
 
 
@@ -495,7 +500,7 @@ def _hours(one: _Planning, calls: int, tokens_in: int) -> float:
 
 def is_hosted(spec: ModelSpec) -> bool:
     """Whether calls go to a service; a self-hosted server has no known price."""
-    return spec.kind in ("gemini", "openai")
+    return spec.kind in ("gemini", "vertex", "openai")
 
 
 def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -> dict[str, Any]:

@@ -16,19 +16,23 @@ from typing import TYPE_CHECKING, Any
 from retrieval import (
     REWRITE_INSTRUCTION,
     REWRITE_SCHEMA,
+    REWRITE_WITH_IMAGES,
     Query,
     RetrievalConfig,
+    described,
     parse_rewritten,
     query_of,
     rewritten_queries,
     step_queries,
 )
 from stepgold.console import note, progress
-from stepgold.options import BudgetOptions, DatasetOptions, HostedOptions
+from stepgold.images import ImageOptions
+from stepgold.options import BudgetOptions, DatasetOptions, ImageFolderOptions, RequestOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import Result
-from stepgold.searching import SearchingOptions, open_retriever
+from stepgold.searching import SearchingOptions, open_retriever, with_clinical_context
 from traces import (
+    Abstention,
     AbstentionReason,
     BudgetExhausted,
     Failure,
@@ -43,7 +47,7 @@ from traces import (
 )
 
 if TYPE_CHECKING:
-    from inference import Dispatcher, GenerationRequest
+    from inference import Dispatcher, EncodedImage, GenerationRequest, ProblemImages
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces import Evidence, ModelReply, Problem, Relevance
@@ -57,18 +61,33 @@ _DEPTH = 100
 _LISTED = 10
 _REWRITING = Need("--query rewrite", lambda options: options.rewriter is not None)
 
+_SEEING = Need("--query image or rewrite", lambda options: options.query in ("image", "rewrite"))
+_SERVED = Need(
+    "--rewriter openai:MODEL", lambda options: (options.rewriter or "").startswith("openai:")
+)
+
 Asked = tuple[str, Sequence[Query]]
 """A problem or trace id with its queries."""
 
 
 class RetrieveOptions(
-    BudgetOptions, HostedOptions, SearchingOptions, RetrievalConfig, DatasetOptions
+    ImageFolderOptions,
+    BudgetOptions,
+    RequestOptions,
+    SearchingOptions,
+    RetrievalConfig,
+    DatasetOptions,
 ):
     """What to search for, and how."""
 
     inherited_needs = dict.fromkeys(
         ("budget", "base_url", "concurrency", "allow_phi", "insecure_http"), _REWRITING
-    )
+    ) | {
+        "reasoning_effort": _SERVED,
+        "request_option": _SERVED,
+        "images": _SEEING,
+        "ignore_images": _REWRITING,
+    }
 
     rewriter: str | None = option(
         default=None,
@@ -87,12 +106,17 @@ class RetrieveOptions(
     )
 
     def check(self) -> None:
-        """Refuse a rewriter without rewriting, and the reverse.
+        """Refuse a rewriter without rewriting, the reverse, and words for images.
 
         Raises:
-            InputError: one is given without the other.
+            InputError: one is given without the other, or images are to be searched by words.
         """
         super().check()
+        if self.query == "image" and (self.mode != "dense" or self.rerank is not None):
+            raise InputError(
+                "--query image compares vectors alone.",
+                remedy="add --mode dense, and leave --rerank out",
+            )
         if (self.query == "rewrite") != (self.rewriter is not None):
             raise InputError(
                 "--query rewrite and --rewriter must be used together.",
@@ -211,9 +235,10 @@ def _attach(
     dataset = options.dataset
     fingerprint = store.corpora.fingerprint()
     retriever = open_retriever(workspace, store, options, fingerprint=fingerprint)
+    images = _images_of(workspace, store, options)
     stored = retriever.config() | {"corpus": fingerprint}
     if options.rewriter is not None:
-        stored |= rewriting_config(options.rewriter)
+        stored |= rewriting_config(options.rewriter, images) | options.request_settings()
     store.evidence.declare(dataset, stored, replace=options.replace)
     if options.query == "step":
         missing = store.evidence.missing_traces(dataset)
@@ -224,11 +249,11 @@ def _attach(
         return
     problems = store.evidence.missing_problems(dataset)
     tally.unchanged = store.traces.datasets()[dataset].problems - len(problems)
-    if options.rewriter is None:
+    if options.query == "problem":
         found = retrieve_evidence(problems, retriever)
         total = len(problems)
     else:
-        asked = _rewritten(store, tally, problems, options)
+        asked = _written(store, tally, problems, options, images=images)
         found, total = retriever.retrieve_for(asked), len(asked)
     tally.done = store.evidence.put(dataset, progress(found, total=total, label="retrieve"))
 
@@ -254,10 +279,12 @@ def _measured(
     ]
     retriever = open_retriever(workspace, store, options.but(k=max(options.k, _DEPTH)))
     asked: list[Asked]
-    if options.rewriter is None:
+    if options.query == "problem":
         asked = [(problem.id, (Query(query_of(problem)),)) for problem in problems]
     else:
-        asked = _rewritten(store, Tally("retrieve", options.dataset), problems, options)
+        images = _images_of(workspace, store, options)
+        tally = Tally("retrieve", options.dataset)
+        asked = _written(store, tally, problems, options, images=images)
     found = dict(progress(retriever.retrieve_for(asked), total=len(asked), label="retrieve"))
     ranked = [
         RankedProblem(_documents(found.get(problem.id, ())), judgments.grades[problem.id])
@@ -278,8 +305,51 @@ def _measured(
     )
 
 
+def _images_of(
+    workspace: WorkspaceFolder, store: Store, options: RetrieveOptions
+) -> ImageOptions | None:
+    """Where the images that decide queries are; None if none do."""
+    exist = store.traces.has_images(options.dataset)
+    if options.query == "image" and not exist:
+        raise InputError(
+            f"No problem of '{options.dataset}' has an image.",
+            where="--query image",
+            remedy="use --query problem",
+        )
+    if options.query not in ("image", "rewrite") or not exist:
+        return None
+    images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
+    if options.rewriter is not None:
+        from stepgold.models import parse_spec
+
+        images = images.settled(parse_spec(options.rewriter), exist=exist)
+    return images if images.shown else None
+
+
+def _written(
+    store: Store,
+    tally: Tally,
+    problems: Sequence[Problem],
+    options: RetrieveOptions,
+    *,
+    images: ImageOptions | None,
+) -> list[Asked]:
+    """The queries that a model writes for the problems, or their images."""
+    if images is not None and options.query == "image":
+        asked, failures = images.as_queries(problems, stage=STAGE)
+        store.labels.failures.put(options.dataset, failures)
+        tally.abstained.update(failure.reason.value for failure in failures)
+        return asked
+    return _rewritten(store, tally, problems, options, images=images)
+
+
 def _rewritten(
-    store: Store, tally: Tally, problems: Sequence[Problem], options: RetrieveOptions
+    store: Store,
+    tally: Tally,
+    problems: Sequence[Problem],
+    options: RetrieveOptions,
+    *,
+    images: ImageOptions | None,
 ) -> list[Asked]:
     """The problems' queries, as far as the model wrote some; the others are counted and listed.
 
@@ -297,14 +367,17 @@ def _rewritten(
             base_url=options.base_url,
             insecure_http=options.insecure_http,
             concurrency=options.concurrency,
+            fields=options.request_fields,
+            allow_phi=options.allow_phi,
         )
         truth = ModelTruth(allow_mixed=True)
         runner = dispatcher(model, RunTerms(store, closing, truth, Purse(options.budget)))
         written = rewrite_queries(
-            problems,
+            with_clinical_context(store, options.dataset, problems),
             runner,
             allow_phi=options.allow_phi,
             marked=store.traces.marked_problems(options.dataset),
+            images=None if images is None else images.loader(),
         )
         try:
             for each in progress(written, total=len(problems), label="rewrite queries"):
@@ -351,10 +424,12 @@ def rewrite_queries(
     *,
     allow_phi: bool,
     marked: Collection[str] = (),
+    images: ProblemImages | None = None,
 ) -> Iterator[Rewritten]:
     """Yield the queries for each problem as replies come in, in any order.
 
-    `marked` are ids of problems whose traces say `phi_removed: false`: as if they said so.
+    `marked` are ids of problems whose traces say `phi_removed: false`: as if they said so. With
+    `images`, the model is shown the images of the problems.
 
     Raises:
         ModelRefused, QuotaExhausted, BudgetExhausted: what was yielded before stays valid.
@@ -369,8 +444,15 @@ def rewrite_queries(
             if why is not None:
                 refused.append(_failed(problem, why.reason, why.detail, again=False))
                 continue
+            shown: tuple[EncodedImage, ...] | Abstention = ()
+            if images is not None:
+                hosted = runner.model.hosted
+                shown = images.sendable(problem, hosted=hosted, allow_phi=allow_phi)
+            if isinstance(shown, Abstention):
+                refused.append(_failed(problem, shown.reason, shown.detail, again=False))
+                continue
             waiting[problem.id] = problem
-            yield _request(problem)
+            yield _request(problem, shown)
 
     for request, outcome in runner.run(requests()):
         while refused:
@@ -379,17 +461,24 @@ def rewrite_queries(
     yield from refused
 
 
-def rewriting_config(model: str) -> dict[str, Any]:
+def rewriting_config(model: str, images: ImageOptions | None) -> dict[str, Any]:
     """What decides the queries, for the configuration of the retrieval."""
-    digest = hashlib.sha256(REWRITE_INSTRUCTION.encode()).hexdigest()[:12]
-    return {"rewriter": model, "rewrite_prompt": digest}
+    instruction = _instruction(sees=images is not None)
+    digest = hashlib.sha256(instruction.encode()).hexdigest()[:12]
+    seen = {} if images is None else {"rewriter_sees_images": True}
+    return {"rewriter": model, "rewrite_prompt": digest} | seen
 
 
-def _request(problem: Problem) -> GenerationRequest:
+def _instruction(*, sees: bool) -> str:
+    return REWRITE_INSTRUCTION + REWRITE_WITH_IMAGES if sees else REWRITE_INSTRUCTION
+
+
+def _request(problem: Problem, images: tuple[EncodedImage, ...]) -> GenerationRequest:
     from inference import GenerationRequest, Message
 
+    instruction = _instruction(sees=bool(images))
     return GenerationRequest(
-        messages=(Message("system", REWRITE_INSTRUCTION), Message("user", query_of(problem))),
+        messages=(Message("system", instruction), Message("user", described(problem), images)),
         max_tokens=_MAX_TOKENS,
         temperature=0.0,
         response_json_schema=REWRITE_SCHEMA,
@@ -402,7 +491,7 @@ def _read(problem: Problem, outcome: ModelReply | ModelError) -> Rewritten:
         return _failed(problem, AbstentionReason.MODEL_ERROR, outcome.what, again=True)
     queries = parse_rewritten(outcome.text)
     if queries is None:
-        detail = (
+        detail = outcome.only_reasoning or (
             f"the rewriting model's reply holds no queries (finished by {outcome.finish_reason})"
         )
         return _failed(problem, AbstentionReason.UNREADABLE, detail, again=True)

@@ -95,6 +95,7 @@ class SampleOptions(ImageFolderOptions, PolicyOptions, CandidateRule, DatasetOpt
                 "template": template_identity(self.template),
             }
             | images.as_dict()
+            | self.request_settings()
         )
 
 

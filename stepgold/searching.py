@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retrieval import SearchConfig
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
-    from traces import Passage
+    from traces import Passage, Problem
 
 Thing = TypeVar("Thing")
 
@@ -229,6 +229,25 @@ def over_window(passages: Iterable[Passage], encoder: Encoder) -> tuple[int, lis
 
 class SearchingOptions(EncoderOptions, SearchConfig):
     """How the index is searched, and with which encoder."""
+
+
+def with_clinical_context(store: Store, dataset: str, problems: Sequence[Problem]) -> list[Problem]:
+    """The problems with modality and clinical context, where the rows of their traces state them.
+
+    A row of a trace describes its problem too; the first trace of a problem decides.
+    """
+    said: dict[str, dict[str, Any]] = {}
+    for context in store.traces.contexts(dataset, with_evidence=False):
+        meta = context.trace.meta
+        if stated := {name: meta[name] for name in _CLINICAL if name in meta}:
+            said.setdefault(context.problem.id, stated)
+    return [
+        replace(each, meta={**said.get(each.id, {}), **each.meta}) if each.id in said else each
+        for each in problems
+    ]
+
+
+_CLINICAL = ("modality", "clinical_context")
 
 
 def open_retriever(

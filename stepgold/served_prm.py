@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stepgold.console import note
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import EVIDENCE_KEY
-from stepgold.models import parse_spec, tell_destination
+from stepgold.models import only_server, parse_spec, tell_destination
 from stepgold.scoring_run import (
     PARITY_KEY,
     ScoreOptions,
@@ -202,7 +202,7 @@ def open_server_scorer(options: ScoreOptions, closing: ExitStack) -> ServerScore
     spec = parse_spec(options.prm)
     server = JsonClient(
         spec.name,
-        base_url=options.base_url,
+        base_url=only_server(spec, options.base_url),
         insecure_http=options.insecure_http,
         concurrency=options.concurrency,
     )

@@ -167,21 +167,22 @@ def _is_inside(path: Any, folder: Path) -> bool:
     return isinstance(path, str) and Path(path).resolve().is_relative_to(folder.resolve())
 
 
-def guarded(setting: Setting, file: Path, digest: str) -> Callable[[], Any]:
+def guarded(setting: Setting, file: Path, digest: str, *, value: Any) -> Callable[[], Any]:
     """A default that is read only if the command line does not give the option.
 
     Args:
         setting: the setting of the project file.
         file: the project file.
         digest: hash of the content that the setting was read from.
+        value: the setting's value as typer takes it.
 
     Returns:
         A function that returns the value; it raises InputError if the file is not trusted.
     """
 
-    def value() -> Any:
+    def default() -> Any:
         if _read_trusted().get(str(file.resolve())) == digest:
-            return setting.value
+            return value
         where = "" if file.parent == Path() else f" --workspace {shlex.quote(str(file.parent))}"
         raise InputError(
             f"The workspace's {DEFAULTS_NAME} sets {setting}, which decides where keys and texts"
@@ -190,7 +191,7 @@ def guarded(setting: Setting, file: Path, digest: str) -> Callable[[], Any]:
             remedy=f"read the file, then run: stepgold{where} trust",
         )
 
-    return value
+    return default
 
 
 def trust_file(

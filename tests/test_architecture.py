@@ -41,7 +41,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "kiwipiepy": ("retrieval/search/bm25.py",),
     "pyarrow": ("formats/files/parquet.py",),
     "google": ("inference/gemini",),
-    "openai": ("inference/openai/model.py",),
+    "openai": ("inference/openai/model.py", "inference/openai/batch.py"),
     "torch": (
         "inference/",
         "scoring/",

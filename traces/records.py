@@ -95,6 +95,18 @@ class ModelReply:
     """The raw reply: JSON text if the service returns JSON."""
     cached: bool = False
     """True if it came from the ledger and was not sent."""
+    server: str | None = None
+    """Host of the server that answered, where there are several; kept in the call's meta."""
+
+    @property
+    def only_reasoning(self) -> str | None:
+        """What to tell of a reply that is all reasoning; None for another one."""
+        if self.text or not self.usage.thinking_tokens:
+            return None
+        return (
+            f"wrote {self.usage.thinking_tokens} tokens of reasoning and no answer: raise "
+            "--max-tokens or lower --reasoning-effort"
+        )
 
 
 @dataclass(frozen=True, slots=True)

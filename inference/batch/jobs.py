@@ -22,7 +22,8 @@ from typing import Any, Protocol, TypeVar
 from inference.background import LoopThread
 from inference.budget import Purse, input_bound
 from inference.prices import cost
-from inference.protocol import GenerationRequest, TextModel, request_text
+from inference.protocol import GenerationRequest, TextModel, text_for
+from inference.retries import RetryPolicy
 from inference.specs import ModelSpec
 from traces import (
     BatchEnding,
@@ -59,6 +60,11 @@ UNLISTED_ENQUEUED_TOKENS = 3_000_000
 
 FILE_BYTES = 2_000_000_000
 """Largest file of requests that the service accepts."""
+
+TRANSFER_POLICY = RetryPolicy(attempts=4, total_s=7200.0, attempt_s=3600.0)
+"""Files may be gigabytes."""
+CALL_POLICY = RetryPolicy(attempts=5, total_s=300.0, attempt_s=120.0)
+"""Bounds of the retries of transfers, and of short calls."""
 
 JOBS_AT_ONCE = 100
 """Jobs that the service runs at once."""
@@ -304,6 +310,7 @@ class BatchBudget:
         """
         self._purse = limit_usd if isinstance(limit_usd, Purse) else Purse(limit_usd)
         self._name = ModelSpec.parse(model.spec).name
+        self._model = model
         self._today = today
         self.input_factor = 1.0
         """Largest ratio of the service's token count to our estimate; at least 1."""
@@ -318,7 +325,7 @@ class BatchBudget:
         tokens = input_bound(request)
         counted = math.ceil(tokens * self.input_factor)
         usd = self._most(Usage(input_tokens=counted, output_tokens=request.max_tokens))
-        return BatchRow(key, request_text(request), tokens, usd, meta=request.meta)
+        return BatchRow(key, text_for(self._model, request), tokens, usd, meta=request.meta)
 
     def settle(self, row: BatchRow, reply: ModelReply) -> None:
         """Count a reply that was paid for, and learn how the service counts input."""

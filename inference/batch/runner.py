@@ -15,10 +15,11 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
+from typing import Any
 
 from inference.batch.jobs import (
     OUT_OF_REACH,
@@ -37,7 +38,7 @@ from inference.batch.jobs import (
 )
 from inference.budget import Purse
 from inference.dispatch import CountsHits, DispatchCounters, Outcome
-from inference.protocol import GenerationRequest, ResponseStore, TextModel, request_key
+from inference.protocol import GenerationRequest, ResponseStore, TextModel, key_for
 from traces import (
     BatchEnding,
     BatchJob,
@@ -130,7 +131,7 @@ class JobResults:
             else:
                 self.errors[each.key] = each.outcome
         self._tracker.store.record(
-            [StoredCall(row.key, row.request, reply, row.meta) for row, reply in answered]
+            [StoredCall(row.key, row.request, reply, _meta(row, reply)) for row, reply in answered]
         )
         self._recorded += len(answered)
         yield from answered
@@ -144,6 +145,10 @@ class JobResults:
         why = f" ({self._detail})" if self._detail else ""
         name = self._job.name or self._job.display_name
         return f"{name}: {self._ending.value}, {', '.join(counts)}{why}."
+
+
+def _meta(row: BatchRow, reply: ModelReply) -> Mapping[str, Any]:
+    return row.meta if reply.server is None else {**row.meta, "server": reply.server}
 
 
 def too_large(pending: PendingRequest, limits: BatchLimits) -> ModelUnavailable | None:
@@ -401,7 +406,7 @@ class BatchRunner:
             request = queue.next()
             if request is None:
                 return
-            key = request_key(self._tracker.spec, request)
+            key = key_for(self.model, request)
             stored = self._stored(key)
             if stored is not None:
                 yield from self._shown(request, stored)

@@ -21,16 +21,22 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import httpx2
 from google.genai import errors, types
 
-from inference.batch.jobs import NotTaken, RemoteJob, RowOutcome
+from inference.batch.jobs import (
+    CALL_POLICY,
+    TRANSFER_POLICY,
+    NotTaken,
+    RemoteJob,
+    RowOutcome,
+)
 from inference.gemini.client import read_body
 from inference.gemini.images import JOB_S
 from inference.gemini.model import GeminiModel
-from inference.openai.model import mapping, read_object, text_of
+from inference.openai.wire import mapping, read_object, text_of
 from inference.protocol import GenerationRequest, over_length_reply
 from inference.retries import (
     HttpFault,
@@ -43,7 +49,7 @@ from inference.retries import (
 )
 from traces import BatchEnding, ModelReply, ModelUnavailable
 
-_ENDINGS = {
+ENDINGS = {
     "SUCCEEDED": BatchEnding.SUCCEEDED,
     "PARTIALLY_SUCCEEDED": BatchEnding.SUCCEEDED,
     "FAILED": BatchEnding.FAILED,
@@ -69,7 +75,7 @@ HTTP_OF_RPC: Mapping[int, int] = {
 }
 """HTTP status of a google.rpc.Code (cloud.google.com/apis/design/errors#handling_errors)."""
 
-_HOPELESS = (400, 401, 403, 404, 501)
+HOPELESS = (400, 401, 403, 404, 501)
 
 
 def read_job(body: str) -> RemoteJob:
@@ -83,7 +89,7 @@ def read_job(body: str) -> RemoteJob:
         raise TransientFault("the description of a batch job has no name")
     metadata = mapping(described.get("metadata"))
     state = str(metadata.get("state", "")).rpartition("STATE_")[2]
-    ending = _ENDINGS.get(state)
+    ending = ENDINGS.get(state)
     error = mapping(described.get("error") or metadata.get("error"))
     output = mapping(metadata.get("output") or described.get("response"))
     if ending is None and described.get("done"):
@@ -98,7 +104,7 @@ def read_job(body: str) -> RemoteJob:
         results=text_of(output.get("responsesFile")),
         created=text_of(metadata.get("createTime")) or "",
         error=error_text(error) if error else None,
-        hopeless=bool(error) and http_status(error) in _HOPELESS,
+        hopeless=bool(error) and http_status(error) in HOPELESS,
     )
 
 
@@ -156,9 +162,6 @@ def read_results(lines: Iterable[bytes]) -> Iterator[ResultLine]:
 
 T = TypeVar("T")
 
-TRANSFER_POLICY = RetryPolicy(attempts=4, total_s=7200.0, attempt_s=3600.0)
-"""Files may be gigabytes."""
-CALL_POLICY = RetryPolicy(attempts=5, total_s=300.0, attempt_s=120.0)
 PAGE = 100
 MOST_LISTED = 100_000
 """Bound of a listing, which would never end if a page named itself as the next one."""
@@ -168,6 +171,8 @@ _JOB_PATH = re.compile(r"/batches/[^/:]+$")
 
 class GeminiBatches:
     """Batch jobs of one Gemini model; implements `BatchService`."""
+
+    job_path: ClassVar[re.Pattern[str]] = _JOB_PATH
 
     def __init__(
         self,
@@ -247,7 +252,7 @@ class GeminiBatches:
             self._described = ""
             with self._client.translated(), suppress(_Absent), _noticing(404):
                 await self._client.api.batches.get(name=name)
-                return read_job(self._described)
+                return self.read_job(self._described)
             return None
 
         return await self._try(self._calls, attempt)
@@ -274,8 +279,15 @@ class GeminiBatches:
 
     def outcomes(self, lines: Iterable[bytes]) -> Iterator[RowOutcome]:
         """Read the replies of a job; lines without a readable key are skipped."""
-        for line in read_results(lines):
+        for line in self._results(lines):
             yield RowOutcome(line.key, self._outcome(line))
+
+    def _results(self, lines: Iterable[bytes]) -> Iterator[ResultLine]:
+        return read_results(lines)
+
+    def read_job(self, body: str) -> RemoteJob:
+        """A job as the service describes it."""
+        return read_job(body)
 
     def _outcome(self, line: ResultLine) -> ModelReply | ModelUnavailable:
         if line.response is None:
@@ -328,7 +340,7 @@ class GeminiBatches:
             if fault.throttled:
                 raise NotTaken(fault.what, fault.delay_s) from fault
             raise
-        return _described(made)
+        return self._described_by(made)
 
     async def _listed(self, display_names: Collection[str]) -> list[RemoteJob]:
         found: list[RemoteJob] = []
@@ -341,17 +353,25 @@ class GeminiBatches:
             async for job in jobs:
                 seen += 1
                 if job.display_name in display_names:
-                    found.append(_described(job))
+                    found.append(self._described_by(job))
                 if seen >= MOST_LISTED:
                     break
         return sorted(found, key=lambda job: job.created)
+
+    @staticmethod
+    def _described_by(job: types.BatchJob) -> RemoteJob:
+        """A job for which only name and age matter."""
+        if not job.name:
+            raise TransientFault("the batch job came back without a name")
+        created = job.create_time.isoformat() if job.create_time else ""
+        return RemoteJob(job.name, job.display_name, None, "", created=created)
 
     async def _try(self, retrier: Retrier, attempt: Callable[[], Awaitable[T]]) -> T:
         return await retrier.run(attempt, subject=self._model.spec)
 
     async def _keep_description(self, response: httpx2.Response) -> None:
         """Keep the raw description of a job, because the SDK's type drops a part."""
-        if response.request.method == "GET" and _JOB_PATH.search(response.request.url.path):
+        if response.request.method == "GET" and self.job_path.search(response.request.url.path):
             await response.aread()
             self._described = self._client.subject.redacted(response.text)
 
@@ -369,11 +389,3 @@ def _noticing(*statuses: int) -> Iterator[None]:
         if error.code in statuses:
             raise _Absent from error
         raise
-
-
-def _described(job: types.BatchJob) -> RemoteJob:
-    """A job for which only name and age matter."""
-    if not job.name:
-        raise TransientFault("the batch job came back without a name")
-    created = job.create_time.isoformat() if job.create_time else ""
-    return RemoteJob(job.name, job.display_name, None, "", created=created)

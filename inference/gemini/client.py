@@ -21,11 +21,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from urllib.request import getproxies
@@ -33,17 +33,18 @@ from urllib.request import getproxies
 import httpx2
 import pydantic
 from google import genai
+from google.auth import exceptions as auth_errors
 from google.genai import errors, types
 from google.genai.client import AsyncClient
 
 from inference.destinations import Destination
 from inference.images import message_parts
-from inference.openai.model import first_object, mapping, read_object, text_of, token_count
+from inference.openai.wire import first_object, mapping, read_object, text_of, token_count
 from inference.protocol import GenerationRequest, Message, WireReply
 from inference.retries import HttpFault, Subject, TransientFault, exception_for
 from inference.specs import GEMINI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
 from inference.specs import GEMINI_KEY_VARIABLES as KEY_VARIABLES
-from traces import InputError, Usage
+from traces import InputError, ModelRefused, Usage
 
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=1)
 
@@ -108,39 +109,56 @@ class _LentStream(httpx2.AsyncByteStream):
 DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which service of Google answers, and with what right."""
+
+    server: Destination
+    """The server that keys and texts go to."""
+    subject: Subject
+    """The model and its key, for messages."""
+    options: Mapping[str, Any]
+    """Arguments of `genai.Client`: the service with key or credentials."""
+    api_version: str
+
+
+def developer_access(
+    spec: str, base_url: str | None, environ: Mapping[str, str], *, insecure_http: bool
+) -> Access:
+    """Access to the Gemini API with a key.
+
+    Raises:
+        InputError: no key, or a base URL that cannot be used, such as one of plain http.
+    """
+    named = key_of(environ)
+    if named is None:
+        raise InputError(
+            "No Gemini key in the environment.",
+            remedy="set GEMINI_API_KEY (or GOOGLE_API_KEY), made at https://aistudio.google.com",
+        )
+    variable, key = named
+    server = Destination.chosen(
+        base_url, variable=BASE_URL_VARIABLE, environ=environ, default=DEFAULT_BASE_URL
+    )
+    server.refuse_plain_http(key, key_variable=variable, allowed=insecure_http)
+    options = {"api_key": key, "vertexai": False}
+    return Access(server, Subject(spec, variable, key), options, "v1beta")
+
+
 class GeminiClient:
     """A google-genai client whose errors are mapped to ours."""
 
-    def __init__(
-        self,
-        spec: str,
-        *,
-        base_url: str | None,
-        attempt_s: float,
-        connections: int,
-        insecure_http: bool = False,
-        environ: Mapping[str, str] = os.environ,
-    ) -> None:
+    def __init__(self, access: Access, *, attempt_s: float, connections: int) -> None:
         """Set up the client; nothing is sent.
 
         Args:
-            spec: the model as the user named it, for messages.
-            base_url: another endpoint; None reads GOOGLE_GEMINI_BASE_URL, else Google's own.
+            access: service, server and key.
             attempt_s: timeout of one HTTP exchange, in seconds.
             connections: maximum number of open connections, at least 1.
-            insecure_http: whether the key may go over plain http to another machine.
-            environ: environment variables with key and base URL.
-
-        Raises:
-            InputError: no key, or a base URL that cannot be used, such as one of plain http.
         """
-        variable, key = _key(environ)
-        self.subject = Subject(spec, variable, key)
-        self.server = Destination.chosen(
-            base_url, variable=BASE_URL_VARIABLE, environ=environ, default=DEFAULT_BASE_URL
-        )
+        self.subject = access.subject
+        self.server = access.server
         """The server that key and texts go to."""
-        self.server.refuse_plain_http(key, key_variable=variable, allowed=insecure_http)
         # A proxy would be another machine that receives the text.
         proxied = bool(getproxies()) and not self.server.is_loopback
         # Our own httpx2 client, so that errors do not depend on whether aiohttp is installed.
@@ -153,15 +171,14 @@ class GeminiClient:
             # A custom transport would ignore the environment's proxies.
             transport=None if proxied else SpreadTransport(_tls()),
             follow_redirects=False,
-            event_hooks=self.server.hooks(spec),
+            event_hooks=self.server.hooks(self.subject.spec),
         )
         """The HTTP client underneath."""
         self._client = genai.Client(
-            api_key=key,
-            vertexai=False,
+            **access.options,
             http_options=types.HttpOptions(
                 base_url=self.server.url,
-                api_version="v1beta",
+                api_version=access.api_version,
                 timeout=int(attempt_s * 1000),
                 httpx_async_client=self.http,
                 client_args={"verify": _tls()},
@@ -194,6 +211,15 @@ class GeminiClient:
             raise TransientFault(f"connection failed: {what}") from error
         except json.JSONDecodeError as error:
             raise TransientFault(f"the reply is not JSON: {error.msg}") from error
+        except auth_errors.TransportError as error:
+            raise TransientFault(f"no token for the credentials: {error}") from error
+        except auth_errors.GoogleAuthError as error:
+            said = self.subject.clean(str(error))
+            raise ModelRefused(
+                f'The credentials of "{self.subject.spec}" were refused: {said}',
+                remedy="check the account and its key, or run: gcloud auth application-default "
+                "login",
+            ) from error
         except pydantic.ValidationError as error:
             raise TransientFault(f"the reply is not a {error.title} of the service") from error
         # The SDK raises any of these for a body that is not UTF-8, is nested too deeply, or has
@@ -214,16 +240,13 @@ def _tls() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-def _key(environ: Mapping[str, str]) -> tuple[str, str]:
-    """The variable that holds the key, and the key."""
+def key_of(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """The variable that holds the key, and the key; None if there is none."""
     for variable in KEY_VARIABLES:
         key = environ.get(variable, "").strip()
         if key:
             return variable, key
-    raise InputError(
-        "No Gemini key in the environment.",
-        remedy="set GEMINI_API_KEY (or GOOGLE_API_KEY); make one at https://aistudio.google.com",
-    )
+    return None
 
 
 def _fault(error: errors.APIError) -> HttpFault:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from google.genai import types
 
 from inference.gemini import client as wire_format
-from inference.gemini.client import GeminiClient, Uris
+from inference.gemini.client import Access, GeminiClient, Uris, developer_access
 from inference.gemini.images import ImageUploads
 from inference.images import about_an_image
 from inference.prices import PRICES_AS_OF, Service, cost
@@ -30,6 +30,9 @@ FLEX_ATTEMPT_S = 1200.0
 
 class GeminiModel:
     """A Gemini model as a `TextModel`."""
+
+    kind: ClassVar[str] = "gemini"
+    """How a user names the service."""
 
     def __init__(
         self,
@@ -66,25 +69,43 @@ class GeminiModel:
         self.name = name.removeprefix("models/")
         self._service: Service = service
         self._concurrency = max(1, concurrency)
+        self.environ = environ
+        self.closing: list[Callable[[], Awaitable[None]]] = []
+        """Closes what shares the model's life, such as a connection to Cloud Storage."""
         self.today: Callable[[], date] = date.today
         """The day whose prices apply."""
         policy = retry or _default_policy(service)
         self._retrier = Retrier(policy, Pace(self._concurrency, sleep=sleep), sleep=sleep)
         self._client = GeminiClient(
-            self.spec,
-            base_url=base_url,
+            self._access(base_url, environ, insecure_http=insecure_http),
             attempt_s=policy.attempt_s,
             connections=self._concurrency,
-            insecure_http=insecure_http,
-            environ=environ,
         )
-        self.uploads = ImageUploads(self._client)
+        self.uploads = self._uploads()
         """Images that are too large to send inline."""
+
+    def _access(
+        self, base_url: str | None, environ: Mapping[str, str], *, insecure_http: bool
+    ) -> Access:
+        return developer_access(self.spec, base_url, environ, insecure_http=insecure_http)
+
+    def _uploads(self) -> ImageUploads:
+        return ImageUploads(self._client)
 
     @property
     def spec(self) -> str:
         """The model as the user named it."""
-        return f"gemini:{self.name}"
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def service_name(self) -> str:
+        """Where texts go."""
+        return f"the Gemini API ({self._client.server.host})"
+
+    @property
+    def ledger_name(self) -> str | None:
+        """Service and region, kept with every reply; None for the Gemini API."""
+        return None
 
     @property
     def hosted(self) -> bool:
@@ -152,6 +173,7 @@ class GeminiModel:
             usd=usd,
             prices_as_of=None if usd is None else PRICES_AS_OF.isoformat(),
             raw=body,
+            server=self.ledger_name,
         )
 
     def rest_body(self, request: GenerationRequest, uris: Uris) -> dict[str, Any]:
@@ -176,6 +198,8 @@ class GeminiModel:
 
     async def aclose(self) -> None:
         """Release connections."""
+        for close in self.closing:
+            await close()
         await self._client.aclose()
 
     async def _send(self, request: GenerationRequest) -> str:

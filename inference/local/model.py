@@ -22,7 +22,7 @@ from inference.local.shared_attention import ATTENTION
 from inference.local.vision import ImageHead, VisionReader
 from inference.local.vision_config import folder_takes_images
 from inference.local.vision_loading import load_vision_model
-from inference.prompting import conversation_ids
+from inference.prompting import conversation_ids, conversation_text
 from inference.protocol import Message
 from traces import ModelRefused, whole_or_nothing
 
@@ -62,6 +62,18 @@ class LocalModel:
                 remedy="use gemini:MODEL, openai:MODEL, an image-text model, or --ignore-images",
             )
         return conversation_ids(self.tokenizer, conversations), None
+
+    def require_continuing(self) -> None:
+        """Refuse a chat template that cannot continue an assistant turn.
+
+        Raises:
+            InputError: the template leaves the turn out, or opens something that it never closes.
+        """
+        turns = (Message("user", "What is 2+3?"), Message("assistant", "5"))
+        if self.vision is None:
+            conversation_text(self.tokenizer, turns)
+        else:
+            self.vision.text(turns)
 
 
 def load_local_model(

@@ -106,6 +106,7 @@ class LocalPolicy:
         self._rule = _sampling_rule(config)
         self._spec, self._config = spec, config
         self._local = load_local_model(model_path, device=device, dtype=dtype)
+        self._local.require_continuing()
         self._engine = engine_for(self._local, cache_tokens=cache_tokens, batch_rows=batch_rows)
         self._images = images or ProblemImages(shown=self._local.vision is not None)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from formats import ImageError
-from inference.prompting import first_ids
+from inference.prompting import Opening, first_ids, split_turns
 from inference.protocol import Message
 from traces import ModelRefused
 
@@ -111,6 +111,7 @@ class VisionReader:
         ]
         self._heads: OrderedDict[tuple[str, ...], ImageHead] = OrderedDict()
         self._pixels: OrderedDict[ImageHead, VisionInputs] = OrderedDict()
+        self._opening: Opening | None = None
         self.always_asks = False
         """Whether the processor is used for the ids of every conversation; see `prove_reading`."""
 
@@ -192,16 +193,22 @@ class VisionReader:
 
     def text(self, messages: Sequence[Message]) -> str:
         """The conversation up to where the assistant continues, with one placeholder per image."""
-        open_turn = bool(messages) and messages[-1].role == "assistant"
-        written = self._spelled(messages[-1].text) if open_turn else ""
-        turns = messages[:-1] if open_turn else messages
-        rendered = self._rendered(turns)
+        turns, written = split_turns(messages)
+        opening = self._begun() if written else Opening()
+        rendered = self._rendered(turns, **opening.switches)
         begin = self.tokenizer.bos_token
         if first_ids(self.tokenizer) and begin and not rendered.startswith(begin):
             rendered = f"{begin}{rendered}"
-        return f"{rendered}{written}"
+        return f"{rendered}{opening.after}{self._spelled(written)}"
 
-    def _rendered(self, turns: Sequence[Message]) -> str:
+    def _begun(self) -> Opening:
+        """How the template begins the assistant's text; found once."""
+        if self._opening is None:
+            where = str(self.tokenizer.name_or_path) or None
+            self._opening = Opening.found(self._rendered, where=where)
+        return self._opening
+
+    def _rendered(self, turns: Sequence[Message], *, generate: bool = True, **switches: Any) -> str:
         """The turns rendered by the template; plain paragraphs without one."""
         template = self._processor.chat_template or self.tokenizer.chat_template
         if template is None:
@@ -221,7 +228,8 @@ class VisionReader:
                 for turn in turns
             ],
             chat_template=template,
-            add_generation_prompt=True,
+            add_generation_prompt=generate,
+            **switches,
         )
         return str(rendered)
 

@@ -1,39 +1,43 @@
-"""Any OpenAI-compatible server through the openai client; the only file that imports it.
+"""Any OpenAI-compatible server through the openai client, whose errors are mapped here alone.
 
 Servers differ more than the shared name suggests, so this backend assumes little: one request per
-continuation (some ignore `n`), stop strings are cut here too (some keep them), and a server that
-does not know `response_format` is asked again without it.
+continuation (some ignore `n`), stop strings are cut here too (some keep them), a server that does
+not know `response_format` is asked again without it, and a field that it refuses by name is renamed
+or left out for the rest of the run (`Dialect`).
 
 A request that ends with an assistant turn is a prefix to continue. With a chat template it is
 rendered here, verbatim, and sent to /completions. Without one it is sent to /chat/completions with
 the two flags that vLLM and llama.cpp understand. llama.cpp returns the prefix before the new text;
 transformers serve refuses the flags and needs the template.
 
-Any gateway may have written a body, and no body may end a run as a defect: fields of another shape
-than the service describes count as absent, so that what was paid for is still recorded.
-
-    {"model": "..", "choices": [{"message": {"content": ".."}, "finish_reason": "stop"}],
-     "usage": {"prompt_tokens": 9, "completion_tokens": 3,
-               "prompt_tokens_details": {"cached_tokens": 0},
-               "completion_tokens_details": {"reasoning_tokens": 0}}}
-
-A choice of /completions has `text` instead of `message`.
+Requests may be spread over several servers of the same model. All requests of a trace go to one
+server, whose prefix cache holds what they share; when it dies, they move to another.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import openai
 
 from inference.destinations import Destination, Redirected
-from inference.images import about_an_image, has_images, message_parts
-from inference.prices import PRICES_AS_OF, cost
+from inference.images import about_an_image, has_images
+from inference.openai.wire import (
+    Dialect,
+    chat_options,
+    cut_at_stop,
+    read_body,
+    response_format,
+    turns,
+)
+from inference.prices import PRICES_AS_OF, Service, cost
 from inference.protocol import GenerationRequest, Message, WireReply, over_length_reply
 from inference.retries import (
     HttpFault,
@@ -49,170 +53,173 @@ from inference.retries import (
 )
 from inference.specs import OPENAI_BASE_URL_VARIABLE as BASE_URL_VARIABLE
 from inference.specs import OPENAI_KEY_VARIABLE as KEY_VARIABLE
-from traces import InputError, ModelRefused, ModelReply, Usage
-
-if TYPE_CHECKING:
-    from formats import EncodedImage
-
-
-_MOST_TOKENS = 10**12
-"""Upper bound of a token count: a database cannot store every number that JSON can."""
-
-
-def read_object(body: str, *, called: str = "the reply") -> dict[str, Any]:
-    """The JSON object in a 200 body; `called` names it in messages.
-
-    Raises:
-        TransientFault: it is not one (empty, truncated, nested too deeply, a gateway's HTML page).
-    """
-    try:
-        reply = json.loads(body)
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a plain ValueError
-        start = " ".join(body[:60].split())
-        why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise TransientFault(f'{called} is not JSON ("{start}"): {why}') from error
-    if not isinstance(reply, dict):
-        raise TransientFault(f"{called} is not a JSON object")
-    return reply
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """The value if it is an object, else an empty object."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def first_object(value: Any) -> Mapping[str, Any] | None:
-    """The first object of a list; None for an absent or empty list, else an empty object."""
-    if value is None or value == []:
-        return None
-    return mapping(value[0] if isinstance(value, list) else None)
-
-
-def text_of(value: Any) -> str | None:
-    """The value if it is a string, else None."""
-    return value if isinstance(value, str) else None
-
-
-def token_count(value: Any) -> int:
-    """A token count; 0 if absent.
-
-    Raises:
-        TransientFault: not a whole number from 0 up, so that the cost is unknown.
-    """
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
-        raise TransientFault(f"the reply has the token count {str(value)[:40]!r}")
-    return value
-
-
-_FINISH = {"stop": "stop", "eos": "stop", "length": "length", "content_filter": "blocked"}
-
-
-def read_body(body: str) -> WireReply:
-    """Read a 200 body.
-
-    Raises:
-        TransientFault: not a JSON object, one without choices and usage, or invalid token counts.
-    """
-    reply = read_object(body)
-    choice = first_object(reply.get("choices"))
-    counts = mapping(reply.get("usage"))
-    if choice is None and not counts:
-        raise TransientFault("the reply has neither a choice nor a usage count")
-    said, finish = (None, "empty") if choice is None else _first(choice)
-    return WireReply(said, finish, text_of(reply.get("model")), _usage(counts))
-
-
-def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """A conversation for /chat/completions; a turn with images is a list with data URIs."""
-    return [{"role": message.role, "content": _content(message)} for message in messages]
-
-
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if not message.images:
-        return message.text
-    return [
-        {"type": "text", "text": part}
-        if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": _data_uri(part)}}
-        for part in message_parts(message)
-    ]
-
-
-def _data_uri(image: EncodedImage) -> str:
-    return f"data:{image.mime};base64,{base64.b64encode(image.data).decode('ascii')}"
-
-
-def _first(choice: Mapping[str, Any]) -> tuple[str | None, str]:
-    message = mapping(choice.get("message"))
-    if message.get("refusal"):
-        return None, "blocked"
-    said = _said(choice["text"] if "text" in choice else message.get("content"))
-    reason = choice.get("finish_reason")
-    return said, "unknown" if reason is None else _FINISH.get(str(reason), str(reason).lower())
-
-
-def _said(content: Any) -> str | None:
-    """The text of a reply; some servers return a list of parts, including thinking."""
-    if not isinstance(content, list):
-        return text_of(content)
-    texts = [
-        text_of(part.get("text")) for part in map(mapping, content) if part.get("type") == "text"
-    ]
-    return "".join(each for each in texts if each is not None) if texts else None
-
-
-def _usage(counts: Mapping[str, Any]) -> Usage:
-    written = token_count(counts.get("completion_tokens"))
-    of_them = mapping(counts.get("completion_tokens_details"))
-    thinking = token_count(of_them.get("reasoning_tokens"))
-    read = mapping(counts.get("prompt_tokens_details"))
-    return Usage(
-        input_tokens=token_count(counts.get("prompt_tokens")),
-        cached_tokens=token_count(read.get("cached_tokens")),
-        output_tokens=max(0, written - thinking),
-        thinking_tokens=thinking,
-    )
-
-
-def cut_at_stop(text: str | None, stop: Sequence[str]) -> tuple[str | None, bool]:
-    """The text up to the first stop string, and whether one was found.
-
-    transformers serve keeps the stop string in the text, other servers remove it.
-
-    >>> cut_at_stop("one.\\ntwo", ("\\n",))
-    ('one.', True)
-    """
-    found = [text.find(mark) for mark in stop if mark and mark in text] if text else []
-    return (text, False) if text is None or not found else (text[: min(found)], True)
-
-
-def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The `response_format` option that asks for JSON of this schema.
-
-    Not strict: OpenAI's strict mode accepts only a subset of JSON schema, and every reply is
-    checked here anyway.
-    """
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "reply", "schema": dict(schema), "strict": False},
-    }
-
+from traces import InputError, ModelRefused, ModelReply
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 Template = Callable[[Sequence[Message]], str]
 """Renders a conversation to the text that a model reads; a final assistant turn stays open."""
 
+_CHAT_ONLY = ("chat_template_kwargs", "reasoning_effort")
+"""Fields that mean nothing to /completions: there, the prompt was rendered with them."""
+
+
+class ServerDown(TransientFault):
+    """The connection to a server failed: another one may answer."""
+
+
+@dataclass(slots=True)
+class ModelServer:
+    """One server, and what was found out about it."""
+
+    destination: Destination
+    subject: Subject
+    client: openai.AsyncOpenAI
+    chat: Dialect = field(default_factory=Dialect)
+    completions: Dialect = field(default_factory=Dialect)
+    schema_refused: bool = False
+    echoes_prefix: bool = True
+    """Whether it repeats a prefix before new text; true until a reply shows that it does not."""
+    requests: int = 0
+    """Requests that it answered."""
+    traces: set[str] = field(default_factory=set)
+    """Traces (or problems) of which it answered a request."""
+    faults: int = 0
+    """Calls without an answer in a row."""
+    down_until: float = 0.0
+    """Monotonic seconds until which no request is sent if another server is up."""
+
+    async def post(
+        self, path: str, options: Mapping[str, Any], report: Callable[[str], None]
+    ) -> str:
+        """The body of a reply, after changes that the server asks for.
+
+        Raises:
+            ServerDown, TransientFault, RequestTooLong, QuotaExhausted, ModelRefused: see
+                `retries.exception_for`.
+        """
+        dialect = self.chat if "messages" in options else self.completions
+        while True:
+            sent = dialect.fitted(options)
+            try:
+                return await self._exchange(path, sent)
+            except ModelRefused as refusal:
+                known = dialect.renamed.keys() | dialect.dropped
+                changes = list(dialect.learn(_error_named(refusal), sent))
+                if not changes:
+                    raise
+            if dialect.renamed.keys() | dialect.dropped != known:
+                for change in changes:
+                    report(f"{self.subject.spec} at {self.destination.host} {change}.")
+
+    async def _exchange(self, path: str, options: Mapping[str, Any]) -> str:
+        """One call without changes."""
+        with self._translated():
+            return await self.client.post(path, body=options, cast_to=str)
+
+    async def send(self, path: str, body: Mapping[str, Any]) -> str:
+        """The body of the reply to a POST of JSON; raises as `post`."""
+        return await self._exchange(path, body)
+
+    async def get(self, path: str) -> str:
+        """The body of the reply to a GET; raises as `post`."""
+        with self._translated():
+            return await self.client.get(path, cast_to=str)
+
+    async def upload(self, name: str, file: Path) -> str:
+        """Upload a file of batch requests; the body of the reply. Raises as `post`."""
+        with self._translated():
+            return await self.client.post(
+                "/files",
+                body={"purpose": "batch"},
+                files=[("file", (name, file.read_bytes(), "application/jsonl"))],
+                options={"headers": {"Content-Type": "multipart/form-data"}},
+                cast_to=str,
+            )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Map every third-party error of the block; this is the only place that does."""
+        try:
+            yield
+        except openai.APIStatusError as error:
+            raise exception_for(_fault(error), self.subject) from error
+        except openai.APITimeoutError as error:
+            raise TransientFault("timeout while waiting for the reply") from error
+        except openai.APIError as error:
+            cause = error.__cause__
+            if isinstance(cause, Redirected):
+                raise cause from None
+            raise ServerDown(f"connection failed: {cause or error}") from error
+        except OSError as error:
+            raise ServerDown(f"connection failed: {error}") from error
+
+
+DOWN_S = 30.0
+"""Seconds for which a server that failed gets no requests while another one is up."""
+MOST_FAULTS = 3
+"""Calls without an answer in a row after which a server counts as down."""
+
+
+class ServerPool:
+    """Spreads requests over servers; those of one trace go to one server."""
+
+    def __init__(
+        self, servers: Sequence[ModelServer], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """All servers are up; `clock` gives monotonic seconds."""
+        self.servers = tuple(servers)
+        self._clock = clock
+        self._of_trace: dict[str, ModelServer] = {}
+        self._assigned = dict.fromkeys(range(len(self.servers)), 0)
+
+    def choose(self, trace: str | None) -> ModelServer:
+        """The server of a trace; a new one if it has none yet, or its server is down.
+
+        Args:
+            trace: id of the trace or problem; None for a request of neither.
+        """
+        if len(self.servers) == 1:
+            return self.servers[0]
+        known = None if trace is None else self._of_trace.get(trace)
+        up = [number for number, each in enumerate(self.servers) if self._is_up(each)]
+        if known is not None and (self._is_up(known) or not up):
+            return known
+        if not up:
+            return min(self.servers, key=lambda each: each.down_until)
+        number = min(up, key=lambda each: self._assigned[each])
+        self._assigned[number] += 1
+        if trace is not None:
+            self._of_trace[trace] = self.servers[number]
+        return self.servers[number]
+
+    def answered(self, server: ModelServer, trace: str | None) -> None:
+        """Note an answered request."""
+        server.faults, server.down_until = 0, 0.0
+        server.requests += 1
+        if trace is not None:
+            server.traces.add(trace)
+
+    def failed(self, server: ModelServer, fault: TransientFault) -> TransientFault:
+        """Note a call without an answer; the fault, without a wait if another server is up."""
+        server.faults += not fault.throttled
+        if isinstance(fault, ServerDown) or server.faults >= MOST_FAULTS:
+            server.down_until = self._clock() + DOWN_S
+            if any(map(self._is_up, self.servers)):
+                return TransientFault(fault.what, delay_s=0.0)
+        return fault
+
+    def _is_up(self, server: ModelServer) -> bool:
+        return server.down_until <= self._clock()
+
 
 class OpenAIModel:
-    """A model on an OpenAI-compatible server as a `TextModel`."""
+    """A model on one or several OpenAI-compatible servers as a `TextModel`."""
 
     def __init__(
         self,
         name: str,
         *,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         template: Template | None = None,
         concurrency: int = 8,
         retry: RetryPolicy | None = None,
@@ -220,11 +227,12 @@ class OpenAIModel:
         insecure_http: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """Set up the client; nothing is sent.
+        """Set up the clients; nothing is sent.
 
         Args:
             name: the model's name as the server lists it.
-            base_url: the server; None reads OPENAI_BASE_URL, else OpenAI's own.
+            base_url: the server, or several of the same model; None reads OPENAI_BASE_URL, else
+                OpenAI's own.
             template: renders conversations for /completions; None uses /chat/completions.
             concurrency: requests in flight at once, at least 1.
             retry: bounds of the retries; None for the defaults.
@@ -236,38 +244,55 @@ class OpenAIModel:
             InputError: no key for OpenAI's own service, or a base URL that cannot be used.
         """
         self.name = name
+        self.options: Mapping[str, Any] = {}
+        """Fields that the user adds to every request; part of the request key."""
+        self.report: Callable[[str], None] = lambda _: None
+        """Receives what is changed in requests because a server refused it."""
         self._template = template
         self._concurrency = max(1, concurrency)
-        self.server = Destination.chosen(
+        policy = retry or RetryPolicy()
+        self._retrier = Retrier(policy, Pace(self._concurrency, sleep=sleep), sleep=sleep)
+        given = (base_url,) if base_url is None or isinstance(base_url, str) else base_url
+        self._pool = ServerPool(
+            [
+                self._connected(url, environ, policy.attempt_s, insecure_http=insecure_http)
+                for url in dict.fromkeys(given or (None,))
+            ]
+        )
+
+    def _connected(
+        self,
+        base_url: str | None,
+        environ: Mapping[str, str],
+        attempt_s: float,
+        *,
+        insecure_http: bool,
+    ) -> ModelServer:
+        destination = Destination.chosen(
             base_url, variable=BASE_URL_VARIABLE, environ=environ, default=DEFAULT_BASE_URL
         )
-        """The server that keys and texts go to."""
         key = environ.get(KEY_VARIABLE, "").strip()
-        if not key and self.server.is_default:
+        if not key and destination.is_default:
             raise InputError(
                 "No OpenAI key in the environment.",
                 remedy=f"set {KEY_VARIABLE}, or {BASE_URL_VARIABLE} for a server without keys",
             )
-        self.server.refuse_plain_http(key, key_variable=KEY_VARIABLE, allowed=insecure_http)
-        self._subject = Subject(self.spec, KEY_VARIABLE, key)
-        policy = retry or RetryPolicy()
-        self._retrier = Retrier(policy, Pace(self._concurrency, sleep=sleep), sleep=sleep)
-        self._schema_refused = False
-        self._echoes_prefix = True  # until a reply shows that this server does not
-        self._client = openai.AsyncOpenAI(
+        destination.refuse_plain_http(key, key_variable=KEY_VARIABLE, allowed=insecure_http)
+        client = openai.AsyncOpenAI(
             # The client requires a key; a server without keys ignores it.
             api_key=key or "none",
-            base_url=self.server.url,
+            base_url=destination.url,
             max_retries=0,
-            timeout=policy.attempt_s,
+            timeout=attempt_s,
             http_client=openai.DefaultAsyncHttpxClient(
-                timeout=policy.attempt_s,
+                timeout=attempt_s,
                 follow_redirects=False,
-                event_hooks=self.server.hooks(self.spec),
+                event_hooks=destination.hooks(self.spec),
                 # A proxy would be another machine that receives the text.
-                trust_env=not self.server.is_loopback,
+                trust_env=not destination.is_loopback,
             ),
         )
+        return ModelServer(destination, Subject(self.spec, KEY_VARIABLE, key), client)
 
     @property
     def spec(self) -> str:
@@ -275,9 +300,19 @@ class OpenAIModel:
         return f"openai:{self.name}"
 
     @property
+    def servers(self) -> tuple[ModelServer, ...]:
+        """The servers that keys and texts go to, in the order given."""
+        return self._pool.servers
+
+    @property
+    def service_name(self) -> str:
+        """Where texts go."""
+        return ", ".join(each.destination.host for each in self.servers)
+
+    @property
     def hosted(self) -> bool:
-        """True unless the server runs on this machine."""
-        return not self.server.is_loopback
+        """True unless all servers run on this machine."""
+        return not all(each.destination.is_loopback for each in self.servers)
 
     @property
     def concurrency(self) -> int:
@@ -310,15 +345,22 @@ class OpenAIModel:
                 f'"{self.spec}" is called through /completions, which takes no images.',
                 remedy="leave --template out",
             )
+        trace = request.meta.get("trace_id") or request.meta.get("problem_id")
 
-        async def attempt() -> tuple[str, WireReply]:
-            received = await self._exchange(request)
-            with one_reply(self.spec):
-                body = self._subject.redacted(received)
-                return body, read_body(body)
+        async def attempt() -> tuple[ModelServer, str, WireReply]:
+            server = self._pool.choose(trace)
+            try:
+                received = await self._exchange(server, request)
+                with one_reply(self.spec):
+                    body = server.subject.redacted(received)
+                    wire = read_body(body)
+            except TransientFault as fault:
+                raise self._pool.failed(server, fault) from fault
+            self._pool.answered(server, trace)
+            return server, body, wire
 
         try:
-            body, wire = await self._retrier.run(attempt, subject=self.spec)
+            server, body, wire = await self._retrier.run(attempt, subject=self.spec)
         except RequestTooLong as error:
             return over_length_reply(self.spec, str(error))
         except ModelRefused as refusal:
@@ -326,52 +368,86 @@ class OpenAIModel:
             if unreadable is None:
                 raise
             raise unreadable from refusal
-        fresh = self._without_prefix(request, wire.text)
+        return self.reply_of(request, server, body, wire)
+
+    def reply_of(
+        self, request: GenerationRequest, server: ModelServer, body: str, wire: WireReply
+    ) -> ModelReply:
+        """The reply in a body that a server sent, without the prefix and what follows a stop."""
+        fresh = self._without_prefix(server, request, wire.text)
         text, was_cut = cut_at_stop(fresh, request.stop)
+        reply = self.batch_reply(server, body, wire, service="standard")
+        return replace(reply, text=text, finish_reason="stop" if was_cut else wire.finish_reason)
+
+    def batch_reply(
+        self, server: ModelServer, body: str, wire: WireReply, *, service: Service = "batch"
+    ) -> ModelReply:
+        """The reply in a body as it is, at today's price of the service."""
         billed = wire.resolved_model or self.name
-        priced = cost(wire.usage, billed) if wire.is_counted else None
-        usd = priced if self.hosted else 0.0
+        elsewhere = not server.destination.is_loopback
+        usd = (cost(wire.usage, billed, service) if wire.is_counted else None) if elsewhere else 0.0
         return ModelReply(
-            text=text,
-            finish_reason="stop" if was_cut else wire.finish_reason,
+            text=wire.text,
+            finish_reason=wire.finish_reason,
             model=self.spec,
             resolved_model=wire.resolved_model,
             usage=wire.usage,
             usd=usd,
-            prices_as_of=PRICES_AS_OF.isoformat() if self.hosted and usd is not None else None,
+            prices_as_of=PRICES_AS_OF.isoformat() if elsewhere and usd is not None else None,
             raw=body,
+            server=server.destination.host if len(self.servers) > 1 else None,
         )
 
     async def aclose(self) -> None:
         """Release connections."""
-        await self._client.close()
+        for server in self.servers:
+            await server.client.close()
 
-    async def _exchange(self, request: GenerationRequest) -> str:
+    async def _exchange(self, server: ModelServer, request: GenerationRequest) -> str:
         """Send the request in a form that this server accepts."""
         if _is_prefix(request):
-            return await self._continue(request)
-        options = self._options(request, messages=turns(request.messages))
-        if request.response_json_schema is None or self._schema_refused:
-            return await self._post("/chat/completions", options)
-        wanted = response_format(request.response_json_schema)
+            return await self._continue(server, request)
+        body = self.chat_body(request, server)
+        wanted = body.pop("response_format", None)
+        if wanted is None:
+            return await server.post("/chat/completions", body, self.report)
         try:
-            return await self._post("/chat/completions", options | {"response_format": wanted})
+            return await server.post(
+                "/chat/completions", body | {"response_format": wanted}, self.report
+            )
         except ModelRefused as refusal:
             if not _is_about_fields(refusal):
                 raise
-        body = await self._post("/chat/completions", options)
-        self._schema_refused = True
-        return body
+        answer = await server.post("/chat/completions", body, self.report)
+        server.schema_refused = True
+        return answer
 
-    async def _continue(self, request: GenerationRequest) -> str:
+    def chat_body(self, request: GenerationRequest, server: ModelServer) -> dict[str, Any]:
+        """The body of a request to /chat/completions, the same in a row of a batch file."""
+        # OpenAI's own service refuses max_tokens for newer models; others know only max_tokens.
+        own = server.destination.is_default
+        body = chat_options(
+            request,
+            model=self.name,
+            limit_named="max_completion_tokens" if own else "max_tokens",
+            messages=turns(request.messages),
+        )
+        if request.response_json_schema is not None and not server.schema_refused:
+            body["response_format"] = response_format(request.response_json_schema)
+        return body | dict(self.options)
+
+    async def _continue(self, server: ModelServer, request: GenerationRequest) -> str:
         """Send a request whose last turn is a prefix."""
         prompt = self.rendered(request)
         if prompt is not None:
-            return await self._post("/completions", self._options(request, prompt=prompt))
+            body = chat_options(request, model=self.name, prompt=prompt)
+            more = {name: each for name, each in self.options.items() if name not in _CHAT_ONLY}
+            return await server.post("/completions", body | more, self.report)
         flags = {"add_generation_prompt": False, "continue_final_message": True}
-        options = self._options(request, messages=turns(request.messages)) | flags
         try:
-            return await self._post("/chat/completions", options)
+            return await server.post(
+                "/chat/completions", self.chat_body(request, server) | flags, self.report
+            )
         except ModelRefused as refusal:
             if not _is_about_fields(refusal):
                 raise
@@ -381,43 +457,15 @@ class OpenAIModel:
                 "be sent to /completions",
             ) from refusal
 
-    def _without_prefix(self, request: GenerationRequest, text: str | None) -> str | None:
+    def _without_prefix(
+        self, server: ModelServer, request: GenerationRequest, text: str | None
+    ) -> str | None:
         """The new text without the prefix, which some chat servers repeat before it."""
         if text is None or self._template is not None or not _is_prefix(request):
             return text
         prefix = request.messages[-1].text
-        self._echoes_prefix = self._echoes_prefix and text.startswith(prefix)
-        return text.removeprefix(prefix) if self._echoes_prefix else text
-
-    def _options(self, request: GenerationRequest, **content: Any) -> dict[str, Any]:
-        # OpenAI's own service refuses max_tokens for newer models; others know only max_tokens.
-        own = self.server.is_default and "messages" in content
-        options = {
-            "model": self.name,
-            **content,
-            "max_completion_tokens" if own else "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "stop": list(request.stop) or None,
-            "seed": request.seed,
-        }
-        return {name: value for name, value in options.items() if value is not None}
-
-    async def _post(self, path: str, options: Mapping[str, Any]) -> str:
-        """One HTTP exchange; every third-party error is mapped here and nowhere else."""
-        try:
-            return await self._client.post(path, body=options, cast_to=str)
-        except openai.APIStatusError as error:
-            raise exception_for(_fault(error), self._subject) from error
-        except openai.APITimeoutError as error:
-            raise TransientFault("timeout while waiting for the reply") from error
-        except openai.APIError as error:
-            cause = error.__cause__
-            if isinstance(cause, Redirected):
-                raise cause from None
-            raise TransientFault(f"connection failed: {cause or error}") from error
-        except OSError as error:
-            raise TransientFault(f"connection failed: {error}") from error
+        server.echoes_prefix = server.echoes_prefix and text.startswith(prefix)
+        return text.removeprefix(prefix) if server.echoes_prefix else text
 
 
 def _is_prefix(request: GenerationRequest) -> bool:
@@ -428,6 +476,15 @@ def _is_about_fields(refusal: ModelRefused) -> bool:
     """Whether a field of the request may have been refused, rather than the key or the model."""
     cause = refusal.__cause__
     return isinstance(cause, openai.BadRequestError | openai.UnprocessableEntityError)
+
+
+def _error_named(refusal: ModelRefused) -> Mapping[str, Any]:
+    """The server's error object, if a field may have been refused; else empty."""
+    cause = refusal.__cause__
+    if not _is_about_fields(refusal) or not isinstance(cause, openai.APIStatusError):
+        return {}
+    body = cause.body if isinstance(cause.body, Mapping) else {}
+    return {**body, "message": _server_message(cause)}
 
 
 def _fault(error: openai.APIStatusError) -> HttpFault:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +164,18 @@ class Encoder(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Return the tokens of a text, special tokens not counted."""
+
+
+@runtime_checkable
+class SeeingEncoder(Encoder, Protocol):
+    """Turns images into unit vectors too, in the space of the texts."""
+
+    def encode_images(self, images: Sequence[bytes]) -> NDArray[np.float32]:
+        """Return unit vectors of n images, shape (n, dimension).
+
+        Raises:
+            InputError: the encoder reads texts alone.
+        """
 
 
 def load_encoder(spec: str | None = None, *, precision: str | None = None) -> SentenceEncoder:
@@ -315,6 +327,23 @@ class SentenceEncoder:
         np.add.at(pooled, owners, vectors * np.asarray(weights, dtype=np.float64)[:, None])
         pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
         return pooled.astype(np.float32)
+
+    def encode_images(self, images: Sequence[bytes]) -> NDArray[np.float32]:
+        """Return unit vectors of images (PNG or JPEG), in float32, shape (n, dimension).
+
+        Raises:
+            InputError: the query model reads texts alone.
+        """
+        if not self._queries.sees_images:
+            raise InputError(
+                f"The encoder '{self._name}' reads texts alone.",
+                where="--encoder",
+                remedy="build the index with an image-text encoder (CLIP kind): stepgold index "
+                "--encoder sentence-transformers/clip-ViT-B-32, and name it here too",
+            )
+        vectors = self._queries.encode_images(images).astype(np.float32)
+        unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
 
     def _windows(self, model: SentenceModel, text: str, tokens: int) -> list[tuple[str, int]]:
         if tokens <= self._max_tokens:

@@ -7,6 +7,7 @@ most 1e-6 from the library's, and `content` is the same.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _WIDEST_WINDOW = 8192
+_IMAGES_AT_ONCE = 16
 _MODULES: Final = ["Transformer", "Pooling", "Normalize"]
 _NO_PROMPTS: Final = {"query": "", "document": ""}
 
@@ -53,6 +56,13 @@ class SentenceModel(Protocol):
 
     def encode(self, texts: Sequence[str], *, query: bool) -> NDArray[np.float32]:
         """Return one vector per text, shape (n, dimension), in one batch."""
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether it also gives images vectors, in the space of the texts."""
+
+    def encode_images(self, images: Sequence[bytes]) -> NDArray[np.float32]:
+        """Return one vector per image (PNG or JPEG), shape (n, dimension), in batches."""
 
     def use_bfloat16(self) -> None:
         """Compute in bfloat16 from now on."""
@@ -140,6 +150,19 @@ class LibraryModel:
         )
         return vectors
 
+    @property
+    def sees_images(self) -> bool:
+        """Whether it also gives images vectors, in the space of the texts."""
+        return "image" in self._model.modalities
+
+    def encode_images(self, images: Sequence[bytes]) -> NDArray[np.float32]:
+        """Return one vector per image (PNG or JPEG), shape (n, dimension), in batches."""
+        read = [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
+        vectors: NDArray[np.float32] = self._model.encode(
+            read, batch_size=_IMAGES_AT_ONCE, convert_to_numpy=True, show_progress_bar=False
+        )
+        return vectors
+
     def use_bfloat16(self) -> None:
         """Compute in bfloat16 from now on."""
         self._model.bfloat16()
@@ -166,6 +189,7 @@ class PlainBert:
     """A BERT with mean pooling and unit vectors, on torch's encoder layers."""
 
     device_type = "cpu"
+    sees_images = False
 
     def __init__(
         self, weights: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer: Tokenizer
@@ -265,6 +289,10 @@ class PlainBert:
         return nn.functional.layer_norm(
             hidden, (self.dimension,), scale, shift, eps=self._config["layer_norm_eps"]
         )
+
+    def encode_images(self, images: Sequence[bytes]) -> NDArray[np.float32]:
+        """Refuse: it reads texts alone."""
+        raise TypeError("a BERT sees no images")
 
     def use_bfloat16(self) -> None:
         """Compute in bfloat16 from now on."""

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.index.encoder import Encoder, Vectors, text_to_embed
+from retrieval.index.encoder import Encoder, SeeingEncoder, Vectors, text_to_embed
 from retrieval.search.bm25 import LexicalIndex
 from retrieval.search.config import Query, SearchConfig
 from retrieval.search.fusion import Ranking, reciprocal_rank_fusion
@@ -62,6 +62,17 @@ class QueryCandidates:
     """Cosines of the passages found by dense search."""
 
 
+def _encoded(encoder: Encoder, queries: Sequence[Query]) -> Vectors:
+    """Return the unit vectors of queries, shape (n, dimension)."""
+    vectors = encoder.encode([query.text for query in queries], query=True)
+    seen = [(row, query.image) for row, query in enumerate(queries) if query.image is not None]
+    if seen:
+        if not isinstance(encoder, SeeingEncoder):
+            raise InputError("The encoder reads texts alone.", where="--encoder")
+        vectors[[row for row, _ in seen]] = encoder.encode_images([image for _, image in seen])
+    return vectors
+
+
 class CandidateSearch:
     """Ranks passages for queries, by one search or several fused.
 
@@ -88,21 +99,25 @@ class CandidateSearch:
             )
 
     def search(
-        self, texts: Sequence[str], *, within: NDArray[np.int64] | None = None
+        self, queries: Sequence[Query], *, within: NDArray[np.int64] | None = None
     ) -> list[QueryCandidates]:
-        """Return the candidates of each text, best first, at most `config.pool` from each search.
+        """Return the candidates of each query, best first, at most `config.pool` per search.
 
         Args:
-            texts: the queries.
+            queries: what is searched for; images need an encoder that sees.
             within: ids of the passages that may be found; None for all.
+
+        Raises:
+            InputError: an image, and an encoder of texts alone.
         """
-        if not texts:
+        if not queries:
             return []
+        texts = [query.text for query in queries]
         rankings: list[list[Ranking]] = [[] for _ in texts]
         vectors: Vectors | None = None
         cosines: list[dict[int, float]] = [{} for _ in texts]
         if self._dense is not None:
-            vectors = self._dense.encoder.encode(texts, query=True)
+            vectors = _encoded(self._dense.encoder, queries)
             nearest = self._nearest(self._dense.index, vectors, within)
             for ways, found, ranking in zip(rankings, cosines, nearest, strict=True):
                 ways.append(ranking)

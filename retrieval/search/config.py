@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
@@ -12,8 +12,8 @@ from traces import Config, InputError, Problem, option
 
 Mode = Literal["hybrid", "dense", "bm25"]
 """By vectors and words, by vectors alone, or by words alone."""
-QueryKind = Literal["problem", "step", "rewrite"]
-"""One query per problem, one more per step, or queries that a model writes."""
+QueryKind = Literal["problem", "step", "rewrite", "image"]
+"""One query per problem, one more per step, queries that a model writes, or the images."""
 
 
 class SearchConfig(Config):
@@ -119,7 +119,7 @@ class RetrievalConfig(SearchConfig):
     query: QueryKind = option(
         default="problem",
         choices=get_args(QueryKind),
-        help="One query per problem or per step (evidence per trace), or queries of a model.",
+        help="One query per problem, step (evidence per trace) or image, or queries of a model.",
     )
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,6 +155,12 @@ REWRITE_INSTRUCTION = (
 )
 """System turn for the rewriting model; its hash is part of the retrieval's configuration."""
 
+REWRITE_WITH_IMAGES = (
+    " The images belong to the question: name the findings that they show in your queries, and"
+    " whatever in the patient's context decides what is searched for."
+)
+"""Continues the system turn where the model is shown images."""
+
 REWRITE_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -173,11 +179,13 @@ REWRITE_SCHEMA: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search text."""
+    """A search text, or an image."""
 
     text: str
     step: int | None = None
     """0-based index of the step it is about; None for the problem."""
+    image: bytes | None = field(default=None, repr=False)
+    """An image (PNG or JPEG) that is searched for instead of the text."""
 
 
 def query_of(problem: Problem) -> str:
@@ -187,6 +195,24 @@ def query_of(problem: Problem) -> str:
         for index, option in enumerate(problem.options)
     ]
     return "\n".join([problem.question, *options])
+
+
+def described(problem: Problem) -> str:
+    """Return the problem as a query, with the modality and the clinical context it states."""
+    stated = [("Modality", problem.meta.get("modality"))]
+    context = problem.meta.get("clinical_context")
+    if isinstance(context, Mapping):
+        stated += [(name.replace("_", " ").capitalize(), each) for name, each in context.items()]
+    lines = [
+        f"{name}: {_listed(value)}" for name, value in stated if value not in (None, "", [], {})
+    ]
+    return "\n".join([query_of(problem), *lines])
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def step_queries(problem: Problem, steps: Sequence[str]) -> tuple[Query, ...]:

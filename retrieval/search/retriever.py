@@ -124,10 +124,10 @@ class PassageRetriever:
     def _answer(
         self, batch: Sequence[tuple[str, Sequence[Query]]]
     ) -> Iterator[tuple[str, tuple[Evidence, ...]]]:
-        texts = [query.text for _, queries in batch for query in queries]
-        everywhere = iter(self._search.search(texts))
+        asked = [query for _, queries in batch for query in queries]
+        everywhere = iter(self._search.search(asked))
         parts = {
-            corpus: iter(self._search.search(texts, within=ids))
+            corpus: iter(self._search.search(asked, within=ids))
             for corpus, ids in self._parts.items()
         }
         known: dict[int, Passage] = {}

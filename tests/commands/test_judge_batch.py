@@ -85,7 +85,7 @@ def test_a_model_without_a_batch_service_is_refused(
     cli: Cli, batch_server: Callable[..., GeminiBatchServer]
 ) -> None:
     with batch_server() as server:
-        for spec in ("openai:gpt", "hf:nowhere", "lab"):
+        for spec in ("hf:nowhere", "lab"):
             called = cli("judge", "--dataset", "d", "--judge", spec, "--service", "batch")
             assert called.code == 2
             assert "batch" in called.err

@@ -18,7 +18,7 @@ from inference.retries import (
 )
 from traces.errors import ModelRefused, QuotaExhausted
 
-SUBJECT = Subject("gemini:g", "GEMINI_API_KEY", "s3cret")
+SUBJECT = Subject("gemini:g", "GEMINI_API_KEY", "s3cret-key")
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
 
@@ -60,9 +60,9 @@ def test_refusals_name_the_remedy(status: int, message: str, remedy: str) -> Non
 
 
 def test_the_key_is_taken_out_of_what_the_service_says() -> None:
-    assert "s3cret" not in str(meaning(401, "Incorrect API key provided: s3cret"))
-    assert "s3cret" not in str(meaning(503, "proxy: s3cret"))
-    assert "s3cret" not in repr(SUBJECT)
+    assert "s3cret-key" not in str(meaning(401, "Incorrect API key provided: s3cret-key"))
+    assert "s3cret-key" not in str(meaning(503, "proxy: s3cret-key"))
+    assert "s3cret-key" not in repr(SUBJECT)
 
 
 def test_an_endless_message_is_cut_to_one_line() -> None:
@@ -136,3 +136,54 @@ def test_the_header_goes_before_the_body() -> None:
     assert isinstance(with_header, TransientFault)
     assert isinstance(without, TransientFault)
     assert (with_header.delay_s, without.delay_s) == (2.0, 9.0)
+
+
+def zero_quota(**violation: Any) -> dict[str, Any]:
+    return {
+        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+        "violations": [{"quotaMetric": "m", "quotaId": "PerMinute", **violation}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("message", "body"),
+    [
+        ("quota exceeded", rpc(zero_quota(quotaValue="0"))),
+        ("Quota exceeded for metric: m, limit: 0, model: g. Please retry in 1.5s.", None),
+        ("Quota exceeded for metric: m, limit: 0.", None),
+    ],
+)
+def test_a_quota_of_zero_is_not_waited_for(message: str, body: Any) -> None:
+    refusal = meaning(429, message, body)
+    assert isinstance(refusal, ModelRefused)
+    assert "is 0" in refusal.what
+    assert "waiting does not help" in str(refusal.remedy)
+
+
+@pytest.mark.parametrize(
+    ("message", "body"),
+    [
+        ("Quota exceeded, limit: 0, model: g", rpc(zero_quota(quotaValue="15"))),
+        ("Quota exceeded for metric: m, limit: 0.5 per s", None),
+        ("Quota exceeded for metric: m, limit: 10", None),
+    ],
+)
+def test_a_quota_above_zero_is_renewed(message: str, body: Any) -> None:
+    assert isinstance(meaning(429, message, body), TransientFault)
+
+
+def test_a_disabled_api_is_named_with_the_command_that_enables_it() -> None:
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": "SERVICE_DISABLED",
+        "metadata": {"service": "aiplatform.googleapis.com", "consumer": "projects/p"},
+    }
+    refusal = meaning(403, "Vertex AI API has not been used in project p", rpc(info))
+    assert isinstance(refusal, ModelRefused)
+    assert "gcloud services enable aiplatform.googleapis.com" in str(refusal.remedy)
+
+
+def test_a_short_key_is_not_searched_for_in_messages() -> None:
+    """Servers without keys get placeholders such as "none", which messages contain."""
+    said = exception_for(HttpFault(400, "none of the tools"), Subject("openai:m", "K", "none"))
+    assert "none of the tools" in str(said)

@@ -135,12 +135,12 @@ def test_nobody_there() -> None:
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else() -> None:
-    with OpenAIServer() as stub, client(stub.url, OPENAI_API_KEY="s3cret") as (server, _):
-        stub.script = [(401, {"error": {"message": "no such key: s3cret"}}, {})]
+    with OpenAIServer() as stub, client(stub.url, OPENAI_API_KEY="s3cret-key") as (server, _):
+        stub.script = [(401, {"error": {"message": "no such key: s3cret-key"}}, {})]
         with pytest.raises(ModelRefused) as refused:
             list(server.run(calls(1)))
-        assert stub.calls[0][2] == "Bearer s3cret"
-        assert "s3cret" not in str(refused.value)
+        assert stub.calls[0][2] == "Bearer s3cret-key"
+        assert "s3cret-key" not in str(refused.value)
         assert "OPENAI_API_KEY" in str(refused.value)
     with OpenAIServer() as stub, client(stub.url) as (server, _):
         list(server.run(calls(1)))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from inference.dispatch import Dispatcher
-from inference.openai.model import OpenAIModel, Template, cut_at_stop, read_body
+from inference.openai.model import OpenAIModel, Template
+from inference.openai.wire import cut_at_stop, read_body
 from inference.protocol import GenerationRequest, Message
 from inference.retries import RetryPolicy
 from tests.inference.scripted import MemoryResponses
@@ -244,11 +245,13 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 
 def test_the_key_is_sent_and_not_repeated(server: OpenAIServer) -> None:
-    server.script[:] = [(401, {"error": {"message": "Incorrect API key provided: k3y"}}, {})]
+    server.script[:] = [
+        (401, {"error": {"message": "Incorrect API key provided: k3y-and-more"}}, {})
+    ]
     with pytest.raises(ModelRefused) as refusal:
-        ask(model(server, environ={"OPENAI_API_KEY": "k3y"}))
-    assert server.calls[0][2] == "Bearer k3y"
-    assert "k3y" not in str(refusal.value)
+        ask(model(server, environ={"OPENAI_API_KEY": "k3y-and-more"}))
+    assert server.calls[0][2] == "Bearer k3y-and-more"
+    assert "k3y-and-more" not in str(refusal.value)
     assert "check the key in OPENAI_API_KEY" in str(refusal.value)
 
 

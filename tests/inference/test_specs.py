@@ -34,7 +34,7 @@ def test_a_spec_reads_back_what_it_prints() -> None:
 def test_everything_else_is_refused_with_the_list_of_forms(text: str) -> None:
     with pytest.raises(InputError) as refusal:
         ModelSpec.parse(text)
-    assert "gemini:MODEL, openai:MODEL, hf:PATH_OR_ID or lab" in str(refusal.value)
+    assert "gemini:MODEL, vertex:MODEL, openai:MODEL, hf:PATH_OR_ID or lab" in str(refusal.value)
 
 
 def test_a_hosted_name_that_would_change_the_url_is_refused() -> None:
@@ -85,3 +85,18 @@ def test_only_this_machine_is_local(url: str, local: bool) -> None:
 def test_what_the_service_could_not_have_listed_is_refused_before_any_call(name: str) -> None:
     with pytest.raises(InputError, match="not a name of a Gemini model"):
         ModelSpec.parse(f"gemini:{name}")
+
+
+@pytest.mark.parametrize(
+    ("environ", "kind"),
+    [
+        ({}, "gemini"),
+        ({"GOOGLE_GENAI_USE_VERTEXAI": "true"}, "vertex"),
+        ({"GOOGLE_GENAI_USE_VERTEXAI": "1"}, "vertex"),
+        ({"GOOGLE_GENAI_USE_VERTEXAI": "false"}, "gemini"),
+        ({"GOOGLE_GENAI_USE_VERTEXAI": "true", "GOOGLE_GENAI_USE_ENTERPRISE": "false"}, "gemini"),
+    ],
+)
+def test_the_environment_chooses_the_service_of_gemini(environ: dict[str, str], kind: str) -> None:
+    assert ModelSpec.parse("gemini:g").on_its_service(environ) == ModelSpec.parse(f"{kind}:g")
+    assert ModelSpec.parse("openai:g").on_its_service(environ).kind == "openai"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from inference.gemini import batch as batch_wire
 from inference.gemini import client as gemini_wire
-from inference.openai import model as openai_wire
+from inference.openai import wire as openai_wire
 from inference.protocol import WireReply
 from inference.retries import TransientFault
 from traces.records import Usage

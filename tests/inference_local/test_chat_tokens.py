@@ -78,3 +78,88 @@ def test_without_a_template_turns_are_paragraphs_behind_one_bos(
     tokenizer.chat_template = None
     [ids] = conversation_ids(tokenizer, [(Message("system", "Be brief."), USER)])
     assert tokenizer.decode(list(ids)) == "<|begin|>Be brief.\n\nWhich dose?\n\n"
+
+
+THOUGHT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+OPEN = "<think>\n{% endif %}"
+STEPS = (USER, Message("assistant", "6 mg.\n"))
+
+
+@pytest.mark.parametrize(
+    ("ending", "written"),
+    [
+        pytest.param(
+            "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% else %}"
+            + OPEN
+            + "{% endif %}",
+            "<think>\n\n</think>\n\n",
+            id="Qwen3's switch",
+        ),
+        pytest.param(
+            "{% if thinking is false %}</think>{% else %}<think>{% endif %}{% endif %}",
+            "</think>",
+            id="DeepSeek V3.1's switch",
+        ),
+        pytest.param(OPEN, "<think>\n\n</think>\n\n", id="no switch: the thought is closed"),
+        pytest.param("[THINK]{% endif %}", "[THINK]\n[/THINK]\n\n", id="Magistral's marks"),
+        pytest.param("{% endif %}", "", id="no thought"),
+    ],
+)
+def test_a_prefix_never_stands_in_a_thought(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, ending: str, written: str
+) -> None:
+    tokenizer.chat_template = THOUGHT + ending
+    text = conversation_text(tokenizer, STEPS)
+    assert text.endswith(f"<|assistant|>{written}6 mg.\n")
+    tokenizer.save_pretrained(tmp_path)
+    assert template_from_tokenizer(tmp_path)(STEPS).endswith(f"<|assistant|>{written}6 mg.\n")
+
+
+def test_a_prefix_follows_what_the_template_writes_before_every_reply(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """gpt-oss: the generation prompt ends before the channel."""
+    said = "{% if m.role == 'assistant' %}<|channel|>final<|message|>{% endif %}"
+    tokenizer.chat_template = THOUGHT.replace("{{ m.content", said + "{{ m.content") + "{% endif %}"
+    assert conversation_text(tokenizer, STEPS).endswith(
+        "<|assistant|><|channel|>final<|message|>6 mg.\n"
+    )
+
+
+def test_whole_solutions_are_asked_for_as_the_template_does(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    tokenizer.chat_template = THOUGHT + OPEN
+    assert conversation_text(tokenizer, (USER,)).endswith("<|assistant|><think>\n")
+
+
+def test_the_users_switches_reach_the_template(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    tokenizer.chat_template = THOUGHT + "{{ mood }}{% endif %}"
+    tokenizer.save_pretrained(tmp_path)
+    render = template_from_tokenizer(tmp_path, {"mood": "calm"})
+    assert render(STEPS).endswith("<|assistant|>calm6 mg.\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (THOUGHT + "<|channel|>analysis<|message|>{% endif %}", "begins replies with '<|channel|>"),
+        (
+            "{% for m in messages %}{% if m.role != 'assistant' %}{{ m.content }}{% endif %}{% endfor %}",
+            "leaves out the text",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_continued_is_refused_at_load(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str, why: str
+) -> None:
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="cannot continue an assistant turn") as refused:
+        template_from_tokenizer(tmp_path)
+    assert why in refused.value.what
+    assert "without --template" in str(refused.value.remedy)
+    with pytest.raises(InputError, match="cannot continue an assistant turn"):
+        conversation_text(tokenizer, STEPS)

@@ -4,7 +4,9 @@ do not produce on demand. The real servers are in `test_real_servers.py`."""
 from __future__ import annotations
 
 import json
+import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +26,7 @@ class OpenAIServer:
         """(path, body, authorization header) of every request."""
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.owner = self
+        self._http.connections = []
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -44,6 +47,22 @@ class OpenAIServer:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+    def die(self) -> None:
+        """Stop listening and end connections that are kept alive, as a killed process does."""
+        self._http.shutdown()
+        self._http.server_close()
+        for connection in self._http.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def serve(
+        self, method: str, path: str, raw: bytes, headers: Any
+    ) -> tuple[int, Any, dict[str, str]] | None:
+        """The answer to a request that is no POST of JSON; None for one."""
+        if method == "POST" and not path.startswith(("/v1/files", "/v1/batches")):
+            return None
+        return 404, {"error": {"message": f"no such path: {method} {path}"}}, {}
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
         """Status, body and headers of the next answer."""
@@ -70,6 +89,12 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
     owner: OpenAIServer
+    connections: list[socket.socket]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Remember the connection."""
+        self.connections.append(request)
+        super().process_request(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -77,11 +102,18 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     server: _Http
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         owner = self.server.owner
-        owner.calls.append((self.path, body, self.headers.get("Authorization", "")))
-        status, made, headers = owner.answer(self.path, body)
+        served = owner.serve(self.command, self.path, sent, self.headers)
+        if served is None:
+            body = json.loads(sent)
+            owner.calls.append((self.path, body, self.headers.get("Authorization", "")))
+            served = owner.answer(self.path, body)
+        status, made, headers = served
         raw = made if isinstance(made, bytes) else json.dumps(made).encode()
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | headers).items():
