@@ -14,6 +14,10 @@ verdict that most of them give, with the reasoning and quote of the first vote t
 with a verified quote, if there is one). On a tie, a step before the first error gets the verdict of
 the first vote (`neutral` or `correct`: neither is an error), and a step after it is `uncertain`:
 the votes did not decide it, and Med-PRM's first-zero rule is not applied here.
+
+A prompt with `voting = "most-common"` (ProcessBench's critic) counts answers as they are written
+instead: the most frequent one wins, the earliest of equally frequent ones, even if it names no
+step. Voting ends once further votes cannot change that.
 """
 
 from __future__ import annotations
@@ -52,6 +56,8 @@ class CastVote:
     """What is stored."""
     label: TraceLabel
     """The model's label of the trace, with reasoning and quotes."""
+    answer: str | None = None
+    """What it counts under where the most common answer wins; None if it says nothing."""
 
 
 def verdict_or_reason(step: StepLabel) -> Verdict | AbstentionReason:
@@ -71,18 +77,40 @@ class Decision:
     """Whether enough votes count but there is no majority, so that it can be escalated."""
 
 
-def votes_needed(votes: Sequence[Vote], config: JudgeConfig) -> int:
+def votes_needed(
+    votes: Sequence[Vote], config: JudgeConfig, answers: Sequence[str | None] = ()
+) -> int:
     """Number of further votes that are certainly needed; 0 when voting is over.
+
+    `answers` are those of the votes, in order, where the most common one wins.
 
     >>> votes_needed([], JudgeConfig(votes=3, temperature=0.7))
     2
     """
-    named = {vote.first_error for vote in votes if not vote.first_error.missing}
     left = config.votes - len(votes)
+    if config.template.protocol.voting == "most-common" and config.votes > 1:
+        given = [one for one in answers if one is not None]
+        return next((n for n in range(left) if _is_settled(given, n, left - n)), left)
+    named = {vote.first_error for vote in votes if not vote.first_error.missing}
     if len(named) > 1:  # they can no longer all agree
         return left
     counting = sum(not vote.first_error.missing for vote in votes)
     return min(left, max(0, min(config.agree, config.votes) - counting))
+
+
+def _is_settled(answers: Sequence[str], more: int, left: int) -> bool:
+    """Whether `left` votes cannot change the winner, once `more` votes went to it."""
+    if not answers:
+        # Before the first answer, the winner is whichever comes: it needs half of all votes.
+        return more >= left
+    ranked = Counter(answers).most_common()
+    winner, count = ranked[0]
+    order = list(dict.fromkeys(answers))
+    ahead = count + more
+    return left <= ahead and all(
+        times + left < ahead or (times + left == ahead and order.index(winner) < order.index(one))
+        for one, times in ranked[1:]
+    )
 
 
 def decide(trace_id: str, cast: Sequence[CastVote], config: JudgeConfig) -> Decision:
@@ -95,6 +123,8 @@ def decide(trace_id: str, cast: Sequence[CastVote], config: JudgeConfig) -> Deci
     """
     if config.votes == 1:
         return Decision(cast[0].label)
+    if config.template.protocol.voting == "most-common":
+        return Decision(_most_common(trace_id, cast))
     counting = [one for one in cast if not one.vote.first_error.missing]
     if len(counting) < 2:
         return Decision(_too_few(trace_id, cast, len(counting)))
@@ -113,6 +143,17 @@ def decide(trace_id: str, cast: Sequence[CastVote], config: JudgeConfig) -> Deci
     )
     meta |= {"grounded": winning[0].meta["grounded"], "quotes": count_quotes(steps)}
     return Decision(_naming(trace_id, steps, winner.index, meta))
+
+
+def _most_common(trace_id: str, cast: Sequence[CastVote]) -> TraceLabel:
+    """The label of the most frequent answer, of the earliest of equally frequent ones."""
+    answers = Counter(one.answer for one in cast if one.answer is not None)
+    if not answers:
+        return _too_few(trace_id, cast, 0)
+    winner, agreeing = answers.most_common(1)[0]
+    label = next(one.label for one in cast if one.answer == winner)
+    tally = _tally(cast, answers.total(), agreeing)
+    return replace(label, meta={**label.meta, "votes": tally})
 
 
 def decide_escalated(
@@ -396,7 +437,8 @@ class _VoteCollector:
     def _ask_further(self, trace: _VotedTrace) -> None:
         """Queue the votes that are certainly needed; without any, the trace is done."""
         votes = tuple(trace.cast[index] for index in sorted(trace.cast))
-        needed = votes_needed([one.vote for one in votes], self._config)
+        answers = [one.answer for one in votes]
+        needed = votes_needed([one.vote for one in votes], self._config, answers)
         if not needed:
             del self._open[trace.context.trace.id]
             self._done.append(_CollectedVotes(trace.context, votes))
@@ -457,6 +499,7 @@ class _VoteCalls:
         )
         self._readings: dict[int, Reading] = {}
         self._resolved: set[str] = set()
+        self._answer: str | None = None
 
     def first_requests(self) -> list[GenerationRequest]:
         """All requests, or the one that fills the provider's prefix cache."""
@@ -478,8 +521,11 @@ class _VoteCalls:
                 outcome.finish_reason,
                 call.asked,
                 call.shown.kept,
+                protocol=self._config.template.protocol,
                 require_quotes=self._config.require_quotes,
+                raw=outcome.raw,
             )
+            self._answer = self._config.template.protocol.answer(outcome.text or "")
         return [] if self._at_once or place else [call.request for call in self._calls[1:]]
 
     @property
@@ -505,4 +551,4 @@ class _VoteCalls:
             request_keys=tuple(request_key(self._spec, call.request) for call in self._calls),
             abstention=label.abstention,
         )
-        return CastVote(vote, label)
+        return CastVote(vote, label, self._answer)

@@ -397,6 +397,7 @@ class OpenAIModel:
             "top_p": request.top_p,
             "stop": list(request.stop) or None,
             "seed": request.seed,
+            **_listed(request.logprobs, chat="messages" in content),
         }
         return {name: value for name, value in options.items() if value is not None}
 
@@ -415,6 +416,13 @@ class OpenAIModel:
             raise TransientFault(f"connection failed: {cause or error}") from error
         except OSError as error:
             raise TransientFault(f"connection failed: {error}") from error
+
+
+def _listed(candidates: int, *, chat: bool) -> dict[str, Any]:
+    """The options that ask for log-probabilities; the two endpoints name them differently."""
+    if not candidates:
+        return {}
+    return {"logprobs": True, "top_logprobs": candidates} if chat else {"logprobs": candidates}
 
 
 def _is_prefix(request: GenerationRequest) -> bool:
