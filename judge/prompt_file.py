@@ -73,7 +73,12 @@ def escape_markers(text: str, tags: frozenset[str] = frozenset(TAGS)) -> str:
             pieces += [visible[done : found.start()], "&lt;"]
             done = found.end()
     escaped = "".join([*pieces, visible[done:]])
-    return _TURN_MARKS.sub(lambda mark: "&lt;" if mark["open"] else "&#91;", escaped)
+    return without_turns(escaped)
+
+
+def without_turns(text: str) -> str:
+    """The text with the marks by which chat templates separate turns escaped, nothing else."""
+    return _TURN_MARKS.sub(lambda mark: "&lt;" if mark["open"] else "&#91;", text)
 
 
 def escape_attribute(text: str, tags: frozenset[str] = frozenset(TAGS)) -> str:

@@ -94,10 +94,15 @@ class PromptProtocol:
                 raise _fault(f'an unknown setting "{key}"', where, f"use {', '.join(known)}")
             table[key] = _typed(key, value, known[key], where)
         protocol = cls(**table)
-        protocol._check(where)
+        protocol.check(where)
         return protocol
 
-    def _check(self, where: str) -> None:
+    def check(self, where: str) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            InputError: there is one.
+        """
         choices = {
             "reader": (self.reader, get_args(Reader)),
             "voting": (self.voting, get_args(Voting)),
