@@ -311,7 +311,8 @@ class RowBatch:
         for number, (tokens, tail, end, ended, stopped, near) in enumerate(rows):
             text, _ = stops.text(tokens[tail - 1], tokens[tail : end - ended])
             reason = "stop" if ended or stopped else "length"
-            yield WrittenRow(text, reason, end - tail, near, self._listed.get(number, ()))
+            listed = self._listed.get(number, ())
+            yield WrittenRow(text, reason, end - tail, near, listed=listed)
 
     def _forward(self, step: int) -> Tensor:
         """Feed column `step` of every live row; return the logits of the next column."""
