@@ -85,6 +85,7 @@ def _unpack(packed: Path, to: Path) -> None:
 def _convert(weights: Path, to: Path) -> None:
     """Write a plain checkpoint: transformers refuses to save a model that it read from GGUF."""
     import torch
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     where: dict[str, Any] = {"gguf_file": weights.name}
@@ -96,6 +97,9 @@ def _convert(weights: Path, to: Path) -> None:
     plain: Any = LlamaForCausalLM(LlamaConfig(**settings))
     plain.load_state_dict(read.state_dict())
     plain.save_pretrained(to)
+    # The conversion from GGUF drops SmolLM2's rule that every digit is a token of its own.
+    rules = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(rules)
     tokenizer.save_pretrained(to)
 
 
