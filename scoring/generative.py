@@ -337,7 +337,8 @@ class _ScoredTrace:
                 top_p=None if by_token else family.top_p,
                 stop=() if by_token else family.stop,
                 seed=sample if seeded else None,
-                sample_index=0 if by_token else sample,
+                # Equal texts of several votes share one reading; a retry reads again.
+                sample_index=sample - vote if by_token else sample,
                 logprobs=_LISTED if by_token else 0,
                 meta={
                     "purpose": "score",
