@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,8 @@ def _download(to: Path) -> None:
 
 def _unpack(packed: Path, to: Path) -> None:
     """Copy a GGUF file with all its tensors in float32."""
-    import gguf
-    from gguf.quants import dequantize
-
+    gguf: Any = import_module("gguf")  # in the extra `servers` only
+    dequantize: Any = import_module("gguf.quants").dequantize
     reader: Any = gguf.GGUFReader(packed)
     writer: Any = gguf.GGUFWriter(to, "llama")
     for name, field in reader.fields.items():
