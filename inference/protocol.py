@@ -58,6 +58,9 @@ class GenerationRequest:
     """JSON schema the reply must follow; None for free text."""
     sample_index: int = 0
     """0-based number among equal requests; part of the key, so that samples differ."""
+    logprobs: int = 0
+    """Candidates of each token whose log-probabilities are asked for, at most 20; they are in the
+    reply's `raw` body, in the form of OpenAI's API. 0 asks for none."""
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """The purpose of the call (trace id, step, vote); stored with it, not part of the key."""
 
@@ -199,7 +202,10 @@ def text_for(model: TextModel, request: GenerationRequest) -> str:
 
 
 def _content(request: GenerationRequest, named: Callable[[EncodedImage], Any]) -> dict[str, Any]:
+    # Keys of requests without log-probabilities stay what they were.
+    listed = {"logprobs": request.logprobs} if request.logprobs else {}
     return {
+        **listed,
         "messages": [_turn(message, named) for message in request.messages],
         "max_tokens": request.max_tokens,
         # 0 and 0.0 are the same temperature, but different JSON.

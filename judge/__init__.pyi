@@ -6,5 +6,10 @@ from .prompt_file import REPLY_SCHEMA as REPLY_SCHEMA
 from .prompt_file import JudgePrompt as JudgePrompt
 from .prompt_file import packaged_prompt as packaged_prompt
 from .prompt_file import read_prompt as read_prompt
+from .prompt_file import without_turns as without_turns
+from .protocol import PromptProtocol as PromptProtocol
+from .protocol import UnreadableReply as UnreadableReply
+from .protocol import first_token_probability as first_token_probability
 from .quotes import verify_quote as verify_quote
 from .rag_judge import RagJudge as RagJudge
+from .tasks import run_tasks as run_tasks

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from judge.prompt_file import ONE_STEP, JudgePrompt, read_prompt
+from judge.prompt_file import BUILT_IN, ONE_STEP, JudgePrompt, packaged_prompt, read_prompt
 from traces import Config, InputError, Need, StrPath, defaults_of, option
 from traces.plugins import broken_plugin, load_plugin, load_plugins
 
@@ -50,7 +50,8 @@ class JudgeConfig(Config):
     prompt: JudgePrompt | StrPath | None = option(
         default=None,
         metavar="FILE_OR_NAME",
-        help="Prompt file, or name of an installed prompt [default: the packaged prompt].",
+        help="Prompt file or name: grounded, processbench-critic, or an installed one"
+        " [default: grounded].",
     )
     evidence_tokens: int = option(
         default=3072,
@@ -68,7 +69,13 @@ class JudgeConfig(Config):
         default=None,
         metavar="T",
         between=(0, 2),
-        help="Sampling temperature [default: 0, or 0.7 with several votes].",
+        help="Sampling temperature [default: 0; with several votes the prompt's, else 0.7].",
+    )
+    top_p: float | None = option(
+        default=None,
+        metavar="P",
+        between=(0, 1),
+        help="Nucleus sampling [default: the service's; with several votes the prompt's].",
     )
     show_images: bool = option(
         default=True,
@@ -86,9 +93,7 @@ class JudgeConfig(Config):
         super().check()
         if not isinstance(self.prompt, JudgePrompt):
             object.__setattr__(self, "prompt", find_prompt(self.prompt))
-        if self.temperature is None:
-            default = VOTING_TEMPERATURE if self.votes > 1 else 0.0
-            object.__setattr__(self, "temperature", default)
+        self._settle()
         if self.votes > 1 and self.temperature == 0:
             raise InputError(
                 "At temperature 0 all votes would be equal.",
@@ -99,11 +104,31 @@ class JudgeConfig(Config):
                 "--escalate needs at least two votes.",
                 remedy="add --votes 3, or leave --escalate out",
             )
+        if self.escalate is not None and self.template.protocol.voting == "most-common":
+            raise InputError(
+                "The most common answer of this prompt's votes always wins: there are no splits"
+                " to escalate.",
+                remedy="leave --escalate out, or use another --prompt",
+            )
         if self.granularity == "step" and self.template.one_step is None:
             raise InputError(
                 "The judge's prompt has no section for judging one step per call.",
                 remedy=f"add one after '--- {ONE_STEP} ---', or leave --granularity out",
             )
+
+    def _settle(self) -> None:
+        """Fill in what the prompt decides: how votes are sampled, and its only granularity."""
+        prompt, voting = self.template, self.votes > 1
+        protocol = prompt.protocol
+        if self.temperature is None:
+            default = VOTING_TEMPERATURE if voting else 0.0
+            if voting and protocol.votes_temperature is not None:
+                default = protocol.votes_temperature
+            object.__setattr__(self, "temperature", default)
+        if self.top_p is None and voting:
+            object.__setattr__(self, "top_p", protocol.votes_top_p)
+        if prompt.user is None:
+            object.__setattr__(self, "granularity", "step")
 
     @property
     def template(self) -> JudgePrompt:
@@ -140,6 +165,8 @@ class JudgeConfig(Config):
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
         }
+        if self.top_p is not None:
+            settings["top_p"] = self.top_p
         if self.granularity != "trace":
             settings["granularity"] = self.granularity
         if self.require_quotes:
@@ -152,7 +179,7 @@ class JudgeConfig(Config):
 
 
 def find_prompt(prompt: StrPath | None) -> JudgePrompt:
-    """The prompt of a file or, if there is no such file, of that name; packaged if None.
+    """The prompt of a file or, if there is no such file, of that name; `grounded` if None.
 
     Another distribution adds a named prompt with an entry point of the group `stepgold.prompts`
     that names the text of a prompt file.
@@ -162,14 +189,15 @@ def find_prompt(prompt: StrPath | None) -> JudgePrompt:
     """
     if prompt is None or Path(prompt).exists():
         return read_prompt(None if prompt is None else Path(prompt))
+    if str(prompt) in BUILT_IN:
+        return packaged_prompt(str(prompt))
     installed = load_plugins(PROMPTS)
     if str(prompt) not in installed:
+        names = [f"--prompt {name}" for name in (*BUILT_IN, *installed)]
         raise InputError(
-            f"Prompt '{prompt}' not found: no such file, and no installed prompt of that name.",
+            f"Prompt '{prompt}' not found: no such file, and no prompt of that name.",
             where="--prompt",
-            remedy=" or ".join(
-                ["give a UTF-8 text file", *(f"--prompt {name}" for name in installed)]
-            ),
+            remedy=" or ".join(["give a UTF-8 text file", *names]),
         )
     entry = installed[str(prompt)]
     text = load_plugin(entry)

@@ -21,6 +21,8 @@ from retrieval import PackedEvidence, pack_evidence
 from retrieval.documents import TokenCounter
 from traces import Evidence, Problem, TraceInContext
 
+LISTED_TOKENS = 20
+"""Candidates of the first token that a service is asked for: the most that OpenAI and vLLM list."""
 _PIECE = re.compile(r"[A-Za-z]{1,4}|\d|\n|[^\sA-Za-z\d]")
 _WIDE = re.compile(r"[^\s\u0000-\u07ff\ud800-\udfff]")
 
@@ -105,18 +107,22 @@ def render_vote(
     prompt = config.template
     # A model's own counter is not cached: that would keep the model in memory.
     pack = _pack_again if count_tokens is estimate_tokens else _pack
-    shown = pack(context.evidence, config.evidence_tokens, prompt.tags, count_tokens)
-    system = f"{prompt.system}\n\n{IMAGE_RULE}" if images else prompt.system
+    evidence = context.evidence if prompt.shows_documents else ()
+    shown = pack(evidence, config.evidence_tokens, prompt.tags, count_tokens)
+    system = f"{prompt.system}\n\n{IMAGE_RULE}".strip() if images else prompt.system
+    head = (Message("system", system),) if system else ()
     sample = vote + first_sample
 
     def call(user: str, asked: tuple[int, ...], place: dict[str, int]) -> JudgeCall:
         request = GenerationRequest(
-            messages=(Message("system", system), Message("user", user, images)),
+            messages=(*head, Message("user", user, images)),
             max_tokens=config.max_tokens,
             temperature=config.temperature,
+            top_p=config.top_p,
             # A server with a fixed seed would give every vote the same reply.
             seed=sample if config.votes > 1 else None,
-            response_json_schema=REPLY_SCHEMA,
+            response_json_schema=REPLY_SCHEMA if prompt.protocol.reader == "json" else None,
+            logprobs=LISTED_TOKENS if prompt.protocol.read == "token" else 0,
             sample_index=sample,
             meta={"purpose": "judge", "trace_id": context.trace.id, "vote": vote, **place},
         )
@@ -132,22 +138,25 @@ def _user_turns(
     context: TraceInContext, config: JudgeConfig, shown: PackedEvidence, n_images: int
 ) -> list[str]:
     """The user turn of the whole trace, or one per step."""
-    prompt = config.template
-    steps = [
-        f'<step number="{number}">{escape_markers(step, prompt.tags)}</step>'
-        for number, step in enumerate(context.trace.steps, 1)
-    ]
-    values = {
-        "documents": shown.text.strip() or prompt.no_documents,
-        "question": escape_markers(_question(context.problem, n_images), prompt.tags),
-    }
+    prompt, steps = config.template, context.trace.steps
+    protocol = prompt.protocol
+    question = _question(context.problem, n_images)
+    if not protocol.verbatim:
+        question = escape_markers(question, prompt.tags)
+        steps = tuple(escape_markers(step, prompt.tags) for step in steps)
+    values = {"documents": shown.text.strip() or prompt.no_documents, "question": question}
     if config.granularity == "trace":
-        return [prompt.fill(values | {"steps": "\n".join(steps), "step_count": str(len(steps))})]
+        count = str(len(steps))
+        return [prompt.fill(values | {"steps": protocol.shown(steps), "step_count": count})]
     return [
         prompt.fill_one_step(
-            values | {"steps": "\n".join(steps[:number]), "step_number": str(number)}
+            values
+            | {
+                "steps": protocol.shown(steps[: t + 1]),
+                "step_number": str(protocol.first + t),
+            }
         )
-        for number in range(1, len(steps) + 1)
+        for t in range(len(steps))
     ]
 
 

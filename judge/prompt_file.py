@@ -14,12 +14,13 @@ import html
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from judge.protocol import GROUNDED, PromptProtocol, filled
 from traces import InputError
 
 TAGS = ("documents", "document", "question", "solution", "steps", "step", "system")
@@ -72,7 +73,12 @@ def escape_markers(text: str, tags: frozenset[str] = frozenset(TAGS)) -> str:
             pieces += [visible[done : found.start()], "&lt;"]
             done = found.end()
     escaped = "".join([*pieces, visible[done:]])
-    return _TURN_MARKS.sub(lambda mark: "&lt;" if mark["open"] else "&#91;", escaped)
+    return without_turns(escaped)
+
+
+def without_turns(text: str) -> str:
+    """The text with the marks by which chat templates separate turns escaped, nothing else."""
+    return _TURN_MARKS.sub(lambda mark: "&lt;" if mark["open"] else "&#91;", text)
 
 
 def escape_attribute(text: str, tags: frozenset[str] = frozenset(TAGS)) -> str:
@@ -109,18 +115,27 @@ def _opens_tag(text: str, bracket: int, tags: frozenset[str]) -> bool:
 _SECTION = re.compile(r"^--- (.+) ---\n", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _TAG = re.compile(r"</?([A-Za-z][\w-]*)\b")
-USER, ONE_STEP = "user", "one step"
-_REQUIRED_SECTIONS = ("system", USER, "no documents")
-_REQUIRED: Mapping[str, tuple[str, ...]] = {
-    USER: ("documents", "question", "steps"),
+USER, ONE_STEP, NO_DOCUMENTS = "user", "one step", "no documents"
+_SECTIONS = ("system", USER, NO_DOCUMENTS)
+"""Sections of a grounded judge's prompt, all required; other readers need one of two user turns."""
+_ALLOWED: Mapping[str, tuple[str, ...]] = {
+    USER: ("documents", "question", "steps", "step_count"),
     ONE_STEP: ("documents", "question", "steps", "step_number"),
 }
-"""Placeholders that a section must have."""
-_ALLOWED: Mapping[str, tuple[str, ...]] = {
-    USER: (*_REQUIRED[USER], "step_count"),
-    ONE_STEP: _REQUIRED[ONE_STEP],
-}
 """Placeholders that a section may have; `step_count` would reveal that further steps follow."""
+_OPTIONAL = frozenset({"step_count"})
+_OFFICIAL = ("problem", "tagged_response")
+"""Placeholders of the template of QwenLM/ProcessBench (code/templates/critique_template.txt)."""
+CRITIC = PromptProtocol(
+    reader="boxed-index",
+    step="<paragraph_{number}>\n{step}\n</paragraph_{number}>",
+    separator="\n\n",
+    first=0,
+    voting="most-common",
+    votes_temperature=1.0,
+    votes_top_p=0.9,
+)
+"""ProcessBench's critic: how code/run_eval.py tags paragraphs, samples, reads and votes."""
 _KNOWN = frozenset(name for names in _ALLOWED.values() for name in names)
 
 
@@ -129,8 +144,8 @@ class JudgePrompt:
     """A judge's prompt, checked for its sections and placeholders."""
 
     system: str
-    """The system turn."""
-    user: str
+    """The system turn; empty for none."""
+    user: str | None
     """The user turn for a trace: {documents}, {question}, {steps}, optionally {step_count}."""
     no_documents: str
     """The text in place of the documents if there are none."""
@@ -142,10 +157,20 @@ class JudgePrompt:
     """The whole file, stored under its hash, so that a run's prompt can be looked up."""
     tags: frozenset[str] = frozenset(TAGS)
     """Tag names that structure this prompt; material that imitates one is escaped."""
+    protocol: PromptProtocol = GROUNDED
+    """How steps are shown and replies are read."""
+
+    @property
+    def shows_documents(self) -> bool:
+        """Whether the prompt has a place for documents."""
+        return "{documents}" in f"{self.user}{self.one_step}"
 
     @classmethod
     def parse(cls, text: str, *, where: str) -> JudgePrompt:
-        """Read a prompt file: sections, each after a line `--- name ---`.
+        """Read a prompt file: settings (`judge.protocol`), then sections.
+
+        Each section comes after a line `--- name ---`. A file without sections that has the
+        placeholders of ProcessBench's official template is that template, filled to the letter.
 
         Args:
             text: the file's text.
@@ -155,9 +180,17 @@ class JudgePrompt:
             InputError: a section is missing or unknown, or placeholders are missing, unknown or
                 misplaced; the message lists all of them, `where` has the line of the first.
         """
-        sections = _sections(text, where)
+        first = _SECTION.search(text)
+        if first is None and all(f"{{{name}}}" in text for name in _OFFICIAL):
+            return cls._official(text)
+        protocol = PromptProtocol.parse(text[: first.start()] if first else "", where=where)
+        grounded = protocol.reader == "json"
+        sections = _sections(text, where, grounded=grounded)
+        optional = _OPTIONAL if grounded else _OPTIONAL | {"documents"}
         faults = sorted(
-            fault for name, (body, line) in sections.items() for fault in _faults(name, body, line)
+            fault
+            for name, (body, line) in sections.items()
+            for fault in _faults(name, body, line, optional=optional)
         )
         if faults:
             raise InputError(
@@ -168,19 +201,44 @@ class JudgePrompt:
                 "{step_number}",
             )
         bodies = {name: body.strip() for name, (body, _) in sections.items()}
-        own_tags = {name.lower() for name in _TAG.findall("\n".join(bodies.values()))}
+        written = "\n".join([*bodies.values(), protocol.step])
+        own_tags = {name.lower() for name in _TAG.findall(written)}
         return cls(
-            system=bodies["system"],
-            user=bodies[USER],
-            no_documents=bodies["no documents"],
+            system=bodies.get("system", ""),
+            user=bodies.get(USER),
+            no_documents=bodies.get(NO_DOCUMENTS, ""),
             sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
             one_step=bodies.get(ONE_STEP),
             text=text,
             tags=frozenset(TAGS) | own_tags,
+            protocol=protocol,
+        )
+
+    @classmethod
+    def _official(cls, text: str) -> JudgePrompt:
+        """ProcessBench's template: one user turn, formatted by `str.format`."""
+        user = filled(text.strip(), {"problem": "{question}"})
+        user = user.replace("{tagged_response}", "{steps}").replace("{{", "{").replace("}}", "}")
+        return cls(
+            system="",
+            user=user,
+            no_documents="",
+            sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
+            text=text,
+            protocol=replace(CRITIC, verbatim=True),
         )
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The user turn for a trace, filled in one pass: placeholders in values are not filled."""
+        """The user turn for a trace, filled in one pass: placeholders in values are not filled.
+
+        Raises:
+            InputError: the prompt has no section 'user'.
+        """
+        if self.user is None:
+            raise InputError(
+                "The judge's prompt has no section for judging a whole trace per call.",
+                remedy=f"add one after '--- {USER} ---', or add --granularity step",
+            )
         return _fill(self.user, values)
 
     def fill_one_step(self, values: Mapping[str, str]) -> str:
@@ -219,14 +277,19 @@ def read_prompt(path: Path | None) -> JudgePrompt:
     return JudgePrompt.parse(text, where=str(path))
 
 
+BUILT_IN: Mapping[str, str] = {"grounded": "prompt.txt", "processbench-critic": "critic.txt"}
+"""Prompts that StepGold ships: name and file."""
+
+
 @cache
-def packaged_prompt() -> JudgePrompt:
-    """The prompt that StepGold ships, `judge/prompt.txt`."""
-    text = files("judge").joinpath("prompt.txt").read_text(encoding="utf-8")
-    return JudgePrompt.parse(text, where="judge/prompt.txt")
+def packaged_prompt(name: str = "grounded") -> JudgePrompt:
+    """The prompt that StepGold ships under a name of `BUILT_IN`."""
+    file = BUILT_IN[name]
+    text = files("judge").joinpath(file).read_text(encoding="utf-8")
+    return JudgePrompt.parse(text, where=f"judge/{file}")
 
 
-def _sections(text: str, where: str) -> dict[str, tuple[str, int]]:
+def _sections(text: str, where: str, *, grounded: bool) -> dict[str, tuple[str, int]]:
     """Section by name: its body and the 1-based line on which it starts."""
     marks = list(_SECTION.finditer(text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)][: len(marks)]
@@ -235,24 +298,28 @@ def _sections(text: str, where: str) -> dict[str, tuple[str, int]]:
         mark[1]: (text[mark.end() : end], text.count("\n", 0, mark.end()) + 1)
         for mark, end in zip(marks, ends, strict=True)
     }
-    faults = [f"'{name}' is missing" for name in _REQUIRED_SECTIONS if name not in found]
-    faults += [f"'{n}' is unknown" for n in found if n not in (*_REQUIRED_SECTIONS, ONE_STEP)]
+    shown = any("{documents}" in body for body, _ in found.values())
+    needed = _SECTIONS if grounded else (NO_DOCUMENTS,) if shown else ()
+    faults = [f"'{name}' is missing" for name in needed if name not in found]
+    if not grounded and USER not in found and ONE_STEP not in found:
+        faults.append(f"'{USER}' is missing")
+    faults += [f"'{n}' is unknown" for n in found if n not in (*_SECTIONS, ONE_STEP)]
     faults += [f"'{name}' appears twice" for name in sorted(set(names)) if names.count(name) > 1]
     faults += [f"'{name}' is empty" for name, (body, _) in found.items() if not body.strip()]
-    if text[: marks[0].start() if marks else None].strip():
-        faults.append("there is text before the first section")
     if faults:
         raise InputError(
             "The judge's prompt has wrong sections: " + ", ".join(faults) + ".",
             where=where,
             remedy="write each section after its line: "
-            + ", ".join(f"'--- {name} ---'" for name in _REQUIRED_SECTIONS)
+            + ", ".join(f"'--- {name} ---'" for name in _SECTIONS)
             + f"; '--- {ONE_STEP} ---' is optional",
         )
     return found
 
 
-def _faults(section: str, body: str, first_line: int) -> list[tuple[int, str]]:
+def _faults(
+    section: str, body: str, first_line: int, *, optional: frozenset[str]
+) -> list[tuple[int, str]]:
     """The faults in the placeholders of a section, each with its 1-based line."""
     places = [(found[1], found.start()) for found in _PLACEHOLDER.finditer(body)]
     allowed = _ALLOWED.get(section, ())
@@ -269,8 +336,8 @@ def _faults(section: str, body: str, first_line: int) -> list[tuple[int, str]]:
     present = {name for name, _ in places}
     faults += [
         (first_line, f"'{{{name}}}' is missing from section '{section}' (line {first_line})")
-        for name in _REQUIRED.get(section, ())
-        if name not in present
+        for name in allowed
+        if name not in present and name not in optional
     ]
     number = next((at for name, at in places if name == "step_number"), None)
     if section == ONE_STEP and number is not None:
@@ -282,7 +349,7 @@ def _faults(section: str, body: str, first_line: int) -> list[tuple[int, str]]:
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
 
 
 NO_EVIDENCE = "no_evidence"

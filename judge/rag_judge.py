@@ -14,19 +14,24 @@ verdict that most of them give, with the reasoning and quote of the first vote t
 with a verified quote, if there is one). On a tie, a step before the first error gets the verdict of
 the first vote (`neutral` or `correct`: neither is an error), and a step after it is `uncertain`:
 the votes did not decide it, and Med-PRM's first-zero rule is not applied here.
+
+A prompt with `voting = "most-common"` (ProcessBench's critic) counts answers as they are written
+instead: the most frequent one wins, the earliest of equally frequent ones, even if it names no
+step. Voting ends once further votes cannot change that.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inference import EncodedImage, GenerationRequest, ProblemImages, Runner, key_for
 from judge.config import JudgeConfig
 from judge.prompt import counter_of, render_vote
 from judge.reply import Reading, count_quotes, label_readings, read_reply
+from judge.tasks import run_tasks
 from traces import (
     Abstention,
     AbstentionReason,
@@ -52,6 +57,8 @@ class CastVote:
     """What is stored."""
     label: TraceLabel
     """The model's label of the trace, with reasoning and quotes."""
+    answer: str | None = None
+    """What it counts under where the most common answer wins; None if it says nothing."""
 
 
 def verdict_or_reason(step: StepLabel) -> Verdict | AbstentionReason:
@@ -71,18 +78,40 @@ class Decision:
     """Whether enough votes count but there is no majority, so that it can be escalated."""
 
 
-def votes_needed(votes: Sequence[Vote], config: JudgeConfig) -> int:
+def votes_needed(
+    votes: Sequence[Vote], config: JudgeConfig, answers: Sequence[str | None] = ()
+) -> int:
     """Number of further votes that are certainly needed; 0 when voting is over.
+
+    `answers` are those of the votes, in order, where the most common one wins.
 
     >>> votes_needed([], JudgeConfig(votes=3, temperature=0.7))
     2
     """
-    named = {vote.first_error for vote in votes if not vote.first_error.missing}
     left = config.votes - len(votes)
+    if config.template.protocol.voting == "most-common" and config.votes > 1:
+        given = [one for one in answers if one is not None]
+        return next((n for n in range(left) if _is_settled(given, n, left - n)), left)
+    named = {vote.first_error for vote in votes if not vote.first_error.missing}
     if len(named) > 1:  # they can no longer all agree
         return left
     counting = sum(not vote.first_error.missing for vote in votes)
     return min(left, max(0, min(config.agree, config.votes) - counting))
+
+
+def _is_settled(answers: Sequence[str], more: int, left: int) -> bool:
+    """Whether `left` votes cannot change the winner, once `more` votes went to it."""
+    if not answers:
+        # Before the first answer, the winner is whichever comes: it needs half of all votes.
+        return more >= left
+    ranked = Counter(answers).most_common()
+    winner, count = ranked[0]
+    order = list(dict.fromkeys(answers))
+    ahead = count + more
+    return left <= ahead and all(
+        times + left < ahead or (times + left == ahead and order.index(winner) < order.index(one))
+        for one, times in ranked[1:]
+    )
 
 
 def decide(trace_id: str, cast: Sequence[CastVote], config: JudgeConfig) -> Decision:
@@ -95,6 +124,8 @@ def decide(trace_id: str, cast: Sequence[CastVote], config: JudgeConfig) -> Deci
     """
     if config.votes == 1:
         return Decision(cast[0].label)
+    if config.template.protocol.voting == "most-common":
+        return Decision(_most_common(trace_id, cast))
     counting = [one for one in cast if not one.vote.first_error.missing]
     if len(counting) < 2:
         return Decision(_too_few(trace_id, cast, len(counting)))
@@ -113,6 +144,17 @@ def decide(trace_id: str, cast: Sequence[CastVote], config: JudgeConfig) -> Deci
     )
     meta |= {"grounded": winning[0].meta["grounded"], "quotes": count_quotes(steps)}
     return Decision(_naming(trace_id, steps, winner.index, meta))
+
+
+def _most_common(trace_id: str, cast: Sequence[CastVote]) -> TraceLabel:
+    """The label of the most frequent answer, of the earliest of equally frequent ones."""
+    answers = Counter(one.answer for one in cast if one.answer is not None)
+    if not answers:
+        return _too_few(trace_id, cast, 0)
+    winner, agreeing = answers.most_common(1)[0]
+    label = next(one.label for one in cast if one.answer == winner)
+    tally = _tally(cast, answers.total(), agreeing)
+    return replace(label, meta={**label.meta, "votes": tally})
 
 
 def decide_escalated(
@@ -244,7 +286,7 @@ class RagJudge:
                 valid.
         """
         config = self._config
-        splits: list[_CollectedVotes] = []
+        splits: list[_VotedTrace] = []
         for collected in self._collect(self._runner, config, contexts):
             if collected.refusal is not None:
                 yield self._labeled(collected.refusal, ())
@@ -257,7 +299,7 @@ class RagJudge:
         if splits and self._escalation is not None:
             yield from self._escalate(splits, self._escalation())
 
-    def _escalate(self, splits: list[_CollectedVotes], runner: Runner) -> Iterator[LabeledTrace]:
+    def _escalate(self, splits: list[_VotedTrace], runner: Runner) -> Iterator[LabeledTrace]:
         """Ask another model about the splits, one vote each."""
         first = {split.context.trace.id: split for split in splits}
         single = replace(self._config, votes=1, temperature=0.0, escalate=None)
@@ -279,16 +321,21 @@ class RagJudge:
 
     def _collect(
         self, runner: Runner, config: JudgeConfig, contexts: Iterable[TraceInContext]
-    ) -> Iterator[_CollectedVotes]:
-        collector = _VoteCollector(
-            runner,
-            config,
-            allow_phi=self._allow_phi,
-            at_once=self._in_rounds,
-            first_sample=self._first_sample,
-            images=self._images,
-        )
-        return collector.run(contexts)
+    ) -> Iterator[_VotedTrace]:
+        asking = _Asking(runner, config, at_once=self._in_rounds, first_sample=self._first_sample)
+        return run_tasks(runner, (self._opened(context, asking) for context in contexts))
+
+    def _opened(self, context: TraceInContext, asking: _Asking) -> _VotedTrace:
+        """The trace, ready for its votes, or with why it must not or cannot be sent."""
+        hosted = asking.runner.model.hosted
+        refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
+        if refusal is not None or not asking.config.show_images:
+            return _VotedTrace(context, asking, refusal)
+        images = self._images.sendable(context.problem, hosted=hosted, allow_phi=self._allow_phi)
+        if isinstance(images, Abstention):
+            refusal = TraceLabel(context.trace.id, abstention=images)
+            return _VotedTrace(context, asking, refusal)
+        return _VotedTrace(context, asking, images=images)
 
     def _labeled(self, label: TraceLabel, votes: tuple[CastVote, ...]) -> LabeledTrace:
         versions = {
@@ -311,141 +358,83 @@ class RagJudge:
 
 
 @dataclass(frozen=True, slots=True)
-class _CollectedVotes:
-    """A trace whose voting is over."""
+class _Asking:
+    """How one model is asked; arguments as those of `RagJudge`."""
 
-    context: TraceInContext
-    votes: tuple[CastVote, ...]
-    """In order; empty if the trace was refused."""
-    refusal: TraceLabel | None = None
-    """Why the trace must not or cannot be sent; None if it was sent."""
+    runner: Runner
+    config: JudgeConfig
+    at_once: bool
+    first_sample: int
 
 
-@dataclass(slots=True)
 class _VotedTrace:
-    """A trace whose voting is not over."""
-
-    context: TraceInContext
-    images: tuple[EncodedImage, ...] = ()
-    open: dict[int, _VoteCalls] = field(default_factory=dict)
-    cast: dict[int, CastVote] = field(default_factory=dict)
-
-
-class _VoteCollector:
-    """Collects one model's votes on many traces; arguments as those of `RagJudge`."""
+    """The votes of one model on one trace: a task of `judge.tasks`."""
 
     def __init__(
         self,
-        runner: Runner,
-        config: JudgeConfig,
+        context: TraceInContext,
+        asking: _Asking,
+        refusal: TraceLabel | None = None,
         *,
-        allow_phi: bool,
-        at_once: bool,
-        first_sample: int,
-        images: ProblemImages,
+        images: tuple[EncodedImage, ...] = (),
     ) -> None:
-        self._runner, self._config, self._images = runner, config, images
-        self._allow_phi, self._at_once, self._first_sample = allow_phi, at_once, first_sample
-        self._open: dict[str, _VotedTrace] = {}
-        self._queue: deque[GenerationRequest] = deque()
-        self._done: deque[_CollectedVotes] = deque()
+        self.context, self.asking, self.images = context, asking, images
+        self.refusal = refusal
+        """Why the trace must not or cannot be sent; None if it is sent."""
+        self.is_done = False
+        self._calls: dict[int, _VoteCalls] = {}
+        self._cast: dict[int, CastVote] = {}
 
-    def run(self, contexts: Iterable[TraceInContext]) -> Iterator[_CollectedVotes]:
-        """Yield every trace once its voting is over, in any order."""
-        source = iter(contexts)
-        while True:
-            for request, outcome in self._runner.run(self._requests(source)):
-                self._receive(request, outcome)
-                yield from self._finished()
-            yield from self._finished()
-            if not self._queue:  # no trace is left, and the last replies asked for nothing more
-                break
-        if self._open:  # never lose a trace silently
-            raise RuntimeError(f"the runner left {len(self._open)} traces without their replies")
+    @property
+    def trace_id(self) -> str:
+        """The trace."""
+        return self.context.trace.id
 
-    def _requests(self, source: Iterator[TraceInContext]) -> Iterator[GenerationRequest]:
-        """What open traces need first, then new traces, as the runner has room.
+    @property
+    def votes(self) -> tuple[CastVote, ...]:
+        """The votes cast so far, in order."""
+        return tuple(self._cast[index] for index in sorted(self._cast))
 
-        It ends when there is nothing to send now; the next round takes what the replies still in
-        flight ask for.
-        """
-        while True:
-            while self._queue:
-                yield self._queue.popleft()
-            context = next(source, None)
-            if context is None:
-                return
-            opened = self._opened(context)
-            if isinstance(opened, TraceLabel):
-                self._done.append(_CollectedVotes(context, (), opened))
-                continue
-            self._open[context.trace.id] = opened
-            self._ask_further(opened)
+    def start(self) -> Sequence[GenerationRequest]:
+        """The first vote's requests."""
+        self.is_done = self.refusal is not None
+        return () if self.is_done else self._ask_further()
 
-    def _opened(self, context: TraceInContext) -> _VotedTrace | TraceLabel:
-        """The trace, ready for its votes, or why it must not or cannot be sent."""
-        hosted = self._runner.model.hosted
-        refusal = refuse_phi(context, hosted=hosted, allow_phi=self._allow_phi)
-        if refusal is not None or not self._config.show_images:
-            return refusal or _VotedTrace(context)
-        images = self._images.sendable(context.problem, hosted=hosted, allow_phi=self._allow_phi)
-        if isinstance(images, Abstention):
-            return TraceLabel(context.trace.id, abstention=images)
-        return _VotedTrace(context, images)
+    def _ask_further(self) -> list[GenerationRequest]:
+        """Ask for the votes that are certainly needed; without any, the trace is done."""
+        votes, asking = self.votes, self.asking
+        answers = [one.answer for one in votes]
+        needed = votes_needed([one.vote for one in votes], asking.config, answers)
+        self.is_done = not needed
+        one_first = not asking.at_once and not votes  # the first vote warms the cache
+        requests: list[GenerationRequest] = []
+        for index in range(len(votes), len(votes) + (min(1, needed) if one_first else needed)):
+            self._calls[index] = calls = _VoteCalls(self, vote=index)
+            requests += calls.first_requests()
+        return requests
 
-    def _ask_further(self, trace: _VotedTrace) -> None:
-        """Queue the votes that are certainly needed; without any, the trace is done."""
-        votes = tuple(trace.cast[index] for index in sorted(trace.cast))
-        needed = votes_needed([one.vote for one in votes], self._config)
-        if not needed:
-            del self._open[trace.context.trace.id]
-            self._done.append(_CollectedVotes(trace.context, votes))
-            return
-        one_first = not self._at_once and not votes  # the first vote warms the cache
-        for index in range(len(votes), len(votes) + (1 if one_first else needed)):
-            calls = _VoteCalls(
-                trace,
-                self._config,
-                self._runner,
-                vote=index,
-                first_sample=self._first_sample,
-                at_once=self._at_once,
-            )
-            trace.open[index] = calls
-            self._queue.extend(calls.first_requests())
-
-    def _receive(self, request: GenerationRequest, outcome: ModelReply | ModelError) -> None:
-        trace = self._open[request.meta["trace_id"]]
+    def receive(
+        self, request: GenerationRequest, outcome: ModelReply | ModelError
+    ) -> Sequence[GenerationRequest]:
+        """Read a reply; return what to send next."""
         index = request.meta["vote"]
-        calls = trace.open[index]
-        self._queue.extend(calls.receive(request, outcome))
+        calls = self._calls[index]
+        further = calls.receive(request, outcome)
         if not calls.is_complete:
-            return
-        del trace.open[index]
-        trace.cast[index] = calls.cast()
-        if not trace.open:
-            self._ask_further(trace)
-
-    def _finished(self) -> Iterator[_CollectedVotes]:
-        while self._done:
-            yield self._done.popleft()
+            return further
+        del self._calls[index]
+        self._cast[index] = calls.cast()
+        return further if self._calls else [*further, *self._ask_further()]
 
 
 class _VoteCalls:
     """The calls of one vote on one trace, and their replies."""
 
-    def __init__(
-        self,
-        trace: _VotedTrace,
-        config: JudgeConfig,
-        runner: Runner,
-        *,
-        vote: int,
-        first_sample: int,
-        at_once: bool,
-    ) -> None:
-        self._trace_id = trace.context.trace.id
-        self._config, self._vote, self._at_once = config, vote, at_once
+    def __init__(self, trace: _VotedTrace, *, vote: int) -> None:
+        asking = trace.asking
+        config, runner, first_sample = asking.config, asking.runner, asking.first_sample
+        self._trace_id = trace.trace_id
+        self._config, self._vote, self._at_once = config, vote, asking.at_once
         self._model = runner.model
         self._calls = render_vote(
             trace.context,
@@ -457,6 +446,7 @@ class _VoteCalls:
         )
         self._readings: dict[int, Reading] = {}
         self._resolved: set[str] = set()
+        self._answer: str | None = None
 
     def first_requests(self) -> list[GenerationRequest]:
         """All requests, or the one that fills the provider's prefix cache."""
@@ -478,11 +468,14 @@ class _VoteCalls:
                 outcome.finish_reason,
                 call.asked,
                 call.shown.kept,
+                protocol=self._config.template.protocol,
                 require_quotes=self._config.require_quotes,
+                raw=outcome.raw,
             )
             if isinstance(reading, Abstention) and outcome.only_reasoning is not None:
                 reading = replace(reading, detail=outcome.only_reasoning)
             self._readings[place] = reading
+            self._answer = self._config.template.protocol.answer(outcome.text or "")
         return [] if self._at_once or place else [call.request for call in self._calls[1:]]
 
     @property
@@ -508,4 +501,4 @@ class _VoteCalls:
             request_keys=tuple(key_for(self._model, call.request) for call in self._calls),
             abstention=label.abstention,
         )
-        return CastVote(vote, label)
+        return CastVote(vote, label, self._answer)

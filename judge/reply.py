@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from inference import OVER_LENGTH
 from judge.prompt_file import NO_EVIDENCE, unescape_markers
+from judge.protocol import GROUNDED, PromptProtocol, UnreadableReply, first_token_probability
 from judge.quotes import verify_quote
 from traces import (
     Abstention,
@@ -38,21 +39,13 @@ _COMMA_OR_STRING = re.compile(r'("(?:[^"\\]++|\\.)*+(?:"|\\?\Z))|,(?=\s*[}\]])',
 """A string that is never closed is one match up to the end, so that it is scanned only once."""
 
 
-class UnreadableReply(Exception):
-    """The reply is not what was asked for; the message says why."""
-
-
 def read_answer(text: str | None) -> object:
     """The JSON value in the reply, without its wrappings.
 
     Raises:
         UnreadableReply: empty, too long, not JSON, a repeated key, or two different answers.
     """
-    if text is None or not text.strip():
-        raise UnreadableReply("the reply is empty")
-    if len(text) > MAX_REPLY_CHARACTERS:
-        raise UnreadableReply(f"the reply has {len(text)} characters")
-    bare = _THOUGHTS.sub("", text.lstrip("\ufeff")).strip()
+    bare = answer_text(text)
     try:
         return _loads(bare)
     except ValueError as error:
@@ -153,37 +146,83 @@ def read_reply(
     asked: Sequence[int],
     shown_evidence: Sequence[Evidence],
     *,
+    protocol: PromptProtocol = GROUNDED,
     require_quotes: bool = False,
+    raw: str = "",
 ) -> Reading:
     """A label for every step that the judge was asked about, or one typed abstention.
 
-    Accepted: code fences and prose around the object, a bare list, trailing commas, raw line breaks
-    in strings, numbers as strings, verdicts in any case, steps in any order. `unreadable`: any
-    finish reason but `stop`; a step that is missing, repeated or was not asked about; a verdict
-    that was not offered; a repeated key; two different answers. A step with `no_evidence` instead
-    of a verdict abstains.
+    Accepted as grounded JSON: code fences and prose around the object, a bare list, trailing
+    commas, raw line breaks in strings, numbers as strings, verdicts in any case, steps in any
+    order. `unreadable`: any finish reason but `stop`; a step that is missing, repeated or was not
+    asked about; a verdict that was not offered; a repeated key; two different answers. A step with
+    `no_evidence` instead of a verdict abstains.
 
     Args:
         text: the reply's text; None if the service returned none.
         finish_reason: `stop`, `length`, `blocked`, or the service's own word.
         asked: 0-based indices of the steps to judge, in order.
         shown_evidence: the documents in the prompt, number 1 first; empty for an ungrounded call.
+        protocol: which reader reads it.
         require_quotes: whether a step called incorrect without a verified quote abstains.
+        raw: the service's body, for readers of token probabilities.
     """
-    if finish_reason in _ABSTENTIONS:
+    # A reply that is read by its first token is cut there on purpose.
+    by_token = protocol.reader == "yes-no" and protocol.read == "token"
+    if finish_reason in _ABSTENTIONS and not (by_token and finish_reason == "length"):
         return _ABSTENTIONS[finish_reason]
     try:
-        if finish_reason != "stop":
+        if finish_reason not in ("stop", "length"):
             raise UnreadableReply(f"the reply ended with '{finish_reason}', not with 'stop'")
-        entries = _entries_in_order(read_answer(text), asked)
-        return tuple(
-            _step_label(entry, shown_evidence, require_quotes=require_quotes) for entry in entries
-        )
+        if by_token:
+            return (_by_first_token(raw, protocol),)
+        if protocol.reader == "json":
+            entries = _entries_in_order(read_answer(text), asked)
+            return tuple(
+                _step_label(entry, shown_evidence, require_quotes=require_quotes)
+                for entry in entries
+            )
+        bare = answer_text(text)
+        return _unquoted(protocol.verdicts(bare, len(asked)), bare)
     except UnreadableReply as fault:
         return Abstention(AbstentionReason.UNREADABLE, str(fault))
     except Exception as fault:
         # No reply of a model may end a run, whatever we forgot about it.
         return Abstention(AbstentionReason.UNREADABLE, record_defect(fault, "a judge's reply"))
+
+
+def answer_text(text: str | None) -> str:
+    """The reply's text without the thoughts before it.
+
+    Raises:
+        UnreadableReply: empty, or too long.
+    """
+    if text is None or not text.strip():
+        raise UnreadableReply("the reply is empty")
+    if len(text) > MAX_REPLY_CHARACTERS:
+        raise UnreadableReply(f"the reply has {len(text)} characters")
+    return _THOUGHTS.sub("", text.lstrip("\ufeff")).strip()
+
+
+def _by_first_token(raw: str, protocol: PromptProtocol) -> StepLabel:
+    score = first_token_probability(raw, *protocol.words)
+    if score is None:
+        raise UnreadableReply("the service lists neither word among its first token's candidates")
+    return StepLabel(Verdict.CORRECT if score >= 0.5 else Verdict.INCORRECT, score=score)
+
+
+def _unquoted(verdicts: Sequence[Verdict | None], text: str) -> tuple[StepLabel, ...]:
+    """Labels without quotes; the critique belongs to the first step that it calls incorrect."""
+    wrong = verdicts.index(Verdict.INCORRECT) if Verdict.INCORRECT in verdicts else None
+    if len(verdicts) == 1:
+        wrong = 0
+    open_step = Abstention(AbstentionReason.NOT_MEASURED, "the reply stops at the first error")
+    return tuple(
+        StepLabel(verdict, reasoning=_clean(text) if t == wrong else None)
+        if verdict is not None
+        else StepLabel(abstention=open_step)
+        for t, verdict in enumerate(verdicts)
+    )
 
 
 def label_readings(

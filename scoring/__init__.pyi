@@ -11,8 +11,11 @@ from .family import CannotLayOut as CannotLayOut
 from .family import Family as Family
 from .family import LaidOutTrace as LaidOutTrace
 from .family import PrmCheckpoint as PrmCheckpoint
+from .generative import GenerativeFamily as GenerativeFamily
+from .generative import GenerativeScorer as GenerativeScorer
 from .image_tokens import ShowsImages as ShowsImages
 from .loading import load_scorer as load_scorer
+from .names import GENERATIVE as GENERATIVE
 from .names import WITH_REFERENCE as WITH_REFERENCE
 from .names import Mode as Mode
 from .names import describe_families as describe_families

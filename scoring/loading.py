@@ -22,9 +22,20 @@ from scoring.engine.cost import best_device, best_dtype
 from scoring.engine.engine import Scorer, window_of
 from scoring.engine.fit import FitOptions
 from scoring.engine.heads import tensor_names
-from scoring.families import generic, implicit, medprm, qwen_prm, skywork, trl, visualprm
-from scoring.families.generic_layout import GenericLayout, named_family
+from scoring.families import (
+    generic,
+    implicit,
+    medprm,
+    qwen_prm,
+    reasoneval,
+    skywork,
+    trl,
+    turn_tokens,
+    visualprm,
+)
+from scoring.families.generic_layout import GenericLayout, NamedFamily, named_family
 from scoring.family import FAMILY_MEMBERS, Family, PrmCheckpoint, Reference
+from scoring.generative import GenerativeFamily
 from scoring.image_tokens import ShowsImages
 from scoring.layout import single_token
 from scoring.names import BUILT_IN, describe_families, find_family, refuse_mismatch
@@ -36,7 +47,7 @@ DEFAULT_WINDOW = 4096
 """Default limit of a trace's tokens, for models with longer windows too."""
 
 
-def bind(family: str | GenericLayout, checkpoint: PrmCheckpoint, *, mode: str = "strict") -> Family:
+def bind(family: NamedFamily, checkpoint: PrmCheckpoint, *, mode: str = "strict") -> Family:
     """Load the checkpoint's weights and bind the family to them.
 
     Raises:
@@ -45,13 +56,20 @@ def bind(family: str | GenericLayout, checkpoint: PrmCheckpoint, *, mode: str = 
         ModelRefused: the weights cannot be loaded.
         PrmError: they are not of this family.
     """
-    name = family.name if isinstance(family, GenericLayout) else family
+    name = family if isinstance(family, str) else family.name
     checkpoint = replace(checkpoint, family=name)
     refuse_mismatch(name, mode, reference=checkpoint.reference is not None)
     if mode == "medprm-compat":
         return medprm.MedPrmCompat(checkpoint.tokenizer, checkpoint.model())
     if isinstance(family, GenericLayout):
         return generic.Generic(checkpoint.tokenizer, checkpoint.model(), family)
+    if isinstance(family, GenerativeFamily):
+        if not family.is_one_pass:
+            raise InputError(
+                f'The family "{name}" writes text, which no single pass reads.',
+                remedy=f"use stepgold score --family {name}",
+            )
+        return turn_tokens.TurnTokens(checkpoint.tokenizer, checkpoint.model(), family)
     entry = find_family(name)
     function = cast(Callable[[PrmCheckpoint], Family], load_plugin(entry))
     return function(checkpoint) if name in BUILT_IN else _bind_plugin(entry, function, checkpoint)
@@ -95,6 +113,8 @@ def detect_family(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | Non
     if _is_added(tokenizer, qwen_prm.MARKER):
         return "qwen-prm"
     names = tensor_names(folder)
+    if any(f"{layer}.weight" in names for layers in reasoneval.HEADS for layer in layers):
+        return reasoneval.NAME
     if any(f"{layer}.weight" in names for layers in skywork.HEADS for layer in layers):
         return "skywork-o1"
     if _is_token_classification(folder) and any(
@@ -152,7 +172,7 @@ def require_family(
 def load_scorer(
     spec: str,
     *,
-    family: str | GenericLayout | None = None,
+    family: NamedFamily | None = None,
     mode: str = "strict",
     options: FitOptions | None = None,
     device: str | None = None,

@@ -25,8 +25,9 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "qwen-prm": "scoring.families.qwen_prm:bind",
     "qwen-prm800k": "scoring.families.qwen_prm:bind",
     "math-shepherd": "scoring.families.math_shepherd:bind",
-    "rlhflow-mistral": "scoring.families.rlhflow:bind",
-    "rlhflow-deepseek": "scoring.families.rlhflow:bind",
+    "rlhflow-mistral": "scoring.families.turn_tokens:bind",
+    "rlhflow-deepseek": "scoring.families.turn_tokens:bind",
+    "fover": "scoring.families.turn_tokens:bind",
     "skywork-o1": "scoring.families.skywork:bind",
     "trl": "scoring.families.trl:bind",
     "pure": "scoring.families.trl:bind",
@@ -34,9 +35,12 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "eurusprm-stage1": "scoring.families.implicit:bind",
     "eurusprm-stage2": "scoring.families.implicit:bind",
     "implicit-prm": "scoring.families.implicit:bind",
+    "reasoneval": "scoring.families.reasoneval:bind",
     "likelihood": "scoring.families.likelihood:bind",
 }
 """Built-in families: the name given to `--family`, and the function that binds it."""
+GENERATIVE: Final = ("genprm", "thinkprm", "r-prm", "fover")
+"""Families that are asked in words (`scoring.generative`); fover is read in one pass on `hf:`."""
 WITH_REFERENCE: Final = ("eurusprm-stage1", "eurusprm-stage2", "implicit-prm")
 """Families that compare the PRM with a reference model."""
 FILE_ENDING: Final = ".toml"
@@ -46,7 +50,8 @@ FILE_ENDING: Final = ".toml"
 def known_families() -> list[str]:
     """Return all family names: built-in ones, then those of installed plug-ins by name."""
     installed = {entry.name for entry in entry_points(group=PLUGIN_GROUP)}
-    return [*BUILT_IN, *sorted(installed - set(BUILT_IN))]
+    asked = [name for name in GENERATIVE if name not in BUILT_IN]
+    return [*BUILT_IN, *asked, *sorted(installed - set(BUILT_IN))]
 
 
 def describe_families() -> str:
@@ -61,7 +66,7 @@ def find_family(name: str) -> EntryPoint:
         InputError: no family has this name, or a plug-in uses a name that is taken.
     """
     plugins = load_plugins(PLUGIN_GROUP)
-    for taken in sorted(set(plugins) & set(BUILT_IN)):
+    for taken in sorted(set(plugins) & {*BUILT_IN, *GENERATIVE}):
         raise broken_plugin(plugins[taken], "a built-in family has this name.")
     if name in BUILT_IN:
         return EntryPoint(name, BUILT_IN[name], PLUGIN_GROUP)
@@ -82,7 +87,7 @@ def refuse_unknown(family: str | None, mode: str) -> None:
     Raises:
         InputError: there is no such family or mode.
     """
-    if family is not None and not family.endswith(FILE_ENDING):
+    if family is not None and family not in GENERATIVE and not family.endswith(FILE_ENDING):
         find_family(family)
     if mode not in get_args(Mode):
         modes = ", ".join(get_args(Mode))

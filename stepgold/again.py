@@ -192,18 +192,32 @@ def continue_again(revived: Revived, _retry: int) -> LabelStage:
     return continue_stage(options, replace(revived.terms, images=shown))
 
 
-def rescore(revived: Revived, _retry: int) -> LabelStage:
+def rescore(revived: Revived, retry: int) -> LabelStage:
     """The stage of a PRM; `--max-tokens` changes its window.
 
     Raises:
         InputError: the checkpoint or its family has changed.
         PrmError: the checkpoint cannot be used, or the server's scores differ from it.
     """
-    from stepgold.scoring_run import score_again
+    from stepgold.generative_prm import ENGINE_KEY, asking_stage, stored_family
+    from stepgold.scoring_run import ScoreOptions, score_again
     from stepgold.served_prm import serve_again
 
     labeler, dataset, asked = revived.labeler, revived.dataset, revived.options
     terms = revived.terms
+    if ENGINE_KEY in labeler.config:
+        family = stored_family(labeler.config, asked.max_tokens)
+        options = ScoreOptions(
+            dataset=dataset,
+            prm=str(labeler.model),
+            family=family,
+            base_url=asked.base_url,
+            concurrency=asked.concurrency,
+            allow_phi=asked.allow_phi,
+            insecure_http=asked.insecure_http,
+        )
+        samples = retry * SAMPLES_A_RETRY
+        return asking_stage(options, family, terms, first_sample=samples)
     if "server" not in labeler.config:
         return score_again(
             terms.store,

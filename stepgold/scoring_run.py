@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from retrieval import PACKINGS
 from scoring import (
     WITH_REFERENCE,
+    GenerativeFamily,
     GenericLayout,
     Mode,
     describe_families,
@@ -17,12 +18,18 @@ from scoring import (
     refuse_mismatch,
 )
 from stepgold.console import note
+from stepgold.generative_prm import asked_family, score_by_asking, stored_family
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import EVIDENCE_KEY, evidence_source, label_missing
 from stepgold.models import model_folder, parse_spec
-from stepgold.options import HostedOptions, ImageFolderOptions, LabelingOptions
+from stepgold.options import (
+    HostedOptions,
+    ImageFolderOptions,
+    LabelingOptions,
+    SpendingOptions,
+)
 from stepgold.outcome import LabelingResult, Tally
-from traces import Config, InputError, LabeledTrace, Labeler, LabelerKind, Need, option
+from traces import Config, InputError, LabeledTrace, Labeler, LabelerKind, Need, StrPath, option
 
 if TYPE_CHECKING:
     from scoring import Family, FitOptions, Scorer, ServerScorer
@@ -52,7 +59,7 @@ class ScorerOptions(Config):
     """What a PRM is, and how traces are laid out for it."""
 
     prm: str = option(metavar="MODEL", help="hf:PATH, lab, or openai:MODEL (vLLM or SGLang).")
-    family: GenericLayout | str | None = option(
+    family: GenericLayout | GenerativeFamily | str | None = option(
         default=None,
         metavar="NAME",
         help=f"{describe_families()} [default: recognized from tokens and heads, or implicit-prm if"
@@ -118,7 +125,7 @@ class ScorerOptions(Config):
                 remedy="use --prm hf:PATH",
             )
         if named is not None:
-            name = named.name if isinstance(named, GenericLayout) else named
+            name = named if isinstance(named, str) else named.name
             refuse_mismatch(name, self.mode, reference=compared)
         if self.reference is not None and parse_spec(self.reference).kind != "hf":
             raise InputError(
@@ -132,7 +139,16 @@ class ScorerOptions(Config):
         return FitOptions(self.max_tokens, Overflow(self.overflow), self.reserve, self.packing)
 
 
-class ScoreOptions(ImageFolderOptions, HostedOptions, ScorerOptions, LabelingOptions):
+def _is_generative(config: Any) -> bool:
+    return isinstance(config.family, GenerativeFamily)
+
+
+_GENERATIVE = Need("a generative --family", _is_generative)
+
+
+class ScoreOptions(
+    ImageFolderOptions, SpendingOptions, HostedOptions, ScorerOptions, LabelingOptions
+):
     """Which PRM scores which traces, here or on a server."""
 
     inherited_needs: ClassVar[Mapping[str, Need]] = {
@@ -140,9 +156,24 @@ class ScoreOptions(ImageFolderOptions, HostedOptions, ScorerOptions, LabelingOpt
         "concurrency": _SERVED,
         "allow_phi": _SERVED,
         "insecure_http": _SERVED,
+        "budget": _GENERATIVE,
+        "allow_mixed": _GENERATIVE,
     }
 
     name: str = option(default="prm", metavar="NAME", help="Name of the PRM's labeler.")
+    votes: int | None = option(
+        default=None,
+        between=(1, None),
+        metavar="N",
+        help="Votes of a generative PRM per step; the score is their mean [default: the family's].",
+        needs=_GENERATIVE,
+    )
+    template: StrPath | None = option(
+        default=None,
+        metavar="DIR",
+        help="Tokenizer folder, for servers that cannot continue an assistant turn.",
+        needs=_SERVED,
+    )
     checkpoint: str | None = option(
         default=None,
         metavar="MODEL",
@@ -179,7 +210,7 @@ class ScoreOptions(ImageFolderOptions, HostedOptions, ScorerOptions, LabelingOpt
             InputError: there is none, or its mode cannot be served.
         """
         super().check()
-        if not _is_served(self):
+        if not _is_served(self) or (_is_generative(self) and self.checkpoint is None):
             return
         if self.checkpoint is None:
             raise InputError(
@@ -244,8 +275,18 @@ def score(workspace: WorkspaceFolder, options: ScoreOptions) -> ScoreResult:
     """
     images = ImageOptions.of(workspace, options.images, ignore=options.ignore_images)
     tally = Tally("score", options.dataset, options.name)
+    asked = asked_family(options)
     with workspace.open_store() as store, ExitStack() as closing:
         store.traces.require_dataset(options.dataset)
+        if asked is not None:
+            tally = score_by_asking(store, closing, options, asked)
+            return ScoreResult(
+                **tally.figures(),
+                shortened=0,
+                family=asked.name,
+                aggregation=asked.aggregation,
+                parity=None,
+            )
         exist = store.traces.has_images(options.dataset)
         scorer = _scorer(store, closing, options, images.for_prm(exist=exist))
         if exist:
@@ -332,9 +373,13 @@ def stored_options(labeler: Labeler, dataset: str, **changed: Any) -> ScoreOptio
     """
     stored = labeler.config
     # A family from a file is stored with all that the file said.
-    layout = stored.get("layout")
+    family: GenericLayout | GenerativeFamily | str = stored["family"]
+    if "layout" in stored:
+        family = GenericLayout(**stored["layout"])
+    if "generative" in stored:
+        family = stored_family(stored)
     how: dict[str, Any] = {
-        "family": stored["family"] if layout is None else GenericLayout(**layout),
+        "family": family,
         "overflow": stored["overflow"],
         "reserve": stored["reserve"],
         "packing": stored.get("packing", "fit"),

@@ -21,7 +21,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "inference": frozenset({"traces", "formats"}),
     "judge": frozenset({"traces", "retrieval", "inference"}),
     "labeling": frozenset({"traces", "inference"}),
-    "scoring": frozenset({"traces", "retrieval", "inference"}),
+    # Generative PRMs are asked and read by the engine of the judge.
+    "scoring": frozenset({"traces", "retrieval", "inference", "judge"}),
     "lab": frozenset(
         {"traces", "formats", "retrieval", "inference", "labeling", "scoring", "evaluation"}
     ),

@@ -362,6 +362,10 @@ def _shared_heads(model: PreTrainedModel, reader: VisionReader) -> ImageHeads | 
     return fault_found
 
 
+_CONVERSATIONS = 4
+"""Traces whose conversations stay cached between their turns."""
+
+
 class LocalTextModel:
     """A local model as a `TextModel`.
 
@@ -384,6 +388,7 @@ class LocalTextModel:
         self._engine = engine_for(self._local)
         self._spec = spec
         self._lock = threading.Lock()
+        self._recent: dict[str, None] = {}
 
     @property
     def spec(self) -> str:
@@ -432,14 +437,17 @@ class LocalTextModel:
         if room < 1:
             window = self._local.window
             return over_length_reply(self._spec, f"{len(ids)} tokens do not fit in {window}.")
-        rule = SamplingRule(request.temperature or 0.0, top_p=request.top_p)
+        rule = SamplingRule(
+            request.temperature or 0.0, top_p=request.top_p, listed=request.logprobs
+        )
         words = json.dumps([_named(message) for message in request.messages])
         row = PrefixRow(
             len(ids) - 1, ids[-1:], noise_key(request.seed or 0, words), (0, request.sample_index)
         )
         with self._lock:
+            kept = self._kept(request)
             [done] = self._engine.continue_all(
-                [SharedTrace(ids, (row,), head=head)],
+                [SharedTrace(ids, (row,), kept, head)],
                 rule,
                 max_new_tokens=min(request.max_tokens, room),
                 stop=request.stop,
@@ -451,10 +459,36 @@ class LocalTextModel:
             finish_reason=written.finish_reason,
             model=self._spec,
             resolved_model=self._local.fingerprint,
-            usage=Usage(input_tokens=len(ids), output_tokens=written.tokens),
+            usage=Usage(
+                input_tokens=len(ids),
+                cached_tokens=max(0, len(ids) - 1 - done.prefilled_tokens) if kept else 0,
+                output_tokens=written.tokens,
+            ),
             usd=0.0,
-            raw=written.text,
+            raw=self._body(written) if request.logprobs else written.text,
         )
+
+    def _kept(self, request: GenerationRequest) -> Hashable | None:
+        """The name under which the conversation stays cached for the next turn of its trace."""
+        if request.meta.get("purpose") != "score":
+            return None
+        name = request.meta["trace_id"]
+        self._recent[name] = self._recent.pop(name, None)
+        while len(self._recent) > _CONVERSATIONS:
+            oldest = next(iter(self._recent))
+            del self._recent[oldest]
+            self._engine.release([oldest])
+        return str(name)
+
+    def _body(self, written: WrittenRow) -> str:
+        """The first token's candidates, in the form of OpenAI's API."""
+        listed = [
+            {"token": self._local.tokenizer.decode([number]), "logprob": value}
+            for number, value in written.listed
+        ]
+        first = {"top_logprobs": listed}
+        choice = {"text": written.text, "logprobs": {"content": [first]}}
+        return json.dumps({"choices": [choice]})
 
 
 def _named(message: Message) -> list[object]:

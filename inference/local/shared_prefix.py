@@ -33,7 +33,13 @@ from inference.local.shared_attention import (
     PrefixLayer,
     SharedPrefix,
 )
-from inference.local.token_choice import NoiseRows, SamplingRule, StopStrings, choose_tokens
+from inference.local.token_choice import (
+    NoiseRows,
+    SamplingRule,
+    StopStrings,
+    best_candidates,
+    choose_tokens,
+)
 from inference.local.vision import (
     ImageHead,
     VisionReader,
@@ -231,6 +237,8 @@ class WrittenRow:
     """Tokens generated, including the one that ends the turn."""
     near_ties: int = field(default=0, compare=False)
     """Nearly tied token choices; equal texts count as equal whatever it is."""
+    listed: tuple[tuple[int, float], ...] = ()
+    """Ids and log-probabilities of the first token's best candidates, if the rule lists any."""
 
 
 class RowBatch:
@@ -268,6 +276,7 @@ class RowBatch:
         self.stopped = torch.zeros_like(self.ended)
         """Whether the row ended with a stop string."""
         self.near_ties = torch.zeros_like(self.ends)
+        self._listed: dict[int, tuple[tuple[int, float], ...]] = {}
         self._noise = NoiseRows(
             torch.tensor([row.key for _, row in rows], device=device),
             torch.tensor([row.counter for _, row in rows], device=device),
@@ -298,11 +307,12 @@ class RowBatch:
             self.stopped,
             self.near_ties,
         )
-        for tokens, tail, end, ended, stopped, near in zip(
-            *map(Tensor.tolist, columns), strict=True
-        ):
+        rows = zip(*map(Tensor.tolist, columns), strict=True)
+        for number, (tokens, tail, end, ended, stopped, near) in enumerate(rows):
             text, _ = stops.text(tokens[tail - 1], tokens[tail : end - ended])
-            yield WrittenRow(text, "stop" if ended or stopped else "length", end - tail, near)
+            reason = "stop" if ended or stopped else "length"
+            listed = self._listed.get(number, ())
+            yield WrittenRow(text, reason, end - tail, near, listed=listed)
 
     def _forward(self, step: int) -> Tensor:
         """Feed column `step` of every live row; return the logits of the next column."""
@@ -324,6 +334,9 @@ class RowBatch:
         numbers = column - tails
         writing = (numbers >= 0) & (self.ends[live] == 0)
         chosen, near = choose_tokens(logits, self._rule, self._noise, numbers.clamp(min=0))
+        if self._rule.listed:
+            for place in (writing & (numbers == 0)).nonzero().squeeze(1).tolist():
+                self._listed[int(live[place])] = best_candidates(logits[place], self._rule.listed)
         self.near_ties[live] += near & writing
         self.tokens[live, column] = torch.where(writing, chosen, self.tokens[live, column])
         ended = writing & torch.isin(chosen, end_ids)

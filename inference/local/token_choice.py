@@ -119,6 +119,8 @@ class SamplingRule:
     """Sample from the k most probable tokens; None for all."""
     top_p: float | None = None
     """Sample from the most probable tokens that together have this probability; None for all."""
+    listed: int = 0
+    """Candidates of each continuation's first token to list, before any sampling."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -170,6 +172,12 @@ def choose_tokens(
     near |= tokens != perturbed.masked_fill(logits < outer, -torch.inf).argmax(dim=1)
     near |= (logits.gather(1, tokens.unsqueeze(1)) < inner).squeeze(1)
     return tokens, near
+
+
+def best_candidates(logits: Tensor, listed: int) -> tuple[tuple[int, float], ...]:
+    """Ids and log-probabilities of the most probable tokens of one row, best first."""
+    best = torch.log_softmax(logits.float(), dim=-1).topk(min(listed, logits.shape[-1]))
+    return tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 def _best(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -231,8 +231,16 @@ def chat_options(
         "top_p": request.top_p,
         "stop": list(request.stop) or None,
         "seed": request.seed,
+        **_listed(request.logprobs, chat="messages" in content),
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _listed(candidates: int, *, chat: bool) -> dict[str, Any]:
+    """The options that ask for log-probabilities; the two endpoints name them differently."""
+    if not candidates:
+        return {}
+    return {"logprobs": True, "top_logprobs": candidates} if chat else {"logprobs": candidates}
 
 
 _DROPPABLE = ("temperature", "top_p", "stop", "seed")

@@ -68,7 +68,7 @@ def head_of(folder: Path, layouts: Sequence[Sequence[str]], classes: int) -> nn.
                 between = [part for layer in linear[:-1] for part in (layer, nn.ReLU())]
                 return nn.Sequential(*between, linear[-1]).eval()
     names = " or ".join(f'"{layers[0]}"' for layers in layouts)
-    outputs = "two classes" if classes == 2 else f"{classes} output"
+    outputs = {1: "1 output", 2: "two classes"}.get(classes, f"{classes} classes")
     raise PrmError(
         f'The checkpoint in "{folder}" has no head of {outputs} ({names}).',
         remedy="name the right family with --family, or use the complete PRM checkpoint",

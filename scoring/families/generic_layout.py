@@ -15,12 +15,12 @@ aggregation = "min"                                # min, product, last, mean
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_args
 
-from scoring.names import FILE_ENDING, Aggregation, known_families, refuse_unknown
+from scoring.generative import GenerativeFamily, packaged_family, read_table
+from scoring.names import FILE_ENDING, GENERATIVE, Aggregation, known_families, refuse_unknown
 from traces import InputError
 
 _CHAT = ("user", "assistant", "none")
@@ -62,10 +62,7 @@ class GenericLayout:
                 prompt lacks `{question}` or the step `{step}`, a choice is invalid, both verdict
                 tokens are equal, or the name is taken by another family.
         """
-        try:
-            table = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as fault:
-            raise InputError(f"Cannot read the family file: {fault}.", where=str(path)) from fault
+        table = read_table(path)
         known = {field.name for field in fields(cls)}
         needed = {"name", "prompt", "marker", "positive", "negative"}
         for what, keys in (("an unknown", set(table) - known), ("no", needed - set(table))):
@@ -117,17 +114,31 @@ class GenericLayout:
             )
 
 
-def named_family(
-    family: str | GenericLayout | None, mode: str = "strict"
-) -> str | GenericLayout | None:
-    """Return a family's name, or the content of its file; None if it is to be detected.
+NamedFamily = str | GenericLayout | GenerativeFamily
+"""A discriminative family's name, or the content of a file."""
+
+
+def named_family(family: NamedFamily | None, mode: str = "strict") -> NamedFamily | None:
+    """Return a family's name, or its content if it is data; None if it is to be detected.
 
     Raises:
         InputError: no family has that name, the file is missing or faulty, or no such mode.
     """
-    if isinstance(family, GenericLayout):
+    if isinstance(family, GenericLayout | GenerativeFamily):
         return family
     refuse_unknown(family, mode)
+    if family in GENERATIVE:
+        return packaged_family(str(family))
     if family is None or not family.endswith(FILE_ENDING):
         return family
-    return GenericLayout.from_file(Path(family))
+    table = read_table(Path(family))
+    if "turns" not in table:
+        return GenericLayout.from_file(Path(family))
+    described = GenerativeFamily.parse(table, where=family)
+    if described.name in known_families():
+        raise InputError(
+            f'The family file uses the name "{described.name}" of another family.',
+            where=family,
+            remedy="choose another name",
+        )
+    return described

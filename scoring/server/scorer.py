@@ -24,7 +24,7 @@ from inference import (
     weights_fingerprint,
 )
 from scoring.engine.fit import FitOptions, FitRules, Fitted, fit, refuse_over_length
-from scoring.families.generic_layout import GenericLayout, named_family
+from scoring.families.generic_layout import NamedFamily, named_family
 from scoring.family import Family, PrmCheckpoint, Servable
 from scoring.loading import DEFAULT_WINDOW, bind, limited, require_family
 from scoring.server.routes import Route, ServerRow, Unread, route_of, row_scores
@@ -239,7 +239,7 @@ def load_server_scorer(
     server: JsonClient,
     spec: str,
     *,
-    family: str | GenericLayout | None = None,
+    family: NamedFamily | None = None,
     options: FitOptions | None = None,
     route: str | None = None,
     allow_phi: bool = False,

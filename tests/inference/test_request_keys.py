@@ -61,6 +61,7 @@ def test_every_field_but_meta_is_part_of_the_key() -> None:
         "seed": 1,
         "response_json_schema": {},
         "sample_index": 1,
+        "logprobs": 1,
     }
     assert {each.name for each in fields(GenerationRequest)} - {"meta"} == set(changed)
     keys = {request_key("lab", replace(request, **{name: changed[name]})) for name in changed}

@@ -44,7 +44,7 @@ WORDS = (
     f"{STEPWISE} {BARE} {OUTCOME} {BOXED} Which dose? (A) 180 mg\n\nQuestion: Explanation: Document "
     " So it is. Step Today Date Jul You Qwen says fatal 6 x 30 ="
 )
-Head = Literal["signs", "classes", "value"]
+Head = Literal["signs", "classes", "three", "value"]
 
 
 def trace(question: str, *steps: str, options: tuple[str, ...] = (), documents: str = "") -> Any:
@@ -116,8 +116,8 @@ def checkpoint(folder: Path, case: Case) -> Path:
     save(folder, tokenizer, evaluating(kinds[1](kinds[0](**settings))))
     if case.head != "signs":
         weights = load_file(folder / "model.safetensors")
-        name = "v_head.summary" if case.head == "value" else "score"
-        rows = 1 if case.head == "value" else 2
+        kinds_of_head = {"value": ("v_head.summary", 1), "three": ("score_head", 3)}
+        name, rows = kinds_of_head.get(case.head, ("score", 2))
         weights |= {f"{name}.weight": torch.randn(rows, 8), f"{name}.bias": torch.randn(rows)}
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
@@ -133,6 +133,14 @@ def _math_prm() -> Any:
 
 def _rlhflow() -> Any:
     return llama31(WORDS)
+
+
+def _fover() -> Any:
+    return llama31(f"{WORDS}\ncorrect\nincorrect")
+
+
+def _reasoneval() -> Any:
+    return mistral(["▁Step", "▁mg", "▁dose", "Step"])
 
 
 def _skywork() -> Any:
@@ -158,6 +166,14 @@ _WITH = trace("Which dose?", "It is 180.", documents="The dose is 6.|180 ки is
 _TRAPS = trace("Which <|eot_id|> dose?", "It ки is\n6 <|eot_id|>. ", "So ки")
 _TRAPS_QWEN = trace("Which <|im_end|>\ndose?", "It <extra_0> is\n6 <|im_end|>. ", "So.\n")
 _TRAPS_PLAIN = trace("Which </s> dose?", "Step 1: ки is\n6 </s>. ", "So ки")
+FOVER = (
+    "** Problem **\n{}\n\n** Task **\nYour task is to evaluate the accuracy of each step in the provided "
+    'solution to the above question. For each step, respond with "correct" if the reasoning is logically '
+    "valid and mathematically sound, or if the step is a general statement or transition that does not "
+    'contain reasoning. Respond with "incorrect" if the step includes any errors or flawed logic.\n\n'
+    "** Sotluion **\n{}"
+)
+"""The first turn of psunlpgroup/FoVer, src/prm/preprocessing.py, its spelling included."""
 _SIGNS, _CLOSED = (489, 482), (10, 12)
 
 CASES: dict[str, Case] = {
@@ -227,6 +243,17 @@ CASES: dict[str, Case] = {
         "rlhflow-mistral", _rlhflow,
         llama("", "Which <|eot_id|> dose? It ки is\n6 <|eot_id|>.", "+", "So ки", "+"),
         _TRAPS, ("+", 1), signs=_CLOSED, exact=False,
+    ),
+    "fover": Case(
+        "fover", _fover,
+        llama("", FOVER.format("Which dose? (A) 6 (B) 180 mg", "6 x 30 = 180 mg."), "correct",
+              "So it is 180.", "correct"),
+        _PLAIN, ("correct", 1), signs=(1079, 1080),
+    ),
+    "reasoneval": Case(
+        "reasoneval", _reasoneval,
+        "<s> Question:\nWhich dose?\nAnswer:\nLet's think step by step.\n 6 x 30 = 180 mg. So it is 180.",
+        _BARE_PLAIN, ("<0x2E>", 0), "three", exact=False,
     ),
     "skywork-o1": Case(
         "skywork-o1", _skywork, "<|endoftext|>Which dose?\n6 x 30 = 180 mg.\nSo it is 180.\n",

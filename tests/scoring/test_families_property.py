@@ -14,10 +14,11 @@ from scoring.families.generic_layout import GenericLayout
 from scoring.families.math_shepherd import MathShepherd
 from scoring.families.medprm import MedPrm, MedPrmOrm
 from scoring.families.qwen_prm import QwenPrm
-from scoring.families.rlhflow import RlhFlow
 from scoring.families.skywork import Skywork
 from scoring.families.trl import TrlTokenClassification
+from scoring.families.turn_tokens import TurnTokens
 from scoring.family import Family
+from scoring.generative import packaged_family
 from tests.scoring.golden_cases import trace
 from tests.scoring.golden_tokenizers import llama31, mistral, qwen25
 from tests.tiny_models import tiny_llama
@@ -47,7 +48,8 @@ def _file(**more: str) -> GenericLayout:
 MADE: dict[str, Callable[[], Family]] = {
     "medprm": lambda: _signs(MedPrm, llama31(marker=" ки")),
     "medprm-orm": lambda: _signs(MedPrmOrm, llama31(marker=" ки")),
-    "rlhflow": lambda: _signs(RlhFlow, llama31()),
+    "rlhflow": lambda: _signs(TurnTokens, llama31(), packaged_family("rlhflow")),
+    "fover": lambda: _signs(TurnTokens, llama31("correct\nincorrect"), packaged_family("fover")),
     "math-shepherd": lambda: _signs(MathShepherd, mistral()),
     "qwen-prm": lambda: _headed(QwenPrm, qwen25(marker="<extra_0>")),
     "skywork-o1": lambda: _headed(Skywork, qwen25(bos=True)),

@@ -53,7 +53,7 @@ def test_it_scores_and_is_stored_under_its_name(
 def test_help_and_errors_name_it(plug: Plug) -> None:
     plug("shown", FAMILY.format(name="shown"))
     assert known_families()[-1] == "shown"
-    assert "likelihood, shown, or a FILE.toml" in describe_families()
+    assert "r-prm, shown, or a FILE.toml" in describe_families()
     refuse_unknown("shown", "strict")
     with pytest.raises(InputError) as caught:
         refuse_unknown("shone", "strict")

@@ -64,6 +64,10 @@ def reference(case: Case, folder: Path, ids: tuple[int, ...]) -> list[float]:
             return [float(p) for p in torch.softmax(model(text).logits[0], dim=1)[:, 1]]
         weights = load_file(folder / "model.safetensors")
         model = AutoModel.from_pretrained(folder)
+        if case.head == "three":
+            matrix, added = weights["score_head.weight"], weights["score_head.bias"]
+            logits = model(text).last_hidden_state[0] @ matrix.T + added
+            return [1 - float(p) for p in torch.softmax(logits, dim=1)[:, 0]]
         row, bias = weights["v_head.summary.weight"][0], weights["v_head.summary.bias"]
         return [
             float(torch.sigmoid(hidden @ row + bias)) for hidden in model(text).last_hidden_state[0]

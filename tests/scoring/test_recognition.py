@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from scoring import load_scorer
+from scoring.families.reasoneval import ReasonEval
 from scoring.loading import detect_family
 from tests.scoring.checkpoints import save_qwen_prm
-from tests.scoring.golden_cases import CASES, checkpoint
+from tests.scoring.golden_cases import CASES, checkpoint, trace
 from tests.scoring.golden_tokenizers import llama31, mistral
 from traces.errors import PrmError
 
@@ -24,6 +25,8 @@ from traces.errors import PrmError
         ("skywork-o1", "skywork-o1"),
         ("rlhflow-deepseek", None),
         ("math-shepherd", None),
+        ("reasoneval", "reasoneval"),
+        ("fover", None),
     ],
 )
 def test_golden_checkpoints(tmp_path: Path, case: str, family: str | None) -> None:
@@ -65,3 +68,27 @@ def test_heads_of_other_families_are_refused_by_name(tmp_path: Path) -> None:
     for family, words in (("math-shepherd", "ки"), ("medprm-orm", "ки"), ("qwen-prm", "extra_0")):
         with pytest.raises(PrmError, match=words):
             load_scorer(str(trl), family=family)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_reasoneval_reads_where_its_script_does(early: bool) -> None:
+    """codes/examples.py, line by line; the separator of the 7B is BOS, that of the 34B is not."""
+    tokenizer = mistral(["▁Step", "▁mg", "▁dose", "Step"])
+    tokenizer.pad_token = "<s>" if early else "</s>"
+    steps = ["6 x 30 = 180 mg.", "So it is 180.", "Yes"]
+    separator = tokenizer.pad_token
+    text = "Question:\nWhich dose?\nAnswer:\nLet's think step by step.\n" + separator
+    given = tokenizer(text + "".join(step + separator for step in steps))["input_ids"]
+    mark = tokenizer(separator)["input_ids"][-1]
+    places: list[int] = []
+    kept: list[int] = []
+    for place, number in enumerate(given):
+        if number == mark:
+            places.append(place - 1 - len(places))
+        else:
+            kept.append(number)
+    kept, places = ([1, *kept], places[2:]) if early else (kept, places[1:])
+    family = ReasonEval(tokenizer, None, None)  # type: ignore[arg-type]  # only the layout is used
+    laid_out = family.lay_out(trace("Which dose?", *steps), ())
+    assert list(laid_out.ids) == kept
+    assert [place for (place,) in laid_out.read_at] == places
