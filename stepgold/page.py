@@ -60,7 +60,6 @@ def label(
     if isinstance(policy, str):
         policy = ContinueOptions(dataset=_UNNAMED, policy=policy)
     _refuse_bayes(consensus)
-    known = evidence if isinstance(evidence, Mapping) else {}
     with ExitStack() as closing:
         closing.enter_context(session(shown=progress))
         store = closing.enter_context(Store.open("sqlite://"))
@@ -69,7 +68,7 @@ def label(
             policy, terms, separator=policy.step_separator, stop=policy.stop
         )
         yield from label_traces(
-            _in_context(traces, problems, known),
+            _in_context(traces, problems, evidence if isinstance(evidence, Mapping) else {}),
             judge=open_judge(judge, terms),
             policy=opened,
             mc=policy,

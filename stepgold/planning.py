@@ -403,8 +403,7 @@ def _missing(store: Store, options: Stage, spec: ModelSpec) -> tuple[int, list[s
     contexts = store.traces.contexts(options.dataset, with_evidence=False, limit=options.limit)
     asked = [context.trace.id for context in contexts]
     labelers = [row.labeler for row in store.labels.labelers(options.dataset)]
-    known = any((each.name, each.model) == (options.name, str(spec)) for each in labelers)
-    if not known:
+    if all((each.name, each.model) != (options.name, str(spec)) for each in labelers):
         return len(asked), asked
     unlabeled = set(store.labels.unlabeled_trace_ids(options.dataset, options.name))
     return len(asked), [trace_id for trace_id in asked if trace_id in unlabeled]
@@ -414,18 +413,13 @@ def _note_retirement(*specs: ModelSpec) -> None:
     from inference import retirement_notice
 
     for spec in specs:
-        ending = retirement_notice(spec)
-        if ending is not None:
+        if (ending := retirement_notice(spec)) is not None:
             note(ending)
 
 
 def judge_reply(request: GenerationRequest, *, agree: bool) -> str:
-    """A placeholder for a judge's reply: no error, or a different first error in every vote.
-
-    Args:
-        request: the judge's request; its meta names the vote and, for one step per call, the step.
-        agree: whether all votes agree.
-    """
+    """A placeholder for a judge's reply: no error, or, unless all `agree`, a different first error
+    in every vote. The request's meta names the vote and, for one step per call, the step."""
     shown = request.messages[-1].text.count('<step number="')
     asked = request.meta.get("step_index")
     steps = range(1, shown + 1) if asked is None else [asked + 1]

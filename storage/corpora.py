@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, func, select, update
@@ -30,6 +31,7 @@ from traces import CorpusError, Passage, StoredDocument
 from traces.words import detect_language
 
 _PAGE = 1000
+_CONTENT = attrgetter("corpus", "document", "index", "start", "end", "title", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,9 @@ class StoredCorpora:
         with self._connections.read() as connection:
             rows = list(connection.execute(query.order_by(CORPORA.c.name)))
             languages = _languages(connection)
-        return [CorpusSummary(**row._mapping, languages=languages[row.name]) for row in rows]
+        return [
+            CorpusSummary(**row._mapping, languages=languages.get(row.name, {})) for row in rows
+        ]
 
     def remove(self, corpus: str) -> None:
         """Remove a corpus; evidence found in it keeps its copies of the passages."""
@@ -188,15 +192,14 @@ class StoredCorpora:
         query = select(DOCUMENTS.c.pk, DOCUMENTS.c.text, CORPORA.c.name).join(
             CORPORA, DOCUMENTS.c.corpus_pk == CORPORA.c.pk
         )
-        query = query.where(DOCUMENTS.c.name == name).order_by(DOCUMENTS.c.pk)
+        query, found = query.where(DOCUMENTS.c.name == name).order_by(DOCUMENTS.c.pk), []
         with self._connections.read() as connection:
             if corpus is not None:
                 query = query.where(CORPORA.c.pk == corpus_pk(connection, corpus))
-            found = []
             for row in connection.execute(query).all():
                 own = _passages().where(PASSAGES.c.document_pk == row.pk)
-                passages = [PASSAGE.record(each) for each in connection.execute(own)]
-                found.append((row.name, row.text, sorted(passages, key=lambda each: each.index)))
+                passages = map(PASSAGE.record, connection.execute(own).all())
+                found.append((row.name, row.text, sorted(passages, key=lambda one: one.index)))
         return found
 
     def passages_by_id(self, ids: Collection[int]) -> dict[int, Passage]:
@@ -256,34 +259,25 @@ class StoredCorpora:
         """sha256 over the ids and contents of all passages: changes when an index is outdated."""
         state = sha256()
         for passage_id, passage in self.passages():
-            content = [
-                passage_id,
-                passage.corpus,
-                passage.document,
-                passage.index,
-                passage.start,
-                passage.end,
-                passage.title,
-                passage.text,
-            ]
+            content = [passage_id, *_CONTENT(passage)]
             state.update(checks.canonical(content).encode())
         return state.hexdigest()
 
 
 def _languages(connection: Connection) -> dict[str, dict[str, int]]:
-    """The number of documents by language, of every corpus."""
+    """The number of documents by language, of every corpus that has some."""
     counted = func.count(DOCUMENTS.c.pk)
     query = (
         select(CORPORA.c.name, DOCUMENTS.c.language, counted)
-        .outerjoin(DOCUMENTS, DOCUMENTS.c.corpus_pk == CORPORA.c.pk)
+        .join(DOCUMENTS, DOCUMENTS.c.corpus_pk == CORPORA.c.pk)
+        .where(DOCUMENTS.c.language.is_not(None))
         .group_by(CORPORA.c.name, DOCUMENTS.c.language)
-        .order_by(counted.desc(), DOCUMENTS.c.language)
     )
     found: dict[str, dict[str, int]] = {}
-    for corpus, language, documents in connection.execute(query):
-        named = found.setdefault(corpus, {})
-        if language is not None:
-            named[language] = documents
+    for corpus, language, documents in connection.execute(
+        query.order_by(counted.desc(), DOCUMENTS.c.language)
+    ):
+        found.setdefault(corpus, {})[language] = documents
     return found
 
 

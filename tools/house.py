@@ -24,7 +24,7 @@ from tools.house_tree import Finding, Product, load
 ROOT = Path(__file__).resolve().parents[1]
 
 LIMITS = {
-    "files": 280,
+    "files": 320,  # 272 before Vertex AI, generative PRMs, PostgreSQL and the newer formats
     "longest-file": house_modules.MAX_FILE_LINES,
     "shipped-lines": 47_000,
     "long-lines": 0,

@@ -115,7 +115,7 @@ def _report(parts: Sequence[Group], seed: int, resamples: int) -> BalancedFigure
 SCRIPT = "Salesforce/Hard2Verify, utils.py"
 
 
-def published_balanced_f1(traces: Sequence[EvaluatedTrace], threshold: float) -> Published:
+def published_balanced_f1(traces: Iterable[EvaluatedTrace], threshold: float) -> Published:
     """The figures of Hard2Verify's own script.
 
     A step without a label counts as wrong, but a response is judged by the labels that are there:
@@ -169,7 +169,7 @@ def _script_figures(traces: EvaluatedTraces, threshold: float) -> dict[str, floa
 
 def _counted(bad: Mask, called: Mask) -> list[int]:
     """How many are correct and not called, correct and called, and likewise incorrect."""
-    return np.bincount(2 * bad.astype(int) + called, minlength=4).tolist()
+    return [int(count) for count in np.bincount(2 * bad.astype(int) + called, minlength=4)]
 
 
 def _balanced(counts: Sequence[int]) -> tuple[float, float, float | None, float]:

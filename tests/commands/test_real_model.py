@@ -79,7 +79,7 @@ def test_both_back_ends_give_the_same_scores(
     workspace = stepgold.Workspace(tmp_path / "w")
     workspace.import_("traces", traces, dataset="d")
     scored: dict[str, dict[str, list[Any]]] = {}
-    for prm, url in ((f"hf:{smol / 'hf'}", None), ("openai:smol", served)):
+    for prm, url in ((f"hf:{smol / 'hf'}", ()), ("openai:smol", (served,))):
         name = prm.partition(":")[0]
         workspace.score(dataset="d", prm=prm, family=str(family), name=name, base_url=url)
         labels = workspace.labels(dataset="d", labeler=name)
