@@ -145,7 +145,7 @@ def test_a_prompt_has_a_name(
     assert find_prompt("strict") == packaged_prompt(), "a file goes before a name"
     with pytest.raises(InputError, match="cannot be used: its type is int"):
         find_prompt("wrong")
-    with pytest.raises(InputError, match="no installed prompt"):
+    with pytest.raises(InputError, match="no prompt of that name"):
         find_prompt("unknown")
 
 

@@ -34,6 +34,7 @@ SMALL = {
 """Tables that may be read whole: small ones, work in progress, and those of an old schema."""
 WHOLE = (
     "SELECT pk FROM documents",  # a migration
+    "GROUP BY corpora.name, documents.language",  # the languages of all documents
     "DELETE FROM evidence_",  # after a removal or a replacement only
     "GROUP BY model_calls.model",  # the totals of the ledger, in an index that covers them
     'SELECT model_calls."key" \nFROM model_calls ORDER BY',  # the audit of the ledger
