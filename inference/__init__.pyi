@@ -8,6 +8,7 @@ from .budget import DryRun as DryRun
 from .budget import Purse as Purse
 from .budget import UnaskedModel as UnaskedModel
 from .destinations import Destination as Destination
+from .destinations import without_key as without_key
 from .destinations import without_keys as without_keys
 from .dispatch import Dispatcher as Dispatcher
 from .gemini.batch import GeminiBatches as GeminiBatches

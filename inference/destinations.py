@@ -70,13 +70,13 @@ class Destination:
         """Host, and port if one is named, for messages."""
         return urlsplit(self.url).netloc
 
-    def refuse_plain_http(self, key: str, *, key_variable: str, allowed: bool) -> None:
+    def refuse_plain_http(self, key: str, *, key_variable: str, allowed: bool | None) -> None:
         """Refuse to send a key over a network without encryption.
 
         Args:
             key: the key; empty if there is none.
             key_variable: the environment variable that holds it.
-            allowed: whether the user allows it (`--insecure-http`).
+            allowed: whether the user allows it (`--insecure-http`); None if that is no option.
 
         Raises:
             InputError: plain http to another machine, with a key.
@@ -87,8 +87,8 @@ class Destination:
             f"The connection to {self.host} would not be encrypted, so that anyone in between could"
             f" read the key in {key_variable}.",
             where=self.url,
-            remedy=f"use https://, or unset {key_variable} if this server needs no key,"
-            " or allow it with --insecure-http",
+            remedy=f"use https://, or unset {key_variable} if this server needs no key"
+            + ("" if allowed is None else ", or allow it with --insecure-http"),
         )
 
     def hooks(self, spec: str) -> dict[str, list[Callable[[Any], Awaitable[None]]]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.golds import list_unusable_golds
+from stepgold.hub import input_file
 from stepgold.options import BootstrapOptions
 from stepgold.results import INCOMPLETE, OK, NamedFigures, Result
 from stepgold.trials import refuse_unknown_subset
@@ -251,7 +252,7 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
                 list_unusable_golds(store.traces.golds(options.dataset))
     else:
         pool, scores = Path(str(options.pool)), Path(str(options.scores))
-        name, found = scores.name, from_files(pool, scores)
+        name, found = scores.name, from_files(input_file(pool), input_file(scores))
     from evaluation import evaluate_best_of_n
     from labeling import normal_answer
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note
+from stepgold.hub import hub_path
 from stepgold.results import INCOMPLETE, OK, Result
 from stepgold.trust import guarded, sensitive_settings
 from stepgold.verbs import Verb, run_verb
@@ -226,7 +227,7 @@ def _placed(field: str, value: Any, kind: Any, folder: Path) -> Any:
     if not isinstance(value, str):
         return value
     if is_path(kind):
-        return str(folder / value)
+        return value if hub_path(value) else str(folder / value)
     if value.startswith("hf:") and (folder / value[3:]).exists():
         return f"hf:{folder / value[3:]}"
     if field in _MAY_BE_PATHS and (folder / value).exists():

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgold.console import progress
+from stepgold.hub import CARD, hub_path, snapshot
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK, Result
 from traces import Config, CorpusError, InputError, Paths, argument, option, paths_of
@@ -37,7 +38,8 @@ class CorpusAddOptions(Config):
     paths: Paths = argument(
         kw_only=False,
         metavar="PATH",
-        help=".txt .md .html .pdf .docx .nxml .rst .jsonl(.gz), or folders.",
+        help=".txt .md .html .pdf .docx .nxml .rst .jsonl(.gz), folders, or"
+        " hf://datasets/ORG/NAME[@REVISION][/PATH].",
     )
     corpus: str = option(metavar="NAME", help="Name of the corpus.")
     license: str | None = option(
@@ -157,15 +159,14 @@ def corpus_add(workspace: WorkspaceFolder, options: CorpusAddOptions) -> CorpusA
         CorpusError: no document could be read.
         InputError: a path is missing.
     """
-    from retrieval.documents import list_files
-
     tally = Tally("corpus add", None)
-    listing = list_files(paths_of(options.paths))
+    listing, origins = _listed(paths_of(options.paths))
+    source = options.source or (", ".join(origins) or None)
     with workspace.open_store(create=True) as store:
         added = _add_all(store, listing, options)
         if added.done + added.unchanged == 0:
             raise _nothing_read(options, added.problems)
-        store.corpora.files.describe(options.corpus, licence=options.license, source=options.source)
+        store.corpora.files.describe(options.corpus, licence=options.license, source=source)
     tally.done, tally.unchanged, tally.failed = added.done, added.unchanged, len(added.problems)
     return CorpusAddResult(
         **tally.figures(),
@@ -174,6 +175,42 @@ def corpus_add(workspace: WorkspaceFolder, options: CorpusAddOptions) -> CorpusA
         rejected=tuple(added.problems),
         passed_over=tuple(listing.passed_over),
     )
+
+
+def _listed(paths: Sequence[Path]) -> tuple[Listing, list[str]]:
+    """The files of all paths; and those on the Hub, at their commits.
+
+    The root of a repository's files names no commit: a later one brings its documents up to date.
+
+    Raises:
+        CorpusError: a path does not exist.
+        InputError: as `snapshot`.
+    """
+    from retrieval.documents import SUFFIXES, Listing, list_files
+
+    parts, origins = list[Listing](), list[str]()
+    for path in paths:
+        shown = hub_path(path)
+        if shown is None:
+            parts.append(list_files([path]))
+            continue
+        found = snapshot(shown, SUFFIXES)
+        origins.append(found.shown(found.below))
+        below = Path("hf:", "datasets", found.repository, found.below)
+        root = below if found.target.is_dir() else below.parent
+        files = [
+            replace(file, root=root)
+            for file in list_files([found.target]).files
+            if file.path != found.folder / CARD
+        ]
+        parts.append(Listing(tuple(files), (), (), (root,) if root == below else ()))
+    listing = Listing(
+        files=tuple(file for part in parts for file in part.files),
+        passed_over=tuple(path for part in parts for path in part.passed_over),
+        problems=tuple(problem for part in parts for problem in part.problems),
+        folders=tuple(folder for part in parts for folder in part.folders),
+    )
+    return listing, origins
 
 
 def _nothing_read(options: CorpusAddOptions, problems: Sequence[DocumentProblem]) -> CorpusError:
@@ -251,6 +288,12 @@ def _add_file(
         # A row that became unreadable keeps its earlier document.
         names |= {f"{file.name}#{problem.id}" for problem in problems if problem.id is not None}
         documents = [entry for entry in batch if not isinstance(entry, DocumentProblem)]
+        if on_hub := hub_path(file.root):
+            named = f"{on_hub}/{file.name}"
+            documents = [
+                replace(each, source=named) if each.source == str(file.path) else each
+                for each in documents
+            ]
         names |= _store(store, file, documents, options=options, added=added)
     if names or known is not None:
         _finish(store, key, sha256=sha256, names=names, options=options, added=added)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,17 +20,21 @@ from formats import (
 )
 from stepgold.console import progress
 from stepgold.golds import list_unusable_golds
+from stepgold.hub import InputFile, hub_path, input_files
 from stepgold.models import parse_spec
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK, counted
 from traces import (
+    ORIGIN,
+    ImportedTrace,
     InputError,
     Labeler,
     LabelerKind,
     Need,
     Paths,
     RejectedRow,
+    SourceFile,
     TraceLabel,
     argument,
     option,
@@ -77,12 +81,13 @@ class ImportOptions(_SourceOptions):
     files: Paths = argument(
         kw_only=False,
         metavar="FILE",
-        help="Files to read: .json or .jsonl, also gzipped (.gz), or .parquet.",
+        help="Files to read: .json or .jsonl, also gzipped (.gz), or .parquet; or on the Hub,"
+        " hf://datasets/ORG/NAME[@REVISION][/PATH].",
     )
     subset: str | None = option(
         default=None,
         metavar="NAME",
-        help="Name of the subset [default: the format's, else 'default'].",
+        help="Name of the subset [default: the format's, else the Hub's split, else 'default'].",
     )
     labeler: str | None = option(
         default=None,
@@ -136,7 +141,8 @@ class ImportOptions(_SourceOptions):
         """
         super().check()
         if self.format != SCORES:
-            _require_different_names(paths_of(self.files))
+            named = paths_of(self.files)
+            _require_different_names(path for path in named if hub_path(path) is None)
         elif any((self.subset, self.alternatives, self.prm, self.split)) or self.neutral != "keep":
             raise InputError(
                 "Scores belong to traces that already have steps, a subset and gold.",
@@ -210,6 +216,8 @@ class ImportResult(LabelingResult):
     """Rows that were not imported."""
     kept: tuple[RejectedRow, ...] = field(default=())
     """Rows that were changed on import."""
+    hub: tuple[Mapping[str, str], ...] = field(default=())
+    """Repository, commit and path of every file that came from the Hub."""
 
     @property
     def exit_code(self) -> int:
@@ -226,6 +234,7 @@ class ImportResult(LabelingResult):
             **({} if self.removed is None else {"removed": self.removed}),
             "rejected": [row_document(row) for row in self.rejected],
             "notes": [row_document(row) for row in self.kept],
+            **({"hub": [dict(origin) for origin in self.hub]} if self.hub else {}),
         }
 
     def words(self) -> str:
@@ -268,20 +277,9 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
     if options.format == SCORES:
         return import_scores(workspace, _as_scores(options))
     tally, rejected, removed = Tally("import", options.dataset), list[RejectedRow](), 0
-    given = options.reading
-    # The same file with another policy is another source; the default adds nothing.
-    said = {name: value for name, value in given.items() if value and value != "keep"}
-    # Checked before the store is opened: a typo must not create a workspace.
     problems, subsets = ProblemIds(), SubsetFiles()
-    several = len(paths_of(options.files)) > 1
-    sources = [
-        (
-            path,
-            source_file(path, options.format, said),
-            read_file(options.format, path, problems=problems, several=several, **given),
-        )
-        for path in paths_of(options.files)
-    ]
+    # Checked before the store is opened: a typo must not create a workspace.
+    sources = _sources(options, problems)
     names = [source.name for _, source, _ in sources]
     with workspace.open_store(create=True) as store:
         # If one file cannot be read completely, nothing is kept of all. What a replaced file drops
@@ -289,9 +287,10 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         importing = store.traces.importing(options.dataset, names)
         with store.transaction() if options.replace else importing:
             problems.know(store.traces.shared_problems(options.dataset, names, inside=False))
-            for path, source, rows in sources:
-                watched = subsets.watched(path, rows)
-                shown = progress(watched, total=None, label=f"import {path.name}"[:22])
+            for file, source, rows in sources:
+                # The files of one split are parts of a whole.
+                watched = subsets.watched(file.path, rows) if file.split is None else rows
+                shown = progress(watched, total=None, label=f"import {source.name}"[:22])
                 outcome = store.traces.import_file(
                     options.dataset, source, shown, replace=options.replace
                 )
@@ -313,7 +312,55 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         removed=removed,
         rejected=tuple(row for row in rejected if not row.imported),
         kept=tuple(row for row in rejected if row.imported),
+        hub=tuple(file.origin for file, _, _ in sources if file.origin),
     )
+
+
+Rows = Iterator[ImportedTrace | RejectedRow]
+
+
+def _sources(
+    options: ImportOptions, problems: ProblemIds
+) -> list[tuple[InputFile, SourceFile, Rows]]:
+    """The files of an import, each with how it is stored and its rows, which are read lazily.
+
+    Raises:
+        InputError: an unknown format, options that do not fit it, or a file that is not there.
+    """
+    given = options.reading
+    # The same file with another policy is another source; the default adds nothing.
+    said = {name: value for name, value in given.items() if value and value != "keep"}
+    files = input_files(paths_of(options.files), splits=options.subset is None)
+    _require_different_names(file.path for file in files)
+    found = []
+    for file in files:
+        source = _source(file, options.format, said)
+        several = len(files) > 1 and file.split is None
+        rows = read_file(options.format, file.path, problems=problems, several=several, **given)
+        found.append((file, source, _placed(file, rows)))
+    return found
+
+
+def _source(file: InputFile, format: str, said: Mapping[str, Any]) -> SourceFile:
+    """A file as it is stored, with where it came from.
+
+    Raises:
+        TraceFormatError: it cannot be read.
+    """
+    where = {"default_subset": file.split} if file.split else {}
+    origin = {ORIGIN: dict(file.origin)} if file.origin else {}
+    return replace(source_file(file.path, format, {**said, **where, **origin}), path=file.shown)
+
+
+def _placed(file: InputFile, rows: Rows) -> Rows:
+    """The rows, with their file as the user knows it, and its split where they have no subset."""
+    for row in rows:
+        if isinstance(row, RejectedRow):
+            yield replace(row, file=file.shown)
+        elif file.split is not None and row.trace.subset == "default":
+            yield replace(row, trace=replace(row.trace, subset=file.split))
+        else:
+            yield row
 
 
 def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresResult:
@@ -324,15 +371,15 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
     Raises:
         InputError: no row fits, or the labeler's name is taken by another configuration.
     """
-    files = paths_of(options.files)
     with workspace.open_store() as store:
         store.traces.require_dataset(options.dataset)
+        files = input_files(paths_of(options.files), splits=False)
         known = {
             id: steps
             for page in store.traces.columns(options.dataset)
             for id, steps in zip(page.ids, page.n_steps.tolist(), strict=True)
         }
-        found = _Scores(store, options, known)
+        found = _Scores(store, options, files, known)
         # A replaced labeler cannot be put back after a fault, except by one transaction.
         with store.transaction() if options.replace else nullcontext():
             found.store_all()
@@ -341,26 +388,38 @@ def import_scores(workspace: WorkspaceFolder, options: ScoresOptions) -> ScoresR
     with_row = {row.id for row in found.rejected}
     unusable = len(found.rejected)
     rejected = found.rejected + [
-        RejectedRow(str(files[0]), None, trace_id, "the file has no row for this trace")
+        RejectedRow(files[0].shown, None, trace_id, "the file has no row for this trace")
         for trace_id in missing
         if trace_id not in with_row
     ]
     found.tally.failed = len(missing)
     figures = found.tally.figures() | _sizes(summary)
     scored = len(known) - len(missing)
-    return ScoresResult(**figures, rejected=tuple(rejected), scored=scored, unusable=unusable)
+    return ScoresResult(
+        **figures,
+        rejected=tuple(rejected),
+        scored=scored,
+        unusable=unusable,
+        hub=tuple(file.origin for file in files if file.origin),
+    )
 
 
 class _Scores:
     """The labels of a third party on their way into the store, some at a time."""
 
-    def __init__(self, store: Store, options: ScoresOptions, known: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        options: ScoresOptions,
+        files: Sequence[InputFile],
+        known: Mapping[str, int],
+    ) -> None:
         """Nothing is read yet; `known` has the number of steps of every trace by id."""
         self.tally = Tally("import", options.dataset, options.labeler)
         self.missing = set(known)
         self.rejected: list[RejectedRow] = []
         self._store, self._options, self._known = store, options, known
-        self._files = paths_of(options.files)
+        self._files = files
 
     def store_all(self) -> None:
         """Store all labels; after an error, none of this call.
@@ -398,20 +457,23 @@ class _Scores:
 
     def _labels(self) -> Iterator[TraceLabel]:
         """The usable labels, one per trace; the other rows are listed."""
-        for path, row in self._rows():
+        for file, row in self._rows():
             if isinstance(row, RejectedRow):
                 self.rejected.append(row)
             elif row.trace_id in self.missing:
                 self.missing.remove(row.trace_id)
                 yield row
             else:
-                again = RejectedRow(str(path), None, row.trace_id, "a second row of this id")
+                again = RejectedRow(file, None, row.trace_id, "a second row of this id")
                 self.rejected.append(again)
 
-    def _rows(self) -> Iterator[tuple[Path, TraceLabel | RejectedRow]]:
-        for path in self._files:
-            for row in read_scores(path, self._known, columns=self._options.columns):
-                yield path, row
+    def _rows(self) -> Iterator[tuple[str, TraceLabel | RejectedRow]]:
+        """The rows, each with the name of its file."""
+        for file in self._files:
+            for row in read_scores(file.path, self._known, columns=self._options.columns):
+                if isinstance(row, RejectedRow):
+                    row = replace(row, file=file.shown)
+                yield file.shown, row
 
     def _inferred_kind(self) -> LabelerKind:
         """`prm` if any row has scores, else `judge`."""
@@ -427,7 +489,7 @@ class _Scores:
         rejected = self.rejected
         return InputError(
             f"No score row matches dataset '{self._options.dataset}': {len(rejected)} rejected.",
-            where=str(self._files[0]),
+            where=self._files[0].shown,
             remedy=rejected[0].reason if rejected else "write rows as in docs/reference/formats.md",
         )
 
@@ -458,7 +520,8 @@ def _require_different_names(files: Iterable[Path]) -> None:
                 f"Two input files are named '{path.name}', and a dataset identifies a file by"
                 " its name.",
                 where=f"{seen[path.name]} and {path}",
-                remedy="rename one, or import it into another --dataset",
+                remedy="rename one, or import it into another --dataset; of a repository on the"
+                " Hub, name one folder at a time",
             )
         seen[path.name] = path
 
@@ -472,10 +535,12 @@ def _sizes(summary: ImportSummary) -> dict[str, Any]:
     }
 
 
-def _config(files: Iterable[Path], columns: tuple[int, ...]) -> dict[str, Any]:
-    """The configuration of the labeler: a hash of its files."""
-    sources = [source_file(path, SCORES, {}) for path in files]
-    chosen = {"columns": list(columns)} if columns else {}
+def _config(files: Sequence[InputFile], columns: tuple[int, ...]) -> dict[str, Any]:
+    """The configuration of the labeler: a hash of its files, and where they came from."""
+    sources = [source_file(file.path, SCORES, {}) for file in files]
+    chosen: dict[str, Any] = {"columns": list(columns)} if columns else {}
+    if origins := [dict(file.origin) for file in files if file.origin]:
+        chosen[ORIGIN] = origins
     named = [{"name": source.name, "sha256": source.sha256} for source in sources]
     return {"files": named} | chosen
 

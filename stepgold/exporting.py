@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from formats import ExportRow, FormatLimit, export_formats, write_file
 from stepgold.console import progress
 from stepgold.exchange import SHOWN_ROWS, chunks
+from stepgold.hub import hub_path, output_file
 from stepgold.labeling_run import source_of, sources_in
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK, counted
-from traces import Labeler, StrPath, argument, option
+from traces import InputError, Labeler, Need, StrPath, argument, may_hold_phi, option
 
 if TYPE_CHECKING:
     from formats import SkippedTrace
@@ -22,12 +23,31 @@ if TYPE_CHECKING:
     from storage import Store
 
 
+_ON_HUB = Need("a path on the Hub", lambda config: hub_path(config.out) is not None)
+
+
 class ExportOptions(DatasetOptions):
     """The labels to write, the format and the file."""
 
     format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(export_formats())}.")
-    out: StrPath = argument(kw_only=False, metavar="OUT", help="File to write.")
+    out: StrPath = argument(
+        kw_only=False,
+        metavar="OUT",
+        help="File to write, or where to push it: hf://datasets/ORG/NAME[@REVISION][/PATH].",
+    )
     labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
+    private: bool = option(
+        default=False,
+        help="On the Hub: create the repository as a private one, and push to no public one.",
+        flags=("--private",),
+        needs=_ON_HUB,
+    )
+    allow_phi: bool = option(
+        default=False,
+        flags=("--allow-phi",),
+        help="On the Hub: also push problems that say phi_removed: false.",
+        needs=_ON_HUB,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -36,8 +56,10 @@ class ExportResult(LabelingResult):
 
     format: str
     """The format of the file."""
-    out: Path
-    """The file."""
+    out: StrPath
+    """The file: a path, or on the Hub its address as text."""
+    commit: str | None
+    """The commit on the Hub that has the file; None for a file here."""
     shortened: int
     """Traces cut after the first error, because later steps have no labels."""
     not_carried: Mapping[str, int]
@@ -57,6 +79,7 @@ class ExportResult(LabelingResult):
         """The contract's document, with the file and what it does not hold."""
         return super().as_json() | {
             "out": str(self.out),
+            **({} if self.commit is None else {"commit": self.commit}),
             "shortened": self.shortened,
             "not_carried": dict(self.not_carried),
             "unfit": [{"id": one.trace_id, "reason": one.detail} for one in self.unfit],
@@ -77,6 +100,8 @@ class ExportResult(LabelingResult):
         lines = [counts, *left_out]
         if len(self.unfit) > SHOWN_ROWS:
             lines.append(f"... and {len(self.unfit) - SHOWN_ROWS} more: --json lists them all")
+        if self.commit is not None:
+            lines.append(f"pushed as commit {self.commit}")
         if self.not_carried:
             lost = ", ".join(f"{part} ({count})" for part, count in self.not_carried.items())
             lines.append(f"not carried by {self.format} (traces): {lost}")
@@ -87,12 +112,19 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
     """Write the labels of one labeler, with everything that the format can carry.
 
     Raises:
-        InputError: an unknown format, dataset or labeler, or a file that cannot be written.
+        InputError: an unknown format, dataset or labeler; a file that cannot be written or pushed;
+            or a push of a problem that says `phi_removed: false`, without `--allow-phi`.
     """
     tally = Tally("export", options.dataset, options.labeler)
-    out = Path(options.out)
+    ends = {"parquet": ".parquet", "medprm": ".json"}
+    name = f"{options.dataset}{ends.get(options.format, '.jsonl')}"
+    target = output_file(Path(options.out), name=name, private=options.private)
     with workspace.open_store() as store:
-        outcome = write_file(options.format, out, _export_rows(store, options))
+        rows = _export_rows(store, options)
+        if hub_path(options.out) is not None and not options.allow_phi:
+            rows = _refusing_phi(rows)
+        with target as out:
+            outcome = write_file(options.format, out.path, rows)
         tally.failed = len(store.labels.unlabeled_trace_ids(options.dataset, options.labeler))
     tally.done = outcome.written
     for skipped in outcome.skipped:
@@ -100,11 +132,24 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
     return ExportResult(
         **tally.figures(),
         format=options.format,
-        out=out,
+        out=out.shown,
+        commit=out.commit,
         shortened=outcome.shortened,
         not_carried=outcome.not_carried,
         unfit=tuple(one for one in outcome.skipped if one.reason is FormatLimit.NOT_CARRIED),
     )
+
+
+def _refusing_phi(rows: Iterator[ExportRow]) -> Iterator[ExportRow]:
+    for row in rows:
+        if may_hold_phi(row.problem.meta) or may_hold_phi(row.trace.meta):
+            raise InputError(
+                "The problem says phi_removed: false, and such a problem is not pushed."
+                " Nothing was pushed.",
+                where=row.trace.id,
+                remedy="export to a file, or allow it with --allow-phi",
+            )
+        yield row
 
 
 def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:

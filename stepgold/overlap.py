@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stepgold.exchange import rejection_lines, row_document
+from stepgold.hub import hub_path, input_files
 from stepgold.options import DatasetOptions
 from stepgold.results import INCOMPLETE, OK, Result
 from traces import InputError, Paths, argument, option, paths_of
@@ -110,9 +111,10 @@ def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResul
         rows = _training_rows(store, options, rejected)
         problems = list(_problems(store, options.dataset))
         report = find_overlap(problems, rows, ngram=options.ngram)
+    files = [hub_path(path) or str(path) for path in paths_of(options.files)]
     return OverlapResult(
         dataset=options.dataset,
-        training=(*map(str, paths_of(options.files)), *([options.other] if options.other else [])),
+        training=(*files, *([options.other] if options.other else [])),
         report=report,
         rejected=tuple(rejected),
     )
@@ -141,12 +143,12 @@ def _training_rows(
     from evaluation import TrainingRow
     from formats import RowTexts, read_row_texts
 
-    for path in paths_of(options.files):
-        for row in read_row_texts(path):
+    for file in input_files(paths_of(options.files), splits=False):
+        for row in read_row_texts(file.path):
             if isinstance(row, RowTexts):
-                yield TrainingRow(str(path), row.line, row.ids, row.texts)
+                yield TrainingRow(file.shown, row.line, row.ids, row.texts)
             else:
-                rejected.append(row)
+                rejected.append(replace(row, file=file.shown))
     if options.other is not None:
         for context in store.traces.contexts(options.other, with_evidence=False):
             problem, trace = context.problem, context.trace

@@ -26,6 +26,7 @@ from retrieval import (
     step_queries,
 )
 from stepgold.console import note, progress
+from stepgold.hub import input_file
 from stepgold.images import ImageOptions
 from stepgold.options import BudgetOptions, DatasetOptions, ImageFolderOptions, RequestOptions
 from stepgold.outcome import LabelingResult, Tally
@@ -221,7 +222,7 @@ def retrieve(
     with workspace.open_store() as store:
         store.traces.require_dataset(options.dataset)
         if options.evaluate is not None:
-            return _measured(workspace, store, options, Path(options.evaluate))
+            return _measured(workspace, store, options, input_file(options.evaluate))
         _attach(workspace, store, options, tally)
     return RetrieveResult(**tally.figures())
 

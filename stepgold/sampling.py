@@ -12,6 +12,7 @@ from labeling import CandidateRule
 from stepgold.claims import Share
 from stepgold.console import note, progress
 from stepgold.golds import list_unusable_golds
+from stepgold.hub import input_file
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import STOPS
 from stepgold.models import (
@@ -236,7 +237,7 @@ def _store(share: Share, dataset: str, name: str, one: ProblemCandidates) -> boo
 def _read(file: Path) -> list[Asked]:
     from formats import read_problems
 
-    return [(problem, ()) for problem in read_problems(file)]
+    return [(problem, ()) for problem in read_problems(input_file(file))]
 
 
 def _stored_problems(store: Store, dataset: str) -> list[Asked]:

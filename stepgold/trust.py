@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgold.hub import hub_path
 from stepgold.results import Result
 from stepgold.workspace import DEFAULTS_NAME, has_defaults, read_bytes, toml_of
 from traces import Config, InputError, option, unfinished
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 SENSITIVE = frozenset({"base_url", "escalate_base_url", "allow_phi", "insecure_http"})
 """Options that decide where keys and texts go; a folder of images outside the workspace is one
-more, because images are sent as the problems are."""
+more, because images are sent as the problems are, and so is an output on the Hub."""
 TRUST_NAME = "trusted.json"
 """File of the user's settings with the trusted files: `{PATH: SHA-256 of the content}`."""
 
@@ -157,8 +158,10 @@ def sensitive_settings(table: str, fields: Mapping[str, Any], folder: Path) -> I
         folder: the workspace.
     """
     for key, value in fields.items():
-        if (key in SENSITIVE and value is not False) or (
-            key == "images" and not _is_inside(value, folder)
+        if (
+            (key in SENSITIVE and value is not False)
+            or (key == "images" and not _is_inside(value, folder))
+            or (key == "out" and isinstance(value, str) and hub_path(value) is not None)
         ):
             yield Setting(table, key, value)
 

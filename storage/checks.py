@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from hashlib import sha256
 from typing import Any, SupportsFloat, SupportsIndex
 
-from traces import InputError
+from traces import ORIGIN, InputError
 
 _LISTED = 20
 _SHOWN = 3
@@ -47,6 +47,11 @@ def is_plain(value: Any) -> bool:
     except InputError:
         return False
     return True
+
+
+def without_origin(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without where their file came from: the same file may come from elsewhere."""
+    return {name: value for name, value in options.items() if name != ORIGIN}
 
 
 def optional_text(value: str | None, what: str) -> str | None:

@@ -534,7 +534,7 @@ def _identity(columns: Mapping[Any, Any]) -> dict[str, Any]:
     An option named `kind` or `model` gets another key, so that it does not hide that field.
     """
     fields = {"kind": columns["kind"], "model": columns["model"]}
-    config = columns["config"]
+    config = checks.without_origin(columns["config"])
     return fields | {f"{key} " if key in fields else key: config[key] for key in config}
 
 

@@ -443,8 +443,9 @@ def _changes(stored: Row[Any], columns: Columns) -> str:
         changes.append("other content")
     if stored.format != columns["format"]:
         changes.append(f"the format {stored.format!r}")
-    if checks.canonical(stored.options) != checks.canonical(columns["options"]):
-        changes.append(f"other options ({checks.differences(stored.options, columns['options'])})")
+    before, given = checks.without_origin(stored.options), checks.without_origin(columns["options"])
+    if checks.canonical(before) != checks.canonical(given):
+        changes.append(f"other options ({checks.differences(before, given)})")
     return ", ".join(changes)
 
 

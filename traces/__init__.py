@@ -62,6 +62,7 @@ from traces.problem import Trace as Trace
 from traces.problem import TraceContinuations as TraceContinuations
 from traces.problem import TraceInContext as TraceInContext
 from traces.problem import Wanted as Wanted
+from traces.records import ORIGIN as ORIGIN
 from traces.records import BatchEnding as BatchEnding
 from traces.records import BatchJob as BatchJob
 from traces.records import BatchRow as BatchRow

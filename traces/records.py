@@ -27,6 +27,10 @@ class ImportedTrace:
     """1-based line of the row in its file; None for containers without lines."""
 
 
+ORIGIN = "hub"
+"""The key among stored options that says where a file came from; it makes no other file of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """An imported file: tells whether a second import of it changes anything."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from retrieval.documents.reading import (
         MAX_TEXT_BYTES,
         READER_VERSION,
+        SUFFIXES,
         DocumentFile,
         DocumentProblem,
         Listing,
@@ -48,6 +49,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "reading": [
             "MAX_TEXT_BYTES",
             "READER_VERSION",
+            "SUFFIXES",
             "DocumentFile",
             "DocumentProblem",
             "Listing",
@@ -64,6 +66,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
 __all__ = [
     "MAX_TEXT_BYTES",
     "READER_VERSION",
+    "SUFFIXES",
     "DocumentFile",
     "DocumentProblem",
     "Listing",

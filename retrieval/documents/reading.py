@@ -372,6 +372,8 @@ _READERS: dict[str, Reader] = {
     ".xml": _read_markup,
     ".jsonl": _read_jsonl,
 }
+SUFFIXES = (*_READERS, ".jsonl.gz")
+"""Ends of the names of files that are read."""
 
 
 def make_document(name: str, title: str, text: str, source: str) -> StoredDocument:
