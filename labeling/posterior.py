@@ -57,7 +57,11 @@ _START = {
 }
 """A labeler is right four times in five to begin with; otherwise EM may swap their roles."""
 _PSEUDO = 4.0
-"""How many traces the start counts for."""
+"""The least number of traces that the start counts for."""
+_PRIOR_SHARE = 0.1
+"""The start counts for this share of the traces, however many there are: labelers depend on each
+other in ways that the rates do not show, and a rate that is estimated as 0 would make a labeler
+infallible where it differs from the others."""
 _GROUP_PSEUDO = 20.0
 """How many traces the estimate over all groups counts for in the estimate of one group."""
 
@@ -322,8 +326,8 @@ class _Estimate:
     def _round(self, patterns: _Patterns) -> None:
         """One step of EM: the posteriors by the present rates, then the rates by them."""
         prior_clean, prior_rates, prior_shares = self._prior
-        pseudo = self._strength
-        clean, total = prior_clean * pseudo / 2, pseudo / 2
+        pseudo = max(self._strength, _PRIOR_SHARE * float(patterns.count.sum()))
+        clean, total = prior_clean * self._strength / 2, self._strength / 2
         happened = [{name: rate * pseudo for name, rate in one.items()} for one in prior_rates]
         possible = [dict.fromkeys(one, pseudo) for one in prior_rates]
         bins = [shares * pseudo for shares in prior_shares]
