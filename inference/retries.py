@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from inference.destinations import without_key
 from traces import ModelRefused, ModelUnavailable, QuotaExhausted, ToolkitError, record_defect
@@ -87,6 +87,12 @@ class HttpFault:
     """The parsed JSON body; None if it is not JSON."""
 
 
+class HoldsToken(Protocol):
+    """Credentials whose token changes while a command runs."""
+
+    token: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The model that the message of a refusal is about."""
@@ -97,14 +103,17 @@ class Subject:
     """The environment variable that holds the key."""
     secret: str = field(default="", repr=False)
     """The key, to remove it from the service's messages."""
+    credentials: HoldsToken | None = field(default=None, repr=False)
+    """Their token is removed too; None for a key, or without either."""
 
     def clean(self, message: str) -> str:
         """The message on one line, without the key, truncated."""
         return _short(self.redacted(message))
 
     def redacted(self, body: str) -> str:
-        """The body of a reply without the key."""
-        return without_key(body, self.secret)
+        """The body of a reply without key and token."""
+        token = None if self.credentials is None else self.credentials.token
+        return without_key(without_key(body, self.secret), token or "")
 
 
 _TOO_LONG = re.compile(
@@ -180,6 +189,9 @@ def is_zero_quota(fault: HttpFault) -> bool:
     return "0" in values or (not any(values) and bool(_LIMIT_OF_ZERO.search(fault.message)))
 
 
+_SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*\.googleapis\.com")
+
+
 def _disabled_service(body: Any) -> str | None:
     """The Google service that the project has to enable first; None if it is not about that.
 
@@ -189,7 +201,9 @@ def _disabled_service(body: Any) -> str | None:
         if detail.get("reason") == "SERVICE_DISABLED":
             metadata = detail.get("metadata")
             service = metadata.get("service") if isinstance(metadata, Mapping) else None
-            return str(service or "aiplatform.googleapis.com")
+            # It becomes a part of a command, and any server may have written it.
+            named = isinstance(service, str) and _SERVICE_NAME.fullmatch(service)
+            return service if named else "aiplatform.googleapis.com"
     return None
 
 

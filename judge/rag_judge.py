@@ -30,7 +30,7 @@ from typing import Any
 from inference import EncodedImage, GenerationRequest, ProblemImages, Runner, key_for
 from judge.config import JudgeConfig
 from judge.prompt import counter_of, render_vote
-from judge.reply import Reading, count_quotes, label_readings, read_reply
+from judge.reply import Reading, count_quotes, label_readings, read_reply, said_in
 from judge.tasks import run_tasks
 from traces import (
     Abstention,
@@ -475,7 +475,8 @@ class _VoteCalls:
             if isinstance(reading, Abstention) and outcome.only_reasoning is not None:
                 reading = replace(reading, detail=outcome.only_reasoning)
             self._readings[place] = reading
-            self._answer = self._config.template.protocol.answer(outcome.text or "")
+            if outcome.finish_reason == "stop":
+                self._answer = said_in(outcome.text, self._config.template.protocol)
         return [] if self._at_once or place else [call.request for call in self._calls[1:]]
 
     @property

@@ -32,7 +32,7 @@ MAX_REPLY_CHARACTERS = 1_000_000
 MAX_STARTS = 16
 """Maximum number of places in prose at which an answer is tried."""
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</think>", re.IGNORECASE)
 _FENCED = re.compile(r"```[a-z]*[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _START = re.compile(r'\{\s*"steps"\s*:|\[\s*\{\s*"step"\s*:')
 _COMMA_OR_STRING = re.compile(r'("(?:[^"\\]++|\\.)*+(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
@@ -192,16 +192,34 @@ def read_reply(
 
 
 def answer_text(text: str | None) -> str:
-    """The reply's text without the thoughts before it.
+    """The reply's text without the thought before it, which is never read as a verdict.
+
+    The opening tag may be missing, because some templates put it into the prompt.
 
     Raises:
-        UnreadableReply: empty, or too long.
+        UnreadableReply: empty, too long, or a thought without an end.
     """
     if text is None or not text.strip():
         raise UnreadableReply("the reply is empty")
     if len(text) > MAX_REPLY_CHARACTERS:
         raise UnreadableReply(f"the reply has {len(text)} characters")
-    return _THOUGHTS.sub("", text.lstrip("\ufeff")).strip()
+    bare = text.lstrip("\ufeff").strip()
+    if bare[:1] in ("{", "[", "`"):  # an answer, whose texts may hold anything
+        return bare
+    opens = bare[:7].casefold() == "<think>"
+    end = _THOUGHT_END.search(bare)
+    if opens and end is None:
+        raise UnreadableReply("the reply is a thought without an end")
+    is_thought = end is not None and (opens or "<think>" not in bare[: end.start()].casefold())
+    return bare[end.end() :].strip() if end is not None and is_thought else bare
+
+
+def said_in(text: str | None, protocol: PromptProtocol) -> str | None:
+    """What a reply counts under where the most common answer wins; None if it says nothing."""
+    try:
+        return protocol.answer(answer_text(text))
+    except UnreadableReply:
+        return None
 
 
 def _by_first_token(raw: str, protocol: PromptProtocol) -> StepLabel:

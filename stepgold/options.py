@@ -104,7 +104,14 @@ class RequestOptions(HostedOptions):
             InputError: one is not KEY=JSON, or is written by StepGold itself.
         """
         super().check()
-        if mine := sorted(self.request_fields.keys() & _WRITTEN_BY_US):
+        fields = self.request_fields
+        try:
+            json.dumps(fields, allow_nan=False)
+        except (TypeError, ValueError) as fault:
+            raise InputError(
+                f"A field of a request is not JSON: {fault}.", where="--request-option"
+            ) from fault
+        if mine := sorted(fields.keys() & _WRITTEN_BY_US):
             raise InputError(
                 f"The field '{mine[0]}' of a request is written by StepGold.",
                 where="--request-option",
@@ -124,7 +131,11 @@ class RequestOptions(HostedOptions):
         return {"request_options": fields} if fields else {}
 
 
-_WRITTEN_BY_US = frozenset({"model", "messages", "prompt", "n", "stream", "response_format"})
+_WRITTEN_BY_US = frozenset(
+    {"model", "messages", "prompt", "n", "stream", "response_format", "seed", "stop", "best_of"}
+    # A larger limit would pass --budget, which counts with --max-tokens.
+    | {"max_tokens", "max_completion_tokens", "logprobs", "top_logprobs"}
+)
 
 
 def _field(text: str) -> tuple[str, Any]:

@@ -24,7 +24,7 @@ from traces import Config, InputError, option, unfinished
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
 
-SENSITIVE = frozenset({"base_url", "escalate_base_url", "allow_phi", "insecure_http"})
+SENSITIVE = frozenset({"base_url", "escalate_base_url", "bucket", "allow_phi", "insecure_http"})
 """Options that decide where keys and texts go; a folder of images outside the workspace is one
 more, because images are sent as the problems are, and so is an output on the Hub."""
 TRUST_NAME = "trusted.json"

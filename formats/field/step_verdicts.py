@@ -62,7 +62,7 @@ def _fover(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         subset=file.subset or fields.optional_text_of(row, "base_dataset") or "default",
         meta=fields.rest_of(row, (*known, "messages", "messages_for_prediction")),
     )
-    values = row["error_labels"]
+    values = row.get("error_labels")
     yield from _trace(raw, file, trace=trace, question=question, labeler=FOVER, values=values)
 
 
@@ -77,7 +77,7 @@ def _hard2verify(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | Rej
         generator=fields.optional_text_of(row, "model"),
         meta=fields.rest_of(row, (*_MASKED, "unique_id", "canary", "model", *OWN_KEYS)),
     )
-    values = row["human_labels"]
+    values = row.get("human_labels")
     for item in _trace(raw, file, trace=trace, question=question, labeler=GOLD, values=values):
         yield item
         if isinstance(item, ImportedTrace) and _contradicts(row, item.labels[0][1]):

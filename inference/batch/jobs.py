@@ -23,7 +23,7 @@ from inference.background import LoopThread
 from inference.budget import Purse, input_bound
 from inference.prices import cost
 from inference.protocol import GenerationRequest, TextModel, text_for
-from inference.retries import RetryPolicy
+from inference.retries import RetryPolicy, one_reply
 from inference.specs import ModelSpec
 from traces import (
     BatchEnding,
@@ -134,6 +134,24 @@ class RowOutcome:
     """Our key of the row."""
     outcome: ModelReply | ModelUnavailable
     """Its reply, or the error that the service returned instead."""
+
+
+def row_outcome(
+    key: str, spec: str, read: Callable[[], ModelReply | ModelUnavailable | None]
+) -> RowOutcome | None:
+    """What `read` says of a row; a row that it cannot take is an error of its own, not the run's.
+
+    Args:
+        key: our key of the row.
+        spec: the model, for messages.
+        read: reads the row; None if it was never run, so that it is sent again.
+    """
+    try:
+        with one_reply(spec):
+            outcome = read()
+    except ModelUnavailable as fault:
+        outcome = fault
+    return None if outcome is None else RowOutcome(key, outcome)
 
 
 class NotTaken(Exception):

@@ -20,6 +20,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -32,6 +33,7 @@ from inference.batch.jobs import (
     NotTaken,
     RemoteJob,
     RowOutcome,
+    row_outcome,
 )
 from inference.gemini.client import read_body
 from inference.gemini.images import JOB_S
@@ -280,7 +282,9 @@ class GeminiBatches:
     def outcomes(self, lines: Iterable[bytes]) -> Iterator[RowOutcome]:
         """Read the replies of a job; lines without a readable key are skipped."""
         for line in self._results(lines):
-            yield RowOutcome(line.key, self._outcome(line))
+            read = row_outcome(line.key, self._model.spec, partial(self._outcome, line))
+            if read is not None:
+                yield read
 
     def _results(self, lines: Iterable[bytes]) -> Iterator[ResultLine]:
         return read_results(lines)

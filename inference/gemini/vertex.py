@@ -79,8 +79,9 @@ class GuardedRequest(google.auth.transport.Request):
             TransportError: no reply.
         """
         parts = urlsplit(url)
-        here = is_loopback(url)
-        if parts.scheme != "https" and not here and parts.hostname not in _METADATA_HOSTS:
+        # A proxy would be another machine that reads what goes over plain http.
+        here = is_loopback(url) or parts.hostname in _METADATA_HOSTS
+        if parts.scheme != "https" and not here:
             raise InputError(
                 "The credentials name a token endpoint that is not encrypted: "
                 f"{parts.scheme}://{parts.netloc}",
@@ -210,7 +211,8 @@ class VertexModel(GeminiModel):
                 "location": place.location,
                 "credentials": place.credentials,
             }
-        return Access(server, Subject(self.spec, variable, key), options, "v1beta1")
+        subject = Subject(self.spec, variable, key, credentials=place.credentials)
+        return Access(server, subject, options, "v1beta1")
 
     def _uploads(self) -> ImageUploads:
         # Vertex AI has no Files API: every image is sent inline.

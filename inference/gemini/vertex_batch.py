@@ -40,6 +40,8 @@ _LABELS = ("stepgold-key-1", "stepgold-key-2")
 _HALF = 32
 """Characters of a key in one label."""
 _CHUNK = 1 << 20
+MOST_PAGES = 1000
+"""Bound of a listing, which would never end if a page named itself as the next one."""
 
 
 def keyed(key: str) -> dict[str, str]:
@@ -138,7 +140,7 @@ class Bucket:
         bucket, _, prefix = folder.removeprefix("gs://").partition("/")
         names: list[str] = []
         page: dict[str, str] = {}
-        while True:
+        for _ in range(MOST_PAGES):
             listed = read_object(
                 (
                     await self._call(
@@ -146,7 +148,9 @@ class Bucket:
                     )
                 ).text
             )
-            names += [str(mapping(each).get("name")) for each in listed.get("items") or ()]
+            items = listed.get("items")
+            rows = items if isinstance(items, list) else []
+            names += [str(mapping(each).get("name")) for each in rows]
             page = {"pageToken": str(listed.get("nextPageToken") or "")}
             if not page["pageToken"]:
                 break

@@ -16,6 +16,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from inference.batch.jobs import (
     NotTaken,
     RemoteJob,
     RowOutcome,
+    row_outcome,
 )
 from inference.openai.model import OpenAIModel
 from inference.openai.wire import mapping, read_body, read_object, text_of
@@ -85,7 +87,7 @@ def read_openai_job(described: Mapping[str, Any]) -> RemoteJob:
         results=" ".join(filter(None, files)) or None,
         created=str(described.get("created_at") or ""),
         error=f"{fault.get('code', '')} {fault.get('message', '')}".strip() or None,
-        hopeless=fault.get("code") in _HOPELESS,
+        hopeless=str(fault.get("code")) in _HOPELESS,
     )
 
 
@@ -212,8 +214,11 @@ class OpenAIBatches:
             except (ValueError, RecursionError):  # truncated: its request counts as unanswered
                 continue
             key = text_of(mapping(row).get("custom_id"))
-            if key is not None and (outcome := self._outcome(row)) is not None:
-                yield RowOutcome(key, outcome)
+            if key is None:
+                continue
+            read = row_outcome(key, self._model.spec, partial(self._outcome, row))
+            if read is not None:
+                yield read
 
     def _outcome(self, row: Mapping[str, Any]) -> ModelReply | ModelUnavailable | None:
         """The outcome of a row; None for one that was never run, so that it is sent again."""
@@ -277,7 +282,8 @@ class OpenAIBatches:
             body = await self._found(f"/batches?limit={PAGE}{after}")
             page = _read(body or "{}")
             jobs = page.get("data")
-            listed = [read_openai_job(mapping(each)) for each in jobs or ()]
+            rows = jobs if isinstance(jobs, list) else []
+            listed = [read_openai_job(mapping(each)) for each in rows]
             found += [job for job in listed if job.display_name in display_names]
             seen += len(listed)
             if not listed or not page.get("has_more"):

@@ -356,6 +356,10 @@ class OpenAIModel:
                     wire = read_body(body)
             except TransientFault as fault:
                 raise self._pool.failed(server, fault) from fault
+            except asyncio.CancelledError:
+                # The attempt's time is up: a server that hangs is as down as one that is gone.
+                self._pool.failed(server, TransientFault("no reply in time"))
+                raise
             self._pool.answered(server, trace)
             return server, body, wire
 

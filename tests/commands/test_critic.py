@@ -135,6 +135,25 @@ def test_a_critic_repeats_the_published_figures(cli: Cli, tmp_path: Path, votes:
         assert len(seen["calls"]) < 8 * len(rows), "votes that can change nothing are not bought"
 
 
+def test_a_vote_that_was_cut_does_not_count(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "pb.json").write_text(json.dumps(rows_of(1)), encoding="utf-8")
+    cli("import", "processbench", tmp_path / "pb.json", "--dataset", "pb")
+
+    class Cut(OpenAIServer):
+        def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+            vote = int(body["seed"])
+            self.text = ("At first \\boxed{0}", "\\boxed{1}", "\\boxed{0}")[vote]
+            self.finish_reason = "stop" if vote else "length"
+            return super().answer(path, body)
+
+    with Cut() as server:
+        asked = ("--base-url", server.url, "--prompt", "processbench-critic", "--votes", "3")
+        assert cli("judge", "--dataset", "pb", "--judge", "openai:m", *asked).code == 0
+    cli("export", "traces", tmp_path / "out.jsonl", "--dataset", "pb", "--labeler", "judge")
+    [row] = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert row["labels"]["judge"]["verdicts"] == [1, -1, None]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("votes", [1, 8])
 def test_a_critic_on_the_real_subset(cli: Cli, tmp_path: Path, real_data: Path, votes: int) -> None:

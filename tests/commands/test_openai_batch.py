@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from inference.openai.wire import read_body
 from tests.commands.conftest import Called, Cli
 from tests.loopback.openai_batch_server import OpenAIBatchServer
 
@@ -68,6 +70,22 @@ def test_rows_with_errors_can_be_retried(cli: Cli, judge: Judge, server: OpenAIB
     assert done.code == 1
     assert done.document["abstained"] == {"model_error": 2}
     assert cli("retry").code == 0
+
+
+def test_a_row_read_wrongly_costs_itself_alone(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = iter(range(TRACES))
+
+    def failing_once(body: str) -> Any:
+        if next(rows) == 0:
+            raise ZeroDivisionError("boom")
+        return read_body(body)
+
+    monkeypatch.setattr("inference.openai.batch.read_body", failing_once)
+    done = judge()
+    assert done.document["done"] == TRACES - 1
+    assert done.document["abstained"] == {"model_error": 1}
 
 
 def test_a_job_whose_reply_was_lost_is_found_and_not_made_again(

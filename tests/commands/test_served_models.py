@@ -106,6 +106,8 @@ def test_fields_are_stored_with_the_labeler_and_used_again(judged: Cli, tmp_path
         (("--judge", "openai:m", "--request-option", "top_k"), "is not KEY=JSON"),
         (("--judge", "openai:m", "--request-option", "top_k=many"), "is not KEY=JSON"),
         (("--judge", "openai:m", "--request-option", 'model="x"'), "is written by StepGold"),
+        (("--judge", "openai:m", "--request-option", "max_tokens=9"), "is written by StepGold"),
+        (("--judge", "openai:m", "--request-option", "top_k=NaN"), "is not JSON"),
         (("--judge", "gemini:g", "--reasoning-effort", "low"), "--judge openai:MODEL"),
         (("--judge", "openai:m", "--reasoning-effort", "much"), "much"),
     ],

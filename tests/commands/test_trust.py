@@ -92,6 +92,7 @@ def test_trust_is_for_one_place_and_can_be_taken_back(
     ("table", "refused"),
     [
         ('escalate_base_url = "https://h.example"\nescalate = "openai:n"\nvotes = 3', True),
+        ('bucket = "gs://elsewhere"\nservice = "batch"', True),
         ("allow_phi = true", True),
         ('allow_phi = "yes"', True),
         ("insecure_http = true", True),
@@ -130,7 +131,9 @@ def test_every_option_that_names_a_server_is_sensitive() -> None:
     from stepgold.api import PIPELINE
 
     fields = {name for verb in PIPELINE.values() for name, _, _ in declared_options(verb.config)}
-    named = {name for name in fields if name.endswith(("url", "phi")) or "insecure" in name}
+    named = {
+        name for name in fields if name.endswith(("url", "bucket", "phi")) or "insecure" in name
+    }
     assert named == SENSITIVE
 
 

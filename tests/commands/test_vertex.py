@@ -12,7 +12,7 @@ import pytest
 
 from tests.commands.conftest import Called, Cli
 from tests.loopback.gemini_batch_jobs import BatchWorld, Plan
-from tests.loopback.gemini_failures import Answer, error
+from tests.loopback.gemini_failures import Answer, error, ok
 from tests.loopback.vertex_server import LOCATION, PROJECT, VertexServer
 
 TRACES = 6
@@ -192,6 +192,34 @@ def test_what_waiting_cannot_mend_is_one_error_without_retries(
     assert what in done.document["error"]["what"]
     assert remedy in done.document["error"]["remedy"]
     assert len(server.places) == 1
+
+
+@pytest.mark.parametrize(
+    "service", ["aiplatform.googleapis.com; rm -rf ~", "$(id).googleapis.com", 7, None]
+)
+def test_a_server_writes_no_command(judge: Judge, server: VertexServer, service: object) -> None:
+    info = {"reason": "SERVICE_DISABLED", "metadata": {"service": service}}
+    server.call_answer = error(403, "PERMISSION_DENIED", "It is disabled.", info)
+    refused = judge()
+    remedy = refused.document["error"]["remedy"]
+    assert remedy == "enable it once: gcloud services enable aiplatform.googleapis.com"
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_a_token_that_a_server_repeats_is_not_kept(
+    judge: Judge, server: VertexServer, tmp_path: Path, status: int
+) -> None:
+    said = "You sent ya29.token-1."
+    candidate = {"content": {"parts": [{"text": said}]}, "finishReason": "STOP"}
+    body = {"candidates": [candidate], "usageMetadata": {"promptTokenCount": 1}}
+    server.call_answer = ok(body) if status == 200 else error(403, "PERMISSION_DENIED", said)
+    refused = judge()
+    assert server.tokens
+    assert "ya29.token" not in refused.out + refused.err
+    with sqlite3.connect(tmp_path / "w" / "stepgold.db") as connection:
+        replies = str(connection.execute("SELECT * FROM model_calls").fetchall())
+    assert "ya29.token" not in replies
+    assert ("[key]" in replies) is (status == 200)
 
 
 def test_flex_is_refused(judge: Judge) -> None:

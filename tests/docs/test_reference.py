@@ -92,6 +92,13 @@ def test_a_decision_is_dated_short_listed_and_linked(page: Path) -> None:
     assert any(f"decisions/{page.name}" in other.read_text("utf-8") for other in others)
 
 
-def test_no_two_decisions_have_one_number() -> None:
-    numbers = [page.name[:4] for page in DECISIONS]
-    assert len(numbers) == len(set(numbers))
+def test_decisions_are_numbered_without_gaps() -> None:
+    assert [int(page.name[:4]) for page in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+def test_a_decision_is_called_by_its_number() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        for called, number in re.findall(
+            r"\[decision (\d+)\]\(\S*?(\d{4})-", page.read_text("utf-8")
+        ):
+            assert int(called) == int(number), page

@@ -46,6 +46,18 @@ def test_fover_is_true_for_a_correct_step(tmp_path: Path) -> None:
     assert (labeler.name, labeler.kind) == ("fover", LabelerKind.JUDGE)
 
 
+@pytest.mark.parametrize(
+    ("format", "row", "key"),
+    [("fover", FOVER, "error_labels"), ("hard2verify", HARD2VERIFY, "human_labels")],
+)
+def test_a_row_without_labels_is_rejected_and_no_defect(
+    tmp_path: Path, format: str, row: dict[str, Any], key: str
+) -> None:
+    without = {name: value for name, value in row.items() if name != key} | {"id": "x"}
+    _, (rejected,) = read(format, jsonl(tmp_path / "f.jsonl", [row, without]))
+    assert rejected.reason == "the labels are not a list"
+
+
 @pytest.mark.parametrize("labels", [[1.0, 0.0, None], [1, 0, None]])
 def test_numbers_are_verdicts(tmp_path: Path, labels: list[Any]) -> None:
     assert verdicts(one(tmp_path, "fover", FOVER | {"error_labels": labels})) == [GOOD, BAD, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 
 from inference.dispatch import Dispatcher
-from inference.openai.model import DOWN_S, OpenAIModel, ServerDown, ServerPool
+from inference.openai.model import DOWN_S, MOST_FAULTS, OpenAIModel, ServerDown, ServerPool
 from inference.openai.wire import read_body, without_thought
 from inference.protocol import GenerationRequest, Message, key_for
-from inference.retries import TransientFault
+from inference.retries import RetryPolicy, TransientFault
 from tests.inference.scripted import MemoryResponses
 from tests.loopback.openai_server import OpenAIServer
 from traces import ModelRefused, ModelReply, Usage
@@ -235,6 +236,18 @@ def test_the_share_of_a_dead_server_moves_on() -> None:
         replies = asyncio.run(killed_in_the_middle())
     assert [reply.text for reply in replies] == ["one.\ntwo."] * 10
     assert (len(one.calls), len(two.calls)) == (8, 2)
+
+
+def test_the_share_of_a_server_that_hangs_moves_on() -> None:
+    with OpenAIServer() as good, socket.create_server(("127.0.0.1", 0)) as hangs:
+        url = f"http://127.0.0.1:{hangs.getsockname()[1]}/v1"
+        policy = RetryPolicy(attempts=2 * MOST_FAULTS, attempt_s=0.1)
+        client = OpenAIModel(
+            "m", base_url=[url, good.url], sleep=_no_wait, environ={}, retry=policy
+        )
+        (reply,) = ask(client, of_trace("a"))
+    assert reply.text == "one.\ntwo."
+    assert len(good.calls) == 1
 
 
 def test_the_servers_of_a_call_are_in_the_ledger() -> None:

@@ -11,7 +11,7 @@ from judge.config import JudgeConfig
 from judge.prompt import render_vote
 from judge.prompt_file import JudgePrompt
 from judge.protocol import PromptProtocol, UnreadableReply, first_token_probability
-from judge.reply import read_reply
+from judge.reply import read_reply, said_in
 from tests.judge.sheets import context
 from traces.errors import InputError
 from traces.labels import Abstention, AbstentionReason, Verdict
@@ -79,6 +79,32 @@ def test_a_cut_reply_is_truncated_and_thoughts_do_not_count() -> None:
     cut = read_reply(r"\boxed{1}", "length", range(2), [], protocol=INDEX)
     assert isinstance(cut, Abstention)
     assert cut.reason is AbstentionReason.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (r"No: \boxed{0}? Rather the next.</think> \boxed{1}", [GOOD, BAD]),
+        (r"<think>a <think> \boxed{0}</THINK> \boxed{1}", [GOOD, BAD]),
+        (r"<think>It may be \boxed{0}", None),
+        (r"It may be \boxed{0}</think>", None),
+    ],
+)
+def test_a_thought_is_never_a_verdict(text: str, wanted: list[Verdict] | None) -> None:
+    read = read_reply(text, "stop", range(2), [], protocol=INDEX)
+    if wanted is None:
+        assert isinstance(read, Abstention)
+        assert said_in(text, INDEX) is None
+    else:
+        assert [step.verdict for step in read] == wanted  # type: ignore[union-attr]
+        assert said_in(text, INDEX) == "1"
+
+
+def test_a_tag_that_an_answer_quotes_ends_no_thought() -> None:
+    entry = {"step": 1, "document": None, "quote": None, "reasoning": "a </think> b",
+             "verdict": "correct"}  # fmt: skip
+    read = read_reply(json.dumps({"steps": [entry]}), "stop", [0], [])
+    assert [step.verdict for step in read] == [GOOD]  # type: ignore[union-attr]
 
 
 def chat_body(**tokens: float) -> str:
