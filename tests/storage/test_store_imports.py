@@ -410,10 +410,14 @@ def test_a_kill_while_files_are_removed_leaves_none_that_counts_as_whole(store: 
         if deletions == 2:
             raise KeyboardInterrupt
 
+    def both() -> None:
+        with store.traces.importing("d", ["a.json", "b.json"]):
+            store.traces.import_file("d", source("a.json"), many(1200))
+            raise TraceFormatError("The second file is cut off.")
+
     event.listen(store._connections.engine, "before_cursor_execute", kill)
-    with pytest.raises(KeyboardInterrupt), store.traces.importing("d", ["a.json", "b.json"]):
-        store.traces.import_file("d", source("a.json"), many(1200))
-        raise TraceFormatError("The second file is cut off.")
+    with pytest.raises(KeyboardInterrupt):
+        both()
     event.remove(store._connections.engine, "before_cursor_execute", kill)
     assert len(ids(store)) == 200
     assert store.traces.unfinished() == [("d", "a.json")]
