@@ -237,7 +237,8 @@ def agree_among(
 
     Returns:
         A label, or an abstention: `disagreement` (strict, majority), `uncertain` (bayes),
-        `filtered`, or the reason of a labeler that has no label.
+        `not_measured` (majority, bayes: too few labelers name a first error), `filtered`, or the
+        reason of a labeler that has no label.
     """
     config = config or ConsensusConfig()
     label = _by_rule(context, labels, config, posterior)
@@ -257,9 +258,13 @@ def _by_rule(
     config: ConsensusConfig,
     posterior: Sequence[float],
 ) -> TraceLabel:
-    if config.rule == "bayes":
-        return _most_probable(context, posterior, config)
     given = {name: label for name, label in labels.items() if label is not None}
+    if config.rule == "bayes":
+        silent = all(first_error(label).missing for label in given.values())
+        if silent and max(posterior) < 1.0:  # only an anchor makes it 1
+            detail = "no labeler names a first error"
+            return abstained(context.trace.id, AbstentionReason.NOT_MEASURED, detail)
+        return _most_probable(context, posterior, config)
     if config.rule == "majority":
         return _more_than_half(context, given)
     for name, label in labels.items():

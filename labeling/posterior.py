@@ -23,7 +23,7 @@ Without one, two labelers leave that open, which `FirstErrorPosterior.identified
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ BINS = 8
 MAX_ROUNDS = 300
 TOLERANCE = 1e-6
 """EM ends when no rate changes by more."""
-AT_ONCE = 20_000
-"""Patterns whose posteriors are held at a time."""
+AT_ONCE = 500_000
+"""Steps of patterns, filled up to the longest, that are worked on at a time."""
 
 _START = {
     "false_alarm": 0.1,
@@ -157,7 +157,8 @@ def first_error_posterior(
             own = pooled.for_group()
             rounds += own.fit(part)
         for rows, some in part.chunks():
-            posterior[chosen[rows]] = own.posterior(some)
+            found = own.posterior(some)
+            posterior[chosen[rows], : found.shape[1]] = found
         rates = (Confusion(**rates) for rates in own.rates)
         confusions[group] = dict(zip((one.name for one in labelers), rates, strict=True))
         shares[group] = own.no_error
@@ -222,7 +223,7 @@ class _Patterns:
         rows, of_trace, count = np.unique(table, axis=0, return_inverse=True, return_counts=True)
         votes, rest = rows[:, 2 : 2 + 2 * many].T, rows[:, 4 + 2 * many :]
         anchored = rows[:, 2 + 2 * many].astype(bool)
-        score_bins = np.zeros((many, len(rows), longest), np.int32)
+        score_bins = np.zeros((many, len(rows), longest), np.int8)
         scored = [place for place, number in enumerate(bins) if number]
         for order, place in enumerate(scored):
             score_bins[place] = rest[:, order * longest : (order + 1) * longest]
@@ -257,10 +258,19 @@ class _Patterns:
         )
 
     def chunks(self) -> Iterator[tuple[slice, _Patterns]]:
-        """The patterns, `AT_ONCE` at a time, each with its rows."""
-        for start in range(0, len(self.steps), AT_ONCE):
-            rows = slice(start, start + AT_ONCE)
-            yield rows, self.at(rows)
+        """The patterns, some at a time, each with its rows; as wide as their longest trace.
+
+        They are in the order of their lengths, so that one long trace widens few others.
+        """
+        start = 0
+        while start < len(self.steps):
+            widths = self.steps[start : start + AT_ONCE].astype(np.int64) + 1
+            sizes = widths * np.arange(1, len(widths) + 1)
+            rows = slice(start, start + max(1, int(np.searchsorted(sizes, AT_ONCE, "right"))))
+            some = self.at(rows)
+            narrow = some.score_bins[:, :, : some.steps[-1]]
+            yield rows, replace(some, score_bins=narrow)
+            start = rows.stop
 
     @property
     def truths(self) -> Ints:

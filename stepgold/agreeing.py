@@ -310,7 +310,7 @@ def _padded(found: LabelArrays, page: TraceColumns, longest: int) -> tuple[NDArr
     given, index = np.zeros(count, bool), page.n_steps.copy()
     scores = np.zeros((count, longest), np.float32)
     scored = np.zeros((count, longest), bool)
-    rows = np.searchsorted(page.keys, found.keys)
+    rows = np.flatnonzero(np.isin(page.keys, found.keys))
     missing, has, first = found.first_errors()
     given[rows] = ~missing
     index[rows] = np.where(has, first, page.n_steps[rows])

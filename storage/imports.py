@@ -325,6 +325,9 @@ def undo_import(
     owner = select(DATASETS.c.pk).where(DATASETS.c.name == dataset).scalar_subquery()
     mine = (SOURCE_FILES.c.dataset_pk == owner, SOURCE_FILES.c.name.in_(list(files)))
     gone = select(SOURCE_FILES.c.pk).where(*mine)
+    with connections.write() as connection:
+        # A kill between two parts must not leave a file that counts as whole.
+        connection.execute(update(SOURCE_FILES).where(*mine).values(sha256=UNFINISHED))
     while True:
         with connections.write() as connection:
             some = select(TRACES.c.pk).where(TRACES.c.source_file_pk.in_(gone)).limit(CHUNK)

@@ -269,9 +269,23 @@ def _key(table: Table) -> list[Any]:
     return list(table.primary_key.columns)
 
 
+_HASHED = ("model_calls", "prompts", "batch_requests")
+"""Tables whose keys are hashes: their order is the same in every language."""
+
+
+def _ordered(connection: Connection, table: Table) -> list[Any]:
+    """The key as it is compared in SQLite: PostgreSQL sorts text by the language of the server."""
+    if not _is_postgres(connection) or table.name in _HASHED:
+        return _key(table)
+    # A key is made of numbers and texts.
+    return [
+        column if column.type.python_type is int else column.collate("C") for column in _key(table)
+    ]
+
+
 def _last_key(connection: Connection, table: Table) -> tuple[Any, ...] | None:
-    key = _key(table)
-    query = select(*key).order_by(*(column.desc() for column in key)).limit(1)
+    order = [column.desc() for column in _ordered(connection, table)]
+    query = select(*_key(table)).order_by(*order).limit(1)
     row = connection.execute(query).first()
     return None if row is None else tuple(row)
 
@@ -284,7 +298,7 @@ def _rows(
     until: tuple[Any, ...] | None = None,
 ) -> Iterator[Sequence[Row[Any]]]:
     """Rows in the order of their keys, a thousand at a time."""
-    key = _key(table)
+    key = _ordered(connection, table)
     query = select(table).order_by(*key).limit(CHUNK)
     if until is not None:
         query = query.where(tuple_(*key) <= tuple_(*map(literal, until)))
@@ -296,7 +310,7 @@ def _rows(
         if not rows:
             return
         yield rows
-        after = tuple(getattr(rows[-1], column.name) for column in key)
+        after = tuple(getattr(rows[-1], column.name) for column in _key(table))
 
 
 def _digest(

@@ -26,7 +26,7 @@ from storage.tables import METADATA
 from traces import InputError, StoreError
 
 LOCK_TIMEOUT_S = 120
-"""How long a write waits for those of other processes and machines; an import is one write."""
+"""How long a write waits for those of other processes and machines; to replace a file is one."""
 
 _LOCK = {
     False: f"SELECT pg_advisory_xact_lock({APPLICATION_ID})",

@@ -52,7 +52,11 @@ def many(cli: Cli, tmp_path: Path) -> Cli:
         | ({"labels": {"gold": {"kind": "gold", "first_error": truth(n)}}} if n % 6 == 0 else {})
         for n in range(N)
     ]
-    assert cli("import", "traces", write(tmp_path / "t.jsonl", traces), *ON).code == 0
+    file = write(tmp_path / "t.jsonl", traces)
+    assert cli("import", "traces", file, *ON).code == 0
+    # The order of the file is then not that in which the traces were stored.
+    write(file, traces[::-1])
+    assert cli("import", "traces", file, *ON, "--replace").code == 0
     for name, right in (("a", 0.9), ("b", 0.8), ("c", 0.7)):
         file = write(tmp_path / f"{name}.jsonl", rows(name, right))
         assert cli("import", "scores", file, *ON, "--labeler", name).code == 0

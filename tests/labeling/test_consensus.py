@@ -339,25 +339,34 @@ def test_one_labeler_is_no_majority() -> None:
 
 def test_bayes_keeps_the_most_probable_first_error_and_scores_its_steps() -> None:
     config = ConsensusConfig(rule="bayes", min_posterior=0.9)
-    label = agree_among(context(), {}, config, posterior=[0.02, 0.95, 0.01, 0.02])
+    label = agree_among(context(), {"a": named(1)}, config, posterior=[0.02, 0.95, 0.01, 0.02])
     assert label.first_error_index == 1
     assert [step.score for step in label.step_labels] == [0.98, 0.03, None]
     assert label.meta["posterior"] == [0.02, 0.95, 0.01, 0.02]
-    clean = agree_among(context(), {}, config, posterior=[0.0, 0.01, 0.01, 0.98])
+    clean = agree_among(context(), {"a": named(1)}, config, posterior=[0.0, 0.01, 0.01, 0.98])
     assert clean.first_error_index is None
     assert [step.score for step in clean.step_labels] == [1.0, 0.99, 0.98]
 
 
 def test_bayes_leaves_what_is_uncertain_to_an_expert_with_its_posterior() -> None:
     config = ConsensusConfig(rule="bayes", min_posterior=0.9)
-    label = agree_among(context(), {}, config, posterior=[0.1, 0.6, 0.1, 0.2])
+    label = agree_among(context(), {"a": named(1)}, config, posterior=[0.1, 0.6, 0.1, 0.2])
     assert reason_of(label) is AbstentionReason.UNCERTAIN
     assert label.abstention is not None
     assert label.abstention.detail == "first error at step 2 has posterior 0.60"
     assert label.meta["posterior"] == [0.1, 0.6, 0.1, 0.2]
     everything = ConsensusConfig(rule="bayes", min_posterior=0)
-    kept = agree_among(context(), {}, everything, posterior=[0.1, 0.6, 0.1, 0.2])
+    kept = agree_among(context(), {"a": named(1)}, everything, posterior=[0.1, 0.6, 0.1, 0.2])
     assert kept.first_error_index == 1
+
+
+def test_bayes_does_not_label_a_trace_on_which_all_labelers_are_silent() -> None:
+    config = ConsensusConfig(rule="bayes", min_posterior=0.9)
+    silent = {"a": abstained("t", AbstentionReason.UNPARSED), "b": None}
+    label = agree_among(context(), silent, config, posterior=[0.02, 0.02, 0.01, 0.95])
+    assert reason_of(label) is AbstentionReason.NOT_MEASURED
+    anchored = agree_among(context(), silent, config, posterior=[0.0, 0.0, 0.0, 1.0])
+    assert (anchored.first_error_given, anchored.first_error_index) == (True, None)
 
 
 def test_min_posterior_is_for_bayes_and_stored_with_it() -> None:

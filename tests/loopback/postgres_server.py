@@ -26,10 +26,12 @@ class PostgresServer:
     folder: Path
     binaries: Path
 
-    def url(self, name: str | None = None) -> str:
-        """The URL of a new database."""
+    def url(self, name: str | None = None, *, language: str | None = None) -> str:
+        """The URL of a new database, which sorts text by a language if one is given."""
         made = name or f"d{next(_DATABASES)}"
-        self.run("createdb", "--host", str(self.folder), "--username", "postgres", made)
+        icu = ["--template", "template0", "--locale-provider", "icu", "--icu-locale"]
+        sorting = [] if language is None else [*icu, language]
+        self.run("createdb", "--host", str(self.folder), "--username", "postgres", *sorting, made)
         return f"postgresql+psycopg://postgres@/{made}?host={self.folder}"
 
     def run(self, program: str, *arguments: str) -> str:

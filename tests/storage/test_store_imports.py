@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from storage import DatasetCounts, ImportOutcome, ImportSummary, Store
 from storage.tables import METADATA
@@ -355,13 +357,14 @@ def many(n: int, fault: BaseException | None = None) -> Iterator[ImportedTrace]:
         raise fault
 
 
-def test_others_read_and_write_while_a_long_file_is_imported(store: Store, tmp_path: Path) -> None:
+def test_others_read_and_write_while_a_long_file_is_imported(store: Store) -> None:
     seen: list[int] = []
+    url = store._connections.engine.url.render_as_string(hide_password=False)
 
     def rows() -> Iterator[ImportedTrace]:
         for number, one in enumerate(many(1200)):
             if number == 1100:
-                with Store.open(f"sqlite:///{tmp_path / 'store.db'}", create=False) as other:
+                with Store.open(url, create=False) as other:
                     seen.append(len(ids(other)))
                     other.labels.declare("d", JUDGE)
             yield one
@@ -396,6 +399,30 @@ def test_an_interrupted_import_goes_on(store: Store) -> None:
     assert (outcome.done, outcome.unchanged) == (100, 500)
     assert len(ids(store)) == 600
     assert store.traces.unfinished() == []
+
+
+def test_a_kill_while_files_are_removed_leaves_none_that_counts_as_whole(store: Store) -> None:
+    deletions = 0
+
+    def kill(*call: Any) -> None:
+        nonlocal deletions
+        deletions += call[2].startswith("DELETE FROM traces")
+        if deletions == 2:
+            raise KeyboardInterrupt
+
+    def both() -> None:
+        with store.traces.importing("d", ["a.json", "b.json"]):
+            store.traces.import_file("d", source("a.json"), many(1200))
+            raise TraceFormatError("The second file is cut off.")
+
+    event.listen(store._connections.engine, "before_cursor_execute", kill)
+    with pytest.raises(KeyboardInterrupt):
+        both()
+    event.remove(store._connections.engine, "before_cursor_execute", kill)
+    assert len(ids(store)) == 200
+    assert store.traces.unfinished() == [("d", "a.json")]
+    outcome = store.traces.import_file("d", source("a.json"), many(1200))
+    assert (outcome.done, outcome.unchanged) == (1000, 200)
 
 
 def test_a_replaced_file_comes_back_after_a_fault(store: Store) -> None:

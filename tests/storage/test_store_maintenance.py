@@ -16,7 +16,7 @@ from tests.loopback.postgres_server import PostgresServer
 from tests.storage.builders import GOLD, evidence, fill, gold, ids, judged, row, source
 from traces import Abstention, AbstentionReason, Quote, StepLabel, TraceLabel, Verdict
 from traces.errors import InputError, StoreError
-from traces.records import ModelReply, StoredCall, Usage
+from traces.records import Failure, ModelReply, StoredCall, Usage
 
 REPLY = ModelReply("Yes\0", "stop", "gemini:m", None, Usage(10, 2, 3, 4), 0.25, None, "{}")
 
@@ -130,6 +130,25 @@ def test_a_copy_has_the_same_rows_and_goes_on_by_itself(store: Store, url: str) 
         assert ids(target, "new") == ["new"]
         with pytest.raises(StoreError, match="other rows"):
             store.copy_to(target, watch=every)
+
+
+@pytest.mark.slow
+def test_a_server_that_sorts_by_a_language_is_copied_to_and_from(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    first, last = (f"sqlite:///{tmp_path / name}.db" for name in ("first", "last"))
+    with Store.open(first) as store:
+        store.traces.import_file("d", source(), [row("B"), row("a-1"), row("Z"), row("_")])
+        silent = [
+            Failure(name, "judge", AbstentionReason.MODEL_ERROR, retryable=True)
+            for name in ("B", "a-1", "Z", "_")
+        ]
+        store.labels.failures.put("d", silent)
+        with Store.open(postgres.url(language="en-US")) as middle, Store.open(last) as end:
+            store.copy_to(middle, watch=every)
+            middle.copy_to(end, watch=every)
+            assert set(middle.labels.failures.load()) == set(store.labels.failures.load())
+            assert end.labels.failures.load() == store.labels.failures.load()
 
 
 @pytest.mark.slow
