@@ -151,7 +151,10 @@ class _Reader:
     def __init__(self, database: sqlite3.Connection, tables: set[str]) -> None:
         self._database = database
         self._links = {
-            name: {row["from"]: row["table"] for row in self._pragma("foreign_key_list", name)}
+            name: {
+                row["from"]: (row["table"], row["to"])
+                for row in self._pragma("foreign_key_list", name)
+            }
             for name in tables
         }
         self._known: dict[tuple[str, int], str] = {}
@@ -169,13 +172,13 @@ class _Reader:
             if column in VOLATILE:
                 continue
             if target is not None and value is not None:
-                value = self._referred(target, value)
+                value = self._referred(*target, value)
             shown[column] = round(value, 4) if isinstance(value, float) else value
         return json.dumps(shown, sort_keys=True, default=repr)
 
-    def _referred(self, target: str, key: int) -> str:
+    def _referred(self, target: str, column: str, key: int) -> str:
         if (target, key) not in self._known:
-            query = f"SELECT * FROM {target} WHERE pk = ?"
+            query = f"SELECT * FROM {target} WHERE {column} = ?"
             self._known[target, key] = self._row(
                 target, self._database.execute(query, (key,)).fetchone()
             )
