@@ -42,7 +42,14 @@ from evaluation.report.layout import (
     style_of,
     sweep_chart,
 )
-from evaluation.wording import UNDEFINED, figure, with_interval
+from evaluation.wording import (
+    UNDEFINED,
+    figure,
+    markdown_table,
+    markdown_text,
+    no_formula,
+    with_interval,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARK = 1.8
@@ -315,9 +322,9 @@ def render_markdown(report: ReportInput) -> str:
     """The tables of the page as Markdown, with all texts escaped."""
     scored = [one for one in report.labelers if one.first_errors is not None]
     parts = [
-        f"# {report.title}: {_plain(report.dataset)}",
-        "\n".join(f"- {_plain(sentence)}" for sentence in sentences(report)),
-        "\n".join(f"> **Note:** {_plain(warning)}\n" for warning in warnings(report)),
+        f"# {report.title}: {markdown_text(report.dataset)}",
+        "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences(report)),
+        "\n".join(f"> **Note:** {markdown_text(warning)}\n" for warning in warnings(report)),
     ]
     if scored:
         parts += ["## Figures", _headline(scored), _floors(report)]
@@ -326,7 +333,7 @@ def render_markdown(report: ReportInput) -> str:
             parts += [
                 part
                 for name in subsets
-                for part in (f"### {_plain(name)}", _headline(scored, name))
+                for part in (f"### {markdown_text(name)}", _headline(scored, name))
             ]
         parts += ["## First errors", _confusion(scored), "## Thresholds", _thresholds(scored)]
     if report.candidates:
@@ -351,7 +358,7 @@ def render_csv(report: ReportInput) -> str:
         names = (report.dataset, report.gold or "", labeler, against, subset)
         low, high = found.ci95 or ("", "")
         value = "" if found.value is None else found.value
-        writer.writerow([*map(_no_formula, names), group, measure, value, low, high])
+        writer.writerow([*map(no_formula, names), group, measure, value, low, high])
     return out.getvalue()
 
 
@@ -441,7 +448,7 @@ def _headline(scored: Sequence[LabelerSection], subset: str | None = None) -> st
         "precision of kept",
         "missing",
     )
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _floors(report: ReportInput) -> str:
@@ -449,7 +456,7 @@ def _floors(report: ReportInput) -> str:
     if not rows:
         return ""
     head = ("floor", *rows[0][1])
-    return _table(head, [(name, *map(figure, figures.values())) for name, figures in rows])
+    return markdown_table(head, [(name, *map(figure, figures.values())) for name, figures in rows])
 
 
 def _confusion(scored: Sequence[LabelerSection]) -> str:
@@ -458,7 +465,7 @@ def _confusion(scored: Sequence[LabelerSection]) -> str:
         for one in scored
         if one.confusion is not None
     ]
-    return _table(("labeler", *(kind.replace("_", " ") for kind in KINDS)), rows)
+    return markdown_table(("labeler", *(kind.replace("_", " ") for kind in KINDS)), rows)
 
 
 def _thresholds(scored: Sequence[LabelerSection]) -> str:
@@ -468,7 +475,7 @@ def _thresholds(scored: Sequence[LabelerSection]) -> str:
         else (one.labeler.name, "-", "none needed: verdicts")
         for one in scored
     ]
-    return _table(("labeler", "threshold", "source"), rows)
+    return markdown_table(("labeler", "threshold", "source"), rows)
 
 
 def _best_of_n(report: ReportInput) -> str:
@@ -479,7 +486,9 @@ def _best_of_n(report: ReportInput) -> str:
             head = tuple(found.accuracy)
             figures = (figure(one.value) for one in found.accuracy.values())
             rows.append((section.labeler, section.subset, str(n), *figures))
-    return _table(("labeler", "subset", "N", *(name.replace("_", " ") for name in head)), rows)
+    return markdown_table(
+        ("labeler", "subset", "N", *(name.replace("_", " ") for name in head)), rows
+    )
 
 
 def _pairs(report: ReportInput) -> str:
@@ -495,7 +504,9 @@ def _pairs(report: ReportInput) -> str:
         )
         for pair in pairs
     ]
-    return _table(("pair", "steps", "agreement", "kappa", "Pearson", "first-error agreement"), rows)
+    return markdown_table(
+        ("pair", "steps", "agreement", "kappa", "Pearson", "first-error agreement"), rows
+    )
 
 
 def _models(report: ReportInput) -> str:
@@ -509,22 +520,4 @@ def _models(report: ReportInput) -> str:
         )
         for one in report.labelers
     ]
-    return _table(("labeler", "kind", "model", "resolved version", "traces"), rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Text as one line that Markdown shows literally, also in a table cell."""
-    for sign in ("\\", "`", "*", "[", "]", "|", "#"):
-        text = text.replace(sign, "\\" + sign)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(text.split())
-
-
-def _no_formula(text: str) -> str:
-    """Text with an apostrophe if a spreadsheet would run it as a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return markdown_table(("labeler", "kind", "model", "resolved version", "traces"), rows)
