@@ -65,6 +65,7 @@ from .report.input import ModelSpending as ModelSpending
 from .report.input import ReportInput as ReportInput
 from .report.input import headline_figure as headline_figure
 from .report.render import render_csv as render_csv
+from .report.render import render_latex as render_latex
 from .report.render import render_markdown as render_markdown
 from .report.render import render_report as render_report
 from .report.render import report_json as report_json
