@@ -73,7 +73,8 @@ from .thresholds import FittedThreshold as FittedThreshold
 from .thresholds import decided_by_scores as decided_by_scores
 from .thresholds import fit_threshold as fit_threshold
 from .thresholds import threshold_sweep as threshold_sweep
-from .wording import Table as Table
+from .wording import UNDEFINED as UNDEFINED
+from .wording import FigureTable as FigureTable
 from .wording import figure as figure
 from .wording import formatted as formatted
 from .wording import with_interval as with_interval

@@ -30,7 +30,7 @@ from evaluation.measures import (
     ratio,
     resampled_sums,
 )
-from evaluation.wording import Table, figure, with_interval
+from evaluation.wording import FigureTable, figure, with_interval
 from traces import InputError
 
 Normalize = Callable[[str], str]
@@ -349,7 +349,7 @@ class BestOfNReport:
         ]
         return "\n".join(lines)
 
-    def figures_table(self, name: str, *, intervals: bool = False) -> Table:
+    def figures_table(self, name: str, *, intervals: bool = False) -> FigureTable:
         """One line per N; `intervals` adds the 95% intervals."""
         shown = with_interval if intervals else _value
         rows = [
@@ -358,7 +358,7 @@ class BestOfNReport:
         ]
         head = ("N", *(measure.replace("_", " ") for measure in MEASURES), "problems")
         over = "all subsets of N candidates" if self.expected else "the first N candidates"
-        return Table(title=f"{name}: best-of-N over {over}", head=head, rows=rows)
+        return FigureTable(title=f"{name}: best-of-N over {over}", head=head, rows=rows)
 
 
 def _value(estimated: Estimate) -> str:

@@ -39,7 +39,7 @@ from evaluation.measures import (
     resampled_sums,
 )
 from evaluation.paired import PairedReport, compare_by_measure
-from evaluation.wording import Table, figure, figures_json, with_interval
+from evaluation.wording import FigureTable, figure, figures_json, with_interval
 
 
 def kappa_of_tables(tables: Floats) -> tuple[Floats, Mask]:
@@ -365,7 +365,7 @@ def _share(sums: Floats) -> tuple[Floats, Mask]:
     return ratio(sums[..., 0], sums[..., 1])
 
 
-def comparison_tables(found: Comparison) -> list[Table]:
+def comparison_tables(found: Comparison) -> list[FigureTable]:
     """The comparison as tables: pairs, and who finds the first error how early."""
     head = ("pair", "steps", "agreement", "kappa", "Pearson", "traces", "first-error agreement")
     rows = [
@@ -393,8 +393,8 @@ def comparison_tables(found: Comparison) -> list[Table]:
     errors_head = ("first errors of", "against", *kinds, "left out")
     sizes = f"{len(found.table.frame)} traces, {found.table.n_steps} steps"
     return [
-        Table(title=f"{sizes}, 95% intervals by problem", head=head, rows=rows),
-        Table(
+        FigureTable(title=f"{sizes}, 95% intervals by problem", head=head, rows=rows),
+        FigureTable(
             title="first errors",
             head=errors_head,
             rows=errors,

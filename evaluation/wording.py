@@ -49,7 +49,7 @@ def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class FigureTable:
     """Cells of text that a person reads, in several formats."""
 
     title: str
@@ -98,7 +98,7 @@ class Table:
 
 
 def formatted(
-    format: str, *, tables: Iterable[Table], rows: Iterable[Mapping[str, Any]], text: str
+    format: str, *, tables: Iterable[FigureTable], rows: Iterable[Mapping[str, Any]], text: str
 ) -> str:
     """What `--format` prints.
 

@@ -20,7 +20,7 @@ from stepgold.results import Result
 from stepgold.verbs import verb
 
 if TYPE_CHECKING:
-    from evaluation import PairedReport, Protocol, Table
+    from evaluation import FigureTable, PairedReport, Protocol
     from stepgold.workspace import WorkspaceFolder
 
 P = ParamSpec("P")
@@ -73,7 +73,7 @@ class EvaluateSeveralResult(Result):
         return list(self.figures)
 
 
-class Evaluate(Face[P]):
+class EvaluateCall(Face[P]):
     """The method: one name gives the result of one labeler, a list that of several."""
 
     @overload
@@ -85,9 +85,9 @@ class Evaluate(Face[P]):
 
 
 class EvaluateMethod(Face[P]):
-    """An `Evaluate` as an attribute of a class."""
+    """An `EvaluateCall` as an attribute of a class."""
 
-    def __get__(self, workspace: WorkspaceFolder, owner: type, /) -> Evaluate[P]: ...
+    def __get__(self, workspace: WorkspaceFolder, owner: type, /) -> EvaluateCall[P]: ...
 
 
 def evaluate_method(config: Callable[P, EvaluateOptions]) -> EvaluateMethod[P]:
@@ -212,9 +212,9 @@ def _table(
     options: EvaluateOptions,
     *,
     best: str | None,
-) -> Table:
+) -> FigureTable:
     """The rows as a person reads them."""
-    from evaluation import Estimate, Table, figure, with_interval
+    from evaluation import UNDEFINED, Estimate, FigureTable, figure, with_interval
 
     lead = f"{measure}_"
     keys = [key for key in rows[0] if key.startswith(lead) and not key.startswith(f"{lead}ci95_")]
@@ -231,7 +231,7 @@ def _table(
             f"floor {row['labeler']}" if row["kind"] == "floor" else row["labeler"],
             *(figure(row[key]) for key in keys),
             shown(row, measure),
-            "-" if row.get("missing") is None else str(row["missing"]),
+            UNDEFINED if row.get("missing") is None else str(row["missing"]),
             "best" if row["labeler"] == best else shown(row, "difference"),
             figure(row.get("p_value")),
         )
@@ -243,7 +243,7 @@ def _table(
     for column, key in enumerate([*keys, measure], 1):
         known = {at: rows[at][key] for at in judged if rows[at][key] is not None}
         bold |= {(at, column) for at, value in known.items() if value == max(known.values())}
-    return Table(
+    return FigureTable(
         title=f"{measure} on {options.dataset} against {options.gold}, 95% intervals by problem"
         f" ({options.resamples} resamples, seed {options.seed}), difference from the best",
         head=(
@@ -261,7 +261,7 @@ def _table(
 
 
 def _text(
-    table: Table,
+    table: FigureTable,
     found: Mapping[str, EvaluateResult],
     pairs: Mapping[str, Mapping[str, PairedReport]],
     *,
@@ -269,16 +269,22 @@ def _text(
     measure: str,
 ) -> str:
     """The table without the differences, which follow it, and what else is to be known."""
+    from evaluation import UNDEFINED
+
+    # Labeler, subsets, whole, missing: the last is left out where nothing is.
+    kept = -2 if any(row[-3] not in ("0", UNDEFINED) for row in table.rows) else -3
     short = replace(
         table,
         title=table.title.removesuffix(", difference from the best"),
-        head=table.head[:-2],
-        rows=[row[:-2] for row in table.rows],
+        head=table.head[:kept],
+        rows=[row[:kept] for row in table.rows],
     )
     lines = [short.plain()]
     width = max(map(len, lines[0].splitlines()[1:]))
     if width > WIDTH:
         lines.append(f"The table is {width} columns wide; --format csv, md or tex is for files.")
+    if best is None:
+        lines.append(f"No labeler has a defined {measure}, so that none is tested as the best.")
     lines += [pair[measure].line(str(best), name) for name, pair in pairs.items()]
     if len(pairs) > 1:
         lines.append(

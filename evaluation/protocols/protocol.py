@@ -15,7 +15,7 @@ from evaluation.floors import THRESHOLD, FloorReport, measure_floors
 from evaluation.measures import RESAMPLES
 from evaluation.paired import PairedReport, compare_by_measure
 from evaluation.wording import (
-    Table,
+    FigureTable,
     cell,
     figure,
     figures_json,
@@ -272,10 +272,10 @@ class ProtocolReport(Generic[F]):
             f"{left_out_note(self.gold_unusable + self.gold_missing)}"
         )
 
-    def figures_table(self, labeler: str) -> Table:
+    def figures_table(self, labeler: str) -> FigureTable:
         """The figures, one line per group."""
         groups = [*self.subsets.items(), (self.whole_key, self.overall)]
-        return Table(
+        return FigureTable(
             title=f"{labeler}: {self.title}, 95% intervals by problem",
             head=(self.group, *(heading for heading, _ in self.figures.columns)),
             rows=[(name, *figures.cells()) for name, figures in groups],

@@ -44,7 +44,7 @@ from evaluation.report.layout import (
 )
 from evaluation.wording import (
     UNDEFINED,
-    Table,
+    FigureTable,
     figure,
     latex_text,
     markdown_table,
@@ -320,14 +320,14 @@ FigureRow = tuple[str, str, str, str, str, Estimate]
 """Labeler, against, subset, group, measure, figure."""
 
 
-def report_tables(report: ReportInput) -> Iterator[tuple[int, Table]]:
+def report_tables(report: ReportInput) -> Iterator[tuple[int, FigureTable]]:
     """The tables of the page, each with the level of its heading."""
     scored = [one for one in report.labelers if one.first_errors is not None]
     if scored:
         yield 2, _headline("Figures", scored)
         if floors := floor_rows(report):
             rows = [(name, *map(figure, figures.values())) for name, figures in floors]
-            yield 3, Table(title="Floors", head=("floor", *floors[0][1]), rows=rows)
+            yield 3, FigureTable(title="Floors", head=("floor", *floors[0][1]), rows=rows)
         subsets = _subsets(scored)
         for name in subsets if len(subsets) > 1 else ():
             yield 3, _headline(name, scored, name)
@@ -472,7 +472,9 @@ HEADLINE = (
 )
 
 
-def _headline(title: str, scored: Sequence[LabelerSection], subset: str | None = None) -> Table:
+def _headline(
+    title: str, scored: Sequence[LabelerSection], subset: str | None = None
+) -> FigureTable:
     """One line per labeler, the best of each figure of accuracy in bold."""
     undefined = Estimate(None, None)
     names, figures, missing = [], [], []
@@ -502,33 +504,33 @@ def _headline(title: str, scored: Sequence[LabelerSection], subset: str | None =
         (name, *map(with_interval, row), left)
         for name, row, left in zip(names, figures, missing, strict=True)
     ]
-    return Table(title=title, head=HEADLINE, rows=rows, best=frozenset(best))
+    return FigureTable(title=title, head=HEADLINE, rows=rows, best=frozenset(best))
 
 
-def _confusion(scored: Sequence[LabelerSection]) -> Table:
+def _confusion(scored: Sequence[LabelerSection]) -> FigureTable:
     rows = [
         (one.labeler.name, *(str(one.confusion.counts[kind]) for kind in KINDS))
         for one in scored
         if one.confusion is not None
     ]
-    return Table(
+    return FigureTable(
         title="First errors",
         head=("labeler", *(kind.replace("_", " ") for kind in KINDS)),
         rows=rows,
     )
 
 
-def _thresholds(scored: Sequence[LabelerSection]) -> Table:
+def _thresholds(scored: Sequence[LabelerSection]) -> FigureTable:
     rows = [
         (one.labeler.name, figure(one.threshold), one.threshold_source)
         if one.sweep is not None
         else (one.labeler.name, "-", "none needed: verdicts")
         for one in scored
     ]
-    return Table(title="Thresholds", head=("labeler", "threshold", "source"), rows=rows)
+    return FigureTable(title="Thresholds", head=("labeler", "threshold", "source"), rows=rows)
 
 
-def _best_of_n(report: ReportInput) -> Table:
+def _best_of_n(report: ReportInput) -> FigureTable:
     head: tuple[str, ...] = ()
     rows = []
     for section in report.candidates:
@@ -536,14 +538,14 @@ def _best_of_n(report: ReportInput) -> Table:
             head = tuple(found.accuracy)
             figures = (figure(one.value) for one in found.accuracy.values())
             rows.append((section.labeler, section.subset, str(n), *figures))
-    return Table(
+    return FigureTable(
         title="Best-of-N (mean over all subsets of N candidates)",
         head=("labeler", "subset", "N", *(name.replace("_", " ") for name in head)),
         rows=rows,
     )
 
 
-def _pairs(report: ReportInput) -> Table:
+def _pairs(report: ReportInput) -> FigureTable:
     pairs = () if report.comparison is None else report.comparison.pairs
     rows = [
         (
@@ -556,14 +558,14 @@ def _pairs(report: ReportInput) -> Table:
         )
         for pair in pairs
     ]
-    return Table(
+    return FigureTable(
         title="Agreement",
         head=("pair", "steps", "agreement", "kappa", "Pearson", "first-error agreement"),
         rows=rows,
     )
 
 
-def _models(report: ReportInput) -> Table:
+def _models(report: ReportInput) -> FigureTable:
     rows = [
         (
             one.labeler.name,
@@ -574,6 +576,6 @@ def _models(report: ReportInput) -> Table:
         )
         for one in report.labelers
     ]
-    return Table(
+    return FigureTable(
         title="Models", head=("labeler", "kind", "model", "resolved version", "traces"), rows=rows
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +54,34 @@ def test_gold_is_no_candidate_for_the_best(on: Cli) -> None:
     assert done["paired"] == []
     words = on(*ON, "--labeler", "gold", "--labeler", "judge").out
     assert "'gold' is compared with itself" in words
+
+
+def test_four_subsets_fit_a_terminal(cli: Cli, tmp_path: Path) -> None:
+    """With nothing missing, the table of ProcessBench has at most 80 columns."""
+    names = ("gsm8k", "math", "olympiadbench", "omnimath")
+    for subset in names:
+        rows = [
+            {"id": f"{subset}-{at}", "problem": f"{subset} {at}?", "steps": ["a", "b"], "label": at % 2 - 1}
+            for at in range(6)
+        ]  # fmt: skip
+        (tmp_path / f"{subset}.json").write_text(json.dumps(rows))
+    on = partial(cli, workspace=tmp_path / "w")
+    files = [tmp_path / f"{subset}.json" for subset in names]
+    assert on("import", "processbench", *files, "--dataset", "pb").code == 0
+    for number, labeler in enumerate(("one", "two", "three")):
+        first = [(f"{subset}-{at}", at % 2 - 1 if at >= number else 1) for subset in names for at in range(6)]  # fmt: skip
+        lines = [json.dumps({"id": id, "first_error": None if at < 0 else at}) for id, at in first]
+        (tmp_path / "scores.jsonl").write_text("\n".join(lines))
+        scores = ("import", "scores", tmp_path / "scores.jsonl", "--dataset", "pb")
+        assert on(*scores, "--labeler", labeler).code == 0
+    asked = ("--labeler", "one", "--labeler", "two", "--labeler", "three", "--resamples", "20")
+    table = on("evaluate", "--dataset", "pb", *asked).out.splitlines()[1:9]
+    assert table[0].split() == ["labeler", *names, "average"]
+    assert max(map(len, table)) <= 80
+    document = on("evaluate", "--dataset", "pb", *asked, "--json").document
+    for found in document["labelers"].values():
+        parts = [part["processbench_f1"] for part in found["subsets"].values()]
+        assert found["average"]["processbench_f1"] == pytest.approx(sum(parts) / 4)
 
 
 def test_the_table_has_a_row_per_labeler_and_floor(on: Cli) -> None:

@@ -93,10 +93,10 @@ def test_the_report_compiles(on: Cli, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_hostile_names_compile(tmp_path: Path) -> None:
     """Signs with a meaning in LaTeX are shown as they are, also at the start of a row."""
-    from evaluation import Table
+    from evaluation import FigureTable
 
     names = ["[0.5] 50%", "*a_b^c", r"\input{x}", "#1 & $x$ ~ <|>"]
-    table = Table(title="t\nu", head=("name", "n"), rows=[(name, "-0.100") for name in names])
+    table = FigureTable(title="t\nu", head=("name", "n"), rows=[(name, "-0.100") for name in names])
     file = tmp_path / "names.tex"
     file.write_text(PAGE % table.latex())
     text = printed(file)
