@@ -177,9 +177,9 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "score",
     ),
     ("evaluate",): Entry(
-        "Measure a labeler against gold. Follows the published protocols; "
+        "Measure labelers against gold. Follows the published protocols; "
         "intervals are bootstrapped over problems.",
-        "stepgold.evaluating",
+        "stepgold.standings",
         "EvaluateOptions",
         "evaluate",
     ),

@@ -6,6 +6,7 @@ from .best_of_n import evaluate_best_of_n as evaluate_best_of_n
 from .best_of_n import published_best_of_n as published_best_of_n
 from .comparison import Comparison as Comparison
 from .comparison import compare_labelers as compare_labelers
+from .comparison import comparison_lines as comparison_lines
 from .comparison import comparison_tables as comparison_tables
 from .diagnostics import diagnose as diagnose
 from .disagreements import Disputes as Disputes
@@ -38,6 +39,7 @@ from .overlap import EvaluatedProblem as EvaluatedProblem
 from .overlap import OverlapReport as OverlapReport
 from .overlap import TrainingRow as TrainingRow
 from .overlap import find_overlap as find_overlap
+from .paired import PairedReport as PairedReport
 from .paired import compare_by_measure as compare_by_measure
 from .paired import paired_difference as paired_difference
 from .protocols.macro_f1 import evaluate_macro_f1 as evaluate_macro_f1
@@ -63,6 +65,7 @@ from .report.input import ModelSpending as ModelSpending
 from .report.input import ReportInput as ReportInput
 from .report.input import headline_figure as headline_figure
 from .report.render import render_csv as render_csv
+from .report.render import render_latex as render_latex
 from .report.render import render_markdown as render_markdown
 from .report.render import render_report as render_report
 from .report.render import report_json as report_json
@@ -70,3 +73,8 @@ from .thresholds import FittedThreshold as FittedThreshold
 from .thresholds import decided_by_scores as decided_by_scores
 from .thresholds import fit_threshold as fit_threshold
 from .thresholds import threshold_sweep as threshold_sweep
+from .wording import UNDEFINED as UNDEFINED
+from .wording import FigureTable as FigureTable
+from .wording import figure as figure
+from .wording import formatted as formatted
+from .wording import with_interval as with_interval

@@ -30,7 +30,7 @@ from evaluation.measures import (
     ratio,
     resampled_sums,
 )
-from evaluation.wording import figure, plain_table
+from evaluation.wording import FigureTable, figure, with_interval
 from traces import InputError
 
 Normalize = Callable[[str], str]
@@ -331,14 +331,8 @@ class BestOfNReport:
         }
 
     def table(self, name: str) -> str:
-        """The figures as a table, one line per N."""
-        rows = []
-        for n, found in self.by_n.items():
-            figures = (figure(found.accuracy[measure].value) for measure in MEASURES)
-            rows.append((str(n), *figures, str(found.pools)))
-        head = ("N", *(measure.replace("_", " ") for measure in MEASURES), "problems")
-        over = "all subsets of N candidates" if self.expected else "the first N candidates"
-        lines = [f"{name}: best-of-N over {over}", plain_table(head, rows)]
+        """The figures as text, one line per N, and what was left out."""
+        lines = [self.figures_table(name).plain()]
         if self.unscored:
             lines.append(f"{self.unscored} of {self.candidates} candidates have no scores")
         if self.candidates and self.unanswered == self.candidates:
@@ -354,6 +348,21 @@ class BestOfNReport:
             if found.unscored_pools
         ]
         return "\n".join(lines)
+
+    def figures_table(self, name: str, *, intervals: bool = False) -> FigureTable:
+        """One line per N; `intervals` adds the 95% intervals."""
+        shown = with_interval if intervals else _value
+        rows = [
+            (str(n), *(shown(found.accuracy[measure]) for measure in MEASURES), str(found.pools))
+            for n, found in self.by_n.items()
+        ]
+        head = ("N", *(measure.replace("_", " ") for measure in MEASURES), "problems")
+        over = "all subsets of N candidates" if self.expected else "the first N candidates"
+        return FigureTable(title=f"{name}: best-of-N over {over}", head=head, rows=rows)
+
+
+def _value(estimated: Estimate) -> str:
+    return figure(estimated.value)
 
 
 def evaluate_best_of_n(

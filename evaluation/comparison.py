@@ -39,7 +39,7 @@ from evaluation.measures import (
     resampled_sums,
 )
 from evaluation.paired import PairedReport, compare_by_measure
-from evaluation.wording import figure, figures_json, plain_table, with_interval
+from evaluation.wording import FigureTable, figure, figures_json, with_interval
 
 
 def kappa_of_tables(tables: Floats) -> tuple[Floats, Mask]:
@@ -365,8 +365,8 @@ def _share(sums: Floats) -> tuple[Floats, Mask]:
     return ratio(sums[..., 0], sums[..., 1])
 
 
-def comparison_tables(found: Comparison) -> list[str]:
-    """The comparison as text: pairs, first errors, and the tests against gold."""
+def comparison_tables(found: Comparison) -> list[FigureTable]:
+    """The comparison as tables: pairs, and who finds the first error how early."""
     head = ("pair", "steps", "agreement", "kappa", "Pearson", "traces", "first-error agreement")
     rows = [
         (
@@ -380,29 +380,40 @@ def comparison_tables(found: Comparison) -> list[str]:
         )
         for pair in found.pairs
     ]
-    lines = [
-        f"{len(found.table.frame)} traces, {found.table.n_steps} steps, 95% intervals by problem",
-        plain_table(head, rows),
-        f"Krippendorff's alpha of all: {with_interval(found.krippendorff_alpha)} "
-        f"on {found.n_alpha} steps with two labels or more",
-        "",
-        plain_table(
-            ("first errors of", "against", *(kind.replace("_", " ") for kind in KINDS), "left out"),
-            [
-                (
-                    pair.first_errors.of,
-                    pair.first_errors.against,
-                    *(str(pair.first_errors.counts[kind]) for kind in KINDS),
-                    str(pair.first_errors.reference_missing),
-                )
-                for pair in found.pairs
-            ],
+    errors = [
+        (
+            pair.first_errors.of,
+            pair.first_errors.against,
+            *(str(pair.first_errors.counts[kind]) for kind in KINDS),
+            str(pair.first_errors.reference_missing),
+        )
+        for pair in found.pairs
+    ]
+    kinds = (kind.replace("_", " ") for kind in KINDS)
+    errors_head = ("first errors of", "against", *kinds, "left out")
+    sizes = f"{len(found.table.frame)} traces, {found.table.n_steps} steps"
+    return [
+        FigureTable(title=f"{sizes}, 95% intervals by problem", head=head, rows=rows),
+        FigureTable(
+            title="first errors",
+            head=errors_head,
+            rows=errors,
         ),
     ]
-    lines += [
-        report.line(pair.a, pair.b)
-        for pair in found.pairs
-        if pair.paired is not None
-        for report in pair.paired.values()
+
+
+def comparison_lines(found: Comparison) -> list[str]:
+    """The comparison as text: the tables, alpha, and the tests against gold."""
+    pairs, errors = comparison_tables(found)
+    return [
+        pairs.plain(),
+        f"Krippendorff's alpha of all: {with_interval(found.krippendorff_alpha)} "
+        f"on {found.n_alpha} steps with two labels or more",
+        errors.plain(),
+        *(
+            report.line(pair.a, pair.b)
+            for pair in found.pairs
+            if pair.paired is not None
+            for report in pair.paired.values()
+        ),
     ]
-    return lines

@@ -15,7 +15,7 @@ import numpy as np
 from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
 from evaluation.frames import Floats, Index, LabelFrame, TraceFrame
 from evaluation.measures import MEASURES, Measure, generator, subset_places
-from evaluation.wording import figure, plain_table
+from evaluation.wording import FigureTable, figure
 
 CHANCE = "chance"
 _BLOCK = 10_000
@@ -151,14 +151,18 @@ class FloorReport:
             f" ({figure(highest[1])}) by {self.measure}."
         )
 
-    def lines(self, labeler: str) -> list[str]:
-        """The floors as a table, and a warning if the labeler is not above all of them."""
+    def table(self) -> FigureTable:
+        """One line per floor."""
         measures = list(self.floors[0].overall)
         rows = [
             (floor.name, *(figure(floor.overall[measure]) for measure in measures))
             for floor in self.floors
         ]
-        lines = ["floors on the same traces", plain_table(("floor", *measures), rows)]
+        return FigureTable(title="floors on the same traces", head=("floor", *measures), rows=rows)
+
+    def lines(self, labeler: str) -> list[str]:
+        """The floors as a table, and a warning if the labeler is not above all of them."""
+        lines = [self.table().plain()]
         warning = self.warning(labeler, self.own)
         return lines if warning is None else [*lines, warning]
 

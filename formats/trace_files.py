@@ -391,12 +391,12 @@ class WriteOutcome:
 def write_file(format: str, path: Path, rows: Iterable[ExportRow]) -> WriteOutcome:
     """Write the rows to a new file that replaces `path`; on failure `path` stays as it was.
 
-    A path that ends in .json (or format medprm) becomes one JSON list, anything else JSONL; a
-    further .gz compresses. Format `parquet` writes our own rows as a table.
+    A path that ends in .json (or format medprm) becomes one JSON list; .jsonl or no ending is
+    JSONL; a further .gz compresses. Format `parquet` writes our own rows as a table.
 
     Raises:
-        InputError: unknown format, a suffix that does not fit the format, pyarrow is missing, or
-            the file cannot be written.
+        InputError: unknown format, an ending that is unknown or does not fit the format, pyarrow
+            is missing, or the file cannot be written.
     """
     known = format_named(format, export_formats())
     tally = _Tally()
@@ -424,6 +424,14 @@ def _is_table(format: str, path: Path) -> bool:
             f"'{path}' does not fit format '{format}'.",
             where=str(path),
             remedy="end the path in .parquet" if wanted else "use format parquet, or end in .jsonl",
+        )
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    if suffix not in ("", ".json", ".jsonl", ".parquet"):
+        raise InputError(
+            f"No format of export is written as {suffix}.",
+            where=str(path),
+            remedy="end the path in .jsonl, .json, .jsonl.gz or .json.gz, or in .parquet with"
+            " format parquet",
         )
     return wanted
 

@@ -28,6 +28,7 @@ from stepgold import (
     scoring_run,
     searching,
     showing,
+    standings,
     trust,
 )
 from stepgold import report as reporting
@@ -45,7 +46,7 @@ PIPELINE: dict[tuple[str, ...], Verb] = {
     ("consensus",): Verb(agreeing.ConsensusOptions, agreeing.consensus),
     ("export",): Verb(exporting.ExportOptions, exporting.export),
     ("score",): Verb(scoring_run.ScoreOptions, scoring_run.score),
-    ("evaluate",): Verb(evaluating.EvaluateOptions, evaluating.evaluate),
+    ("evaluate",): Verb(evaluating.EvaluateOptions, standings.evaluate),
     ("compare",): Verb(evaluating.CompareOptions, evaluating.compare),
     ("best-of-n",): Verb(candidates.BestOfNOptions, candidates.best_of_n),
     ("report",): Verb(reporting.ReportOptions, reporting.report),
@@ -133,8 +134,8 @@ class Workspace(WorkspaceFolder):
     score = verb(scoring_run.ScoreOptions, scoring_run.score)
     """Score every step with a process reward model."""
 
-    evaluate = verb(evaluating.EvaluateOptions, evaluating.evaluate)
-    """Measure a labeler against gold by one of the field's protocols."""
+    evaluate = standings.evaluate_method(evaluating.EvaluateOptions)
+    """Measure labelers against gold by one of the field's protocols."""
 
     compare = verb_of_several(evaluating.CompareOptions, evaluating.compare)
     """Compare labelers: how far they agree, and where they do not."""

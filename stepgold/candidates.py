@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgold.golds import list_unusable_golds
 from stepgold.hub import input_file
-from stepgold.options import BootstrapOptions
+from stepgold.options import BootstrapOptions, TableOptions
 from stepgold.results import INCOMPLETE, OK, NamedFigures, Result
 from stepgold.trials import refuse_unknown_subset
 from traces import InputError, StrPath, option
@@ -94,7 +94,7 @@ class Candidates:
         return lines
 
 
-class BestOfNOptions(BootstrapOptions):
+class BestOfNOptions(TableOptions, BootstrapOptions):
     """The candidates, and the scores that choose among them."""
 
     n: str | int | Collection[int] = option(
@@ -253,7 +253,7 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
     else:
         pool, scores = Path(str(options.pool)), Path(str(options.scores))
         name, found = scores.name, from_files(input_file(pool), input_file(scores))
-    from evaluation import evaluate_best_of_n
+    from evaluation import evaluate_best_of_n, formatted
     from labeling import normal_answer
 
     report = evaluate_best_of_n(
@@ -270,7 +270,7 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
     if options.as_published:
         document["as_published"] = as_published(found, options.sizes)
         lines += _published_words(document)
-    return BestOfNResult(
+    result = BestOfNResult(
         n={
             int(n): BestOfNFigures(figures, of=f"Best-of-{n}")
             for n, figures in document["n"].items()
@@ -281,6 +281,9 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         document=document,
         text="\n".join(lines),
     )
+    tables, rows = [report.figures_table(name, intervals=True)], result.rows()
+    text = formatted(options.format, tables=tables, rows=rows, text=result.text)
+    return replace(result, text=text)
 
 
 def from_workspace(

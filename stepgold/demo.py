@@ -12,7 +12,7 @@ from stepgold.agreeing import ConsensusOptions, consensus
 from stepgold.console import note
 from stepgold.continuing import ContinueOptions, continue_
 from stepgold.corpora import CorpusAddOptions, corpus_add
-from stepgold.evaluating import EvaluateOptions, evaluate
+from stepgold.evaluating import EvaluateOptions, evaluate_one
 from stepgold.exchange import ImportOptions, import_
 from stepgold.exporting import ExportOptions, export
 from stepgold.judging import JudgeOptions, judge
@@ -130,7 +130,7 @@ def demo(caller: WorkspaceFolder, options: DemoOptions) -> DemoResult:
         note(str(result))
     figures = {
         name: {
-            protocol: evaluate(
+            protocol: evaluate_one(
                 workspace, EvaluateOptions(dataset=DATASET, labeler=name, protocol=protocol)
             ).as_json()
             for protocol in ("processbench", "macro-f1")

@@ -1,11 +1,12 @@
-"""`evaluate` measures a labeler against gold; `compare` compares labelers with each other."""
+"""`evaluate` measures labelers against gold; `compare` compares labelers with each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from stepgold.options import TableOptions
 from stepgold.results import NamedFigures, Result
 from stepgold.trials import (
     NONE_NEEDED,
@@ -16,6 +17,7 @@ from stepgold.trials import (
     known_gold,
     labeler_thresholds,
     labels_on,
+    refuse_repeated,
     resolve_threshold,
 )
 from traces import InputError, argument, option
@@ -34,10 +36,12 @@ FLOOR_NAMES = ("no-error", "last-step", "position", "chance")
 """The floors of `evaluation.FLOORS`, listed here for the same reason."""
 
 
-class EvaluateOptions(TrialOptions):
-    """The labeler to evaluate, and the protocol."""
+class EvaluateOptions(TableOptions, TrialOptions):
+    """The labelers to evaluate, and the protocol."""
 
-    labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
+    labeler: Sequence[str] = option(
+        metavar="NAME", help="Labeler in the dataset; repeat it for one table of several."
+    )
     gold: str = option(default="gold", metavar="NAME", help="Labeler taken as truth.")
     protocol: str = option(
         default="processbench",
@@ -59,6 +63,23 @@ class EvaluateOptions(TrialOptions):
         help="Also repeat the protocol's official script, quirks included, and list where it"
         " differs from the strict figures.",
     )
+
+    def check(self) -> None:
+        """Refuse a labeler that is named twice, and a second one beside several.
+
+        Raises:
+            InputError: there is one.
+        """
+        super().check()
+        refuse_repeated(self.labeler)
+        if not self.labeler:
+            raise InputError("No labeler is named.", remedy="name one with --labeler")
+        if self.against is not None and len(self.labeler) > 1:
+            raise InputError(
+                "Several labelers are compared with the best of them.",
+                where=f"--against {self.against}",
+                remedy="leave --against out, or name one labeler",
+            )
 
 
 class KeptFigures(NamedFigures):
@@ -141,8 +162,15 @@ class EvaluateResult(Result):
     """By name: `subsets` or `classes`."""
     document: Mapping[str, Any]
     """All of it, with diagnostics and the second labeler."""
+    floor_warning: str | None
+    """A sentence if the labeler is not above the highest floor; else None."""
     text: str
-    """The same as tables."""
+    """What a person reads, in the format asked for."""
+
+    @property
+    def labelers(self) -> Mapping[str, EvaluateResult]:
+        """This result by its labeler, as that of several labelers has it."""
+        return {self.labeler: self}
 
     @property
     def average(self) -> EvaluationFigures:
@@ -232,20 +260,30 @@ def parts_name(protocol: str) -> str:
     return "classes" if protocol == "prmbench" else "subsets"
 
 
-def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateResult:
+def evaluate_one(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateResult:
     """Measure a labeler against gold by one of the field's protocols, with bootstrap intervals.
 
     Raises:
         InputError: unknown dataset, labeler, subset or split.
     """
-    from evaluation import diagnose, protocol_named
+    from evaluation import protocol_named
 
     protocol = protocol_named(options.protocol)
     with workspace.open_store() as store:
-        first = _side(store, options, options.labeler, protocol=protocol)
+        (name,) = options.labeler
+        first = labeler_side(store, options, name, protocol=protocol)
         second = None
         if options.against is not None:
             second = _second(store, options, options.against, first=first, protocol=protocol)
+    return measured(first, options, protocol, second=second)
+
+
+def measured(
+    first: Side, options: EvaluateOptions, protocol: Protocol, *, second: Side | None = None
+) -> EvaluateResult:
+    """The figures of one labeler, and its difference from a second."""
+    from evaluation import ProtocolReport, diagnose, formatted
+
     report = protocol.evaluate(
         first.traces,
         threshold=first.threshold.value,
@@ -276,7 +314,8 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
     # The document has less about the average than was measured.
     whole = getattr(report, whole_name(protocol.name)).as_json()
     parts = document[parts_name(protocol.name)]
-    return EvaluateResult(
+    tables = [report.figures_table(first.labeler)] if isinstance(report, ProtocolReport) else []
+    found = EvaluateResult(
         dataset=options.dataset,
         labeler=first.labeler,
         gold=options.gold,
@@ -286,12 +325,17 @@ def evaluate(workspace: WorkspaceFolder, options: EvaluateOptions) -> EvaluateRe
         whole=_figures(whole, f"The {whole_name(protocol.name)} of {protocol.name}"),
         parts={name: _figures(part, f"A part of {protocol.name}") for name, part in parts.items()},
         document=document,
+        floor_warning=floors.warning(first.labeler, floors.own),
         text="\n".join(lines),
     )
+    text = formatted(
+        options.format, tables=[*tables, floors.table()], rows=found.rows(), text=found.text
+    )
+    return replace(found, text=text)
 
 
 def _as_published(
-    protocol: Protocol, side: _Side, strict: Mapping[str, Any]
+    protocol: Protocol, side: Side, strict: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The document's key `as_published`; None where no script was published."""
     if protocol.as_published is None:
@@ -318,7 +362,7 @@ def _figures(figures: Mapping[str, Any], of: str) -> EvaluationFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class Side:
     """One labeler on the traces of the trial."""
 
     labeler: str
@@ -326,14 +370,14 @@ class _Side:
     threshold: LabelerThreshold
 
 
-def _side(
+def labeler_side(
     store: Store,
     options: EvaluateOptions,
     labeler: str,
     *,
     protocol: Protocol,
     may_lack_scores: bool = False,
-) -> _Side:
+) -> Side:
     """A labeler's traces and its threshold.
 
     With `may_lack_scores` a labeler of verdicts needs no threshold where one is to be fitted, so
@@ -345,28 +389,28 @@ def _side(
         store, options.dataset, labeler, gold=options.gold, subsets=options.subset
     )
     if may_lack_scores and options.number is None and not decided_by_scores(traces):
-        return _Side(labeler, traces, LabelerThreshold(0.5, NONE_NEEDED))
+        return Side(labeler, traces, LabelerThreshold(0.5, NONE_NEEDED))
     threshold = resolve_threshold(
         store, options, labeler, gold=options.gold, protocol=protocol, evaluated=traces
     )
-    return _Side(labeler, traces, threshold)
+    return Side(labeler, traces, threshold)
 
 
 def _second(
-    store: Store, options: EvaluateOptions, name: str, *, first: _Side, protocol: Protocol
-) -> _Side:
+    store: Store, options: EvaluateOptions, name: str, *, first: Side, protocol: Protocol
+) -> Side:
     """The second labeler of the dataset, or the floor of that name."""
     from evaluation import FLOORS, floor_traces
 
     known = {summary.labeler.name for summary in store.labels.labelers(options.dataset)}
     if name in FLOORS and name not in known:
         traces = floor_traces(first.traces, name, seed=options.seed)
-        return _Side(name, traces, LabelerThreshold(0.5, FLOOR))
-    return _side(store, options, name, protocol=protocol, may_lack_scores=True)
+        return Side(name, traces, LabelerThreshold(0.5, FLOOR))
+    return labeler_side(store, options, name, protocol=protocol, may_lack_scores=True)
 
 
 def _compared(
-    first: _Side, second: _Side, options: EvaluateOptions, protocol: Protocol
+    first: Side, second: Side, options: EvaluateOptions, protocol: Protocol
 ) -> tuple[dict[str, Any], list[str]]:
     """The document's key `against`, and the lines for it."""
     pairs = protocol.compare(
@@ -384,7 +428,7 @@ def _compared(
     return document, lines
 
 
-class CompareOptions(TrialOptions):
+class CompareOptions(TableOptions, TrialOptions):
     """Which labelers to compare."""
 
     labelers: Sequence[str] = argument(
@@ -416,11 +460,7 @@ class CompareOptions(TrialOptions):
             raise InputError(
                 "A labeler cannot be compared with itself.", remedy="name at least two labelers"
             )
-        twice = [name for name in self.labelers if self.labelers.count(name) > 1]
-        if twice:
-            raise InputError(
-                f"Labeler '{twice[0]}' is named twice.", remedy="name each labeler once"
-            )
+        refuse_repeated(self.labelers)
 
 
 class PairFigures(NamedFigures):
@@ -487,7 +527,14 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
     Raises:
         InputError: unknown dataset, labeler, subset or split.
     """
-    from evaluation import compare_labelers, comparison_tables, disagreement_lines, find_disputes
+    from evaluation import (
+        compare_labelers,
+        comparison_lines,
+        comparison_tables,
+        disagreement_lines,
+        find_disputes,
+        formatted,
+    )
 
     names = options.labelers
     with workspace.open_store() as store:
@@ -516,13 +563,13 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         "disagreements": entries,
     }
     lines = [
-        *comparison_tables(found),
+        *comparison_lines(found),
         *(limits[name].line(name) for name in names if limits[name].fit is not None),
         f"They disagree on {disputes.steps} steps of {len(disputes)} traces; "
         f"{len(entries)} traces follow (--disagreements N for more).",
         *disagreement_lines(entries),
     ]
-    return CompareResult(
+    compared = CompareResult(
         dataset=options.dataset,
         gold=gold,
         labelers=tuple(names),
@@ -531,6 +578,9 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         document=document,
         text="\n".join(lines),
     )
+    tables, text = comparison_tables(found), compared.text
+    rows = compared.rows()
+    return replace(compared, text=formatted(options.format, tables=tables, rows=rows, text=text))
 
 
 def _entries(store: Store, options: CompareOptions, disputes: Disputes) -> list[dict[str, Any]]:

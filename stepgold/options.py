@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from traces import Config, InputError, StrPath, option
 
@@ -46,6 +46,19 @@ class LabelingOptions(DatasetOptions):
                 where="--name",
                 remedy="use one line that is not blank",
             )
+
+
+TableFormat = Literal["text", "md", "csv", "tex"]
+
+
+class TableOptions(Config):
+    """How tables are printed."""
+
+    format: TableFormat = option(
+        default="text",
+        choices=get_args(TableFormat),
+        help="Print the table as text, Markdown, CSV with all digits, or LaTeX with booktabs.",
+    )
 
 
 class BootstrapOptions(Config):

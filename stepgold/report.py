@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from storage import Store
 
 
-ReportFormat = Literal["html", "md", "json", "csv"]
+ReportFormat = Literal["html", "md", "json", "csv", "tex"]
 
 
 class ReportOptions(TrialOptions):
@@ -56,7 +56,7 @@ class ReportOptions(TrialOptions):
     format: ReportFormat | None = option(
         default=None,
         choices=get_args(ReportFormat),
-        help="Format of the report [default: by the suffix of OUT, else html].",
+        help="Format of the report [default: by the ending of OUT].",
     )
     candidates: Sequence[str] = option(
         default=(),
@@ -68,12 +68,23 @@ class ReportOptions(TrialOptions):
     )
 
     def check(self) -> None:
-        """Choose the format by the suffix if none was given."""
+        """Choose the format by the ending if none was given; without an ending it is html.
+
+        Raises:
+            InputError: no format has the ending.
+        """
         super().check()
         if self.format is None:
             suffix = Path(self.out).suffix.removeprefix(".").lower()
-            known = suffix in get_args(ReportFormat)
-            object.__setattr__(self, "format", suffix if known else "html")
+            known = get_args(ReportFormat)
+            chosen = {"": "html", "htm": "html"}.get(suffix, suffix)
+            if chosen not in known:
+                raise InputError(
+                    f"No report is written as .{suffix}.",
+                    where=str(self.out),
+                    remedy=f"end the file in .{', .'.join(known)}, or choose one with --format",
+                )
+            object.__setattr__(self, "format", chosen)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -150,10 +161,12 @@ def _rendered(gathered: ReportInput, chosen: ReportFormat) -> str:
         from evaluation import render_report
 
         return render_report(gathered)
-    from evaluation import render_csv, render_markdown, report_json
+    from evaluation import render_csv, render_latex, render_markdown, report_json
 
     if chosen == "json":
         return json.dumps(report_json(gathered), ensure_ascii=False, allow_nan=False, indent=1)
+    if chosen == "tex":
+        return render_latex(gathered)
     return render_csv(gathered) if chosen == "csv" else render_markdown(gathered)
 
 

@@ -131,6 +131,17 @@ def compared_traces(
     return ComparedTraces(traces.frame, labels)
 
 
+def refuse_repeated(labelers: Sequence[str]) -> None:
+    """Refuse a labeler that is named twice.
+
+    Raises:
+        InputError: there is one.
+    """
+    twice = [name for name in labelers if labelers.count(name) > 1]
+    if twice:
+        raise InputError(f"Labeler '{twice[0]}' is named twice.", remedy="name each labeler once")
+
+
 def labels_on(
     labels: Mapping[str, Mapping[str, TraceLabel]], trace_id: str
 ) -> dict[str, TraceLabel]:

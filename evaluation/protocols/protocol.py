@@ -15,11 +15,11 @@ from evaluation.floors import THRESHOLD, FloorReport, measure_floors
 from evaluation.measures import RESAMPLES
 from evaluation.paired import PairedReport, compare_by_measure
 from evaluation.wording import (
+    FigureTable,
     cell,
     figure,
     figures_json,
     left_out_note,
-    plain_table,
     threshold_note,
 )
 
@@ -266,14 +266,20 @@ class ProtocolReport(Generic[F]):
 
     def table(self, labeler: str) -> str:
         """The figures as a table, one line per group."""
-        groups = [*self.subsets.items(), (self.whole_key, self.overall)]
-        rows = [(name, *figures.cells()) for name, figures in groups]
-        head = (self.group, *(heading for heading, _ in self.figures.columns))
         return (
-            f"{labeler}: {self.title}, 95% intervals by problem\n"
-            f"{plain_table(head, rows)}{self.remark()}"
+            f"{self.figures_table(labeler).plain()}{self.remark()}"
             f"{threshold_note(self.threshold, self.threshold_source)}"
             f"{left_out_note(self.gold_unusable + self.gold_missing)}"
+        )
+
+    def figures_table(self, labeler: str) -> FigureTable:
+        """The figures, one line per group."""
+        groups = [*self.subsets.items(), (self.whole_key, self.overall)]
+        return FigureTable(
+            title=f"{labeler}: {self.title}, 95% intervals by problem",
+            head=(self.group, *(heading for heading, _ in self.figures.columns)),
+            rows=[(name, *figures.cells()) for name, figures in groups],
+            ruled=len(self.subsets),
         )
 
     def remark(self) -> str:

@@ -42,7 +42,16 @@ from evaluation.report.layout import (
     style_of,
     sweep_chart,
 )
-from evaluation.wording import UNDEFINED, figure, with_interval
+from evaluation.wording import (
+    UNDEFINED,
+    FigureTable,
+    figure,
+    latex_text,
+    markdown_table,
+    markdown_text,
+    no_formula,
+    with_interval,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARK = 1.8
@@ -311,35 +320,75 @@ FigureRow = tuple[str, str, str, str, str, Estimate]
 """Labeler, against, subset, group, measure, figure."""
 
 
-def render_markdown(report: ReportInput) -> str:
-    """The tables of the page as Markdown, with all texts escaped."""
+def report_tables(report: ReportInput) -> Iterator[tuple[int, FigureTable]]:
+    """The tables of the page, each with the level of its heading."""
     scored = [one for one in report.labelers if one.first_errors is not None]
-    parts = [
-        f"# {report.title}: {_plain(report.dataset)}",
-        "\n".join(f"- {_plain(sentence)}" for sentence in sentences(report)),
-        "\n".join(f"> **Note:** {_plain(warning)}\n" for warning in warnings(report)),
-    ]
     if scored:
-        parts += ["## Figures", _headline(scored), _floors(report)]
+        yield 2, _headline("Figures", scored)
+        if floors := floor_rows(report):
+            rows = [(name, *map(figure, figures.values())) for name, figures in floors]
+            yield 3, FigureTable(title="Floors", head=("floor", *floors[0][1]), rows=rows)
         subsets = _subsets(scored)
-        if len(subsets) > 1:
-            parts += [
-                part
-                for name in subsets
-                for part in (f"### {_plain(name)}", _headline(scored, name))
-            ]
-        parts += ["## First errors", _confusion(scored), "## Thresholds", _thresholds(scored)]
+        for name in subsets if len(subsets) > 1 else ():
+            yield 3, _headline(name, scored, name)
+        yield 2, _confusion(scored)
+        yield 2, _thresholds(scored)
     if report.candidates:
-        parts += ["## Best-of-N (mean over all subsets of N candidates)", _best_of_n(report)]
+        yield 2, _best_of_n(report)
     if report.comparison is not None:
-        alpha = with_interval(report.comparison.krippendorff_alpha)
-        parts += ["## Agreement", _pairs(report), f"Krippendorff's alpha of all: {alpha}."]
-    parts += ["## Models", _models(report)]
-    parts.append(
+        yield 2, _pairs(report)
+    yield 2, _models(report)
+
+
+def _closing(report: ReportInput) -> list[str]:
+    """What follows the tables: alpha, if labelers were compared, and how figures were drawn."""
+    drawn = (
         f"95% intervals by problem, {report.resamples:,} resamples, seed {report.seed}. "
         f"StepGold {report.version}, {report.made_at}."
     )
+    if report.comparison is None:
+        return [drawn]
+    alpha = with_interval(report.comparison.krippendorff_alpha)
+    return [f"Krippendorff's alpha of all: {alpha}.", drawn]
+
+
+def render_markdown(report: ReportInput) -> str:
+    """The tables of the page as Markdown, with all texts escaped."""
+    parts = [
+        f"# {report.title}: {markdown_text(report.dataset)}",
+        "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences(report)),
+        "\n".join(f"> **Note:** {markdown_text(warning)}\n" for warning in warnings(report)),
+    ]
+    for level, table in report_tables(report):
+        parts += [f"{'#' * level} {markdown_text(table.title)}"]
+        parts += [markdown_table(table.head, table.rows, best=table.best)]
+    parts += _closing(report)
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+LATEX_HEAD = r"""\documentclass[landscape]{article}
+\usepackage[margin=1cm]{geometry}
+\usepackage{booktabs}
+\setlength{\parindent}{0pt}
+\setlength{\parskip}{1ex}
+\begin{document}
+\footnotesize"""
+"""Needs nothing beyond texlive-latex-recommended of Debian."""
+
+
+def render_latex(report: ReportInput) -> str:
+    """The tables of the page as a LaTeX document, with all texts escaped."""
+    parts = [
+        LATEX_HEAD,
+        rf"\section*{{{latex_text(f'{report.title}: {report.dataset}')}}}",
+        *(latex_text(sentence) for sentence in sentences(report)),
+        *(rf"\textbf{{Note:}} {latex_text(warning)}" for warning in warnings(report)),
+    ]
+    for level, table in report_tables(report):
+        kind = "section" if level == 2 else "subsection"
+        parts += [rf"\{kind}*{{{latex_text(table.title)}}}", table.latex()]
+    parts += [*map(latex_text, _closing(report)), r"\end{document}"]
+    return "\n\n".join(parts) + "\n"
 
 
 def render_csv(report: ReportInput) -> str:
@@ -351,7 +400,7 @@ def render_csv(report: ReportInput) -> str:
         names = (report.dataset, report.gold or "", labeler, against, subset)
         low, high = found.ci95 or ("", "")
         value = "" if found.value is None else found.value
-        writer.writerow([*map(_no_formula, names), group, measure, value, low, high])
+        writer.writerow([*map(no_formula, names), group, measure, value, low, high])
     return out.getvalue()
 
 
@@ -411,67 +460,77 @@ def _labeler_rows(section: LabelerSection) -> Iterator[FigureRow]:
         yield name, "", "", "threshold", "threshold", Estimate(section.threshold, None)
 
 
-def _headline(scored: Sequence[LabelerSection], subset: str | None = None) -> str:
-    rows = []
+HEADLINE = (
+    "labeler",
+    "processbench_f1",
+    "error accuracy",
+    "correct accuracy",
+    "macro_f1",
+    "share kept",
+    "precision of kept",
+    "missing",
+)
+
+
+def _headline(
+    title: str, scored: Sequence[LabelerSection], subset: str | None = None
+) -> FigureTable:
+    """One line per labeler, the best of each figure of accuracy in bold."""
+    undefined = Estimate(None, None)
+    names, figures, missing = [], [], []
     for section in scored:
         first, steps = section.first_errors, section.step_measures
         if first is None or steps is None or (subset is not None and subset not in first.subsets):
             continue
         found = first.average if subset is None else first.subsets[subset]
         part = steps.overall if subset is None else steps.subsets.get(subset)
-        rows.append(
+        names.append(section.labeler.name)
+        missing.append(str(found.missing))
+        figures.append(
             (
-                section.labeler.name,
-                with_interval(found.processbench_f1),
-                with_interval(found.error_accuracy),
-                with_interval(found.correct_accuracy),
-                "-" if part is None else with_interval(part.macro_f1),
-                with_interval(found.kept.share),
-                with_interval(found.kept.first_error_precision),
-                str(found.missing),
+                found.processbench_f1,
+                found.error_accuracy,
+                found.correct_accuracy,
+                undefined if part is None else part.macro_f1,
+                found.kept.share,
+                found.kept.first_error_precision,
             )
         )
-    head = (
-        "labeler",
-        "processbench_f1",
-        "error accuracy",
-        "correct accuracy",
-        "macro_f1",
-        "share kept",
-        "precision of kept",
-        "missing",
-    )
-    return _table(head, rows)
+    best = set()
+    for column in range(4):
+        known = {at: v for at, row in enumerate(figures) if (v := row[column].value) is not None}
+        best |= {(at, column + 1) for at, value in known.items() if value == max(known.values())}
+    rows = [
+        (name, *map(with_interval, row), left)
+        for name, row, left in zip(names, figures, missing, strict=True)
+    ]
+    return FigureTable(title=title, head=HEADLINE, rows=rows, best=frozenset(best))
 
 
-def _floors(report: ReportInput) -> str:
-    rows = floor_rows(report)
-    if not rows:
-        return ""
-    head = ("floor", *rows[0][1])
-    return _table(head, [(name, *map(figure, figures.values())) for name, figures in rows])
-
-
-def _confusion(scored: Sequence[LabelerSection]) -> str:
+def _confusion(scored: Sequence[LabelerSection]) -> FigureTable:
     rows = [
         (one.labeler.name, *(str(one.confusion.counts[kind]) for kind in KINDS))
         for one in scored
         if one.confusion is not None
     ]
-    return _table(("labeler", *(kind.replace("_", " ") for kind in KINDS)), rows)
+    return FigureTable(
+        title="First errors",
+        head=("labeler", *(kind.replace("_", " ") for kind in KINDS)),
+        rows=rows,
+    )
 
 
-def _thresholds(scored: Sequence[LabelerSection]) -> str:
+def _thresholds(scored: Sequence[LabelerSection]) -> FigureTable:
     rows = [
         (one.labeler.name, figure(one.threshold), one.threshold_source)
         if one.sweep is not None
         else (one.labeler.name, "-", "none needed: verdicts")
         for one in scored
     ]
-    return _table(("labeler", "threshold", "source"), rows)
+    return FigureTable(title="Thresholds", head=("labeler", "threshold", "source"), rows=rows)
 
 
-def _best_of_n(report: ReportInput) -> str:
+def _best_of_n(report: ReportInput) -> FigureTable:
     head: tuple[str, ...] = ()
     rows = []
     for section in report.candidates:
@@ -479,10 +538,14 @@ def _best_of_n(report: ReportInput) -> str:
             head = tuple(found.accuracy)
             figures = (figure(one.value) for one in found.accuracy.values())
             rows.append((section.labeler, section.subset, str(n), *figures))
-    return _table(("labeler", "subset", "N", *(name.replace("_", " ") for name in head)), rows)
+    return FigureTable(
+        title="Best-of-N (mean over all subsets of N candidates)",
+        head=("labeler", "subset", "N", *(name.replace("_", " ") for name in head)),
+        rows=rows,
+    )
 
 
-def _pairs(report: ReportInput) -> str:
+def _pairs(report: ReportInput) -> FigureTable:
     pairs = () if report.comparison is None else report.comparison.pairs
     rows = [
         (
@@ -495,10 +558,14 @@ def _pairs(report: ReportInput) -> str:
         )
         for pair in pairs
     ]
-    return _table(("pair", "steps", "agreement", "kappa", "Pearson", "first-error agreement"), rows)
+    return FigureTable(
+        title="Agreement",
+        head=("pair", "steps", "agreement", "kappa", "Pearson", "first-error agreement"),
+        rows=rows,
+    )
 
 
-def _models(report: ReportInput) -> str:
+def _models(report: ReportInput) -> FigureTable:
     rows = [
         (
             one.labeler.name,
@@ -509,22 +576,6 @@ def _models(report: ReportInput) -> str:
         )
         for one in report.labelers
     ]
-    return _table(("labeler", "kind", "model", "resolved version", "traces"), rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Text as one line that Markdown shows literally, also in a table cell."""
-    for sign in ("\\", "`", "*", "[", "]", "|", "#"):
-        text = text.replace(sign, "\\" + sign)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(text.split())
-
-
-def _no_formula(text: str) -> str:
-    """Text with an apostrophe if a spreadsheet would run it as a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return FigureTable(
+        title="Models", head=("labeler", "kind", "model", "resolved version", "traces"), rows=rows
+    )

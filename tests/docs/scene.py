@@ -23,13 +23,14 @@ def make_scene(folder: Path) -> Path:
     write_workspace_files(lab, folder)
     problems = {problem.id: problem for problem in lab.problems}
     rows = [trace_row(problems[trace.problem_id], trace) for trace in lab.traces]
-    for number, subset in enumerate(("gsm8k", "math")):
+    for number, subset in enumerate(("gsm8k", "math", "olympiadbench", "omnimath")):
         benchmark = [_processbench(row, f"{subset}-{i}") for i, row in enumerate(rows)]
         (folder / f"{subset}.json").write_text(json.dumps(benchmark[number:]))
     asked = ({"id": p.id, "problem": p.question, "answer": p.answer} for p in lab.problems)
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     _write_pool(folder)
     save_qwen_prm(folder / "Qwen" / "Qwen2.5-Math-PRM-7B", published=True)
+    save_qwen_prm(folder / "Qwen" / "Qwen2.5-Math-7B-PRM800K", published=True)
     save_prm(folder / "path" / "to" / "prm")
     return folder
 

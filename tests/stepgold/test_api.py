@@ -79,7 +79,7 @@ def test_options_of_a_plan_without_effect_are_refused(ws: stepgold.Workspace) ->
 def test_the_folder_gives_the_defaults_of_methods(cli: Cli, ws: stepgold.Workspace) -> None:
     defaults = ws.folder / "stepgold.toml"
     defaults.write_text('[evaluate]\nlabeler = "prm"\nthreshold = "0.7"\nresamples = 20\n')
-    found = ws.evaluate(dataset="d")  # type: ignore[call-arg]
+    found = ws.evaluate(dataset="d")  # type: ignore[call-overload]
     assert (found.labeler, found.threshold) == ("prm", 0.7)
     assert cli("evaluate", "--dataset", "d", "--json").document == found.as_json()
     assert ws.evaluate(dataset="d", labeler="prm", threshold=0.5).threshold == 0.5
