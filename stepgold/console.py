@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
+
+from traces import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,6 +66,25 @@ def note(text: str) -> None:
         notes.append(text)
     if _SHOWN.get():
         stderr().print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def confirm(what: str, *, unasked: str) -> None:
+    """Ask on the terminal whether to go on.
+
+    Args:
+        what: what will be done.
+        unasked: the command that does it without a question.
+
+    Raises:
+        InputError: the answer is not yes, or there is no terminal to ask on.
+    """
+    streams = (sys.stdin, sys.stderr)
+    if not all(stream is not None and stream.isatty() for stream in streams):
+        raise InputError(f"{what} There is no terminal to ask on.", remedy=unasked)
+    stderr().print(printable(what), markup=False, highlight=False, soft_wrap=True)
+    stderr().print("Go on? [y/N] ", end="", markup=False, highlight=False)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise InputError("Nothing was done: the answer was not yes.", remedy=unasked)
 
 
 def progress(

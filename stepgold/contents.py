@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgold.console import confirm
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import Result, counted
@@ -386,6 +389,18 @@ class RemoveLabelerOptions(DatasetOptions):
     name: str = argument(kw_only=False, metavar="NAME", help="Name of the labeler.")
 
 
+class RemoveDatasetAsked(RemoveDatasetOptions):
+    """On the command line: whether to ask."""
+
+    yes: bool = option(default=False, help="Remove it without asking.")
+
+
+class RemoveLabelerAsked(RemoveLabelerOptions):
+    """On the command line: whether to ask."""
+
+    yes: bool = option(default=False, help="Remove it without asking.")
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RemovalResult(LabelingResult):
     """What was removed."""
@@ -421,6 +436,66 @@ def remove_labeler(workspace: WorkspaceFolder, options: RemoveLabelerOptions) ->
         store.labels.remove_labeler(options.dataset, options.name)
     tally.done = 1
     return RemovalResult(**tally.figures())
+
+
+def remove_dataset_asked(workspace: WorkspaceFolder, options: RemoveDatasetAsked) -> RemovalResult:
+    """`remove_dataset` after saying what goes and asking on the terminal.
+
+    Raises:
+        InputError: there is no such dataset, the answer is no, or nobody can be asked.
+    """
+    if not options.yes:
+        with workspace.open_store() as store:
+            store.traces.require_dataset(options.name)
+            size = store.traces.datasets()[options.name]
+            rows = store.labels.labelers()
+            lost = _lost(store, [row for row in rows if row.dataset == options.name])
+        confirm(
+            f"Dataset '{options.name}' goes with {counted(size.traces, 'trace')} and {lost}.",
+            unasked=_typed(workspace, "dataset", options.name),
+        )
+    return remove_dataset(workspace, options)
+
+
+def remove_labeler_asked(workspace: WorkspaceFolder, options: RemoveLabelerAsked) -> RemovalResult:
+    """`remove_labeler` after saying what goes and asking on the terminal.
+
+    Raises:
+        InputError: there is no such dataset or labeler, the answer is no, or nobody can be asked.
+    """
+    if not options.yes:
+        name, dataset = options.name, options.dataset
+        with workspace.open_store() as store:
+            store.labels.labeler(dataset, name)
+            rows = store.labels.labelers()
+            lost = _lost(
+                store, [row for row in rows if (row.dataset, row.labeler.name) == (dataset, name)]
+            )
+        confirm(
+            f"Labeler '{name}' of '{dataset}' goes with {lost}.",
+            unasked=_typed(workspace, "labeler", name, "--dataset", dataset),
+        )
+    return remove_labeler(workspace, options)
+
+
+def _lost(store: Store, rows: Sequence[LabelerSummary]) -> str:
+    """The labels that go, and what they cost at the mean cost of a trace."""
+    spent, every = store.replies.spending(), store.labels.labelers()
+    usd = sum(
+        (_usd_per_trace(row, every, _calls_of(row, spent)) or 0) * row.traces
+        for row in rows
+        if row.labeler.kind in PURPOSE
+    )
+    count = sum(row.traces for row in rows)
+    names = f" of {', '.join(row.labeler.name for row in rows)}" if rows else ""
+    cost = f", which cost about {usd:.4f} USD; recorded replies stay" if usd else ""
+    return f"the labels{names} on {counted(count, 'trace')}{cost}" if rows else "no labels"
+
+
+def _typed(workspace: WorkspaceFolder, *words: str) -> str:
+    """The command line that removes without asking."""
+    at = [] if workspace.folder == Path() else ["--workspace", str(workspace.folder)]
+    return shlex.join(["stepgold", *at, "remove", *words, "--yes"])
 
 
 class LabelsOptions(DatasetOptions):

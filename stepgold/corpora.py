@@ -161,7 +161,7 @@ def corpus_add(workspace: WorkspaceFolder, options: CorpusAddOptions) -> CorpusA
 
     tally = Tally("corpus add", None)
     listing = list_files(paths_of(options.paths))
-    with workspace.open_store(create=True) as store:
+    with workspace.new_store() as store:
         added = _add_all(store, listing, options)
         if added.done + added.unchanged == 0:
             raise _nothing_read(options, added.problems)

@@ -283,7 +283,7 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
         for path in paths_of(options.files)
     ]
     names = [source.name for _, source, _ in sources]
-    with workspace.open_store(create=True) as store:
+    with workspace.new_store() as store:
         # If one file cannot be read completely, nothing is kept of all. What a replaced file drops
         # cannot be put back, except by one transaction.
         importing = store.traces.importing(options.dataset, names)
