@@ -37,7 +37,7 @@ class Missing:
     stage: str
     """Name of the labeler, or `import`."""
     reason: str
-    """`rejected`, or the reason of the abstention."""
+    """`rejected`, `unfinished`, `no_row` (imported scores), or the reason of the abstention."""
     retryable: bool
     """Whether `retry` can help."""
     dataset: str
@@ -271,6 +271,18 @@ def _failures(store: Store) -> Iterator[Missing]:
             dataset=dataset,
             detail=f"{_place(row)}: {row.reason}",
         )
+    for each in store.labels.labelers():
+        if "files" not in each.labeler.config:  # imported scores name theirs
+            continue
+        for trace_id in store.labels.unlabeled_trace_ids(each.dataset, each.labeler.name):
+            yield Missing(
+                id=trace_id,
+                stage=each.labeler.name,
+                reason="no_row",
+                retryable=False,
+                dataset=each.dataset,
+                detail="the imported scores have no usable row for this trace",
+            )
     for dataset, failure in store.labels.failures.load():
         yield Missing(
             id=failure.id,
