@@ -111,7 +111,7 @@ def progress(
         yield from items
         return
     console = stderr()
-    pace = Pace(printable(label), total, total_work if work is not None else total)
+    pace = StagePace(printable(label), total, total_work if work is not None else total)
     watched = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
     with (_bar if watched else _lines)(pace, console) as moved:
         for item in items:
@@ -121,7 +121,7 @@ def progress(
             moved()
 
 
-class Pace:
+class StagePace:
     """How far a stage is, and how fast it goes."""
 
     def __init__(
@@ -191,7 +191,7 @@ def _span(seconds: float) -> str:
 
 
 @contextmanager
-def _lines(pace: Pace, console: Console) -> Iterator[Callable[[], None]]:
+def _lines(pace: StagePace, console: Console) -> Iterator[Callable[[], None]]:
     """Plain lines for a log, also while no item ends, and one at the end."""
     one_at_a_time, over = threading.Lock(), threading.Event()
 
@@ -217,7 +217,7 @@ def _lines(pace: Pace, console: Console) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _bar(pace: Pace, console: Console) -> Iterator[Callable[[], None]]:
+def _bar(pace: StagePace, console: Console) -> Iterator[Callable[[], None]]:
     """A bar that a terminal or a notebook redraws."""
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text

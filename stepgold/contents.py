@@ -460,12 +460,9 @@ def remove_dataset_asked(workspace: WorkspaceFolder, options: RemoveDatasetAsked
         with workspace.open_store() as store:
             store.traces.require_dataset(options.name)
             size = store.traces.datasets()[options.name]
-            rows = store.labels.labelers()
-            lost = _lost(store, [row for row in rows if row.dataset == options.name])
-        confirm(
-            f"Dataset '{options.name}' goes with {counted(size.traces, 'trace')} and {lost}.",
-            unasked=_typed(workspace, "dataset", options.name),
-        )
+            lost = _lost(store, store.labels.labelers(options.name))
+        what = f"Dataset '{options.name}' goes with {counted(size.traces, 'trace')} and {lost}."
+        confirm(what, unasked=_typed(workspace, ["dataset", options.name]))
     return remove_dataset(workspace, options)
 
 
@@ -479,14 +476,10 @@ def remove_labeler_asked(workspace: WorkspaceFolder, options: RemoveLabelerAsked
         name, dataset = options.name, options.dataset
         with workspace.open_store() as store:
             store.labels.labeler(dataset, name)
-            rows = store.labels.labelers()
-            lost = _lost(
-                store, [row for row in rows if (row.dataset, row.labeler.name) == (dataset, name)]
-            )
-        confirm(
-            f"Labeler '{name}' of '{dataset}' goes with {lost}.",
-            unasked=_typed(workspace, "labeler", name, "--dataset", dataset),
-        )
+            rows = store.labels.labelers(dataset)
+            lost = _lost(store, [row for row in rows if row.labeler.name == name])
+        what = f"Labeler '{name}' of '{dataset}' goes with {lost}."
+        confirm(what, unasked=_typed(workspace, ["labeler", name, "--dataset", dataset]))
     return remove_labeler(workspace, options)
 
 
@@ -504,7 +497,7 @@ def _lost(store: Store, rows: Sequence[LabelerSummary]) -> str:
     return f"the labels{names} on {counted(count, 'trace')}{cost}" if rows else "no labels"
 
 
-def _typed(workspace: WorkspaceFolder, *words: str) -> str:
+def _typed(workspace: WorkspaceFolder, words: Sequence[str]) -> str:
     """The command line that removes without asking."""
     at = [] if workspace.folder == Path() else ["--workspace", str(workspace.folder)]
     return shlex.join(["stepgold", *at, "remove", *words, "--yes"])

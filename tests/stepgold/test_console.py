@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from stepgold import console
-from stepgold.console import Pace, progress
+from stepgold.console import StagePace, progress
 
 
 class Clock:
@@ -24,7 +24,7 @@ class Clock:
 
 def test_a_log_hears_of_every_tenth_and_of_every_half_minute() -> None:
     clock = Clock()
-    pace = Pace("encode passages", 2_491, 2_491, clock=clock)
+    pace = StagePace("encode passages", 2_491, 2_491, clock=clock)
     lines = []
     while pace.count < 2_491:
         clock.now += 0.25
@@ -44,7 +44,7 @@ def test_a_log_hears_of_every_tenth_and_of_every_half_minute() -> None:
 
 def test_a_stage_of_a_moment_writes_no_line_for_each_tenth() -> None:
     clock = Clock()
-    pace = Pace("judge", 10, 10, clock=clock)
+    pace = StagePace("judge", 10, 10, clock=clock)
     for _ in range(10):
         clock.now += 0.05
         pace.count += 1
@@ -54,7 +54,7 @@ def test_a_stage_of_a_moment_writes_no_line_for_each_tenth() -> None:
 
 def test_time_left_follows_the_work_and_a_slow_rate_is_per_minute() -> None:
     clock = Clock()
-    pace = Pace("score", 3, 10.0, clock=clock)
+    pace = StagePace("score", 3, 10.0, clock=clock)
     clock.now += 120
     pace.count, pace.done = 1, 8.0
     assert pace.line() == "score: 1/3 (80%), 0.5/min, 0:02:00 elapsed, 0:00:30 left"
@@ -62,7 +62,7 @@ def test_time_left_follows_the_work_and_a_slow_rate_is_per_minute() -> None:
 
 def test_an_unknown_total_states_no_share_and_no_time_left() -> None:
     clock = Clock()
-    pace = Pace("import", None, None, clock=clock)
+    pace = StagePace("import", None, None, clock=clock)
     clock.now += 30
     pace.count, pace.done = 60, 60.0
     assert pace.line() == "import: 60, 2.0/s, 0:00:30 elapsed"
@@ -73,15 +73,15 @@ def test_a_log_is_written_while_one_item_takes_long(
 ) -> None:
     monkeypatch.setattr(console, "EVERY_S", 0.01)
     told = threading.Event()
-    line = Pace.line
+    line = StagePace.line
 
-    def hear(pace: Pace) -> str | None:
+    def hear(pace: StagePace) -> str | None:
         said = line(pace)
         if said is not None:
             told.set()
         return said
 
-    monkeypatch.setattr(Pace, "line", hear)
+    monkeypatch.setattr(StagePace, "line", hear)
 
     def slow() -> Iterator[int]:
         assert told.wait(60)
