@@ -519,11 +519,7 @@ def _check_place(path: Path, *, create: bool) -> int | None:
 
 
 def _check_writable(path: Path) -> None:
-    """Refuse a database that cannot be written.
-
-    Raises:
-        StoreError: the file or its directory is read-only.
-    """
+    """Raise StoreError if the file or its directory is read-only."""
     if (place := _read_only_place(path)) is not None:
         raise StoreError(
             f"The {'file' if place == path else 'directory'} of the database is read-only.",
