@@ -88,9 +88,7 @@ def load_sentence_model(model: str, pooling: str | None) -> SentenceModel:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from sentence_transformers.util import is_sentence_transformer_model, load_file_path
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weights; ours say what is done
     # Explicit, because transformers 5 defaults to the checkpoint's dtype.
     options = {"dtype": "float32"}
     if pooling is not None:

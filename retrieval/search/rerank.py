@@ -15,9 +15,7 @@ from traces import InputError
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weights; ours say what is done
 
 _BATCH = 16
 _WIDEST_WINDOW = 8192

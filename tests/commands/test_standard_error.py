@@ -21,7 +21,8 @@ from tests.tiny_models import save, tiny_llama, tiny_tokenizer
 ROOT = Path(__file__).parents[2]
 ON = ("--dataset", "lab")
 CHILD = """
-import json, sys
+import json, os, sys
+os.environ["TQDM_DISABLE"] = "1"  # as cli.main sets it before anything is imported
 from rich.console import Console
 from stepgold import console, demo
 ours, workspace = open(sys.argv[1], "a"), sys.argv[2]
