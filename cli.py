@@ -7,6 +7,7 @@ import io
 import json
 import os
 import select
+import shlex
 import signal
 import sys
 import threading
@@ -27,7 +28,14 @@ from stepgold.console import printable
 from stepgold.outcome import Outcome
 from stepgold.results import BAD_INPUT, DEFECT, INTERRUPTED, OK
 from stepgold.workspace import WorkspaceFolder, has_defaults
-from traces import ToolkitError, interrupt, interrupt_ignored, interrupt_is_due, watch_defects
+from traces import (
+    ToolkitError,
+    closest,
+    interrupt,
+    interrupt_ignored,
+    interrupt_is_due,
+    watch_defects,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -40,6 +48,9 @@ LIMITS = {
     errno.ENOSPC: ("The disk is full.", "free some space and run the command again"),
 }
 """Limits of the system that end a command: what to say, and what helps."""
+
+BEFORE_COMMAND = ("--workspace", "--db", "--debug")
+"""Options that every command has and that stand before it."""
 
 STOP_WITHIN_S = 15.0
 """How long a run may take to end after a signal; calls in flight get 10 s of it."""
@@ -233,12 +244,39 @@ def _without_keys(text: str) -> str:
     return without_keys(text)
 
 
-def _misused(error: TyperException, *, as_json: bool) -> int:
+def _in_order(argv: Sequence[str]) -> str:
+    """The command line with the options of the workspace before the command."""
+    first: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag not in BEFORE_COMMAND:
+            rest.append(word)
+        elif flag == "--debug":
+            first.append(flag)
+        else:
+            shown = value or next(words, "")
+            # A database URL may hold a password, which no message repeats.
+            secret = flag == "--db" and not shown.startswith("sqlite:")
+            first += [flag, "URL" if secret else shown]
+    return shlex.join(["stepgold", *first, *rest])
+
+
+def _misused(error: TyperException, argv: Sequence[str], *, as_json: bool) -> int:
     """Report what is wrong with the command line; print the help if no command was given."""
     message = error.format_message()
     called: Any = getattr(error, "ctx", None)
     path = called.command_path if called is not None else "stepgold"
-    if not message.startswith("Usage:"):
+    unknown = getattr(error, "option_name", None)
+    if unknown in BEFORE_COMMAND and message.startswith("No such option"):
+        what = f"{unknown} belongs before the command, because every command has it."
+        _fail(what, None, _in_order(argv), as_json=as_json)
+    elif possible := getattr(error, "possibilities", None):
+        close = closest(str(unknown), possible) or possible[0]
+        what = f"No such option: {unknown}. Did you mean {close}?"
+        _fail(what, None, f"{path} --help", as_json=as_json)
+    elif not message.startswith("Usage:"):
         _fail(message, None, f"{path} --help", as_json=as_json)
     elif as_json:
         _fail("Missing command.", None, f"{path} --help", as_json=True)
@@ -286,7 +324,7 @@ def _execute(argv: Sequence[str], *, as_json: bool, debug: bool) -> int:
         _fail(error.what, error.where, error.remedy, as_json=as_json)
         return BAD_INPUT
     except TyperException as error:
-        return _misused(error, as_json=as_json)
+        return _misused(error, argv, as_json=as_json)
     except Exit as wish:
         return wish.exit_code
     except (KeyboardInterrupt, Abort):

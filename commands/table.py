@@ -16,6 +16,7 @@ from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
 from stepgold.outcome import Outcome
+from traces import InputError, closest
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,14 +252,14 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ("remove", "dataset"): Entry(
         "Remove a dataset with all its labels. Recorded model replies stay in the ledger.",
         "stepgold.contents",
-        "RemoveDatasetOptions",
-        "remove_dataset",
+        "RemoveDatasetAsked",
+        "remove_dataset_asked",
     ),
     ("remove", "labeler"): Entry(
         "Remove the labels of one labeler. Recorded model replies stay in the ledger.",
         "stepgold.contents",
-        "RemoveLabelerOptions",
-        "remove_labeler",
+        "RemoveLabelerAsked",
+        "remove_labeler_asked",
     ),
 }
 """By their words."""
@@ -301,6 +302,22 @@ class LazyGroup(TyperGroup):
             elif not self.words and cmd_name in GROUPS:
                 self.commands[cmd_name] = _group(cmd_name)
         return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of the first word; an unknown one is answered with the closest.
+
+        Raises:
+            InputError: there is no such command.
+        """
+        word = args[0]
+        is_known = self.get_command(ctx, word) is not None
+        if not (is_known or ctx.resilient_parsing or word.startswith("-")):
+            close = closest(word, self.list_commands(ctx))
+            raise InputError(
+                f"No such command '{word}'." + (f" Did you mean '{close}'?" if close else ""),
+                remedy=" ".join(filter(None, [ctx.command_path, close, "--help"])),
+            )
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the summaries, at the top level by section, without building a command."""

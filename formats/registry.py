@@ -14,7 +14,7 @@ from typing import Any
 
 from formats import field
 from formats.rows import FileFormat
-from traces import InputError
+from traces import InputError, meant
 from traces.plugins import broken_plugin, load_plugin, load_plugins
 
 GROUP = "stepgold.formats"
@@ -66,7 +66,8 @@ def format_named(name: str, among: tuple[str, ...]) -> FileFormat:
         InputError: the name is not in `among`, or the plug-in cannot be used.
     """
     if name not in among:
-        raise InputError(f"Unknown format '{name}'.", remedy=f"use one of {', '.join(among)}")
+        remedy = meant(name, among, f"use one of {', '.join(among)}")
+        raise InputError(f"Unknown format '{name}'.", remedy=remedy)
     known = built_in_formats().get(name)
     return _plugin(name) if known is None else known
 

@@ -13,7 +13,7 @@ from stepgold.hub import input_file
 from stepgold.options import BootstrapOptions, TableOptions
 from stepgold.results import INCOMPLETE, OK, NamedFigures, Result
 from stepgold.trials import refuse_unknown_subset
-from traces import InputError, StrPath, option
+from traces import InputError, StrPath, meant, option
 
 if TYPE_CHECKING:
     from evaluation import (
@@ -538,7 +538,7 @@ def candidate_sections(
         raise InputError(
             f"There is no subset '{unknown[0]}'.",
             where="--candidates",
-            remedy=f"its subsets: {', '.join(known)}",
+            remedy=meant(unknown[0], known, f"its subsets: {', '.join(known)}"),
         )
     for subset in subsets or known:
         for labeler, outcome in labelers.items():

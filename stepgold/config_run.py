@@ -14,7 +14,7 @@ from stepgold.results import INCOMPLETE, OK, Result
 from stepgold.trust import guarded, sensitive_settings
 from stepgold.verbs import Verb, run_verb
 from stepgold.workspace import DEFAULTS_NAME, has_defaults, read_bytes, read_toml, toml_of
-from traces import InputError, ToolkitError
+from traces import InputError, ToolkitError, meant
 from traces.config import (
     Config,
     StrPath,
@@ -184,7 +184,7 @@ def checked_tables(
             raise InputError(
                 f"Unknown table or key '{name}'.",
                 where=str(file),
-                remedy=f"tables: {_names(verbs)}",
+                remedy=meant(name, known, f"tables: {_names(verbs)}"),
             )
     tables = []
     for name, words in known.items():
@@ -205,7 +205,7 @@ def _checked(words: tuple[str, ...], values: Any, file: Path, config: type[Confi
             raise InputError(
                 f"Unknown key '{key}' in table [{name}].",
                 where=str(file),
-                remedy=f"keys of [{name}]: {', '.join(sorted(keys))}",
+                remedy=meant(key, keys, f"keys of [{name}]: {', '.join(sorted(keys))}"),
             )
         kind = kinds[keys[key]]
         parts = value if isinstance(value, list) and is_sequence(kind) else [value]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgold.console import confirm
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import Result, counted
@@ -34,7 +37,7 @@ class Missing:
     stage: str
     """Name of the labeler, or `import`."""
     reason: str
-    """`rejected`, or the reason of the abstention."""
+    """`rejected`, `unfinished`, `no_row` (imported scores), or the reason of the abstention."""
     retryable: bool
     """Whether `retry` can help."""
     dataset: str
@@ -268,6 +271,18 @@ def _failures(store: Store) -> Iterator[Missing]:
             dataset=dataset,
             detail=f"{_place(row)}: {row.reason}",
         )
+    for each in store.labels.labelers():
+        if "files" not in each.labeler.config:  # imported scores name theirs
+            continue
+        for trace_id in store.labels.unlabeled_trace_ids(each.dataset, each.labeler.name):
+            yield Missing(
+                id=trace_id,
+                stage=each.labeler.name,
+                reason="no_row",
+                retryable=False,
+                dataset=each.dataset,
+                detail="the imported scores have no usable row for this trace",
+            )
     for dataset, failure in store.labels.failures.load():
         yield Missing(
             id=failure.id,
@@ -386,6 +401,18 @@ class RemoveLabelerOptions(DatasetOptions):
     name: str = argument(kw_only=False, metavar="NAME", help="Name of the labeler.")
 
 
+class RemoveDatasetAsked(RemoveDatasetOptions):
+    """On the command line: whether to ask."""
+
+    yes: bool = option(default=False, help="Remove it without asking.")
+
+
+class RemoveLabelerAsked(RemoveLabelerOptions):
+    """On the command line: whether to ask."""
+
+    yes: bool = option(default=False, help="Remove it without asking.")
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RemovalResult(LabelingResult):
     """What was removed."""
@@ -421,6 +448,59 @@ def remove_labeler(workspace: WorkspaceFolder, options: RemoveLabelerOptions) ->
         store.labels.remove_labeler(options.dataset, options.name)
     tally.done = 1
     return RemovalResult(**tally.figures())
+
+
+def remove_dataset_asked(workspace: WorkspaceFolder, options: RemoveDatasetAsked) -> RemovalResult:
+    """`remove_dataset` after saying what goes and asking on the terminal.
+
+    Raises:
+        InputError: there is no such dataset, the answer is no, or nobody can be asked.
+    """
+    if not options.yes:
+        with workspace.open_store() as store:
+            store.traces.require_dataset(options.name)
+            size = store.traces.datasets()[options.name]
+            lost = _lost(store, store.labels.labelers(options.name))
+        what = f"Dataset '{options.name}' goes with {counted(size.traces, 'trace')} and {lost}."
+        confirm(what, unasked=_typed(workspace, ["dataset", options.name]))
+    return remove_dataset(workspace, options)
+
+
+def remove_labeler_asked(workspace: WorkspaceFolder, options: RemoveLabelerAsked) -> RemovalResult:
+    """`remove_labeler` after saying what goes and asking on the terminal.
+
+    Raises:
+        InputError: there is no such dataset or labeler, the answer is no, or nobody can be asked.
+    """
+    if not options.yes:
+        name, dataset = options.name, options.dataset
+        with workspace.open_store() as store:
+            store.labels.labeler(dataset, name)
+            rows = store.labels.labelers(dataset)
+            lost = _lost(store, [row for row in rows if row.labeler.name == name])
+        what = f"Labeler '{name}' of '{dataset}' goes with {lost}."
+        confirm(what, unasked=_typed(workspace, ["labeler", name, "--dataset", dataset]))
+    return remove_labeler(workspace, options)
+
+
+def _lost(store: Store, rows: Sequence[LabelerSummary]) -> str:
+    """The labels that go, and what they cost at the mean cost of a trace."""
+    spent, every = store.replies.spending(), store.labels.labelers()
+    usd = sum(
+        (_usd_per_trace(row, every, _calls_of(row, spent)) or 0) * row.traces
+        for row in rows
+        if row.labeler.kind in PURPOSE
+    )
+    count = sum(row.traces for row in rows)
+    names = f" of {', '.join(row.labeler.name for row in rows)}" if rows else ""
+    cost = f", which cost about {usd:.4f} USD; recorded replies stay" if usd else ""
+    return f"the labels{names} on {counted(count, 'trace')}{cost}" if rows else "no labels"
+
+
+def _typed(workspace: WorkspaceFolder, words: Sequence[str]) -> str:
+    """The command line that removes without asking."""
+    at = [] if workspace.folder == Path() else ["--workspace", str(workspace.folder)]
+    return shlex.join(["stepgold", *at, "remove", *words, "--yes"])
 
 
 class LabelsOptions(DatasetOptions):

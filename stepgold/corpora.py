@@ -162,7 +162,7 @@ def corpus_add(workspace: WorkspaceFolder, options: CorpusAddOptions) -> CorpusA
     tally = Tally("corpus add", None)
     listing, origins = _listed(paths_of(options.paths))
     source = options.source or (", ".join(origins) or None)
-    with workspace.open_store(create=True) as store:
+    with workspace.new_store() as store:
         added = _add_all(store, listing, options)
         if added.done + added.unchanged == 0:
             raise _nothing_read(options, added.problems)

@@ -281,7 +281,7 @@ def import_(workspace: WorkspaceFolder, options: ImportOptions) -> ImportResult:
     # Checked before the store is opened: a typo must not create a workspace.
     sources = _sources(options, problems)
     names = [source.name for _, source, _ in sources]
-    with workspace.open_store(create=True) as store:
+    with workspace.new_store() as store:
         # If one file cannot be read completely, nothing is kept of all. What a replaced file drops
         # cannot be put back, except by one transaction.
         importing = store.traces.importing(options.dataset, names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +11,7 @@ from stepgold.console import note, progress
 from stepgold.options import EncoderOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import Result, counted
-from traces import CorpusError, IndexMismatch, InputError, argument, option
+from traces import CorpusError, IndexMismatch, InputError, argument, meant, option
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -256,22 +256,36 @@ def open_retriever(
     options: SearchingOptions,
     *,
     fingerprint: str | None = None,
+    within: Collection[str] = (),
 ) -> PassageRetriever:
     """The retriever over the workspace's indexes, checked against encoder and corpora.
 
+    Args:
+        workspace: where the indexes are.
+        store: where the passages are.
+        options: how to search.
+        fingerprint: the state of the corpora; None asks the store.
+        within: the corpora that are searched; all if empty.
+
     Raises:
         IndexMismatch: there is no index, or it belongs to another encoder or corpus state.
-        InputError: a quota names no corpus of the store, or a model cannot be loaded.
+        InputError: an option names no corpus of the store, or a model cannot be loaded.
     """
     from retrieval import PassageRetriever, load_reranker
 
     corpora = {summary.name for summary in store.corpora.summaries()}
-    for corpus in options.quotas:
+    named = {f"--corpus {name}": name for name in within}
+    named |= {f"--quota {name}={least}": name for name, least in options.quotas.items()}
+    for where, corpus in named.items():
         if corpus not in corpora:
+            listed = f"corpora: {', '.join(sorted(corpora))}"
+            remedy = meant(corpus, corpora, listed) if corpora else "stepgold corpus add"
+            raise InputError(f"There is no corpus '{corpus}'.", where=where, remedy=remedy)
+        if within and corpus not in within:
             raise InputError(
-                f"There is no corpus '{corpus}'.",
-                where=f"--quota {corpus}={options.quotas[corpus]}",
-                remedy=f"corpora: {', '.join(sorted(corpora))}" if corpora else "corpus add",
+                f"A quota for '{corpus}' cannot be met: it is not searched.",
+                where=where,
+                remedy=f"add --corpus {corpus}, or leave the quota out",
             )
     state = fingerprint or store.corpora.fingerprint()
     return PassageRetriever(
@@ -281,6 +295,7 @@ def open_retriever(
         lexical=None if options.mode == "dense" else lexical_index(workspace, store, state),
         reranker=None if options.rerank is None else load_reranker(options.rerank),
         ids_of_corpus=store.corpora.passage_ids,
+        corpora=within,
     )
 
 
@@ -332,6 +347,11 @@ class SearchOptions(SearchingOptions):
     """What to look for, and how."""
 
     text: str = argument(kw_only=False, metavar="TEXT", help="What to look for.")
+    corpus: Sequence[str] = option(
+        default=(),
+        metavar="NAME",
+        help="Search this corpus alone; may be repeated [default: all].",
+    )
 
     def check(self) -> None:
         """Refuse a blank text.
@@ -419,12 +439,14 @@ def search(workspace: WorkspaceFolder, options: SearchOptions) -> SearchResult:
 
     Raises:
         IndexMismatch: there is no index, or it belongs to another encoder or corpus state.
-        InputError: a quota names no corpus, or a model cannot be loaded.
+        InputError: an option names no corpus, or a model cannot be loaded.
     """
     from retrieval import highlights
 
     with workspace.open_store() as store:
-        found = open_retriever(workspace, store, options).search(options.text)
+        found = open_retriever(workspace, store, options, within=options.corpus).search(
+            options.text
+        )
         named = {(hit.passage.corpus, hit.passage.document) for hit in found}
         sources = store.corpora.document_sources(named)
     hits = []

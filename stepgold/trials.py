@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stepgold.options import BootstrapOptions, DatasetOptions
-from traces import InputError, Need, option
+from traces import InputError, Need, meant, option
 
 if TYPE_CHECKING:
     from evaluation import ComparedTraces, EvaluatedTraces, FittedThreshold, Protocol
@@ -159,7 +159,7 @@ def refuse_unknown_subset(dataset: str, asked: Collection[str], known: Collectio
         raise InputError(
             f"Dataset '{dataset}' has no subset '{unknown[0]}'.",
             where="--subset",
-            remedy=f"its subsets: {', '.join(sorted(known))}",
+            remedy=meant(unknown[0], known, f"its subsets: {', '.join(sorted(known))}"),
         )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traces import Config, InputError, StrPath
+from traces import Config, InputError, StrPath, ToolkitError
 
 if TYPE_CHECKING:
     from storage import Store
@@ -91,6 +92,30 @@ class WorkspaceFolder:
                     remedy="name a folder you may write to with --workspace",
                 ) from fault
         return Store.open(self.url, create=create)
+
+    @contextmanager
+    def new_store(self) -> Iterator[Store]:
+        """Open or create the database; one that is new and refuses its first content is removed.
+
+        Raises:
+            StoreError: as in `open_store`.
+            InputError: as in `open_store`.
+        """
+        path = self.folder / DATABASE_NAME
+        is_new = self.db is None and not path.exists()
+        made_folder = not self.folder.exists()
+        with self.open_store(create=True) as store:
+            try:
+                yield store
+                return
+            except ToolkitError as fault:
+                if not (is_new and store.is_empty()):
+                    raise
+                refused = fault
+        path.unlink(missing_ok=True)
+        if made_folder and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+        raise refused
 
 
 def read_toml(path: Path) -> dict[str, Any]:

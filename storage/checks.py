@@ -10,11 +10,10 @@ import json
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from hashlib import sha256
 from typing import Any, SupportsFloat, SupportsIndex
 
-from traces import ORIGIN, InputError
+from traces import ORIGIN, InputError, meant
 
 _LISTED = 20
 _SHOWN = 3
@@ -161,15 +160,9 @@ def known(kind: str, wanted: str, names: Iterable[str], *, make: str) -> InputEr
         make: how to create one, for when there are none.
     """
     have = sorted(names)
-    close = get_close_matches(wanted, have, n=1)
     listed = ", ".join(have[:_LISTED]) + (" and more" if len(have) > _LISTED else "")
-    if not have:
-        remedy = f"there is none yet: {make}"
-    elif close:
-        remedy = f"did you mean {close[0]!r}? Known: {listed}"
-    else:
-        remedy = f"known: {listed}"
-    return InputError(f"There is no {kind} {wanted!r}.", remedy=remedy)
+    otherwise = f"known: {listed}" if have else f"there is none yet: {make}"
+    return InputError(f"There is no {kind} {wanted!r}.", remedy=meant(wanted, have, otherwise))
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from sqlalchemy import URL, Column, Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -255,14 +255,22 @@ class Connections(ABC):
 class SqliteConnections(Connections):
     """A SQLite database: a file, or in memory."""
 
-    def __init__(self, url: URL, *, timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(
+        self, url: URL, *, timeout_s: float = BUSY_TIMEOUT_S, read_only: bool = False
+    ) -> None:
         where = url.database or ":memory:"
         self._timeout_s = timeout_s
         self._memory = url.database in (None, "", ":memory:")
         # Absolute, so that a program may change its working directory.
         self._path = "" if self._memory else os.path.abspath(where)
+        self._read_only = read_only
+        if not self._memory:
+            url = url.set(database=self._path)
+        if read_only:
+            location, _, query = _read_only_uri(self._path).partition("?")
+            url = url.set(database=location, query=dict(parse_qsl(query)) | {"uri": "true"})
         engine = create_engine(
-            url if self._memory else url.set(database=self._path),
+            url,
             poolclass=StaticPool if self._memory else QueuePool,
             connect_args={"check_same_thread": False, "timeout": timeout_s},
             json_serializer=dump_json,
@@ -386,8 +394,9 @@ class SqliteConnections(Connections):
         with translated(self.where), closing(raw.cursor()) as cursor:
             cursor.execute(f"PRAGMA busy_timeout = {int(self._timeout_s * 1000)}")
             cursor.execute("PRAGMA foreign_keys = ON")
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
+            if not self._read_only:
+                cursor.execute("PRAGMA journal_mode = WAL")
+                cursor.execute("PRAGMA synchronous = NORMAL")
         self._refuse_other_file()
 
 
@@ -421,7 +430,10 @@ def open_connections(url: str, *, create: bool) -> Connections:
         return open_postgres(parsed, create=create)
     path = None if parsed.database in (None, "", ":memory:") else Path(str(parsed.database))
     revision = None if path is None else _look(path, create=create)
-    connections = SqliteConnections(parsed)
+    read_only = path is not None and revision is not None and _read_only_place(path) is not None
+    if read_only and revision != migrations.HEAD:
+        _check_writable(path or Path())  # it would have to be upgraded
+    connections = SqliteConnections(parsed, read_only=read_only)
     try:
         if revision != migrations.HEAD:
             with connections.write() as connection:
@@ -467,7 +479,7 @@ def _look(path: Path, *, create: bool) -> str | None:
     """The revision of the file; None if it has no schema yet."""
     where = str(path)
     try:
-        size = _check_place(path)
+        size = _check_place(path, create=create)
     except OSError as fault:
         raise StoreError(
             f"The database cannot be opened: {fault.strerror}.",
@@ -484,7 +496,7 @@ def _look(path: Path, *, create: bool) -> str | None:
     return revision
 
 
-def _check_place(path: Path) -> int | None:
+def _check_place(path: Path, *, create: bool) -> int | None:
     """Size of the file, None if there is none; raises OSError or StoreError if it is unusable."""
     where = str(path)
     folder = path.parent
@@ -501,15 +513,37 @@ def _check_place(path: Path) -> int | None:
             remedy="create it, or name another one with --workspace",
         )
     size = path.stat().st_size if path.exists() else None
-    # Do not try to open the file: closing it would drop the locks of another Store in this process.
-    for place in (folder,) if size is None else (folder, path):
-        if not _writable(place):
-            raise StoreError(
-                f"The {'directory' if place is folder else 'file'} of the database is read-only.",
-                where=str(place),
-                remedy="give yourself write access, or name another directory with --workspace",
-            )
+    if create or not size:  # else it can be read, and the first write is refused
+        _check_writable(path)
     return size
+
+
+def _check_writable(path: Path) -> None:
+    """Raise StoreError if the file or its directory is read-only."""
+    if (place := _read_only_place(path)) is not None:
+        raise StoreError(
+            f"The {'file' if place == path else 'directory'} of the database is read-only.",
+            where=str(place),
+            remedy="give yourself write access, or name another directory with --workspace",
+        )
+
+
+def _read_only_place(path: Path) -> Path | None:
+    """The directory or file of a database that cannot be written; None if both can."""
+    # Do not try to open the file: closing it would drop the locks of another Store in this process.
+    places = (path.parent, path) if path.exists() else (path.parent,)
+    return next((place for place in places if not _writable(place)), None)
+
+
+def _read_only_uri(path: str) -> str:
+    """The URI that reads a database without writing anything beside it.
+
+    SQLite writes a file beside a database in WAL mode even to read it, unless that is immutable:
+    in a directory that nobody here may write, without a log of another process, it is.
+    """
+    log = Path(f"{path}-wal")
+    may_change = _writable(Path(path).parent) or (log.exists() and log.stat().st_size)
+    return f"file:{quote(path)}?mode=ro" + ("" if may_change else "&immutable=1")
 
 
 def _writable(place: Path) -> bool:
@@ -519,7 +553,7 @@ def _writable(place: Path) -> bool:
 
 def _read_revision(path: Path) -> str | None:
     where = str(path)
-    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+    uri = _read_only_uri(str(path.resolve()))
     with translated(where), closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as raw:
         application = raw.execute("PRAGMA application_id").fetchone()[0]
         tables = raw.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]

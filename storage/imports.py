@@ -459,15 +459,20 @@ def _source(connection: Connection, dataset: int, name: str) -> Row[Any] | None:
 
 def _counts(connection: Connection, source: int) -> SampledCounts:
     """A problem is complete if anything of it is stored: its candidates are stored together."""
-    kept = select(PROBLEMS.c.id, func.count()).join(TRACES, TRACES.c.problem_pk == PROBLEMS.c.pk)
-    kept = kept.where(TRACES.c.source_file_pk == source).group_by(PROBLEMS.c.id)
-    problems = {str(row[0]): int(row[1]) for row in connection.execute(kept)}
+    problems = kept_by_problem(connection, source)
     refused = connection.scalars(
         select(REJECTED_ROWS.c.id).where(REJECTED_ROWS.c.source_file_pk == source)
     )
     # Candidate ids are `<problem>:<name>:<number>`, and names have no colon.
     done = frozenset(problems) | {str(id_).rsplit(":", 2)[0] for id_ in refused}
     return SampledCounts(done, sum(problems.values()))
+
+
+def kept_by_problem(connection: Connection, source: int) -> dict[str, int]:
+    """How many traces of a source every problem has, by problem id."""
+    kept = select(PROBLEMS.c.id, func.count()).join(TRACES, TRACES.c.problem_pk == PROBLEMS.c.pk)
+    kept = kept.where(TRACES.c.source_file_pk == source).group_by(PROBLEMS.c.id)
+    return {str(row[0]): int(row[1]) for row in connection.execute(kept)}
 
 
 def _drop(connection: Connection, source: int, options: Any) -> None:

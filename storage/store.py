@@ -58,6 +58,12 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def is_empty(self) -> bool:
+        """Whether there is no dataset, corpus or recorded call."""
+        return not (
+            self.traces.datasets() or self.corpora.summaries() or self.replies.totals().sent
+        )
+
     def copy_to(self, target: Store, *, watch: Watch) -> list[TableCopy]:
         """Copy all rows into another database; see `storage.maintenance.copy_rows`."""
         return copy_rows(self._connections, target._connections, watch=watch)

@@ -21,6 +21,7 @@ from storage.imports import (
     ImportRun,
     SampledTraces,
     finished_source,
+    kept_by_problem,
     undo_import,
 )
 from storage.lookups import IMPORT_ORDER, dataset_pk, ensure_dataset, trace_keys, trace_pages
@@ -216,16 +217,34 @@ class Traces:
         return ImportSummary(traces, with_error, without_error, traces - with_error - without_error)
 
     def rejected_rows(self) -> list[tuple[str, RejectedRow]]:
-        """Rows of files that were not imported, with their datasets, by file."""
+        """Rows of files that were not imported, with their datasets, by file.
+
+        A candidate that was refused is none if its problem has all candidates: it was drawn again.
+        """
         query = (
-            select(REJECTED_ROWS, DATASETS.c.name.label("dataset"))
+            select(
+                REJECTED_ROWS,
+                DATASETS.c.name.label("dataset"),
+                SOURCE_FILES.c.options,
+            )
             .join(SOURCE_FILES, REJECTED_ROWS.c.source_file_pk == SOURCE_FILES.c.pk)
             .join(DATASETS, SOURCE_FILES.c.dataset_pk == DATASETS.c.pk)
             .where(REJECTED_ROWS.c.imported.is_(False))
             .order_by(DATASETS.c.pk, SOURCE_FILES.c.pk, REJECTED_ROWS.c.position)
         )
         with self._connections.read() as connection:
-            return [(row.dataset, REJECTED_ROW.record(row)) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+            wanted = {row.source_file_pk: int((row.options or {}).get("n", 0)) for row in rows}
+            kept = {
+                source: kept_by_problem(connection, source) for source, n in wanted.items() if n
+            }
+        # Candidate ids are `<problem>:<name>:<number>`, and names have no colon.
+        return [
+            (row.dataset, REJECTED_ROW.record(row))
+            for row in rows
+            if (source := row.source_file_pk) not in kept
+            or kept[source].get(str(row.id).rsplit(":", 2)[0], 0) < wanted[source]
+        ]
 
     def datasets(self) -> dict[str, DatasetCounts]:
         """The size of every dataset by name, in the order of import."""

@@ -28,6 +28,8 @@ from traces.errors import QuotaExhausted as QuotaExhausted
 from traces.errors import StoreError as StoreError
 from traces.errors import ToolkitError as ToolkitError
 from traces.errors import TraceFormatError as TraceFormatError
+from traces.errors import closest as closest
+from traces.errors import meant as meant
 from traces.evidence import Evidence as Evidence
 from traces.evidence import Passage as Passage
 from traces.evidence import Quote as Quote

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from traces.errors import InputError
+from traces.errors import InputError, meant
 
 Style = Literal["option", "argument", "escaped", "python"]
 """option: `--name VALUE`. argument: positional. escaped: an option in which `\\n` means a line
@@ -276,7 +276,7 @@ def _check(flag: str, value: Any, declared: Option) -> None:
         raise InputError(
             f"{value!r} is not a value of {flag}.",
             where=flag,
-            remedy=f"use one of {', '.join(declared.choices)}",
+            remedy=meant(str(value), declared.choices, f"use one of {', '.join(declared.choices)}"),
         )
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         limits = [f"at least {low}" if low is not None else "", f"at most {high}" if high else ""]

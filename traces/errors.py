@@ -17,6 +17,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class ToolkitError(Exception):
     """An error for the user: one to three lines, no traceback.
@@ -88,3 +91,17 @@ class StoreError(ToolkitError):
 
 class PrmError(ToolkitError):
     """An unusable PRM checkpoint."""
+
+
+def closest(wanted: str, names: Iterable[str]) -> str | None:
+    """The known name that was probably meant; None if none is close."""
+    close = get_close_matches(wanted, list(names), n=1)
+    return close[0] if close else None
+
+
+def meant(wanted: str, names: Iterable[str], otherwise: str) -> str:
+    """The remedy for an unknown name: the name that was probably meant, then `otherwise`."""
+    close = closest(wanted, names)
+    if close is None:
+        return otherwise
+    return f"did you mean '{close}'? {otherwise[:1].upper()}{otherwise[1:]}"

@@ -13,7 +13,7 @@ from functools import cache
 
 from evaluation import protocols
 from evaluation.protocols.protocol import Protocol
-from traces import InputError
+from traces import InputError, meant
 from traces.plugins import broken_plugin, load_plugin, load_plugins
 
 GROUP = "stepgold.protocols"
@@ -55,7 +55,7 @@ def protocol_named(name: str) -> Protocol:
         raise InputError(
             f"Unknown protocol '{name}'.",
             where="--protocol",
-            remedy=f"use one of {', '.join(protocol_names())}",
+            remedy=meant(name, protocol_names(), f"use one of {', '.join(protocol_names())}"),
         )
     found = load_plugin(entry)
     if not isinstance(found, Protocol):

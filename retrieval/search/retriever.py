@@ -37,7 +37,8 @@ class PassageRetriever:
         dense: vectors, for the modes dense and hybrid.
         lexical: words, for the modes bm25 and hybrid.
         reranker: for `config.rerank`.
-        ids_of_corpus: ids of a corpus's passages, for `config.quotas`.
+        ids_of_corpus: ids of a corpus's passages, for `config.quotas` and `corpora`.
+        corpora: the corpora that are searched; all if empty.
 
     Raises:
         InputError: the configuration needs a part that is not given.
@@ -52,6 +53,7 @@ class PassageRetriever:
         lexical: LexicalIndex | None = None,
         reranker: Reranker | None = None,
         ids_of_corpus: Callable[[str], Sequence[int]] | None = None,
+        corpora: Collection[str] = (),
     ) -> None:
         self._config = config
         self._dense = dense
@@ -62,10 +64,17 @@ class PassageRetriever:
         self._choose = Chooser(config, reranker, None if dense is None else dense.index.vectors)
         self._passages_by_id = passages_by_id
         self._parts: dict[str, NDArray[np.int64]] = {}
-        for corpus in config.quotas:
+        for corpus in {*config.quotas, *corpora}:
             if ids_of_corpus is None:
                 raise InputError("Quotas need the corpora's passages.")
             self._parts[corpus] = np.asarray(ids_of_corpus(corpus), dtype=np.int64)
+        # Sorted, so that equal similarities keep the order of a search in all corpora.
+        self._within = (
+            np.unique(np.concatenate([self._parts[corpus] for corpus in corpora]))
+            if corpora
+            else None
+        )
+        self._parts = {corpus: self._parts[corpus] for corpus in config.quotas}
 
     def config(self) -> dict[str, Any]:
         """Return what determines the evidence besides the corpora, as strict JSON."""
@@ -125,7 +134,7 @@ class PassageRetriever:
         self, batch: Sequence[tuple[str, Sequence[Query]]]
     ) -> Iterator[tuple[str, tuple[Evidence, ...]]]:
         asked = [query for _, queries in batch for query in queries]
-        everywhere = iter(self._search.search(asked))
+        everywhere = iter(self._search.search(asked, within=self._within))
         parts = {
             corpus: iter(self._search.search(asked, within=ids))
             for corpus, ids in self._parts.items()

@@ -154,8 +154,8 @@ SCENARIOS = [
     Scenario("status", ("status", "--json"), _labeled, share=0.5),
     Scenario("plan", ("plan", *ON, "--judge", SPEC, "--json"), _labeled, share=0.5),
     Scenario("overlap", ("overlap", f"{BESIDE}/t.jsonl", *ON, "--json"), _labeled, share=0.5),
-    Scenario("remove labeler", ("remove", "labeler", "judge", *ON), _labeled),
-    Scenario("remove dataset", ("remove", "dataset", "d"), _labeled),
+    Scenario("remove labeler", ("remove", "labeler", "judge", *ON, "--yes"), _labeled),
+    Scenario("remove dataset", ("remove", "dataset", "d", "--yes"), _labeled),
     Scenario("run", ("run", f"{BESIDE}/run.toml", "--json"), _nothing),
 ]
 if packaged_model() is not None:

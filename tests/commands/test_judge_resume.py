@@ -115,7 +115,7 @@ def test_judge_end_to_end(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         other = cli(*JUDGE, "--evidence-tokens", "100")
         assert (other.code, "--replace" in other.document["error"]["remedy"]) == (2, True)
         # The labels are gone, the replies are not: labelling again asks the same and buys nothing.
-        assert cli("remove", "labeler", "judge", "--dataset", "d").code == 0
+        assert cli("remove", "labeler", "judge", "--dataset", "d", "--yes").code == 0
         relabelled = cli(*JUDGE)
         assert (relabelled.code, relabelled.document["done"]) == (0, 6)
         assert sum(server.billed.values()) == 6

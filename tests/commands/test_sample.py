@@ -88,6 +88,22 @@ def test_a_problem_that_the_dataset_knows_otherwise_costs_nothing(
         assert cli(*argv, *at, "--problems", two, "--limit", "1", "--seed", "1").code == 0
 
 
+def test_a_candidate_that_was_drawn_again_is_no_failure(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    one = write_problems(tmp_path / "p.jsonl", [{"id": "q4", "problem": "2+2?", "answer": "4"}])
+    reply = {"role": "assistant", "content": "only one step"}
+    body = {"model": "m", "choices": [{"index": 0, "message": reply, "finish_reason": "stop"}]}
+    with OpenAIServer(SOLUTION) as server:
+        server.script = [(200, body, {})]
+        argv = ("sample", "--dataset", "d", "--policy", "openai:m", "-n", "1", "--rounds", "2")
+        done = cli(*argv, "--problems", one, "--base-url", server.url, "--json")
+        assert done.code == 0, done.out
+        assert done.document["turned_away"] == {"1 step, not 3 to 9": 1}
+    assert cli("status", "--json").document["failures"] == []
+
+
 def test_short_problems_are_counted_and_every_refusal_listed(
     cli: Cli, two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.progress import Progress
 
-from stepgold.console import _left
 from stepgold.scoring_run import ProblemByProblem
 from storage import Store
 from tests.commands.tiny_prm import save_prm, write_pool
@@ -155,15 +153,3 @@ def test_candidates_come_problem_by_problem_wherever_they_stand(
         )
         assert {documents for _, documents in found} == {3}
         assert set(reading.work(ids)) == set(ids)
-
-
-def test_time_left_is_told_in_work() -> None:
-    """After 10 s one of two traces is done, but only a tenth of the work."""
-    now = [0.0]
-    bar = Progress(get_time=lambda: now[0], disable=True)
-    bar.add_task("score", total=100.0)
-    [task] = bar.tasks
-    assert _left(task) == "-:--:--"
-    now[0] = 10.0
-    bar.update(task.id, advance=10.0)
-    assert _left(task) == "0:01:30"

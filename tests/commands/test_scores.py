@@ -115,3 +115,24 @@ def test_a_file_that_fits_nothing_is_refused(cli: Cli, traces_file: Path, tmp_pa
     path = write(tmp_path / "s.jsonl", [{"id": "nobody", "scores": [0.5]}])
     assert cli("import", "scores", path, "--dataset", "d", "--labeler", "mine").code == 2
     assert [row["name"] for row in cli("status", "--json").document["labelers"]] == ["gold"]
+
+
+def test_status_lists_the_traces_that_imported_scores_have_no_row_for(
+    cli: Cli, traces_file: Path, tmp_path: Path
+) -> None:
+    assert cli("import", "traces", traces_file, "--dataset", "d").code == 0
+    scores = write(
+        tmp_path / "s.jsonl",
+        [{"id": "a", "scores": [0.9, 0.8]}, {"id": "b", "scores": [0.9]}],
+    )
+    imported = cli("import", "scores", scores, "--dataset", "d", "--labeler", "prm", "--json")
+    assert (imported.code, imported.document["failed"]) == (1, 2)
+    listed = cli("status", "--json").document["failures"]
+    assert [(each["id"], each["stage"], each["reason"]) for each in listed] == [
+        ("b", "prm", "no_row"), ("c", "prm", "no_row")
+    ]  # fmt: skip
+    assert "missing: d/c: prm: no_row" in cli("status").out
+    rest = write(tmp_path / "t.jsonl", [{"id": "c", "scores": [0.9, 0.8, 0.7]}])
+    both = (scores, rest, "--dataset", "d", "--labeler", "prm", "--replace")
+    assert cli("import", "scores", *both).code == 1
+    assert [each["id"] for each in cli("status", "--json").document["failures"]] == ["b"]

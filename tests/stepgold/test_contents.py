@@ -46,7 +46,9 @@ def test_removal_is_the_commands(cli: Cli, ws: stepgold.Workspace, traces_file: 
     gone = ws.remove_dataset("d")
     assert ws.status().datasets == {}
     ws.import_("traces", traces_file, dataset="d")
-    assert timeless(cli("remove", "dataset", "d", "--json").document) == timeless(gone.as_json())
+    assert timeless(cli("remove", "dataset", "d", "--yes", "--json").document) == timeless(
+        gone.as_json()
+    )
 
 
 def test_a_checkup_tells_what_is_there(

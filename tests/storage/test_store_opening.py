@@ -210,6 +210,24 @@ def test_a_read_only_file_is_refused() -> None:
             Store.open(url)
 
 
+@pytest.mark.parametrize("closed", ["folder", "file"])
+def test_a_read_only_database_can_be_read(closed: str) -> None:
+    with unprivileged() as folder:
+        database = folder / "a ?#%.db"
+        url = database_url(database)
+        with Store.open(url) as store:
+            store.traces.sampled.declare("d", "drawn", {"n": 1})
+        before = sorted(path.name for path in folder.iterdir())
+        (folder if closed == "folder" else database).chmod(0o555 if closed == "folder" else 0o444)
+        with Store.open(url, create=False) as store:
+            assert list(store.traces.datasets()) == ["d"]
+            with pytest.raises(StoreError, match="read-only"):
+                store.traces.remove_dataset("d")
+            assert list(store.traces.datasets()) == ["d"]
+        if closed == "folder":
+            assert sorted(path.name for path in folder.iterdir()) == before
+
+
 def test_an_unreadable_file_is_refused() -> None:
     with unprivileged() as folder:
         place = folder / "stepgold.db"
