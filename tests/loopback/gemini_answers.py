@@ -23,6 +23,8 @@ def prompt_text(body: dict[str, Any]) -> str:
 
 def answer_text(body: dict[str, Any]) -> str:
     """What the stub's model answers to a body."""
+    if r"in \boxed{}" in prompt_text(body):  # a critic: no schema, the index in a box
+        return r"Every paragraph holds. \boxed{-1}"
     config = body.get("generationConfig", {})
     schema = config.get("responseJsonSchema") or config.get("response_json_schema")
     prompt = prompt_text(body)
