@@ -299,7 +299,11 @@ def execute(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code: 0, 1, 2, 70 or 130 (`stepgold.results`)."""
     as_json, debug = "--json" in argv, "--debug" in argv
     with watch_defects(_show_defect if debug else None) as met:
-        code = _execute(argv, as_json=as_json, debug=debug)
+        try:
+            code = _execute(argv, as_json=as_json, debug=debug)
+        except KeyboardInterrupt:  # after the work, while its outcome was printed
+            _fail(*STOPPED, as_json=as_json)
+            code = INTERRUPTED
     if met:
         print(
             f"{len(met)} rows or replies met a defect of StepGold, the first at {met[0]}: please"

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -237,6 +237,11 @@ def _converted(value: Any, kind: Any) -> Any:
                 return value
             (inner,) = typing.get_args(part)
             values = (value,) if isinstance(value, str | os.PathLike) else value
+            texts = str in parts_of(inner)
+            if not isinstance(values, Iterable) or (
+                texts and not all(isinstance(each, str | os.PathLike) for each in values)
+            ):
+                raise InputError(f"The value {value!r} is no list of texts.", remedy='["A", "B"]')
             return tuple(_converted(each, inner) for each in values)
     if isinstance(value, str) and is_path(kind):
         return Path(value)

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from storage import Store
+
 Cli = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = ("all", "early-stop", "binary", "adaptive")
@@ -64,13 +66,15 @@ def argv(strategy: str, port: int) -> list[str]:
 
 def stored(workspace: Path) -> list[tuple[Any, ...]]:
     """Every word of the labeler, step by step, and what stands behind it."""
-    query = (
-        "SELECT t.id, s.step_index, s.verdict, s.score, s.abstention, s.successes, s.continuations "
-        "FROM trace_labels l JOIN traces t ON t.pk = l.trace_pk "
-        "JOIN step_labels s ON s.trace_label_pk = l.pk ORDER BY t.id, s.step_index"
-    )
-    with sqlite3.connect(workspace / "stepgold.db") as connection:
-        return list(connection.execute(query))
+    with Store.open(f"sqlite:///{workspace / 'stepgold.db'}", create=False) as store:
+        names = [row.labeler.name for row in store.labels.labelers("d")]
+        labels = [label for name in names for label in store.labels.stream("d", name)]
+    return sorted(
+        (label.trace_id, index, str(step.verdict), str(step.score), str(step.abstention),
+         step.successes, step.continuations)
+        for label in labels
+        for index, step in enumerate(label.step_labels)
+    )  # fmt: skip
 
 
 @pytest.mark.slow

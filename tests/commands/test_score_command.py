@@ -45,7 +45,7 @@ def test_a_fifth_of_over_long_traces(pool: Cli, prm: str, tmp_path: Path) -> Non
     """Shortened and abstained ones are named with the reason; the others are as if alone."""
     first = pool("score", "--dataset", "d", "--prm", prm, "--max-tokens", "1300", "--json")
     assert (first.code, first.document["done"], first.document["shortened"]) == (0, 10, 2)
-    assert "left" in first.err
+    assert "elapsed" in first.err
     status = pool("status", "--json").document
     assert [row["id"] for row in status["shortened"]] == ["p0:0", "p1:0"]
     assert status["shortened"][0]["labeler"] == "prm"
