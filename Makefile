@@ -82,7 +82,7 @@ test-slow: $(SERVERS)
 	$(PYTEST) -m slow -n $(WORKERS)
 
 # Kill commands at random moments, and check that nothing is lost, doubled or left; also a full disk,
-# clock jumps and signals. `make test-slow` does so with 200 kills; here KILLS=1000 SEED=1.
+# clock jumps and signals. `make test-slow` does so with 60 kills; here KILLS=1000 SEED=1.
 KILLS ?= 200
 chaos: $(SETUP)
 	CHAOS_KILLS=$(KILLS) CHAOS_SEED=$(SEED) $(PYTEST) -m slow -n $(WORKERS) tests/chaos

@@ -1,6 +1,6 @@
 """`make chaos`: commands are killed at random moments, and nothing is lost, doubled or left behind.
 
-CHAOS_KILLS is how often in all (200), CHAOS_SEED draws the moments.
+CHAOS_KILLS is how often in all (60), CHAOS_SEED draws the moments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.chaos.world import (
 from tests.commands.many_processes import until
 from tests.commands.test_judge_chaos import many_traces
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "200"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "60"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 SHARES = sum(each.share for each in SCENARIOS)
 POLITE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
