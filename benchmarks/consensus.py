@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.lab import Source, by_id, decisive_passages, source, staged
+from benchmarks.lab import Source, by_id, sources, staged
 from inference import LocalPolicy, PolicyConfig
-from lab import LikelihoodJudge, build_workspace, bundled_model_folder, sample_traces
+from lab import LikelihoodJudge, bundled_model_folder
 from labeling import (
     MonteCarloConfig,
     NamedFirstErrors,
@@ -226,23 +225,15 @@ def label(part: Source, k: int, seed: int) -> dict[str, dict[str, TraceLabel]]:
     }
 
 
-def main(argv: Sequence[str] | None = None, keep: Callable[[Measured], None] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print one JSON document per source."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=500, help="two traces each a source")
     parser.add_argument("--seed", type=int, default=20_261_130, help="no training used it")
     parser.add_argument("-k", type=int, default=8, help="continuations a prefix")
     arguments = parser.parse_args(argv)
-    lab = build_workspace(arguments.seed, arguments.problems, problems_per_drug=2, n_distractors=0)
-    passages = decisive_passages(lab)
-    shown = {problem.id: passages[problem.drug].text for problem in lab.problems}
-    sampled = sample_traces(lab.problems, shown, per_problem=2, seed=arguments.seed)
-    for name, traces in (("corrupted", lab.traces), ("sampled", tuple(sampled))):
-        part = source(name, lab.problems, traces, passages)
-        print(f"{name}: {len(part.contexts)} traces", file=sys.stderr)
+    for part in sources(arguments.seed, arguments.problems):
         data = measured(part, label(part, arguments.k, arguments.seed))
-        if keep is not None:
-            keep(data)
         found = figures(data, arguments.seed)
         found["cpu_seconds_for_10000"] = round(timed(data, 10_000), 2)
         print(json.dumps(found, indent=1), flush=True)

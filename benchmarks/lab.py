@@ -13,7 +13,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from evaluation import EvaluatedTrace, evaluate_processbench, paired_difference, step_accuracy
@@ -193,6 +193,18 @@ def retention(part: Source, consensus: Labels) -> dict[str, float]:
     return {group: sum(flags) / len(flags) for group, flags in kept.items() if flags}
 
 
+def sources(seed: int, problems: int) -> Iterator[Source]:
+    """Held-out traces corrupted by the generator, then as many written by the policy."""
+    lab = build_workspace(seed, problems, problems_per_drug=2, n_distractors=0)
+    passages = decisive_passages(lab)
+    shown = {problem.id: passages[problem.drug].text for problem in lab.problems}
+    sampled = sample_traces(lab.problems, shown, per_problem=2, seed=seed)
+    for name, traces in (("corrupted", lab.traces), ("sampled", tuple(sampled))):
+        part = source(name, lab.problems, traces, passages)
+        print(f"{name}: {len(part.contexts)} traces", file=sys.stderr)
+        yield part
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print one JSON document per source."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -202,13 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("-k", type=int, default=4, help="continuations a prefix")
     arguments = parser.parse_args(argv)
-    lab = build_workspace(arguments.seed, arguments.problems, problems_per_drug=2, n_distractors=0)
-    passages = decisive_passages(lab)
-    shown = {problem.id: passages[problem.drug].text for problem in lab.problems}
-    sampled = sample_traces(lab.problems, shown, per_problem=2, seed=arguments.seed)
-    for name, traces in (("corrupted", lab.traces), ("sampled", tuple(sampled))):
-        part = source(name, lab.problems, traces, passages)
-        print(f"{name}: {len(part.contexts)} traces", file=sys.stderr)
+    for part in sources(arguments.seed, arguments.problems):
         print(json.dumps(measure(part, arguments.k, arguments.seed), indent=1), flush=True)
 
 

@@ -103,7 +103,7 @@ class GuardedRequest(google.auth.transport.Request):
 
 
 class GuardedCredentials(auth_credentials.Credentials):
-    """Credentials whose tokens are requested by a `GuardedRequest`, whoever asks for them."""
+    """Credentials whose tokens are always requested through a `GuardedRequest`."""
 
     def __init__(self, inner: auth_credentials.Credentials, request: GuardedRequest) -> None:
         """No token is requested yet."""

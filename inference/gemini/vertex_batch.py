@@ -50,7 +50,7 @@ def keyed(key: str) -> dict[str, str]:
 
 
 def key_in(request: Mapping[str, Any]) -> str | None:
-    """The key in the labels of a returned request; None if it has none of ours."""
+    """Our key in the labels of a returned request; None if there is none."""
     labels = mapping(request.get("labels"))
     halves = [text_of(labels.get(name)) for name in _LABELS]
     return None if None in halves else "".join(map(str, halves))
