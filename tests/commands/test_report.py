@@ -109,7 +109,7 @@ def test_the_format_follows_the_ending_or_the_option(
     cli: Cli, folder: Path, tmp_path: Path
 ) -> None:
     on = ("--dataset", "d", "--labeler", "prm", *RESAMPLED)
-    for name, beginning in (("r.md", "# StepGold report"), ("r.csv", "dataset,"), ("r.json", "{"), ("r.page", "<!DOCTYPE")):  # fmt: skip
+    for name, beginning in (("r.md", "# StepGold report"), ("r.csv", "dataset,"), ("r.json", "{"), ("r.html", "<!DOCTYPE")):  # fmt: skip
         assert cli("report", tmp_path / name, *on, workspace=folder).code == 0
         assert (tmp_path / name).read_text().lstrip().startswith(beginning)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "r.csv").read_text())))
