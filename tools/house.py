@@ -24,11 +24,11 @@ from tools.house_tree import Finding, Product, load
 ROOT = Path(__file__).resolve().parents[1]
 
 LIMITS = {
-    "files": 320,  # 272 before Vertex AI, generative PRMs, PostgreSQL and the newer formats
+    "files": 345,  # 280 asked before training/, review/, Vertex AI, PostgreSQL, newer formats
     "longest-file": house_modules.MAX_FILE_LINES,
     "shipped-lines": 47_000,
     "long-lines": 0,
-    "edges": 1_450,
+    "edges": 1_600,  # 1,450 asked before training/ and review/
     "cycles": 0,
     "single-reader": 20,
     "stale-plug-ins": 0,
