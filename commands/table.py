@@ -187,7 +187,7 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ("compare",): Entry(
         "Compare labelers on the same traces. Shows agreement, kappa, alpha, correlation, "
         "first errors, and disputed traces.",
-        "stepgold.evaluating",
+        "stepgold.comparing",
         "CompareOptions",
         "compare",
     ),

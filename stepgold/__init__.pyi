@@ -2,6 +2,7 @@ from .again import RetryOptions as RetryOptions
 from .agreeing import ConsensusOptions as ConsensusOptions
 from .api import Workspace as Workspace
 from .candidates import BestOfNOptions as BestOfNOptions
+from .comparing import CompareOptions as CompareOptions
 from .contents import LabelsOptions as LabelsOptions
 from .contents import RemoveDatasetOptions as RemoveDatasetOptions
 from .contents import RemoveLabelerOptions as RemoveLabelerOptions
@@ -15,7 +16,6 @@ from .databases import DbCheckOptions as DbCheckOptions
 from .databases import DbCopyOptions as DbCopyOptions
 from .databases import DbVacuumOptions as DbVacuumOptions
 from .doctor import DoctorOptions as DoctorOptions
-from .evaluating import CompareOptions as CompareOptions
 from .evaluating import EvaluateOptions as EvaluateOptions
 from .exchange import ImportOptions as ImportOptions
 from .exchange import ScoresOptions as ScoresOptions

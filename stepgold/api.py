@@ -10,6 +10,7 @@ from stepgold import (
     again,
     agreeing,
     candidates,
+    comparing,
     config_run,
     contents,
     continuing,
@@ -47,7 +48,7 @@ PIPELINE: dict[tuple[str, ...], Verb] = {
     ("export",): Verb(exporting.ExportOptions, exporting.export),
     ("score",): Verb(scoring_run.ScoreOptions, scoring_run.score),
     ("evaluate",): Verb(evaluating.EvaluateOptions, standings.evaluate),
-    ("compare",): Verb(evaluating.CompareOptions, evaluating.compare),
+    ("compare",): Verb(comparing.CompareOptions, comparing.compare),
     ("best-of-n",): Verb(candidates.BestOfNOptions, candidates.best_of_n),
     ("report",): Verb(reporting.ReportOptions, reporting.report),
 }
@@ -137,7 +138,7 @@ class Workspace(WorkspaceFolder):
     evaluate = standings.evaluate_method(evaluating.EvaluateOptions)
     """Measure labelers against gold by one of the field's protocols."""
 
-    compare = verb_of_several(evaluating.CompareOptions, evaluating.compare)
+    compare = verb_of_several(comparing.CompareOptions, comparing.compare)
     """Compare labelers: how far they agree, and where they do not."""
 
     best_of_n = verb(candidates.BestOfNOptions, candidates.best_of_n)
