@@ -35,6 +35,8 @@ from .measures import Estimate as Estimate
 from .measures import Group as Group
 from .measures import estimate as estimate
 from .measures import whole_and_subsets as whole_and_subsets
+from .methods import Methods as Methods
+from .methods import threshold_words as threshold_words
 from .overlap import EvaluatedProblem as EvaluatedProblem
 from .overlap import OverlapReport as OverlapReport
 from .overlap import TrainingRow as TrainingRow
@@ -55,6 +57,9 @@ from .protocols.protocol import Published as Published
 from .protocols.protocol import published_lines as published_lines
 from .protocols.registry import protocol_named as protocol_named
 from .protocols.registry import protocol_names as protocol_names
+from .report.figures import Figure as Figure
+from .report.figures import report_figures as report_figures
+from .report.figures import require_figures as require_figures
 from .report.input import CandidateSection as CandidateSection
 from .report.input import ExampleTrace as ExampleTrace
 from .report.input import Grounding as Grounding

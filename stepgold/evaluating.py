@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from stepgold.options import TableOptions
@@ -19,7 +20,7 @@ from stepgold.trials import (
 from traces import InputError, option
 
 if TYPE_CHECKING:
-    from evaluation import EvaluatedTraces, Protocol
+    from evaluation import EvaluatedTraces, Methods, Protocol
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
 
@@ -59,6 +60,11 @@ class EvaluateOptions(TableOptions, TrialOptions):
         help="Also repeat the protocol's official script, quirks included, and list where it"
         " differs from the strict figures.",
     )
+    methods: bool = option(
+        default=False,
+        flags=("--methods",),
+        help="Add a methods paragraph and the BibTeX of the protocol, to paste into a paper.",
+    )
 
     def check(self) -> None:
         """Refuse a labeler that is named twice, and a second one beside several.
@@ -75,6 +81,12 @@ class EvaluateOptions(TableOptions, TrialOptions):
                 "Several labelers are compared with the best of them.",
                 where=f"--against {self.against}",
                 remedy="leave --against out, or name one labeler",
+            )
+        if self.methods and self.format == "csv":
+            raise InputError(
+                "A methods paragraph is no row of a table.",
+                where="--methods --format csv",
+                remedy="use --format text, md or tex",
             )
 
 
@@ -213,6 +225,12 @@ class EvaluateResult(Result):
         return self.document.get("as_published")
 
     @property
+    def methods(self) -> Mapping[str, str]:
+        """A methods paragraph, `text`, and the references that it cites, `bibtex`."""
+        found: Mapping[str, str] = self.document["methods"]
+        return found
+
+    @property
     def against(self) -> Mapping[str, Any] | None:
         """The paired bootstrap against a second labeler; None if there was none."""
         return self.document.get("against")
@@ -324,10 +342,52 @@ def measured(
         floor_warning=floors.warning(first.labeler, floors.own),
         text="\n".join(lines),
     )
+    methods = methods_of({first.labeler: first}, {first.labeler: found}, options, protocol)
+    document["methods"] = methods.as_json()
     text = formatted(
         options.format, tables=[*tables, floors.table()], rows=found.rows(), text=found.text
     )
-    return replace(found, text=text)
+    return replace(found, text=with_methods(text, methods, options))
+
+
+def methods_of(
+    sides: Mapping[str, Side],
+    found: Mapping[str, EvaluateResult],
+    options: EvaluateOptions,
+    protocol: Protocol,
+) -> Methods:
+    """The methods paragraph of these labelers on the same traces."""
+    from evaluation import Methods, decided_by_scores, threshold_words
+
+    first = next(iter(sides.values())).traces.frame
+    documents = [each.document for each in found.values()]
+    return Methods(
+        dataset=options.dataset,
+        gold=options.gold,
+        traces=len(first),
+        problems=len(set(first.problem.tolist())),
+        left_out=max(one["gold_unusable"] + one["gold_missing"] for one in documents),
+        subsets=first.subsets,
+        thresholds={
+            name: threshold_words(
+                side.threshold.value,
+                side.threshold.source,
+                needed=decided_by_scores(side.traces),
+                strict=protocol.name == "prmbench",
+            )
+            for name, side in sides.items()
+        },
+        missing={name: each.missing for name, each in found.items()},
+        protocols=[protocol],
+        seed=options.seed,
+        resamples=options.resamples,
+        version=version("stepgold"),
+    )
+
+
+def with_methods(text: str, methods: Methods, options: EvaluateOptions) -> str:
+    """The text with the paragraph, if it was asked for."""
+    return f"{text}\n\n{methods.formatted(options.format)}" if options.methods else text
 
 
 def _as_published(

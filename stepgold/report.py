@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         FloorReport,
         LabelerSection,
         LeaderTest,
+        Methods,
         ModelSpending,
         ReportInput,
     )
@@ -62,6 +63,11 @@ class ReportOptions(TrialOptions):
         default=(),
         metavar="SUBSET",
         help="Subset whose traces are candidates for best-of-N; may be repeated [default: all].",
+    )
+    figures: StrPath | None = option(
+        default=None,
+        metavar="DIR",
+        help="Also write every chart there, as SVG, PDF and CSV of its points.",
     )
     examples: int = option(
         default=6, between=(0, 100), metavar="N", help="Disputed traces to show in full."
@@ -103,6 +109,10 @@ class ReportResult(Result):
     """The file."""
     size: int
     """Its size in bytes."""
+    figures: tuple[Path, ...] = ()
+    """The files of the charts; empty if none were asked for."""
+    not_in_font: str = ""
+    """Characters of names that the PDFs cannot show."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document."""
@@ -114,12 +124,22 @@ class ReportResult(Result):
             "format": self.format,
             "out": str(self.out),
             "bytes": self.size,
+            "figures": [str(path) for path in self.figures],
+            "not_in_font": self.not_in_font,
         }
 
     def words(self) -> str:
-        """One line."""
+        """One line, and one about the figures."""
         names = ", ".join(self.labelers) or "no labeler"
-        return f"report on {names}: {self.out} ({self.size / 1000:,.0f} kB)"
+        lines = [f"report on {names}: {self.out} ({self.size / 1000:,.0f} kB)"]
+        if self.figures:
+            charts = len({path.stem for path in self.figures})
+            lines.append(f"{charts} charts as SVG, PDF and CSV: {self.figures[0].parent}")
+        if self.not_in_font:
+            lines.append(
+                f"the font of the PDFs lacks {' '.join(self.not_in_font)}: convert those SVGs"
+            )
+        return "\n".join(lines)
 
 
 def report(workspace: WorkspaceFolder, options: ReportOptions) -> ReportResult:
@@ -128,8 +148,13 @@ def report(workspace: WorkspaceFolder, options: ReportOptions) -> ReportResult:
     Raises:
         InputError: unknown dataset, labeler or subset, or the file cannot be written.
     """
+    from evaluation import require_figures
+
+    if options.figures is not None:
+        require_figures()
     with workspace.open_store() as store:
         gathered = gather_report(store, options)
+    figures, not_in_font = _write_figures(gathered, options)
     out, chosen = Path(options.out), options.format or "html"
     return ReportResult(
         dataset=options.dataset,
@@ -137,13 +162,35 @@ def report(workspace: WorkspaceFolder, options: ReportOptions) -> ReportResult:
         labelers=tuple(each.labeler.name for each in gathered.labelers if not each.is_gold),
         format=chosen,
         out=out,
-        size=_write(_rendered(gathered, chosen), out),
+        size=_write(_rendered(gathered, chosen).encode(), out),
+        figures=figures,
+        not_in_font=not_in_font,
     )
 
 
-def _write(text: str, out: Path) -> int:
+def _write_figures(report: ReportInput, options: ReportOptions) -> tuple[tuple[Path, ...], str]:
+    """Write the charts; their files, and the characters that the PDFs cannot show."""
+    from evaluation import report_figures
+
+    if options.figures is None:
+        return (), ""
+    folder, charts = Path(options.figures), report_figures(report)
+    files = {folder / name: content for one in charts for name, content in one.files().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise InputError(
+            f"The figures cannot be written: {fault.strerror}.",
+            where=str(folder),
+            remedy="name a folder that you may write to",
+        ) from fault
+    for path, content in files.items():
+        _write(content, path)
+    return tuple(files), "".join(sorted({sign for one in charts for sign in one.not_in_font}))
+
+
+def _write(content: bytes, out: Path) -> int:
     """Write a file atomically; returns its size in bytes."""
-    content = text.encode("utf-8")
     try:
         with unfinished(out) as beside:
             beside.write_bytes(content)
@@ -240,6 +287,33 @@ def gather_report(store: Store, options: ReportOptions) -> ReportInput:
         resamples=options.resamples,
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("stepgold"),
+        methods=_methods(found, sections),
+    )
+
+
+def _methods(found: _Gathered, sections: Sequence[LabelerSection]) -> Methods | None:
+    """The paragraph for a paper; None without gold or without a labeler beside it."""
+    from evaluation import Methods, protocol_named, threshold_words
+
+    scored = {one.labeler.name: one for one in sections if one.first_errors is not None}
+    if found.gold is None or not scored:
+        return None
+    figures = {name: one.first_errors for name, one in scored.items() if one.first_errors}
+    return Methods(
+        dataset=found.options.dataset,
+        gold=found.gold,
+        traces=len(found.traces.frame),
+        problems=len(set(found.traces.frame.problem.tolist())),
+        left_out=max(one.gold_unusable + one.gold_missing for one in figures.values()),
+        subsets=found.traces.frame.subsets,
+        thresholds={
+            name: threshold_words(one.threshold, one.threshold_source, needed=one.sweep is not None)
+            for name, one in scored.items()
+        },
+        missing={name: one.average.missing for name, one in figures.items()},
+        protocols=[protocol_named(name) for name in ("processbench", "macro-f1")],
+        version=version("stepgold"),
+        **found.drawn,
     )
 
 

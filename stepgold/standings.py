@@ -14,7 +14,9 @@ from stepgold.evaluating import (
     evaluate_one,
     labeler_side,
     measured,
+    methods_of,
     whole_name,
+    with_methods,
 )
 from stepgold.results import Result
 from stepgold.verbs import verb
@@ -50,6 +52,8 @@ class EvaluateSeveralResult(Result):
     figures: Sequence[Mapping[str, Any]]
     """One row per labeler, then one per floor: the measure by subset and as a whole, with its
     interval, and the difference from the best."""
+    methods: Mapping[str, str]
+    """A methods paragraph, `text`, and the references that it cites, `bibtex`."""
     text: str
     """What a person reads, in the format asked for."""
 
@@ -62,6 +66,7 @@ class EvaluateSeveralResult(Result):
             "labelers": {name: found.as_json() for name, found in self.labelers.items()},
             "best": self.best,
             "paired": [dict(pair) for pair in self.paired],
+            "methods": dict(self.methods),
         }
 
     def words(self) -> str:
@@ -119,6 +124,13 @@ def evaluate(
     pairs = {} if best is None else _pairs(sides, best, options, protocol)
     rows = _rows(found, measure, {name: pair[measure] for name, pair in pairs.items()})
     tables = [_table(rows, measure, options, best=best)]
+    methods = methods_of(sides, found, options, protocol)
+    text = formatted(
+        options.format,
+        tables=tables,
+        rows=rows,
+        text=_text(tables[0], found, pairs, best=best, measure=measure),
+    )
     return EvaluateSeveralResult(
         dataset=options.dataset,
         gold=options.gold,
@@ -131,12 +143,8 @@ def evaluate(
             for name, pair in pairs.items()
         ),
         figures=rows,
-        text=formatted(
-            options.format,
-            tables=tables,
-            rows=rows,
-            text=_text(tables[0], found, pairs, best=best, measure=measure),
-        ),
+        methods=methods.as_json(),
+        text=with_methods(text, methods, options),
     )
 
 

@@ -23,7 +23,13 @@ from evaluation.measures import (
     subset_places,
     whole_and_subsets,
 )
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
+from evaluation.protocols.protocol import (
+    GroupFigures,
+    Protocol,
+    ProtocolReport,
+    Published,
+    Reference,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,4 +190,14 @@ PROTOCOL = Protocol(
     evaluate=evaluate_balanced_f1,
     measures=("balanced_f1", "processbench_f1"),
     as_published=published_balanced_f1,
+    rule=("balanced_f1 is the harmonic mean of the recall of correct and of incorrect steps"),
+    references=(
+        Reference(
+            cited="Pandit et al., 2025",
+            key="pandit2025hard2verify",
+            author="Pandit, Shrey",
+            title="Hard2Verify: A Step-Level Verification Benchmark for Open-Ended Frontier Math",
+            arxiv="2510.13744",
+        ),
+    ),
 )

@@ -22,7 +22,7 @@ from evaluation.measures import (
     mean_estimate,
     whole_and_subsets,
 )
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Reference
 from evaluation.wording import with_interval
 
 
@@ -135,5 +135,21 @@ def step_accuracy(traces: Iterable[EvaluatedTrace], threshold: float = 0.5) -> f
 
 
 PROTOCOL = Protocol(
-    name="macro-f1", evaluate=evaluate_macro_f1, measures=("macro_f1", "step_accuracy")
+    name="macro-f1",
+    evaluate=evaluate_macro_f1,
+    measures=("macro_f1", "step_accuracy"),
+    rule=(
+        "macro_f1 is the mean of the F1 of correct and of incorrect steps, all steps pooled;"
+        " neutral steps are left out, a missing label counts as the other class, and where gold"
+        " is a first error only, later steps are not scored"
+    ),
+    references=(
+        Reference(
+            cited="Wang et al., 2025",
+            key="wang2025visualprm",
+            author="Wang, Weiyun",
+            title="VisualPRM: An Effective Process Reward Model for Multimodal Reasoning",
+            arxiv="2503.10291",
+        ),
+    ),
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold, with_first_error
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport
+from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Reference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,4 +96,18 @@ PROTOCOL = Protocol(
     name="mistake",
     evaluate=evaluate_mistake,
     measures=("location_accuracy", "error_accuracy", "correct_accuracy"),
+    rule=(
+        "location_accuracy is the share of traces whose first error, or whose lack of errors, was"
+        " found exactly; a missing prediction counts as wrong"
+    ),
+    references=(
+        Reference(
+            cited="Tyen et al., 2023",
+            key="tyen2023mistake",
+            author="Tyen, Gladys",
+            title="LLMs cannot find reasoning errors, but can correct them given the error"
+            " location",
+            arxiv="2311.08516",
+        ),
+    ),
 )

@@ -26,7 +26,13 @@ from evaluation.evaluated import (
 )
 from evaluation.frames import RIGHT, UNKNOWN, Floats
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
+from evaluation.protocols.protocol import (
+    GroupFigures,
+    Protocol,
+    ProtocolReport,
+    Published,
+    Reference,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,4 +232,25 @@ PROTOCOL = Protocol(
     # Most labels do not state whether their reason is right, so MR-Score itself cannot lead.
     measures=("mcc", "error_step_accuracy"),
     as_published=published_mr_ben,
+    rule=(
+        "mcc is the Matthews correlation of calling whole solutions correct;"
+        " error_step_accuracy is the share of incorrect solutions whose first error was found"
+        " exactly"
+    ),
+    references=(
+        Reference(
+            cited="Zeng et al., 2024",
+            key="zeng2024mrben",
+            author="Zeng, Zhongshen",
+            title="MR-Ben: A Meta-Reasoning Benchmark for Evaluating System-2 Thinking in LLMs",
+            arxiv="2406.13975",
+        ),
+        Reference(
+            cited="Zeng et al., 2023",
+            key="zeng2023mrgsm8k",
+            author="Zeng, Zhongshen",
+            title="MR-GSM8K: A Meta-Reasoning Benchmark for Large Language Model Evaluation",
+            arxiv="2312.17080",
+        ),
+    ),
 )

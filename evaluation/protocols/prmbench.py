@@ -19,7 +19,13 @@ from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
 from evaluation.frames import VERDICT_CODES
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
+from evaluation.protocols.protocol import (
+    GroupFigures,
+    Protocol,
+    ProtocolReport,
+    Published,
+    Reference,
+)
 from traces import Verdict
 
 GOOD_STEPS_ONLY = "multi_solutions"
@@ -203,4 +209,19 @@ PROTOCOL = Protocol(
     measures=("prmscore",),
     not_pooled=frozenset({ORIGINALS}),
     as_published=published_prmbench,
+    rule=(
+        "prmscore is the mean of the F1 of good and of bad steps, all steps of a class pooled;"
+        " a step is good if its score is above the threshold, and steps without a label are left"
+        " out"
+    ),
+    references=(
+        Reference(
+            cited="Song et al., 2025",
+            key="song2025prmbench",
+            author="Song, Mingyang",
+            title="PRMBench: A Fine-grained and Challenging Benchmark for Process-Level Reward"
+            " Models",
+            arxiv="2501.03124",
+        ),
+    ),
 )

@@ -17,7 +17,13 @@ from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold, with_first_error
 from evaluation.frames import Floats
 from evaluation.measures import RESAMPLES, Estimate, Formula, mean_estimate, whole_and_subsets
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Published
+from evaluation.protocols.protocol import (
+    GroupFigures,
+    Protocol,
+    ProtocolReport,
+    Published,
+    Reference,
+)
 from evaluation.wording import figures_json
 
 
@@ -179,4 +185,18 @@ PROTOCOL = Protocol(
     measures=("processbench_f1", "error_accuracy", "correct_accuracy", "first_error_precision"),
     averaged=True,
     as_published=published_processbench,
+    rule=(
+        "processbench_f1 is the harmonic mean of the share of erroneous traces whose first"
+        " error was found exactly and the share of error-free traces called correct; the"
+        " average is the unweighted mean over subsets, and a missing prediction counts as wrong"
+    ),
+    references=(
+        Reference(
+            cited="Zheng et al., 2024",
+            key="zheng2024processbench",
+            author="Zheng, Chujie",
+            title="ProcessBench: Identifying Process Errors in Mathematical Reasoning",
+            arxiv="2412.06559",
+        ),
+    ),
 )

@@ -126,6 +126,32 @@ def published_lines(document: Mapping[str, Any], *, whole_key: str) -> list[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """A paper that defines a protocol."""
+
+    cited: str
+    """As a text cites it, e.g. `Zheng et al., 2024`."""
+    key: str
+    """Of its BibTeX entry."""
+    author: str
+    """The first one, e.g. `Zheng, Chujie`."""
+    title: str
+    arxiv: str
+
+    def bibtex(self) -> str:
+        """The entry for a bibliography."""
+        return (
+            f"@misc{{{self.key},\n"
+            f"  title = {{{{{self.title}}}}},\n"
+            f"  author = {{{self.author} and others}},\n"
+            f"  year = {{20{self.arxiv[:2]}}},\n"
+            f"  eprint = {{{self.arxiv}}},\n"
+            "  archivePrefix = {arXiv},\n"
+            "}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
     """A protocol: what a plug-in of the group `stepgold.protocols` provides."""
 
@@ -140,6 +166,10 @@ class Protocol:
     """Subsets that the headline figures leave out."""
     as_published: Callable[[Iterable[EvaluatedTrace], float], Published] | None = None
     """The official script's figures at a threshold; None if no script was published."""
+    rule: str = ""
+    """For a methods paragraph: what the leading figure is, as a sentence without its full stop."""
+    references: tuple[Reference, ...] = ()
+    """The papers to cite."""
 
     def pooled(self, traces: Iterable[EvaluatedTrace]) -> EvaluatedTraces:
         """The traces that the headline figures cover."""

@@ -11,6 +11,7 @@ from evaluation.comparison import Comparison
 from evaluation.diagnostics import Diagnostics
 from evaluation.floors import FloorReport
 from evaluation.label_table import FirstErrorConfusion
+from evaluation.methods import Methods
 from evaluation.paired import PairedReport
 from evaluation.protocols.macro_f1 import MacroF1Report
 from evaluation.protocols.processbench import ProcessBenchReport
@@ -200,6 +201,8 @@ class ReportInput:
     """Further sentences for the reader."""
     floors: tuple[FloorReport, ...] = ()
     """What labelers that read nothing reach, by protocol; empty without gold."""
+    methods: Methods | None = None
+    """A paragraph for a paper; None without gold."""
 
 
 def best_labeler(sections: Sequence[LabelerSection], measure: str) -> str | None:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluation.best_of_n import BestOfNReport
 from evaluation.diagnostics import DEPTHS, StepIndexRow
@@ -28,6 +31,17 @@ STYLES = 8
 Point = tuple[float, float | None]
 
 
+def environment() -> Environment:
+    """Where the templates are rendered, with all texts escaped."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """One line."""
@@ -37,8 +51,8 @@ class Series:
     """By x; None leaves a gap."""
     style: int
     """From 0."""
-    sizes: Sequence[float] = ()
-    """Radius of each mark in drawing units; empty for the default."""
+    counts: Sequence[int] = ()
+    """What each mark grows with; empty for marks of one size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +148,10 @@ class Chart:
     def _marks(self, series: Series) -> tuple[Mark, ...]:
         if len(series.points) > MARKED:
             return ()
-        sizes = series.sizes or [3.2] * len(series.points)
+        sizes = [3.2] * len(series.points)
+        if series.counts:
+            most = max(series.counts)
+            sizes = [round(2 + 5 * math.sqrt(n / most), 2) for n in series.counts]
         return tuple(
             Mark(self.x(x), self.y(y), size)
             for (x, y), size in zip(series.points, sizes, strict=True)
@@ -218,12 +235,31 @@ def sweep_chart(sections: Sequence[LabelerSection]) -> Chart | None:
     )
 
 
+def calibration_charts(
+    sections: tuple[LabelerSection, ...],
+) -> list[tuple[LabelerSection, Chart]]:
+    """The chart of every labeler with scores of steps that gold knows."""
+    found: list[tuple[LabelerSection, ScoreReport]] = [
+        (section, section.diagnostics.step_scores)
+        for section in sections
+        if section.diagnostics is not None
+        and section.diagnostics.step_scores is not None
+        and section.diagnostics.step_scores.n_correct + section.diagnostics.step_scores.n_incorrect
+    ]
+    return [
+        (
+            section,
+            calibration_chart(section, scores, style_of(sections, section.labeler.name), number),
+        )
+        for number, (section, scores) in enumerate(found)
+    ]
+
+
 def calibration_chart(
     section: LabelerSection, found: ScoreReport, style: int, number: int
 ) -> Chart:
     """The share of correct steps over the mean score by bin; marks grow with the bin's steps."""
     bins = [part for part in found.calibration if part.mean_score is not None]
-    most = max((part.n for part in bins), default=1)
     name = section.labeler.name
     return Chart(
         id=f"calibration-{number}",
@@ -237,7 +273,7 @@ def calibration_chart(
                 name,
                 [(part.mean_score or 0.0, part.share_correct) for part in bins],
                 style,
-                [round(2 + 5 * math.sqrt(part.n / most), 2) for part in bins],
+                [part.n for part in bins],
             )
         ],
         diagonal=True,

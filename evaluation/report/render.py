@@ -7,12 +7,8 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from evaluation.discrimination import ScoreReport
 from evaluation.label_table import EXPLAINED, KINDS, FirstErrorConfusion
 from evaluation.measures import Estimate
 from evaluation.report.input import (
@@ -31,15 +27,14 @@ from evaluation.report.layout import (
     BY_SCORE,
     WITHOUT_SCORE,
     BarPart,
-    Chart,
     best_of_n_chart,
-    calibration_chart,
+    calibration_charts,
     clipped,
     depth_chart,
+    environment,
     example_table,
     stacked,
     step_index_chart,
-    style_of,
     sweep_chart,
 )
 from evaluation.wording import (
@@ -53,7 +48,6 @@ from evaluation.wording import (
     with_interval,
 )
 
-TEMPLATES = Path(__file__).parent / "templates"
 MARK = 1.8
 """Width of the mark on a bar, in percent."""
 MAX_CANDIDATE_CHARTS = 8
@@ -62,21 +56,15 @@ MAX_CANDIDATE_CHARTS = 8
 
 def render_report(report: ReportInput) -> str:
     """The report as one HTML page, with inline styles and figures and with all texts escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment()
 
     def table(example: ExampleTrace) -> Any:
         return example_table(example, report)
 
-    environment.filters.update(
+    templates.filters.update(
         figure=figure, configuration=_configuration, clipped=clipped, table=table
     )
-    environment.globals.update(
+    templates.globals.update(
         bar=bar_geometry,
         heat=_heat,
         undefined=UNDEFINED,
@@ -87,7 +75,7 @@ def render_report(report: ReportInput) -> str:
         best_of_n_measures=(*BY_SCORE, *WITHOUT_SCORE),
     )
     shown = _shown(report)
-    return environment.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         report=report, contents=_contents(report, shown), **shown
     )
 
@@ -130,7 +118,7 @@ def _shown(report: ReportInput) -> dict[str, Any]:
             if one.diagnostics is not None and one.diagnostics.false_positives.n
         ],
         "sweep": sweep_chart(report.labelers),
-        "calibrated": _calibrated(report.labelers),
+        "calibrated": calibration_charts(report.labelers),
         "by_index": step_index_chart(report.labelers, report.gold or "gold"),
         "depths": depth_chart(report.labelers),
         "candidate_charts": [
@@ -149,23 +137,6 @@ def _subsets(scored: Sequence[LabelerSection]) -> list[str]:
     return sorted({name for one in scored if one.first_errors for name in one.first_errors.subsets})
 
 
-def _calibrated(sections: tuple[LabelerSection, ...]) -> list[tuple[LabelerSection, Chart]]:
-    found: list[tuple[LabelerSection, ScoreReport]] = [
-        (section, section.diagnostics.step_scores)
-        for section in sections
-        if section.diagnostics is not None
-        and section.diagnostics.step_scores is not None
-        and section.diagnostics.step_scores.n_correct + section.diagnostics.step_scores.n_incorrect
-    ]
-    return [
-        (
-            section,
-            calibration_chart(section, scores, style_of(sections, section.labeler.name), number),
-        )
-        for number, (section, scores) in enumerate(found)
-    ]
-
-
 def _contents(report: ReportInput, shown: dict[str, Any]) -> list[tuple[str, str]]:
     """The sections of the page in order, by id."""
     scored = bool(shown["scored"])
@@ -181,6 +152,7 @@ def _contents(report: ReportInput, shown: dict[str, Any]) -> list[tuple[str, str
         ("grounding", "Grounding", bool(shown["grounded"])),
         ("runs", "Models and cost", True),
         ("examples", "Disagreements", bool(report.examples)),
+        ("methods", "Methods", report.methods is not None),
     ]
     return [(id_, title) for id_, title, there in known if there]
 
@@ -239,6 +211,7 @@ def report_json(report: ReportInput) -> dict[str, Any]:
         "best_of_n": [_candidates(one) for one in report.candidates],
         "calls": None if report.spending is None else _spending(report.spending),
         "notes": list(report.notes),
+        "methods": None if report.methods is None else report.methods.as_json(),
     }
 
 
@@ -363,6 +336,8 @@ def render_markdown(report: ReportInput) -> str:
         parts += [f"{'#' * level} {markdown_text(table.title)}"]
         parts += [markdown_table(table.head, table.rows, best=table.best)]
     parts += _closing(report)
+    if report.methods is not None:
+        parts += ["## Methods", report.methods.formatted("md")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -387,7 +362,11 @@ def render_latex(report: ReportInput) -> str:
     for level, table in report_tables(report):
         kind = "section" if level == 2 else "subsection"
         parts += [rf"\{kind}*{{{latex_text(table.title)}}}", table.latex()]
-    parts += [*map(latex_text, _closing(report)), r"\end{document}"]
+    parts += map(latex_text, _closing(report))
+    if report.methods is not None:
+        parts += [r"\section*{Methods}", latex_text(report.methods.text())]
+        parts += [f"\\begin{{verbatim}}\n{report.methods.bibtex()}\n\\end{{verbatim}}"]
+    parts.append(r"\end{document}")
     return "\n\n".join(parts) + "\n"
 
 

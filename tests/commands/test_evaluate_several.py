@@ -30,7 +30,7 @@ def on(cli: Cli, folder: Path) -> Cli:
 
 def test_each_labeler_has_the_document_of_its_own_call(on: Cli) -> None:
     several = on(*ON, *THREE, "--json").document
-    assert list(several) == ["protocol", "dataset", "gold", "labelers", "best", "paired"]
+    assert list(several) == ["protocol", "dataset", "gold", "labelers", "best", "paired", "methods"]
     assert list(several["labelers"]) == ["judge", "prm", "blank"]
     for name in ("judge", "prm", "blank"):
         alone = on(*ON, "--labeler", name, "--json").document

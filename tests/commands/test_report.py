@@ -177,3 +177,39 @@ def test_labelers_without_gold_are_still_compared(cli: Cli, tmp_path: Path) -> N
 def test_a_subset_of_candidates_that_is_not_there(cli: Cli, folder: Path, argv: list[str]) -> None:
     on = ("best-of-n", "--dataset", "d", "--labeler", "prm", "-n", "1")
     assert cli(*on, *argv, workspace=folder).code == 2
+
+
+def test_figures_are_written_as_three_files_each(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("svglib", reason="needs the extra figures")
+    on = ("report", tmp_path / "r.md", "--dataset", "d", "--figures", tmp_path / "f", *RESAMPLED)
+    done = cli(*on, "--json", workspace=folder)
+    assert done.code == 0
+    files = sorted(path.name for path in (tmp_path / "f").iterdir())
+    assert sorted(Path(path).name for path in done.document["figures"]) == files
+    assert {"thresholds.svg", "thresholds.pdf", "thresholds.csv"} <= set(files)
+    assert f"{len(files) // 3} charts as SVG, PDF and CSV" in cli(*on, workspace=folder).out
+    assert "## Methods" in (tmp_path / "r.md").read_text()
+
+
+def test_a_folder_for_figures_that_is_a_file_is_refused(
+    cli: Cli, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "f").write_text("")
+    on = ("report", tmp_path / "r.md", "--dataset", "d", "--figures", tmp_path / "f", *RESAMPLED)
+    done = cli(*on, workspace=folder)
+    assert done.code == 2
+    assert "figures cannot be written" in done.err
+    assert not (tmp_path / "r.md").exists()
+
+
+def test_evaluate_adds_a_methods_paragraph(cli: Cli, folder: Path) -> None:
+    on = ("evaluate", "--dataset", "d", "--labeler", "prm", *RESAMPLED)
+    found = cli(*on, "--json", workspace=folder).document["methods"]
+    assert "12 traces of 6 problems" in found["text"]
+    shown = cli(*on, "--methods", workspace=folder).out
+    assert found["text"] in shown
+    assert found["bibtex"] in shown
+    assert found["text"] not in cli(*on, workspace=folder).out
+    refused = cli(*on, "--methods", "--format", "csv", workspace=folder)
+    assert refused.code == 2
+    assert "use --format text, md or tex" in refused.err

@@ -61,6 +61,30 @@ def opened(browser: Any, file: Path, width: int, scheme: str = "light") -> tuple
     return page, noise
 
 
+def test_every_figure_opens_alone(browser: Any, page_file: Path, tmp_path: Path) -> None:
+    from cli import execute
+
+    argv = ["report", str(tmp_path / "r.html"), "--dataset", "d", "--figures", str(tmp_path / "f")]
+    assert execute(["--workspace", str(page_file.parent / "w"), *argv, "--resamples", "50"]) == 0
+    drawings = sorted((tmp_path / "f").glob("*.svg"))
+    assert len(drawings) > 3
+    for file in drawings:
+        page, noise = opened(browser, file, 400)
+        assert noise == []
+        assert page.evaluate("document.title") != "owned"
+        outside = page.evaluate(
+            """() => {
+                const whole = document.documentElement.getBoundingClientRect()
+                return [...document.querySelectorAll('text, path, line')].filter(one => {
+                    const box = one.getBoundingClientRect()
+                    return box.right > whole.right + 1 || box.bottom > whole.bottom + 1 || box.left < -1
+                }).map(one => one.textContent)
+            }"""
+        )
+        assert outside == []
+        page.context.close()
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_quiet_offline_and_within_the_screen(
