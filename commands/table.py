@@ -201,7 +201,7 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ("best-of-n",): Entry(
         "Choose among N candidates by step scores. Reports accuracy by min, product, "
         "last and mean score, by majority votes, pass@N and mean accuracy.",
-        "stepgold.candidates",
+        "stepgold.choosing",
         "BestOfNOptions",
         "best_of_n",
     ),

@@ -1,7 +1,7 @@
 from .again import RetryOptions as RetryOptions
 from .agreeing import ConsensusOptions as ConsensusOptions
 from .api import Workspace as Workspace
-from .candidates import BestOfNOptions as BestOfNOptions
+from .choosing import BestOfNOptions as BestOfNOptions
 from .comparing import CompareOptions as CompareOptions
 from .contents import LabelsOptions as LabelsOptions
 from .contents import RemoveDatasetOptions as RemoveDatasetOptions

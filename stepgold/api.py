@@ -9,7 +9,7 @@ from typing import Any
 from stepgold import (
     again,
     agreeing,
-    candidates,
+    choosing,
     comparing,
     config_run,
     contents,
@@ -49,7 +49,7 @@ PIPELINE: dict[tuple[str, ...], Verb] = {
     ("score",): Verb(scoring_run.ScoreOptions, scoring_run.score),
     ("evaluate",): Verb(evaluating.EvaluateOptions, standings.evaluate),
     ("compare",): Verb(comparing.CompareOptions, comparing.compare),
-    ("best-of-n",): Verb(candidates.BestOfNOptions, candidates.best_of_n),
+    ("best-of-n",): Verb(choosing.BestOfNOptions, choosing.best_of_n),
     ("report",): Verb(reporting.ReportOptions, reporting.report),
 }
 """The verbs of a TOML file, in the order in which `run` takes its tables."""
@@ -141,7 +141,7 @@ class Workspace(WorkspaceFolder):
     compare = verb_of_several(comparing.CompareOptions, comparing.compare)
     """Compare labelers: how far they agree, and where they do not."""
 
-    best_of_n = verb(candidates.BestOfNOptions, candidates.best_of_n)
+    best_of_n = verb(choosing.BestOfNOptions, choosing.best_of_n)
     """Choose among N candidates by score and by majority."""
 
     report = verb(reporting.ReportOptions, reporting.report)

@@ -20,7 +20,7 @@ CLOCK = """
 import os, time
 import stepgold.scoring_run, scoring, transformers.models.llama.modeling_llama
 import stepgold.corpora, stepgold.searching, stepgold.retrieval, stepgold.exchange, stepgold.report
-import stepgold.agreeing, stepgold.comparing, stepgold.evaluating, stepgold.candidates, stepgold.overlap
+import stepgold.agreeing, stepgold.comparing, stepgold.evaluating, stepgold.choosing, stepgold.overlap
 import stepgold.planning, stepgold.config_run, retrieval, formats, evaluation, pyarrow
 _time = time.time
 def shifted():
