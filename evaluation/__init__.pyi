@@ -1,7 +1,9 @@
 from .best_of_n import PUBLISHED_BEST_OF_N as PUBLISHED_BEST_OF_N
+from .best_of_n import BestOfNReport as BestOfNReport
 from .best_of_n import Pool as Pool
 from .best_of_n import PoolCandidate as PoolCandidate
 from .best_of_n import PublishedCandidate as PublishedCandidate
+from .best_of_n import by_measure as by_measure
 from .best_of_n import evaluate_best_of_n as evaluate_best_of_n
 from .best_of_n import published_best_of_n as published_best_of_n
 from .comparison import Comparison as Comparison
@@ -33,6 +35,7 @@ from .label_table import LabelTable as LabelTable
 from .label_table import first_error_confusion as first_error_confusion
 from .measures import Estimate as Estimate
 from .measures import Group as Group
+from .measures import as_list as as_list
 from .measures import estimate as estimate
 from .measures import whole_and_subsets as whole_and_subsets
 from .methods import Methods as Methods
@@ -82,4 +85,5 @@ from .wording import UNDEFINED as UNDEFINED
 from .wording import FigureTable as FigureTable
 from .wording import figure as figure
 from .wording import formatted as formatted
+from .wording import width_note as width_note
 from .wording import with_interval as with_interval

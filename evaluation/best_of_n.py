@@ -30,7 +30,7 @@ from evaluation.measures import (
     ratio,
     resampled_sums,
 )
-from evaluation.wording import FigureTable, figure, with_interval
+from evaluation.wording import FigureTable, width_note, with_interval
 from traces import InputError
 
 Normalize = Callable[[str], str]
@@ -269,6 +269,8 @@ def _expected_vote(
 
 MEASURES = (*AGGREGATIONS, "majority", "weighted_majority", "pass", "mean_accuracy")
 """In output order."""
+HEAD = (*(measure.replace("_", " ") for measure in MEASURES), "problems")
+"""The columns after N."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +334,21 @@ class BestOfNReport:
 
     def table(self, name: str) -> str:
         """The figures as text, one line per N, and what was left out."""
-        lines = [self.figures_table(name).plain()]
+        table = by_measure(
+            {f"N={n}": found for n, found in self.by_n.items()}, title=f"{name}: {self.title}"
+        )
+        lines = [table.plain(), *width_note([table]), *self.notes()]
+        return "\n".join(lines)
+
+    @property
+    def title(self) -> str:
+        """What the figures are means over."""
+        over = "all subsets of N candidates" if self.expected else "the first N candidates"
+        return f"best-of-N over {over}, 95% intervals by problem"
+
+    def notes(self) -> list[str]:
+        """What was left out."""
+        lines = []
         if self.unscored:
             lines.append(f"{self.unscored} of {self.candidates} candidates have no scores")
         if self.candidates and self.unanswered == self.candidates:
@@ -347,22 +363,37 @@ class BestOfNReport:
             for n, found in self.by_n.items()
             if found.unscored_pools
         ]
-        return "\n".join(lines)
+        return lines
 
-    def figures_table(self, name: str, *, intervals: bool = False) -> FigureTable:
-        """One line per N; `intervals` adds the 95% intervals."""
-        shown = with_interval if intervals else _value
-        rows = [
-            (str(n), *(shown(found.accuracy[measure]) for measure in MEASURES), str(found.pools))
+    def rows(self) -> list[tuple[str, ...]]:
+        """One row of cells per N, with intervals."""
+        return [
+            (
+                str(n),
+                *(with_interval(found.accuracy[measure]) for measure in MEASURES),
+                str(found.pools),
+            )
             for n, found in self.by_n.items()
         ]
-        head = ("N", *(measure.replace("_", " ") for measure in MEASURES), "problems")
-        over = "all subsets of N candidates" if self.expected else "the first N candidates"
-        return FigureTable(title=f"{name}: best-of-N over {over}", head=head, rows=rows)
+
+    def figures_table(self, name: str) -> FigureTable:
+        """One line per N, with intervals."""
+        return FigureTable(title=f"{name}: {self.title}", head=("N", *HEAD), rows=self.rows())
 
 
-def _value(estimated: Estimate) -> str:
-    return figure(estimated.value)
+def by_measure(columns: Mapping[str, AtN], *, title: str) -> FigureTable:
+    """A line per measure, a column per N or per labeler, with intervals; the best in bold."""
+    rows, best = [], set()
+    for at, measure in enumerate(MEASURES):
+        found = [one.accuracy[measure] for one in columns.values()]
+        # With three labelers, the table has room on a terminal.
+        shown = measure.replace("weighted_majority", "weighted maj.").replace("_", " ")
+        rows.append((shown, *map(with_interval, found)))
+        known = {column: one.value for column, one in enumerate(found, 1) if one.value is not None}
+        if len(set(known.values())) > 1:
+            best |= {(at, one) for one, value in known.items() if value == max(known.values())}
+    rows.append(("problems", *(str(one.pools) for one in columns.values())))
+    return FigureTable(title=title, head=("", *columns), rows=rows, best=frozenset(best))
 
 
 def evaluate_best_of_n(

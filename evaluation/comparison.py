@@ -39,7 +39,7 @@ from evaluation.measures import (
     resampled_sums,
 )
 from evaluation.paired import PairedReport, compare_by_measure
-from evaluation.wording import FigureTable, figure, figures_json, with_interval
+from evaluation.wording import FigureTable, figure, figures_json, width_note, with_interval
 
 
 def kappa_of_tables(tables: Floats) -> tuple[Floats, Mask]:
@@ -365,22 +365,34 @@ def _share(sums: Floats) -> tuple[Floats, Mask]:
     return ratio(sums[..., 0], sums[..., 1])
 
 
-def comparison_tables(found: Comparison) -> list[FigureTable]:
-    """The comparison as tables: pairs, and who finds the first error how early."""
-    head = ("pair", "steps", "agreement", "kappa", "Pearson", "traces", "first-error agreement")
-    rows = [
+def comparison_tables(
+    found: Comparison, scored: Mapping[str, Sequence[Estimate]] | None = None
+) -> list[FigureTable]:
+    """The comparison as tables: agreement of pairs, first errors, and figures against gold.
+
+    Args:
+        found: the comparison.
+        scored: by labeler its processbench_f1 and macro_f1 against gold; None without gold.
+    """
+    pairs = [
         (
             f"{pair.a} / {pair.b}",
             str(pair.n_steps),
             with_interval(pair.agreement),
             with_interval(pair.cohen_kappa),
             figure(pair.pearson),
+        )
+        for pair in found.pairs
+    ]
+    firsts = [
+        (
+            f"{pair.a} / {pair.b}",
             str(pair.n_first_errors),
             with_interval(pair.first_error_agreement),
         )
         for pair in found.pairs
     ]
-    errors = [
+    errors: list[tuple[str, ...]] = [
         (
             pair.first_errors.of,
             pair.first_errors.against,
@@ -390,26 +402,51 @@ def comparison_tables(found: Comparison) -> list[FigureTable]:
         for pair in found.pairs
     ]
     kinds = (kind.replace("_", " ") for kind in KINDS)
-    errors_head = ("first errors of", "against", *kinds, "left out")
+    errors_head: tuple[str, ...] = ("labeler", "against", *kinds, "left out")
+    if not any(pair.first_errors.reference_missing for pair in found.pairs):
+        errors_head, errors = errors_head[:-1], [row[:-1] for row in errors]
     sizes = f"{len(found.table.frame)} traces, {found.table.n_steps} steps"
+    against_gold = [
+        (name, *map(with_interval, figures)) for name, figures in (scored or {}).items()
+    ]
     return [
-        FigureTable(title=f"{sizes}, 95% intervals by problem", head=head, rows=rows),
         FigureTable(
-            title="first errors",
-            head=errors_head,
-            rows=errors,
+            title=f"{sizes}, 95% intervals by problem",
+            head=("pair", "steps", "agreement", "kappa", "Pearson"),
+            rows=pairs,
+        ),
+        FigureTable(
+            title="agreement on the first error",
+            head=("pair", "traces", "agreement"),
+            rows=firsts,
+        ),
+        FigureTable(title="first errors", head=errors_head, rows=errors),
+        *(
+            [FigureTable(title="against gold", head=AGAINST_GOLD, rows=against_gold)]
+            if against_gold
+            else []
         ),
     ]
 
 
-def comparison_lines(found: Comparison) -> list[str]:
+AGAINST_GOLD = ("labeler", "processbench_f1", "macro_f1")
+"""Head of the table of figures against gold."""
+
+
+def comparison_lines(
+    found: Comparison, scored: Mapping[str, Sequence[Estimate]] | None = None
+) -> list[str]:
     """The comparison as text: the tables, alpha, and the tests against gold."""
-    pairs, errors = comparison_tables(found)
+    tables = comparison_tables(found, scored)
+    pairs, firsts, errors, *against_gold = tables
     return [
         pairs.plain(),
         f"Krippendorff's alpha of all: {with_interval(found.krippendorff_alpha)} "
         f"on {found.n_alpha} steps with two labels or more",
+        firsts.plain(),
         errors.plain(),
+        *(one.plain() for one in against_gold),
+        *width_note(tables),
         *(
             report.line(pair.a, pair.b)
             for pair in found.pairs

@@ -97,6 +97,19 @@ class FigureTable:
         )
 
 
+TERMINAL = 80
+"""Columns of a terminal; a wider table says so."""
+
+
+def width_note(tables: Iterable[FigureTable]) -> list[str]:
+    """A line about the widest of these tables, if a terminal has no room for it."""
+    lines = (line for one in tables for line in one.plain().splitlines()[1:])
+    width = max(map(len, lines), default=0)
+    if width <= TERMINAL:
+        return []
+    return [f"The table is {width} columns wide; --format csv, md or tex is for files."]
+
+
 def formatted(
     format: str, *, tables: Iterable[FigureTable], rows: Iterable[Mapping[str, Any]], text: str
 ) -> str:

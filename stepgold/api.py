@@ -141,7 +141,7 @@ class Workspace(WorkspaceFolder):
     compare = verb_of_several(comparing.CompareOptions, comparing.compare)
     """Compare labelers: how far they agree, and where they do not."""
 
-    best_of_n = verb(choosing.BestOfNOptions, choosing.best_of_n)
+    best_of_n = choosing.best_of_n_method(choosing.BestOfNOptions)
     """Choose among N candidates by score and by majority."""
 
     report = verb(reporting.ReportOptions, reporting.report)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, cast, overload
+from typing import Protocol as Face
 
 from stepgold.candidates import Candidates, UnusedScores, from_files, from_workspace, trace_pages
 from stepgold.golds import list_unusable_golds
 from stepgold.hub import input_file
 from stepgold.options import BootstrapOptions, TableOptions
 from stepgold.results import INCOMPLETE, OK, NamedFigures, Result
+from stepgold.trials import refuse_repeated
+from stepgold.verbs import verb
 from traces import InputError, StrPath, option
 
 if TYPE_CHECKING:
-    from evaluation import PublishedCandidate
+    from evaluation import BestOfNReport, PublishedCandidate
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces import TraceLabel
@@ -37,8 +40,10 @@ class BestOfNOptions(TableOptions, BootstrapOptions):
     dataset: str | None = option(
         default=None, metavar="NAME", help="Dataset: the traces of a problem are its candidates."
     )
-    labeler: str | None = option(
-        default=None, metavar="NAME", help="With --dataset: the labeler whose step scores choose."
+    labeler: Sequence[str] = option(
+        default=(),
+        metavar="NAME",
+        help="With --dataset: the labeler whose step scores choose; repeat it for one table.",
     )
     subset: Sequence[str] = option(
         default=(),
@@ -48,8 +53,10 @@ class BestOfNOptions(TableOptions, BootstrapOptions):
     pool: StrPath | None = option(
         default=None, metavar="FILE", help="Instead of a dataset: a file of candidates."
     )
-    scores: StrPath | None = option(
-        default=None, metavar="FILE", help="With --pool: a file of their step scores."
+    scores: Sequence[StrPath] = option(
+        default=(),
+        metavar="FILE",
+        help="With --pool: a file of their step scores; repeat it for one table.",
     )
     expected: bool = option(
         default=False,
@@ -84,6 +91,10 @@ class BestOfNOptions(TableOptions, BootstrapOptions):
                 "Best-of-N needs a dataset and a labeler, or a pool and its scores.",
                 remedy="give --dataset and --labeler, or --pool and --scores",
             )
+        refuse_repeated(self.labeler)
+        twice = [one for one in self.scores if list(map(str, self.scores)).count(str(one)) > 1]
+        if twice:
+            raise InputError(f"Score file '{twice[0]}' is named twice.", remedy="name it once")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -93,9 +104,27 @@ class BestOfNOptions(TableOptions, BootstrapOptions):
     @property
     def source(self) -> dict[str, str]:
         """Where candidates and scores come from, as keys of the document."""
+        key, one = (
+            ("labeler", self.labeler) if self.dataset is not None else ("scores", self.scores)
+        )
+        return self.candidates | ({key: str(one[0])} if len(one) == 1 else {})
+
+    @property
+    def candidates(self) -> dict[str, str]:
+        """Where candidates come from, as keys of the document."""
         if self.dataset is not None:
-            return {"dataset": self.dataset, "labeler": str(self.labeler)}
-        return {"pool": str(self.pool), "scores": str(self.scores)}
+            return {"dataset": self.dataset}
+        return {"pool": str(self.pool)}
+
+    def each(self) -> dict[str, BestOfNOptions]:
+        """The options of every labeler alone, by its name; score files by theirs."""
+        if self.labeler:
+            return {name: replace(self, labeler=(name,)) for name in self.labeler}
+        names = [Path(one).name for one in self.scores]
+        return {
+            str(one) if names.count(name) > 1 else name: replace(self, scores=(one,))
+            for name, one in zip(names, self.scores, strict=True)
+        }
 
 
 def _sizes(given: str | int | Collection[int]) -> list[int]:
@@ -143,6 +172,8 @@ class BestOfNResult(Result):
     """Score rows that fit no candidate."""
     document: Mapping[str, Any]
     """All of it."""
+    left_out: tuple[str, ...]
+    """What could not be used, and the published figures if they were asked for, as lines."""
     text: str
     """The same as a table."""
 
@@ -170,14 +201,111 @@ class BestOfNResult(Result):
         return [{"n": n, **figures.row()} for n, figures in self.n.items()]
 
 
-def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BestOfNSeveralResult(Result):
+    """Best-of-N by the scores of several labelers among the same candidates."""
+
+    labelers: Mapping[str, BestOfNResult]
+    """The result of each, in the order asked for; score files by their names."""
+    candidates: Mapping[str, str]
+    """Where the candidates come from: `dataset` or `pool`."""
+    text: str
+    """What a person reads, in the format asked for."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if score rows could not be used."""
+        return max(found.exit_code for found in self.labelers.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of each."""
+        documents = {name: found.as_json() for name, found in self.labelers.items()}
+        return {**self.candidates, "labelers": documents}
+
+    def words(self) -> str:
+        """One table per N, and what could not be used."""
+        return self.text
+
+    def rows(self) -> list[Mapping[str, Any]]:
+        """One row per labeler and N."""
+        return [
+            {"labeler": name, **row}
+            for name, found in self.labelers.items()
+            for row in found.rows()
+        ]
+
+
+class BestOfNCall(Face[P]):
+    """The method: one name gives the result of one labeler, a list that of several."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, *, labeler: list[str] | tuple[str, ...], **options: Any
+    ) -> BestOfNSeveralResult: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, *, scores: list[StrPath] | tuple[StrPath, ...], **options: Any
+    ) -> BestOfNSeveralResult: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> BestOfNResult: ...
+
+
+class BestOfNMethod(Face[P]):
+    """A `BestOfNCall` as an attribute of a class."""
+
+    def __get__(self, workspace: WorkspaceFolder, owner: type, /) -> BestOfNCall[P]: ...
+
+
+def best_of_n_method(config: Callable[P, BestOfNOptions]) -> BestOfNMethod[P]:
+    """The method of the workspace."""
+    return cast(BestOfNMethod[P], verb(config, best_of_n))
+
+
+def best_of_n(
+    workspace: WorkspaceFolder, options: BestOfNOptions
+) -> BestOfNResult | BestOfNSeveralResult:
     """Choose among N candidates by min, product, last and mean score, and by majority.
 
     Raises:
         InputError: unknown dataset, labeler or subset, faulty files, or nothing to choose by.
     """
-    if options.dataset is not None and options.labeler is not None:
-        name = options.labeler
+    from evaluation import by_measure, formatted, width_note
+
+    alone = {name: _chosen(workspace, one, name) for name, one in options.each().items()}
+    if len(alone) == 1:
+        ((name, (result, report)),) = alone.items()
+        tables = [report.figures_table(name)]
+        text = formatted(options.format, tables=tables, rows=result.rows(), text=result.text)
+        return replace(result, text=text)
+    title = next(iter(alone.values()))[1].title
+    tables = [
+        by_measure(
+            {name: report.by_n[n] for name, (_, report) in alone.items()},
+            title=f"N={n}, {title}",
+        )
+        for n in options.sizes
+    ]
+    lines = [*(one.plain() for one in tables), *width_note(tables)]
+    for name, (result, report) in alone.items():
+        more = [*report.notes(), *result.left_out]
+        lines += [f"{name}: {line}" if line[:1] != " " else line for line in more]
+    several = BestOfNSeveralResult(
+        labelers={name: result for name, (result, _) in alone.items()},
+        candidates=options.candidates,
+        text="\n".join(lines),
+    )
+    text = formatted(options.format, tables=tables, rows=several.rows(), text=several.text)
+    return replace(several, text=text)
+
+
+def _chosen(
+    workspace: WorkspaceFolder, options: BestOfNOptions, name: str
+) -> tuple[BestOfNResult, BestOfNReport]:
+    """The result of one labeler, and the figures with their intervals."""
+    from evaluation import evaluate_best_of_n
+    from labeling import normal_answer
+
+    if options.dataset is not None:
         with workspace.open_store() as store:
             found = from_workspace(store, options.dataset, name, options.subset)
             if options.as_published:
@@ -185,11 +313,7 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
             if options.normalize_answers:
                 list_unusable_golds(store.traces.golds(options.dataset))
     else:
-        pool, scores = Path(str(options.pool)), Path(str(options.scores))
-        name, found = scores.name, from_files(input_file(pool), input_file(scores))
-    from evaluation import evaluate_best_of_n, formatted
-    from labeling import normal_answer
-
+        found = from_files(input_file(Path(str(options.pool))), input_file(Path(options.scores[0])))
     report = evaluate_best_of_n(
         found.pools,
         options.sizes,
@@ -200,10 +324,10 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
     )
     document = options.source | report.as_json() | found.as_json()
     document["normalised"] = options.normalize_answers
-    lines = [report.table(name), *found.words(LISTED)]
+    left_out = found.words(LISTED)
     if options.as_published:
         document["as_published"] = as_published(found, options.sizes)
-        lines += _published_words(document)
+        left_out += _published_words(document)
     result = BestOfNResult(
         n={
             int(n): BestOfNFigures(figures, of=f"Best-of-{n}")
@@ -213,18 +337,17 @@ def best_of_n(workspace: WorkspaceFolder, options: BestOfNOptions) -> BestOfNRes
         candidates=report.candidates,
         rejected=found.rejected,
         document=document,
-        text="\n".join(lines),
+        left_out=tuple(left_out),
+        text="\n".join([report.table(name), *left_out]),
     )
-    tables, rows = [report.figures_table(name, intervals=True)], result.rows()
-    text = formatted(options.format, tables=tables, rows=rows, text=result.text)
-    return replace(result, text=text)
+    return result, report
 
 
 def _published(store: Store, options: BestOfNOptions) -> dict[str, list[list[PublishedCandidate]]]:
     """What Med-PRM's script sees: `now`, and `before` the retry if there was one."""
     from evaluation import PublishedCandidate
 
-    dataset, labeler = str(options.dataset), str(options.labeler)
+    dataset, labeler = str(options.dataset), options.labeler[0]
     now: dict[str, list[PublishedCandidate]] = defaultdict(list)
     before: dict[str, list[PublishedCandidate]] = defaultdict(list)
     retried = False

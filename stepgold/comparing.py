@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stepgold.options import TableOptions
 from stepgold.results import NamedFigures, Result
 from stepgold.trials import (
+    LabelerThreshold,
     TrialOptions,
     compared_traces,
     known_gold,
@@ -19,7 +20,7 @@ from stepgold.trials import (
 from traces import InputError, argument, option
 
 if TYPE_CHECKING:
-    from evaluation import Disputes
+    from evaluation import ComparedTraces, Disputes, Estimate
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
 
@@ -99,6 +100,12 @@ class CompareResult(Result):
     """The same as tables."""
 
     @property
+    def against_gold(self) -> Mapping[str, Mapping[str, Any]]:
+        """By labeler `processbench_f1` and `macro_f1` with their intervals; empty without gold."""
+        found: Mapping[str, Mapping[str, Any]] = self.document["against_gold"]
+        return found
+
+    @property
     def disagreements(self) -> Sequence[Mapping[str, Any]]:
         """The traces on which they disagree most, with step texts and evidence."""
         found: Sequence[Mapping[str, Any]] = self.document["disagreements"]
@@ -113,8 +120,18 @@ class CompareResult(Result):
         return self.text
 
     def rows(self) -> Iterable[Mapping[str, Any]]:
-        """One row per pair."""
-        return [pair.row() for pair in self.pairs]
+        """One row per pair, with the F1 of both against gold."""
+        return [
+            {
+                **pair.row(),
+                **{
+                    f"processbench_f1_{side}": self.against_gold[name]["processbench_f1"]
+                    for side, name in (("a", pair.a), ("b", pair.b))
+                    if name in self.against_gold
+                },
+            }
+            for pair in self.pairs
+        ]
 
 
 def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResult:
@@ -124,6 +141,7 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         InputError: unknown dataset, labeler, subset or split.
     """
     from evaluation import (
+        as_list,
         compare_labelers,
         comparison_lines,
         comparison_tables,
@@ -146,12 +164,22 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
             seed=options.seed,
             resamples=options.resamples,
         )
+        scored = _against_gold(traces, names, limits, gold=gold, options=options)
         disputes = find_disputes(found.table)
         entries = _entries(store, options, disputes)
     document = {
         "dataset": options.dataset,
         "gold": gold,
         **found.as_json(),
+        "against_gold": {
+            name: {
+                "processbench_f1": first.value,
+                "ci95": as_list(first),
+                "macro_f1": steps.value,
+                "macro_f1_ci95": as_list(steps),
+            }
+            for name, (first, steps) in scored.items()
+        },
         "thresholds": {name: limits[name].as_json() for name in names},
         "resamples": options.resamples,
         "seed": options.seed,
@@ -159,7 +187,7 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         "disagreements": entries,
     }
     lines = [
-        *comparison_lines(found),
+        *comparison_lines(found, scored),
         *(limits[name].line(name) for name in names if limits[name].fit is not None),
         f"They disagree on {disputes.steps} steps of {len(disputes)} traces; "
         f"{len(entries)} traces follow (--disagreements N for more).",
@@ -174,9 +202,34 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         document=document,
         text="\n".join(lines),
     )
-    tables, text = comparison_tables(found), compared.text
+    tables, text = comparison_tables(found, scored), compared.text
     rows = compared.rows()
     return replace(compared, text=formatted(options.format, tables=tables, rows=rows, text=text))
+
+
+def _against_gold(
+    traces: ComparedTraces,
+    names: Sequence[str],
+    limits: Mapping[str, LabelerThreshold],
+    *,
+    gold: str | None,
+    options: CompareOptions,
+) -> dict[str, tuple[Estimate, Estimate]]:
+    """By labeler its processbench_f1 and macro_f1, as `evaluate` measures them; gold has none."""
+    from evaluation import evaluate_macro_f1, evaluate_processbench
+
+    if gold is None:
+        return {}
+    drawn: dict[str, Any] = {"seed": options.seed, "resamples": options.resamples}
+    found = {}
+    for name in names:
+        if name != gold:
+            seen, limit = traces.against(name, gold), limits[name].value
+            found[name] = (
+                evaluate_processbench(seen, limit, **drawn).average.processbench_f1,
+                evaluate_macro_f1(seen, limit, **drawn).overall.macro_f1,
+            )
+    return found
 
 
 def _entries(store: Store, options: CompareOptions, disputes: Disputes) -> list[dict[str, Any]]:

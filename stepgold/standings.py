@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-WIDTH = 80
-"""Columns of a terminal; a wider table says so."""
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EvaluateSeveralResult(Result):
@@ -277,7 +274,7 @@ def _text(
     measure: str,
 ) -> str:
     """The table without the differences, which follow it, and what else is to be known."""
-    from evaluation import UNDEFINED
+    from evaluation import UNDEFINED, width_note
 
     # Labeler, subsets, whole, missing: the last is left out where nothing is.
     kept = -2 if any(row[-3] not in ("0", UNDEFINED) for row in table.rows) else -3
@@ -288,9 +285,7 @@ def _text(
         rows=[row[:kept] for row in table.rows],
     )
     lines = [short.plain()]
-    width = max(map(len, lines[0].splitlines()[1:]))
-    if width > WIDTH:
-        lines.append(f"The table is {width} columns wide; --format csv, md or tex is for files.")
+    lines += width_note([short])
     if best is None:
         lines.append(f"No labeler has a defined {measure}, so that none is tested as the best.")
     lines += [pair[measure].line(str(best), name) for name, pair in pairs.items()]

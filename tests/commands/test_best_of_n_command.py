@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -207,3 +209,50 @@ def test_the_math_shepherd_pool_from_the_command_line(cli: Cli, real_data: Path)
     assert {name: found[name] for name in ("pass", "majority", "product", "min")} == {
         "pass": 0.962, "majority": 0.856, "product": 0.85, "min": 0.852,
     }  # fmt: skip
+
+
+def test_several_score_files_make_one_table(
+    cli: Cli, pool: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in pool[1].read_text().splitlines()]
+    flipped = [row | {"step_scores": [1 - score for score in row["step_scores"]]} for row in rows]
+    other = jsonl(tmp_path / "other.jsonl", flipped)
+    (tmp_path / "more").mkdir()
+    namesake = jsonl(tmp_path / "more" / "other.jsonl", rows)
+    several = [*on(pool), "--scores", str(other), "-n", "2,3"]
+    document = cli(*several, "--json").document
+    assert list(document) == ["pool", "labelers"]
+    for name, file in (("scores.jsonl", pool[1]), ("other.jsonl", other)):
+        alone = cli(
+            "best-of-n", "--pool", pool[0], "--scores", file, "-n", "2,3", "--json"
+        ).document
+        assert document["labelers"][name] == alone
+    words = cli(*several).out
+    assert words.count("scores.jsonl") >= 2
+    for name in document["labelers"]:
+        figures = document["labelers"][name]["n"]["3"]
+        low, high = figures["ci95"]["min"]
+        assert f"{figures['min']:.3f} [{low:.3f}, {high:.3f}]" in words
+    assert "scores.jsonl: 1 of 6 candidates have no scores" in words
+    lines = list(csv.DictReader(io.StringIO(cli(*several, "--format", "csv").out)))
+    assert [(line["labeler"], line["n"]) for line in lines] == [
+        ("scores.jsonl", "2"), ("scores.jsonl", "3"), ("other.jsonl", "2"), ("other.jsonl", "3"),
+    ]  # fmt: skip
+    assert "textbf" in cli(*several, "--format", "tex").out
+    paths = cli(*several, "--scores", namesake, "--json").document["labelers"]
+    assert list(paths) == ["scores.jsonl", str(other), str(namesake)]
+    twice = cli(*several, "--scores", other)
+    assert (twice.code, "is named twice" in twice.err) == (2, True)
+
+
+def test_three_labelers_fit_a_terminal_and_four_say_so(
+    cli: Cli, pool: tuple[Path, Path], tmp_path: Path
+) -> None:
+    more = [tmp_path / f"prm-{at}.jsonl" for at in range(3)]
+    for file in more:
+        file.write_text(pool[1].read_text())
+    three = [*on(pool), "--scores", str(more[0]), "--scores", str(more[1]), "-n", "3"]
+    assert max(map(len, cli(*three).out.splitlines()[1:])) <= 80
+    four = cli(*three, "--scores", more[2]).out
+    width = max(map(len, four.splitlines()[1:]))
+    assert f"The table is {width} columns wide" in four

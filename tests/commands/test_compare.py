@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,30 @@ def test_the_document_is_the_contracts(cli: Cli, folder: Path) -> None:
     assert first["paired"]["processbench_f1"]["n_traces"] == 12
     assert second["paired"] is None
     assert (first["pearson"], first["cohen_kappa"]) == (None, 0.0)
+
+
+def test_the_f1_of_each_labeler_is_that_of_evaluate(cli: Cli, folder: Path) -> None:
+    found = cli(*ON, "prm", "judge", "gold", "--json", workspace=folder).document["against_gold"]
+    assert list(found) == ["prm", "judge"]
+    shown = cli(*ON, "prm", "judge", "gold", "--disagreements", "0", workspace=folder).out
+    for name, figures in found.items():
+        alone = ("evaluate", "--dataset", "d", "--labeler", name, "--resamples", "50", "--json")
+        first = cli(*alone, workspace=folder).document["average"]
+        steps = cli(*alone, "--protocol", "macro-f1", workspace=folder).document["overall"]
+        assert (figures["processbench_f1"], figures["ci95"]) == (
+            first["processbench_f1"],
+            first["ci95"],
+        )
+        assert figures["macro_f1"] == steps["macro_f1"]
+        assert f"{figures['macro_f1']:.3f}" in shown
+    assert max(map(len, shown.splitlines()[:-4])) <= 87
+    assert "processbench_f1" in shown
+    rows = list(
+        csv.DictReader(
+            io.StringIO(cli(*ON, "prm", "gold", "--format", "csv", workspace=folder).out)
+        )
+    )
+    assert float(rows[0]["processbench_f1_a"]) == found["prm"]["processbench_f1"]
 
 
 @pytest.mark.slow
