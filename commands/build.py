@@ -15,7 +15,7 @@ from stepgold.outcome import Outcome
 from stepgold.results import Result
 from stepgold.verbs import run_verb
 from stepgold.workspace import WorkspaceFolder
-from traces import Config, defaults_of
+from traces import Config, InputError, defaults_of
 from traces.config import Option, declared_options, flag_of, is_path, parts_of
 
 C = TypeVar("C", bound=Config)
@@ -39,11 +39,29 @@ def command(
 
     def called(ctx: typer.Context, **values: Any) -> Outcome:
         as_json = values.pop("json_output")
+        if as_json:
+            _refuse_beside_json(ctx, config)
         options = config(**field_values(config, values))
         given = frozenset(name for name in values if is_given(ctx, name))
         return outcome_of(run_verb(ctx.obj, run, options, given), as_json=as_json)
 
     return with_signature(called, [parameter_of(config, name) for name in fields], help=help)
+
+
+def _refuse_beside_json(ctx: typer.Context, config: type[Config]) -> None:
+    """Refuse an option that prints something else than the one JSON document.
+
+    Raises:
+        InputError: there is one.
+    """
+    given = [name for name in config.not_with_json if is_given(ctx, name)]
+    if given:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise InputError(
+            f"--json and {flag} ask for two different outputs.",
+            where=flag,
+            remedy=f"leave out --json or {flag}",
+        )
 
 
 def with_signature(

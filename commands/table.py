@@ -240,8 +240,8 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ("status",): Entry(
         "Show datasets, labelers, failures and spending.",
         "stepgold.contents",
-        "StatusOptions",
-        "status",
+        "StatusWatched",
+        "status_watched",
     ),
     ("doctor",): Entry(
         "Check installation, GPU, keys and workspace. Keys are reported as set or not set.",
@@ -251,13 +251,13 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ),
     ("remove", "dataset"): Entry(
         "Remove a dataset with all its labels. Recorded model replies stay in the ledger.",
-        "stepgold.contents",
+        "stepgold.removing",
         "RemoveDatasetAsked",
         "remove_dataset_asked",
     ),
     ("remove", "labeler"): Entry(
         "Remove the labels of one labeler. Recorded model replies stay in the ledger.",
-        "stepgold.contents",
+        "stepgold.removing",
         "RemoveLabelerAsked",
         "remove_labeler_asked",
     ),

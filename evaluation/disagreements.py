@@ -106,7 +106,7 @@ def disagreement_json(
             {
                 "step_index": index,
                 "text": context.trace.steps[index],
-                "words": {
+                "labels": {
                     name: _label_json(columns, start + index, _step(labels.get(name), index))
                     for name, columns in table.columns.items()
                 },
@@ -174,7 +174,7 @@ def disagreement_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(f"  step {step['step_index']}: {step['text']}")
             lines += [
                 f"    {name}: {_label_text(label)}"
-                for name, label in step["words"].items()
+                for name, label in step["labels"].items()
                 if label["verdict"] is not None
             ]
         lines += [

@@ -52,6 +52,7 @@ from .openai.model import OpenAIModel as OpenAIModel
 from .prices import PRICES_AS_OF as PRICES_AS_OF
 from .prices import Service as Service
 from .prices import cost as cost
+from .prices import price_of as price_of
 from .prices import retirement_notice as retirement_notice
 from .prompting import ContinuationPrompt as ContinuationPrompt
 from .prompting import PolicyConfig as PolicyConfig

@@ -4,8 +4,6 @@ from .api import Workspace as Workspace
 from .choosing import BestOfNOptions as BestOfNOptions
 from .comparing import CompareOptions as CompareOptions
 from .contents import LabelsOptions as LabelsOptions
-from .contents import RemoveDatasetOptions as RemoveDatasetOptions
-from .contents import RemoveLabelerOptions as RemoveLabelerOptions
 from .contents import StatusOptions as StatusOptions
 from .continuing import ContinueOptions as ContinueOptions
 from .corpora import CorpusAddOptions as CorpusAddOptions
@@ -24,6 +22,8 @@ from .judging import JudgeOptions as JudgeOptions
 from .overlap import OverlapOptions as OverlapOptions
 from .page import label as label
 from .planning import PlanOptions as PlanOptions
+from .removing import RemoveDatasetOptions as RemoveDatasetOptions
+from .removing import RemoveLabelerOptions as RemoveLabelerOptions
 from .report import ReportOptions as ReportOptions
 from .results import InputError as InputError
 from .results import Result as Result

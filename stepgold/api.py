@@ -24,6 +24,7 @@ from stepgold import (
     judging,
     overlap,
     planning,
+    removing,
     retrieval,
     sampling,
     scoring_run,
@@ -186,9 +187,9 @@ class Workspace(WorkspaceFolder):
     """Show datasets, labelers, failures and spending."""
     doctor = verb(doctor.DoctorOptions, doctor.doctor)
     """Check installation, GPU, keys and workspace."""
-    remove_dataset = verb(contents.RemoveDatasetOptions, contents.remove_dataset)
+    remove_dataset = verb(removing.RemoveDatasetOptions, removing.remove_dataset)
     """Remove a dataset with all its labels."""
-    remove_labeler = verb(contents.RemoveLabelerOptions, contents.remove_labeler)
+    remove_labeler = verb(removing.RemoveLabelerOptions, removing.remove_labeler)
     """Remove the labels of one labeler."""
 
     trust = verb(trust.TrustOptions, trust.trust)

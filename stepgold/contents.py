@@ -1,21 +1,19 @@
-"""What a workspace holds: datasets, labelers, labels, failures, spending; and how to remove it."""
+"""What a workspace holds: datasets, labelers, labels, failures, spending."""
 
 from __future__ import annotations
 
 import html
-import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Event
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from stepgold.console import confirm
+from stepgold.console import printable
 from stepgold.options import DatasetOptions
-from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import Result, counted
-from traces import Config, LabelerKind, StepLabel, Verdict, argument, option
+from traces import Config, LabelerKind, Need, StepLabel, Verdict, option
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
@@ -100,6 +98,9 @@ class Calls:
     """Tokens written."""
     thinking_tokens: int
     """Tokens spent on thinking."""
+    unpriced_usd: float
+    """US dollars of the unpriced calls at the price of the model that was asked for, if it has one;
+    not in `usd`. A budget holds at least this."""
     forecast_usd: float
     """Sum of the known forecasts."""
     forecast: tuple[Forecast, ...]
@@ -114,7 +115,10 @@ class Calls:
             f"{self.usd:.4f} USD spent, {self.saved_usd:.4f} USD saved"
         )
         if self.unpriced:
-            yield f"  {self.unpriced} calls have no known price and are not included"
+            like = ""
+            if self.unpriced_usd:
+                like = f"; at the price of the model asked for, {self.unpriced_usd:.4f} USD"
+            yield f"  {self.unpriced} calls have no known price and are not included{like}"
         for each in self.forecast:
             cost = "" if each.usd is None else f", about {each.usd:.4f} USD"
             yield f"  to come: {each.dataset}/{each.labeler}: {each.missing} traces{cost}"
@@ -122,6 +126,23 @@ class Calls:
 
 class StatusOptions(Config):
     """A status has no options."""
+
+
+class StatusWatched(StatusOptions):
+    """On the command line: whether to go on looking."""
+
+    not_with_json = ("watch",)
+
+    watch: bool = option(
+        default=False, flags=("--watch",), help="Show it again and again, until Ctrl-C."
+    )
+    every: float = option(
+        default=2.0,
+        metavar="S",
+        between=(0.1, 3600),
+        help="Seconds between two looks; without a terminal at least 30.",
+        needs=Need("--watch", lambda config: config.watch),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -200,6 +221,58 @@ def status(workspace: WorkspaceFolder, options: StatusOptions) -> StatusResult:
             batch_jobs=tuple(_open_jobs(store)),
             claims=tuple(store.claims.live(at=time.time())),
         )
+
+
+PLAIN_EVERY_S = 30.0
+"""Without a terminal: seconds between two looks, at least."""
+
+
+def status_watched(workspace: WorkspaceFolder, options: StatusWatched) -> StatusResult:
+    """`status`, or with `watch` again and again until an interrupt.
+
+    Raises:
+        StoreError: there is no workspace.
+        KeyboardInterrupt: the user has seen enough.
+    """
+    if options.watch:
+        watch_status(workspace, every=options.every, wait=lambda s: Event().wait(s))
+    return status(workspace, options)
+
+
+def watch_status(
+    workspace: WorkspaceFolder, *, every: float, wait: Callable[[float], object]
+) -> NoReturn:
+    """Show the status until `wait` raises; where nobody looks on, only the lines that changed.
+
+    Args:
+        workspace: the workspace.
+        every: seconds between two looks.
+        wait: waits so many seconds.
+    """
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console()
+    if console.is_terminal and not console.is_dumb_terminal:
+        with Live(console=console, auto_refresh=False, vertical_overflow="crop") as screen:
+            while True:
+                head = f"{_clock()}, every {every:g} s; Ctrl-C ends"
+                words = status(workspace, StatusOptions()).words()
+                screen.update(Text(printable(f"{head}\n{words}")), refresh=True)
+                wait(every)
+    seen: set[str] = set()
+    while True:
+        lines = status(workspace, StatusOptions()).words().splitlines()
+        for line in lines:
+            if line not in seen:
+                print(printable(f"{_clock()}  {line}"), flush=True)
+        seen = set(lines)
+        wait(max(every, PLAIN_EVERY_S))
+
+
+def _clock() -> str:
+    return datetime.now().astimezone().strftime("%H:%M:%S")
 
 
 def _first(lines: Sequence[str]) -> Iterator[str]:
@@ -349,6 +422,7 @@ def _calls(store: Store) -> Calls:
         usd=totals.usd,
         saved_usd=totals.saved_usd,
         unpriced=totals.unpriced,
+        unpriced_usd=sum(map(_unpriced_usd, spent)),
         input_tokens=sum(row.usage.input_tokens for row in spent),
         cached_tokens=sum(row.usage.cached_tokens for row in spent),
         output_tokens=sum(row.usage.output_tokens for row in spent),
@@ -359,6 +433,15 @@ def _calls(store: Store) -> Calls:
     )
 
 
+def _unpriced_usd(row: CallSpending) -> float:
+    """The cost of calls that a version without a price answered, at that of the model asked for."""
+    from inference import ModelSpec, cost
+
+    if not row.unpriced or row.unpriced < row.sent:  # tokens of both kinds are one sum
+        return 0.0
+    return cost(row.usage, ModelSpec.parse(row.model).name) or 0.0
+
+
 def _forecasts(store: Store, spent: Sequence[CallSpending]) -> Iterator[Forecast]:
     """The expected cost of unfinished paid labelers, at the mean cost of a trace so far.
 
@@ -367,140 +450,28 @@ def _forecasts(store: Store, spent: Sequence[CallSpending]) -> Iterator[Forecast
     sizes, rows = store.traces.datasets(), store.labels.labelers()
     for row in rows:
         missing = sizes[row.dataset].traces - row.traces
-        if missing and row.labeler.kind in PURPOSE and (calls := _calls_of(row, spent)):
-            usd = _usd_per_trace(row, rows, calls)
+        if missing and row.labeler.kind in PURPOSE and (calls := calls_of(row, spent)):
+            usd = usd_per_trace(row, rows, calls)
             whole = None if usd is None else usd * missing
             yield Forecast(row.dataset, row.labeler.name, missing, whole)
 
 
-def _calls_of(row: LabelerSummary, spent: Sequence[CallSpending]) -> list[CallSpending]:
-    """The ledger's entries for the labeler's model and purpose."""
+def calls_of(row: LabelerSummary, spent: Sequence[CallSpending]) -> list[CallSpending]:
+    """The ledger's entries for the model and purpose of a labeler of `PURPOSE`."""
     purpose = PURPOSE[row.labeler.kind]
     return [each for each in spent if (each.model, each.purpose) == (row.labeler.model, purpose)]
 
 
-def _usd_per_trace(
+def usd_per_trace(
     row: LabelerSummary, rows: Sequence[LabelerSummary], calls: Sequence[CallSpending]
 ) -> float | None:
+    """The mean cost of a trace so far in US dollars, by all labelers of this kind and model; None
+    without a trace or a known price."""
     same = (row.labeler.kind, row.labeler.model)
     traces = sum(each.traces for each in rows if (each.labeler.kind, each.labeler.model) == same)
     if not traces or all(each.unpriced == each.sent for each in calls):
         return None
     return sum(each.usd for each in calls) / traces
-
-
-class RemoveDatasetOptions(Config):
-    """Which dataset."""
-
-    name: str = argument(kw_only=False, metavar="NAME", help="Name of the dataset.")
-
-
-class RemoveLabelerOptions(DatasetOptions):
-    """Which labeler of which dataset."""
-
-    name: str = argument(kw_only=False, metavar="NAME", help="Name of the labeler.")
-
-
-class RemoveDatasetAsked(RemoveDatasetOptions):
-    """On the command line: whether to ask."""
-
-    yes: bool = option(default=False, help="Remove it without asking.")
-
-
-class RemoveLabelerAsked(RemoveLabelerOptions):
-    """On the command line: whether to ask."""
-
-    yes: bool = option(default=False, help="Remove it without asking.")
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class RemovalResult(LabelingResult):
-    """What was removed."""
-
-    def words(self) -> str:
-        """One line."""
-        if self.labeler is None:
-            return f"dataset '{self.dataset}' removed"
-        return f"labeler '{self.labeler}' removed from '{self.dataset}'"
-
-
-def remove_dataset(workspace: WorkspaceFolder, options: RemoveDatasetOptions) -> RemovalResult:
-    """Remove a dataset with all its labels; recorded model replies stay in the ledger.
-
-    Raises:
-        InputError: there is no such dataset.
-    """
-    tally = Tally("remove dataset", options.name)
-    with workspace.open_store() as store:
-        store.traces.remove_dataset(options.name)
-    tally.done = 1
-    return RemovalResult(**tally.figures())
-
-
-def remove_labeler(workspace: WorkspaceFolder, options: RemoveLabelerOptions) -> RemovalResult:
-    """Remove the labels of one labeler; recorded model replies stay in the ledger.
-
-    Raises:
-        InputError: there is no such dataset or labeler.
-    """
-    tally = Tally("remove labeler", options.dataset, options.name)
-    with workspace.open_store() as store:
-        store.labels.remove_labeler(options.dataset, options.name)
-    tally.done = 1
-    return RemovalResult(**tally.figures())
-
-
-def remove_dataset_asked(workspace: WorkspaceFolder, options: RemoveDatasetAsked) -> RemovalResult:
-    """`remove_dataset` after saying what goes and asking on the terminal.
-
-    Raises:
-        InputError: there is no such dataset, the answer is no, or nobody can be asked.
-    """
-    if not options.yes:
-        with workspace.open_store() as store:
-            store.traces.require_dataset(options.name)
-            size = store.traces.datasets()[options.name]
-            lost = _lost(store, store.labels.labelers(options.name))
-        what = f"Dataset '{options.name}' goes with {counted(size.traces, 'trace')} and {lost}."
-        confirm(what, unasked=_typed(workspace, ["dataset", options.name]))
-    return remove_dataset(workspace, options)
-
-
-def remove_labeler_asked(workspace: WorkspaceFolder, options: RemoveLabelerAsked) -> RemovalResult:
-    """`remove_labeler` after saying what goes and asking on the terminal.
-
-    Raises:
-        InputError: there is no such dataset or labeler, the answer is no, or nobody can be asked.
-    """
-    if not options.yes:
-        name, dataset = options.name, options.dataset
-        with workspace.open_store() as store:
-            store.labels.labeler(dataset, name)
-            rows = store.labels.labelers(dataset)
-            lost = _lost(store, [row for row in rows if row.labeler.name == name])
-        what = f"Labeler '{name}' of '{dataset}' goes with {lost}."
-        confirm(what, unasked=_typed(workspace, ["labeler", name, "--dataset", dataset]))
-    return remove_labeler(workspace, options)
-
-
-def _lost(store: Store, rows: Sequence[LabelerSummary]) -> str:
-    """The labels that go, and what they cost at the mean cost of a trace."""
-    spent, every = store.replies.spending(), store.labels.labelers()
-    usd = sum(
-        (_usd_per_trace(row, every, _calls_of(row, spent)) or 0) * row.traces
-        for row in rows
-        if row.labeler.kind in PURPOSE
-    )
-    count = sum(row.traces for row in rows)
-    names = f" of {', '.join(row.labeler.name for row in rows)}" if rows else ""
-    cost = f", which cost about {usd:.4f} USD; recorded replies stay" if usd else ""
-    return f"the labels{names} on {counted(count, 'trace')}{cost}" if rows else "no labels"
-
-
-def _typed(workspace: WorkspaceFolder, words: Sequence[str]) -> str:
-    """The command line that removes without asking."""
-    at = [] if workspace.folder == Path() else ["--workspace", str(workspace.folder)]
-    return shlex.join(["stepgold", *at, "remove", *words, "--yes"])
 
 
 class LabelsOptions(DatasetOptions):

@@ -526,6 +526,7 @@ class ModelTruth:
         self._stored: frozenset[str] = frozenset()
         self._store: Store | None = None
         self._known: dict[str, set[str]] = defaultdict(set)
+        self._unpriced: set[str] = set()
 
     def expect(self, store: Store, dataset: str, labeler: str) -> None:
         """Load the versions that answered for the labeler in earlier runs."""
@@ -540,11 +541,26 @@ class ModelTruth:
         """
         if reply.resolved_model is None:
             return
+        self._tell_unpriced(reply)
         earlier: frozenset[str] = frozenset()
         if self._store is not None and not self._known[reply.model]:
             # A labeler may use two models (a second judge); the ledger has the versions of each.
             earlier = self._stored & self._store.replies.versions(reply.model)
         self._note(reply.model, reply.resolved_model, earlier)
+
+    def _tell_unpriced(self, reply: ModelReply) -> None:
+        """Say once per version that its replies have no known price, though the model has one."""
+        from inference import ModelSpec, price_of
+
+        version = str(reply.resolved_model)
+        if reply.usd is not None or reply.cached or version in self._unpriced:
+            return
+        if price_of(ModelSpec.parse(reply.model).name) is not None:
+            self._unpriced.add(version)
+            note(
+                f'"{version}" answers for {reply.model} and has no known price: a --budget holds'
+                " the most that each reply can cost."
+            )
 
     def see_label(self, model: str | None, versions: str | None) -> None:
         """Record which version made a label whose replies `see` was not given; raises likewise.

@@ -54,6 +54,8 @@ TableFormat = Literal["text", "md", "csv", "tex"]
 class TableOptions(Config):
     """How tables are printed."""
 
+    not_with_json = ("format",)
+
     format: TableFormat = option(
         default="text",
         choices=get_args(TableFormat),

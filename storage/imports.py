@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, select, update
 
 from storage import checks
 from storage.columns import Columns
@@ -25,6 +25,7 @@ from storage.records import (
 from storage.rows import CHUNK, delete_where, insert_keyed, insert_one, insert_rows, now
 from storage.tables import (
     DATASETS,
+    FAILURES,
     LABELERS,
     PROBLEMS,
     REJECTED_ROWS,
@@ -443,6 +444,9 @@ class SampledTraces:
             if source is None:
                 raise InputError(f"There are no candidates {name!r} in dataset {dataset!r}.")
             columns = problem_columns(problem)
+            # An earlier call may have found no candidate.
+            here = and_(FAILURES.c.dataset_pk == owner, FAILURES.c.stage == name)
+            delete_where(connection, FAILURES.c.id, [problem.id], here)
             if kept:
                 key = _problem_pk(connection, owner, columns)
                 keys = {"dataset_pk": owner, "source_file_pk": source.pk, "problem_pk": key}

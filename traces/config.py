@@ -111,6 +111,8 @@ class Config:
 
     inherited_needs: ClassVar[Mapping[str, Need]] = {}
     """What fields of base classes need in this config, by field name."""
+    not_with_json: ClassVar[tuple[str, ...]] = ()
+    """Fields that cannot be given beside `--json`, because they print something else."""
 
     def __init_subclass__(cls) -> None:
         """Make the subclass a dataclass."""

@@ -73,7 +73,7 @@ def test_disagreements_are_bounded_and_counted(cli: Cli, folder: Path) -> None:
     assert len(document["disagreements"]) == 2
     entry = document["disagreements"][0]
     assert entry["steps"][0]["text"] == f"two <2> {EVIL}"
-    assert entry["steps"][0]["words"]["judge"]["verdict"] == "incorrect"
+    assert entry["steps"][0]["labels"]["judge"]["verdict"] == "incorrect"
     assert entry["evidence"][0]["text"] == f"passage 1 {EVIL}"
     words = cli(*on, workspace=folder).out
     assert "They disagree on 5 steps of 5 traces; 2 traces follow" in words

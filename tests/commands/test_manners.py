@@ -135,7 +135,9 @@ def test_on_a_terminal_removal_asks(
             monkeypatch.setattr(sys, "stdin", keys)
             monkeypatch.setattr(sys, "stderr", screen)
             ended = execute(["--workspace", at, "remove", "dataset", "d"])
-        shown = os.read(person.fileno(), 4096).decode()
+        shown = ""
+        while "Go on? [y/N]" not in shown:  # a terminal hands over what it has, line by line
+            shown += os.read(person.fileno(), 4096).decode()
         monkeypatch.undo()
     assert ended == code
     assert "goes with 3 traces" in shown

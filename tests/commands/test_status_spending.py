@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from stepgold import Workspace
+from stepgold.contents import watch_status
 from tests.loopback.gemini_server import GeminiServer
 
 Cli = Callable[..., Any]
@@ -69,8 +71,50 @@ def test_a_version_without_a_price_is_counted_and_not_guessed(
     imported: Cli, server: GeminiServer
 ) -> None:
     server.version = "gemini-9-helium"
-    assert imported(*JUDGE, "--limit", "4").code == 0
+    judged = imported(*JUDGE, "--limit", "4")
+    assert judged.code == 0
+    assert judged.err.count('"gemini-9-helium" answers for') == 1
     calls = imported("status", "--json").document["calls"]
     assert (calls["usd"], calls["unpriced"]) == (0, 4)
+    assert calls["unpriced_usd"] == pytest.approx(4 * ONE)
     assert calls["forecast"][0]["usd"] is None
-    assert "no known price" in imported("status").out
+    said = imported("status").out
+    assert (
+        f"no known price and are not included; at the price of the model asked for, {4 * ONE:.4f} USD"
+        in said
+    )
+
+
+def test_watching_prints_what_changed(
+    imported: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = tmp_path / "s.jsonl"
+    scores.write_text('{"id": "t3", "scores": [0.5]}\n')
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            imported("import", "scores", scores, "--dataset", "d", "--labeler", "prm")
+            capsys.readouterr()
+        if len(waited) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch_status(Workspace(tmp_path / "w"), every=2, wait=wait)
+    shown = capsys.readouterr().out.splitlines()
+    assert waited == [30.0] * 3
+    # What had not changed is not repeated, and the rows that the scores lack are listed.
+    assert any("d/prm (prm): 1 of 10 traces" in line for line in shown)
+    assert sum("prm: no_row" in line for line in shown) == 9
+    assert not any("10 problems" in line for line in shown)
+
+
+def test_json_is_one_document_and_nothing_else(imported: Cli) -> None:
+    for argv, flag in (
+        (("status", "--watch"), "--watch"),
+        (("compare", "--dataset", "d", "a", "b", "--format", "md"), "--format"),
+    ):
+        refused = imported(*argv, "--json")
+        assert refused.code == 2
+        assert refused.document["error"]["remedy"] == f"leave out --json or {flag}"

@@ -192,8 +192,8 @@ def test_disputes_come_most_divided_first_with_texts_and_evidence() -> None:
     )
     entry = disagreement_json(disputes.first(1)[0], table, context, rows[2])
     assert [step["text"] for step in entry["steps"]] == ["6 x 12 = 70", "So 70"]
-    assert [word["verdict"] for word in entry["steps"][1]["words"].values()] == ["neutral", "incorrect", "correct"]  # fmt: skip
-    assert entry["steps"][0]["words"]["c"]["score"] == 0.2
+    assert [word["verdict"] for word in entry["steps"][1]["labels"].values()] == ["neutral", "incorrect", "correct"]  # fmt: skip
+    assert entry["steps"][0]["labels"]["c"]["score"] == 0.2
     assert entry["first_errors"] == {
         "a": {"missing": False, "index": 1},
         "b": {"missing": False, "index": 2},

@@ -15,8 +15,10 @@ from traces import (
     AbstentionReason,
     Labeler,
     LabelerKind,
+    Problem,
     Quote,
     StepLabel,
+    Trace,
     TraceLabel,
     Verdict,
 )
@@ -330,3 +332,16 @@ def test_only_human_annotation_is_called_gold(store: Store, kind: LabelerKind) -
         with pytest.raises(InputError, match="human annotation"):
             store.labels.declare("d", Labeler("gold", kind, {}), replace=replace)
     assert store.labels.load("d", "gold") == {"t0": gold("t0", 1)}
+
+
+def test_candidates_of_a_problem_clear_its_failure(store: Store) -> None:
+    problem = Problem("p", "2+2?")
+    store.traces.sampled.declare("d", "drawn", {"n": 1})
+    for stage in ("drawn", "other"):
+        store.labels.failures.put(
+            "d", [Failure("p", stage, AbstentionReason.MODEL_ERROR, retryable=True, detail="")]
+        )
+    store.traces.sampled.add(
+        "d", "drawn", problem, kept=[Trace("p:drawn:0", "p", ("four",))], refused=[]
+    )
+    assert [failure.stage for _, failure in store.labels.failures.load()] == ["other"]
