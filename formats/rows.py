@@ -151,7 +151,10 @@ def values_of(row: ExportRow) -> tuple[list[bool] | list[float], bool]:
     without_verdicts = not row.label.first_error_given and all(
         step.verdict is None for step in steps
     )
-    if without_verdicts and scores and len(scores) == len(steps):
+    # Soft labels may end after the first error, as verdicts may.
+    leading = all(step.score is None for step in steps[len(scores) :])
+    ended = len(scores) == len(steps) or not first_error(row.label).missing
+    if without_verdicts and scores and leading and ended:
         return scores, True
     return binary_verdicts(row), False
 

@@ -357,7 +357,10 @@ class TraceFilters:
         from datasketch import LeanMinHash, MinHashLSH
 
         least = self._filters.near_duplicates or 1.0
-        kept, index = dict[str, LeanMinHash](), MinHashLSH(least, num_perm=_PERMUTATIONS)
+        kept, index = (
+            dict[str, LeanMinHash](),
+            MinHashLSH(least, num_perm=_PERMUTATIONS, weights=_RECALL),
+        )
         for one in left:
             own = LeanMinHash(seed=1, hashvalues=one.signature, scheme=_SCHEME)
             alike = ((own.jaccard(kept[other]), other) for other in index.query(own))
@@ -394,6 +397,8 @@ class TraceFilters:
 
 
 _PERMUTATIONS, _SCHEME = 128, "affine32"
+_RECALL = (0.02, 0.98)
+"""Weights of false and missed candidates: a false one is found out when it is compared."""
 _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+|[-+*/=<>^]")
 
 
