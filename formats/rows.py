@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, BinaryIO
 
 from formats.files.container import RawRow
 from traces import (
@@ -487,6 +487,8 @@ class FileFormat:
     """Parts that a written row has besides id, question, steps and label."""
     gather: Callable[[Iterable[dict[str, Any]]], Iterable[Mapping[str, Any]]] | None = None
     """Joins rendered rows into the file's own rows; None if they are the same."""
+    write_table: Callable[[BinaryIO, Iterable[Mapping[str, Any]]], None] | None = None
+    """Writes rows as a table, for a path that ends in .parquet; None for a format without one."""
     always_list: bool = False
     """Whether the file is one JSON list whatever its suffix."""
     maps_lists: bool = False

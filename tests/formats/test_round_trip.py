@@ -20,7 +20,7 @@ from traces.labels import LabelerKind, TraceLabel, Verdict, first_error
 from traces.records import ImportedTrace
 
 BOTH_WAYS = sorted({*export_formats()} & {*import_formats()} - {"traces", "medprm"})
-TRAINING = {"trl", "openrlhf", "qwen-prm", "sharegpt", "math-shepherd"}
+TRAINING = {"trl", "openrlhf", "qwen-prm", "sharegpt", "math-shepherd", "critique"}
 OWN_KEYS = {"prmbench": {"classification", "idx"}}
 """Meta keys that a format always has, so that a trace from elsewhere gains them."""
 
