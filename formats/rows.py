@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, BinaryIO
 
 from formats.files.container import RawRow
 from traces import (
@@ -151,7 +151,10 @@ def values_of(row: ExportRow) -> tuple[list[bool] | list[float], bool]:
     without_verdicts = not row.label.first_error_given and all(
         step.verdict is None for step in steps
     )
-    if without_verdicts and scores and len(scores) == len(steps):
+    # Soft labels may end after the first error, as verdicts may.
+    leading = all(step.score is None for step in steps[len(scores) :])
+    ended = len(scores) == len(steps) or not first_error(row.label).missing
+    if without_verdicts and scores and leading and ended:
         return scores, True
     return binary_verdicts(row), False
 
@@ -484,6 +487,8 @@ class FileFormat:
     """Parts that a written row has besides id, question, steps and label."""
     gather: Callable[[Iterable[dict[str, Any]]], Iterable[Mapping[str, Any]]] | None = None
     """Joins rendered rows into the file's own rows; None if they are the same."""
+    write_table: Callable[[BinaryIO, Iterable[Mapping[str, Any]]], None] | None = None
+    """Writes rows as a table, for a path that ends in .parquet; None for a format without one."""
     always_list: bool = False
     """Whether the file is one JSON list whatever its suffix."""
     maps_lists: bool = False

@@ -392,7 +392,8 @@ def write_file(format: str, path: Path, rows: Iterable[ExportRow]) -> WriteOutco
     """Write the rows to a new file that replaces `path`; on failure `path` stays as it was.
 
     A path that ends in .json (or format medprm) becomes one JSON list; .jsonl or no ending is
-    JSONL; a further .gz compresses. Format `parquet` writes our own rows as a table.
+    JSONL; a further .gz compresses. Format `parquet` writes our own rows as a table;
+    `critique` writes its messages as one, if the path ends in .parquet.
 
     Raises:
         InputError: unknown format, an ending that is unknown or does not fit the format, pyarrow
@@ -403,10 +404,10 @@ def write_file(format: str, path: Path, rows: Iterable[ExportRow]) -> WriteOutco
     rendered: Iterable[Mapping[str, Any]] = tally.rendered(known, rows)
     if known.gather is not None:
         rendered = known.gather(dict(row) for row in rendered)
-    if _is_table(format, path):
+    if _is_table(known, path):
         require_pyarrow(path)
         with replaced_bytes(path) as stream:
-            write_parquet(stream, rendered)
+            (known.write_table or write_parquet)(stream, rendered)
         return tally.outcome()
     with replaced(path) as out:
         if known.always_list or path.name.removesuffix(".gz").endswith(".json"):
@@ -417,11 +418,13 @@ def write_file(format: str, path: Path, rows: Iterable[ExportRow]) -> WriteOutco
     return tally.outcome()
 
 
-def _is_table(format: str, path: Path) -> bool:
-    wanted = format == "parquet"
+def _is_table(known: FileFormat, path: Path) -> bool:
+    wanted = known.name == "parquet"
+    if known.write_table is not None and path.name.endswith(".parquet"):
+        return True
     if wanted != path.name.endswith(".parquet"):
         raise InputError(
-            f"'{path}' does not fit format '{format}'.",
+            f"'{path}' does not fit format '{known.name}'.",
             where=str(path),
             remedy="end the path in .parquet" if wanted else "use format parquet, or end in .jsonl",
         )

@@ -12,11 +12,14 @@ from .candidates import sample_candidates as sample_candidates
 from .consensus import ConsensusConfig as ConsensusConfig
 from .consensus import LabelerAnalysis as LabelerAnalysis
 from .consensus import LabelerCoverage as LabelerCoverage
-from .consensus import QualityFilters as QualityFilters
 from .consensus import Retention as Retention
 from .consensus import agree_among as agree_among
 from .consensus import analyze_labelers as analyze_labelers
 from .consensus import analyze_parts as analyze_parts
+from .filters import FILTERS as FILTERS
+from .filters import FilterCounts as FilterCounts
+from .filters import QualityFilters as QualityFilters
+from .filters import TraceFilters as TraceFilters
 from .monte_carlo import INFERRED as INFERRED
 from .monte_carlo import NEAR_TIES as NEAR_TIES
 from .monte_carlo import check_texts as check_texts
@@ -33,6 +36,10 @@ from .posterior import Confusion as Confusion
 from .posterior import FirstErrorPosterior as FirstErrorPosterior
 from .posterior import NamedFirstErrors as NamedFirstErrors
 from .posterior import first_error_posterior as first_error_posterior
+from .selection import Filtered as Filtered
+from .selection import Selection as Selection
+from .selection import balanced_information as balanced_information
+from .selection import beta_label as beta_label
 from .stages import Judge as Judge
 from .stages import Policy as Policy
 from .stages import Retriever as Retriever

@@ -12,7 +12,8 @@ After the first error both rules keep what they have (strict: nothing; hybrid: f
 after the first incorrect one is incorrect. The judge's and the MC labeler's own labels never
 change.
 
-All filters are off by default. A filtered trace is stored with its reason, never dropped.
+All filters (`labeling.filters`) are off by default. A filtered trace is stored with its reason,
+never dropped.
 
 `analyze_labelers` shows how labelers cover, overlap and contradict each other, after snorkel's
 analysis of labeling functions, with the first error index as the label: a trace on which a labeler
@@ -41,12 +42,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from labeling.filters import QualityFilters, TraceFilters
 from traces import (
     MISSING_FIRST_ERROR,
     Abstention,
     AbstentionReason,
-    Config,
     FirstError,
+    InputError,
     Need,
     StepLabel,
     TraceInContext,
@@ -57,83 +59,6 @@ from traces import (
     first_error,
     option,
 )
-
-
-class QualityFilters(Config):
-    """Conditions for keeping a trace; the defaults keep every trace."""
-
-    min_steps: int | None = option(
-        default=None,
-        metavar="N",
-        between=(1, None),
-        help="Keep traces of at least N steps (Med-PRM: 3).",
-    )
-    max_steps: int | None = option(
-        default=None,
-        metavar="N",
-        between=(1, None),
-        help="Keep traces of at most N steps (Med-PRM: 9).",
-    )
-    require_verified_quote: bool = option(
-        default=False,
-        help="Keep traces whose first error (or, without one, any step) has a verified quote.",
-    )
-    no_error_before_right_answer: bool = option(
-        default=False,
-        help="Drop traces that have an error but end in the right answer (lucky or corrected).",
-    )
-    error_before_wrong_answer: bool = option(
-        default=False,
-        help="Drop traces that have no error but end in a wrong answer (an error was missed).",
-    )
-
-
-def filter_reason(
-    context: TraceInContext,
-    label: TraceLabel,
-    sources: Sequence[TraceLabel],
-    filters: QualityFilters,
-) -> str | None:
-    """Why a filter removes a labeled trace, made from these labels; None if it passes all."""
-    steps = len(context.trace.steps)
-    if filters.min_steps is not None and steps < filters.min_steps:
-        return f"{steps} steps, fewer than {filters.min_steps}"
-    if filters.max_steps is not None and steps > filters.max_steps:
-        return f"{steps} steps, more than {filters.max_steps}"
-    error = first_error(label)
-    right = context.trace.final_answer_correct
-    if filters.no_error_before_right_answer and right is True and _names_error(label):
-        return "an error, but the final answer is right"
-    if (
-        filters.error_before_wrong_answer
-        and right is False
-        and not error.missing
-        and error.index is None
-    ):
-        return "no error, but the final answer is wrong"
-    if filters.require_verified_quote and not _is_grounded(label, sources):
-        return "no verified quote"
-    return None
-
-
-def _names_error(label: TraceLabel) -> bool:
-    """Whether any step is labeled incorrect, even after steps that are left open."""
-    error = first_error(label)
-    if not error.missing:
-        return error.index is not None
-    return any(step.verdict is Verdict.INCORRECT for step in label.step_labels)
-
-
-def _is_grounded(label: TraceLabel, sources: Sequence[TraceLabel]) -> bool:
-    """Whether a labeler has a verified quote: on the first error, if there is one."""
-    error = first_error(label)
-    chosen = slice(None) if error.index is None else slice(error.index, error.index + 1)
-    return any(
-        step.quote is not None and step.quote.verified
-        for source in sources
-        for step in source.step_labels[chosen]
-    )
-
 
 Rule = Literal["strict", "majority", "hybrid", "bayes"]
 AfterFirstError = Literal["keep", "incorrect"]
@@ -194,7 +119,12 @@ class ConsensusConfig(QualityFilters):
         if self.after_first_error != "keep":
             chosen["after_first_error"] = self.after_first_error
         filters = {name: getattr(self, name) for name in defaults_of(QualityFilters)}
-        return chosen | {name: value for name, value in filters.items() if value}
+        unset = (None, False, 0)  # the seed 0; of 0 traces per problem, "0" is a setting
+        return chosen | {
+            name: value
+            for name, value in filters.items()
+            if value not in unset or (name == "max_correct_per_problem" and value is not None)
+        }
 
 
 def agree(
@@ -224,6 +154,7 @@ def agree_among(
     config: ConsensusConfig | None = None,
     *,
     posterior: Sequence[float] = (),
+    filters: TraceFilters | None = None,
 ) -> TraceLabel:
     """The consensus of any number of labels on one trace.
 
@@ -234,22 +165,40 @@ def agree_among(
         config: rule, thresholds and filters; None is strict without filters.
         posterior: for `bayes`, the probability that each step is the first error, and last that
             there is none.
+        filters: those of `config` after they saw every trace; None if no filter compares traces.
 
     Returns:
         A label, or an abstention: `disagreement` (strict, majority), `uncertain` (bayes),
         `not_measured` (majority, bayes: too few labelers name a first error), `filtered`, or the
         reason of a labeler that has no label.
+
+    Raises:
+        InputError: a filter of `config` compares traces, and `filters` is missing.
     """
     config = config or ConsensusConfig()
+    if filters is None:
+        refuse_comparing(config)
+        filters = TraceFilters(config)
     label = _by_rule(context, labels, config, posterior)
     if config.after_first_error == "incorrect" and label.abstention is None:
         label = _first_zero(label)
     if label.abstention is not None:
         return label
-    reason = filter_reason(context, label, tuple(filter(None, labels.values())), config)
-    if reason is None:
-        return label
-    return abstained(context.trace.id, AbstentionReason.FILTERED, reason)
+    reason = filters.reason(context, label, tuple(filter(None, labels.values())))
+    return label if reason is None else reason.abstention(context.trace.id)
+
+
+def refuse_comparing(config: QualityFilters) -> None:
+    """Refuse filters that compare traces where traces are labeled one at a time.
+
+    Raises:
+        InputError: there is one.
+    """
+    if config.compares:
+        raise InputError(
+            "A filter compares traces with each other, which needs all of their labels first.",
+            remedy="leave it out here, and give it to `stepgold consensus` or `stepgold export`",
+        )
 
 
 def _by_rule(

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from labeling.answers import AnswerChecker, unusable_gold
-from labeling.consensus import ConsensusConfig, agree_among
+from labeling.consensus import ConsensusConfig, agree_among, refuse_comparing
+from labeling.filters import TraceFilters
 from labeling.monte_carlo import continue_by_strategy
 from labeling.stages import Judge, Policy, Retriever
 from labeling.strategies import MonteCarloConfig
@@ -77,7 +78,9 @@ def label_traces(
 
     Raises:
         ModelRefused, QuotaExhausted, BudgetExhausted: the run ends; what was yielded stays valid.
+        InputError: a filter compares traces with each other, so that it needs all labels first.
     """
+    refuse_comparing(consensus)
     for chunk in _chunks(contexts):
         if retriever is not None:
             problems = {context.problem.id: context.problem for context in chunk}
@@ -161,6 +164,7 @@ def agree_on(
     *,
     config: ConsensusConfig,
     posterior: Callable[[TraceInContext], Sequence[float]] | None = None,
+    filters: TraceFilters | None = None,
 ) -> Iterator[LabeledTrace]:
     """4. Agree: keep what the labelers say; abstain, with the reason, where they do not agree.
 
@@ -171,11 +175,12 @@ def agree_on(
         labels: labeler or role (`judge`, `mc`) -> trace id -> label.
         config: rule, thresholds and filters.
         posterior: for the rule `bayes`, the posterior of a trace's first error.
+        filters: those of `config` after they saw every trace; None if no filter compares traces.
     """
     for context in contexts:
         own = {name: of.get(context.trace.id) for name, of in labels.items()}
         likely = () if posterior is None else posterior(context)
-        yield LabeledTrace(agree_among(context, own, config, posterior=likely))
+        yield LabeledTrace(agree_among(context, own, config, posterior=likely, filters=filters))
 
 
 def _chunks(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext]]:

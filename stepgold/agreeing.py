@@ -17,18 +17,34 @@ from stepgold.labeling_run import label_missing, source_of
 from stepgold.options import LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import counted
-from traces import InputError, Labeler, LabelerKind, Need, option
+from traces import (
+    AbstentionReason,
+    InputError,
+    Labeler,
+    LabelerKind,
+    Need,
+    defaults_of,
+    option,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from labeling import FirstErrorPosterior, LabelerAnalysis, NamedFirstErrors
+    from labeling import (
+        FilterCounts,
+        FirstErrorPosterior,
+        LabelerAnalysis,
+        NamedFirstErrors,
+        TraceFilters,
+    )
     from stepgold.workspace import WorkspaceFolder
     from storage import LabelArrays, Store, TraceColumns
     from traces import LabeledTrace, TraceInContext, TraceLabel
 
 AT_ONCE = 1000
 """Traces whose labels are held at once."""
+_Part = tuple[dict[str, dict[str, "TraceLabel"]], Collection[str], dict[str, "TraceLabel"]]
+"""Labels by labeler and trace, the traces, and their consensus."""
 
 
 class ConsensusOptions(ConsensusConfig, LabelingOptions):
@@ -107,11 +123,13 @@ class ConsensusResult(LabelingResult):
     """The labelers."""
     analysis: LabelerAnalysis
     """Coverage, overlap, conflict, and what the consensus keeps of each."""
+    filters: FilterCounts
+    """What the quality filters removed, over all stored labels of the consensus."""
     fit: FirstErrorPosterior | None = None
     """`bayes`: the estimated confusions; None for other rules, or where nothing was missing."""
 
     def as_json(self) -> dict[str, Any]:
-        """The contract's document, with the analysis per labeler and the fit of `bayes`."""
+        """The contract's document, with the analysis, the filters and the fit of `bayes`."""
         rows = {
             row.labeler: {
                 "coverage": row.coverage,
@@ -121,7 +139,8 @@ class ConsensusResult(LabelingResult):
             for row in self.analysis.rows
         }
         fit = {} if self.fit is None else {"fit": fit_as_json(self.fit)}
-        return super().as_json() | {"analysis": rows} | fit
+        filters = {"filters": self.filters.as_json()}
+        return super().as_json() | {"analysis": rows} | filters | fit
 
     def words(self) -> str:
         """The counts, the table, and the estimated confusions."""
@@ -131,6 +150,8 @@ class ConsensusResult(LabelingResult):
             names = ", ".join(f"'{name}'" for name in self.sources)
             lines.append(f"not labeled by all of {names}: {traces}")
         lines.append(self.analysis.table())
+        if self.filters.removed:
+            lines += ["", self.filters.table()]
         if self.fit is not None:
             lines += ["", *_confusion_lines(self.fit)]
         return "\n".join(lines)
@@ -169,7 +190,7 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
     Raises:
         InputError: a labeler does not exist or has no labels yet.
     """
-    from labeling import analyze_parts
+    from labeling import FilterCounts, analyze_parts
 
     dataset, tally = options.dataset, Tally("consensus", options.dataset, options.name)
     with workspace.open_store() as store:
@@ -181,20 +202,24 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
         # A trace that a labeler has not reached yet must not be stored as a disagreement.
         within = frozenset(store.labels.labeled_ids(dataset, options.sources))
         posteriors = _Posteriors(store, options, within) if options.rule == "bayes" else None
+        filters = _Filters(store, options, within, posteriors)
         label_missing(
             store,
             tally,
             labeler,
-            partial(_agree, store, options, posteriors),
+            partial(_agree, store, options, posteriors, filters),
             options=options,
             within=within,
         )
         agreed = bool(tally.done or tally.unchanged)
-        analysis = analyze_parts(_parts(store, options, agreed=agreed))
+        removed, kept = Counter[str](), Counter[bool]()
+        parts = _parts(store, options, agreed=agreed)
+        analysis = analyze_parts(_counting(parts, removed=removed, kept=kept))
     return ConsensusResult(
         **tally.figures(),
         sources=options.sources,
         analysis=analysis,
+        filters=FilterCounts.of(kept[True], removed),
         fit=None if posteriors is None else posteriors.fit,
     )
 
@@ -325,24 +350,19 @@ def _agree(
     store: Store,
     options: ConsensusOptions,
     posteriors: _Posteriors | None,
+    filters: _Filters,
     contexts: Iterable[TraceInContext],
 ) -> Iterator[LabeledTrace]:
     """The stage, with the labels of some traces at a time."""
     from labeling import agree_on
 
-    contexts = iter(contexts)
-    roles = ("judge", "mc") if options.judge is not None else options.sources
-    while chunk := list(islice(contexts, AT_ONCE)):
-        ids = [context.trace.id for context in chunk]
-        labels = {
-            role: store.labels.load(options.dataset, name, ids)
-            for role, name in zip(roles, options.sources, strict=True)
-        }
+    for chunk, labels in _with_labels(store, options, contexts):
         found = agree_on(
             chunk,
             labels,
             config=options,
             posterior=None if posteriors is None else posteriors.of,
+            filters=filters.ready(),
         )
         for one in found:
             # The estimate is kept once, under its hash, as prompts are.
@@ -358,9 +378,77 @@ def _agree(
             )
 
 
-def _parts(
-    store: Store, options: ConsensusOptions, *, agreed: bool
-) -> Iterator[tuple[dict[str, dict[str, TraceLabel]], Collection[str], dict[str, TraceLabel]]]:
+def _with_labels(
+    store: Store, options: ConsensusOptions, contexts: Iterable[TraceInContext]
+) -> Iterator[tuple[list[TraceInContext], dict[str, dict[str, TraceLabel]]]]:
+    """Some traces at a time, with the labels to combine by role or labeler."""
+    contexts = iter(contexts)
+    roles = ("judge", "mc") if options.judge is not None else options.sources
+    while chunk := list(islice(contexts, AT_ONCE)):
+        ids = [context.trace.id for context in chunk]
+        yield (
+            chunk,
+            {
+                role: store.labels.load(options.dataset, name, ids)
+                for role, name in zip(roles, options.sources, strict=True)
+            },
+        )
+
+
+class _Filters:
+    """The quality filters; those that compare traces see every trace that can be labeled first."""
+
+    def __init__(
+        self,
+        store: Store,
+        options: ConsensusOptions,
+        within: Collection[str],
+        posteriors: _Posteriors | None,
+    ) -> None:
+        self._store, self._options, self._within = store, options, within
+        self._posteriors = posteriors
+        self._ready: TraceFilters | None = None
+
+    def ready(self) -> TraceFilters:
+        """The filters, after they saw what they have to see."""
+        from labeling import TraceFilters
+
+        if self._ready is None:
+            self._ready = TraceFilters(self._options)
+            if self._ready.compares:
+                self._show(self._ready)
+        return self._ready
+
+    def _show(self, filters: TraceFilters) -> None:
+        from labeling import QualityFilters, agree_on
+
+        store, options = self._store, self._options
+        plain = options.but(**defaults_of(QualityFilters))
+        posterior = None if self._posteriors is None else self._posteriors.of
+        contexts = store.traces.contexts(options.dataset, with_evidence=False)
+        inside = (context for context in contexts if context.trace.id in self._within)
+        for chunk, labels in _with_labels(store, options, inside):
+            agreed = agree_on(chunk, labels, config=plain, posterior=posterior)
+            for context, one in zip(chunk, agreed, strict=True):
+                if one.label.abstention is None:
+                    own = (of.get(context.trace.id) for of in labels.values())
+                    filters.see(context, one.label, tuple(filter(None, own)))
+
+
+def _counting(
+    parts: Iterable[_Part], *, removed: Counter[str], kept: Counter[bool]
+) -> Iterator[_Part]:
+    """The parts, unchanged, while what each filter removed is counted."""
+    for labels, ids, agreed in parts:
+        for label in agreed.values():
+            reason = None if label.abstention is None else label.abstention.reason
+            if reason is AbstentionReason.FILTERED:
+                removed[label.meta.get("filter", "filtered")] += 1
+            kept[reason is None] += 1
+        yield labels, ids, agreed
+
+
+def _parts(store: Store, options: ConsensusOptions, *, agreed: bool) -> Iterator[_Part]:
     """The labels to analyze, of some traces at a time; without `agreed`, no consensus."""
     dataset = options.dataset
     for page in store.traces.columns(dataset, size=AT_ONCE):

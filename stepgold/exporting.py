@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formats import ExportRow, FormatLimit, export_formats, write_file
+from labeling import (
+    FilterCounts,
+    Filtered,
+    QualityFilters,
+    Selection,
+    TraceFilters,
+    beta_label,
+)
 from stepgold.console import progress
 from stepgold.exchange import SHOWN_ROWS, chunks
 from stepgold.hub import hub_path, output_file
@@ -15,18 +24,32 @@ from stepgold.labeling_run import source_of, sources_in
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import INCOMPLETE, OK, counted
-from traces import InputError, Labeler, Need, StrPath, argument, may_hold_phi, option
+from traces import (
+    AbstentionReason,
+    InputError,
+    Labeler,
+    LabelerKind,
+    Need,
+    StrPath,
+    TraceInContext,
+    argument,
+    may_hold_phi,
+    option,
+)
 
 if TYPE_CHECKING:
     from formats import SkippedTrace
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
+    from traces import TraceLabel
 
 
+_WITH_SUPPORT = ("case", "critique")
+"""Formats that also show the labels that a consensus is made from."""
 _ON_HUB = Need("a path on the Hub", lambda config: hub_path(config.out) is not None)
 
 
-class ExportOptions(DatasetOptions):
+class ExportOptions(QualityFilters, DatasetOptions):
     """The labels to write, the format and the file."""
 
     format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(export_formats())}.")
@@ -36,6 +59,19 @@ class ExportOptions(DatasetOptions):
         help="File to write, or where to push it: hf://datasets/ORG/NAME[@REVISION][/PATH].",
     )
     labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
+    select: str | None = option(
+        default=None,
+        metavar="HOW:AMOUNT",
+        help="Of the traces that pass the filters, write a share of each subset or a number: "
+        "bis:0.1 (mixed but reliable Monte Carlo counts), uncertain:500, random:500.",
+    )
+    soft: str | None = option(
+        default=None,
+        choices=("beta",),
+        metavar="NAME",
+        help="Write soft labels in place of verdicts. beta: the posterior mean of the Monte Carlo "
+        "counts, (successes + 1) / (continuations + 2).",
+    )
     private: bool = option(
         default=False,
         help="On the Hub: create the repository as a private one, and push to no public one.",
@@ -48,6 +84,19 @@ class ExportOptions(DatasetOptions):
         help="On the Hub: also push problems that say phi_removed: false.",
         needs=_ON_HUB,
     )
+
+    def check(self) -> None:
+        """Refuse a selection that cannot be read.
+
+        Raises:
+            InputError: see `labeling.Selection.parse`.
+        """
+        super().check()
+        self.selection()
+
+    def selection(self) -> Selection | None:
+        """What is chosen of the traces that pass the filters; None for all."""
+        return None if self.select is None else Selection.parse(self.select)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -66,14 +115,19 @@ class ExportResult(LabelingResult):
     """Traces by the part of them that the format has no place for."""
     unfit: tuple[SkippedTrace, ...]
     """Labeled traces that the format cannot hold."""
+    filters: FilterCounts
+    """What the filters and the selection removed of the labeled traces."""
+    filtered: tuple[tuple[str, Filtered], ...]
+    """Those traces, each with the reason."""
 
     @property
     def exit_code(self) -> int:
         """0, or 1 if there are labels and the format holds none of their traces.
 
-        A trace without a label is no failure of the export.
+        A trace without a label or removed by a filter is no failure of the export.
         """
-        return INCOMPLETE if not self.done and self.abstained else OK
+        unwritten = sum(self.abstained.values()) - len(self.filtered)
+        return INCOMPLETE if not self.done and unwritten else OK
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document, with the file and what it does not hold."""
@@ -83,11 +137,16 @@ class ExportResult(LabelingResult):
             "shortened": self.shortened,
             "not_carried": dict(self.not_carried),
             "unfit": [{"id": one.trace_id, "reason": one.detail} for one in self.unfit],
+            "filters": self.filters.as_json(),
+            "filtered": [
+                {"id": id, "filter": why.name, "detail": why.detail} for id, why in self.filtered
+            ],
         }
 
     def words(self) -> str:
         """The counts, and the first traces that were left out."""
-        silent = sum(self.abstained.values()) - len(self.unfit) + self.failed
+        silent = sum(self.abstained.values()) - len(self.unfit) - len(self.filtered)
+        silent += self.failed
         counts = (
             f"export {self.format}: {counted(self.done, 'trace')} written to {self.out},"
             f" {silent} without a label left out"
@@ -100,6 +159,14 @@ class ExportResult(LabelingResult):
         lines = [counts, *left_out]
         if len(self.unfit) > SHOWN_ROWS:
             lines.append(f"... and {len(self.unfit) - SHOWN_ROWS} more: --json lists them all")
+        if self.filtered:
+            lines += [
+                self.filters.table(),
+                *(
+                    f"filtered: {id}: {why.detail} ({why.name})"
+                    for id, why in self.filtered[:SHOWN_ROWS]
+                ),
+            ]
         if self.commit is not None:
             lines.append(f"pushed as commit {self.commit}")
         if self.not_carried:
@@ -119,8 +186,9 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
     ends = {"parquet": ".parquet", "medprm": ".json"}
     name = f"{options.dataset}{ends.get(options.format, '.jsonl')}"
     target = output_file(Path(options.out), name=name, private=options.private)
+    filtered: list[tuple[str, Filtered]] = []
     with workspace.open_store() as store:
-        rows = _export_rows(store, options)
+        rows = _filtered_rows(store, options, filtered)
         if hub_path(options.out) is not None and not options.allow_phi:
             rows = _refusing_phi(rows)
         with target as out:
@@ -129,6 +197,10 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
     tally.done = outcome.written
     for skipped in outcome.skipped:
         tally.abstained[skipped.reason.value] += 1
+    if filtered:
+        tally.abstained[AbstentionReason.FILTERED.value] += len(filtered)
+    unfit = tuple(one for one in outcome.skipped if one.reason is FormatLimit.NOT_CARRIED)
+    removed = Counter(why.name for _, why in filtered)
     return ExportResult(
         **tally.figures(),
         format=options.format,
@@ -136,7 +208,9 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
         commit=out.commit,
         shortened=outcome.shortened,
         not_carried=outcome.not_carried,
-        unfit=tuple(one for one in outcome.skipped if one.reason is FormatLimit.NOT_CARRIED),
+        unfit=unfit,
+        filters=FilterCounts.of(outcome.written + len(unfit), removed),
+        filtered=tuple(filtered),
     )
 
 
@@ -152,13 +226,64 @@ def _refusing_phi(rows: Iterator[ExportRow]) -> Iterator[ExportRow]:
         yield row
 
 
-def _export_rows(store: Store, options: ExportOptions) -> Iterator[ExportRow]:
-    """The labeled traces of a dataset as rows of a file; an unknown labeler is refused at once."""
+def _filtered_rows(
+    store: Store, options: ExportOptions, filtered: list[tuple[str, Filtered]]
+) -> Iterator[ExportRow]:
+    """The rows that pass the filters and the selection; the others are added to `filtered`.
+
+    Without a filter that compares traces, the labels are read once, some at a time.
+    """
+    filters = TraceFilters(options, options.selection())
+    if filters.compares:
+        for row in _export_rows(store, options, first_look=True):
+            if row.label.abstention is None:
+                context, sources, measured = _parts_of(row)
+                filters.see(context, row.label, sources, measured=measured)
+    for row in _export_rows(store, options):
+        if row.label.abstention is not None:
+            yield row
+            continue
+        context, sources, measured = _parts_of(row)
+        made: TraceLabel | Filtered = filters.reason(context, row.label, sources) or row.label
+        if options.soft == "beta" and not isinstance(made, Filtered):
+            made = beta_label(row.label, measured)
+        if isinstance(made, Filtered):
+            filtered.append((row.trace.id, made))
+        else:
+            yield replace(row, label=made)
+
+
+def _parts_of(
+    row: ExportRow,
+) -> tuple[TraceInContext, tuple[TraceLabel, ...], TraceLabel | None]:
+    """The trace, the labels that may hold its quotes, and its Monte Carlo label if it has one."""
+    sources = ((row.labeler, row.label), *row.support)
+    measured = [label for one, label in sources if one.kind is LabelerKind.MC]
+    context = TraceInContext(row.problem, row.trace, row.evidence)
+    return context, tuple(label for _, label in sources), next(iter(measured), None)
+
+
+def _export_rows(
+    store: Store, options: ExportOptions, *, first_look: bool = False
+) -> Iterator[ExportRow]:
+    """The labeled traces of a dataset as rows of a file; an unknown labeler is refused at once.
+
+    Args:
+        store: where they are.
+        options: which, and for which format.
+        first_look: whether the rows are not to be written, but compared.
+    """
     dataset = options.dataset
     labeler = store.labels.labeler(dataset, options.labeler)
-    sources = _support(store, dataset, labeler) if options.format == "case" else []
+    needed = options.format in _WITH_SUPPORT or options.require_verified_quote
+    needed = needed or options.select is not None or options.soft is not None
+    sources = _support(store, dataset, labeler) if needed else []
     label = f"export {options.format}"[:22]
-    contexts = progress(store.traces.contexts(dataset), total=None, label=label)
+    contexts: Iterable[TraceInContext] = store.traces.contexts(
+        dataset, with_evidence=not first_look
+    )
+    if not first_look:
+        contexts = progress(contexts, total=None, label=label)
 
     def rows() -> Iterator[ExportRow]:
         for chunk in chunks(contexts):

@@ -156,6 +156,39 @@ def write_parquet(out: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:
             writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
 
 
+def write_messages(out: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write chat messages as one table, batch by batch, with `images` only where rows have some.
+
+    verl takes every row of a table with that column for one with images.
+
+    Raises:
+        InputError: images begin after the first batch of rows.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    text = pyarrow.string()
+    turn = pyarrow.struct([("role", text), ("content", text)])
+    who = pyarrow.struct([("name", text), ("kind", text)])
+    columns = [("messages", pyarrow.list_(turn)), ("trace_id", text), ("labeler", who)]
+    pending = iter(rows)
+    batch = list(islice(pending, BATCH))
+    with_images = any("images" in row for row in batch)
+    if with_images:
+        columns.append(("images", pyarrow.list_(text)))
+    schema = pyarrow.schema(columns)
+    with pyarrow.parquet.ParquetWriter(out, schema) as writer:
+        while batch:
+            if not with_images and any("images" in row for row in batch):
+                raise InputError(
+                    f"The first {BATCH} rows have no images, and a later one has.",
+                    remedy="end the path in .jsonl, or export the subsets one by one",
+                )
+            full = [{"images": [], **row} for row in batch]
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(full, schema=schema))
+            batch = list(islice(pending, BATCH))
+
+
 def _columns(row: Mapping[str, Any]) -> dict[str, Any]:
     texts = {
         name: json.dumps(row[name], ensure_ascii=False, allow_nan=False)

@@ -13,6 +13,7 @@ from labeling.answers.checker import (
 )
 from labeling.answers.judge import AnswerJudge
 from labeling.answers.mathematics import MathProcess, shared_math_process
+from labeling.answers.mentions import find_mentions
 from labeling.answers.scalars import TOLERANCE
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "MathProcess",
     "UnusableGold",
     "check_golds",
+    "find_mentions",
     "normal_answer",
     "shared_math_process",
     "unusable_gold",

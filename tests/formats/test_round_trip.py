@@ -20,7 +20,7 @@ from traces.labels import LabelerKind, TraceLabel, Verdict, first_error
 from traces.records import ImportedTrace
 
 BOTH_WAYS = sorted({*export_formats()} & {*import_formats()} - {"traces", "medprm"})
-TRAINING = {"trl", "openrlhf", "qwen-prm", "sharegpt", "math-shepherd"}
+TRAINING = {"trl", "openrlhf", "qwen-prm", "sharegpt", "math-shepherd", "critique"}
 OWN_KEYS = {"prmbench": {"classification", "idx"}}
 """Meta keys that a format always has, so that a trace from elsewhere gains them."""
 
@@ -66,6 +66,12 @@ def scores(label: TraceLabel) -> list[float | None]:
     return [step.score for step in label.step_labels]
 
 
+def same_scores(back: TraceLabel, label: TraceLabel) -> bool:
+    """Whether all scores came back; steps without any may be cut off after the first error."""
+    length = len(scores(back))
+    return scores(back) == scores(label)[:length] and not any(scores(label)[length:])
+
+
 def meta_of(format: str, item: ImportedTrace | ExportRow) -> dict[str, object]:
     hidden = OWN_KEYS.get(format, set())
     return {key: value for key, value in item.trace.meta.items() if key not in hidden}
@@ -85,7 +91,7 @@ SAME: dict[Part, Callable[[ExportRow, ImportedTrace, str], bool]] = {
     Part.TRACE_META: lambda row, item, name: meta_of(name, item) == meta_of(name, row),
     Part.EVIDENCE: lambda row, item, _: item.evidence == row.evidence,
     Part.SCORES: lambda row, item, _: (
-        scores(item.labels[0][1]) == scores(row.label) or not any(scores(row.label))
+        same_scores(item.labels[0][1], row.label) or not any(scores(row.label))
     ),
     Part.LABEL_META: lambda row, item, _: (
         {**item.labels[0][1].meta, **row.label.meta} == item.labels[0][1].meta
