@@ -131,7 +131,7 @@ def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
         problem = contexts[0].problem
         yield EvaluatedProblem(
             problem.id,
-            "\n".join([problem.question, *problem.options]),
+            "\n".join([problem.shown_question, *problem.options]),
             tuple(context.trace.id for context in contexts),
             tuple("\n".join(context.trace.steps) for context in contexts),
         )
@@ -156,5 +156,5 @@ def _training_rows(
                 options.other,
                 None,
                 (trace.id, problem.id),
-                (problem.question, *problem.options, *trace.steps),
+                (problem.shown_question, *problem.options, *trace.steps),
             )
