@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from stepgold.labeling_run import label_missing, source_of
 from stepgold.options import LabelingOptions
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import counted
-from traces import InputError, Labeler, LabelerKind, Need, option
+from traces import AbstentionReason, InputError, Labeler, LabelerKind, Need, option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +51,14 @@ class ConsensusOptions(ConsensusConfig, LabelingOptions):
         metavar="LABELER",
         help="bayes: a labeler taken as the truth on the traces that it labeled (gold, an expert).",
         needs=Need("--rule bayes", lambda config: config.rule == "bayes"),
+    )
+    expert: str | None = option(
+        default=None,
+        metavar="LABELER",
+        help="hybrid, bayes: an expert who decides the steps that are left open; others stay.",
+        needs=Need(
+            "--rule hybrid or --rule bayes", lambda config: config.rule in ("hybrid", "bayes")
+        ),
     )
 
     @property
@@ -92,7 +100,7 @@ class ConsensusOptions(ConsensusConfig, LabelingOptions):
             raise InputError(
                 f"Cannot compare '{twice[0]}' with itself.", remedy="name different labelers"
             )
-        if self.name in (*self.sources, self.anchor):
+        if self.name in (*self.sources, self.anchor, self.expert):
             raise InputError(
                 f"The consensus cannot be named '{self.name}', like a labeler it is made from.",
                 remedy="choose another --name",
@@ -109,6 +117,9 @@ class ConsensusResult(LabelingResult):
     """Coverage, overlap, conflict, and what the consensus keeps of each."""
     fit: FirstErrorPosterior | None = None
     """`bayes`: the estimated confusions; None for other rules, or where nothing was missing."""
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """`hybrid`, or with an expert: `total`, `confident`, `uncertain` (those that the expert decided
+    included), `expert_verified` and `unlabelled` steps; empty for other rules."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document, with the analysis per labeler and the fit of `bayes`."""
@@ -121,7 +132,8 @@ class ConsensusResult(LabelingResult):
             for row in self.analysis.rows
         }
         fit = {} if self.fit is None else {"fit": fit_as_json(self.fit)}
-        return super().as_json() | {"analysis": rows} | fit
+        steps = {"steps": dict(self.steps)} if self.steps else {}
+        return super().as_json() | {"analysis": rows} | steps | fit
 
     def words(self) -> str:
         """The counts, the table, and the estimated confusions."""
@@ -131,6 +143,11 @@ class ConsensusResult(LabelingResult):
             names = ", ".join(f"'{name}'" for name in self.sources)
             lines.append(f"not labeled by all of {names}: {traces}")
         lines.append(self.analysis.table())
+        if self.steps:
+            counts = ", ".join(
+                f"{count} {name.replace('_', ' ')}" for name, count in self.steps.items()
+            )
+            lines.append(f"steps: {counts}")
         if self.fit is not None:
             lines += ["", *_confusion_lines(self.fit)]
         return "\n".join(lines)
@@ -173,7 +190,7 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
 
     dataset, tally = options.dataset, Tally("consensus", options.dataset, options.name)
     with workspace.open_store() as store:
-        for name in (*options.sources, *filter(None, [options.anchor])):
+        for name in (*options.sources, *filter(None, [options.anchor, options.expert])):
             _require_labels(store, dataset, name)
         labeler = Labeler(
             options.name, LabelerKind.CONSENSUS, options.as_dict() | _provenance(store, options)
@@ -190,12 +207,14 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
             within=within,
         )
         agreed = bool(tally.done or tally.unchanged)
-        analysis = analyze_parts(_parts(store, options, agreed=agreed))
+        steps = Counter[str]()
+        analysis = analyze_parts(_parts(store, options, steps if agreed else None))
     return ConsensusResult(
         **tally.figures(),
         sources=options.sources,
         analysis=analysis,
         fit=None if posteriors is None else posteriors.fit,
+        steps={} if options.rule != "hybrid" and options.expert is None else _step_counts(steps),
     )
 
 
@@ -205,6 +224,8 @@ def _provenance(store: Store, options: ConsensusOptions) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if options.anchor is not None:
         found["anchor"] = source(options.anchor)
+    if options.expert is not None:
+        found["expert"] = source(options.expert)
     if options.judge is not None and options.mc is not None:
         return found | {"judge": source(options.judge), "mc": source(options.mc)}
     return found | {"labelers": [source(name) for name in options.sources]}
@@ -338,11 +359,14 @@ def _agree(
             role: store.labels.load(options.dataset, name, ids)
             for role, name in zip(roles, options.sources, strict=True)
         }
+        name = options.expert
+        expert = None if name is None else (name, store.labels.load(options.dataset, name, ids))
         found = agree_on(
             chunk,
             labels,
             config=options,
             posterior=None if posteriors is None else posteriors.of,
+            expert=expert,
         )
         for one in found:
             # The estimate is kept once, under its hash, as prompts are.
@@ -359,14 +383,44 @@ def _agree(
 
 
 def _parts(
-    store: Store, options: ConsensusOptions, *, agreed: bool
+    store: Store, options: ConsensusOptions, steps: Counter[str] | None
 ) -> Iterator[tuple[dict[str, dict[str, TraceLabel]], Collection[str], dict[str, TraceLabel]]]:
-    """The labels to analyze, of some traces at a time; without `agreed`, no consensus."""
+    """The labels to analyze, of some traces at a time, while the steps of the consensus are
+    counted; without `steps` there is no consensus."""
     dataset = options.dataset
     for page in store.traces.columns(dataset, size=AT_ONCE):
         labels = {name: store.labels.load(dataset, name, page.ids) for name in options.sources}
-        consensus = store.labels.load(dataset, options.name, page.ids) if agreed else {}
+        consensus = {}
+        if steps is not None:
+            consensus = store.labels.load(dataset, options.name, page.ids)
+            for id, length in zip(page.ids, page.n_steps.tolist(), strict=True):
+                if id in consensus:
+                    steps.update(_step_states(consensus[id], length))
         yield labels, set().union(*labels.values()), consensus
+
+
+def _step_states(label: TraceLabel, length: int) -> Iterator[str]:
+    """For each step whether it is `confident`, `expert_verified`, `uncertain` or `unlabelled`."""
+    verified = set(label.meta.get("expert_verified_steps", ()))
+    for index in range(length):
+        step = label.step_labels[index] if label.step_labels else None
+        why = label.abstention if step is None else step.abstention
+        if step is not None and step.verdict is not None:
+            yield "expert_verified" if index in verified else "confident"
+        else:
+            open_ = why is not None and why.reason is AbstentionReason.UNCERTAIN
+            yield "uncertain" if open_ else "unlabelled"
+
+
+def _step_counts(states: Counter[str]) -> dict[str, int]:
+    """The counts as a case states them: an expert's step was uncertain before."""
+    return {
+        "total": states.total(),
+        "confident": states["confident"],
+        "uncertain": states["uncertain"] + states["expert_verified"],
+        "expert_verified": states["expert_verified"],
+        "unlabelled": states["unlabelled"],
+    }
 
 
 def _require_labels(store: Store, dataset: str, name: str) -> None:

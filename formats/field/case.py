@@ -394,11 +394,16 @@ def _implied(label: TraceLabel, index: int) -> str | None:
 
 
 def _confidence(row: ExportRow, own: StepLabel | None, index: int) -> float | None:
-    """The labeler's confidence, where it states one (the hybrid rule does)."""
+    """The consensus's confidence: stated (hybrid), its posterior (bayes), or 0.5 if uncertain."""
     stated = _listed(row.label.meta.get("confidence"), index)
     if isinstance(stated, int | float) and not isinstance(stated, bool):
         return float(stated)
-    return UNCERTAIN_CONFIDENCE if _is_uncertain(own) else None
+    consensus = row.labeler.kind is LabelerKind.CONSENSUS
+    if _is_uncertain(own) or (consensus and index in _verified(row)):
+        return UNCERTAIN_CONFIDENCE
+    if not consensus or own is None or own.score is None:
+        return None
+    return own.score if own.verdict is Verdict.CORRECT else round(1 - own.score, 6)
 
 
 def _is_uncertain(own: StepLabel | None) -> bool:
