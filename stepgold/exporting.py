@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from formats import ExportRow, FormatLimit, export_formats, write_file
 from stepgold.console import progress
 from stepgold.exchange import SHOWN_ROWS, chunks
-from stepgold.hub import hub_path, output_file
+from stepgold.hub import Output, hub_path, output_file
 from stepgold.labeling_run import source_of, sources_in
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
+from stepgold.releasing import release_folder, release_lines, shares_of, write_release
 from stepgold.results import INCOMPLETE, OK, counted
 from traces import InputError, Labeler, Need, StrPath, argument, may_hold_phi, option
 
@@ -23,19 +25,46 @@ if TYPE_CHECKING:
     from storage import Store
 
 
-_ON_HUB = Need("a path on the Hub", lambda config: hub_path(config.out) is not None)
+_ON_HUB = Need("a path on the Hub", lambda config: any(map(hub_path, config.targets)))
+_RELEASE = Need("--release DIR", lambda config: config.release is not None)
 
 
 class ExportOptions(DatasetOptions):
     """The labels to write, the format and the file."""
 
     format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(export_formats())}.")
-    out: StrPath = argument(
+    out: StrPath | None = argument(
         kw_only=False,
+        default=None,
         metavar="OUT",
         help="File to write, or where to push it: hf://datasets/ORG/NAME[@REVISION][/PATH].",
     )
     labeler: str = option(metavar="NAME", help="Labeler in the dataset.")
+    release: StrPath | None = option(
+        default=None,
+        metavar="DIR",
+        help="In place of OUT, write a release to this folder or repository on the Hub: splits by "
+        "problem, checksums, schema and dataset card.",
+    )
+    splits: str = option(
+        default="0.8,0.1,0.1",
+        metavar="A,B,C",
+        help="Shares of train, dev and test; problems are assigned by the hash of their id.",
+        needs=_RELEASE,
+    )
+    against: Sequence[str] = option(
+        default=(),
+        metavar="NAME",
+        help="A dataset of the workspace (a benchmark) whose problems are looked up in the release;"
+        " may be repeated.",
+        needs=_RELEASE,
+    )
+    license: str | None = option(
+        default=None,
+        metavar="ID",
+        help="License of the labels for the card, such as apache-2.0 [default: unknown].",
+        needs=_RELEASE,
+    )
     private: bool = option(
         default=False,
         help="On the Hub: create the repository as a private one, and push to no public one.",
@@ -48,6 +77,25 @@ class ExportOptions(DatasetOptions):
         help="On the Hub: also push problems that say phi_removed: false.",
         needs=_ON_HUB,
     )
+
+    @property
+    def targets(self) -> tuple[StrPath, ...]:
+        """What is written: the file or the release."""
+        return tuple(one for one in (self.out, self.release) if one is not None)
+
+    def check(self) -> None:
+        """Refuse anything but one target, and shares that cannot be read.
+
+        Raises:
+            InputError: no file and no release, both, or no three shares.
+        """
+        super().check()
+        if len(self.targets) != 1:
+            raise InputError(
+                "An export writes one file or one release.",
+                remedy="name the file OUT, or --release DIR without OUT",
+            )
+        shares_of(self.splits)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -66,6 +114,8 @@ class ExportResult(LabelingResult):
     """Traces by the part of them that the format has no place for."""
     unfit: tuple[SkippedTrace, ...]
     """Labeled traces that the format cannot hold."""
+    release: Mapping[str, Any] | None = None
+    """What the card of a release says, as data; None for a file."""
 
     @property
     def exit_code(self) -> int:
@@ -83,6 +133,7 @@ class ExportResult(LabelingResult):
             "shortened": self.shortened,
             "not_carried": dict(self.not_carried),
             "unfit": [{"id": one.trace_id, "reason": one.detail} for one in self.unfit],
+            **({} if self.release is None else {"release": dict(self.release)}),
         }
 
     def words(self) -> str:
@@ -100,6 +151,8 @@ class ExportResult(LabelingResult):
         lines = [counts, *left_out]
         if len(self.unfit) > SHOWN_ROWS:
             lines.append(f"... and {len(self.unfit) - SHOWN_ROWS} more: --json lists them all")
+        if self.release is not None:
+            lines += release_lines(self.release)
         if self.commit is not None:
             lines.append(f"pushed as commit {self.commit}")
         if self.not_carried:
@@ -116,15 +169,19 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
             or a push of a problem that says `phi_removed: false`, without `--allow-phi`.
     """
     tally = Tally("export", options.dataset, options.labeler)
-    ends = {"parquet": ".parquet", "medprm": ".json"}
-    name = f"{options.dataset}{ends.get(options.format, '.jsonl')}"
-    target = output_file(Path(options.out), name=name, private=options.private)
+    (target,) = options.targets
+    facts = None
     with workspace.open_store() as store:
         rows = _export_rows(store, options)
-        if hub_path(options.out) is not None and not options.allow_phi:
+        if hub_path(target) is not None and not options.allow_phi:
             rows = _refusing_phi(rows)
-        with target as out:
-            outcome = write_file(options.format, out.path, rows)
+        with _target(options) as out:
+            if options.release is None:
+                outcome = write_file(options.format, out.path, rows)
+            else:
+                outcome, facts = write_release(
+                    workspace, store, options, rows=rows, folder=out.path
+                )
         tally.failed = len(store.labels.unlabeled_trace_ids(options.dataset, options.labeler))
     tally.done = outcome.written
     for skipped in outcome.skipped:
@@ -136,8 +193,18 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
         commit=out.commit,
         shortened=outcome.shortened,
         not_carried=outcome.not_carried,
+        release=facts,
         unfit=tuple(one for one in outcome.skipped if one.reason is FormatLimit.NOT_CARRIED),
     )
+
+
+def _target(options: ExportOptions) -> AbstractContextManager[Output]:
+    """Where the file or the release is written."""
+    if options.out is not None:
+        ends = {"parquet": ".parquet", "medprm": ".json"}
+        name = f"{options.dataset}{ends.get(options.format, '.jsonl')}"
+        return output_file(Path(options.out), name=name, private=options.private)
+    return release_folder(options.release or "", private=options.private)
 
 
 def _refusing_phi(rows: Iterator[ExportRow]) -> Iterator[ExportRow]:

@@ -129,7 +129,9 @@ def _problem(row: dict[str, Any], said: dict[str, Any]) -> Problem:
         images = tuple(_paths(row.get("image")))
     stated = [answer, *images, json.dumps(meta, sort_keys=True)]
     id = fields.question_id(question, options, stated)
-    return Problem(id, question, options, answer, images, meta)
+    return Problem(
+        id=id, question=question, options=options, answer=answer, images=images, meta=meta
+    )
 
 
 def _paths(image: Any) -> Iterator[str]:
