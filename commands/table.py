@@ -211,6 +211,13 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "OverlapOptions",
         "overlap",
     ),
+    ("verify",): Entry(
+        "Check a release's checksums, files and counts. Exit 1 if a byte, a file or a count "
+        "differs.",
+        "stepgold.verifying",
+        "VerifyOptions",
+        "verify_release",
+    ),
     ("plan",): Entry(
         "Estimate calls, cost and time before spending. Nothing is sent or stored.",
         "commands.plan",
@@ -273,7 +280,7 @@ GROUPS = {
 
 SECTIONS = {
     "Start here": ("demo", "run", "trust", "doctor"),
-    "Data": ("import", "export", "sample", "overlap", "show", "status", "db", "remove"),
+    "Data": ("import", "export", "sample", "overlap", "verify", "show", "status", "db", "remove"),
     "Evidence": ("corpus", "index", "search", "retrieve"),
     "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
     "Evaluation": ("evaluate", "compare", "best-of-n", "report"),

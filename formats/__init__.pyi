@@ -7,6 +7,7 @@ from .auxiliary import read_problems as read_problems
 from .auxiliary import read_qrels as read_qrels
 from .auxiliary import read_row_texts as read_row_texts
 from .auxiliary import read_scores as read_scores
+from .field.case import case_schema as case_schema
 from .files.container import RawRow as RawRow
 from .files.images import EncodedImage as EncodedImage
 from .files.images import ImageError as ImageError

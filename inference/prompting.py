@@ -325,7 +325,7 @@ def render_question(problem: Problem, evidence: Sequence[Evidence]) -> str:
         f"\n({letter}) {option}"
         for letter, option in zip(ascii_uppercase, problem.options, strict=False)
     )
-    return f"{documents}Question: {problem.question}{options}"
+    return f"{documents}Question: {problem.shown_question}{options}"
 
 
 def continuation_messages(

@@ -185,7 +185,7 @@ def render_document(number: int, evidence: Evidence, tags: frozenset[str] | None
 
 
 def _question(problem: Problem, images: int) -> str:
-    lines = [problem.question]
+    lines = [problem.shown_question]
     for index, option in enumerate(problem.options):
         name = ascii_uppercase[index] if index < len(ascii_uppercase) else str(index + 1)
         lines.append(f"({name}) {option}")

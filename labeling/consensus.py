@@ -5,7 +5,7 @@ error, "no error" included. `majority`: iff more than half of those that name on
 judge and a Monte Carlo labeler: per step, judge `correct` and soft label > 0.7 is confidently
 correct, judge `incorrect` and soft label < 0.3 is confidently incorrect, everything else goes to an
 expert. `bayes`: the first error with the highest posterior (`labeling.posterior`), if it is at
-least `min_posterior`.
+least `min_posterior`. An expert may decide what `hybrid` or `bayes` leaves open.
 
 After the first error both rules keep what they have (strict: nothing; hybrid: further steps) unless
 `after_first_error` is `incorrect`, the first-zero rule of Med-PRM's training labels: every step
@@ -155,6 +155,7 @@ def agree_among(
     *,
     posterior: Sequence[float] = (),
     filters: TraceFilters | None = None,
+    expert: tuple[str, TraceLabel] | None = None,
 ) -> TraceLabel:
     """The consensus of any number of labels on one trace.
 
@@ -166,6 +167,7 @@ def agree_among(
         posterior: for `bayes`, the probability that each step is the first error, and last that
             there is none.
         filters: those of `config` after they saw every trace; None if no filter compares traces.
+        expert: name and label of the expert who decides the steps that the rule leaves open.
 
     Returns:
         A label, or an abstention: `disagreement` (strict, majority), `uncertain` (bayes),
@@ -180,6 +182,8 @@ def agree_among(
         refuse_comparing(config)
         filters = TraceFilters(config)
     label = _by_rule(context, labels, config, posterior)
+    if expert is not None:
+        label = _decided_by(expert, label, len(context.trace.steps))
     if config.after_first_error == "incorrect" and label.abstention is None:
         label = _first_zero(label)
     if label.abstention is not None:
@@ -223,6 +227,40 @@ def _by_rule(
     if config.rule == "strict":
         return _same_first_error(context, given)
     return _step_by_step(context, given["judge"], given["mc"], config)
+
+
+def _decided_by(expert: tuple[str, TraceLabel], label: TraceLabel, steps: int) -> TraceLabel:
+    """The label with an expert's answers on the steps without a verdict; the others stay."""
+    name, answers = expert
+    why = label.abstention or Abstention(AbstentionReason.NOT_MEASURED)
+    own = label.step_labels or (StepLabel(abstention=why),) * steps
+    decided = {
+        t: StepLabel(verdict, reasoning=reasoning)
+        for t, (verdict, reasoning) in enumerate(_answers(answers, steps))
+        if verdict is not None and own[t].verdict is None
+    }
+    if not decided:
+        return label
+    meta = {**label.meta, "expert": name, "expert_verified_steps": list(decided)}
+    if "confidence" in meta:
+        meta["confidence"] = [0.5 if t in decided else c for t, c in enumerate(meta["confidence"])]
+    given = label if label.abstention is None else answers
+    return TraceLabel(
+        label.trace_id,
+        tuple(decided.get(t, step) for t, step in enumerate(own)),
+        given.first_error_given,
+        given.first_error_index,
+        meta=meta,
+    )
+
+
+def _answers(label: TraceLabel, steps: int) -> list[tuple[Verdict | None, str | None]]:
+    """Verdict and reasoning for each step; a stated first error implies the verdicts up to it."""
+    if label.step_labels or not label.first_error_given:
+        return [(step.verdict, step.reasoning) for step in label.step_labels]
+    error = steps if label.first_error_index is None else label.first_error_index
+    implied = [Verdict.CORRECT] * error + [Verdict.INCORRECT]
+    return [(verdict, None) for verdict in implied[:steps]]
 
 
 def _missing(context: TraceInContext, label: TraceLabel | None, role: str) -> TraceLabel | None:

@@ -165,6 +165,7 @@ def agree_on(
     config: ConsensusConfig,
     posterior: Callable[[TraceInContext], Sequence[float]] | None = None,
     filters: TraceFilters | None = None,
+    expert: tuple[str, Mapping[str, TraceLabel]] | None = None,
 ) -> Iterator[LabeledTrace]:
     """4. Agree: keep what the labelers say; abstain, with the reason, where they do not agree.
 
@@ -176,11 +177,16 @@ def agree_on(
         config: rule, thresholds and filters.
         posterior: for the rule `bayes`, the posterior of a trace's first error.
         filters: those of `config` after they saw every trace; None if no filter compares traces.
+        expert: name and labels of the expert who decides the steps that the rule leaves open.
     """
     for context in contexts:
         own = {name: of.get(context.trace.id) for name, of in labels.items()}
         likely = () if posterior is None else posterior(context)
-        yield LabeledTrace(agree_among(context, own, config, posterior=likely, filters=filters))
+        answered = None if expert is None else expert[1].get(context.trace.id)
+        by = None if expert is None or answered is None else (expert[0], answered)
+        yield LabeledTrace(
+            agree_among(context, own, config, posterior=likely, filters=filters, expert=by)
+        )
 
 
 def _chunks(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext]]:

@@ -27,7 +27,6 @@ from .search.config import REWRITE_WITH_IMAGES as REWRITE_WITH_IMAGES
 from .search.config import Query as Query
 from .search.config import RetrievalConfig as RetrievalConfig
 from .search.config import SearchConfig as SearchConfig
-from .search.config import described as described
 from .search.config import parse_rewritten as parse_rewritten
 from .search.config import query_of as query_of
 from .search.config import rewritten_queries as rewritten_queries

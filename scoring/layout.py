@@ -324,7 +324,8 @@ def question_inline(problem: Problem) -> str:
             where=problem.id,
         )
     letters = zip(ascii_uppercase, problem.options, strict=False)
-    return problem.question.strip() + "".join(f" ({letter}) {text}" for letter, text in letters)
+    options = "".join(f" ({letter}) {text}" for letter, text in letters)
+    return f"{problem.shown_question.strip()}{options}"
 
 
 def one_line(step: str) -> str:

@@ -36,5 +36,7 @@ from .searching import SearchOptions as SearchOptions
 from .showing import CorpusShowOptions as CorpusShowOptions
 from .showing import ShowOptions as ShowOptions
 from .trust import TrustOptions as TrustOptions
+from .verifying import VerifyOptions as VerifyOptions
+from .verifying import verify as verify
 
 __version__: str

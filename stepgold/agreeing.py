@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ AT_ONCE = 1000
 """Traces whose labels are held at once."""
 _Part = tuple[dict[str, dict[str, "TraceLabel"]], Collection[str], dict[str, "TraceLabel"]]
 """Labels by labeler and trace, the traces, and their consensus."""
+_Expert = tuple[str, Mapping[str, "TraceLabel"]]
+"""Name of the expert, and the answers by trace."""
 
 
 class ConsensusOptions(ConsensusConfig, LabelingOptions):
@@ -67,6 +69,14 @@ class ConsensusOptions(ConsensusConfig, LabelingOptions):
         metavar="LABELER",
         help="bayes: a labeler taken as the truth on the traces that it labeled (gold, an expert).",
         needs=Need("--rule bayes", lambda config: config.rule == "bayes"),
+    )
+    expert: str | None = option(
+        default=None,
+        metavar="LABELER",
+        help="hybrid, bayes: an expert who decides the steps that are left open; others stay.",
+        needs=Need(
+            "--rule hybrid or --rule bayes", lambda config: config.rule in ("hybrid", "bayes")
+        ),
     )
 
     @property
@@ -108,7 +118,7 @@ class ConsensusOptions(ConsensusConfig, LabelingOptions):
             raise InputError(
                 f"Cannot compare '{twice[0]}' with itself.", remedy="name different labelers"
             )
-        if self.name in (*self.sources, self.anchor):
+        if self.name in (*self.sources, self.anchor, self.expert):
             raise InputError(
                 f"The consensus cannot be named '{self.name}', like a labeler it is made from.",
                 remedy="choose another --name",
@@ -127,6 +137,9 @@ class ConsensusResult(LabelingResult):
     """What the quality filters removed, over all stored labels of the consensus."""
     fit: FirstErrorPosterior | None = None
     """`bayes`: the estimated confusions; None for other rules, or where nothing was missing."""
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """`hybrid`, or with an expert: `total`, `confident`, `uncertain` (those that the expert decided
+    included), `expert_verified` and `unlabelled` steps; empty for other rules."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document, with the analysis, the filters and the fit of `bayes`."""
@@ -139,8 +152,9 @@ class ConsensusResult(LabelingResult):
             for row in self.analysis.rows
         }
         fit = {} if self.fit is None else {"fit": fit_as_json(self.fit)}
+        steps = {"steps": dict(self.steps)} if self.steps else {}
         filters = {"filters": self.filters.as_json()}
-        return super().as_json() | {"analysis": rows} | filters | fit
+        return super().as_json() | {"analysis": rows} | steps | filters | fit
 
     def words(self) -> str:
         """The counts, the table, and the estimated confusions."""
@@ -150,6 +164,11 @@ class ConsensusResult(LabelingResult):
             names = ", ".join(f"'{name}'" for name in self.sources)
             lines.append(f"not labeled by all of {names}: {traces}")
         lines.append(self.analysis.table())
+        if self.steps:
+            counts = ", ".join(
+                f"{count} {name.replace('_', ' ')}" for name, count in self.steps.items()
+            )
+            lines.append(f"steps: {counts}")
         if self.filters.removed:
             lines += ["", self.filters.table()]
         if self.fit is not None:
@@ -194,7 +213,7 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
 
     dataset, tally = options.dataset, Tally("consensus", options.dataset, options.name)
     with workspace.open_store() as store:
-        for name in (*options.sources, *filter(None, [options.anchor])):
+        for name in (*options.sources, *filter(None, [options.anchor, options.expert])):
             _require_labels(store, dataset, name)
         labeler = Labeler(
             options.name, LabelerKind.CONSENSUS, options.as_dict() | _provenance(store, options)
@@ -212,8 +231,8 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
             within=within,
         )
         agreed = bool(tally.done or tally.unchanged)
-        removed, kept = Counter[str](), Counter[bool]()
-        parts = _parts(store, options, agreed=agreed)
+        removed, kept, steps = Counter[str](), Counter[bool](), Counter[str]()
+        parts = _parts(store, options, steps if agreed else None)
         analysis = analyze_parts(_counting(parts, removed=removed, kept=kept))
     return ConsensusResult(
         **tally.figures(),
@@ -221,6 +240,7 @@ def consensus(workspace: WorkspaceFolder, options: ConsensusOptions) -> Consensu
         analysis=analysis,
         filters=FilterCounts.of(kept[True], removed),
         fit=None if posteriors is None else posteriors.fit,
+        steps={} if options.rule != "hybrid" and options.expert is None else _step_counts(steps),
     )
 
 
@@ -230,6 +250,8 @@ def _provenance(store: Store, options: ConsensusOptions) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if options.anchor is not None:
         found["anchor"] = source(options.anchor)
+    if options.expert is not None:
+        found["expert"] = source(options.expert)
     if options.judge is not None and options.mc is not None:
         return found | {"judge": source(options.judge), "mc": source(options.mc)}
     return found | {"labelers": [source(name) for name in options.sources]}
@@ -356,13 +378,14 @@ def _agree(
     """The stage, with the labels of some traces at a time."""
     from labeling import agree_on
 
-    for chunk, labels in _with_labels(store, options, contexts):
+    for chunk, labels, expert in _with_labels(store, options, contexts):
         found = agree_on(
             chunk,
             labels,
             config=options,
             posterior=None if posteriors is None else posteriors.of,
             filters=filters.ready(),
+            expert=expert,
         )
         for one in found:
             # The estimate is kept once, under its hash, as prompts are.
@@ -380,19 +403,19 @@ def _agree(
 
 def _with_labels(
     store: Store, options: ConsensusOptions, contexts: Iterable[TraceInContext]
-) -> Iterator[tuple[list[TraceInContext], dict[str, dict[str, TraceLabel]]]]:
-    """Some traces at a time, with the labels to combine by role or labeler."""
+) -> Iterator[tuple[list[TraceInContext], dict[str, dict[str, TraceLabel]], _Expert | None]]:
+    """Some traces at a time, with the labels to combine by role or labeler, and the expert's."""
     contexts = iter(contexts)
     roles = ("judge", "mc") if options.judge is not None else options.sources
     while chunk := list(islice(contexts, AT_ONCE)):
         ids = [context.trace.id for context in chunk]
-        yield (
-            chunk,
-            {
-                role: store.labels.load(options.dataset, name, ids)
-                for role, name in zip(roles, options.sources, strict=True)
-            },
-        )
+        labels = {
+            role: store.labels.load(options.dataset, name, ids)
+            for role, name in zip(roles, options.sources, strict=True)
+        }
+        name = options.expert
+        expert = None if name is None else (name, store.labels.load(options.dataset, name, ids))
+        yield chunk, labels, expert
 
 
 class _Filters:
@@ -427,8 +450,8 @@ class _Filters:
         posterior = None if self._posteriors is None else self._posteriors.of
         contexts = store.traces.contexts(options.dataset, with_evidence=False)
         inside = (context for context in contexts if context.trace.id in self._within)
-        for chunk, labels in _with_labels(store, options, inside):
-            agreed = agree_on(chunk, labels, config=plain, posterior=posterior)
+        for chunk, labels, expert in _with_labels(store, options, inside):
+            agreed = agree_on(chunk, labels, config=plain, posterior=posterior, expert=expert)
             for context, one in zip(chunk, agreed, strict=True):
                 if one.label.abstention is None:
                     own = (of.get(context.trace.id) for of in labels.values())
@@ -448,13 +471,43 @@ def _counting(
         yield labels, ids, agreed
 
 
-def _parts(store: Store, options: ConsensusOptions, *, agreed: bool) -> Iterator[_Part]:
-    """The labels to analyze, of some traces at a time; without `agreed`, no consensus."""
+def _parts(store: Store, options: ConsensusOptions, steps: Counter[str] | None) -> Iterator[_Part]:
+    """The labels to analyze, of some traces at a time, while the steps of the consensus are
+    counted; without `steps` there is no consensus."""
     dataset = options.dataset
     for page in store.traces.columns(dataset, size=AT_ONCE):
         labels = {name: store.labels.load(dataset, name, page.ids) for name in options.sources}
-        consensus = store.labels.load(dataset, options.name, page.ids) if agreed else {}
+        consensus = {}
+        if steps is not None:
+            consensus = store.labels.load(dataset, options.name, page.ids)
+            for id, length in zip(page.ids, page.n_steps.tolist(), strict=True):
+                if id in consensus:
+                    steps.update(_step_states(consensus[id], length))
         yield labels, set().union(*labels.values()), consensus
+
+
+def _step_states(label: TraceLabel, length: int) -> Iterator[str]:
+    """For each step whether it is `confident`, `expert_verified`, `uncertain` or `unlabelled`."""
+    verified = set(label.meta.get("expert_verified_steps", ()))
+    for index in range(length):
+        step = label.step_labels[index] if label.step_labels else None
+        why = label.abstention if step is None else step.abstention
+        if step is not None and step.verdict is not None:
+            yield "expert_verified" if index in verified else "confident"
+        else:
+            open_ = why is not None and why.reason is AbstentionReason.UNCERTAIN
+            yield "uncertain" if open_ else "unlabelled"
+
+
+def _step_counts(states: Counter[str]) -> dict[str, int]:
+    """The counts as a case states them: an expert's step was uncertain before."""
+    return {
+        "total": states.total(),
+        "confident": states["confident"],
+        "uncertain": states["uncertain"] + states["expert_verified"],
+        "expert_verified": states["expert_verified"],
+        "unlabelled": states["unlabelled"],
+    }
 
 
 def _require_labels(store: Store, dataset: str, name: str) -> None:

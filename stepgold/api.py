@@ -32,6 +32,7 @@ from stepgold import (
     showing,
     standings,
     trust,
+    verifying,
 )
 from stepgold import report as reporting
 from stepgold.verbs import Verb, run_verb, verb, verb_of_several
@@ -181,6 +182,8 @@ class Workspace(WorkspaceFolder):
     """Find evidence for problems that have none yet, or measure how well it is found."""
     overlap = verb_of_several(overlap.OverlapOptions, overlap.overlap)
     """Find problems of a dataset in training sets."""
+    verify = verb(verifying.VerifyOptions, verifying.verify_release)
+    """Check a release: every byte, no file more or less, and the counts of its card."""
     show = verb(showing.ShowOptions, showing.show)
     """Show a trace with its evidence and what every labeler says of it."""
     status = verb(contents.StatusOptions, contents.status)

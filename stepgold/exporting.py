@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from labeling import (
 )
 from stepgold.console import progress
 from stepgold.exchange import SHOWN_ROWS, chunks
-from stepgold.hub import hub_path, output_file
+from stepgold.hub import Output, hub_path, output_file
 from stepgold.labeling_run import source_of, sources_in
 from stepgold.options import DatasetOptions
 from stepgold.outcome import LabelingResult, Tally
+from stepgold.releasing import release_folder, release_lines, shares_of, write_release
 from stepgold.results import INCOMPLETE, OK, counted
 from traces import (
     AbstentionReason,
@@ -46,15 +48,17 @@ if TYPE_CHECKING:
 
 _WITH_SUPPORT = ("case", "critique")
 """Formats that also show the labels that a consensus is made from."""
-_ON_HUB = Need("a path on the Hub", lambda config: hub_path(config.out) is not None)
+_ON_HUB = Need("a path on the Hub", lambda config: any(map(hub_path, config.targets)))
+_RELEASE = Need("--release DIR", lambda config: config.release is not None)
 
 
 class ExportOptions(QualityFilters, DatasetOptions):
     """The labels to write, the format and the file."""
 
     format: str = argument(kw_only=False, metavar="FORMAT", help=f"{', '.join(export_formats())}.")
-    out: StrPath = argument(
+    out: StrPath | None = argument(
         kw_only=False,
+        default=None,
         metavar="OUT",
         help="File to write, or where to push it: hf://datasets/ORG/NAME[@REVISION][/PATH].",
     )
@@ -72,6 +76,31 @@ class ExportOptions(QualityFilters, DatasetOptions):
         help="Write soft labels in place of verdicts. beta: the posterior mean of the Monte Carlo "
         "counts, (successes + 1) / (continuations + 2).",
     )
+    release: StrPath | None = option(
+        default=None,
+        metavar="DIR",
+        help="In place of OUT, write a release to this folder or repository on the Hub: splits by "
+        "problem, checksums, schema and dataset card.",
+    )
+    splits: str = option(
+        default="0.8,0.1,0.1",
+        metavar="A,B,C",
+        help="Shares of train, dev and test; problems are assigned by the hash of their id.",
+        needs=_RELEASE,
+    )
+    against: Sequence[str] = option(
+        default=(),
+        metavar="NAME",
+        help="A dataset of the workspace (a benchmark) whose problems are looked up in the release;"
+        " may be repeated.",
+        needs=_RELEASE,
+    )
+    license: str | None = option(
+        default=None,
+        metavar="ID",
+        help="License of the labels for the card, such as apache-2.0 [default: unknown].",
+        needs=_RELEASE,
+    )
     private: bool = option(
         default=False,
         help="On the Hub: create the repository as a private one, and push to no public one.",
@@ -85,13 +114,25 @@ class ExportOptions(QualityFilters, DatasetOptions):
         needs=_ON_HUB,
     )
 
+    @property
+    def targets(self) -> tuple[StrPath, ...]:
+        """What is written: the file or the release."""
+        return tuple(one for one in (self.out, self.release) if one is not None)
+
     def check(self) -> None:
-        """Refuse a selection that cannot be read.
+        """Refuse anything but one target, and shares or a selection that cannot be read.
 
         Raises:
-            InputError: see `labeling.Selection.parse`.
+            InputError: no file and no release, both, no three shares, or a selection that
+                `labeling.Selection.parse` refuses.
         """
         super().check()
+        if len(self.targets) != 1:
+            raise InputError(
+                "An export writes one file or one release.",
+                remedy="name the file OUT, or --release DIR without OUT",
+            )
+        shares_of(self.splits)
         self.selection()
 
     def selection(self) -> Selection | None:
@@ -119,6 +160,8 @@ class ExportResult(LabelingResult):
     """What the filters and the selection removed of the labeled traces."""
     filtered: tuple[tuple[str, Filtered], ...]
     """Those traces, each with the reason."""
+    release: Mapping[str, Any] | None = None
+    """What the card of a release says, as data; None for a file."""
 
     @property
     def exit_code(self) -> int:
@@ -141,6 +184,7 @@ class ExportResult(LabelingResult):
             "filtered": [
                 {"id": id, "filter": why.name, "detail": why.detail} for id, why in self.filtered
             ],
+            **({} if self.release is None else {"release": dict(self.release)}),
         }
 
     def words(self) -> str:
@@ -167,6 +211,8 @@ class ExportResult(LabelingResult):
                     for id, why in self.filtered[:SHOWN_ROWS]
                 ),
             ]
+        if self.release is not None:
+            lines += release_lines(self.release)
         if self.commit is not None:
             lines.append(f"pushed as commit {self.commit}")
         if self.not_carried:
@@ -183,16 +229,20 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
             or a push of a problem that says `phi_removed: false`, without `--allow-phi`.
     """
     tally = Tally("export", options.dataset, options.labeler)
-    ends = {"parquet": ".parquet", "medprm": ".json"}
-    name = f"{options.dataset}{ends.get(options.format, '.jsonl')}"
-    target = output_file(Path(options.out), name=name, private=options.private)
+    (target,) = options.targets
+    facts = None
     filtered: list[tuple[str, Filtered]] = []
     with workspace.open_store() as store:
         rows = _filtered_rows(store, options, filtered)
-        if hub_path(options.out) is not None and not options.allow_phi:
+        if hub_path(target) is not None and not options.allow_phi:
             rows = _refusing_phi(rows)
-        with target as out:
-            outcome = write_file(options.format, out.path, rows)
+        with _target(options) as out:
+            if options.release is None:
+                outcome = write_file(options.format, out.path, rows)
+            else:
+                outcome, facts = write_release(
+                    workspace, store, options, rows=rows, folder=out.path
+                )
         tally.failed = len(store.labels.unlabeled_trace_ids(options.dataset, options.labeler))
     tally.done = outcome.written
     for skipped in outcome.skipped:
@@ -208,10 +258,20 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
         commit=out.commit,
         shortened=outcome.shortened,
         not_carried=outcome.not_carried,
+        release=facts,
         unfit=unfit,
         filters=FilterCounts.of(outcome.written + len(unfit), removed),
         filtered=tuple(filtered),
     )
+
+
+def _target(options: ExportOptions) -> AbstractContextManager[Output]:
+    """Where the file or the release is written."""
+    if options.out is not None:
+        ends = {"parquet": ".parquet", "medprm": ".json"}
+        name = f"{options.dataset}{ends.get(options.format, '.jsonl')}"
+        return output_file(Path(options.out), name=name, private=options.private)
+    return release_folder(options.release or "", private=options.private)
 
 
 def _refusing_phi(rows: Iterator[ExportRow]) -> Iterator[ExportRow]:

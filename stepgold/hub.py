@@ -259,24 +259,58 @@ def output_file(out: Path, *, name: str, private: bool) -> Iterator[Output]:
     if shown is None:
         yield Output(out, out)
         return
+    with _pushed(shown, private=private, file=_parsed(shown).path_in_repo or name) as written:
+        yield written
+
+
+@contextmanager
+def output_folder(shown: str, *, private: bool) -> Iterator[Output]:
+    """A folder to write to, whose files are pushed in one commit when the block ends well.
+
+    Files that the repository has already stay, unless one of the new ones has the same name.
+
+    Args:
+        shown: a repository on the Hub or a folder in it, as `hub_path` returns it.
+        private: whether the repository is created as a private one.
+
+    Raises:
+        InputError: as `output_file`.
+    """
+    with _pushed(shown, private=private, file=None) as written:
+        yield written
+
+
+@contextmanager
+def _pushed(shown: str, *, private: bool, file: str | None) -> Iterator[Output]:
+    """What is pushed when the block ends well: one file of that path, or a folder's files."""
     uri = _parsed(shown)
-    place = uri.path_in_repo or name
+    place = uri.path_in_repo if file is None else file
     with _explained(shown, uri):
         api, is_new = _ready_to_push(shown, uri, private=private)
     with tempfile.TemporaryDirectory(prefix="stepgold-") as folder:
-        written = Output(Path(folder, PurePosixPath(place).name), f"hf://datasets/{uri.id}/{place}")
+        path = Path(folder) if file is None else Path(folder, PurePosixPath(file).name)
+        written = Output(path, f"hf://datasets/{uri.id}/{place}".rstrip("/"))
         yield written
         with _explained(shown, uri):
             if is_new:
                 api.create_repo(uri.id, repo_type="dataset", private=private or None)
-            info = api.upload_file(
-                path_or_fileobj=written.path,
-                path_in_repo=place,
-                repo_id=uri.id,
-                repo_type="dataset",
-                revision=uri.revision,
-                commit_message=f"Export {place} with stepgold",
-            )
+            target: dict[str, Any] = {
+                "repo_id": uri.id, "repo_type": "dataset", "revision": uri.revision,
+            }  # fmt: skip
+            if file is None:
+                info = api.upload_folder(
+                    folder_path=path,
+                    path_in_repo=place or None,
+                    commit_message="Release with stepgold",
+                    **target,
+                )
+            else:
+                info = api.upload_file(
+                    path_or_fileobj=path,
+                    path_in_repo=file,
+                    commit_message=f"Export {file} with stepgold",
+                    **target,
+                )
             written.commit = info.oid
 
 

@@ -341,7 +341,7 @@ def source_of(store: Store, dataset: str, name: str) -> dict[str, Any]:
 
 def sources_in(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a consensus with this configuration was made from, as `source_of` records it."""
-    named = (config.get(role) for role in ("judge", "mc", "anchor"))
+    named = (config.get(role) for role in ("judge", "mc", "anchor", "expert"))
     listed = config.get("labelers", ())
     return [source for source in (*named, *listed) if isinstance(source, dict)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,7 @@ def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResul
         if options.other is not None:
             store.traces.require_dataset(options.other)
         rows = _training_rows(store, options, rejected)
-        problems = list(_problems(store, options.dataset))
+        problems = list(evaluated_problems(store, options.dataset))
         report = find_overlap(problems, rows, ngram=options.ngram)
     files = [hub_path(path) or str(path) for path in paths_of(options.files)]
     return OverlapResult(
@@ -120,7 +120,7 @@ def overlap(workspace: WorkspaceFolder, options: OverlapOptions) -> OverlapResul
     )
 
 
-def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
+def evaluated_problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
     """The problems of a dataset with their traces, in order of import."""
     from evaluation import EvaluatedProblem
 
@@ -131,7 +131,7 @@ def _problems(store: Store, dataset: str) -> Iterator[EvaluatedProblem]:
         problem = contexts[0].problem
         yield EvaluatedProblem(
             problem.id,
-            "\n".join([problem.question, *problem.options]),
+            "\n".join([problem.shown_question, *problem.options]),
             tuple(context.trace.id for context in contexts),
             tuple("\n".join(context.trace.steps) for context in contexts),
         )
@@ -150,11 +150,17 @@ def _training_rows(
             else:
                 rejected.append(replace(row, file=file.shown))
     if options.other is not None:
-        for context in store.traces.contexts(options.other, with_evidence=False):
-            problem, trace = context.problem, context.trace
-            yield TrainingRow(
-                options.other,
-                None,
-                (trace.id, problem.id),
-                (problem.question, *problem.options, *trace.steps),
-            )
+        yield from dataset_rows(store, options.other)
+
+
+def dataset_rows(
+    store: Store, dataset: str, *, within: Collection[str] | None = None
+) -> Iterator[TrainingRow]:
+    """The traces of a dataset as rows of a training set; with `within`, only those of these ids."""
+    from evaluation import TrainingRow
+
+    for context in store.traces.contexts(dataset, with_evidence=False):
+        problem, trace = context.problem, context.trace
+        if within is None or trace.id in within:
+            texts = (problem.shown_question, *problem.options, *trace.steps)
+            yield TrainingRow(dataset, None, (trace.id, problem.id), texts)

@@ -19,7 +19,6 @@ from retrieval import (
     REWRITE_WITH_IMAGES,
     Query,
     RetrievalConfig,
-    described,
     parse_rewritten,
     query_of,
     rewritten_queries,
@@ -479,7 +478,7 @@ def _request(problem: Problem, images: tuple[EncodedImage, ...]) -> GenerationRe
 
     instruction = _instruction(sees=bool(images))
     return GenerationRequest(
-        messages=(Message("system", instruction), Message("user", described(problem), images)),
+        messages=(Message("system", instruction), Message("user", query_of(problem), images)),
         max_tokens=_MAX_TOKENS,
         temperature=0.0,
         response_json_schema=REWRITE_SCHEMA,

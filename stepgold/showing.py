@@ -155,7 +155,7 @@ class ShowResult(Result):
     def _problem_lines(self) -> Iterator[str]:
         problem, trace = self.context.problem, self.context.trace
         yield f"trace {trace.id} of {self.dataset}/{trace.subset}, problem {problem.id}"
-        yield problem.question
+        yield problem.shown_question
         for letter, text in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", problem.options, strict=False):
             yield f"  {letter}. {text}"
         if problem.images:

@@ -338,6 +338,16 @@ class Traces:
         for page in self.columns(dataset, subset=subset):
             yield from page.ids
 
+    def source_files(self, dataset: str) -> list[SourceFile]:
+        """The files that the dataset was imported from, by name."""
+        query = select(SOURCE_FILES).join(DATASETS, DATASETS.c.pk == SOURCE_FILES.c.dataset_pk)
+        query = query.where(DATASETS.c.name == dataset).order_by(SOURCE_FILES.c.name)
+        with self._connections.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            SourceFile(row.name, row.sha256, row.format, dict(row.options or {})) for row in rows
+        ]
+
     def problems(self, dataset: str, *, files: Collection[str] | None = None) -> Iterator[Problem]:
         """Problems in the order of import, read page by page as in `contexts`.
 

@@ -27,6 +27,29 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the source (strict JSON)."""
 
+    @property
+    def shown_question(self) -> str:
+        """The question after the modality and the clinical context, where the source states them.
+
+        Labelers, policies and retrieval see this text.
+        """
+        stated = {"modality": self.meta.get("modality")}
+        context = self.meta.get("clinical_context")
+        if isinstance(context, Mapping):
+            stated |= context
+        lines = [
+            f"{name.replace('_', ' ').capitalize()}: {_in_words(value)}"
+            for name, value in stated.items()
+            if value not in (None, "", [], {})
+        ]
+        return "\n".join([*lines, "", self.question]) if lines else self.question
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:

@@ -189,30 +189,12 @@ class Query:
 
 
 def query_of(problem: Problem) -> str:
-    """Return the problem as a query: the question, then its lettered options."""
+    """Return the problem as a query: context and question, then the lettered options."""
     options = [
         f"({ascii_uppercase[index]}) {option}" if index < len(ascii_uppercase) else option
         for index, option in enumerate(problem.options)
     ]
-    return "\n".join([problem.question, *options])
-
-
-def described(problem: Problem) -> str:
-    """Return the problem as a query, with the modality and the clinical context it states."""
-    stated = [("Modality", problem.meta.get("modality"))]
-    context = problem.meta.get("clinical_context")
-    if isinstance(context, Mapping):
-        stated += [(name.replace("_", " ").capitalize(), each) for name, each in context.items()]
-    lines = [
-        f"{name}: {_listed(value)}" for name, value in stated if value not in (None, "", [], {})
-    ]
-    return "\n".join([query_of(problem), *lines])
-
-
-def _listed(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {each}" for name, each in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return "\n".join([problem.shown_question, *options])
 
 
 def step_queries(problem: Problem, steps: Sequence[str]) -> tuple[Query, ...]:
@@ -220,7 +202,7 @@ def step_queries(problem: Problem, steps: Sequence[str]) -> tuple[Query, ...]:
     return (
         Query(query_of(problem)),
         *(
-            Query(f"{problem.question}\n{step}", index)
+            Query(f"{problem.shown_question}\n{step}", index)
             for index, step in enumerate(steps)
             if step.strip()
         ),

@@ -155,5 +155,5 @@ def _shared_characters(context: TraceInContext, *, documents: bool) -> int:
     """Return the characters of question, options and, if shown, evidence."""
     problem = context.problem
     evidence = context.evidence if documents else ()
-    texts = (problem.question, *problem.options, *(each.passage.text for each in evidence))
+    texts = (problem.shown_question, *problem.options, *(each.passage.text for each in evidence))
     return sum(map(len, texts))

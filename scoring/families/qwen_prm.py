@@ -71,7 +71,8 @@ class QwenPrm(TwoClasses):
         steps: list[str | int] = []
         for step in context.trace.steps:
             steps += [step.strip(), self._marker]
-        ids, markers = self._layout.fill([[f"{problem.question.strip()}{''.join(options)}"], steps])
+        asked = f"{problem.shown_question.strip()}{''.join(options)}"
+        ids, markers = self._layout.fill([[asked], steps])
         return LaidOutTrace(context.trace.id, ids, tuple((marker,) for marker in markers))
 
 

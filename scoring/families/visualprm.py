@@ -215,7 +215,7 @@ class VisualPrm:
         """Return the question with its images at its placeholders, else before it."""
         images = self.image_tokens.of(problem)
         options = (f"\n({chr(65 + i)}) {option}" for i, option in enumerate(problem.options))
-        texts = _around(f"{problem.question}{''.join(options)}", len(images))
+        texts = _around(f"{problem.shown_question}{''.join(options)}", len(images))
         pieces: list[str | int] = [texts[0]]
         for image, text in zip(images, texts[1:], strict=True):
             pieces += [*image, text]

@@ -101,7 +101,7 @@ class ServerScorer:
         """Return the characters of each trace with its problem and evidence, by its id."""
         return {
             context.trace.id: float(
-                len(context.problem.question)
+                len(context.problem.shown_question)
                 + sum(map(len, context.trace.steps))
                 + sum(len(each.passage.text) for each in context.evidence)
             )

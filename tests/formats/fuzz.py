@@ -11,6 +11,7 @@ from typing import Any
 Row = dict[str, Any]
 ROWS = 200
 ID_KEYS = {
+    "case": "case_id",
     "traces": "id", "processbench": "id", "mr-ben": "Question_UUID", "mr-gsm8k": "uuid",
     "prmbench": "idx", "medprm": "question_id",
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.formats.test_case import CASE
 from tests.formats.test_math_shepherd import INPUT, LABEL
 from tests.formats.test_medprm import QUESTION, SOLUTION
 from tests.formats.test_mr_ben import ROW as MR_BEN
@@ -189,6 +190,7 @@ AGENTPROCESSBENCH: dict[str, Any] = {
     "final_label": -1,
 }
 SAMPLES: dict[str, dict[str, Any]] = {
+    "case": CASE,
     "mr-ben": MR_BEN,
     "mr-gsm8k": MR_GSM8K,
     "big-bench-mistake": BIG_BENCH_MISTAKE,

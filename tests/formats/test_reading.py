@@ -28,7 +28,7 @@ def test_the_formats_are_the_ones_of_the_contract() -> None:
     training = {"openrlhf", "qwen-prm", "sharegpt"}
     only_read = {"openr", "responses", "visualprm-raw", "fover", "hard2verify", "deltabench"}
     only_read.add("agentprocessbench")
-    assert set(import_formats()) == set(SAMPLES) == contract | training | only_read
+    assert set(import_formats()) == set(SAMPLES) == contract | training | only_read | {"case"}
     assert set(export_formats()) == contract | training | {"parquet", "case"}
 
 

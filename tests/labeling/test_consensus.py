@@ -178,6 +178,23 @@ def test_hybrid_passes_a_silent_labeler_on() -> None:
     assert label.meta["confidence"] == [None, None]
 
 
+def test_an_expert_decides_only_what_hybrid_leaves_open() -> None:
+    answers = TraceLabel("t", (StepLabel(I), StepLabel(I, reasoning="No."), StepLabel(C)))
+    judge, mc = judged(C, C, None), measured(0.9, 0.5, 0.9)
+    label = agree_among(context(), {"judge": judge, "mc": mc}, HYBRID, expert=("dr-a", answers))
+    assert [step.verdict for step in label.step_labels] == [C, I, C]
+    assert label.step_labels[1].reasoning == "No."
+    assert label.meta["expert"] == "dr-a"
+    assert label.meta["expert_verified_steps"] == [1, 2]
+    assert label.meta["confidence"] == [0.9, 0.5, 0.5]
+    bare = TraceLabel("t", first_error_given=True, first_error_index=1)
+    label = agree_among(context(), {"judge": judge, "mc": mc}, HYBRID, expert=("dr-a", bare))
+    assert [step.verdict for step in label.step_labels] == [C, I, None]
+    silent = abstained("t", AbstentionReason.UNPARSED)
+    untouched = agree_among(context(), {"judge": judge, "mc": mc}, HYBRID, expert=("dr-a", silent))
+    assert untouched == agree_among(context(), {"judge": judge, "mc": mc}, HYBRID)
+
+
 def test_hybrid_needs_step_labels() -> None:
     bare = TraceLabel("t", first_error_given=True, first_error_index=1)
     assert (
@@ -358,6 +375,25 @@ def test_bayes_leaves_what_is_uncertain_to_an_expert_with_its_posterior() -> Non
     everything = ConsensusConfig(rule="bayes", min_posterior=0)
     kept = agree_among(context(), {"a": named(1)}, everything, posterior=[0.1, 0.6, 0.1, 0.2])
     assert kept.first_error_index == 1
+
+
+def test_an_expert_decides_an_uncertain_trace_and_the_steps_after_a_first_error() -> None:
+    config = ConsensusConfig(rule="bayes", min_posterior=0.9)
+    bare = TraceLabel("t", first_error_given=True, first_error_index=2)
+    label = agree_among(
+        context(), {"a": named(1)}, config, posterior=[0.1, 0.6, 0.1, 0.2], expert=("dr-a", bare)
+    )
+    assert (label.abstention, label.first_error_index) == (None, 2)
+    assert [step.verdict for step in label.step_labels] == [C, C, I]
+    assert label.meta["expert_verified_steps"] == [0, 1, 2]
+    answers = TraceLabel("t", (StepLabel(C), StepLabel(C), StepLabel(C)))
+    likely = [0.02, 0.95, 0.01, 0.02]
+    label = agree_among(
+        context(), {"a": named(1)}, config, posterior=likely, expert=("dr-a", answers)
+    )
+    assert label.first_error_index == 1
+    assert [step.verdict for step in label.step_labels] == [C, I, C]
+    assert label.meta["expert_verified_steps"] == [2]
 
 
 def test_bayes_does_not_label_a_trace_on_which_all_labelers_are_silent() -> None:

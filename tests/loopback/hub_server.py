@@ -99,6 +99,7 @@ _ROUTES = [
         "_resolve",
     ),
     ("POST", re.compile(r"/api/repos/create"), "_create"),
+    ("POST", re.compile(r"/api/validate-yaml"), "_validate_card"),
     ("POST", re.compile(rf"/api/datasets/{_NAME}/preupload/(?P<revision>[^/]+)"), "_preupload"),
     ("POST", re.compile(rf"/api/datasets/{_NAME}/commit/(?P<revision>[^/]+)"), "_commit"),
     ("POST", re.compile(rf"/datasets/{_NAME}\.git/info/lfs/objects/batch"), "_lfs_batch"),
@@ -184,6 +185,12 @@ class _Handler(BaseHTTPRequestHandler):
         name = "/".join(part for part in (asked.get("organization"), asked["name"]) if part)
         self.server.hub.add(name, {}, private="private" in (asked.get("visibility"), *asked))
         return ({"url": f"{self.server.hub.url}/datasets/{name}", "name": name},)
+
+    def _validate_card(self, body: bytes) -> tuple[Any, ...]:
+        asked = json.loads(body)
+        if asked["repoType"] != "dataset" or not asked["content"].startswith("---\n"):
+            raise _Refused(400, "BadCard")
+        return ({"errors": [], "warnings": []},)
 
     def _require_token(self) -> None:
         if not self._may_write():
