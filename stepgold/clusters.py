@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -158,7 +158,7 @@ class _Member:
 
 
 class Cluster:
-    """A connection to a Ray cluster; a context manager that ends its actors and the connection."""
+    """A connection to a Ray cluster, and the actors of this command, until it is closed."""
 
     def __init__(self, address: str | None, places: Places) -> None:
         """Connect, or start a cluster on this machine if there is none.
@@ -172,9 +172,8 @@ class Cluster:
         """
         self.places = places
         self._closing = ExitStack()
-        self._ours = not ray.is_initialized()
         started = False
-        if self._ours:
+        if not ray.is_initialized():  # else a notebook's connection is used, and left open
             before = signal.getsignal(signal.SIGTERM)
             with uninterrupted():
                 started = _connect(address)
@@ -194,12 +193,6 @@ class Cluster:
                     remedy="use --gpus-per-actor 0, or name a cluster: --engine ray://HOST:PORT",
                 )
             note(f"No node of the cluster has {gpus:g} GPUs yet: waiting for one to be added.")
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the actors and the connection."""
@@ -236,11 +229,9 @@ class Cluster:
 
     def start(self, kind: type[Any], make: Make, *, hosted: bool = False) -> _Member:
         """Start an actor; it waits for its place on the cluster, on any node."""
-        options: dict[str, Any] = {
-            "num_cpus": 0.01 if hosted else 1,
-            "num_gpus": 0 if hosted else self.gpus,
-            "scheduling_strategy": "SPREAD",
-        }
+        cpus, gpus = (0.01, 0) if hosted else (1, self.gpus)
+        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+        options["scheduling_strategy"] = "SPREAD"
         if kind is _Caller:
             options["max_concurrency"] = 1000
         actor = ray.remote(kind).options(**options).remote(make)
@@ -342,11 +333,10 @@ class ActorPool:
     """Actors that run a stage on units; grows and shrinks with the work."""
 
     def __init__(self, cluster: Cluster, make: Make) -> None:
-        self._cluster, self._make = cluster, make
+        self._cluster, self._make, self._most = cluster, make, cluster.room()
         self._members: list[_Member] = []
         self._starts = _Starts()
         self._since = time.monotonic()
-        self._told = False
 
     def ask(self, method: str) -> Any:
         """What a method says on one actor, e.g. the configuration of a model."""
@@ -386,9 +376,8 @@ class ActorPool:
 
     def close(self) -> None:
         """End the actors."""
-        members, self._members = self._members, []
-        for member in members:
-            _end(member)
+        while self._members:
+            _end(self._members.pop())
 
     def _working(self) -> int:
         return sum(len(member.units) for member in self._members)
@@ -397,10 +386,7 @@ class ActorPool:
         """Have an actor for each unit that no actor has yet, within the bounds."""
         busy = sum(bool(member.units) for member in self._members)
         wanted = max(busy + ahead, self._cluster.places.fewest)
-        if len(self._members) >= wanted:
-            return
-        wanted = min(wanted, self._cluster.room())
-        while len(self._members) < wanted:
+        while len(self._members) < min(wanted, self._most):
             with uninterrupted():
                 self._members.append(self._cluster.start(_Worker, self._make))
 
@@ -413,8 +399,8 @@ class ActorPool:
 
     def _free(self) -> _Member | None:
         """The ready actor with the least to do, if it can take one more unit."""
-        ready = [each for each in self._members if each.ready and len(each.units) < QUEUED]
-        return min(ready, key=lambda each: len(each.units), default=None)
+        free = (each for each in self._members if each.ready and len(each.units) < QUEUED)
+        return min(free, key=lambda each: len(each.units), default=None)
 
     def _send(self, member: _Member, method: str, unit: _Unit) -> None:
         given = () if unit.given == () else (unit.given,)
@@ -476,10 +462,10 @@ class ActorPool:
         again.extend(units)
 
     def _tell_waiting(self) -> None:
-        if not self._told and time.monotonic() - self._since > PATIENCE_S:
+        if time.monotonic() - self._since > PATIENCE_S:
             gpus = f"{self._cluster.gpus:g} GPUs"
             note(f"Waiting for the cluster to place an actor (1 CPU, {gpus}) and load the model.")
-            self._told = True
+            self._since = float("inf")
 
 
 def _end(member: _Member) -> None:
@@ -532,7 +518,7 @@ class RemoteModel:
             member = await self._member()
             member.calls += 1
             try:
-                reply: ModelReply = _opened(await _awaited(member.actor.generate.remote(request)))
+                reply: ModelReply = _opened(await member.actor.generate.remote(request))
             except RayTaskError:
                 raise
             except RayError as error:
@@ -550,9 +536,8 @@ class RemoteModel:
         """End the actors."""
         for task in self._greetings:
             task.cancel()
-        members, self._members = self._members, []
-        for member in members:
-            _end(member)
+        while self._members:
+            _end(self._members.pop())
         if self._here is not None:
             await self._here.aclose()
 
@@ -582,7 +567,7 @@ class RemoteModel:
 
     async def _greet(self, member: _Member) -> None:
         try:
-            self._starts.greet(await _awaited(member.hello))
+            self._starts.greet(await member.hello)
             member.ready = True
         except RayError as error:
             self._members.remove(member)
@@ -596,10 +581,6 @@ class RemoteModel:
             changed, self._changed = self._changed, None
             if changed is not None:
                 changed.set()
-
-
-async def _awaited(reference: Awaitable[Any]) -> Any:
-    return await reference
 
 
 class RemoteWeights(RemoteModel):

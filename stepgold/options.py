@@ -311,4 +311,6 @@ def open_cluster(options: EngineOptions, closing: ExitStack) -> Cluster | None:
         ) from fault
     places = Places(*options.actor_range, gpus=options.gpus_per_actor)
     address = options.engine.removeprefix("ray").removeprefix("://")
-    return closing.enter_context(Cluster(address or None, places))
+    cluster = Cluster(address or None, places)
+    closing.callback(cluster.close)
+    return cluster

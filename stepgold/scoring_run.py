@@ -308,15 +308,14 @@ def score(workspace: WorkspaceFolder, options: ScoreOptions) -> ScoreResult:
                 aggregation=asked.aggregation,
                 parity=None,
             )
-        exist = store.traces.has_images(options.dataset)
-        images = images.for_prm(exist=exist)
+        images = images.for_prm(exist=(exist := store.traces.has_images(options.dataset)))
         cluster = open_cluster(options, closing)
         if cluster is None:
             prm, stage, reading = _here(store, closing, options, images)
         else:
-            from stepgold.served_prm import score_on_cluster
+            from stepgold.served_prm import score_on_cluster as spread
 
-            prm, stage, reading = score_on_cluster(store, cluster, options, images)
+            prm, stage, reading = spread(store, cluster, options, images)
         if exist and prm.unseen is not None:
             note(prm.unseen)
         if prm.not_shared is not None:
