@@ -29,7 +29,7 @@ DOCS := $(VENV)/.stepgold-docs
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo docs test test-slow real-model test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-hostile fuzz audit bench-scale chaos clean
+.PHONY: FORCE setup demo docs test test-slow real-model test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-hostile bench-ray bench-gpu fuzz audit bench-scale chaos clean
 
 setup: $(SETUP)
 
@@ -45,7 +45,7 @@ ifdef LATEST
 $(SETUP): FORCE
 endif
 
-# The servers that the slow tests talk to: llama.cpp's (xllamacpp) and `transformers serve`.
+# What the slow tests run besides: llama.cpp's server (xllamacpp), `transformers serve`, and Ray.
 $(SERVERS): $(SETUP)
 	$(INSTALL) $(TORCH) -e '.[dev,servers]'
 	touch $@
@@ -116,6 +116,15 @@ bench-retrieve: $(SETUP)
 
 bench-scale: $(SETUP)
 	$(BIN)/python -m benchmarks.scale
+
+# What `--engine ray` costs beyond its start-up, with one actor.
+bench-ray: $(SERVERS)
+	$(BIN)/python -m benchmarks.cluster
+
+# Equality and speed on CUDA, in under four minutes; GPU="--device cpu" is a dry run.
+GPU ?=
+bench-gpu: $(SETUP)
+	$(BIN)/python -m benchmarks.gpu $(GPU)
 
 bench-continue: $(SETUP)
 	$(BIN)/python -m benchmarks.continuation

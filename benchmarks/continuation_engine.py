@@ -60,6 +60,8 @@ class Bench:
     """One model, driven both ways."""
 
     case: Case
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
     model: Any = field(init=False)
     tokenizer: Any = field(init=False)
     policies: dict[bool, LocalPolicy] = field(init=False)
@@ -69,14 +71,16 @@ class Bench:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         disable_progress_bar()  # type: ignore[no-untyped-call]
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=False
+            folder, dtype=self.dtype, trust_remote_code=False
         )
-        self.model = model.eval()
+        self.model = model.to(self.device).eval()
         self.policies = {
             greedy: LocalPolicy(
                 str(folder),
                 PolicyConfig(max_tokens=self.case.new_tokens, temperature=0.0 if greedy else 1.0),
                 spec=f"hf:{self.case.name}",
+                device=self.device,
+                dtype=self.dtype,
             )
             for greedy in (False, True)
         }
@@ -100,8 +104,8 @@ class Bench:
             asked = self.tokenizer(rendered, add_special_tokens=False, return_tensors="pt")
             with torch.inference_mode():
                 written = self.model.generate(
-                    input_ids=asked["input_ids"],
-                    attention_mask=asked["attention_mask"],
+                    input_ids=asked["input_ids"].to(self.device),
+                    attention_mask=asked["attention_mask"].to(self.device),
                     num_return_sequences=k,
                     max_new_tokens=self.case.new_tokens,
                     pad_token_id=0,
@@ -129,9 +133,9 @@ def spread(prefixes: Sequence[Prefix], count: int) -> list[Prefix]:
     return [prefixes[(2 * i + 1) * len(prefixes) // (2 * count)] for i in range(count)]
 
 
-def measure(case: Case, rounds: int) -> dict[str, Any]:
+def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     """One row: greedy texts compared, then both sides timed in turns."""
-    bench = Bench(case)
+    case = bench.case
     prefixes = [(one, step) for one in case.contexts for step in range(len(one.trace.steps))]
     chosen = spread(prefixes, case.generate_prefixes)
     plain = bench.generate(spread(prefixes, case.greedy_prefixes), 1, greedy=True)
@@ -192,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if options.prefixes:
                 few = options.prefixes
                 case = replace(case, generate_prefixes=few, greedy_prefixes=2 * few)
-            rows.append(measure(case, options.rounds))
+            rows.append(measure(Bench(case), options.rounds))
             show(rows[-1])
             if options.json:
                 print(json.dumps(rows[-1]))

@@ -29,6 +29,7 @@ from .local.checkpoints import weights_fingerprint as weights_fingerprint
 from .local.engines import LocalTextModel as LocalTextModel
 from .local.model import LocalModel as LocalModel
 from .local.model import load_local_model as load_local_model
+from .local.model import token_counter as token_counter
 from .local.policy import LocalPolicy as LocalPolicy
 from .local.policy import LocalSampler as LocalSampler
 from .local.shared_prefix import PrefixEngine as PrefixEngine

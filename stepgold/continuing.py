@@ -10,26 +10,43 @@ from typing import TYPE_CHECKING, Any, Self
 from labeling import MonteCarloConfig
 from stepgold.golds import list_unusable_golds
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import LabelStage, evidence_source, label_missing
+from stepgold.labeling_run import LabelStage, Units, evidence_source, label_missing
 from stepgold.models import (
     ModelTruth,
     PolicyOptions,
     RunTerms,
     checker_factory,
+    local_policy,
     open_policy,
     template_identity,
     withholds_phi,
 )
-from stepgold.options import ImageFolderOptions, LabelingOptions, SpendingOptions
+from stepgold.options import (
+    EngineOptions,
+    ImageFolderOptions,
+    LabelingOptions,
+    SpendingOptions,
+    open_cluster,
+)
 from stepgold.outcome import LabelingResult, Tally
-from traces import InputError, Labeler, LabelerKind, defaults_of, option
+from traces import InputError, LabeledTrace, Labeler, LabelerKind, defaults_of, option
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
+    from traces import TraceInContext
+
+_TOGETHER = {True: 32, False: 128}
+"""Traces of a unit for an actor, by whether every prefix is continued at once: rounds of a
+strategy ask for less at a time, and need more traces to fill a batch."""
 
 
 class ContinueOptions(
-    ImageFolderOptions, SpendingOptions, PolicyOptions, MonteCarloConfig, LabelingOptions
+    EngineOptions,
+    ImageFolderOptions,
+    SpendingOptions,
+    PolicyOptions,
+    MonteCarloConfig,
+    LabelingOptions,
 ):
     """Who continues prefixes, how often, and what the counts mean."""
 
@@ -56,7 +73,7 @@ class ContinueOptions(
         """Refuse an empty stop string: servers refuse it, or end every continuation at once.
 
         Raises:
-            InputError: there is one.
+            InputError: there is one, or an answer judge beside a policy on a cluster.
         """
         super().check()
         if "" in self.stop:
@@ -64,6 +81,12 @@ class ContinueOptions(
                 "A stop string is empty.",
                 where="--stop",
                 remedy="leave --stop out, or give it some text",
+            )
+        if self.on_ray and self.has_weights and self.answer_judge is not None:
+            raise InputError(
+                "A policy on a cluster checks its answers there, where no reply can be stored.",
+                where="--answer-judge",
+                remedy="leave --answer-judge out, or serve the policy: --policy openai:MODEL",
             )
 
     @classmethod
@@ -124,10 +147,36 @@ def continue_(workspace: WorkspaceFolder, options: ContinueOptions) -> LabelingR
             labeler = evidence_source(store, options.dataset, labeler)
         tally.unusable_golds = list_unusable_golds(store.traces.golds(options.dataset))
         truth = ModelTruth(allow_mixed=options.allow_mixed)
-        terms = RunTerms(store, closing, truth, Purse(options.budget), images=images)
-        stage = continue_stage(options, terms)
-        label_missing(store, tally, labeler, stage, options=options, truth=truth)
+        cluster, reading = open_cluster(options, closing), None
+        terms = RunTerms(
+            store, closing, truth, Purse(options.budget), images=images, cluster=cluster
+        )
+        if cluster is not None and options.has_weights:
+            reading = Units.of(store, options, _TOGETHER[options.strategy == "all"])
+            stage = reading.stage(cluster.pool(partial(PolicyOnActor, options, images)))
+        else:
+            stage = continue_stage(options, terms)
+        label_missing(store, tally, labeler, stage, options=options, truth=truth, reading=reading)
     return tally.result()
+
+
+class PolicyOnActor:
+    """A policy with its weights on an actor of a cluster."""
+
+    def __init__(self, options: ContinueOptions, images: ImageOptions) -> None:
+        """Load the model."""
+        separator, stop = options.step_separator, options.stop
+        self._policy = local_policy(options, images, separator=separator, stop=stop)
+        self._options = options
+
+    def __call__(self, contexts: Sequence[TraceInContext]) -> list[LabeledTrace]:
+        """The labels of a unit."""
+        from labeling import AnswerChecker, continue_traces
+
+        checkers = partial(AnswerChecker.for_problem, tolerance=self._options.answer_tolerance)
+        return list(
+            continue_traces(contexts, self._policy, config=self._options, checkers=checkers)
+        )
 
 
 def continue_stage(options: ContinueOptions, terms: RunTerms) -> LabelStage:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from scoring import GenerativeFamily
 from stepgold.console import note
 from stepgold.labeling_run import LabelStage, label_missing
-from stepgold.models import ModelTruth, RunTerms, dispatcher, parse_spec, text_model
+from stepgold.models import ModelTruth, RunTerms, dispatcher, parse_spec
+from stepgold.options import open_cluster
 from stepgold.outcome import Tally
 from traces import InputError, LabeledTrace, Labeler, LabelerKind
 
@@ -68,7 +69,8 @@ def score_by_asking(
     if store.traces.has_images(options.dataset):
         note("The PRM is not shown the images of problems: their steps are scored as text.")
     truth = ModelTruth(allow_mixed=options.allow_mixed)
-    terms = RunTerms(store, closing, truth, Purse(options.budget))
+    cluster = open_cluster(options, closing)
+    terms = RunTerms(store, closing, truth, Purse(options.budget), cluster=cluster)
     model = str(parse_spec(options.prm))
     labeler = Labeler(options.name, LabelerKind.PRM, generative_config(family), model=model)
     tally = Tally("score", options.dataset, options.name)
@@ -82,7 +84,7 @@ def asking_stage(
     """The stage that asks; with `first_sample` above 0, new replies are requested."""
     from scoring import GenerativeScorer
 
-    model = text_model(
+    model = terms.open(
         parse_spec(options.prm),
         base_url=options.base_url,
         insecure_http=options.insecure_http,

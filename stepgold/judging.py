@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from judge import JudgeConfig
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import LabelStage, evidence_source, label_missing
+from stepgold.labeling_run import LabelStage, Units, evidence_source, label_missing
 from stepgold.models import (
     BATCH,
     BatchOptions,
@@ -22,11 +22,17 @@ from stepgold.models import (
     model_folder,
     parse_spec,
     refuse_batch,
-    text_model,
 )
-from stepgold.options import ImageFolderOptions, LabelingOptions, RequestOptions, SpendingOptions
+from stepgold.options import (
+    EngineOptions,
+    ImageFolderOptions,
+    LabelingOptions,
+    RequestOptions,
+    SpendingOptions,
+    open_cluster,
+)
 from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
-from traces import AbstentionReason, InputError, Labeler, LabelerKind, Need, option
+from traces import AbstentionReason, InputError, LabeledTrace, Labeler, LabelerKind, Need, option
 
 if TYPE_CHECKING:
     from inference import ModelSpec, Runner
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from labeling import Judge
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
+    from traces import TraceInContext
 
 _QUOTE_KINDS = ("verified", "unverified", "absent")
 # A split is no purpose of a judge, and a step whose call went wrong is not done.
@@ -48,7 +55,13 @@ _SERVED = Need(
 
 
 class JudgeOptions(
-    BatchOptions, ImageFolderOptions, SpendingOptions, RequestOptions, JudgeConfig, LabelingOptions
+    EngineOptions,
+    BatchOptions,
+    ImageFolderOptions,
+    SpendingOptions,
+    RequestOptions,
+    JudgeConfig,
+    LabelingOptions,
 ):
     """Whom to ask, how, and on what terms."""
 
@@ -62,6 +75,20 @@ class JudgeOptions(
         help="Base URL of the --escalate model; may be repeated [default: from the environment].",
         needs=Need("--escalate MODEL", lambda config: config.escalate is not None),
     )
+
+    def check(self) -> None:
+        """Refuse batch jobs from a cluster.
+
+        Raises:
+            InputError: the jobs run at the provider, and a cluster would wait.
+        """
+        super().check()
+        if self.on_ray and self.service == BATCH:
+            raise InputError(
+                "Batch jobs run at the provider: a cluster could only wait for them.",
+                where="--engine",
+                remedy="leave --engine out, or use --service standard",
+            )
 
     def refuse_for_lab(self) -> None:
         """Refuse what the lab's judge, which reads likelihoods, cannot do.
@@ -123,11 +150,18 @@ def _label(
     if options.service == BATCH:
         refuse_batch(spec)
     truth = ModelTruth(allow_mixed=options.allow_mixed)
-    exist = store.traces.has_images(options.dataset)
+    exist, reading = store.traces.has_images(options.dataset), None
+    cluster = open_cluster(options, closing)
     if spec.kind == "lab":
         options.refuse_for_lab()
-        bundled = lab_judge()
-        stage, settings = judge_stage(bundled), bundled.config()
+        if cluster is None:
+            bundled = lab_judge()
+            stage, settings = judge_stage(bundled), bundled.config()
+        else:
+            pool = cluster.pool(LabJudge)
+            settings = pool.ask("config")
+            reading = Units.of_windows(store, options, regrouped=False)
+            stage = reading.stage(pool)
         settings |= images.settled(spec, exist=exist).as_dict()
     else:
         from inference import Purse
@@ -136,7 +170,9 @@ def _label(
         shown = images.settled(*specs, exist=exist)
         options = options.but(show_images=shown.shown)
         settings = options.as_dict() | options.request_settings()
-        terms = RunTerms(store, closing, truth, Purse(options.budget), images=shown)
+        terms = RunTerms(
+            store, closing, truth, Purse(options.budget), images=shown, cluster=cluster
+        )
         stage = judge_stage(rag_judge(options, terms))
     _say_if_ungrounded(store, options)
     labeler = Labeler(options.name, LabelerKind.JUDGE, settings, model=str(spec))
@@ -148,7 +184,24 @@ def _label(
         stage,
         options=options,
         truth=truth,
+        reading=reading,
     )
+
+
+class LabJudge:
+    """The lab's judge on an actor of a cluster."""
+
+    def __init__(self) -> None:
+        """Load the model."""
+        self._judge = lab_judge()
+
+    def config(self) -> dict[str, Any]:
+        """What is stored with the labels."""
+        return self._judge.config()
+
+    def __call__(self, contexts: Sequence[TraceInContext]) -> list[LabeledTrace]:
+        """The labels of a unit."""
+        return list(judge_stage(self._judge)(contexts))
 
 
 def rag_judge(options: JudgeOptions, terms: RunTerms, *, first_sample: int = 0) -> RagJudge:
@@ -201,7 +254,7 @@ def _runner(
             allow_phi=options.allow_phi,
         )
     tier: Literal["standard", "flex"] = "flex" if options.service == "flex" else "standard"
-    model = text_model(
+    model = terms.open(
         spec,
         base_url=base_url,
         insecure_http=options.insecure_http,

@@ -6,9 +6,9 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from stepgold.claims import Share
 from stepgold.console import note, progress
@@ -25,9 +25,11 @@ from traces import (
     ModelUnavailable,
     QuotaExhausted,
     ToolkitError,
+    problem_windows,
 )
 
 if TYPE_CHECKING:
+    from stepgold.clusters import ActorPool
     from stepgold.options import LabelingOptions
     from storage import Store
     from traces import Labeler, TraceInContext, TraceLabel
@@ -43,10 +45,16 @@ COMMIT_EVERY_S = 0.25
 
 LabelStage = Callable[[Iterable["TraceInContext"]], Iterator[LabeledTrace]]
 """A stage: contexts in, labeled traces out, in any order."""
+_TOGETHER = 500
+"""Traces asked for in one query, whole problems."""
 
 
 class Reading(Protocol):
     """The order and cost of traces, for a stage to which they are not all alike."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the labels of a group are stored together or not at all."""
 
     def groups(self, trace_ids: Sequence[str]) -> Iterable[Sequence[str]]:
         """These traces in the order in which the stage reads them, in groups."""
@@ -82,6 +90,8 @@ class LabelWriter:
             also: called with the labels, in the transaction that stores them.
         """
         self._also = also
+        self.whole = False
+        """Whether the labels up to a `last_of_batch` are stored together or not at all."""
         self._share, self._store, self._tally, self._labeler = share, share.store, tally, labeler
         self._declared, self._replace = declared, replace
         self._waiting: list[LabeledTrace] = []
@@ -91,12 +101,14 @@ class LabelWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.flush()
+        if not self.whole:
+            self.flush()
 
     def write(self, labeled: LabeledTrace) -> None:
         """Queue a label; store the queue if its oldest label is due."""
         self._waiting.append(labeled)
-        if labeled.last_of_batch or time.monotonic() - self._written_at >= COMMIT_EVERY_S:
+        due = not self.whole and time.monotonic() - self._written_at >= COMMIT_EVERY_S
+        if labeled.last_of_batch or due:
             self.flush()
 
     def flush(self) -> None:
@@ -267,6 +279,7 @@ def label_traces(
     how: dict[str, Any] = {"total": len(trace_ids), "label": tally.command}
     if reading is not None:
         work = reading.work(trace_ids)
+        writer.whole = reading.whole
         how |= {"work": lambda one: work[one.label.trace_id], "total_work": sum(work.values())}
 
     def labeled() -> Iterator[LabeledTrace]:
@@ -365,3 +378,117 @@ def _is_declared(store: Store, dataset: str, labeler: Labeler, *, replace: bool)
             raise
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemByProblem:
+    """Traces problem by problem, wherever in the dataset a problem's candidates are."""
+
+    store: Store
+    """Where they are."""
+    dataset: str
+    """Theirs."""
+    measure: Callable[[Iterable[TraceInContext]], Mapping[str, float]]
+    """What each trace will take, from its texts."""
+
+    whole: ClassVar[bool] = False
+
+    def groups(self, trace_ids: Sequence[str]) -> list[list[str]]:
+        """Problems in the order of their first trace here, candidates in the order of import."""
+        wanted = set(trace_ids)
+        problems: dict[str, list[str]] = {}
+        for context in self.store.traces.contexts(self.dataset, with_evidence=False):
+            if context.trace.id in wanted:
+                problems.setdefault(context.problem.id, []).append(context.trace.id)
+        return list(problems.values())
+
+    def contexts(self, trace_ids: Sequence[str]) -> Iterator[TraceInContext]:
+        """The traces of `groups`, in that order."""
+        problems = self.groups(trace_ids)
+        if [each for ids in problems for each in ids] == list(trace_ids):
+            # As most files are: no need to ask problem by problem.
+            yield from self.store.traces.contexts(self.dataset, trace_ids=trace_ids)
+            return
+        for ids in _chunks(problems):
+            found = {c.trace.id: c for c in self.store.traces.contexts(self.dataset, trace_ids=ids)}
+            yield from (found[each] for each in ids if each in found)
+
+    def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
+        """Operations, from the lengths of texts."""
+        return self.measure(self.contexts(trace_ids))
+
+
+def _chunks(problems: Iterable[list[str]]) -> Iterator[list[str]]:
+    """Whole problems until there are some hundred traces."""
+    chunk: list[str] = []
+    for ids in problems:
+        chunk += ids
+        if len(chunk) >= _TOGETHER:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Traces in units that one actor of a cluster labels at a time, stored whole or not at all.
+
+    Units are cut from all traces that were asked for, never from those that are still missing: a
+    run that goes on after a kill then gives the same units, and so the same labels to the last bit.
+    """
+
+    units: Sequence[Sequence[str]]
+    """All traces in units, in order."""
+    whole: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, store: Store, options: LabelingOptions, together: int) -> Units:
+        """The traces in the order of import, a fixed number together."""
+        ids = islice(store.traces.ids(options.dataset), options.limit)
+        return cls(list(iter(lambda: list(islice(ids, together)), [])))
+
+    @classmethod
+    def of_windows(cls, store: Store, options: LabelingOptions, *, regrouped: bool) -> Units:
+        """The windows that a PRM on one machine reads.
+
+        Args:
+            store: where the traces are.
+            options: dataset and limit.
+            regrouped: whether a problem's candidates come together wherever they are.
+        """
+        pairs = (
+            pair
+            for page in store.traces.columns(options.dataset)
+            for pair in zip(page.ids, page.problem_ids, strict=True)
+        )
+        problems = dict(islice(pairs, options.limit))
+        ids = list(problems)
+        if regrouped:
+            first = {problem: n for n, problem in reversed(list(enumerate(problems.values())))}
+            ids.sort(key=lambda each: first[problems[each]])  # stable: in the order of import
+        return cls(list(problem_windows(ids, problems.__getitem__)))
+
+    def groups(self, trace_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+        """What is wanted of each unit."""
+        wanted = set(trace_ids)
+        for unit in self.units:
+            if some := [each for each in unit if each in wanted]:
+                yield some
+
+    def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
+        """The same for all."""
+        return dict.fromkeys(trace_ids, 1.0)
+
+    def stage(self, pool: ActorPool) -> LabelStage:
+        """A stage that labels on the actors, each of which returns the labels of a unit."""
+        numbers = {each: number for number, unit in enumerate(self.units) for each in unit}
+
+        def stage(contexts: Iterable[TraceInContext]) -> Iterator[LabeledTrace]:
+            together = groupby(contexts, key=lambda context: numbers[context.trace.id])
+            units = (list(unit) for _, unit in together)
+            for labeled in pool.map(units, expected=len(self.units)):
+                for number, one in enumerate(labeled, 1):
+                    yield replace(one, last_of_batch=number == len(labeled))
+
+        return stage

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         BatchService,
         Destination,
         Dispatcher,
+        LocalPolicy,
         Message,
         ModelSpec,
         PolicyConfig,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         TextModel,
     )
     from labeling import AnswerChecker, Policy
+    from stepgold.clusters import Cluster
     from storage import Store
     from traces import ModelReply, Problem
 
@@ -59,6 +61,15 @@ class RunTerms:
     """The budget that all models share."""
     images: ImageOptions = field(default_factory=ImageOptions)
     """Where the images of problems are, and whether they are shown."""
+    cluster: Cluster | None = None
+    """Where models run; None for this process."""
+
+    def open(self, spec: ModelSpec, **how: Any) -> TextModel:
+        """A text model, in this process or on the cluster; arguments as those of `text_model`."""
+        make = partial(text_model, spec, **how)
+        if self.cluster is None:
+            return make()
+        return self.cluster.text_model(str(spec), make, local=spec.kind == "hf")
 
 
 SYSTEM = (
@@ -117,6 +128,11 @@ class PolicyOptions(RequestOptions):
     def is_lab(self) -> bool:
         """Whether it is the bundled lab's policy."""
         return self.spec.kind == "lab"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is a model of transformers rather than a server's."""
+        return self.spec.kind in {"hf", "lab"}
 
     @property
     def with_evidence(self) -> bool:
@@ -295,26 +311,31 @@ def open_policy(
     options: PolicyOptions, terms: RunTerms, *, separator: str, stop: Sequence[str] = ()
 ) -> tuple[Policy, bool]:
     """The policy that continues prefixes, and whether texts are sent to a hosted model."""
-    spec = options.spec
-    config = policy_config(options, separator=separator, stop=stop)
-    if spec.kind in {"hf", "lab"}:
-        from inference import LocalPolicy
-
-        local = LocalPolicy(
-            model_folder(spec, "policy"), config, spec=str(spec), images=terms.images.loader()
-        )
-        tell_slow(spec, local.slow_because)
-        return local, False
+    if options.has_weights:
+        return local_policy(options, terms.images, separator=separator, stop=stop), False
     from inference import ServerPolicy
 
-    model = policy_server(options)
+    model = policy_server(options, terms)
     server = ServerPolicy(
         dispatcher(model, terms),
-        config,
+        policy_config(options, separator=separator, stop=stop),
         allow_phi=options.allow_phi,
         images=terms.images.loader(),
     )
     return server, model.hosted
+
+
+def local_policy(
+    options: PolicyOptions, images: ImageOptions, *, separator: str, stop: Sequence[str] = ()
+) -> LocalPolicy:
+    """The policy with its weights in this process."""
+    from inference import LocalPolicy
+
+    config = policy_config(options, separator=separator, stop=stop)
+    folder, spec = model_folder(options.spec, "policy"), options.spec
+    local = LocalPolicy(folder, config, spec=str(spec), images=images.loader())
+    tell_slow(spec, local.slow_because)
+    return local
 
 
 def withholds_phi(options: PolicyOptions, *, answer_judge: str | None, hosted: bool) -> bool:
@@ -323,9 +344,9 @@ def withholds_phi(options: PolicyOptions, *, answer_judge: str | None, hosted: b
     return elsewhere and not options.allow_phi
 
 
-def policy_server(options: PolicyOptions) -> TextModel:
+def policy_server(options: PolicyOptions, terms: RunTerms) -> TextModel:
     """The hosted model of a policy."""
-    return text_model(
+    return terms.open(
         options.spec,
         base_url=options.base_url,
         insecure_http=options.insecure_http,
@@ -384,7 +405,7 @@ def checker_factory(
 
     if answer_judge is None:
         return partial(AnswerChecker.for_problem, tolerance=tolerance)
-    model = text_model(
+    model = terms.open(
         parse_spec(answer_judge),
         insecure_http=options.insecure_http,
         allow_phi=options.allow_phi,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from traces import Config, InputError, StrPath, option
+from traces import Config, InputError, Need, StrPath, option
+
+if TYPE_CHECKING:
+    from stepgold.clusters import Cluster
 
 
 class DatasetOptions(Config):
@@ -219,3 +224,95 @@ class EncoderOptions(Config):
         help="Sentence-transformers model: path or hub ID [default: all-MiniLM-L6-v2].",
         metavar="MODEL",
     )
+
+
+_LOCAL = "local"
+_ACTORS = re.compile(r"([0-9]{1,6})(?::([0-9]{1,6}))?")
+_ADDRESS = re.compile(r"ray://[^\s/@]+:[0-9]+")
+_ON_RAY = Need("--engine ray", lambda config: config.engine != _LOCAL)
+
+
+class EngineOptions(Config):
+    """Where models run: in this process, or on the actors of a Ray cluster."""
+
+    engine: str = option(
+        default=_LOCAL,
+        metavar="ENGINE",
+        help="Where models run: local, ray, or ray://HOST:PORT of a cluster.",
+    )
+    actors: str | None = option(
+        default=None,
+        metavar="MIN:MAX",
+        help="Fewest and most actors, each with the model, or one number [default: 1 and as many as"
+        " the cluster has room for].",
+        needs=_ON_RAY,
+    )
+    gpus_per_actor: float | None = option(
+        default=None,
+        metavar="N",
+        between=(0, None),
+        help="GPUs of an actor, may be a fraction [default: 1 if the cluster has any, else 0].",
+        needs=_ON_RAY,
+    )
+
+    def check(self) -> None:
+        """Refuse another engine, and numbers of actors that make no sense.
+
+        Raises:
+            InputError: they do not.
+        """
+        super().check()
+        if self.engine not in (_LOCAL, "ray") and not _ADDRESS.fullmatch(self.engine):
+            raise InputError(
+                f'"{self.engine}" is not an engine.',
+                where="--engine",
+                remedy="use local, ray or ray://HOST:PORT, e.g. --engine ray://10.0.0.1:6379",
+            )
+        _ = self.actor_range
+
+    @property
+    def actor_range(self) -> tuple[int, int | None]:
+        """Fewest and most actors; None for as many as there is room for.
+
+        Raises:
+            InputError: not MIN:MAX.
+        """
+        if self.actors is None:
+            return 1, None
+        found = _ACTORS.fullmatch(self.actors)
+        fewest, most = (int(each or found[1]) for each in found.groups()) if found else (0, 0)
+        if not 1 <= fewest <= most:
+            raise InputError(
+                f"{self.actors!r} is no number of actors.",
+                where="--actors",
+                remedy="use MIN:MAX, e.g. --actors 1:8, or one number",
+            )
+        return fewest, most
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether models run on a cluster."""
+        return self.engine != _LOCAL
+
+
+def open_cluster(options: EngineOptions, closing: ExitStack) -> Cluster | None:
+    """The cluster that the options name, until `closing` ends; None for the local engine.
+
+    Raises:
+        InputError: Ray is not installed, or there is no such cluster.
+    """
+    if not options.on_ray:
+        return None
+    try:
+        from stepgold.clusters import Cluster, Places
+    except ModuleNotFoundError as fault:
+        raise InputError(
+            "The engine ray needs Ray, which is not installed.",
+            where="--engine",
+            remedy="pip install 'stepgold[ray]'",
+        ) from fault
+    places = Places(*options.actor_range, gpus=options.gpus_per_actor)
+    address = options.engine.removeprefix("ray").removeprefix("://")
+    cluster = Cluster(address or None, places)
+    closing.callback(cluster.close)
+    return cluster

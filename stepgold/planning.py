@@ -505,7 +505,8 @@ def _plan_prm(workspace: WorkspaceFolder, store: Store, options: ScoreOptions) -
         PrmError: the checkpoint cannot be used.
     """
     from scoring import plan_rescue, plan_scoring
-    from stepgold.scoring_run import ProblemByProblem, is_imported, open_scorer, stored_options
+    from stepgold.labeling_run import ProblemByProblem
+    from stepgold.scoring_run import is_imported, open_scorer, stored_options
 
     spec = parse_spec(options.prm)
     if options.checkpoint is not None:

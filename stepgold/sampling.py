@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +28,12 @@ from stepgold.models import (
     tell_slow,
     template_identity,
 )
-from stepgold.options import DatasetOptions, ImageFolderOptions
+from stepgold.options import DatasetOptions, EngineOptions, ImageFolderOptions, open_cluster
 from stepgold.outcome import LabelingResult, Tally
 from traces import BudgetExhausted, InputError, StrPath, option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
+    from inference import LocalSampler
     from labeling import ProblemCandidates, Sampler
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
@@ -41,11 +42,15 @@ if TYPE_CHECKING:
 Asked = tuple["Problem", "Sequence[Evidence]"]
 """A problem and the evidence for it."""
 
+Writing = Callable[[Iterable[Sequence[Asked]]], Iterator[Iterable["ProblemCandidates"]]]
+"""Writes candidates for groups of problems; the groups come in any order."""
 _PROBLEMS_AT_ONCE = 64
 """Problems whose rounds are sampled together, and that one command claims at once."""
 
 
-class SampleOptions(ImageFolderOptions, PolicyOptions, CandidateRule, DatasetOptions):
+class SampleOptions(
+    EngineOptions, ImageFolderOptions, PolicyOptions, CandidateRule, DatasetOptions
+):
     """Which policy writes candidates for which problems, and which are kept."""
 
     name: str = option(
@@ -147,11 +152,16 @@ def sample(workspace: WorkspaceFolder, options: SampleOptions) -> SampleResult:
         )
         tally.unchanged = stored.traces
         missing = [pair for pair in wanted if pair[0].id not in stored.problems]
+        cluster, truth = open_cluster(options, closing), ModelTruth(allow_mixed=True)
         terms = RunTerms(
-            store, closing, ModelTruth(allow_mixed=True), Purse(options.budget), images=images
+            store, closing, truth, Purse(options.budget), images=images, cluster=cluster
         )
-        sampler = _sampler(options, terms)
-        rejected = _draw(store, tally, missing, sampler=sampler, options=options, settings=settings)
+        if cluster is not None and options.has_weights:
+            pool = cluster.pool(partial(SamplerOnActor, options, images))
+            write: Writing = partial(pool.map, expected=-(-len(missing) // _PROBLEMS_AT_ONCE))
+        else:
+            write = partial(map, partial(_candidates, options, _sampler(options, terms)))
+        rejected = _draw(store, tally, missing, write=write, options=options, settings=settings)
     return SampleResult(
         **tally.figures(), problems=len(wanted), rejected=dict(sorted(rejected.items()))
     )
@@ -162,7 +172,7 @@ def _draw(
     tally: Tally,
     missing: Sequence[Asked],
     *,
-    sampler: Sampler,
+    write: Writing,
     options: SampleOptions,
     settings: Mapping[str, Any],
 ) -> Counter[str]:
@@ -178,7 +188,7 @@ def _draw(
 
     seen = 0
     with Share(store, "sample", Workload(dataset, name, "problem"), still_open) as share:
-        sampled = _sampled(share, missing, sampler=sampler, options=options)
+        sampled = _sampled(share, missing, write)
         try:
             for one in progress(sampled, total=len(missing), label="sample"):
                 if not _store(share, dataset, name, one):
@@ -202,19 +212,35 @@ def _draw(
     return rejected
 
 
-def _sampled(
-    share: Share, missing: Sequence[Asked], *, sampler: Sampler, options: SampleOptions
-) -> Iterator[ProblemCandidates]:
+def _sampled(share: Share, missing: Sequence[Asked], write: Writing) -> Iterator[ProblemCandidates]:
     """Candidates for the problems that this command could claim, many problems at a time."""
-    from labeling import sample_candidates
-
     asked = {problem.id: (problem, evidence) for problem, evidence in missing}
     for ids in share.rounds(list(asked)):
-        for claimed in share.chunks(([each] for each in ids), fewest=_PROBLEMS_AT_ONCE):
-            group = [asked[each] for each in claimed]
-            yield from sample_candidates(
-                group, sampler, options, name=options.name, generator=str(options.spec)
-            )
+        claimed = share.chunks(([each] for each in ids), fewest=_PROBLEMS_AT_ONCE)
+        for written in write([asked[each] for each in some] for some in claimed):
+            yield from written
+
+
+def _candidates(
+    options: SampleOptions, sampler: Sampler, group: Sequence[Asked]
+) -> Iterator[ProblemCandidates]:
+    from labeling import sample_candidates
+
+    return sample_candidates(
+        group, sampler, options, name=options.name, generator=str(options.spec)
+    )
+
+
+class SamplerOnActor:
+    """A policy with its weights on an actor of a cluster."""
+
+    def __init__(self, options: SampleOptions, images: ImageOptions) -> None:
+        """Load the model."""
+        self._options, self._sampler = options, _local_sampler(options, images)
+
+    def __call__(self, group: Sequence[Asked]) -> list[ProblemCandidates]:
+        """The candidates of some problems."""
+        return list(_candidates(self._options, self._sampler, group))
 
 
 def _store(share: Share, dataset: str, name: str, one: ProblemCandidates) -> bool:
@@ -251,22 +277,25 @@ def _stored_problems(store: Store, dataset: str) -> list[Asked]:
 
 def _sampler(options: SampleOptions, terms: RunTerms) -> Sampler:
     """The sampler; marked problems go to no hosted model unless that is allowed."""
-    config = policy_config(options)
-    if options.spec.kind in {"hf", "lab"}:
-        from inference import LocalSampler
-
-        local = LocalSampler(
-            model_folder(options.spec, "policy"), config, images=terms.images.loader()
-        )
-        tell_slow(options.spec, local.slow_because)
-        return local
+    if options.has_weights:
+        return _local_sampler(options, terms.images)
     from inference import ServerSampler
 
     marked = () if options.allow_phi else terms.store.traces.marked_problems(options.dataset)
     return ServerSampler(
-        dispatcher(policy_server(options), terms),
-        config,
+        dispatcher(policy_server(options, terms), terms),
+        policy_config(options),
         allow_phi=options.allow_phi,
         images=terms.images.loader(),
         marked=marked,
     )
+
+
+def _local_sampler(options: SampleOptions, images: ImageOptions) -> LocalSampler:
+    """The sampler with its weights in this process."""
+    from inference import LocalSampler
+
+    config, folder = policy_config(options), model_folder(options.spec, "policy")
+    local = LocalSampler(folder, config, images=images.loader())
+    tell_slow(options.spec, local.slow_because)
+    return local

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from retrieval import PACKINGS
@@ -20,13 +21,22 @@ from scoring import (
 from stepgold.console import note
 from stepgold.generative_prm import asked_family, score_by_asking, stored_family
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import EVIDENCE_KEY, evidence_source, label_missing
+from stepgold.labeling_run import (
+    EVIDENCE_KEY,
+    LabelStage,
+    ProblemByProblem,
+    Reading,
+    evidence_source,
+    label_missing,
+)
 from stepgold.models import model_folder, parse_spec
 from stepgold.options import (
+    EngineOptions,
     HostedOptions,
     ImageFolderOptions,
     LabelingOptions,
     SpendingOptions,
+    open_cluster,
 )
 from stepgold.outcome import LabelingResult, Tally
 from traces import Config, InputError, LabeledTrace, Labeler, LabelerKind, Need, StrPath, option
@@ -44,8 +54,6 @@ PROVED_ON = 4
 """Imported traces that a checkpoint scores again before a retry stores anything."""
 PROVED_WITHIN = 0.05
 """Largest mean difference of their step scores: other hardware and kernels differ by less."""
-_TOGETHER = 500
-"""Traces asked for in one query, whole problems."""
 
 
 def _is_served(config: Any) -> bool:
@@ -147,7 +155,12 @@ _GENERATIVE = Need("a generative --family", _is_generative)
 
 
 class ScoreOptions(
-    ImageFolderOptions, SpendingOptions, HostedOptions, ScorerOptions, LabelingOptions
+    EngineOptions,
+    ImageFolderOptions,
+    SpendingOptions,
+    HostedOptions,
+    ScorerOptions,
+    LabelingOptions,
 ):
     """Which PRM scores which traces, here or on a server."""
 
@@ -204,12 +217,20 @@ class ScoreOptions(
     )
 
     def check(self) -> None:
-        """Refuse a served PRM without its checkpoint.
+        """Refuse a served PRM without its checkpoint, or from a cluster.
 
         Raises:
-            InputError: there is none, or its mode cannot be served.
+            InputError: there is none, or its mode or engine does not suit a server.
         """
         super().check()
+        if self.on_ray and _is_served(self) and not _is_generative(self):
+            raise InputError(
+                "A PRM on a server is asked by this command, which checks it against its"
+                " checkpoint.",
+                where="--engine",
+                remedy="leave --engine out and name all servers with --base-url, or use"
+                " --prm hf:PATH",
+            )
         if not _is_served(self) or (_is_generative(self) and self.checkpoint is None):
             return
         if self.checkpoint is None:
@@ -287,34 +308,84 @@ def score(workspace: WorkspaceFolder, options: ScoreOptions) -> ScoreResult:
                 aggregation=asked.aggregation,
                 parity=None,
             )
-        exist = store.traces.has_images(options.dataset)
-        scorer = _scorer(store, closing, options, images.for_prm(exist=exist))
-        if exist:
-            note_unseen(scorer.family)
-        scorer.refuse_over_length(store.traces.contexts(options.dataset, limit=options.limit))
-        if scorer.not_shared is not None:
-            note(f"candidates are scored one by one: {scorer.not_shared}")
+        images = images.for_prm(exist=(exist := store.traces.has_images(options.dataset)))
+        cluster = open_cluster(options, closing)
+        if cluster is None:
+            prm, stage, reading = _here(store, closing, options, images)
+        else:
+            from stepgold.served_prm import score_on_cluster as spread
+
+            prm, stage, reading = spread(store, cluster, options, images)
+        if exist and prm.unseen is not None:
+            note(prm.unseen)
+        if prm.not_shared is not None:
+            note(f"candidates are scored one by one: {prm.not_shared}")
         labeler = Labeler(
-            options.name, LabelerKind.PRM, scorer.config(), model=str(parse_spec(options.prm))
+            options.name, LabelerKind.PRM, prm.config, model=str(parse_spec(options.prm))
         )
-        if scorer.family.takes_documents:
+        if prm.takes_documents:
             labeler = evidence_source(store, options.dataset, labeler)
-        stage = ScoreStage(scorer, batched=not _is_served(options))
-        label_missing(
-            store,
-            tally,
-            labeler,
-            stage,
-            options=options,
-            reading=stage.reading(store, options.dataset),
-        )
+        shortened: list[str] = []
+        stage = partial(_noting_shortened, stage, shortened)
+        label_missing(store, tally, labeler, stage, options=options, reading=reading)
     return ScoreResult(
         **tally.figures(),
-        shortened=stage.shortened,
-        family=scorer.family.name,
-        aggregation=scorer.family.aggregation,
+        shortened=len(shortened),
+        family=prm.family,
+        aggregation=prm.aggregation,
         parity=labeler.config.get(PARITY_KEY),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PrmFacts:
+    """What a run says of a PRM and stores with its labels, wherever it is loaded."""
+
+    config: dict[str, Any]
+    """The labeler's configuration."""
+    family: str
+    """Its family."""
+    aggregation: str
+    """How the family's authors make one score of a trace."""
+    takes_documents: bool
+    """Whether it is shown evidence."""
+    unseen: str | None
+    """A note that it is not shown the images of problems; None if it is."""
+    not_shared: str | None
+    """Why common prefixes are not computed once; None if they are."""
+
+    @classmethod
+    def of(cls, scorer: Scorer | ServerScorer) -> PrmFacts:
+        """Those of a loaded PRM, or of a server's."""
+        family = scorer.family
+        return cls(
+            scorer.config(),
+            family.name,
+            family.aggregation,
+            takes_documents=family.takes_documents,
+            unseen=_unseen(family),
+            not_shared=scorer.not_shared,
+        )
+
+
+def _here(
+    store: Store, closing: ExitStack, options: ScoreOptions, images: ImageOptions
+) -> tuple[PrmFacts, LabelStage, Reading]:
+    """A PRM in this process, or on a server."""
+    scorer = _scorer(store, closing, options, images)
+    scorer.refuse_over_length(store.traces.contexts(options.dataset, limit=options.limit))
+    stage = ScoreStage(scorer, batched=not _is_served(options))
+    return PrmFacts.of(scorer), stage, stage.reading(store, options.dataset)
+
+
+def _noting_shortened(
+    stage: LabelStage, shortened: list[str], contexts: Iterable[TraceInContext]
+) -> Iterator[LabeledTrace]:
+    """Label; add the traces that were scored with fewer documents than they have."""
+    for one in stage(contexts):
+        if one.label.meta.get("documents_dropped"):
+            shortened.append(one.label.trace_id)
+        yield one
 
 
 def _scorer(
@@ -353,14 +424,15 @@ def open_scorer(options: ScorerOptions, images: ImageOptions) -> Scorer:
     )
 
 
-def note_unseen(family: Family) -> None:
-    """Say that a family is not shown the images that problems have, if so."""
+def _unseen(family: Family) -> str | None:
+    """A note that a family is not shown the images that problems have, if so."""
     from scoring import ShowsImages
 
     if not isinstance(family, ShowsImages):
-        note("The PRM is not shown the images of problems: their steps are scored as text.")
-    elif not family.image_tokens.shown:
-        note(f"{family.name} is not shown the images of problems; the labels record this.")
+        return "The PRM is not shown the images of problems: their steps are scored as text."
+    if not family.image_tokens.shown:
+        return f"{family.name} is not shown the images of problems; the labels record this."
+    return None
 
 
 def stored_options(labeler: Labeler, dataset: str, **changed: Any) -> ScoreOptions:
@@ -510,8 +582,6 @@ class ScoreStage:
 
     scorer: Scorer | ServerScorer
     """Scores."""
-    shortened: int = 0
-    """Traces that were scored with fewer documents than they have."""
     batched: bool = True
     """Whether what is done comes in batches, with long work between them."""
 
@@ -523,57 +593,8 @@ class ScoreStage:
         """Score; after each forward pass what is done is stored at once."""
         for batch in self.scorer.score_batches(contexts):
             for number, label in enumerate(batch, 1):
-                self.shortened += bool(label.meta.get("documents_dropped"))
                 yield LabeledTrace(
                     label,
                     resolved_model=self.scorer.resolved_model,
                     last_of_batch=self.batched and number == len(batch),
                 )
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemByProblem:
-    """Traces problem by problem, wherever in the dataset a problem's candidates are."""
-
-    store: Store
-    """Where they are."""
-    dataset: str
-    """Theirs."""
-    measure: Callable[[Iterable[TraceInContext]], Mapping[str, float]]
-    """What each trace will take, from its texts."""
-
-    def groups(self, trace_ids: Sequence[str]) -> list[list[str]]:
-        """Problems in the order of their first trace here, candidates in the order of import."""
-        wanted = set(trace_ids)
-        problems: dict[str, list[str]] = {}
-        for context in self.store.traces.contexts(self.dataset, with_evidence=False):
-            if context.trace.id in wanted:
-                problems.setdefault(context.problem.id, []).append(context.trace.id)
-        return list(problems.values())
-
-    def contexts(self, trace_ids: Sequence[str]) -> Iterator[TraceInContext]:
-        """The traces of `groups`, in that order."""
-        problems = self.groups(trace_ids)
-        if [each for ids in problems for each in ids] == list(trace_ids):
-            # As most files are: no need to ask problem by problem.
-            yield from self.store.traces.contexts(self.dataset, trace_ids=trace_ids)
-            return
-        for ids in _chunks(problems):
-            found = {c.trace.id: c for c in self.store.traces.contexts(self.dataset, trace_ids=ids)}
-            yield from (found[each] for each in ids if each in found)
-
-    def work(self, trace_ids: Sequence[str]) -> Mapping[str, float]:
-        """Operations, from the lengths of texts."""
-        return self.measure(self.contexts(trace_ids))
-
-
-def _chunks(problems: Iterable[list[str]]) -> Iterator[list[str]]:
-    """Whole problems until there are some hundred traces."""
-    chunk: list[str] = []
-    for ids in problems:
-        chunk += ids
-        if len(chunk) >= _TOGETHER:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retrieval import SearchConfig
 from stepgold.console import note, progress
-from stepgold.options import EncoderOptions
+from stepgold.options import EncoderOptions, EngineOptions, open_cluster
 from stepgold.outcome import LabelingResult, Tally
 from stepgold.results import Result, counted
 from traces import CorpusError, IndexMismatch, InputError, argument, meant, option
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         SearchQuality,
         SentenceEncoder,
     )
+    from stepgold.clusters import Cluster
     from stepgold.workspace import WorkspaceFolder
     from storage import Store
     from traces import Passage, Problem
@@ -40,7 +43,7 @@ _SURELY_SHORT = 0.8
 """Estimates below this share of the window are not counted by the encoder's own tokenizer."""
 
 
-class IndexOptions(EncoderOptions):
+class IndexOptions(EngineOptions, EncoderOptions):
     """How passages are encoded and indexed."""
 
     kind: str = option(
@@ -121,7 +124,7 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
 
     require_kind(options.kind)
     tally = Tally("index", None)
-    with workspace.open_store() as store:
+    with workspace.open_store() as store, ExitStack() as closing:
         if not any(corpus.passages for corpus in store.corpora.summaries()):
             raise CorpusError(
                 "There is no passage to index.",
@@ -131,11 +134,11 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
         corpora = Corpora(
             store.corpora.passages, store.corpora.passages_by_id, store.corpora.fingerprint()
         )
-        encoder = load_encoder(options.encoder)
+        encoder, cluster = load_encoder(options.encoder), open_cluster(options, closing)
         update = update_index(
             workspace.index_folder,
             corpora,
-            encoder,
+            encoder if cluster is None else EncoderOnActors(encoder, cluster, options.encoder),
             encoder_spec=options.encoder,
             kind=options.kind,
             progress=_shown,
@@ -162,6 +165,53 @@ def index(workspace: WorkspaceFolder, options: IndexOptions) -> IndexResult:
         unread_languages=unread,
         **long,
     )
+
+
+class EncoderOnActors:
+    """An encoder of which batches of passages are encoded on the actors of a cluster."""
+
+    def __init__(self, here: SentenceEncoder, cluster: Cluster, spec: str | None) -> None:
+        """Start no actor yet.
+
+        Args:
+            here: the encoder in this process.
+            cluster: where the actors are.
+            spec: the encoder as the user named it.
+        """
+        self.name, self.dimension, self.max_tokens = here.name, here.dimension, here.max_tokens
+        self.encode, self.count_tokens = here.encode, here.count_tokens
+        self._pool = cluster.pool(partial(EncoderOnActor, spec, here.precision, here.name))
+
+    def encode_batches(self, batches: Sequence[Sequence[str]]) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the batch, its vectors) in any order."""
+        yield from self._pool.map(enumerate(batches), expected=len(batches))
+
+
+class EncoderOnActor:
+    """An encoder on an actor of a cluster."""
+
+    def __init__(self, spec: str | None, precision: str, name: str) -> None:
+        """Load the model.
+
+        Raises:
+            InputError: it is not the one called `name`.
+        """
+        from retrieval import load_encoder
+
+        self._encoder = load_encoder(spec, precision=precision)
+        if self._encoder.name != name:
+            raise InputError(
+                f"The cluster has the encoder {self._encoder.name}, and this machine {name}.",
+                where="--encoder",
+                remedy="put the same files on all nodes",
+            )
+
+    def __call__(self, batch: tuple[int, Sequence[str]]) -> tuple[int, Any]:
+        """The number of the batch and its vectors."""
+        from retrieval import encode_in_batches
+
+        number, texts = batch
+        return number, encode_in_batches(self._encoder, texts)
 
 
 def note_unread_languages(passages: Sequence[Passage], encoder: SentenceEncoder) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""A PRM on a server, whose scores must match those of its checkpoint before labels are stored."""
+"""PRMs elsewhere: on the actors of a cluster, or on a server.
+
+A server's scores must match those of its checkpoint before labels are stored.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,27 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stepgold.console import note
 from stepgold.images import ImageOptions
-from stepgold.labeling_run import EVIDENCE_KEY
+from stepgold.labeling_run import EVIDENCE_KEY, LabelStage, Reading, Units
 from stepgold.models import only_server, parse_spec, tell_destination
 from stepgold.scoring_run import (
     PARITY_KEY,
+    PrmFacts,
     ScoreOptions,
     ScoreStage,
     open_scorer,
     refuse_changed,
     stored_options,
 )
-from traces import Labeler, LabelerKind, PrmError, TraceLabel
+from traces import LabeledTrace, Labeler, LabelerKind, PrmError, TraceLabel
 
 if TYPE_CHECKING:
     from scoring import Fitted, Parity, Scorer, ServerRow, ServerScorer
+    from stepgold.clusters import Cluster
     from storage import Store
     from traces import TraceInContext
 
@@ -253,3 +259,41 @@ def serve_again(
     pass_gate(store, scorer, options, ImageOptions())
     scorer.rules = rules
     return ScoreStage(scorer, batched=False)
+
+
+def score_on_cluster(
+    store: Store, cluster: Cluster, options: ScoreOptions, images: ImageOptions
+) -> tuple[PrmFacts, LabelStage, Reading]:
+    """A PRM on the actors of a cluster.
+
+    Raises:
+        InputError: some traces do not fit, and `--overflow error` was given.
+    """
+    pool = cluster.pool(partial(PrmOnActor, options, images))
+    facts: PrmFacts = pool.ask("facts")
+    reading = Units.of_windows(store, options, regrouped=True)
+    if options.overflow == "error":
+        units = (list(store.traces.contexts(options.dataset, trace_ids=u)) for u in reading.units)
+        for _ in pool.map(units, method="refuse_over_length", expected=len(reading.units)):
+            pass
+    return facts, reading.stage(pool), reading
+
+
+class PrmOnActor:
+    """A PRM on an actor of a cluster."""
+
+    def __init__(self, options: ScoreOptions, images: ImageOptions) -> None:
+        """Load the model."""
+        self._scorer = open_scorer(options, images)
+
+    def facts(self) -> PrmFacts:
+        """What it is."""
+        return PrmFacts.of(self._scorer)
+
+    def refuse_over_length(self, contexts: Sequence[TraceInContext]) -> None:
+        """Refuse traces that do not fit with all their documents."""
+        self._scorer.refuse_over_length(contexts)
+
+    def __call__(self, contexts: Sequence[TraceInContext]) -> list[LabeledTrace]:
+        """The labels of a unit."""
+        return list(ScoreStage(self._scorer)(contexts))

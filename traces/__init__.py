@@ -79,3 +79,4 @@ from traces.records import SourceFile as SourceFile
 from traces.records import StoredCall as StoredCall
 from traces.records import StoredDocument as StoredDocument
 from traces.records import Usage as Usage
+from traces.records import problem_windows as problem_windows

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from traces.evidence import Evidence
 from traces.labels import AbstentionReason, Labeler, TraceLabel, Vote
@@ -275,3 +275,32 @@ class BatchJob:
     def display_name(self) -> str:
         """The job's name at the service, which finds a job whose create reply was lost."""
         return f"stepgold-{self.id}"
+
+
+Item = TypeVar("Item")
+READ_AHEAD, READ_AHEAD_MOST = 256, 2048
+"""Traces that a PRM reads together, extended to the end of the last one's problem; and the most,
+however many candidates a problem has."""
+
+
+def problem_windows(
+    items: Iterable[Item], problem_of: Callable[[Item], str]
+) -> Iterator[list[Item]]:
+    """Yield a few hundred traces at a time; consecutive candidates of a problem stay together.
+
+    Step scores depend on what shares a forward pass in their last bits. A run that is spread over
+    machines therefore cuts the traces where a run on one machine does.
+
+    Args:
+        items: the traces, or their ids.
+        problem_of: the problem of one of them.
+    """
+    window: list[Item] = []
+    for item in items:
+        ends = bool(window) and problem_of(window[-1]) != problem_of(item)
+        if len(window) >= (READ_AHEAD if ends else READ_AHEAD_MOST):
+            yield window
+            window = []
+        window.append(item)
+    if window:
+        yield window

@@ -25,7 +25,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from formats import EncodedImage, ImageError
 from inference.images import has_images
 from inference.local.checkpoints import is_out_of_memory
-from inference.local.model import LocalModel, load_local_model
+from inference.local.model import LocalModel, counts_by, load_local_model
 from inference.local.shared_attention import Beginning
 from inference.local.shared_prefix import (
     FAULTS,
@@ -412,8 +412,7 @@ class LocalTextModel:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text by the model's own tokenizer, excluding special tokens."""
-        tokenizer = self._local.tokenizer
-        return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return counts_by(self._local.tokenizer)(text)
 
     async def generate(self, request: GenerationRequest) -> ModelReply:
         """Answer one request; the event loop stays free meanwhile."""

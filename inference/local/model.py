@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,3 +113,21 @@ def _loaded(folder: Path, device: str | None, dtype: torch.dtype) -> LocalModel:
         fingerprint=weights_fingerprint(folder),
         vision=vision,
     )
+
+
+def token_counter(name: str) -> Callable[[str], int]:
+    """Counts the tokens of a text as a model's own tokenizer does, without special tokens.
+
+    Args:
+        name: folder or hub id of the model, of which only the tokenizer is loaded.
+    """
+    return counts_by(load_pretrained(AutoTokenizer, checkpoint_folder(name)))
+
+
+def counts_by(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:
+    """Counts the tokens of a text, without special tokens."""
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    return count

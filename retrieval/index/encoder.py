@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -397,6 +397,25 @@ def text_to_embed(passage: Passage) -> str:
     if not passage.title or passage.text.lstrip("# ").startswith(passage.title):
         return passage.text
     return f"{passage.title}\n{passage.text}"
+
+
+@runtime_checkable
+class ManyBatches(Protocol):
+    """An encoder that has several batches encoded at once, elsewhere."""
+
+    def encode_batches(self, batches: Sequence[Sequence[str]]) -> Iterator[tuple[int, Vectors]]:
+        """Yield (number of the batch, what `encode` returns for it) in any order."""
+
+
+def encode_batches(
+    encoder: Encoder, batches: Sequence[Sequence[str]]
+) -> Iterator[tuple[int, Vectors]]:
+    """Yield (number of the batch, unit vectors of its texts) in any order, each once."""
+    if isinstance(encoder, ManyBatches):
+        yield from encoder.encode_batches(batches)
+        return
+    for number, batch in enumerate(batches):
+        yield number, encode_in_batches(encoder, batch)
 
 
 def encode_in_batches(

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from retrieval.index.encoder import Encoder, Vectors, encode_in_batches, text_to_embed
+from retrieval.index.encoder import Encoder, Vectors, encode_batches, text_to_embed
 from retrieval.index.files import (
     DIGESTS,
     MANIFEST,
@@ -102,9 +102,13 @@ def _encoded(
         some = ids[at : at + _PASSAGES_AT_ONCE]
         texts = _texts(some, missing, corpora)
         longest_first = sorted(some, key=lambda passage_id: -len(texts[passage_id]))
-        for first in range(0, len(some), _TEXTS_A_BATCH):
-            batch = longest_first[first : first + _TEXTS_A_BATCH]
-            vectors = encode_in_batches(encoder, [texts[passage_id] for passage_id in batch])
+        batches = [
+            longest_first[first : first + _TEXTS_A_BATCH]
+            for first in range(0, len(some), _TEXTS_A_BATCH)
+        ]
+        asked = [[texts[passage_id] for passage_id in batch] for batch in batches]
+        for number, vectors in encode_batches(encoder, asked):
+            batch = batches[number]
             check_rows(np.asarray(batch, dtype=np.int64), vectors, encoder.dimension)
             journal.append([missing[passage_id] for passage_id in batch], vectors)
             yield from batch

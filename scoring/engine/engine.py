@@ -26,7 +26,14 @@ from scoring.engine.cost import LayerWork, expected_work, forward_tokens
 from scoring.engine.fit import FitRules, Fitted, Overflow, fit, refuse_over_length
 from scoring.engine.forward import Forward, Node, plant, prepare
 from scoring.family import Family, LaidOutTrace
-from traces import AbstentionReason, StepLabel, TraceInContext, TraceLabel, abstained
+from traces import (
+    AbstentionReason,
+    StepLabel,
+    TraceInContext,
+    TraceLabel,
+    abstained,
+    problem_windows,
+)
 
 _NOTED = 1_000
 """Packs whose operations and time are kept."""
@@ -222,12 +229,6 @@ def window_of(family: Family) -> int:
     )
 
 
-_READ_AHEAD = 256
-"""Traces that go through the model together, extended to the end of the last one's problem."""
-_READ_AHEAD_MOST = 2048
-"""Most traces read ahead, however many candidates a problem has."""
-
-
 class Scorer:
     """Scores steps with one PRM."""
 
@@ -346,7 +347,7 @@ class Scorer:
 
     def score_batches(self, contexts: Iterable[TraceInContext]) -> Iterator[list[TraceLabel]]:
         """As `score`, with the traces of each forward pass together; no batch is empty."""
-        for window in _windows(contexts):
+        for window in problem_windows(contexts, lambda context: context.problem.id):
             fitted, done = [], []
             for context in window:
                 found = fit(self._family, context, self._rules)
@@ -374,19 +375,6 @@ class Scorer:
             return label_of(self._family, trace, read.values)
         detail = f"Out of memory for a trace of {len(trace.laid_out.ids)} tokens."
         return abstained(trace.laid_out.trace_id, AbstentionReason.MODEL_ERROR, detail)
-
-
-def _windows(contexts: Iterable[TraceInContext]) -> Iterator[list[TraceInContext]]:
-    """Yield a few hundred traces at a time; consecutive candidates of a problem stay together."""
-    window: list[TraceInContext] = []
-    for context in contexts:
-        ends = bool(window) and window[-1].problem.id != context.problem.id
-        if len(window) >= (_READ_AHEAD if ends else _READ_AHEAD_MOST):
-            yield window
-            window = []
-        window.append(context)
-    if window:
-        yield window
 
 
 def _read_out(reader: Reader, following: Sequence[Sequence[int]]) -> ReadOut:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stepgold.scoring_run import ProblemByProblem
+from stepgold.labeling_run import ProblemByProblem
 from storage import Store
 from tests.commands.tiny_prm import save_prm, write_pool
 from traces.labels import TraceLabel

@@ -67,8 +67,8 @@ def test_problems_are_read_ahead_whole(
     most: int, taken_at_first: int,
 ) -> None:  # fmt: skip
     """Problems of three candidates: the window ends behind a problem, or where it is full."""
-    monkeypatch.setattr("scoring.engine.engine._READ_AHEAD", 4)
-    monkeypatch.setattr("scoring.engine.engine._READ_AHEAD_MOST", most)
+    monkeypatch.setattr("traces.records.READ_AHEAD", 4)
+    monkeypatch.setattr("traces.records.READ_AHEAD_MOST", most)
     taken = []
 
     def stream() -> Any:
