@@ -29,6 +29,7 @@ from stepgold import (
     searching,
     showing,
     standings,
+    training,
     trust,
 )
 from stepgold import report as reporting
@@ -46,6 +47,7 @@ PIPELINE: dict[tuple[str, ...], Verb] = {
     ("consensus",): Verb(agreeing.ConsensusOptions, agreeing.consensus),
     ("export",): Verb(exporting.ExportOptions, exporting.export),
     ("score",): Verb(scoring_run.ScoreOptions, scoring_run.score),
+    ("train",): Verb(training.TrainOptions, training.train),
     ("evaluate",): Verb(evaluating.EvaluateOptions, standings.evaluate),
     ("compare",): Verb(evaluating.CompareOptions, evaluating.compare),
     ("best-of-n",): Verb(candidates.BestOfNOptions, candidates.best_of_n),
@@ -133,6 +135,9 @@ class Workspace(WorkspaceFolder):
 
     score = verb(scoring_run.ScoreOptions, scoring_run.score)
     """Score every step with a process reward model."""
+
+    train = verb(training.TrainOptions, training.train)
+    """Train a process reward model from the labels of one labeler."""
 
     evaluate = standings.evaluate_method(evaluating.EvaluateOptions)
     """Measure labelers against gold by one of the field's protocols."""
