@@ -1,4 +1,6 @@
+from .base import TrainableModel as TrainableModel
 from .base import find_family as find_family
+from .base import prepare as prepare
 from .config import TrainableFamily as TrainableFamily
 from .config import TrainConfig as TrainConfig
 from .trainer import BEST as BEST
