@@ -177,6 +177,13 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "ScoreOptions",
         "score",
     ),
+    ("train",): Entry(
+        "Train a process reward model from labels. The same command continues after an"
+        " interruption, also under accelerate launch.",
+        "stepgold.training",
+        "TrainOptions",
+        "train",
+    ),
     ("evaluate",): Entry(
         "Measure labelers against gold. Follows the published protocols; "
         "intervals are bootstrapped over problems.",
@@ -282,7 +289,7 @@ SECTIONS = {
     "Start here": ("demo", "run", "trust", "doctor"),
     "Data": ("import", "export", "sample", "overlap", "verify", "show", "status", "db", "remove"),
     "Evidence": ("corpus", "index", "search", "retrieve"),
-    "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
+    "Labels": ("plan", "judge", "continue", "consensus", "score", "train", "retry"),
     "Evaluation": ("evaluate", "compare", "best-of-n", "report"),
 }
 """The sections of `stepgold --help` in order; other commands follow them."""

@@ -16,9 +16,11 @@ from .disagreements import disagreement_json as disagreement_json
 from .disagreements import disagreement_lines as disagreement_lines
 from .disagreements import find_disputes as find_disputes
 from .discrimination import RankedProblem as RankedProblem
+from .discrimination import auroc as auroc
 from .discrimination import evaluate_rankings as evaluate_rankings
 from .discrimination import ndcg as ndcg
 from .discrimination import recall_within as recall_within
+from .discrimination import scored_steps as scored_steps
 from .evaluated import EvaluatedTrace as EvaluatedTrace
 from .evaluated import EvaluatedTraces as EvaluatedTraces
 from .evaluated import split_by_gold as split_by_gold

@@ -1,8 +1,11 @@
 from .engine.engine import Scorer as Scorer
+from .engine.engine import window_of as window_of
 from .engine.fit import FitOptions as FitOptions
+from .engine.fit import FitRules as FitRules
 from .engine.fit import Fitted as Fitted
 from .engine.fit import Overflow as Overflow
 from .engine.fit import ScoringPlan as ScoringPlan
+from .engine.fit import fit as fit
 from .engine.fit import plan_rescue as plan_rescue
 from .engine.fit import plan_scoring as plan_scoring
 from .families.generic_layout import GenericLayout as GenericLayout
@@ -14,7 +17,12 @@ from .family import PrmCheckpoint as PrmCheckpoint
 from .generative import GenerativeFamily as GenerativeFamily
 from .generative import GenerativeScorer as GenerativeScorer
 from .image_tokens import ShowsImages as ShowsImages
+from .loading import DEFAULT_WINDOW as DEFAULT_WINDOW
+from .loading import FAMILY_KEY as FAMILY_KEY
+from .loading import bind_loaded as bind_loaded
+from .loading import detect_family as detect_family
 from .loading import load_scorer as load_scorer
+from .loading import tokens_to_add as tokens_to_add
 from .names import GENERATIVE as GENERATIVE
 from .names import WITH_REFERENCE as WITH_REFERENCE
 from .names import Mode as Mode

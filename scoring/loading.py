@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from inference import (
@@ -25,6 +27,7 @@ from scoring.engine.heads import tensor_names
 from scoring.families import (
     generic,
     implicit,
+    math_shepherd,
     medprm,
     qwen_prm,
     reasoneval,
@@ -37,7 +40,7 @@ from scoring.families.generic_layout import GenericLayout, NamedFamily, named_fa
 from scoring.family import FAMILY_MEMBERS, Family, PrmCheckpoint, Reference
 from scoring.generative import GenerativeFamily
 from scoring.image_tokens import ShowsImages
-from scoring.layout import single_token
+from scoring.layout import single_token, token_after_word
 from scoring.names import BUILT_IN, describe_families, find_family, refuse_mismatch
 from traces import InputError, ModelRefused, PrmError, ToolkitError, whole_or_nothing
 from traces.plugins import broken_plugin, load_plugin
@@ -45,6 +48,8 @@ from traces.plugins import broken_plugin, load_plugin
 _COMPLETE = "check that the folder holds a complete transformers checkpoint"
 DEFAULT_WINDOW = 4096
 """Default limit of a trace's tokens, for models with longer windows too."""
+FAMILY_KEY = "stepgold_family"
+"""Key of config.json in which `stepgold train` writes the family."""
 
 
 def bind(family: NamedFamily, checkpoint: PrmCheckpoint, *, mode: str = "strict") -> Family:
@@ -97,13 +102,52 @@ def _bind_plugin(
     return bound
 
 
+def bind_loaded(family: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Family:
+    """Bind a family to a model in memory, for training.
+
+    Args:
+        family: medprm or math-shepherd, with a causal language model; or qwen-prm or trl, with a
+            token classification model whose head is `score`.
+        tokenizer: has the family's tokens, see `tokens_to_add`.
+        model: the model.
+
+    Raises:
+        PrmError: a token or the chat template is missing.
+    """
+    if family == medprm.MedPrm.name:
+        return medprm.MedPrm(tokenizer, model)
+    if family == math_shepherd.MathShepherd.name:
+        return math_shepherd.MathShepherd(tokenizer, model)
+    backbone, head = cast(PreTrainedModel, model.base_model), cast(nn.Module, model.score)
+    if family in qwen_prm.NAMES:
+        return qwen_prm.QwenPrm(tokenizer, backbone, head, name=family)
+    return trl.TrlTokenClassification(tokenizer, backbone, head, name=family)
+
+
+def tokens_to_add(family: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the marker and verdicts of a trainable family that the vocabulary lacks."""
+    if family == medprm.MedPrm.name:
+        needed = (medprm.MARKER, *medprm.VERDICTS)
+        return [text for text in needed if single_token(tokenizer, text) is None]
+    if family == math_shepherd.MathShepherd.name:
+        marker = math_shepherd.MARKER
+        return [marker] if token_after_word(tokenizer, marker) is None else []
+    if family in qwen_prm.NAMES and single_token(tokenizer, qwen_prm.MARKER) is None:
+        return [qwen_prm.MARKER]
+    return []
+
+
 def detect_family(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Return the family whose marker or head the checkpoint has; None if no family is certain.
 
+    One that `stepgold train` wrote says its family itself.
     The user must name these: checkpoints of Math-Shepherd and RLHFlow are plain language models, a
     converted VisualPRM is a plain InternVL, the outcome model has the tokens of Med-PRM, and the
     two Qwen PRMs differ in their weights only.
     """
+    stated = checkpoint_settings(folder / CHECKPOINT_CONFIG).get(FAMILY_KEY)
+    if isinstance(stated, str) and stated in BUILT_IN:
+        return stated
     if visualprm.ORIGINAL in _architectures(folder):
         return visualprm.NAME
     if _is_added(tokenizer, medprm.MARKER) and None not in [

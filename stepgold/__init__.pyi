@@ -35,6 +35,7 @@ from .searching import IndexOptions as IndexOptions
 from .searching import SearchOptions as SearchOptions
 from .showing import CorpusShowOptions as CorpusShowOptions
 from .showing import ShowOptions as ShowOptions
+from .training import TrainOptions as TrainOptions
 from .trust import TrustOptions as TrustOptions
 from .verifying import VerifyOptions as VerifyOptions
 from .verifying import verify as verify

@@ -31,6 +31,7 @@ from stepgold import (
     searching,
     showing,
     standings,
+    training,
     trust,
     verifying,
 )
@@ -49,6 +50,7 @@ PIPELINE: dict[tuple[str, ...], Verb] = {
     ("consensus",): Verb(agreeing.ConsensusOptions, agreeing.consensus),
     ("export",): Verb(exporting.ExportOptions, exporting.export),
     ("score",): Verb(scoring_run.ScoreOptions, scoring_run.score),
+    ("train",): Verb(training.TrainOptions, training.train),
     ("evaluate",): Verb(evaluating.EvaluateOptions, standings.evaluate),
     ("compare",): Verb(comparing.CompareOptions, comparing.compare),
     ("best-of-n",): Verb(choosing.BestOfNOptions, choosing.best_of_n),
@@ -136,6 +138,9 @@ class Workspace(WorkspaceFolder):
 
     score = verb(scoring_run.ScoreOptions, scoring_run.score)
     """Score every step with a process reward model."""
+
+    train = verb(training.TrainOptions, training.train)
+    """Train a process reward model from the labels of one labeler."""
 
     evaluate = standings.evaluate_method(evaluating.EvaluateOptions)
     """Measure labelers against gold by one of the field's protocols."""

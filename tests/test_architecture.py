@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "labeling": frozenset({"traces", "inference"}),
     # Generative PRMs are asked and read by the engine of the judge.
     "scoring": frozenset({"traces", "retrieval", "inference", "judge"}),
+    "training": frozenset({"traces", "scoring"}),
     "lab": frozenset(
         {"traces", "formats", "retrieval", "inference", "labeling", "scoring", "evaluation"}
     ),
@@ -46,11 +47,12 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "torch": (
         "inference/",
         "scoring/",
+        "training/",
         "lab/",
         "retrieval/index/sentence_models.py",
         "retrieval/index/vectors.py",
     ),
-    "transformers": ("inference/", "scoring/", "lab/"),
+    "transformers": ("inference/", "scoring/", "training/", "lab/"),
     "sqlmodel": ("storage/",),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/",),
