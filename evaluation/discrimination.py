@@ -124,20 +124,25 @@ def _precision_of_ranks(
 
 
 def _ranks(keys: Floats) -> NDArray[np.int32]:
-    """The rank of each key among the different ones, ascending from 0; as `numpy.unique` with half
-    the memory."""
-    order = np.argsort(keys, kind="stable")
-    sorted_keys = keys[order]
-    fresh = np.ones(len(keys), np.bool_)
-    np.not_equal(sorted_keys[1:], sorted_keys[:-1], out=fresh[1:])
-    del sorted_keys
-    ranks = np.empty(len(keys), np.int32)
-    ranks[order] = np.cumsum(fresh, dtype=np.int32) - 1
+    """The rank of each key among the different ones, ascending from 0.
+
+    Keys between two cuts are ranked on their own, so that only a part of the keys is sorted at once.
+    """
+    ranks, used = np.zeros(len(keys), np.int32), 0
+    cuts = np.unique(keys[:: max(1, len(keys) // _SAMPLE)])
+    cuts = np.unique(cuts[:: max(1, len(cuts) // max(1, len(keys) // _BLOCK))])
+    for low, high in pairwise([-math.inf, *cuts.tolist(), math.inf]):
+        for at in (np.flatnonzero(keys == low), np.flatnonzero((keys > low) & (keys < high))):
+            found, kind = np.unique(keys[at], return_inverse=True)
+            ranks[at] = kind + used
+            used += len(found)
     return ranks
 
 
 _BLOCK = 1 << 20
-"""Steps whose weights are in memory at once."""
+"""Steps whose weights, or about whose ranks, are in memory at once."""
+_SAMPLE = 10_000
+"""Keys among which cuts are chosen."""
 
 
 def summed(groups: NDArray[Any], weights: Callable[[slice], Floats], number: int) -> Floats:
