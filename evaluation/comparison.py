@@ -10,7 +10,7 @@ steps, so that resampling problems gives their intervals; the functions on label
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -26,6 +26,7 @@ from evaluation.label_table import (
     FirstErrorConfusion,
     LabelTable,
     StepColumns,
+    called_counts,
     first_error_confusion,
     label_table,
 )
@@ -98,13 +99,29 @@ def pearson(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -
     if len(first) != len(second):
         raise ValueError(f"{len(first)} scores and {len(second)} scores")
     x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
+    return _correlation(lambda: iter([(x, y)]))
+
+
+def _correlation(parts: Callable[[], Iterator[tuple[Floats, Floats]]]) -> float | None:
+    """As `pearson`, of scores that come in parts, which are read twice."""
+    n, varied, sums, head = 0, np.zeros(2, np.bool_), np.zeros(2), np.zeros(2)
+    for part in parts():
+        if len(part[0]):
+            head = head if n else np.array([part[0][0], part[1][0]])
+            varied |= [(side != at).any() for side, at in zip(part, head, strict=True)]
+            sums += [side.sum() for side in part]
+            n += len(part[0])
+    if n < 2 or not varied.all():
         return None
-    x, y = x - x.mean(), y - y.mean()
-    length = float(np.linalg.norm(x) * np.linalg.norm(y))
+    product, squares, means = 0.0, np.zeros(2), sums / n
+    for part in parts():
+        x, y = (side - mean for side, mean in zip(part, means, strict=True))
+        product += float(x @ y)
+        squares += [x @ x, y @ y]
+    length = float(np.sqrt(squares[0]) * np.sqrt(squares[1]))
     if length == 0:
         return None
-    return max(-1.0, min(1.0, float(x @ y) / length))
+    return max(-1.0, min(1.0, product / length))
 
 
 def krippendorff_alpha(labels: Sequence[Sequence[Hashable | None]]) -> float | None:
@@ -252,16 +269,8 @@ def _pair(
     resamples: int,
 ) -> PairComparison:
     one, two = columns
-    both = one.known & two.known
-    scored = one.scored & two.scored
-    # Columns: both correct, only b incorrect, only a incorrect, both incorrect.
-    classes = (2 * one.incorrect[both] + two.incorrect[both]).astype(np.int8)
-    sums, draws = _resampled(
-        _counted(table.problem_of_step[both], classes, 4),
-        name="steps",
-        seed=seed,
-        resamples=resamples,
-    )
+    steps = _common_steps(table, one, two)
+    sums, draws = _resampled(steps.counts, name="steps", seed=seed, resamples=resamples)
     named = ~(one.first_errors.missing | two.first_errors.missing)
     same = one.first_errors.equal(two.first_errors)[named]
     problems = table.problem_of_trace[named]
@@ -272,12 +281,12 @@ def _pair(
     return PairComparison(
         a=one.labeler,
         b=two.labeler,
-        n_steps=int(both.sum()),
-        n_neutral=int((both & (one.neutral | two.neutral)).sum()),
+        n_steps=steps.n,
+        n_neutral=steps.neutral,
         agreement=estimate(_agreement, sums, draws),
         cohen_kappa=estimate(_kappa, sums, draws),
-        n_scored=int(scored.sum()),
-        pearson=pearson(one.score[scored], two.score[scored]),
+        n_scored=steps.scored,
+        pearson=_correlation(lambda: _common_scores(table, one, two)),
         n_first_errors=len(same),
         first_error_agreement=estimate(_share, *firsts),
         first_errors=first_error_confusion(
@@ -285,6 +294,42 @@ def _pair(
         ),
         paired=paired,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _CommonSteps:
+    """What two labelers say of the steps that both label."""
+
+    counts: Floats
+    """Steps by problem, shape (problems, 4): both correct, only b incorrect, only a incorrect, both
+    incorrect."""
+    n: int
+    neutral: int
+    """Steps that one of the two calls neutral."""
+    scored: int
+    """Steps that both score."""
+
+
+def _common_steps(table: LabelTable, one: StepColumns, two: StepColumns) -> _CommonSteps:
+    frame, neutral, scored = table.frame, 0, 0
+    of_trace = np.zeros((4, len(frame)), np.int32)
+    for traces, steps in frame.blocks():
+        both, a, b = one.known[steps] & two.known[steps], one.incorrect[steps], two.incorrect[steps]
+        neutral += int((both & (one.neutral(steps) | two.neutral(steps))).sum())
+        scored += int((one.scored[steps] & two.scored[steps]).sum())
+        for row, kind in zip(of_trace, (~a & ~b, ~a & b, a & ~b, a & b), strict=True):
+            row[traces] = frame.total_of(both & kind, traces)
+    counts = np.stack([_sums(table.problem_of_trace, row) for row in of_trace], axis=1)
+    return _CommonSteps(counts, int(of_trace.sum()), neutral, scored)
+
+
+def _common_scores(
+    table: LabelTable, one: StepColumns, two: StepColumns
+) -> Iterator[tuple[Floats, Floats]]:
+    """The scores of the steps that both score, some traces at a time."""
+    for _, steps in table.frame.blocks():
+        scored = one.scored[steps] & two.scored[steps]
+        yield one.score[steps][scored], two.score[steps][scored]
 
 
 def _paired(
@@ -314,22 +359,21 @@ def _paired(
 
 
 def _alpha(table: LabelTable, seed: int, resamples: int) -> tuple[Estimate, int]:
-    columns = table.columns.values()
-    zeros = np.zeros(table.n_steps, np.int16)
-    labels = sum((one.known.astype(np.int16) for one in columns), zeros)
-    wrong = sum(((one.known & one.incorrect).astype(np.int16) for one in columns), zeros)
-    paired = labels > 1
-    problems = table.problem_of_step[paired]
-    m, bad = labels[paired].astype(np.int64), wrong[paired].astype(np.int64)
-    good = m - bad
-    observed = (2 * good * bad / (m - 1)).astype(np.float64)
-    counts = np.stack([_sums(problems, each) for each in (good, bad, observed)], axis=1)
+    problem, lengths, n_alpha = table.problem_of_trace, table.frame.n_steps, 0
+    counts = np.zeros((int(problem.max()) + 1 if len(problem) else 0, 3))
+    for traces, _, all_good, all_bad in called_counts(table):
+        paired = all_good + all_bad > 1
+        good, bad = all_good[paired].astype(np.int64), all_bad[paired].astype(np.int64)
+        problems = np.repeat(problem[traces], lengths[traces])[paired]
+        for column, each in enumerate((good, bad, 2 * good * bad / (good + bad - 1))):
+            np.add.at(counts[:, column], problems, each)
+        n_alpha += len(problems)
     sums, draws = _resampled(counts, name="alpha", seed=seed, resamples=resamples)
 
     def alpha(counts: Floats) -> tuple[Floats, Mask]:
         return alpha_of_counts(counts[..., :2], counts[..., 2])
 
-    return estimate(alpha, sums, draws), int(paired.sum())
+    return estimate(alpha, sums, draws), n_alpha
 
 
 def _resampled(counts: Floats, name: str, seed: int, resamples: int) -> tuple[Floats, Floats]:
@@ -342,15 +386,6 @@ def _resampled(counts: Floats, name: str, seed: int, resamples: int) -> tuple[Fl
 def _sums(problems: NDArray[Any], values: NDArray[Any]) -> Floats:
     """The sum of the values of each problem."""
     return np.bincount(problems, values).astype(np.float64)
-
-
-def _counted(problems: NDArray[Any], classes: NDArray[np.int8], n: int) -> Floats:
-    """How often each class occurs in each problem, shape (problems, n)."""
-    size = int(problems.max()) + 1 if len(problems) else 0
-    counts = np.stack(
-        [np.bincount(problems[classes == one], minlength=size) for one in range(n)], axis=1
-    )
-    return counts.astype(np.float64)
 
 
 def _agreement(sums: Floats) -> tuple[Floats, Mask]:

@@ -179,10 +179,13 @@ def _lowest(traces: EvaluatedTraces) -> tuple[Index, Index]:
     at = np.flatnonzero(frame.total(labels.scored) == frame.n_steps)
     if not len(at):
         return at, at
-    starts = frame.starts
-    lowest = np.minimum.reduceat(labels.score, starts[:-1])
-    places = np.flatnonzero(labels.score == np.repeat(lowest, frame.n_steps))
-    return at, places[np.searchsorted(places, starts[at])] - starts[at]
+    index = np.empty(len(frame), np.int64)
+    for block, steps in frame.blocks():
+        score, starts = labels.score[steps], frame.starts[block] - steps.start
+        lowest = np.repeat(np.minimum.reduceat(score, starts), frame.n_steps[block])
+        places = np.flatnonzero(score == lowest)
+        index[block] = places[np.searchsorted(places, starts)] - starts
+    return at, index[at]
 
 
 def step_index_rows(
@@ -194,7 +197,9 @@ def step_index_rows(
     truth, incorrect = known.gold_calls(threshold)
     calls, wrong = step_calls(frame, known.predicted, threshold)
     scored = truth & known.predicted.scored
-    at_step = np.minimum(frame.position, LAST_INDEX).astype(np.int8)
+    at_step = np.empty(int(frame.starts[-1]), np.int8)
+    for traces_, steps in frame.blocks():
+        at_step[steps] = np.minimum(frame.position(traces_), LAST_INDEX)
 
     def count(mask: Mask) -> list[int]:
         found = summed(at_step, lambda part: mask[part].astype(np.float64), size)

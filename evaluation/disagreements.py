@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.frames import Index
-from evaluation.label_table import LabelTable, StepColumns
+from evaluation.label_table import LabelTable, StepColumns, called_counts
 from traces import Evidence, FirstError, Quote, StepLabel, TraceInContext, TraceLabel
 
 
@@ -60,11 +60,9 @@ class Disputes:
 
 def find_disputes(table: LabelTable) -> Disputes:
     """The traces with a step on which at least two labelers disagree."""
-    columns = table.columns.values()
-    zeros = np.zeros(table.n_steps, dtype=np.int16)
-    bad = sum(((one.known & one.incorrect).astype(np.int16) for one in columns), zeros)
-    good = sum(((one.known & ~one.incorrect).astype(np.int16) for one in columns), zeros)
-    conflicts = np.asarray(bad * good)
+    conflicts = np.zeros(table.n_steps, dtype=np.int16)
+    for _, steps, good, bad in called_counts(table):
+        conflicts[steps] = bad * good
     most = np.zeros(0, dtype=np.int16)
     if len(table.frame):
         most = np.maximum.reduceat(conflicts, table.frame.starts[:-1])
@@ -122,7 +120,7 @@ def verdict_at(columns: StepColumns, step: int) -> str | None:
     step."""
     if not columns.known[step]:
         return None
-    if columns.neutral[step]:
+    if columns.neutral(slice(step, step + 1))[0]:
         return "neutral"
     return "incorrect" if columns.incorrect[step] else "correct"
 

@@ -22,6 +22,9 @@ from evaluation.frames import NEUTRAL, Floats, Mask, numbered
 from evaluation.measures import RESAMPLES, Estimate, estimate, generator, ratio, resampled_sums
 from evaluation.wording import figures_json
 
+Ranks = NDArray[np.int32]
+"""One per step, or a count by rank."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredSteps:
@@ -71,7 +74,8 @@ def average_precision(scores: Floats, positive: Mask, *, descending: bool = True
 
     None without positives.
     """
-    return _precision_of_ranks(_ranks(-scores if descending else scores), positive)[0]
+    at = _ranks(-scores if descending else scores)
+    return _precision(_up_to(at), _up_to(at, positive))
 
 
 def average_precision_of_incorrect(steps: ScoredSteps) -> Estimate:
@@ -81,63 +85,99 @@ def average_precision_of_incorrect(steps: ScoredSteps) -> Estimate:
     contribution of each problem has a closed form, so sorted scores need no resampling. Clipped to
     [0, 1]; None if fewer than two problems have incorrect steps.
     """
-    at = _ranks(steps.score)
-    value, of_hit, of_any = _precision_of_ranks(at, ~steps.correct)
+    at, incorrect = _ranks(steps.score), ~steps.correct
+    ranked, hits = _up_to(at), _up_to(at, incorrect)
+    value = _precision(ranked, hits)
     if value is None:
         return Estimate(None, None)
     problems = int(steps.problem.max()) + 1
-    if len(np.unique(steps.problem[~steps.correct])) < 2:
+    if len(np.unique(steps.problem[incorrect])) < 2:
         return Estimate(value, None)
-    total = len(steps) - int(steps.correct.sum())
 
-    def influence(part: slice) -> Floats:
-        gained = np.where(steps.correct[part], 0.0, of_hit[at[part]])
-        return np.asarray((gained - of_any[at[part]]) / total)
+    # A step counts in the precision at its own threshold and at every later one. By rank, what an
+    # incorrect step adds and what any step takes away; one after the other, for there may be as
+    # many ranks as steps.
+    def added(part: slice) -> Floats:
+        return np.asarray(_steps_at(hits, part) / ranked[part])
 
-    of_problem = summed(steps.problem, influence, problems)
+    def taken(part: slice) -> Floats:
+        by = ranked[part].astype(np.float64) ** 2
+        return np.asarray(_steps_at(hits, part) * hits[part].astype(np.float64) / by)
+
+    later, total = _from_the_end(added, len(ranked)), int(hits[-1])
+
+    def gained(part: slice) -> Floats:
+        here = at[part]
+        return np.where(incorrect[part], hits[here] / ranked[here] + later[here] - value, 0.0)
+
+    of_problem = summed(steps.problem, gained, problems)
+    del later
+    later = _from_the_end(taken, len(ranked))
+    of_problem -= summed(steps.problem, lambda part: later[at[part]], problems)
+    of_problem /= total
     half = NORMAL_975 * math.sqrt(problems / (problems - 1) * float(of_problem @ of_problem))
     return Estimate(value, (max(0.0, value - half), min(1.0, value + half)))
 
 
-def _precision_of_ranks(
-    at: NDArray[np.int32], positive: Mask
-) -> tuple[float | None, Floats, Floats]:
-    """Average precision over ascending ranks, and its derivative by the weight of a step.
+def _precision(ranked: Ranks, hits: Ranks) -> float | None:
+    """Average precision of the positives up to each rank among the steps up to it; None without
+    positives."""
+    if not len(hits) or not hits[-1]:
+        return None
+    total = 0.0
+    for start in range(0, len(hits), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        total += float((hits[part] / ranked[part] * _steps_at(hits, part)).sum())
+    return total / int(hits[-1])
 
-    Returns:
-        The value (None without positives), and by rank two parts of the derivative, times the
-        number of positives: what a positive step adds, and what any step takes away.
+
+def _up_to(at: Ranks, mask: Mask | None = None) -> Ranks:
+    """By rank the number of the steps (for which the mask holds) up to it."""
+    counts = np.zeros(int(at.max()) + 1 if len(at) else 0, np.int32)
+    for start in range(0, len(at), _BLOCK):
+        part = at[start : start + _BLOCK]
+        np.add.at(counts, part if mask is None else part[mask[start : start + _BLOCK]], 1)
+    return np.cumsum(counts, dtype=np.int32, out=counts)
+
+
+def _steps_at(up_to: Ranks, ranks: slice) -> Floats:
+    """The numbers of steps at these ranks, from those up to each rank."""
+    before = up_to[ranks.start - 1] if ranks.start else 0
+    return np.diff(up_to[ranks], prepend=before).astype(np.float64)
+
+
+def _from_the_end(term: Callable[[slice], Floats], size: int) -> Floats:
+    """By rank the sum of the term at it and at all later ranks, added up from the end."""
+    sums, carry = np.empty(size), 0.0
+    for start in reversed(range(0, size, _BLOCK)):
+        part = slice(start, min(start + _BLOCK, size))
+        terms = term(part)[::-1]
+        terms[0] += carry
+        sums[part] = terms.cumsum()[::-1]
+        carry = float(sums[start])
+    return sums
+
+
+def _ranks(keys: Floats) -> Ranks:
+    """The rank of each key among the different ones, ascending from 0.
+
+    Keys between two cuts are ranked on their own: only a part of the keys is sorted at once.
     """
-    total = int(positive.sum())
-    if not total:
-        return None, np.zeros(0), np.zeros(0)
-    ranked = np.bincount(at).astype(np.int64)
-    found = np.bincount(at[positive], minlength=len(ranked)).astype(np.float64)
-    ranked = ranked.cumsum().astype(np.float64)
-    hits = found.cumsum()
-    precision = hits / ranked
-    value = float((precision * found).sum() / total)
-    # A step counts in the precision at its own threshold and at every later one.
-    as_hit = (found / ranked)[::-1].cumsum()[::-1]
-    as_ranked = (found * hits / ranked**2)[::-1].cumsum()[::-1]
-    return value, precision + as_hit - value, as_ranked
-
-
-def _ranks(keys: Floats) -> NDArray[np.int32]:
-    """The rank of each key among the different ones, ascending from 0; as `numpy.unique` with half
-    the memory."""
-    order = np.argsort(keys, kind="stable")
-    sorted_keys = keys[order]
-    fresh = np.ones(len(keys), np.bool_)
-    np.not_equal(sorted_keys[1:], sorted_keys[:-1], out=fresh[1:])
-    del sorted_keys
-    ranks = np.empty(len(keys), np.int32)
-    ranks[order] = np.cumsum(fresh, dtype=np.int32) - 1
+    ranks, used = np.zeros(len(keys), np.int32), 0
+    cuts = np.unique(keys[:: max(1, len(keys) // _SAMPLE)])
+    cuts = np.unique(cuts[:: max(1, len(cuts) // max(1, len(keys) // _BLOCK))])
+    for low, high in pairwise([-math.inf, *cuts.tolist(), math.inf]):
+        for at in (np.flatnonzero(keys == low), np.flatnonzero((keys > low) & (keys < high))):
+            found, kind = np.unique(keys[at], return_inverse=True)
+            ranks[at] = kind + used
+            used += len(found)
     return ranks
 
 
 _BLOCK = 1 << 20
-"""Steps whose weights are in memory at once."""
+"""Steps whose weights, or about whose ranks, are in memory at once."""
+_SAMPLE = 10_000
+"""Keys among which cuts are chosen."""
 
 
 def summed(groups: NDArray[Any], weights: Callable[[slice], Floats], number: int) -> Floats:
@@ -222,9 +262,8 @@ def auroc(scores: Floats, positive: Mask) -> float | None:
     n_negative = len(positive) - n_positive
     if not n_positive or not n_negative:
         return None
-    at = _ranks(scores)
-    above, _ = _won_by_rank(at, positive)
-    return float(above[at[positive]].sum() / (n_positive * n_negative))
+    doubled = _doubled_wins(at := _ranks(scores), ~positive)
+    return _won(doubled, at, positive) / (n_positive * n_negative)
 
 
 def auroc_with_interval(steps: ScoredSteps) -> Estimate:
@@ -237,21 +276,20 @@ def auroc_with_interval(steps: ScoredSteps) -> Estimate:
     m = len(steps) - n
     if not n or not m:
         return Estimate(None, None)
-    # Placement of each step: the share of the other class that it is ranked right against.
     at = _ranks(steps.score)
-    of_positive, of_negative = (
-        won / size for won, size in zip(_won_by_rank(at, correct), (m, n), strict=True)
-    )
-    value = float(of_positive[at[correct]].mean())
+    below, above = (_doubled_wins(at, mask) for mask in (~correct, correct))
+    value = _won(below, at, correct) / (n * m)
     problems = int(steps.problem.max()) + 1
 
-    def excess(placed: Floats, mask: Mask) -> Floats:
-        def of_part(part: slice) -> Floats:
-            return np.where(mask[part], placed[at[part]] - value, 0.0)
+    # Placement of each step: the share of the other class that it is ranked right against.
+    def of_correct_step(part: slice) -> Floats:
+        return np.where(correct[part], below[at[part]] / 2 / m - value, 0.0)
 
-        return summed(steps.problem, of_part, problems)
+    def of_incorrect_step(part: slice) -> Floats:
+        return np.where(correct[part], 0.0, (n - above[at[part]] / 2) / n - value)
 
-    of_correct, of_incorrect = excess(of_positive, correct), excess(of_negative, ~correct)
+    of_correct = summed(steps.problem, of_correct_step, problems)
+    of_incorrect = summed(steps.problem, of_incorrect_step, problems)
     with_correct = len(np.unique(steps.problem[correct]))
     with_incorrect = len(np.unique(steps.problem[~correct]))
     if min(with_correct, with_incorrect) < 2:
@@ -325,16 +363,18 @@ def _brier(steps: ScoredSteps, seed: int, resamples: int) -> Estimate:
     return estimate(mean, counts.sum(axis=0), drawn)
 
 
-def _won_by_rank(at: NDArray[np.int32], positive: Mask) -> tuple[Floats, Floats]:
-    """By rank the number of steps of the other class that a step is ranked right against, ties
-    half: if it is positive, and if it is negative."""
-    size = int(at.max()) + 1
+def _doubled_wins(at: Ranks, mask: Mask) -> Ranks:
+    """By rank twice the number of the masked steps that are ranked lower, ties half."""
+    up_to = _up_to(at, mask)
+    doubled = up_to.copy()
+    np.add(up_to[1:], up_to[:-1], out=doubled[1:])
+    return doubled
 
-    def below(mask: Mask) -> Floats:
-        tied = np.bincount(at[mask], minlength=size).astype(np.float64)
-        return np.asarray(tied.cumsum() - tied / 2)
 
-    return below(~positive), int(positive.sum()) - below(positive)
+def _won(doubled: Ranks, at: Ranks, mask: Mask) -> float:
+    """The wins of the masked steps, added up."""
+    parts = (slice(start, start + _BLOCK) for start in range(0, len(at), _BLOCK))
+    return sum(int(doubled[at[part][mask[part]]].sum()) for part in parts) / 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,14 @@ class EvaluatedTraces(Sequence[EvaluatedTrace]):
         """The traces at these positions."""
         if len(at) == len(self) and (at == np.arange(len(self))).all():
             return self
-        steps = self.frame.steps_at(at)
+        steps: Index | Mask
+        if len(at) and (np.diff(at) > 0).all():
+            # A mask takes an eighth of the memory of positions.
+            chosen = np.zeros(len(self), np.bool_)
+            chosen[at] = True
+            steps = np.repeat(chosen, self.frame.n_steps)
+        else:
+            steps = self.frame.steps_at(at)
         return EvaluatedTraces(
             self.frame.take(at), self.gold.take(at, steps), self.predicted.take(at, steps)
         )

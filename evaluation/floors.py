@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
-from evaluation.frames import Floats, Index, LabelFrame, TraceFrame
+from evaluation.frames import Counts, Floats, Index, LabelFrame, TraceFrame
 from evaluation.measures import MEASURES, Measure, generator, subset_places
 from evaluation.wording import FigureTable, figure
 
@@ -60,8 +60,11 @@ def _last_step(frame: TraceFrame) -> LabelFrame:
 
 
 def _position(frame: TraceFrame) -> LabelFrame:
-    score = frame.position / np.repeat(frame.n_steps.astype(np.int32), frame.n_steps)
-    return _scored(frame, np.subtract(1, score, out=score))
+    score = np.empty(int(frame.starts[-1]))
+    for traces, steps in frame.blocks():
+        lengths = frame.n_steps[traces]
+        score[steps] = 1 - frame.position(traces) / np.repeat(lengths, lengths)
+    return _scored(frame, score)
 
 
 _LABELS: Mapping[str, Callable[[TraceFrame], LabelFrame]] = {
@@ -74,18 +77,27 @@ FLOORS = (*_LABELS, CHANCE)
 random score for each step. Scores are compared with `THRESHOLD`."""
 
 
-def floor_traces(traces: Iterable[EvaluatedTrace], floor: str, *, seed: int = 0) -> EvaluatedTraces:
+def _by_id(frame: TraceFrame) -> Index:
+    """Positions of the traces in the order of their ids."""
+    return np.array(sorted(range(len(frame)), key=frame.ids.__getitem__), dtype=np.int64)
+
+
+def floor_traces(
+    traces: Iterable[EvaluatedTrace], floor: str, *, seed: int = 0, order: Index | None = None
+) -> EvaluatedTraces:
     """The traces with the labels of a floor.
 
     Args:
         floor: a name in `FLOORS`.
         seed: of `chance`; its labels do not depend on the order of the traces.
+        order: the positions of the traces in the order of their ids, where they are known.
     """
     known = EvaluatedTraces.of(traces)
     frame = known.frame
     if floor != CHANCE:
         return known.labeled(_LABELS[floor](frame))
-    order = np.array(sorted(range(len(frame)), key=frame.ids.__getitem__), dtype=np.int64)
+    if order is None:
+        order = _by_id(frame)
     score, rng = np.empty(int(frame.n_steps.sum())), generator(seed, CHANCE)
     for start in range(0, len(order), _BLOCK):
         steps = frame.steps_at(order[start : start + _BLOCK])
@@ -192,10 +204,10 @@ def measure_floors(
     def figures(labeled: EvaluatedTraces, at: float) -> tuple[Figures, dict[str, Figures]]:
         return _figures(labeled, measures, at, averaged=averaged, not_pooled=not_pooled)
 
-    floors = []
+    floors, order = [], _by_id(usable.frame)
     for name in FLOORS:
         draws = [
-            figures(floor_traces(usable, name, seed=seed + draw), THRESHOLD)
+            figures(floor_traces(usable, name, seed=seed + draw, order=order), THRESHOLD)
             for draw in range(CHANCE_DRAWS if name == CHANCE else 1)
         ]
         subsets = {subset: _means([each[subset] for _, each in draws]) for subset in draws[0][1]}
@@ -218,7 +230,7 @@ def _figures(
     for name in not_pooled & places.keys():
         pooled[places[name]] = False
     subsets: dict[str, Figures] = {name: {} for name in places}
-    rows: dict[Any, Floats] = {}
+    rows: dict[Any, Counts] = {}
     overall: Figures = {}
     for measure in measures:
         known = MEASURES[measure]
@@ -235,8 +247,8 @@ def _figures(
     return overall, subsets
 
 
-def _value(measure: Measure, counts: Floats) -> float | None:
-    value, defined = measure.formula(counts.sum(axis=0)[None, :])
+def _value(measure: Measure, counts: Counts) -> float | None:
+    value, defined = measure.formula(counts.sum(axis=0, dtype=np.float64)[None, :])
     return float(value[0]) if defined[0] else None
 
 

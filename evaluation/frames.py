@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
@@ -23,6 +23,7 @@ from traces import (
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Index = NDArray[np.int64]
+Counts = NDArray[np.int32]
 
 VERDICT_CODES = {verdict: code for code, verdict in enumerate(Verdict, 1)}
 """The numbers of verdicts in `LabelFrame.verdict`; 0 is none."""
@@ -33,6 +34,8 @@ part)."""
 WRONG, RIGHT, UNKNOWN = 0, 1, 2
 """Answers to a question of yes and no."""
 _ANSWERS = {True: RIGHT, False: WRONG, None: UNKNOWN}
+_BLOCK = 1 << 19
+"""Steps that are worked on at once."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +64,37 @@ class TraceFrame:
         """Where the steps of each trace begin in a column of steps, shape (traces + 1,)."""
         return np.concatenate([[0], np.cumsum(self.n_steps)]).astype(np.int64)
 
-    @property
-    def trace_of_step(self) -> NDArray[np.int32]:
-        """Position of each step's trace."""
-        return np.repeat(np.arange(len(self), dtype=np.int32), self.n_steps)
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Some traces at a time: the slice of the traces, and that of their steps.
 
-    @property
-    def position(self) -> NDArray[np.int32]:
-        """The 0-based index of each step in its trace."""
-        position = np.arange(int(self.starts[-1]), dtype=np.int32)
-        position -= np.repeat(self.starts[:-1].astype(np.int32), self.n_steps)
-        return position
+        Whatever is wider than a byte per step is worked out in such blocks, so that ten million
+        steps fit.
+        """
+        starts, begin = self.starts, 0
+        while begin < len(self):
+            end = max(begin + 1, int(np.searchsorted(starts, starts[begin] + _BLOCK, "right")) - 1)
+            yield slice(begin, end), slice(int(starts[begin]), int(starts[end]))
+            begin = end
+
+    def position(self, traces: slice) -> Index:
+        """The 0-based index of each step of these traces in its trace."""
+        return _within(self.n_steps[traces])
+
+    def owners(self, steps: Index) -> Index:
+        """Positions of the traces of the steps at these positions."""
+        return np.searchsorted(self.starts[1:], steps, side="right")
 
     def total(self, mask: Mask) -> Index:
         """Per trace the number of its steps for which the mask holds."""
-        if not len(self):
-            return np.zeros(0, dtype=np.int64)
-        totals: Index = np.add.reduceat(mask, self.starts[:-1], dtype=np.int64)
+        totals = np.zeros(len(self), np.int64)
+        for traces, steps in self.blocks():
+            totals[traces] = self.total_of(mask[steps], traces)
+        return totals
+
+    def total_of(self, mask: Mask, traces: slice) -> Index:
+        """As `total`, for the traces of one block and a mask of their steps."""
+        starts = self.starts[traces]
+        totals: Index = np.add.reduceat(mask, starts - starts[0], dtype=np.int64)
         return totals
 
     def take(self, at: Index) -> TraceFrame:
@@ -178,7 +195,7 @@ class LabelFrame:
         self.scored[steps] = [step.score is not None for step in given]
         self.score[steps] = [step.score or 0.0 for step in given]
 
-    def take(self, at: Index, steps: Index) -> LabelFrame:
+    def take(self, at: Index, steps: Index | Mask) -> LabelFrame:
         """The labels of the traces at these positions, whose steps are at `steps`."""
         return LabelFrame(
             present=self.present[at],
@@ -188,8 +205,8 @@ class LabelFrame:
             index=self.index[at],
             reason=self.reason[at],
             verdict=self.verdict[steps],
-            scored=self.scored[steps],
-            score=self.score[steps] if self.score.strides[0] else self.score[: len(steps)],
+            scored=(scored := self.scored[steps]),
+            score=self.score[steps] if self.score.strides[0] else self.score[: len(scored)],
         )
 
     def label(self, place: int, steps: slice, trace_id: str) -> TraceLabel | None:
@@ -387,12 +404,17 @@ class FirstErrors:
         )
 
 
-def _low(labels: LabelFrame, threshold: float | Floats, *, tie_is_correct: bool) -> Mask:
-    """Where a score means incorrect, as `traces.is_incorrect` decides."""
+def _low(
+    labels: LabelFrame, threshold: float | Floats, steps: slice, *, tie_is_correct: bool
+) -> Mask:
+    """Where a score of these steps means incorrect, as `traces.is_incorrect` decides."""
+    score, limit = labels.score[steps], threshold
     if not labels.score.strides[0]:
-        return np.zeros(len(labels.score), np.bool_)
-    low = labels.score < threshold if tie_is_correct else labels.score <= threshold
-    return np.asarray(low & labels.scored)
+        return np.zeros(len(score), np.bool_)
+    if isinstance(limit, np.ndarray):
+        limit = limit[steps]
+    low = score < limit if tie_is_correct else score <= limit
+    return np.asarray(low & labels.scored[steps])
 
 
 def first_errors(
@@ -410,22 +432,23 @@ def first_errors(
         threshold: of scores, for all steps or one per step.
         tie_is_correct: whether a score that equals the threshold is correct.
     """
-    low = _low(labels, threshold, tie_is_correct=tie_is_correct)
-    bare = labels.verdict == 0
-    silent = bare & ~labels.scored
-    decisive = np.flatnonzero((labels.verdict == INCORRECT) | (bare & low) | silent)
-    starts = frame.starts
-    at = np.append(decisive, starts[-1])[np.searchsorted(decisive, starts[:-1])]
-    found = at < starts[1:]
-    open_ = found & np.append(silent, False)[at]
+    found, open_ = np.zeros(len(frame), np.bool_), np.zeros(len(frame), np.bool_)
+    first = np.zeros(len(frame), np.int64)
+    for traces, steps in frame.blocks():
+        verdict = labels.verdict[steps]
+        bare = verdict == 0
+        silent = bare & ~labels.scored[steps]
+        low = _low(labels, threshold, steps, tie_is_correct=tie_is_correct)
+        decisive = np.flatnonzero((verdict == INCORRECT) | (bare & low) | silent)
+        ends = frame.starts[traces.start : traces.stop + 1] - steps.start
+        at = np.append(decisive, ends[-1])[np.searchsorted(decisive, ends[:-1])]
+        found[traces] = at < ends[1:]
+        open_[traces] = found[traces] & np.append(silent, False)[at]
+        first[traces] = at - ends[:-1]
     missing = np.where(labels.given, False, open_) | labels.abstained | ~labels.present
     named = np.where(labels.given, labels.named, found) & ~missing
-    index = np.where(labels.given, labels.index, at - starts[:-1])
+    index = np.where(labels.given, labels.index, first)
     return FirstErrors(missing, named, np.where(named, index, 0))
-
-
-_BLOCK = 100_000
-"""Traces whose steps are looked up at once."""
 
 
 def step_calls(
@@ -440,24 +463,40 @@ def step_calls(
     A label with only a first error calls the steps before it correct and does not label later ones.
     Arguments as in `first_errors`.
     """
-    judged = labels.verdict > 0
-    known = judged | labels.scored
-    incorrect = np.where(
-        judged, labels.verdict == INCORRECT, _low(labels, threshold, tie_is_correct=tie_is_correct)
-    )
-    given = np.flatnonzero(labels.given)
-    for start in range(0, len(given), _BLOCK):
-        at = given[start : start + _BLOCK]
-        steps, lengths = frame.steps_at(at), frame.n_steps[at]
-        position = steps - np.repeat(frame.starts[:-1][at], lengths)
-        ends = np.repeat(np.where(labels.named[at], labels.index[at], lengths), lengths)
-        bare = ~known[steps]
-        incorrect[steps[bare & (position == ends)]] = True
-        known[steps] |= position <= ends
-    if labels.abstained.any():
-        silent = np.repeat(labels.abstained, frame.n_steps)
-        known &= ~silent
-        incorrect &= ~silent
+    size = len(labels.verdict)
+    known, incorrect = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+    for block in frame.blocks():
+        known[block[1]], incorrect[block[1]] = block_calls(
+            frame, labels, threshold, block, tie_is_correct=tie_is_correct
+        )
+    return known, incorrect
+
+
+def block_calls(
+    frame: TraceFrame,
+    labels: LabelFrame,
+    threshold: float | Floats,
+    block: tuple[slice, slice],
+    *,
+    tie_is_correct: bool = True,
+) -> tuple[Mask, Mask]:
+    """As `step_calls`, for the steps of one of `TraceFrame.blocks`."""
+    traces, steps = block
+    lengths = frame.n_steps[traces]
+    judged = labels.verdict[steps] > 0
+    known = judged | labels.scored[steps]
+    low = _low(labels, threshold, steps, tie_is_correct=tie_is_correct)
+    incorrect = np.where(judged, labels.verdict[steps] == INCORRECT, low)
+    if labels.given[traces].any():
+        given = np.repeat(labels.given[traces], lengths)
+        stop = np.where(labels.named[traces], labels.index[traces], lengths)
+        ends, position = np.repeat(stop, lengths), frame.position(traces)
+        incorrect |= given & ~known & (position == ends)
+        known |= given & (position <= ends)
+    if labels.abstained[traces].any():
+        speaks = ~np.repeat(labels.abstained[traces], lengths)
+        known &= speaks
+        incorrect &= speaks
     return known, incorrect
 
 

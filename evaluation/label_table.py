@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,13 +89,18 @@ class StepColumns:
     """Whether the step is labeled."""
     incorrect: Mask
     """Whether the step is called incorrect; False for neutral and for unlabeled steps."""
-    neutral: Mask
+    verdict: NDArray[np.uint8]
+    """Its code in `frames.VERDICT_CODES`."""
     scored: Mask
     """Whether the step has a score."""
     score: Floats
     """0 where there is none: valid under `scored` only."""
     first_errors: FirstErrors
     """One per trace."""
+
+    def neutral(self, steps: slice) -> Mask:
+        """Which of these steps it calls neutral."""
+        return np.asarray(self.verdict[steps] == NEUTRAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +119,19 @@ class LabelTable:
         """Steps of all traces."""
         return int(self.frame.n_steps.sum())
 
-    @property
-    def problem_of_step(self) -> NDArray[np.int32]:
-        """Number of each step's problem."""
-        return np.repeat(self.problem_of_trace.astype(np.int32), self.frame.n_steps)
+
+def called_counts(
+    table: LabelTable,
+) -> Iterator[tuple[slice, slice, NDArray[np.int16], NDArray[np.int16]]]:
+    """Some traces at a time: their slice, that of their steps, and per step how many labelers call
+    it correct, and how many incorrect."""
+    columns = table.columns.values()
+    for traces, steps in table.frame.blocks():
+        good, bad = np.zeros((2, steps.stop - steps.start), np.int16)
+        for one in columns:
+            good += one.known[steps] & ~one.incorrect[steps]
+            bad += one.known[steps] & one.incorrect[steps]
+        yield traces, steps, good, bad
 
 
 def label_table(
@@ -141,7 +155,7 @@ def _columns(frame: TraceFrame, labels: LabelFrame, name: str, threshold: float)
         threshold=threshold,
         known=known,
         incorrect=incorrect,
-        neutral=labels.verdict == NEUTRAL,
+        verdict=labels.verdict,
         scored=labels.scored,
         score=labels.score,
         first_errors=first_errors(frame, labels, threshold),

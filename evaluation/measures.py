@@ -20,15 +20,16 @@ from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces
 from evaluation.frames import (
     NEUTRAL,
     RIGHT,
+    Counts,
     Floats,
     Index,
     Mask,
+    block_calls,
     numbered,
-    step_calls,
 )
 
 Formula = Callable[[Floats], tuple[Floats, Mask]]
-Rows = Callable[[EvaluatedTraces, float | Floats], Floats]
+Rows = Callable[[EvaluatedTraces, float | Floats], Counts]
 """Counts of each trace at a threshold, shape (traces, 6): `first_error_rows` and its like."""
 
 FIRST_ERROR_COLUMNS = ("n_error", "hit_error", "n_correct", "hit_correct", "n_kept", "hit_kept")
@@ -56,55 +57,54 @@ SOLUTION_COLUMNS = (
 reasons."""
 
 
-def first_error_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+def first_error_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Counts:
     """Counts for the first-error measures; a missing prediction is not a hit."""
     gold, found = traces.gold_errors(threshold), traces.found_errors(threshold)
     usable = ~gold.missing
     hit = usable & found.equal(gold)
     error, correct = usable & gold.named, usable & ~gold.named
     columns = (error, error & hit, correct, correct & hit, usable & ~found.missing, hit)
-    return np.stack(columns, axis=1).astype(np.float64)
+    return np.stack(columns, axis=1).astype(np.int32)
 
 
-def step_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+def step_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Counts:
     """Counts for the step measures; a missing call counts as the other class."""
-    known, called = step_calls(traces.frame, traces.predicted, threshold)
-    return _step_counts(traces, threshold, ~known, called, missing_counts=True)
+    return _step_counts(traces, threshold, strictly_above=False)
 
 
-def kept_step_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+def kept_step_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Counts:
     """As `step_rows` by PRMBench's rules: correct iff score > threshold, unlabeled steps left
     out."""
-    known, called = step_calls(traces.frame, traces.predicted, threshold, tie_is_correct=False)
-    return _step_counts(traces, threshold, ~known, called, missing_counts=False)
+    return _step_counts(traces, threshold, strictly_above=True)
 
 
 def _step_counts(
-    traces: EvaluatedTraces,
-    threshold: float | Floats,
-    missing: Mask,
-    called: Mask,
-    *,
-    missing_counts: bool,
-) -> Floats:
+    traces: EvaluatedTraces, threshold: float | Floats, *, strictly_above: bool
+) -> Counts:
+    """`STEP_COLUMNS`; by PRMBench's rules if a score has to be above the threshold."""
     frame = traces.frame
-    truth, incorrect = traces.gold_calls(threshold)
-    neutral = traces.gold.verdict == NEUTRAL
-    scored = truth & ~neutral
-    counts = np.zeros((len(frame), len(STEP_COLUMNS)))
-    counts[:, 4] = frame.total(neutral)
-    counts[:, 5] = frame.total(scored & missing)
-    if missing_counts:
-        called = np.where(missing, ~incorrect, called)
-    else:
-        scored &= ~missing
-    for column, of_class in ((0, scored & ~incorrect), (2, scored & incorrect)):
-        counts[:, column] = frame.total(of_class & ~called)
-        counts[:, column + 1] = frame.total(of_class & called)
+    counts = np.zeros((len(frame), len(STEP_COLUMNS)), np.int32)
+    for block in frame.blocks():
+        places, steps = block
+        known, called = block_calls(
+            frame, traces.predicted, threshold, block, tie_is_correct=not strictly_above
+        )
+        truth, incorrect = block_calls(frame, traces.gold, threshold, block)
+        neutral = traces.gold.verdict[steps] == NEUTRAL
+        scored = truth & ~neutral
+        counts[places, 4] = frame.total_of(neutral, places)
+        counts[places, 5] = frame.total_of(scored & ~known, places)
+        if strictly_above:
+            scored &= known
+        else:
+            called = np.where(known, called, ~incorrect)
+        for column, of_class in ((0, scored & ~incorrect), (2, scored & incorrect)):
+            counts[places, column] = frame.total_of(of_class & ~called, places)
+            counts[places, column + 1] = frame.total_of(of_class & called, places)
     return counts
 
 
-def solution_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+def solution_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Counts:
     """Counts for MR-Score; a missing prediction counts as the other class.
 
     A reason counts only where the trace was called incorrect at the right step.
@@ -124,7 +124,7 @@ def solution_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
             hit & (traces.predicted.reason == RIGHT),
         ),
         axis=1,
-    ).astype(np.float64)
+    ).astype(np.int32)
 
 
 def ratio(part: Floats, whole: Floats) -> tuple[Floats, Mask]:
@@ -309,7 +309,7 @@ def generator(seed: int, name: str = "") -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def by_problem(problems: NDArray[Any], rows: Floats) -> Floats:
+def by_problem(problems: NDArray[Any], rows: NDArray[Any]) -> Floats:
     """Sum the rows of each problem.
 
     Args:
@@ -416,15 +416,20 @@ class Group:
     """The number of each trace's problem."""
     at: Index
     """Positions of its traces among those that were grouped."""
-    rows: Floats
-    """Their counts, shape (traces, 6)."""
+    counts: Counts
+    """Of all traces that were grouped, shape (traces, 6)."""
 
     def __len__(self) -> int:
         return len(self.at)
 
+    @property
+    def rows(self) -> Floats:
+        """The counts of its traces, shape (traces, 6)."""
+        return self.counts[self.at].astype(np.float64)
+
     def resampled(self, seed: int, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
         """Sums of the counts, shape (6,), and over resampled problems, shape (resamples, 6)."""
-        counts = by_problem(self.problem, self.rows)
+        counts = by_problem(self.problem, self.counts[self.at])
         return counts.sum(axis=0), resampled_sums(counts, generator(seed, self.name), resamples)
 
 
@@ -445,7 +450,7 @@ def whole_and_subsets(
     frame, rows = known.frame, rows_of(known, threshold)
 
     def group(name: str, at: Index) -> Group:
-        return Group(name, frame.problem[at], at, rows[at])
+        return Group(name, frame.problem[at], at, rows)
 
     places = subset_places(known)
     pooled = np.ones(len(frame), np.bool_)
@@ -454,11 +459,17 @@ def whole_and_subsets(
     return group("", np.flatnonzero(pooled)), {name: group(name, at) for name, at in places.items()}
 
 
-def subset_places(traces: EvaluatedTraces) -> dict[str, Index]:
-    """The positions of the traces of each subset, in alphabetical order."""
+def subset_places(traces: EvaluatedTraces, among: Index | None = None) -> dict[str, Index]:
+    """The positions of the traces of each subset, in alphabetical order.
+
+    Args:
+        traces: of any number of subsets.
+        among: ascending positions; only these. None for all.
+    """
     frame = traces.frame
+    at = np.arange(len(frame)) if among is None else among
     numbers = {name: number for number, name in enumerate(frame.subsets)}
-    found = {name: np.flatnonzero(frame.subset == numbers[name]) for name in sorted(numbers)}
+    found = {name: at[frame.subset[at] == numbers[name]] for name in sorted(numbers)}
     return {name: at for name, at in found.items() if len(at)}
 
 

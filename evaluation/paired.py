@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
-from evaluation.frames import Floats, Mask
+from evaluation.frames import Counts, Floats, Index, Mask
 from evaluation.measures import (
     MEASURES,
     RESAMPLES,
@@ -105,11 +105,11 @@ def paired_difference(
         InputError: unknown measure, or the traces are not the same.
     """
     known = _known(measure)
-    one, two = _matched(first, second)
+    one, two, at = _matched(first, second)
     thresholds = (threshold, threshold if second_threshold is None else second_threshold)
-    counts = by_problem(one.frame.problem, _rows(one, two, known, thresholds))
+    counts = by_problem(one.frame.problem[at], _rows(one, two, known, thresholds)[at])
     drawn = resampled_sums(counts, generator(seed), resamples)
-    return _difference(known.formula, [counts.sum(axis=0)], [drawn], len(one))
+    return _difference(known.formula, [counts.sum(axis=0)], [drawn], len(at))
 
 
 def compare_by_measure(
@@ -130,23 +130,23 @@ def compare_by_measure(
             over all traces pooled.
     """
     known = _known(measure)
-    one, two = _matched(first, second)
+    one, two, usable = _matched(first, second)
     thresholds = (threshold, threshold if second_threshold is None else second_threshold)
     rows, problem = _rows(one, two, known, thresholds), one.frame.problem
     subsets: dict[str, PairedDifference] = {}
     totals: list[Floats] = []
     draws: list[Floats] = []
-    for name, at in subset_places(one).items():
+    for name, at in subset_places(one, usable).items():
         counts = by_problem(problem[at], rows[at])
         totals.append(counts.sum(axis=0))
         draws.append(resampled_sums(counts, generator(seed, name), resamples))
         subsets[name] = _difference(known.formula, [totals[-1]], [draws[-1]], len(at))
     if averaged:
-        whole = _difference(known.formula, totals, draws, len(one))
+        whole = _difference(known.formula, totals, draws, len(usable))
     else:
-        counts = by_problem(problem, rows)
+        counts = by_problem(problem[usable], rows[usable])
         drawn = resampled_sums(counts, generator(seed), resamples)
-        whole = _difference(known.formula, [counts.sum(axis=0)], [drawn], len(one))
+        whole = _difference(known.formula, [counts.sum(axis=0)], [drawn], len(usable))
     return PairedReport(measure, averaged, whole, subsets)
 
 
@@ -160,17 +160,18 @@ def _known(measure: str) -> Measure:
 
 def _matched(
     first: Iterable[EvaluatedTrace], second: Iterable[EvaluatedTrace]
-) -> tuple[EvaluatedTraces, EvaluatedTraces]:
-    """The traces with usable gold, the second labeler's in the order of the first's."""
+) -> tuple[EvaluatedTraces, EvaluatedTraces, Index]:
+    """The traces, the second labeler's in the order of the first's, and the positions of those with
+    usable gold."""
     one, two = EvaluatedTraces.of(first), EvaluatedTraces.of(second)
     if one.frame is two.frame and one.gold is two.gold:
-        traces = split_by_gold(one).usable
-        return traces, split_by_gold(two).usable
+        return one, two, np.flatnonzero(one.gold.present & ~one.gold.abstained)
     traces, others = split_by_gold(one).usable, split_by_gold(two).usable
     places = {id: place for place, id in enumerate(others.frame.ids)}
     if set(traces.frame.ids) != places.keys() or len(traces) != len(places):
         raise InputError("The two labelers were not measured on the same traces.")
-    return traces, others.take(np.array([places[id] for id in traces.frame.ids], dtype=np.int64))
+    order = np.array([places[id] for id in traces.frame.ids], dtype=np.int64)
+    return traces, others.take(order), np.arange(len(traces))
 
 
 def _rows(
@@ -178,7 +179,7 @@ def _rows(
     two: EvaluatedTraces,
     measure: Measure,
     thresholds: tuple[float, float],
-) -> Floats:
+) -> Counts:
     """Counts by trace, the first labeler's columns before the second's."""
     return np.hstack(
         [measure.rows(side, at) for side, at in zip((one, two), thresholds, strict=True)]

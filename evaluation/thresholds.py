@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.evaluated import EvaluatedTrace, EvaluatedTraces, split_by_gold
-from evaluation.frames import Floats, Index, Mask
+from evaluation.frames import Counts, Floats, Index, Mask
 from evaluation.measures import MEASURES, Rows
 from traces import InputError
 
@@ -181,7 +181,7 @@ def _deciding_scores(traces: EvaluatedTraces) -> tuple[Floats, Index]:
     """The distinct deciding scores of each trace, ascending, and their number per trace."""
     deciding = _deciding(traces)
     scores = traces.predicted.score[deciding]
-    owner = traces.frame.trace_of_step[deciding]
+    owner = traces.frame.owners(np.flatnonzero(deciding))
     order = np.lexsort((scores, owner))
     scores, owner = scores[order], owner[order]
     fresh = np.ones(len(scores), np.bool_)
@@ -199,7 +199,7 @@ def _no_scores(where: str | None = None) -> InputError:
 
 def _changes(
     traces: EvaluatedTraces, scores: Floats, counts: Index, rows_of: Rows
-) -> Iterator[tuple[int, Index | None, Floats]]:
+) -> Iterator[tuple[int, Index | None, Counts]]:
     """How the counts of traces change at each of their deciding scores.
 
     Yields:

@@ -156,7 +156,7 @@ def _script_figures(traces: EvaluatedTraces, threshold: float) -> dict[str, floa
     steps = _counted(bad[known], np.where(said, call, ~bad)[known])
     # A response without any label is read as if its first annotated step had the wrong one.
     places = np.flatnonzero(known)
-    owners, first = np.unique(frame.trace_of_step[places], return_index=True)
+    owners, first = np.unique(frame.owners(places), return_index=True)
     called = np.zeros(len(frame), np.bool_)
     called[owners] = ~bad[places[first]]
     labeled = frame.total(known & said) > 0

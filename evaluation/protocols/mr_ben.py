@@ -24,7 +24,7 @@ from evaluation.evaluated import (
     split_by_gold,
     with_first_error,
 )
-from evaluation.frames import RIGHT, UNKNOWN, Floats
+from evaluation.frames import RIGHT, UNKNOWN, Counts, Floats
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
 from evaluation.protocols.protocol import (
     GroupFigures,
@@ -190,7 +190,7 @@ def _as_script_reads(traces: EvaluatedTraces) -> EvaluatedTraces:
     return replace(traces, gold=read)
 
 
-def _script_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Floats:
+def _script_rows(traces: EvaluatedTraces, threshold: float | Floats) -> Counts:
     counts = measures.solution_rows(traces, threshold)
     programs = _programs(traces)
     right = (counts[:, 3] > 0) & (traces.predicted.reason == RIGHT)

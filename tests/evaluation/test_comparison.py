@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 
 import krippendorff
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation import frames
 from evaluation.comparison import (
     Comparison,
     cohen_kappa,
@@ -18,11 +20,13 @@ from evaluation.comparison import (
     comparison_tables,
     krippendorff_alpha,
 )
+from evaluation.diagnostics import diagnose
 from evaluation.disagreements import disagreement_json, disagreement_lines, find_disputes
-from evaluation.label_table import KINDS, ComparedTrace, first_error_confusion
+from evaluation.floors import measure_floors
+from evaluation.label_table import KINDS, ComparedTrace, ComparedTraces, first_error_confusion
 from tests.evaluation.builders import ABSTAINED, errors, first, scores, verdicts
 from traces.evidence import Evidence, Passage
-from traces.labels import MISSING_FIRST_ERROR, FirstError, TraceLabel
+from traces.labels import MISSING_FIRST_ERROR, FirstError, StepLabel, TraceLabel, Verdict
 from traces.problem import Problem, Trace, TraceInContext
 
 word = st.none() | st.sampled_from([1, 0, -1])
@@ -213,3 +217,56 @@ def test_no_steps_at_all_leave_everything_undefined() -> None:
     assert {pair[key] for key in ("agreement", "cohen_kappa", "pearson", "first_error_agreement")} == {None}  # fmt: skip
     assert len(find_disputes(found.table)) == 0
     assert "-" in comparison_tables(found)[0].rows[0]
+
+
+def test_figures_do_not_depend_on_how_many_steps_are_worked_on_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = random.Random(5)
+
+    def label(id: str, n: int, name: str) -> TraceLabel | None:
+        kind = draw.random()
+        if kind < 0.1:
+            return None
+        if kind < 0.2:
+            return TraceLabel(id, abstention=ABSTAINED)
+        if kind < 0.3:
+            first = draw.choice([None, *range(n)])
+            return TraceLabel(id, first_error_given=True, first_error_index=first)
+        scores = name.startswith("prm")
+        return TraceLabel(
+            id,
+            tuple(
+                StepLabel(score=round(draw.random(), 1))
+                if scores
+                else StepLabel(draw.choice(list(Verdict)))
+                for _ in range(n)
+            ),
+        )
+
+    names = ("gold", "judge", "prm", "prm2")
+    traces = []
+    for number in range(60):
+        id, n = f"t{number}", draw.choice([1, 2, 7, 30])
+        labels = {name: made for name in names if (made := label(id, n, name)) is not None}
+        traces.append(ComparedTrace(id, f"p{number // 3}", draw.choice("ab"), n, labels))
+
+    def figures() -> tuple[list[float | None], tuple[object, ...]]:
+        known = ComparedTraces.of(traces, names)
+        found = compare_labelers(
+            known, names[1:], dict.fromkeys(names, 0.5), gold="gold", resamples=20
+        )
+        of_prm = known.against("prm", "gold")
+        pairs = [pair.as_json() for pair in found.pairs]
+        correlations = [pair.pop("pearson") for pair in pairs]
+        return correlations, (
+            pairs,
+            found.krippendorff_alpha,
+            find_disputes(found.table).first(9),
+            measure_floors(of_prm, ["macro_f1", "processbench_f1"], averaged=True),
+            diagnose(of_prm, resamples=20),
+        )
+
+    correlations, whole = figures()
+    monkeypatch.setattr(frames, "_BLOCK", 8)
+    assert figures() == (pytest.approx(correlations, abs=1e-12), whole)

@@ -14,6 +14,7 @@ from sklearn.metrics import (  # type: ignore[import-untyped]
     roc_auc_score,
 )
 
+from evaluation import discrimination
 from evaluation.discrimination import (
     ScoredSteps,
     auroc,
@@ -201,3 +202,26 @@ def test_average_precision_has_no_interval_within_one_problem() -> None:
     steps = ScoredSteps(np.array([0.9, 0.2, 0.4]), correct, np.array([0, 1, 1]), 0)
     assert average_precision_of_incorrect(steps).ci95 is None
     assert average_precision_of_incorrect(steps).value == 1.0
+
+
+def test_measures_do_not_depend_on_how_many_steps_are_worked_on_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = np.random.default_rng(3)
+    fine = draw.random(200)
+    for score in (fine, fine.round(1), np.where(fine < 0.6, 1.0, fine), np.zeros(200)):
+        correct = draw.random(200) < 0.5
+        steps = ScoredSteps(score, correct, np.sort(draw.integers(0, 30, 200)), 0)
+        whole = score_report(steps, resamples=20)
+        with monkeypatch.context() as patch:
+            patch.setattr(discrimination, "_BLOCK", 7)
+            parts = score_report(steps, resamples=20)
+        assert parts.auroc.value == whole.auroc.value == auroc(score, correct)
+        for one, other in (
+            (parts.auroc.ci95, whole.auroc.ci95),
+            (parts.average_precision_incorrect.ci95, whole.average_precision_incorrect.ci95),
+        ):
+            assert one == pytest.approx(other, abs=1e-12)
+        assert parts.average_precision_incorrect.value == pytest.approx(
+            average_precision_score(~correct, 1 - score), abs=1e-12
+        )
