@@ -17,6 +17,12 @@ from .maintenance import DatabaseCheck as DatabaseCheck
 from .maintenance import TableCopy as TableCopy
 from .replies import CallSpending as CallSpending
 from .replies import CallTotals as CallTotals
+from .reviews import TOGETHER as TOGETHER
+from .reviews import Reviews as Reviews
+from .reviews import decided as decided
+from .reviews import expert_labeler as expert_labeler
+from .reviews import flagged as flagged
+from .reviews import standing as standing
 from .steps import LabelArrays as LabelArrays
 from .steps import TraceColumns as TraceColumns
 from .store import Store as Store

@@ -12,6 +12,7 @@ from storage.evidence import StoredEvidence
 from storage.labels import Labels
 from storage.maintenance import Maintenance, TableCopy, Watch, copy_rows
 from storage.replies import Replies
+from storage.reviews import Reviews
 from storage.traces import Traces
 
 
@@ -32,6 +33,7 @@ class Store:
         self.corpora = StoredCorpora(connections)
         self.replies = Replies(connections)
         self.claims = Claims(connections)
+        self.reviews = Reviews(connections)
         self.maintenance = Maintenance(connections)
 
     @classmethod
