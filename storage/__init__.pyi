@@ -23,6 +23,7 @@ from .reviews import decided as decided
 from .reviews import expert_labeler as expert_labeler
 from .reviews import flagged as flagged
 from .reviews import standing as standing
+from .steps import CODES as CODES
 from .steps import LabelArrays as LabelArrays
 from .steps import TraceColumns as TraceColumns
 from .store import Store as Store

@@ -6,7 +6,8 @@ from sqlalchemy import Index, UniqueConstraint
 from sqlmodel import Field
 
 from storage.columns import AMOUNT, MODEL_TEXT, NAME, collate, one_of, parent, within
-from storage.tables import METADATA, Base, Keyed, _choice, _of
+from storage.tables import METADATA as METADATA
+from storage.tables import Base, Keyed, _choice, _of
 from traces import ExpertAnswer, ReviewPurpose
 
 

@@ -11,16 +11,16 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, select, update
+from sqlalchemy import Connection, Select, and_, delete, func, select, update
 
 from storage.columns import Codec
 from storage.database import Connections
 from storage.labels import declare_labeler
-from storage.lookups import dataset_pk
+from storage.lookups import dataset_pk, find_labeler
 from storage.records import label_columns
 from storage.review_tables import REVIEW_ANSWERS, REVIEW_LEASES
 from storage.rows import CHUNK, chunks, insert_missing, insert_rows, now
-from storage.tables import TRACES
+from storage.tables import LABELERS, TRACE_LABELS, TRACES
 from storage.trace_labels import delete_labels, insert_labels
 from traces import (
     Abstention,
@@ -136,6 +136,29 @@ class Reviews:
             query = select(REVIEW_ANSWERS).where(REVIEW_ANSWERS.c.dataset_pk == owner)
             rows = connection.execute(query.order_by(REVIEW_ANSWERS.c.pk))
             return [_ANSWER.record(row) for row in rows]
+
+    def posteriors(self, dataset: str, labeler: str) -> dict[int, list[float]]:
+        """By key of the trace, what a `bayes` consensus thinks of each step as the first error, and
+        last of none; without the traces whose label does not say."""
+        with self._connections.read() as connection:
+            found = find_labeler(connection, dataset, labeler)
+            query = select(TRACE_LABELS.c.trace_pk, TRACE_LABELS.c.meta["posterior"])
+            rows = connection.execute(query.where(TRACE_LABELS.c.labeler_pk == found.pk))
+            return {key: posterior for key, posterior in rows if isinstance(posterior, list)}
+
+    def stamp(self, dataset: str, labelers: Collection[str]) -> tuple[Any, ...]:
+        """Changes whenever one of these labelers labels a trace."""
+        with self._connections.read() as connection:
+            here = LABELERS.c.dataset_pk == dataset_pk(connection, dataset)
+            label = TRACE_LABELS.c
+            query = (
+                select(LABELERS.c.pk, func.count(label.pk), func.max(label.pk))
+                .outerjoin(TRACE_LABELS, label.labeler_pk == LABELERS.c.pk)
+                .where(here, LABELERS.c.name.in_(labelers))
+                .group_by(LABELERS.c.pk)
+                .order_by(LABELERS.c.pk)
+            )
+            return tuple(tuple(row) for row in connection.execute(query))
 
     def take(
         self, dataset: str, item: str, expert: str, *, at: float, until: float, most: int = 1

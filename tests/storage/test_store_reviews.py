@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -28,13 +29,11 @@ _number = iter(range(10**6))
 
 
 def said(
-    step: int, answer: ExpertAnswer, expert: str = "A", trace: str = "t", **more: object
+    step: int, answer: ExpertAnswer, expert: str = "A", trace: str = "t", **more: Any
 ) -> ReviewAnswer:
     """An answer with a token of its own."""
-    token = str(more.pop("token", f"n{next(_number)}"))
-    return ReviewAnswer(
-        trace_id=trace, step_index=step, expert=expert, answer=answer, token=token, **more
-    )  # type: ignore[arg-type]
+    fields = {"token": f"n{next(_number)}", **more}
+    return ReviewAnswer(trace_id=trace, step_index=step, expert=expert, answer=answer, **fields)
 
 
 def words(store: Store, labeler: str, trace: str = "t") -> list[str]:
