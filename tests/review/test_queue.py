@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from review.queue import Queue, QueueSettings, Question
+from review.queue import Question, Queue, QueueSettings
 from stepgold.reviewing import has_fallen, review_figures
 from storage import Store
 from tests.storage.builders import row, source
@@ -81,7 +81,7 @@ def reply(asked: Queue, question: Question, expert: str, answer: ExpertAnswer = 
 
 def through(asked: Queue, expert: str, count: int = 1000) -> list[tuple[str, int, str]]:
     """Answer so many questions, all with correct; what was asked."""
-    found = []
+    found: list[tuple[str, int, str]] = []
     while len(found) < count and (question := asked.next(expert, at=0.0)) is not None:
         found.append((question.trace_id, question.step_index, question.purpose.value))
         reply(asked, question, expert)
