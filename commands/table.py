@@ -237,6 +237,13 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "ShowOptions",
         "show",
     ),
+    ("view",): Entry(
+        "Look at the workspace in the browser. Read-only pages with filters, one page a trace, "
+        "costs and failures; they follow a run in another terminal.",
+        "review.server",
+        "ViewOptions",
+        "view",
+    ),
     ("status",): Entry(
         "Show datasets, labelers, failures and spending.",
         "stepgold.contents",
@@ -273,7 +280,7 @@ GROUPS = {
 
 SECTIONS = {
     "Start here": ("demo", "run", "trust", "doctor"),
-    "Data": ("import", "export", "sample", "overlap", "show", "status", "db", "remove"),
+    "Data": ("import", "export", "sample", "overlap", "show", "view", "status", "db", "remove"),
     "Evidence": ("corpus", "index", "search", "retrieve"),
     "Labels": ("plan", "judge", "continue", "consensus", "score", "retry"),
     "Evaluation": ("evaluate", "compare", "best-of-n", "report"),

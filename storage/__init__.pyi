@@ -1,3 +1,7 @@
+from .browsing import LabelPart as LabelPart
+from .browsing import StoredLabeler as StoredLabeler
+from .browsing import StoredTraces as StoredTraces
+from .browsing import TraceRow as TraceRow
 from .claims import Claimant as Claimant
 from .claims import ClaimSummary as ClaimSummary
 from .claims import Workload as Workload
