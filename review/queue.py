@@ -38,7 +38,6 @@ RELOAD_S = 5.0
 _LABELING = frozenset(
     {ReviewPurpose.QUEUE, ReviewPurpose.AUDIT, ReviewPurpose.DOUBLE, ReviewPurpose.IMPORT}
 )
-_VERDICTS = frozenset({ExpertAnswer.CORRECT, ExpertAnswer.INCORRECT, ExpertAnswer.NEUTRAL})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +110,7 @@ class Queue:
         self._store, self._lock = store, threading.Lock()
         pages = list(store.traces.columns(dataset))
         self.ids = [one for page in pages for one in page.ids]
-        self._row = {id_: row for row, id_ in enumerate(self.ids)}
+        self.ids_known = self._row = {id_: row for row, id_ in enumerate(self.ids)}
         self._keys = np.concatenate([page.keys for page in pages]) if pages else np.zeros(0, int)
         self.n_steps = (
             np.concatenate([page.n_steps for page in pages]) if pages else np.zeros(0, int)
@@ -196,6 +195,22 @@ class Queue:
         """Training questions that an expert answered, and how many there are."""
         with self._lock:
             return len(self._experts[expert].trained), len(self._training)
+
+    def last(self, expert: str) -> ReviewAnswer | None:
+        """The last answer of an expert that is not taken back; None without one."""
+        with self._lock:
+            order = self._experts[expert].order
+            if not order:
+                return None
+            row, step = order[-1]
+        log = self._store.reviews.answers(self.dataset, trace_ids=[self.ids[row]])
+        mine = [one for one in log if one.expert == expert and one.step_index == step]
+        return next((one for one in reversed(mine) if one.purpose in _LABELING), None)
+
+    def done(self) -> list[bool]:
+        """For each trace in the order of import, whether it needs no further answer."""
+        with self._lock:
+            return [bool(one) for one in self._closed]
 
     def order(self) -> list[str]:
         """Ids of the traces in the order in which they are asked, answered ones included."""
@@ -509,13 +524,6 @@ class Queue:
                     at = step if error else int(rank[row] * 1e6) % int(self.n_steps[row])
                     found.append((float(rank[row]), row, at))
         return [(row, step) for _, row, step in sorted(found)[: self.settings.training]]
-
-
-def gold_verdict(first_error: int | None, step: int) -> ExpertAnswer | None:
-    """What gold says of a step, given its first error; None after it."""
-    if first_error is None or step < first_error:
-        return ExpertAnswer.CORRECT
-    return ExpertAnswer.INCORRECT if step == first_error else None
 
 
 def _entropy(probabilities: Sequence[float]) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from itertools import combinations, product
 from statistics import median
@@ -432,3 +432,130 @@ def _hours_left(
     left = store.traces.datasets()[dataset].traces - len(per_trace)
     seconds = sum(one.seconds or 0.0 for one in timed) / len(timed)
     return left * (sum(per_trace.values()) / len(per_trace)) * seconds / 3600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dispute:
+    """A step on which experts differ and that nobody has adjudicated."""
+
+    trace_id: str
+    step_index: int
+    answers: tuple[ReviewAnswer, ...]
+    """One per expert."""
+
+
+def disputes(log: Sequence[ReviewAnswer]) -> list[Dispute]:
+    """The steps to adjudicate, by the first answer on them."""
+    from storage import decided, standing
+
+    answers = list(standing(log).values())
+    return [
+        Dispute(
+            trace_id=trace,
+            step_index=step,
+            answers=tuple(
+                one for one in answers if (one.trace_id, one.step_index) == (trace, step)
+            ),
+        )
+        for (trace, step), label in decided(log).items()
+        if _is_disputed(label)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """Some traces in the order of import that are checked together, as VisualProcessBench was:
+    part of a finished split is answered again, and with too many errors all of it returns."""
+
+    number: int
+    """From 1."""
+    traces: int
+    done: int
+    """Traces that need no further answer."""
+    sample: tuple[tuple[str, int], ...]
+    """Steps to check: a random share of those with a verdict; empty until the split is done."""
+    checked: int
+    """Steps of the sample that were checked since they were answered."""
+    errors: int
+    """Checked steps on which the checker differs."""
+
+    @property
+    def error_rate(self) -> float | None:
+        """Share of the checked steps that are wrong; None before the first check."""
+        return self.errors / self.checked if self.checked else None
+
+
+def review_splits(
+    ids: Sequence[str],
+    done: Sequence[bool],
+    log: Sequence[ReviewAnswer],
+    *,
+    size: int,
+    share: float,
+) -> list[Split]:
+    """The splits of a dataset.
+
+    Args:
+        ids: all traces in the order of import.
+        done: for each, whether it needs no further answer.
+        log: the answers, oldest first.
+        size: traces of a split.
+        share: share of its answered steps that is checked.
+    """
+    from storage import decided, standing
+
+    order = {one.token: place for place, one in enumerate(log)}
+    answered: dict[str, list[int]] = defaultdict(list)
+    labels = {key: one.verdict for key, one in decided(log).items() if one.verdict is not None}
+    for trace, step in labels:
+        answered[trace].append(step)
+    since: dict[tuple[str, int], int] = defaultdict(int)
+    for (trace, step, _), one in standing(log).items():
+        since[trace, step] = max(since[trace, step], order[one.token])
+    checks = {
+        (trace, step): one
+        for (trace, step, _), one in standing(log, {ReviewPurpose.CHECK}).items()
+        if order[one.token] > since[trace, step]
+    }
+    found = []
+    for number, start in enumerate(range(0, len(ids), size), start=1):
+        part, finished = ids[start : start + size], done[start : start + size]
+        steps = [(trace, step) for trace in part for step in answered[trace]]
+        ranked = sorted(steps, key=lambda key: blake2b(f"{key}".encode(), digest_size=8).digest())
+        sample = tuple(ranked[: math.ceil(share * len(steps))]) if all(finished) else ()
+        mine = [(key, checks[key]) for key in sample if key in checks]
+        wrong = sum(
+            (labels[key] is Verdict.INCORRECT) is not (one.answer is ExpertAnswer.INCORRECT)
+            for key, one in mine
+        )
+        found.append(
+            Split(
+                number=number,
+                traces=len(part),
+                done=sum(finished),
+                sample=sample,
+                checked=len(mine),
+                errors=wrong,
+            )
+        )
+    return found
+
+
+def returned_answers(
+    ids: Collection[str], log: Sequence[ReviewAnswer], *, note: str
+) -> list[ReviewAnswer]:
+    """The entries that take all answers on these traces back, so that they are asked again."""
+    from storage import standing
+
+    return [
+        replace(
+            one,
+            answer=ExpertAnswer.UNDO,
+            token=f"returned-{one.token}",
+            note=note,
+            at="",
+            seconds=None,
+        )
+        for one in standing(log).values()
+        if one.trace_id in ids
+    ]
