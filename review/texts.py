@@ -156,7 +156,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "다른 전문가가 건너뛰거나 의견이 다르면 단계가 다시 나올 수 있습니다. 감사합니다.",
     ),
     "review.adjudicate.none": ("Experts differ on no step.", "전문가 의견이 다른 단계가 없습니다."),
-    "review.adjudicate.left": ("{left} steps to decide", "결정할 단계 {left}개"),
+    "review.adjudicate.left": ("Steps to decide: {left}", "결정할 단계 {left}개"),
     "review.expert": ("Expert", "전문가"),
     "review.answer": ("Answer", "답변"),
     "review.notes": ("Note", "메모"),
@@ -189,8 +189,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "review.figures.agreement": ("Agreement", "일치도"),
     "review.figures.kappa": ("Cohen’s kappa", "코헨 카파"),
     "review.figures.alpha": (
-        "Krippendorff’s alpha of all experts: {value}",
-        "전체 전문가의 크리펜도르프 알파: {value}",
+        "Krippendorff’s alpha of all experts:",
+        "전체 전문가의 크리펜도르프 알파:",
     ),
     "review.figures.accuracy": ("Accuracy of label sets", "레이블 정확도"),
     "review.figures.accuracy.note": (
@@ -201,7 +201,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "review.figures.checked": ("Random steps", "무작위 단계"),
     "review.figures.alone": ("Without probabilities", "확률 없이"),
     "review.figures.left": ("About {hours} hours left", "약 {hours}시간 남음"),
-    "review.figures.disputed": ("{count} disputed steps", "의견이 다른 단계 {count}개"),
+    "review.figures.disputed": ("Disputed steps: {count}", "의견이 다른 단계 {count}개"),
     "review.figures.flagged": ("Flagged problems", "신고된 문제"),
     "review.with": ("Compared with", "비교 대상"),
     # Settings
