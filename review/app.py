@@ -91,10 +91,10 @@ def stamp(request: Request) -> JSONResponse:
 
 
 @shared.get("/settings")
-def settings(request: Request, next: str = "/", saved: bool = False) -> Response:
+def settings(request: Request, next: str = "/") -> Response:
     """The page on which a visitor chooses language, appearance and text size."""
     pages = site_of(request).pages
-    return pages.render(request, "settings.html.j2", choices=SETTINGS, next=next, saved=saved)
+    return pages.render(request, "settings.html.j2", choices=SETTINGS, next=next)
 
 
 @shared.post("/settings")

@@ -92,7 +92,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "settings.size.normal": ("Normal", "보통"),
     "settings.size.large": ("Large", "크게"),
     "settings.save": ("Save", "저장"),
-    "settings.saved": ("Saved.", "저장했습니다."),
 }
 """English and Korean by key; `{name}` is filled in by `text`."""
 

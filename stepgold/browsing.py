@@ -28,7 +28,7 @@ from traces import AbstentionReason, InputError, StoreError
 if TYPE_CHECKING:
     from formats import EncodedImage
     from stepgold.workspace import WorkspaceFolder
-    from storage import LabelPart, Store, StoredLabeler, TraceRow
+    from storage import Store, StoredLabeler, StoredLabels, TraceRow
 
 PAGE = 50
 """Rows of a page."""
@@ -165,7 +165,7 @@ class Browser:
         last = self._read_labels(datasets, named)
         if self._over.is_set():
             return
-        self._now = _Snapshot(datasets, named, now.stamp + 1, version, last)
+        self._now = _Snapshot(datasets, named, stamp=now.stamp + 1, version=version, last=last)
         self._ready.set()
 
     def _read_traces(self) -> dict[str, DatasetArrays]:
@@ -207,7 +207,7 @@ class Browser:
                     traces.take(part, {key: each}, touched)
         return max(last, until)
 
-    def _part(self, after: int, until: int, *, labeler: int | None = None) -> LabelPart | None:
+    def _part(self, after: int, until: int, *, labeler: int | None = None) -> StoredLabels | None:
         if self._over.is_set():
             return None
         return self.store.browsing.labels_after(after, until=until, labeler=labeler)
@@ -273,7 +273,14 @@ class Browser:
             for at, key in zip(found, keys, strict=True)
             if key in rows
         )
-        return TracePage(selection.query, listed, selection.total, before, after, searched)
+        return TracePage(
+            selection.query,
+            listed,
+            total=selection.total,
+            before=before,
+            after=after,
+            searched=searched,
+        )
 
     def _search(
         self, selection: Selection, traces: DatasetArrays, text: str, size: int

@@ -32,7 +32,7 @@ SNIPPET = 240
 
 
 @dataclass(frozen=True, slots=True)
-class LabelPart:
+class StoredLabels:
     """Some labels in the order in which they were stored."""
 
     last: int
@@ -141,7 +141,7 @@ class Browsing:
 
     def labels_after(
         self, key: int, *, until: int, labeler: int | None = None, limit: int = 20_000
-    ) -> LabelPart | None:
+    ) -> StoredLabels | None:
         """Labels (of one labeler) with a larger key, in the order of their keys.
 
         Args:
@@ -172,24 +172,32 @@ class Browsing:
         import numpy as np
 
         arrays = LabelArrays.of([(row[2], "", *row[3:]) for row in rows])
-        return LabelPart(rows[-1][0], np.array([row[1] for row in rows], np.int64), arrays)
+        return StoredLabels(rows[-1][0], np.array([row[1] for row in rows], np.int64), arrays)
 
     def rows(self, keys: Sequence[int]) -> list[TraceRow]:
         """The traces with these keys, in their order; one that was removed is left out."""
         trace, problem = TRACES.c, PROBLEMS.c
         query = (
-            select(trace.pk, trace.id, problem.id, trace.subset, trace.generator, trace.n_steps)
-            .add_columns(func.substr(problem.question, 1, SNIPPET + 1), problem.meta)
+            select(trace.pk.label("key"), trace.id, problem.id.label("problem_id"), trace.subset)
+            .add_columns(trace.generator, trace.n_steps, problem.meta)
+            .add_columns(func.substr(problem.question, 1, SNIPPET + 1).label("question"))
             .join(PROBLEMS, trace.problem_pk == problem.pk)
             .where(trace.pk.in_(keys))
         )
         with self._connections.read() as connection:
             rows = connection.execute(query).all()
-        found = {}
-        for row in rows:
-            key, trace_id, problem_id, subset, generator, n_steps, question, meta = row
-            shown = None if may_hold_phi(meta or {}) else question
-            found[key] = TraceRow(key, trace_id, problem_id, subset, generator, n_steps, shown)
+        found = {
+            row.key: TraceRow(
+                key=row.key,
+                id=row.id,
+                problem_id=row.problem_id,
+                subset=row.subset,
+                generator=row.generator,
+                n_steps=row.n_steps,
+                question=None if may_hold_phi(row.meta or {}) else row.question,
+            )
+            for row in rows
+        }
         return [found[key] for key in keys if key in found]
 
     def containing(self, keys: Sequence[int], text: str) -> set[int]:
