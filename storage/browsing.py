@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, func, or_, select
 
 from storage.database import Connections
-from storage.records import LABELER
+from storage.records import FAILURE, LABELER, REJECTED_ROW
 from storage.steps import LabelArrays
 from storage.tables import (
     DATASETS,
+    FAILURES,
     LABELERS,
     PROBLEMS,
+    REJECTED_ROWS,
+    SOURCE_FILES,
     STEP_LABELS,
     STEPS,
     TRACE_LABELS,
     TRACES,
 )
 from storage.trace_labels import among
-from traces import Labeler, may_hold_phi
+from traces import Failure, Labeler, RejectedRow, may_hold_phi
 
 if TYPE_CHECKING:
     import numpy as np
@@ -221,6 +224,32 @@ class Browsing:
         with self._connections.read() as connection:
             found = {*connection.scalars(whole), *connection.scalars(steps)}
         return found & set(keys)
+
+    def rejected(self, limit: int) -> list[tuple[str, RejectedRow]]:
+        """The first rejected rows of files, with their datasets."""
+        query = (
+            select(REJECTED_ROWS, DATASETS.c.name.label("dataset"))
+            .join(SOURCE_FILES, REJECTED_ROWS.c.source_file_pk == SOURCE_FILES.c.pk)
+            .join(DATASETS, SOURCE_FILES.c.dataset_pk == DATASETS.c.pk)
+            .where(REJECTED_ROWS.c.imported.is_(False))
+            .order_by(DATASETS.c.pk, SOURCE_FILES.c.pk, REJECTED_ROWS.c.position)
+            .limit(limit)
+        )
+        with self._connections.read() as connection:
+            rows = connection.execute(query).all()
+        return [(row.dataset, REJECTED_ROW.record(row)) for row in rows]
+
+    def failures(self, limit: int) -> list[tuple[str, Failure]]:
+        """The last failures that are no abstentions among the labels, with their datasets."""
+        query = (
+            select(FAILURES, DATASETS.c.name.label("dataset"))
+            .join(DATASETS, FAILURES.c.dataset_pk == DATASETS.c.pk)
+            .order_by(FAILURES.c.created_at.desc(), FAILURES.c.id)
+            .limit(limit)
+        )
+        with self._connections.read() as connection:
+            rows = connection.execute(query).all()
+        return [(row.dataset, FAILURE.record(row)) for row in rows]
 
     def problem(self, dataset: str, problem: str) -> tuple[Sequence[str], bool] | None:
         """The image paths of a problem, and whether it may name a patient; None if unknown."""
