@@ -65,6 +65,7 @@ def create_app(
             Refused: _refused,
             ToolkitError: _told,
             404: _not_found,
+            500: _defect,
         },
     )
     app.state.form_tokens = FormTokens()
@@ -129,3 +130,8 @@ async def _told(request: Request, fault: Any) -> Response:
 
 async def _not_found(request: Request, _: Any) -> Response:
     return site_of(request).pages.render(request, "error.html.j2", status=404, error=None)
+
+
+async def _defect(request: Request, _: Any) -> Response:
+    lang = site_of(request).pages.chosen(request)["lang"]
+    return PlainTextResponse(f"{text(lang, 'refused.defect')}\n", 500)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from review.pages import Site, clipped, site_of
+from review.pages import CLIPPED, Site, address, clipped, site_of
 from stepgold.browsing import PAGE, TracePage
 from stepgold.label_arrays import OUTCOMES, SORTS, TraceQuery
 from stepgold.showing import LabelerView, ShowResult
@@ -150,11 +150,24 @@ def trace(request: Request, id: str, work: str | None = None) -> Response:
         calls=[_call_of(call) for view in found.views for call in view.calls],
         continuations=_by_step(found),
         marks=_marks(found),
-        limit=None if whole else 20_000,
+        limit=None if whole else CLIPPED,
+        is_long=any(len(each) > CLIPPED for each in _texts(found)),
         start=address_of(replace(query, after=None, before=None)),
         neighbors=_neighbors(site, query, request.query_params.get("place")),
         place=request.query_params.get("place"),
     )
+
+
+def _texts(found: ShowResult) -> Iterator[str]:
+    """Every text of the page that may be long."""
+    problem, views = found.context.problem, found.views
+    yield from (problem.question, *problem.options, *found.context.trace.steps)
+    yield from (each.passage.text for each in found.context.evidence)
+    yield from (one.text for view in views for one in view.continuations)
+    for view in views:
+        yield from (step.reasoning or "" for step in view.label.step_labels)
+        for call in view.calls:
+            yield from (call.request, call.reply.raw, call.reply.text or "")
 
 
 def _view_of(view: LabelerView, found: ShowResult) -> dict[str, Any]:
@@ -228,8 +241,6 @@ def _neighbors(site: Site, query: TraceQuery, place: str | None) -> Sequence[str
 
 
 def _trace_address(values: dict[str, Any], page: TracePage) -> str:
-    from review.pages import address
-
     first = page.traces[0]
     return address("/trace", values, id=first.row.id, place=first.place)
 

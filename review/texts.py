@@ -31,6 +31,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Too many requests: wait a moment.",
         "요청이 너무 많습니다. 잠시 후 다시 시도하십시오.",
     ),
+    "refused.defect": (
+        "StepGold met a defect on this page: please report it, with what --debug shows.",
+        "이 페이지에서 StepGold 오류가 발생했습니다. --debug 출력과 함께 알려 주십시오.",
+    ),
     "refused.size": ("The request is too large.", "요청이 너무 큽니다."),
     # Frame of every page
     "skip": ("Skip to the content", "본문으로 건너뛰기"),
