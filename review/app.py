@@ -125,11 +125,16 @@ async def _refused(request: Request, fault: Any) -> Response:
 async def _told(request: Request, fault: Any) -> Response:
     error: ToolkitError = fault
     status = 503 if isinstance(error, StoreError) else 404
-    return site_of(request).pages.render(request, "error.html.j2", status=status, error=error)
+    key = "error.database" if status == 503 else "error.title"
+    return site_of(request).pages.render(
+        request, "error.html.j2", status=status, error=error, title=key
+    )
 
 
 async def _not_found(request: Request, _: Any) -> Response:
-    return site_of(request).pages.render(request, "error.html.j2", status=404, error=None)
+    return site_of(request).pages.render(
+        request, "error.html.j2", status=404, error=None, title="error.title"
+    )
 
 
 async def _defect(request: Request, _: Any) -> Response:

@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, cast
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -137,7 +137,8 @@ def trace(request: Request, id: str, work: str | None = None) -> Response:
     stamp, query = site.browser.stamp, query_of(request.query_params)
     # Of a labeler that has gone the page shows nothing, but it shows the trace.
     found = site.browser.trace(query.dataset, id, labeler=work or None)
-    if may_hold_phi(found.context.problem.meta) and not site.allow_phi:
+    metas = (found.context.problem.meta, found.context.trace.meta)
+    if any(map(may_hold_phi, metas)) and not site.allow_phi:
         return site.pages.render(request, "protected.html.j2", status=403, id=id)
     whole = "whole" in request.query_params
     return site.pages.render(
@@ -228,9 +229,12 @@ def _neighbors(site: Site, query: TraceQuery, place: str | None) -> Sequence[str
     """Addresses of the traces before and after this one in the table it was opened from."""
     if not place:
         return None, None
+    sides = (
+        replace(query, before=place, after=None),
+        replace(query, after=place, before=None),
+    )
     found: list[str | None] = []
-    for side in ("before", "after"):
-        wish = replace(query, after=None, before=None, **cast(Any, {side: place}))
+    for wish in sides:
         try:
             page = site.browser.page(wish, size=1)
         except InputError:  # the place is gone

@@ -44,6 +44,11 @@ def shown(value: object) -> Markup:
     return Markup(f"<bdi>{named}</bdi>")
 
 
+def plain(value: object) -> str:
+    """Any text for a place that holds no markup, as a title or an option: controls are named."""
+    return _CONTROL.sub(lambda found: f"U+{ord(found[0]):04X}", str(value))
+
+
 def clipped(value: object, limit: int | None = CLIPPED) -> str:
     """The text cut to a number of characters, with an ellipsis; None leaves it whole."""
     found = str(value)
@@ -101,7 +106,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters.update(
-            shown=shown, clipped=clipped, marked=marked, figure=figure, count=count
+            shown=shown, plain=plain, clipped=clipped, marked=marked, figure=figure, count=count
         )
         self._templates.globals.update(address=address, LANGUAGES=LANGUAGES)
 

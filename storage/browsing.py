@@ -182,7 +182,7 @@ class Browsing:
         trace, problem = TRACES.c, PROBLEMS.c
         query = (
             select(trace.pk.label("key"), trace.id, problem.id.label("problem_id"), trace.subset)
-            .add_columns(trace.generator, trace.n_steps, problem.meta)
+            .add_columns(trace.generator, trace.n_steps, problem.meta, trace.meta.label("own"))
             .add_columns(func.substr(problem.question, 1, SNIPPET + 1).label("question"))
             .join(PROBLEMS, trace.problem_pk == problem.pk)
             .where(trace.pk.in_(keys))
@@ -197,7 +197,7 @@ class Browsing:
                 subset=row.subset,
                 generator=row.generator,
                 n_steps=row.n_steps,
-                question=None if may_hold_phi(row.meta or {}) else row.question,
+                question=None if _protected(row.meta, row.own) else row.question,
             )
             for row in rows
         }
@@ -254,10 +254,18 @@ class Browsing:
     def problem(self, dataset: str, problem: str) -> tuple[Sequence[str], bool] | None:
         """The image paths of a problem, and whether it may name a patient; None if unknown."""
         query = (
-            select(PROBLEMS.c.images, PROBLEMS.c.meta)
+            select(PROBLEMS.c.images, PROBLEMS.c.meta, TRACES.c.meta)
             .join(DATASETS, PROBLEMS.c.dataset_pk == DATASETS.c.pk)
+            .outerjoin(TRACES, TRACES.c.problem_pk == PROBLEMS.c.pk)
             .where(DATASETS.c.name == dataset, PROBLEMS.c.id == problem)
         )
         with self._connections.read() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else (tuple(row[0] or ()), may_hold_phi(row[1] or {}))
+            rows = connection.execute(query).all()
+        if not rows:
+            return None
+        return tuple(rows[0][0] or ()), any(_protected(*metas) for _, *metas in rows)
+
+
+def _protected(*metas: Any) -> bool:
+    """Whether any of these says that a text may name a patient."""
+    return any(may_hold_phi(meta or {}) for meta in metas)
