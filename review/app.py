@@ -65,6 +65,7 @@ def create_app(
             Refused: _refused,
             ToolkitError: _told,
             404: _not_found,
+            500: _defect,
         },
     )
     app.state.form_tokens = FormTokens()
@@ -91,10 +92,10 @@ def stamp(request: Request) -> JSONResponse:
 
 
 @shared.get("/settings")
-def settings(request: Request, next: str = "/", saved: bool = False) -> Response:
+def settings(request: Request, next: str = "/") -> Response:
     """The page on which a visitor chooses language, appearance and text size."""
     pages = site_of(request).pages
-    return pages.render(request, "settings.html.j2", choices=SETTINGS, next=next, saved=saved)
+    return pages.render(request, "settings.html.j2", choices=SETTINGS, next=next)
 
 
 @shared.post("/settings")
@@ -124,8 +125,18 @@ async def _refused(request: Request, fault: Any) -> Response:
 async def _told(request: Request, fault: Any) -> Response:
     error: ToolkitError = fault
     status = 503 if isinstance(error, StoreError) else 404
-    return site_of(request).pages.render(request, "error.html.j2", status=status, error=error)
+    key = "error.database" if status == 503 else "error.title"
+    return site_of(request).pages.render(
+        request, "error.html.j2", status=status, error=error, title=key
+    )
 
 
 async def _not_found(request: Request, _: Any) -> Response:
-    return site_of(request).pages.render(request, "error.html.j2", status=404, error=None)
+    return site_of(request).pages.render(
+        request, "error.html.j2", status=404, error=None, title="error.title"
+    )
+
+
+async def _defect(request: Request, _: Any) -> Response:
+    lang = site_of(request).pages.chosen(request)["lang"]
+    return PlainTextResponse(f"{text(lang, 'refused.defect')}\n", 500)

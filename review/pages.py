@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,13 +44,18 @@ def shown(value: object) -> Markup:
     return Markup(f"<bdi>{named}</bdi>")
 
 
-def clipped(value: object, limit: int = CLIPPED) -> str:
-    """The text cut to a number of characters, with an ellipsis."""
+def plain(value: object) -> str:
+    """Any text for a place that holds no markup, as a title or an option: controls are named."""
+    return _CONTROL.sub(lambda found: f"U+{ord(found[0]):04X}", str(value))
+
+
+def clipped(value: object, limit: int | None = CLIPPED) -> str:
+    """The text cut to a number of characters, with an ellipsis; None leaves it whole."""
     found = str(value)
-    return found if len(found) <= limit else found[:limit] + "…"
+    return found if limit is None or len(found) <= limit else found[:limit] + "…"
 
 
-def marked(value: str, spans: list[tuple[int, int]]) -> Markup:
+def marked(value: str, spans: Sequence[tuple[int, int]]) -> Markup:
     """The text as `shown`, with these parts (start, end; in characters) marked."""
     parts, place = [], 0
     for start, end in sorted(spans):
@@ -101,7 +106,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters.update(
-            shown=shown, clipped=clipped, marked=marked, figure=figure, count=count
+            shown=shown, plain=plain, clipped=clipped, marked=marked, figure=figure, count=count
         )
         self._templates.globals.update(address=address, LANGUAGES=LANGUAGES)
 

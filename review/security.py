@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import Request
 
 from review.texts import text
+from traces import record_defect
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -231,6 +232,10 @@ class Guard:
             if started:
                 raise
             await _answer(sending, refused, self._rules.lang)
+        except Exception as fault:  # a defect ends one request, not the server
+            record_defect(fault, f"{scope['method']} {scope['path']}")
+            if not started:
+                await _answer(sending, Refused(500, "refused.defect"), self._rules.lang)
 
     def _check(self, scope: Scope) -> None:
         """Let a request pass, and note in its state who sends it.

@@ -19,6 +19,7 @@ from stepgold.workspace import WorkspaceFolder
 from traces import Config, InputError, Need, StoreError, StrPath, option
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import APIRouter
 
     from review.security import Login, Rules
@@ -169,25 +170,11 @@ class Running:
             reviewing=bool(routers),
         )
         rules = replace(_rules(options, self.port, login), **(settings or {}))
-        config = uvicorn.Config(
-            Guard(app, rules),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=options.behind_proxy is not None,
-            timeout_graceful_shutdown=STOP_WITHIN_S,
-            ssl_certfile=None if options.certfile is None else str(options.certfile),
-            ssl_keyfile=None if options.keyfile is None else str(options.keyfile),
-        )
         try:
-            config.load()
-        except OSError as fault:  # also ssl.SSLError
+            config = _configured(Guard(app, rules), options)
+        except InputError:
             self._socket.close()
-            raise InputError(
-                f"The certificate cannot be used: {fault}.",
-                where=str(options.certfile),
-                remedy="give a PEM chain with --certfile and its key with --keyfile",
-            ) from fault
+            raise
         self.url = _url(options, self.port)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="stepgold-pages", daemon=True)
@@ -226,6 +213,35 @@ class Running:
         self.stop()
         self._thread.join()
         self._socket.close()
+
+
+def _configured(application: Any, options: ServeOptions) -> uvicorn.Config:
+    """How uvicorn serves it.
+
+    Raises:
+        InputError: the certificate cannot be used.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=options.behind_proxy is not None,
+        timeout_graceful_shutdown=STOP_WITHIN_S,
+        ssl_certfile=None if options.certfile is None else str(options.certfile),
+        ssl_keyfile=None if options.keyfile is None else str(options.keyfile),
+    )
+    try:
+        config.load()
+    except OSError as fault:  # also ssl.SSLError
+        raise InputError(
+            f"The certificate cannot be used: {fault}.",
+            where=str(options.certfile),
+            remedy="give a PEM chain with --certfile and its key with --keyfile",
+        ) from fault
+    return config
 
 
 @contextmanager

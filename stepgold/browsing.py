@@ -28,7 +28,8 @@ from traces import AbstentionReason, InputError, StoreError
 if TYPE_CHECKING:
     from formats import EncodedImage
     from stepgold.workspace import WorkspaceFolder
-    from storage import LabelPart, Store, StoredLabeler, TraceRow
+    from storage import CallSpending, ClaimSummary, Store, StoredLabeler, StoredLabels, TraceRow
+    from traces import Failure, RejectedRow
 
 PAGE = 50
 """Rows of a page."""
@@ -78,6 +79,20 @@ class DatasetFigures:
     subsets: Mapping[str, int]
     """Traces by subset."""
     labelers: tuple[LabelerFigures, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What was spent, what runs, and what failed outside the labels."""
+
+    spending: tuple[CallSpending, ...]
+    """Calls by model and purpose."""
+    running: tuple[ClaimSummary, ...]
+    """What commands work on now."""
+    rejected: tuple[tuple[str, RejectedRow], ...]
+    """The first rejected rows of files, each with its dataset."""
+    failures: tuple[tuple[str, Failure], ...]
+    """The last failures, each with its dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +180,7 @@ class Browser:
         last = self._read_labels(datasets, named)
         if self._over.is_set():
             return
-        self._now = _Snapshot(datasets, named, now.stamp + 1, version, last)
+        self._now = _Snapshot(datasets, named, stamp=now.stamp + 1, version=version, last=last)
         self._ready.set()
 
     def _read_traces(self) -> dict[str, DatasetArrays]:
@@ -207,7 +222,7 @@ class Browser:
                     traces.take(part, {key: each}, touched)
         return max(last, until)
 
-    def _part(self, after: int, until: int, *, labeler: int | None = None) -> LabelPart | None:
+    def _part(self, after: int, until: int, *, labeler: int | None = None) -> StoredLabels | None:
         if self._over.is_set():
             return None
         return self.store.browsing.labels_after(after, until=until, labeler=labeler)
@@ -273,7 +288,14 @@ class Browser:
             for at, key in zip(found, keys, strict=True)
             if key in rows
         )
-        return TracePage(selection.query, listed, selection.total, before, after, searched)
+        return TracePage(
+            selection.query,
+            listed,
+            total=selection.total,
+            before=before,
+            after=after,
+            searched=searched,
+        )
 
     def _search(
         self, selection: Selection, traces: DatasetArrays, text: str, size: int
@@ -316,6 +338,16 @@ class Browser:
         known = self._dataset(dataset)[1]
         labelers = [each.labeler for each in known.values()]
         return shown_in(self.store, ShowOptions(trace, dataset=dataset), labelers, full=labeler)
+
+    def ledger(self, *, limit: int = 200) -> Ledger:
+        """What was spent, what runs, and at most `limit` failures of a kind."""
+        store = self.store
+        return Ledger(
+            tuple(store.replies.spending()),
+            tuple(store.claims.live(at=time.time())),
+            tuple(store.browsing.rejected(limit)),
+            tuple(store.browsing.failures(limit)),
+        )
 
     def image(
         self, dataset: str, problem: str, number: int, *, folder: Path

@@ -16,7 +16,7 @@ from traces import AbstentionReason, InputError, Labeler, LabelerKind, closest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from storage import LabelPart, StoredLabeler, TraceColumns
+    from storage import StoredLabeler, StoredLabels, TraceColumns
 
 Outcome = Literal["exact", "no_error", "early", "late", "missed", "false_alarm", "missing"]
 """What a labeler's first error is to the reference's, in the words of the report."""
@@ -140,7 +140,7 @@ class LabelerArrays:
         """Traces with a label."""
         return int(np.count_nonzero(self.state))
 
-    def put(self, traces: DatasetArrays, part: LabelPart, mine: NDArray[np.bool_]) -> None:
+    def put(self, traces: DatasetArrays, part: StoredLabels, mine: NDArray[np.bool_]) -> None:
         """Take over those of these labels that `mine` selects; they are about these traces."""
         labels = part.labels
         n = len(labels.keys)
@@ -235,7 +235,9 @@ class DatasetArrays:
         at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
         return self._by_key[at], ordered[at] == keys
 
-    def take(self, part: LabelPart, owners: Mapping[int, StoredLabeler], touched: set[int]) -> None:
+    def take(
+        self, part: StoredLabels, owners: Mapping[int, StoredLabeler], touched: set[int]
+    ) -> None:
         """Take over labels of these labelers; those not in `touched` are copied first."""
         for key in np.unique(part.labelers).tolist():
             if key in owners:

@@ -1,5 +1,5 @@
-from .browsing import LabelPart as LabelPart
 from .browsing import StoredLabeler as StoredLabeler
+from .browsing import StoredLabels as StoredLabels
 from .browsing import StoredTraces as StoredTraces
 from .browsing import TraceRow as TraceRow
 from .claims import Claimant as Claimant

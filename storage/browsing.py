@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, func, or_, select
 
 from storage.database import Connections
-from storage.records import LABELER
+from storage.records import FAILURE, LABELER, REJECTED_ROW
 from storage.steps import LabelArrays
 from storage.tables import (
     DATASETS,
+    FAILURES,
     LABELERS,
     PROBLEMS,
+    REJECTED_ROWS,
+    SOURCE_FILES,
     STEP_LABELS,
     STEPS,
     TRACE_LABELS,
     TRACES,
 )
 from storage.trace_labels import among
-from traces import Labeler, may_hold_phi
+from traces import Failure, Labeler, RejectedRow, may_hold_phi
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +35,7 @@ SNIPPET = 240
 
 
 @dataclass(frozen=True, slots=True)
-class LabelPart:
+class StoredLabels:
     """Some labels in the order in which they were stored."""
 
     last: int
@@ -141,7 +144,7 @@ class Browsing:
 
     def labels_after(
         self, key: int, *, until: int, labeler: int | None = None, limit: int = 20_000
-    ) -> LabelPart | None:
+    ) -> StoredLabels | None:
         """Labels (of one labeler) with a larger key, in the order of their keys.
 
         Args:
@@ -172,24 +175,32 @@ class Browsing:
         import numpy as np
 
         arrays = LabelArrays.of([(row[2], "", *row[3:]) for row in rows])
-        return LabelPart(rows[-1][0], np.array([row[1] for row in rows], np.int64), arrays)
+        return StoredLabels(rows[-1][0], np.array([row[1] for row in rows], np.int64), arrays)
 
     def rows(self, keys: Sequence[int]) -> list[TraceRow]:
         """The traces with these keys, in their order; one that was removed is left out."""
         trace, problem = TRACES.c, PROBLEMS.c
         query = (
-            select(trace.pk, trace.id, problem.id, trace.subset, trace.generator, trace.n_steps)
-            .add_columns(func.substr(problem.question, 1, SNIPPET + 1), problem.meta)
+            select(trace.pk.label("key"), trace.id, problem.id.label("problem_id"), trace.subset)
+            .add_columns(trace.generator, trace.n_steps, problem.meta, trace.meta.label("own"))
+            .add_columns(func.substr(problem.question, 1, SNIPPET + 1).label("question"))
             .join(PROBLEMS, trace.problem_pk == problem.pk)
             .where(trace.pk.in_(keys))
         )
         with self._connections.read() as connection:
             rows = connection.execute(query).all()
-        found = {}
-        for row in rows:
-            key, trace_id, problem_id, subset, generator, n_steps, question, meta = row
-            shown = None if may_hold_phi(meta or {}) else question
-            found[key] = TraceRow(key, trace_id, problem_id, subset, generator, n_steps, shown)
+        found = {
+            row.key: TraceRow(
+                key=row.key,
+                id=row.id,
+                problem_id=row.problem_id,
+                subset=row.subset,
+                generator=row.generator,
+                n_steps=row.n_steps,
+                question=None if _protected(row.meta, row.own) else row.question,
+            )
+            for row in rows
+        }
         return [found[key] for key in keys if key in found]
 
     def containing(self, keys: Sequence[int], text: str) -> set[int]:
@@ -214,13 +225,47 @@ class Browsing:
             found = {*connection.scalars(whole), *connection.scalars(steps)}
         return found & set(keys)
 
+    def rejected(self, limit: int) -> list[tuple[str, RejectedRow]]:
+        """The first rejected rows of files, with their datasets."""
+        query = (
+            select(REJECTED_ROWS, DATASETS.c.name.label("dataset"))
+            .join(SOURCE_FILES, REJECTED_ROWS.c.source_file_pk == SOURCE_FILES.c.pk)
+            .join(DATASETS, SOURCE_FILES.c.dataset_pk == DATASETS.c.pk)
+            .where(REJECTED_ROWS.c.imported.is_(False))
+            .order_by(DATASETS.c.pk, SOURCE_FILES.c.pk, REJECTED_ROWS.c.position)
+            .limit(limit)
+        )
+        with self._connections.read() as connection:
+            rows = connection.execute(query).all()
+        return [(row.dataset, REJECTED_ROW.record(row)) for row in rows]
+
+    def failures(self, limit: int) -> list[tuple[str, Failure]]:
+        """The last failures that are no abstentions among the labels, with their datasets."""
+        query = (
+            select(FAILURES, DATASETS.c.name.label("dataset"))
+            .join(DATASETS, FAILURES.c.dataset_pk == DATASETS.c.pk)
+            .order_by(FAILURES.c.created_at.desc(), FAILURES.c.id)
+            .limit(limit)
+        )
+        with self._connections.read() as connection:
+            rows = connection.execute(query).all()
+        return [(row.dataset, FAILURE.record(row)) for row in rows]
+
     def problem(self, dataset: str, problem: str) -> tuple[Sequence[str], bool] | None:
         """The image paths of a problem, and whether it may name a patient; None if unknown."""
         query = (
-            select(PROBLEMS.c.images, PROBLEMS.c.meta)
+            select(PROBLEMS.c.images, PROBLEMS.c.meta, TRACES.c.meta)
             .join(DATASETS, PROBLEMS.c.dataset_pk == DATASETS.c.pk)
+            .outerjoin(TRACES, TRACES.c.problem_pk == PROBLEMS.c.pk)
             .where(DATASETS.c.name == dataset, PROBLEMS.c.id == problem)
         )
         with self._connections.read() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else (tuple(row[0] or ()), may_hold_phi(row[1] or {}))
+            rows = connection.execute(query).all()
+        if not rows:
+            return None
+        return tuple(rows[0][0] or ()), any(_protected(*metas) for _, *metas in rows)
+
+
+def _protected(*metas: Any) -> bool:
+    """Whether any of these says that a text may name a patient."""
+    return any(may_hold_phi(meta or {}) for meta in metas)
