@@ -251,6 +251,33 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "ShowOptions",
         "show",
     ),
+    ("view",): Entry(
+        "Look at the workspace in the browser. Read-only pages with filters, one page a trace, "
+        "costs and failures; they follow a run in another terminal.",
+        "review.server",
+        "ViewOptions",
+        "view",
+    ),
+    ("review",): Entry(
+        "Let experts answer step by step in the browser. The most uncertain traces come first, with"
+        " their evidence; every answer is stored at once. Answers leave and enter as files by"
+        " `stepgold review export` and `stepgold review import`.",
+        "review.desk",
+        "ReviewOptions",
+        "review",
+    ),
+    ("review", "export"): Entry(
+        "Write the experts' answers to a file.",
+        "stepgold.review_files",
+        "ReviewExportOptions",
+        "review_export",
+    ),
+    ("review", "import"): Entry(
+        "Read experts' answers from a file. StepGold's own, Potato's and Label Studio's are known.",
+        "stepgold.review_files",
+        "ReviewImportOptions",
+        "review_import",
+    ),
     ("status",): Entry(
         "Show datasets, labelers, failures and spending.",
         "stepgold.contents",
@@ -287,9 +314,12 @@ GROUPS = {
 
 SECTIONS = {
     "Start here": ("demo", "run", "trust", "doctor"),
-    "Data": ("import", "export", "sample", "overlap", "verify", "show", "status", "db", "remove"),
+    "Data": (
+        *("import", "export", "sample", "overlap", "verify", "show", "view", "status", "db"),
+        "remove",
+    ),
     "Evidence": ("corpus", "index", "search", "retrieve"),
-    "Labels": ("plan", "judge", "continue", "consensus", "score", "train", "retry"),
+    "Labels": ("plan", "judge", "continue", "consensus", "review", "score", "train", "retry"),
     "Evaluation": ("evaluate", "compare", "best-of-n", "report"),
 }
 """The sections of `stepgold --help` in order; other commands follow them."""
@@ -324,6 +354,8 @@ class LazyGroup(TyperGroup):
             InputError: there is no such command.
         """
         word = args[0]
+        if (word,) in COMMANDS and tuple(args[:2]) in COMMANDS:  # a command with subcommands
+            return " ".join(args[:2]), _command(args[1], (word, args[1])), args[2:]
         is_known = self.get_command(ctx, word) is not None
         if not (is_known or ctx.resilient_parsing or word.startswith("-")):
             close = closest(word, self.list_commands(ctx))

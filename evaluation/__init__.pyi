@@ -49,6 +49,8 @@ from .overlap import find_overlap as find_overlap
 from .paired import PairedReport as PairedReport
 from .paired import compare_by_measure as compare_by_measure
 from .paired import paired_difference as paired_difference
+from .prediction_powered import LabelAccuracy as LabelAccuracy
+from .prediction_powered import label_accuracy as label_accuracy
 from .protocols.macro_f1 import evaluate_macro_f1 as evaluate_macro_f1
 from .protocols.macro_f1 import step_accuracy as step_accuracy
 from .protocols.mistake import evaluate_mistake as evaluate_mistake

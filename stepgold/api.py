@@ -26,6 +26,7 @@ from stepgold import (
     planning,
     removing,
     retrieval,
+    review_files,
     sampling,
     scoring_run,
     searching,
@@ -191,6 +192,10 @@ class Workspace(WorkspaceFolder):
     """Check a release: every byte, no file more or less, and the counts of its card."""
     show = verb(showing.ShowOptions, showing.show)
     """Show a trace with its evidence and what every labeler says of it."""
+    review_export = verb(review_files.ReviewExportOptions, review_files.review_export)
+    """Write the log of the experts' answers to a file."""
+    review_import = verb_of_several(review_files.ReviewImportOptions, review_files.review_import)
+    """Read experts' answers from files."""
     status = verb(contents.StatusOptions, contents.status)
     """Show datasets, labelers, failures and spending."""
     doctor = verb(doctor.DoctorOptions, doctor.doctor)

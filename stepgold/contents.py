@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from stepgold.console import printable
 from stepgold.options import DatasetOptions
 from stepgold.results import Result, counted
+from stepgold.reviewing import ReviewFigures, review_figures
 from traces import Config, LabelerKind, Need, StepLabel, Verdict, option
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class StatusResult(Result):
     """Batch jobs that have not finished."""
     claims: tuple[ClaimSummary, ...]
     """What running commands currently work on."""
+    reviews: tuple[ReviewFigures, ...] = ()
+    """The figures of every dataset that experts review."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract's document."""
@@ -173,6 +176,7 @@ class StatusResult(Result):
             "shortened": [asdict(each) for each in self.shortened],
             "calls": asdict(self.calls) | {"forecast": [asdict(x) for x in self.calls.forecast]},
             "claims": [_claim_document(claim) for claim in self.claims],
+            "reviews": [each.as_json() for each in self.reviews],
         } | ({"batch_jobs": [dict(job) for job in self.batch_jobs]} if self.batch_jobs else {})
 
     def rows(self) -> list[dict[str, Any]]:
@@ -201,6 +205,7 @@ class StatusResult(Result):
                 for each in self.shortened
             ]
         )
+        lines += [line for each in self.reviews for line in each.lines()]
         lines += map(_claim_line, self.claims)
         return "\n".join([*lines, *map(_job_line, self.batch_jobs), *self.calls.lines()])
 
@@ -212,8 +217,10 @@ def status(workspace: WorkspaceFolder, options: StatusOptions) -> StatusResult:
         StoreError: there is no workspace.
     """
     with workspace.open_store() as store:
+        figures = (review_figures(store, name) for name in store.traces.datasets())
         return StatusResult(
             datasets=store.traces.datasets(),
+            reviews=tuple(each for each in figures if each is not None),
             labelers=tuple(store.labels.labelers()),
             failures=tuple(_failures(store)),
             shortened=tuple(_shortened(store)),
@@ -373,12 +380,8 @@ def _place(row: RejectedRow) -> str:
 
 def _open_jobs(store: Store) -> Iterator[dict[str, Any]]:
     for job in store.replies.batch_jobs.alive():
-        yield {
-            "name": job.name,
-            "display_name": job.display_name,
-            "model": job.model,
-            "requests": job.requests,
-            "outstanding": job.outstanding,
+        same = ("name", "display_name", "model", "requests", "outstanding")
+        yield {name: getattr(job, name) for name in same} | {
             "enqueued_tokens": job.tokens,
             "usd_at_most": job.usd,
             "created_at": _utc(job.created_at),
@@ -396,15 +399,13 @@ def _job_line(job: Mapping[str, Any]) -> str:
 
 
 def _claim_document(claim: ClaimSummary) -> dict[str, Any]:
-    times = {name: _utc(getattr(claim, name)) for name in ("started_at", "expires_at")}
-    return asdict(claim) | times
+    return asdict(claim) | {x: _utc(getattr(claim, x)) for x in ("started_at", "expires_at")}
 
 
 def _claim_line(claim: ClaimSummary) -> str:
-    return (
-        f"  {claim.dataset}/{claim.labeler}: {claim.items} {claim.unit}s in work by"
-        f" {claim.command} (pid {claim.pid} on {claim.host}, since {_utc(claim.started_at)})"
-    )
+    work = f"{claim.dataset}/{claim.labeler}: {claim.items} {claim.unit}s in work by"
+    who = f"(pid {claim.pid} on {claim.host}, since {_utc(claim.started_at)})"
+    return f"  {work} {claim.command} {who}"
 
 
 def _utc(seconds: float) -> str:

@@ -24,8 +24,8 @@ from traces import (
 
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
-    from storage import LabelerSummary, Store
-    from traces import Continuation, Passage, StoredCall, TraceInContext, Vote
+    from storage import Store
+    from traces import Continuation, Labeler, Passage, StoredCall, TraceInContext, Vote
 
 _MARKS = {"correct": "+", "incorrect": "-", "neutral": "0"}
 
@@ -45,7 +45,7 @@ class ShowOptions(DatasetOptions):
 class LabelerView:
     """What one labeler says of the trace, and what its label was made from."""
 
-    summary: LabelerSummary
+    labeler: Labeler
     """The labeler."""
     label: TraceLabel
     """Its label."""
@@ -58,7 +58,7 @@ class LabelerView:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with the requests and replies as they were sent and received."""
-        labeler, error = self.summary.labeler, first_error(self.label)
+        labeler, error = self.labeler, first_error(self.label)
         return {
             "name": labeler.name,
             "kind": labeler.kind.value,
@@ -141,7 +141,7 @@ class ShowResult(Result):
         for index, text in enumerate(self.context.trace.steps):
             row: dict[str, Any] = {"step": index, "text": text}
             for view in self.views:
-                row[view.summary.labeler.name] = _cell(view.label, index)
+                row[view.labeler.name] = _cell(view.label, index)
             yield row
 
     def words(self) -> str:
@@ -174,7 +174,7 @@ class ShowResult(Result):
 
     def _step_lines(self) -> Iterator[str]:
         """The steps, each after a column of marks per labeler."""
-        names = [view.summary.labeler.name for view in self.views]
+        names = [view.labeler.name for view in self.views]
         if not names:
             yield "no labels yet"
         else:
@@ -193,7 +193,7 @@ class ShowResult(Result):
 
     def _view_lines(self, view: LabelerView) -> Iterator[str]:
         """Quotes always; reasoning, prompts, replies and continuations for those asked for."""
-        name = view.summary.labeler.name
+        name = view.labeler.name
         full = name in self.detailed
         for index, step in enumerate(view.label.step_labels):
             if full and step.reasoning:
@@ -265,41 +265,58 @@ def show(workspace: WorkspaceFolder, options: ShowOptions) -> ShowResult:
         InputError: there is no such dataset, trace or labeler.
     """
     with workspace.open_store() as store:
-        found = list(store.traces.contexts(options.dataset, trace_ids=[options.trace]))
-        if not found:
-            raise InputError(
-                f"There is no trace '{options.trace}' in dataset '{options.dataset}'.",
-                remedy="list ids with: stepgold export traces FILE --dataset NAME",
-            )
-        for name in options.labeler:
-            store.labels.labeler(options.dataset, name)
-        summaries = store.labels.labelers(options.dataset)
-        views = tuple(
-            view for summary in summaries if (view := _view(store, options, summary)) is not None
+        store.traces.require_dataset(options.dataset)
+        labelers = [each.labeler for each in store.labels.labelers(options.dataset)]
+        return shown_in(store, options, labelers)
+
+
+def shown_in(
+    store: Store, options: ShowOptions, labelers: Sequence[Labeler], *, full: str | None = None
+) -> ShowResult:
+    """As `show`, in a database that is open.
+
+    Args:
+        store: the database.
+        options: which trace, and whose labels alone; none for those of all.
+        labelers: the labelers of the dataset.
+        full: a labeler whose work is shown in full beside the labels of all.
+
+    Raises:
+        InputError: there is no such dataset, trace or labeler.
+    """
+    found = list(store.traces.contexts(options.dataset, trace_ids=[options.trace]))
+    if not found:
+        raise InputError(
+            f"There is no trace '{options.trace}' in dataset '{options.dataset}'.",
+            remedy="list ids with: stepgold export traces FILE --dataset NAME",
         )
-    return ShowResult(
-        dataset=options.dataset,
-        context=found[0],
-        views=views,
-        detailed=frozenset(options.labeler),
+    detailed = frozenset(filter(None, (*options.labeler, full)))
+    for name in detailed:
+        store.labels.labeler(options.dataset, name)
+    views = tuple(
+        view
+        for each in labelers
+        if not options.labeler or each.name in options.labeler
+        if (view := _view(store, options, each, detailed=detailed)) is not None
     )
+    return ShowResult(dataset=options.dataset, context=found[0], views=views, detailed=detailed)
 
 
-def _view(store: Store, options: ShowOptions, summary: LabelerSummary) -> LabelerView | None:
-    """A labeler's view; None if it has not labeled the trace, or others were asked for."""
-    dataset, trace, name = options.dataset, options.trace, summary.labeler.name
-    if options.labeler and name not in options.labeler:
-        return None
+def _view(
+    store: Store, options: ShowOptions, labeler: Labeler, *, detailed: frozenset[str]
+) -> LabelerView | None:
+    """A labeler's view; None if it has not labeled the trace."""
+    dataset, trace, name = options.dataset, options.trace, labeler.name
     label = store.labels.load(dataset, name, [trace]).get(trace)
     if label is None:
         return None
-    if name not in options.labeler:
-        return LabelerView(summary=summary, label=label)
+    if name not in detailed:
+        return LabelerView(labeler=labeler, label=label)
     votes = store.labels.votes.of(dataset, name, trace)
     keys = dict.fromkeys(key for vote in votes for key in vote.request_keys)
-    is_mc = summary.labeler.kind is LabelerKind.MC
+    is_mc = labeler.kind is LabelerKind.MC
     return LabelerView(
-        summary=summary,
+        labeler=labeler,
         label=label,
         votes=votes,
         calls=tuple(call for key in keys if (call := store.replies.call(key)) is not None),

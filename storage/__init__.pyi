@@ -1,3 +1,7 @@
+from .browsing import StoredLabeler as StoredLabeler
+from .browsing import StoredLabels as StoredLabels
+from .browsing import StoredTraces as StoredTraces
+from .browsing import TraceRow as TraceRow
 from .claims import Claimant as Claimant
 from .claims import ClaimSummary as ClaimSummary
 from .claims import Workload as Workload
@@ -17,6 +21,13 @@ from .maintenance import DatabaseCheck as DatabaseCheck
 from .maintenance import TableCopy as TableCopy
 from .replies import CallSpending as CallSpending
 from .replies import CallTotals as CallTotals
+from .reviews import TOGETHER as TOGETHER
+from .reviews import Reviews as Reviews
+from .reviews import decided as decided
+from .reviews import expert_labeler as expert_labeler
+from .reviews import flagged as flagged
+from .reviews import standing as standing
+from .steps import CODES as CODES
 from .steps import LabelArrays as LabelArrays
 from .steps import TraceColumns as TraceColumns
 from .store import Store as Store

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import JSON, Boolean, CheckConstraint, Index, Integer, Row, Table, text
+from sqlalchemy import JSON, Boolean, CheckConstraint, Index, Integer, Row, String, Table, text
 from sqlmodel import Field
 
 from storage import checks
@@ -121,6 +121,13 @@ def within(column: str, low: int, high: int | None = None) -> CheckConstraint:
     """A CHECK that a number is not below `low` and not above `high` (or is NULL)."""
     bound = f"{column} >= {low}" if high is None else f"{column} BETWEEN {low} AND {high}"
     return CheckConstraint(bound, name=column)
+
+
+def collate(tables: Iterable[Table]) -> None:
+    """Give all texts one order in every database: that of their code points, as in SQLite."""
+    for column in (column for table in tables for column in table.c):
+        if isinstance(column.type, String):
+            column.type = String().with_variant(String(collation="C"), "postgresql")
 
 
 def _write_texts(value: Any, what: str) -> list[str]:

@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from storage.columns import dump_json
 from storage.database import Connections
+from storage.review_tables import REVIEW_LEASES
 from storage.rows import CHUNK, insert_tuples
 from storage.steps import unpack_steps
 from storage.tables import (
@@ -40,8 +41,8 @@ from storage.tables import (
 )
 from traces import InputError, StoreError
 
-_PASSING = ("claims", "claimants")
-"""What running commands hold; it is not copied."""
+_PASSING = ("claims", "claimants", REVIEW_LEASES.name)
+"""What running commands and experts hold; it is not copied."""
 TABLES = [table for table in METADATA.sorted_tables if table.name not in _PASSING]
 """The tables of a copy, those that others point at first."""
 _SHOWN = 20

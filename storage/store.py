@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from storage.browsing import Browsing
 from storage.claims import Claims
 from storage.corpora import StoredCorpora
 from storage.database import Connections, open_connections
@@ -12,6 +13,7 @@ from storage.evidence import StoredEvidence
 from storage.labels import Labels
 from storage.maintenance import Maintenance, TableCopy, Watch, copy_rows
 from storage.replies import Replies
+from storage.reviews import Reviews
 from storage.traces import Traces
 
 
@@ -32,6 +34,8 @@ class Store:
         self.corpora = StoredCorpora(connections)
         self.replies = Replies(connections)
         self.claims = Claims(connections)
+        self.reviews = Reviews(connections)
+        self.browsing = Browsing(connections)
         self.maintenance = Maintenance(connections)
 
     @classmethod
@@ -50,6 +54,7 @@ class Store:
 
     def close(self) -> None:
         """Release the database."""
+        self.browsing.close()
         self._connections.close()
 
     def __enter__(self) -> Store:

@@ -38,6 +38,7 @@ from storage.columns import (
     WORDS,
     Kind,
     choice,
+    collate,
     one_of,
     parent,
     partial,
@@ -559,10 +560,7 @@ class ClaimTable(Base, table=True):
     claimant: str = parent("claimants.token", index=True)
 
 
-for _column in (column for table in METADATA.tables.values() for column in table.c):
-    if isinstance(_column.type, String):
-        # One order of texts everywhere: that of their code points, as in SQLite.
-        _column.type = String().with_variant(String(collation="C"), "postgresql")
+collate(METADATA.tables.values())
 
 # Core tables: bulk writes through them are ten times faster than through the ORM.
 _TABLES = METADATA.tables

@@ -142,13 +142,13 @@ def label_arrays(connection: Connection, labeler: int, traces: Mapping[int, str]
     found = {
         row[0]: row
         for chunk in chunks(traces)
-        for row in connection.execute(query.where(_among(label.trace_pk, chunk))).all()
+        for row in connection.execute(query.where(among(label.trace_pk, chunk))).all()
     }
     rows = [(found[key], traces[key]) for key in traces if key in found]
     return LabelArrays.of([(row[0], id_, *row[1:]) for row, id_ in rows])
 
 
-def _among(column: ColumnElement[int], keys: Sequence[int]) -> ColumnElement[bool]:
+def among(column: ColumnElement[int], keys: Sequence[int]) -> ColumnElement[bool]:
     """That a key is one of these, or between them: an interval is faster to look up."""
     low, high = min(keys), max(keys)
     return column.between(low, high) if high - low < _SPREAD * len(keys) else column.in_(keys)
@@ -171,14 +171,14 @@ def _labels(labeler: int, traces: Sequence[int]) -> Select[Any]:
         )
         .outerjoin_from(TRACE_LABELS, STEP_LABELS, steps.trace_label_pk == label.pk)
         .outerjoin(STEP_NOTES, STEP_NOTES.c.trace_label_pk == steps.trace_label_pk)
-        .where(label.labeler_pk == labeler, _among(label.trace_pk, traces))
+        .where(label.labeler_pk == labeler, among(label.trace_pk, traces))
     )
 
 
 def _quotes(connection: Connection, labels: Sequence[int]) -> dict[int, dict[int, Quote]]:
     quotes: dict[int, dict[int, Quote]] = defaultdict(dict)
     if labels:
-        query = select(QUOTES).where(_among(QUOTES.c.trace_label_pk, labels))
+        query = select(QUOTES).where(among(QUOTES.c.trace_label_pk, labels))
         for row in connection.execute(query).all():
             quotes[row.trace_label_pk][row.step_index] = QUOTE.record(row)
     return quotes

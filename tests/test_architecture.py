@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     ),
 }
 MAY_IMPORT["stepgold"] = frozenset(MAY_IMPORT)
+MAY_IMPORT["review"] = frozenset({"traces", "stepgold", "storage", "formats"})
 MAY_IMPORT["commands"] = frozenset(MAY_IMPORT)
 OURS = frozenset({*MAY_IMPORT, "cli"})
 """cli imports the commands; nobody else imports those two."""
@@ -56,6 +57,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlmodel": ("storage/",),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/",),
+    "fastapi": ("review/",),
+    "uvicorn": ("review/server.py",),
 }
 
 PAST_FACES = frozenset(
@@ -67,6 +70,7 @@ PAST_FACES = frozenset(
         ("stepgold.config_run", "traces.config"),
         # Commands are built from the application layer, whose face is the Python API.
         ("commands", "stepgold"),
+        ("review", "stepgold"),
         ("cli", "stepgold"),
         ("cli", "commands"),
         # Too generic a name to be exported.

@@ -70,11 +70,14 @@ from traces.records import BatchJob as BatchJob
 from traces.records import BatchRow as BatchRow
 from traces.records import BatchState as BatchState
 from traces.records import Continuation as Continuation
+from traces.records import ExpertAnswer as ExpertAnswer
 from traces.records import Failure as Failure
 from traces.records import ImportedTrace as ImportedTrace
 from traces.records import LabeledTrace as LabeledTrace
 from traces.records import ModelReply as ModelReply
 from traces.records import RejectedRow as RejectedRow
+from traces.records import ReviewAnswer as ReviewAnswer
+from traces.records import ReviewPurpose as ReviewPurpose
 from traces.records import SourceFile as SourceFile
 from traces.records import StoredCall as StoredCall
 from traces.records import StoredDocument as StoredDocument

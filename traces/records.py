@@ -277,6 +277,67 @@ class BatchJob:
         return f"stepgold-{self.id}"
 
 
+class ExpertAnswer(StrEnum):
+    """What an expert did with a step."""
+
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    NEUTRAL = "neutral"
+    CANNOT_TELL = "cannot_tell"
+    """The expert read it and cannot decide."""
+    SKIP = "skip"
+    """Left to another expert."""
+    UNDO = "undo"
+    """Takes the expert's answer to the step back."""
+    FLAG = "flag"
+    """Something is wrong with the problem itself, as the note says."""
+    UNFLAG = "unflag"
+    """Takes the expert's flag back."""
+
+
+class ReviewPurpose(StrEnum):
+    """Why an expert was asked."""
+
+    QUEUE = "queue"
+    """By the expected value of the answer."""
+    AUDIT = "audit"
+    """Drawn at random: the sample that the accuracy of a label set is estimated from."""
+    DOUBLE = "double"
+    """As the second expert on the step."""
+    REPEAT = "repeat"
+    """Asked again, to see whether the expert still agrees with themselves; it changes no label."""
+    TRAINING = "training"
+    """With gold shown afterwards; it changes no label."""
+    ADJUDICATION = "adjudication"
+    """To decide a step on which experts differ."""
+    CHECK = "check"
+    """To check a finished split."""
+    IMPORT = "import"
+    """Answered elsewhere, and read from a file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewAnswer:
+    """One entry of the log of answers: it is never changed; an `undo` is a further entry."""
+
+    trace_id: str
+    step_index: int
+    """0-based."""
+    expert: str
+    """A code; nothing else about the person is stored."""
+    answer: ExpertAnswer
+    token: str
+    """Names this entry: storing it again changes nothing."""
+    note: str | None = None
+    seconds: float | None = None
+    """How long the expert looked at the step; None if unknown."""
+    opinions: str | None = None
+    """When labelers' opinions were shown: before, after, never; None if unknown."""
+    purpose: ReviewPurpose = ReviewPurpose.QUEUE
+    at: str = ""
+    """UTC in ISO 8601; empty until it is stored."""
+
+
 Item = TypeVar("Item")
 READ_AHEAD, READ_AHEAD_MOST = 256, 2048
 """Traces that a PRM reads together, extended to the end of the last one's problem; and the most,

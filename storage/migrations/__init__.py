@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
-from storage.tables import METADATA
+from storage.review_tables import METADATA
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-REVISIONS = ("m0008", "b0002", "b0003", "b0004", "b0005")
+REVISIONS = ("m0008", "b0002", "b0003", "b0004", "b0005", "b0007")
 """Every revision this program can open, oldest first."""
 
 HEAD = REVISIONS[-1]
