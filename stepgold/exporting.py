@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formats import ExportRow, FormatLimit, export_formats, write_file
-from stepgold.console import progress
+from stepgold.console import note, progress
 from stepgold.exchange import SHOWN_ROWS, chunks
 from stepgold.hub import Output, hub_path, output_file
 from stepgold.labeling_run import source_of, sources_in
@@ -43,8 +43,8 @@ class ExportOptions(DatasetOptions):
     release: StrPath | None = option(
         default=None,
         metavar="DIR",
-        help="In place of OUT, write a release to this folder or repository on the Hub: splits by "
-        "problem, checksums, schema and dataset card.",
+        help="Write a release to this folder or repository on the Hub: splits by problem, "
+        "checksums, schema and dataset card. OUT is not needed then.",
     )
     splits: str = option(
         default="0.8,0.1,0.1",
@@ -84,16 +84,16 @@ class ExportOptions(DatasetOptions):
         return tuple(one for one in (self.out, self.release) if one is not None)
 
     def check(self) -> None:
-        """Refuse anything but one target, and shares that cannot be read.
+        """Refuse an export without a target, and shares that cannot be read.
 
         Raises:
-            InputError: no file and no release, both, or no three shares.
+            InputError: no file and no release, or no three shares.
         """
         super().check()
-        if len(self.targets) != 1:
+        if not self.targets:
             raise InputError(
-                "An export writes one file or one release.",
-                remedy="name the file OUT, or --release DIR without OUT",
+                "An export needs a file or a release to write.",
+                remedy="name the file OUT, or add --release DIR",
             )
         shares_of(self.splits)
 
@@ -169,6 +169,10 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
             or a push of a problem that says `phi_removed: false`, without `--allow-phi`.
     """
     tally = Tally("export", options.dataset, options.labeler)
+    if len(options.targets) == 2:
+        export(workspace, options.but(release=None))
+        note(f"{options.out} is written too")
+        options = options.but(out=None)
     (target,) = options.targets
     facts = None
     with workspace.open_store() as store:

@@ -85,7 +85,10 @@ def test_a_release_is_the_same_twice_and_its_rows_fit_its_schema(ws: stepgold.Wo
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(rows[0] | {"steps": "one text"}, schema)
     assert ws.verify(first).exit_code == 0
-    released(ws)  # in place of itself
+    file = ws.folder / "d.jsonl"
+    ws.export("traces", file, dataset="d", labeler="theirs", release=first)  # replaces the first
+    assert len(file.read_text().splitlines()) == 40
+    assert ws.verify(first).exit_code == 0
 
 
 @pytest.mark.slow
@@ -170,7 +173,7 @@ def test_what_is_no_release_is_refused(ws: stepgold.Workspace) -> None:
     with pytest.raises(InputError, match=r"mine\.txt"):
         released(ws, "other")
     assert [path.name for path in (ws.folder / "other").iterdir()] == ["mine.txt"]
-    with pytest.raises(InputError, match="one file or one release"):
+    with pytest.raises(InputError, match="a file or a release"):
         ws.export("traces", dataset="d", labeler="theirs")
     with pytest.raises(InputError, match="split by line"):
         released(ws, "table", format="parquet")
