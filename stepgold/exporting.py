@@ -18,7 +18,7 @@ from labeling import (
     TraceFilters,
     beta_label,
 )
-from stepgold.console import progress
+from stepgold.console import note, progress
 from stepgold.exchange import SHOWN_ROWS, chunks
 from stepgold.hub import Output, hub_path, output_file
 from stepgold.labeling_run import source_of, sources_in
@@ -79,8 +79,8 @@ class ExportOptions(QualityFilters, DatasetOptions):
     release: StrPath | None = option(
         default=None,
         metavar="DIR",
-        help="In place of OUT, write a release to this folder or repository on the Hub: splits by "
-        "problem, checksums, schema and dataset card.",
+        help="Write a release to this folder or repository on the Hub: splits by problem, "
+        "checksums, schema and dataset card. OUT is not needed then.",
     )
     splits: str = option(
         default="0.8,0.1,0.1",
@@ -120,17 +120,17 @@ class ExportOptions(QualityFilters, DatasetOptions):
         return tuple(one for one in (self.out, self.release) if one is not None)
 
     def check(self) -> None:
-        """Refuse anything but one target, and shares or a selection that cannot be read.
+        """Refuse an export without a target, and shares or a selection that cannot be read.
 
         Raises:
-            InputError: no file and no release, both, no three shares, or a selection that
+            InputError: no file and no release, no three shares, or a selection that
                 `labeling.Selection.parse` refuses.
         """
         super().check()
-        if len(self.targets) != 1:
+        if not self.targets:
             raise InputError(
-                "An export writes one file or one release.",
-                remedy="name the file OUT, or --release DIR without OUT",
+                "An export needs a file or a release to write.",
+                remedy="name the file OUT, or add --release DIR",
             )
         shares_of(self.splits)
         self.selection()
@@ -229,6 +229,10 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
             or a push of a problem that says `phi_removed: false`, without `--allow-phi`.
     """
     tally = Tally("export", options.dataset, options.labeler)
+    if len(options.targets) == 2:
+        export(workspace, options.but(release=None))
+        note(f"{options.out} is written too")
+        options = options.but(out=None)
     (target,) = options.targets
     facts = None
     filtered: list[tuple[str, Filtered]] = []

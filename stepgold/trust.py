@@ -161,7 +161,9 @@ def sensitive_settings(table: str, fields: Mapping[str, Any], folder: Path) -> I
         if (
             (key in SENSITIVE and value is not False)
             or (key == "images" and not _is_inside(value, folder))
-            or (key == "out" and isinstance(value, str) and hub_path(value) is not None)
+            or (
+                key in ("out", "release") and isinstance(value, str) and hub_path(value) is not None
+            )
         ):
             yield Setting(table, key, value)
 

@@ -44,6 +44,7 @@ COMMANDS = (
     ["report"],
     ["best-of-n"],
     ["overlap"],
+    ["verify"],
     ["sample"],
     ["plan"],
     ["retry"],

@@ -159,3 +159,32 @@ def test_what_does_not_fit_together_is_refused(
 ) -> None:
     ran = many("consensus", *ON, *options)
     assert (ran.code, remedy in ran.err) == (2, True), ran.err
+
+
+@pytest.mark.slow
+def test_an_expert_decides_the_traces_that_bayes_leaves_uncertain(
+    many: Cli, tmp_path: Path
+) -> None:
+    how = ("--labelers", "a,b,c", "--rule", "bayes", "--min-posterior", "0.95", "--json")
+    before = many("consensus", *ON, *how, "--name", "alone").document
+    answers = [{"id": f"t{n}", "verdicts": [1] * STEPS} for n in range(N)]
+    file = write(tmp_path / "e.jsonl", answers)
+    many("import", "scores", file, *ON, "--labeler", "dr-a", "--kind", "expert")
+    after = many("consensus", *ON, *how, "--expert", "dr-a", "--name", "final").document
+    assert before["abstained"]["uncertain"] > 5
+    assert (after["done"], after["abstained"]) == (N, {})
+    alone, final = stored(tmp_path, "alone"), stored(tmp_path, "final")
+    steps = after["steps"]
+    assert steps["total"] == steps["confident"] + steps["uncertain"] == N * STEPS
+    assert steps["expert_verified"] == steps["uncertain"]
+    for id, label in alone.items():
+        decided = final[id]
+        if label.abstention is None:
+            assert decided.first_error_index == label.first_error_index
+            open_steps = [t for t, step in enumerate(label.step_labels) if step.verdict is None]
+            assert decided.meta.get("expert_verified_steps", []) == open_steps
+        else:
+            assert decided.meta["expert_verified_steps"] == list(range(STEPS))
+            assert decided.meta["posterior"] == label.meta["posterior"]
+    called = many("consensus", *ON, "--labelers", "a,b", "--expert", "dr-a", "--name", "no")
+    assert (called.code, "--rule hybrid or --rule bayes" in called.err) == (2, True)

@@ -318,6 +318,7 @@ def test_an_output_on_the_hub_is_a_setting_to_trust(tmp_path: Path) -> None:
     settings = {"out": "hf://datasets/other/place", "format": "traces"}
     found = list(sensitive_settings("export", settings, tmp_path))
     assert [each.key for each in found] == ["out"]
+    assert list(sensitive_settings("export", {"release": "hf://datasets/other/place"}, tmp_path))
     assert not list(sensitive_settings("export", {"out": "train.jsonl"}, tmp_path))
 
 

@@ -14,8 +14,10 @@ import pytest
 from huggingface_hub import metadata_load
 
 import stepgold
+from formats import case_schema
 from stepgold.releasing import shares_of, split_of
 from stepgold.verifying import VerifyResult
+from tests.formats.test_case import CASE
 from tests.loopback.gemini_file_server import GeminiFileServer
 from tests.loopback.hub_server import TOKEN, Hub, running_hub
 from traces import InputError
@@ -85,7 +87,10 @@ def test_a_release_is_the_same_twice_and_its_rows_fit_its_schema(ws: stepgold.Wo
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(rows[0] | {"steps": "one text"}, schema)
     assert ws.verify(first).exit_code == 0
-    released(ws)  # in place of itself
+    file = ws.folder / "d.jsonl"
+    ws.export("traces", file, dataset="d", labeler="theirs", release=first)  # replaces the first
+    assert len(file.read_text().splitlines()) == 40
+    assert ws.verify(first).exit_code == 0
 
 
 @pytest.mark.slow
@@ -170,7 +175,7 @@ def test_what_is_no_release_is_refused(ws: stepgold.Workspace) -> None:
     with pytest.raises(InputError, match=r"mine\.txt"):
         released(ws, "other")
     assert [path.name for path in (ws.folder / "other").iterdir()] == ["mine.txt"]
-    with pytest.raises(InputError, match="one file or one release"):
+    with pytest.raises(InputError, match="a file or a release"):
         ws.export("traces", dataset="d", labeler="theirs")
     with pytest.raises(InputError, match="split by line"):
         released(ws, "table", format="parquet")
@@ -210,6 +215,34 @@ def test_a_release_on_the_hub_is_the_same_release(ws: stepgold.Workspace, hub: H
         # The split is what the rows lack: it becomes their subset.
         expected = text.replace('"subset": "default"', f'"subset": "{split}"')
         assert (again / f"{split}.jsonl").read_text() == expected
+
+
+def test_what_may_hold_phi_is_not_released_on_the_hub(
+    ws: stepgold.Workspace, hub: Hub, tmp_path: Path
+) -> None:
+    write(tmp_path / "p.jsonl", [row(99, problem_meta={"phi_removed": False})])
+    ws.import_("traces", tmp_path / "p.jsonl", dataset="d")
+    with pytest.raises(InputError, match="phi_removed"):
+        released(ws, release="hf://datasets/me/steps")
+    assert hub.repositories == {}
+
+
+def test_cases_are_released_under_their_own_schema(ws: stepgold.Workspace, tmp_path: Path) -> None:
+    cases = [CASE | {"case_id": f"case-{number}", "version": number} for number in range(3)]
+    write(tmp_path / "c.jsonl", cases)
+    ws.import_("case", tmp_path / "c.jsonl", dataset="cases")
+    folder = released(ws, format="case", dataset="cases", labeler="case")
+    assert json.loads((folder / "schema.json").read_text()) == case_schema()
+    (split,) = rows_of(folder)
+    assert split == cases
+
+
+def rows_of(folder: Path) -> list[list[dict[str, Any]]]:
+    """The rows of every split that has some."""
+    return [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(folder.glob("*.jsonl"))
+    ]
 
 
 @pytest.mark.slow
