@@ -52,7 +52,7 @@ def label(
         InputError: options that do not fit, a trace without its problem, or an unusable model.
     """
     from inference import Purse
-    from labeling import ConsensusConfig, label_traces
+    from labeling import ConsensusConfig, label_traces, refuse_comparing
     from storage import Store
 
     if isinstance(judge, str):
@@ -60,6 +60,7 @@ def label(
     if isinstance(policy, str):
         policy = ContinueOptions(dataset=_UNNAMED, policy=policy)
     _refuse_bayes(consensus)
+    refuse_comparing(consensus or ConsensusConfig())
     with ExitStack() as closing:
         closing.enter_context(session(shown=progress))
         store = closing.enter_context(Store.open("sqlite://"))
