@@ -52,15 +52,14 @@ def label(
         InputError: options that do not fit, a trace without its problem, or an unusable model.
     """
     from inference import Purse
-    from labeling import ConsensusConfig, label_traces, refuse_comparing
+    from labeling import ConsensusConfig, label_traces
     from storage import Store
 
     if isinstance(judge, str):
         judge = JudgeOptions(dataset=_UNNAMED, judge=judge)
     if isinstance(policy, str):
         policy = ContinueOptions(dataset=_UNNAMED, policy=policy)
-    _refuse_bayes(consensus)
-    refuse_comparing(consensus or ConsensusConfig())
+    _refuse_whole_datasets(consensus or ConsensusConfig())
     with ExitStack() as closing:
         closing.enter_context(session(shown=progress))
         store = closing.enter_context(Store.open("sqlite://"))
@@ -82,8 +81,11 @@ def label(
         )
 
 
-def _refuse_bayes(consensus: ConsensusConfig | None) -> None:
-    if consensus is not None and consensus.rule == "bayes":
+def _refuse_whole_datasets(consensus: ConsensusConfig) -> None:
+    from labeling import refuse_comparing
+
+    refuse_comparing(consensus)
+    if consensus.rule == "bayes":
         raise InputError(
             "The rule bayes estimates from a whole dataset of labels.",
             remedy="import the traces, and run Workspace.consensus(..., rule='bayes')",
