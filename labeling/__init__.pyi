@@ -16,6 +16,7 @@ from .consensus import Retention as Retention
 from .consensus import agree_among as agree_among
 from .consensus import analyze_labelers as analyze_labelers
 from .consensus import analyze_parts as analyze_parts
+from .consensus import refuse_comparing as refuse_comparing
 from .filters import FILTERS as FILTERS
 from .filters import FilterCounts as FilterCounts
 from .filters import QualityFilters as QualityFilters

@@ -3,7 +3,7 @@
 Two kinds of filters. Most look at one trace alone (`filter_reason`): they work in one pass with
 bounded memory. Others compare traces with each other (near-duplicates, Med-PRM's choice per
 question, correct traces per problem, class balance, selection): `TraceFilters` first sees all
-traces, and keeps about 200 bytes of each, and 512 more of its signature for near-duplicates.
+traces, and keeps about 300 bytes of each; for near-duplicates about 6 kB, most of it the index.
 
 Where traces are sampled, their order is a hash of the seed and the trace id, so that what is kept
 does not depend on the order of the traces. Filters apply in the order of `FILTERS`; a trace counts
@@ -343,34 +343,38 @@ class TraceFilters:
         self._seen = []
         return removed
 
-    def _signature(self, trace: Trace) -> NDArray[Any]:
+    def _signature(self, trace: Trace) -> bytes:
         from datasketch import MinHash
 
         if self._base is None:
             self._base = MinHash(num_perm=_PERMUTATIONS, scheme=_SCHEME)
         made = MinHash(num_perm=_PERMUTATIONS, permutations=self._base.permutations, scheme=_SCHEME)
         made.update_batch([shingle.encode() for shingle in shingles_of(trace.steps)])
-        found: NDArray[Any] = made.hashvalues
-        return found
+        values: bytes = made.hashvalues.tobytes()
+        return values
 
     def _near_duplicates(self, left: list[Candidate]) -> Iterator[Removal]:
+        import numpy as np
         from datasketch import LeanMinHash, MinHashLSH
 
+        def values(one: Candidate) -> NDArray[np.uint32]:
+            return np.frombuffer(one.signature or b"", np.uint32)
+
         least = self._filters.near_duplicates or 1.0
-        kept, index = (
-            dict[str, LeanMinHash](),
-            MinHashLSH(least, num_perm=_PERMUTATIONS, weights=_RECALL),
-        )
-        for one in left:
-            own = LeanMinHash(seed=1, hashvalues=one.signature, scheme=_SCHEME)
-            alike = ((own.jaccard(kept[other]), other) for other in index.query(own))
-            similarity, twin = max(alike, default=(0.0, ""))
+        by_place = dict(enumerate(left))
+        index = MinHashLSH(least, num_perm=_PERMUTATIONS, weights=_RECALL)
+        for place, one in by_place.items():
+            own = LeanMinHash(seed=1, hashvalues=values(one), scheme=_SCHEME)
+            shares = (
+                (float((values(one) == values(by_place[other])).mean()), by_place[other].id)
+                for other in index.query(own)
+            )
+            similarity, twin = max(shares, default=(0.0, ""))
             if similarity >= least:
                 detail = f"its steps share {similarity:.2f} of their word triples with '{twin}'"
                 yield one, Filtered("near-duplicates", detail)
-                continue
-            kept[one.id] = own
-            index.insert(one.id, own)
+            else:
+                index.insert(place, own)
 
     def _correct_per_problem(self, left: list[Candidate]) -> Iterator[Removal]:
         most, count = self._filters.max_correct_per_problem or 0, Counter[str]()

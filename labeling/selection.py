@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from traces import (
     Abstention,
@@ -16,9 +16,6 @@ from traces import (
     TraceLabel,
     first_error,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,8 @@ class Candidate:
     has_error: bool | None
     """None if its label leaves that open."""
     right: bool
-    signature: NDArray[Any] | None
+    signature: bytes | None
+    """The MinHash values, for near-duplicates."""
     rank: float | None
     """For a selection: the higher, the sooner it is kept. None if it cannot be ranked."""
 

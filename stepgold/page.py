@@ -59,7 +59,7 @@ def label(
         judge = JudgeOptions(dataset=_UNNAMED, judge=judge)
     if isinstance(policy, str):
         policy = ContinueOptions(dataset=_UNNAMED, policy=policy)
-    _refuse_bayes(consensus)
+    _refuse_whole_datasets(consensus or ConsensusConfig())
     with ExitStack() as closing:
         closing.enter_context(session(shown=progress))
         store = closing.enter_context(Store.open("sqlite://"))
@@ -81,8 +81,11 @@ def label(
         )
 
 
-def _refuse_bayes(consensus: ConsensusConfig | None) -> None:
-    if consensus is not None and consensus.rule == "bayes":
+def _refuse_whole_datasets(consensus: ConsensusConfig) -> None:
+    from labeling import refuse_comparing
+
+    refuse_comparing(consensus)
+    if consensus.rule == "bayes":
         raise InputError(
             "The rule bayes estimates from a whole dataset of labels.",
             remedy="import the traces, and run Workspace.consensus(..., rule='bayes')",

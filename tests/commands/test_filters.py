@@ -115,6 +115,27 @@ def test_a_pilot_decides_as_the_whole_run_does(ready: Cli, tmp_path: Path) -> No
     assert pilot == {id: whole[id] for id in pilot}
 
 
+def test_filters_work_on_posteriors_too(ready: Cli, tmp_path: Path) -> None:
+    bayes = ("consensus", *ON, "--labelers", "judge,mc", "--rule", "bayes", "--anchor", "judge")
+    document = ready(*bayes, "--balance", "1", "--json").document
+    kept = [label for label in stored(tmp_path).values() if label.abstention is None]
+    wrong = sum(label.first_error_index is not None for label in kept)
+    assert (document["done"], wrong) == (len(kept), len(kept) // 2)
+    assert document["filters"]["removed"] == {"balance": document["filters"]["labeled"] - len(kept)}
+
+
+def test_a_run_in_memory_refuses_filters_that_compare() -> None:
+    import stepgold
+    from labeling import ConsensusConfig
+    from traces import InputError, Problem, Trace
+
+    rule = ConsensusConfig(balance=1.0)
+    problem, trace = Problem("p", "What is 1 + 1?", answer="2"), Trace("t", "p", ("2",))
+    found = stepgold.label([trace], [problem], judge="lab", policy="lab", consensus=rule)
+    with pytest.raises(InputError, match="compares traces with each other"):
+        next(iter(found))
+
+
 def test_another_seed_is_another_labeler(ready: Cli) -> None:
     consensus(ready, *FILTERS)
     called = ready("consensus", *ON, "--judge", "judge", "--mc", "mc", *FILTERS, "--seed", "1")

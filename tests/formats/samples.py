@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from formats.field.critique import BEGIN, END
 from tests.formats.test_case import CASE
 from tests.formats.test_math_shepherd import INPUT, LABEL
 from tests.formats.test_medprm import QUESTION, SOLUTION
@@ -11,6 +12,21 @@ from tests.formats.test_mr_ben import ROW as MR_BEN
 from tests.formats.test_processbench import ROW as PROCESSBENCH
 from tests.formats.test_traces_jsonl import ROW as TRACES
 from tests.formats.test_trl import ROW as TRL
+
+CRITIQUE = {
+    "messages": [
+        {
+            "role": "user",
+            "content": f"{BEGIN}\n\nProblem:\n\nHow many?\n\nSolution:\n\n<paragraph_0>\n1 + 1 = 2\n"
+            f"</paragraph_0>\n\n<paragraph_1>\nSo 3.\n</paragraph_1>{END}",
+        },
+        {
+            "role": "assistant",
+            "content": "<paragraph_0>\nTrue.\nVerdict: correct\n</paragraph_0>\n\n<paragraph_1>\n"
+            "Verdict: incorrect\n</paragraph_1>\n\n\\boxed{1}",
+        },
+    ]
+}
 
 MR_GSM8K: dict[str, Any] = {
     "uuid": "u-1",
@@ -209,8 +225,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "openrlhf": OPENRLHF,
     "qwen-prm": QWEN_PRM,
     "sharegpt": SHAREGPT,
+    "critique": CRITIQUE,
     "trl": TRL,
     "processbench": PROCESSBENCH,
     "traces": TRACES,
 }
-WANT_LABELER = {"trl", "openrlhf", "qwen-prm", "sharegpt", "openr"}
+WANT_LABELER = {"trl", "openrlhf", "qwen-prm", "sharegpt", "critique", "openr"}

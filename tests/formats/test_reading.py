@@ -25,7 +25,7 @@ def test_the_formats_are_the_ones_of_the_contract() -> None:
         "traces", "processbench", "mr-ben", "mr-gsm8k", "big-bench-mistake", "prmbench", "prm800k",
         "math-shepherd", "medprm", "visualprocessbench", "trl",
     }  # fmt: skip
-    training = {"openrlhf", "qwen-prm", "sharegpt"}
+    training = {"openrlhf", "qwen-prm", "sharegpt", "critique"}
     only_read = {"openr", "responses", "visualprm-raw", "fover", "hard2verify", "deltabench"}
     only_read.add("agentprocessbench")
     assert set(import_formats()) == set(SAMPLES) == contract | training | only_read | {"case"}
