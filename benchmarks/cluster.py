@@ -49,7 +49,7 @@ class Measured:
             self._actors = actor_seconds()
             close(pool)
 
-        ActorPool.close = closing  # type: ignore[method-assign]
+        setattr(ActorPool, "close", closing)  # noqa: B010
 
     def run(self, ws: Workspace, name: str, **how: Any) -> tuple[float, float]:
         """One run under a new name."""
