@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ def score(device: torch.device, dtype: str, *, quick: bool) -> list[Row]:
     for case, candidates in cases:
         contexts = case.problem(0, candidates)
         model.set_attn_implementation(alone)
-        slow, slow_s = timed(device, lambda of=contexts: loop(family, model, of, 4))
+        slow, slow_s = timed(device, partial(loop, family, model, contexts, 4))
         model.set_attn_implementation(sharing)
-        fast, fast_s = timed(device, lambda of=contexts: shared(scorer, of))
+        fast, fast_s = timed(device, partial(shared, scorer, contexts))
         rates = len(slow) / slow_s, len(fast) / fast_s
         rows.append(
             {

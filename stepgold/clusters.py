@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -52,8 +53,8 @@ QUEUED = 2
 """Units that an actor has at once: it works on one while the next one travels."""
 PATIENCE_S = 60.0
 """After this time without a free place on the cluster, the command says what it waits for."""
-OBJECT_STORE_BYTES = 256 << 20
-"""Shared memory of a cluster that is started here: a unit takes about a megabyte."""
+CONNECT_S = 10.0
+"""How long an address may take to answer."""
 
 Make = Callable[[], Any]
 """Loads what an actor works with; is sent to it, so it holds options and no secrets."""
@@ -172,11 +173,11 @@ class Cluster:
         """
         self.places = places
         self._closing = ExitStack()
-        started = False
+        asked = address or os.environ.get("RAY_ADDRESS") or None
         if not ray.is_initialized():  # else a notebook's connection is used, and left open
             before = signal.getsignal(signal.SIGTERM)
             with uninterrupted():
-                started = _connect(address)
+                _connect(asked)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # which Ray has replaced
             self._closing.callback(ray.shutdown)
@@ -185,7 +186,7 @@ class Cluster:
         self.gpus = gpus
         """GPUs of an actor that has the model itself."""
         if gpus > 0 and not any(node["Resources"].get("GPU", 0) >= gpus for node in _nodes()):
-            if started:
+            if asked is None:
                 self.close()
                 raise InputError(
                     "This machine has no GPU that Ray can find.",
@@ -248,35 +249,33 @@ def _resources() -> dict[str, float]:
     return found
 
 
-def _connect(address: str | None) -> bool:
-    """Connect to a cluster; whether it was started here.
+def _connect(asked: str | None) -> None:
+    """Connect to a cluster.
+
+    Args:
+        asked: HOST:PORT; None for a cluster that `ray start` started here, else one for ourselves.
 
     Raises:
         InputError: the address leads to none.
     """
-    how: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    asked = address or os.environ.get("RAY_ADDRESS")
-    if asked is not None and asked.endswith(f":{CLIENT_PORT}") and "://" not in asked:
-        asked = f"ray://{asked}"
+    client = asked is not None and asked.endswith(f":{CLIENT_PORT}") and "://" not in asked
     try:
-        ray.init(address=asked or "auto", **how)
-    except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as fault:
-        if asked is not None:
-            raise InputError(
-                f"There is no Ray cluster at '{asked}': {str(fault).splitlines()[0]}",
-                where="--engine",
-                remedy="start one (ray start --head), and give the address that it prints:"
-                " --engine ray://HOST:6379",
-            ) from fault
-    else:
-        return False
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        **how,
-    )
-    return True
+        host, _, port = (asked or "").rpartition("://")[2].rpartition(":")
+        if port.isdecimal():  # Ray itself tries for minutes, and cannot be interrupted
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        ray.init(
+            address=f"ray://{asked}" if client else asked,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (OSError, RuntimeError, ValueError, ImportError) as fault:
+        raise InputError(
+            f"There is no Ray cluster at '{asked or 'this machine'}': {_reason(fault)}",
+            where="--engine",
+            remedy="start one (ray start --head), and give the address that it prints:"
+            " --engine ray://HOST:6379",
+        ) from fault
 
 
 class _Starts:

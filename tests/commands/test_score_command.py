@@ -141,7 +141,7 @@ def test_another_rule_is_another_labeler(pool: Cli, prm: str) -> None:
 def test_candidates_come_problem_by_problem_wherever_they_stand(
     pool: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepgold.scoring_run._TOGETHER", 3)
+    monkeypatch.setattr("stepgold.labeling_run._TOGETHER", 3)
     with Store.open(f"sqlite:///{tmp_path / 'w' / 'stepgold.db'}") as store:
         reading = ProblemByProblem(
             store, "d", lambda contexts: {context.trace.id: 1.0 for context in contexts}
