@@ -141,7 +141,6 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         InputError: unknown dataset, labeler, subset or split.
     """
     from evaluation import (
-        as_list,
         compare_labelers,
         comparison_lines,
         comparison_tables,
@@ -168,21 +167,11 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         disputes = find_disputes(found.table)
         entries = _entries(store, options, disputes)
     document = {
-        "dataset": options.dataset,
-        "gold": gold,
+        **{"dataset": options.dataset, "gold": gold},
         **found.as_json(),
-        "against_gold": {
-            name: {
-                "processbench_f1": first.value,
-                "ci95": as_list(first),
-                "macro_f1": steps.value,
-                "macro_f1_ci95": as_list(steps),
-            }
-            for name, (first, steps) in scored.items()
-        },
+        "against_gold": _gold_json(scored),
         "thresholds": {name: limits[name].as_json() for name in names},
-        "resamples": options.resamples,
-        "seed": options.seed,
+        **{"resamples": options.resamples, "seed": options.seed},
         "disagreements_total": {"traces": len(disputes), "steps": disputes.steps},
         "disagreements": entries,
     }
@@ -202,9 +191,9 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         document=document,
         text="\n".join(lines),
     )
-    tables, text = comparison_tables(found, scored), compared.text
-    rows = compared.rows()
-    return replace(compared, text=formatted(options.format, tables=tables, rows=rows, text=text))
+    tables, rows = comparison_tables(found, scored), compared.rows()
+    shown = formatted(options.format, tables=tables, rows=rows, text=compared.text)
+    return replace(compared, text=shown)
 
 
 def _against_gold(
@@ -230,6 +219,21 @@ def _against_gold(
                 evaluate_macro_f1(seen, limit, **drawn).overall.macro_f1,
             )
     return found
+
+
+def _gold_json(scored: Mapping[str, tuple[Estimate, Estimate]]) -> dict[str, Any]:
+    """The key `against_gold`."""
+    from evaluation import as_list
+
+    return {
+        name: {
+            "processbench_f1": first.value,
+            "ci95": as_list(first),
+            "macro_f1": steps.value,
+            "macro_f1_ci95": as_list(steps),
+        }
+        for name, (first, steps) in scored.items()
+    }
 
 
 def _entries(store: Store, options: CompareOptions, disputes: Disputes) -> list[dict[str, Any]]:

@@ -126,8 +126,8 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def remedy_of(called: Called) -> str:
     """The remedy as a person reads it."""
     assert called.code == 2, called.err
-    (line,) = re.findall(r"^  do: (.*)$", called.err or "", re.MULTILINE)
-    return line
+    (line,) = re.findall(r"^  do: (.*)$", called.err, re.MULTILINE)
+    return str(line)
 
 
 @pytest.mark.parametrize(("role", "argv", "remedy"), CASES, ids=[role for role, *_ in CASES])
@@ -136,7 +136,7 @@ def test_the_remedy_works_when_typed(
 ) -> None:
     del role
     failed = cli(*argv)
-    told = json.loads(failed.out)["error"]["remedy"] if "--json" in argv else remedy_of(failed)
+    told = failed.document["error"]["remedy"] if "--json" in argv else remedy_of(failed)
     again = remedy(list(argv), told)
     assert again != list(argv)
     if again[0] == "--workspace":
