@@ -144,7 +144,6 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         compare_labelers,
         comparison_lines,
         comparison_tables,
-        disagreement_lines,
         find_disputes,
         formatted,
     )
@@ -167,20 +166,20 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         disputes = find_disputes(found.table)
         entries = _entries(store, options, disputes)
     document = {
-        **{"dataset": options.dataset, "gold": gold},
+        "dataset": options.dataset,
+        "gold": gold,
         **found.as_json(),
         "against_gold": _gold_json(scored),
         "thresholds": {name: limits[name].as_json() for name in names},
-        **{"resamples": options.resamples, "seed": options.seed},
+        "resamples": options.resamples,
+        "seed": options.seed,
         "disagreements_total": {"traces": len(disputes), "steps": disputes.steps},
         "disagreements": entries,
     }
     lines = [
         *comparison_lines(found, scored),
         *(limits[name].line(name) for name in names if limits[name].fit is not None),
-        f"They disagree on {disputes.steps} steps of {len(disputes)} traces; "
-        f"{len(entries)} traces follow (--disagreements N for more).",
-        *disagreement_lines(entries),
+        *_disputed_lines(disputes, entries),
     ]
     compared = CompareResult(
         dataset=options.dataset,
@@ -219,6 +218,17 @@ def _against_gold(
                 evaluate_macro_f1(seen, limit, **drawn).overall.macro_f1,
             )
     return found
+
+
+def _disputed_lines(disputes: Disputes, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How far they disagree, and the traces that are shown."""
+    from evaluation import disagreement_lines
+
+    return [
+        f"They disagree on {disputes.steps} steps of {len(disputes)} traces; "
+        f"{len(entries)} traces follow (--disagreements N for more).",
+        *disagreement_lines(entries),
+    ]
 
 
 def _gold_json(scored: Mapping[str, tuple[Estimate, Estimate]]) -> dict[str, Any]:
