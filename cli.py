@@ -276,6 +276,9 @@ def _misused(error: TyperException, argv: Sequence[str], *, as_json: bool) -> in
         close = closest(str(unknown), possible) or possible[0]
         what = f"No such option: {unknown}. Did you mean {close}?"
         _fail(what, None, f"{path} --help", as_json=as_json)
+    elif message.startswith("Missing option") and (param := getattr(error, "param", None)):
+        flag = f"{param.opts[0]} {param.metavar or ''}".rstrip()
+        _fail(message, None, f"add {flag} (all options: {path} --help)", as_json=as_json)
     elif not message.startswith("Usage:"):
         _fail(message, None, f"{path} --help", as_json=as_json)
     elif as_json:

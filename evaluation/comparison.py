@@ -427,19 +427,6 @@ def comparison_tables(
         )
         for pair in found.pairs
     ]
-    errors: list[tuple[str, ...]] = [
-        (
-            pair.first_errors.of,
-            pair.first_errors.against,
-            *(str(pair.first_errors.counts[kind]) for kind in KINDS),
-            str(pair.first_errors.reference_missing),
-        )
-        for pair in found.pairs
-    ]
-    kinds = (kind.replace("_", " ") for kind in KINDS)
-    errors_head: tuple[str, ...] = ("labeler", "against", *kinds, "left out")
-    if not any(pair.first_errors.reference_missing for pair in found.pairs):
-        errors_head, errors = errors_head[:-1], [row[:-1] for row in errors]
     sizes = f"{len(found.table.frame)} traces, {found.table.n_steps} steps"
     against_gold = [
         (name, *map(with_interval, figures)) for name, figures in (scored or {}).items()
@@ -455,13 +442,31 @@ def comparison_tables(
             head=("pair", "traces", "agreement"),
             rows=firsts,
         ),
-        FigureTable(title="first errors", head=errors_head, rows=errors),
+        _first_error_table(found),
         *(
             [FigureTable(title="against gold", head=AGAINST_GOLD, rows=against_gold)]
             if against_gold
             else []
         ),
     ]
+
+
+def _first_error_table(found: Comparison) -> FigureTable:
+    """Who finds the first error how early; the column `left out` only where something is."""
+    errors: list[tuple[str, ...]] = [
+        (
+            pair.first_errors.of,
+            pair.first_errors.against,
+            *(str(pair.first_errors.counts[kind]) for kind in KINDS),
+            str(pair.first_errors.reference_missing),
+        )
+        for pair in found.pairs
+    ]
+    kinds = (kind.replace("_", " ") for kind in KINDS)
+    errors_head: tuple[str, ...] = ("labeler", "against", *kinds, "left out")
+    if not any(pair.first_errors.reference_missing for pair in found.pairs):
+        errors_head, errors = errors_head[:-1], [row[:-1] for row in errors]
+    return FigureTable(title="first errors", head=errors_head, rows=errors)
 
 
 AGAINST_GOLD = ("labeler", "processbench_f1", "macro_f1")

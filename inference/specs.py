@@ -55,7 +55,9 @@ class ModelSpec:
         if text == "lab":
             return cls("lab", "")
         if kind not in get_args(ModelKind) or kind == "lab" or not colon or not name:
-            raise InputError(f'Unknown model "{text}".', remedy=f"name it as {_FORMS}")
+            raise InputError(
+                f'Unknown model "{text}".', remedy=f"{_meant(text)}name it as {_FORMS}"
+            )
         if kind != "hf" and any(mark.isspace() or mark in "?#" for mark in name):
             raise InputError(
                 f'The model name "{name}" contains a space, "?" or "#".',
@@ -94,3 +96,19 @@ class ModelSpec:
 
     def __str__(self) -> str:
         return self.kind if self.kind == "lab" else f"{self.kind}:{self.name}"
+
+
+def _meant(text: str) -> str:
+    """What somebody who left the service out most probably meant; empty if nothing is likely."""
+    name = text.strip()
+    if not name or ":" in name:
+        return ""
+    if name.startswith("gemini-"):
+        kind = "gemini"
+    elif name.startswith(("gpt-", "o1", "o3", "o4")):
+        kind = "openai"
+    elif "/" in name or name.startswith("."):
+        kind = "hf"
+    else:
+        return ""
+    return f"did you mean '{kind}:{name}'? Else "

@@ -141,11 +141,9 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         InputError: unknown dataset, labeler, subset or split.
     """
     from evaluation import (
-        as_list,
         compare_labelers,
         comparison_lines,
         comparison_tables,
-        disagreement_lines,
         find_disputes,
         formatted,
     )
@@ -171,15 +169,7 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         "dataset": options.dataset,
         "gold": gold,
         **found.as_json(),
-        "against_gold": {
-            name: {
-                "processbench_f1": first.value,
-                "ci95": as_list(first),
-                "macro_f1": steps.value,
-                "macro_f1_ci95": as_list(steps),
-            }
-            for name, (first, steps) in scored.items()
-        },
+        "against_gold": _gold_json(scored),
         "thresholds": {name: limits[name].as_json() for name in names},
         "resamples": options.resamples,
         "seed": options.seed,
@@ -189,9 +179,7 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
     lines = [
         *comparison_lines(found, scored),
         *(limits[name].line(name) for name in names if limits[name].fit is not None),
-        f"They disagree on {disputes.steps} steps of {len(disputes)} traces; "
-        f"{len(entries)} traces follow (--disagreements N for more).",
-        *disagreement_lines(entries),
+        *_disputed_lines(disputes, entries),
     ]
     compared = CompareResult(
         dataset=options.dataset,
@@ -202,9 +190,9 @@ def compare(workspace: WorkspaceFolder, options: CompareOptions) -> CompareResul
         document=document,
         text="\n".join(lines),
     )
-    tables, text = comparison_tables(found, scored), compared.text
-    rows = compared.rows()
-    return replace(compared, text=formatted(options.format, tables=tables, rows=rows, text=text))
+    tables, rows = comparison_tables(found, scored), compared.rows()
+    shown = formatted(options.format, tables=tables, rows=rows, text=compared.text)
+    return replace(compared, text=shown)
 
 
 def _against_gold(
@@ -230,6 +218,32 @@ def _against_gold(
                 evaluate_macro_f1(seen, limit, **drawn).overall.macro_f1,
             )
     return found
+
+
+def _disputed_lines(disputes: Disputes, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How far they disagree, and the traces that are shown."""
+    from evaluation import disagreement_lines
+
+    return [
+        f"They disagree on {disputes.steps} steps of {len(disputes)} traces; "
+        f"{len(entries)} traces follow (--disagreements N for more).",
+        *disagreement_lines(entries),
+    ]
+
+
+def _gold_json(scored: Mapping[str, tuple[Estimate, Estimate]]) -> dict[str, Any]:
+    """The key `against_gold`."""
+    from evaluation import as_list
+
+    return {
+        name: {
+            "processbench_f1": first.value,
+            "ci95": as_list(first),
+            "macro_f1": steps.value,
+            "macro_f1_ci95": as_list(steps),
+        }
+        for name, (first, steps) in scored.items()
+    }
 
 
 def _entries(store: Store, options: CompareOptions, disputes: Disputes) -> list[dict[str, Any]]:

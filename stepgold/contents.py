@@ -249,12 +249,12 @@ def status_watched(workspace: WorkspaceFolder, options: StatusWatched) -> Status
 def watch_status(
     workspace: WorkspaceFolder, *, every: float, wait: Callable[[float], object]
 ) -> NoReturn:
-    """Show the status until `wait` raises; where nobody looks on, only the lines that changed.
+    """Show the status until `wait` raises; without a terminal, only the lines that changed.
 
     Args:
         workspace: the workspace.
         every: seconds between two looks.
-        wait: waits so many seconds.
+        wait: waits this long, in seconds.
     """
     from rich.console import Console
     from rich.live import Live

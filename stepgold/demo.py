@@ -277,8 +277,8 @@ CAPTION = """\
 err, corr: error and correct accuracy, exact first error; pb_f1: processbench_f1, their harmonic
 mean; kept: share of traces with a label; prec: first-error precision on those. Missing labels count
 as wrong in both F1s, and so do the steps after a first error, which a consensus leaves unlabeled:
-a consensus keeps fewer labels to be right more often. likelihood is nearly perfect on sampled
-traces because it uses the policy that wrote them. The lab is small; its retriever makes errors."""
+a consensus keeps fewer labels to be right more often. likelihood is nearly perfect because it asks
+the policy that wrote the traces about itself. The lab is small; its retriever makes errors."""
 
 
 def _table(labelers: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -12,7 +12,7 @@ from storage import checks
 from storage.database import Connections
 from storage.rows import CHUNK, chunks, insert_one, now
 from storage.tables import DATASETS, LABELERS, TRACES
-from traces import InputError
+from traces import InputError, meant
 
 IMPORT_ORDER = (TRACES.c.source_file_pk, TRACES.c.position)
 """The order of every listing of traces."""
@@ -75,6 +75,10 @@ def labeler_row(connection: Connection, dataset: int, name: str) -> Row[Any] | N
     return connection.execute(query).one_or_none()
 
 
+_SUGGESTED_AMONG = 2000
+"""Ids among which the one that was meant is looked for."""
+
+
 def trace_keys(
     connection: Connection, dataset: int, trace_ids: Collection[str] | None = None
 ) -> dict[str, TraceKey]:
@@ -97,7 +101,14 @@ def trace_keys(
     if len(found) < len(wanted):
         unknown = sorted(wanted - {row.id for row in found})
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise InputError(f"The dataset has no trace {unknown[0]!r}{more}.")
+        some = connection.scalars(
+            select(TRACES.c.id).where(TRACES.c.dataset_pk == dataset).limit(_SUGGESTED_AMONG)
+        ).all()
+        known = f"its traces: {', '.join(some[:3])}{' ...' if len(some) > 3 else ''}"
+        raise InputError(
+            f"The dataset has no trace {unknown[0]!r}{more}.",
+            remedy=meant(unknown[0], some, known) if some else None,
+        )
     found.sort(key=lambda row: tuple(row[3:]))
     return {row.id: TraceKey(row.pk, row.n_steps) for row in found}
 

@@ -25,10 +25,10 @@ from evaluation.measures import (
 )
 from evaluation.protocols.protocol import (
     GroupFigures,
+    Paper,
     Protocol,
     ProtocolReport,
     Published,
-    Reference,
 )
 
 
@@ -192,7 +192,7 @@ PROTOCOL = Protocol(
     as_published=published_balanced_f1,
     rule=("balanced_f1 is the harmonic mean of the recall of correct and of incorrect steps"),
     references=(
-        Reference(
+        Paper(
             cited="Pandit et al., 2025",
             key="pandit2025hard2verify",
             author="Pandit, Shrey",

@@ -22,7 +22,7 @@ from evaluation.measures import (
     mean_estimate,
     whole_and_subsets,
 )
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Reference
+from evaluation.protocols.protocol import GroupFigures, Paper, Protocol, ProtocolReport
 from evaluation.wording import with_interval
 
 
@@ -144,7 +144,7 @@ PROTOCOL = Protocol(
         " is a first error only, later steps are not scored"
     ),
     references=(
-        Reference(
+        Paper(
             cited="Wang et al., 2025",
             key="wang2025visualprm",
             author="Wang, Weiyun",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from evaluation import measures
 from evaluation.evaluated import EvaluatedTrace, split_by_gold, with_first_error
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
-from evaluation.protocols.protocol import GroupFigures, Protocol, ProtocolReport, Reference
+from evaluation.protocols.protocol import GroupFigures, Paper, Protocol, ProtocolReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +101,7 @@ PROTOCOL = Protocol(
         " found exactly; a missing prediction counts as wrong"
     ),
     references=(
-        Reference(
+        Paper(
             cited="Tyen et al., 2023",
             key="tyen2023mistake",
             author="Tyen, Gladys",

@@ -28,10 +28,10 @@ from evaluation.frames import RIGHT, UNKNOWN, Counts, Floats
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
 from evaluation.protocols.protocol import (
     GroupFigures,
+    Paper,
     Protocol,
     ProtocolReport,
     Published,
-    Reference,
 )
 
 
@@ -238,14 +238,14 @@ PROTOCOL = Protocol(
         " exactly"
     ),
     references=(
-        Reference(
+        Paper(
             cited="Zeng et al., 2024",
             key="zeng2024mrben",
             author="Zeng, Zhongshen",
             title="MR-Ben: A Meta-Reasoning Benchmark for Evaluating System-2 Thinking in LLMs",
             arxiv="2406.13975",
         ),
-        Reference(
+        Paper(
             cited="Zeng et al., 2023",
             key="zeng2023mrgsm8k",
             author="Zeng, Zhongshen",

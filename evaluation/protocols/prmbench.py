@@ -21,10 +21,10 @@ from evaluation.frames import VERDICT_CODES
 from evaluation.measures import RESAMPLES, Estimate, Group, estimate, whole_and_subsets
 from evaluation.protocols.protocol import (
     GroupFigures,
+    Paper,
     Protocol,
     ProtocolReport,
     Published,
-    Reference,
 )
 from traces import Verdict
 
@@ -215,7 +215,7 @@ PROTOCOL = Protocol(
         " out"
     ),
     references=(
-        Reference(
+        Paper(
             cited="Song et al., 2025",
             key="song2025prmbench",
             author="Song, Mingyang",

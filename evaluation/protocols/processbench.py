@@ -19,10 +19,10 @@ from evaluation.frames import Floats
 from evaluation.measures import RESAMPLES, Estimate, Formula, mean_estimate, whole_and_subsets
 from evaluation.protocols.protocol import (
     GroupFigures,
+    Paper,
     Protocol,
     ProtocolReport,
     Published,
-    Reference,
 )
 from evaluation.wording import figures_json
 
@@ -191,7 +191,7 @@ PROTOCOL = Protocol(
         " average is the unweighted mean over subsets, and a missing prediction counts as wrong"
     ),
     references=(
-        Reference(
+        Paper(
             cited="Zheng et al., 2024",
             key="zheng2024processbench",
             author="Zheng, Chujie",

@@ -126,7 +126,7 @@ def published_lines(document: Mapping[str, Any], *, whole_key: str) -> list[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reference:
+class Paper:
     """A paper that defines a protocol."""
 
     cited: str
@@ -168,7 +168,7 @@ class Protocol:
     """The official script's figures at a threshold; None if no script was published."""
     rule: str = ""
     """For a methods paragraph: what the leading figure is, as a sentence without its full stop."""
-    references: tuple[Reference, ...] = ()
+    references: tuple[Paper, ...] = ()
     """The papers to cite."""
 
     def pooled(self, traces: Iterable[EvaluatedTrace]) -> EvaluatedTraces:

@@ -142,7 +142,7 @@ def _contents(report: ReportInput, shown: dict[str, Any]) -> list[tuple[str, str
     scored = bool(shown["scored"])
     known = [
         ("short", "In short", True),
-        ("figures", "Figures", scored),
+        ("figures", "Results", scored),
         ("first-errors", "First errors", scored),
         ("thresholds", "Thresholds", scored),
         ("calibration", "Scores as probabilities", scored and bool(shown["calibrated"])),
@@ -297,7 +297,7 @@ def report_tables(report: ReportInput) -> Iterator[tuple[int, FigureTable]]:
     """The tables of the page, each with the level of its heading."""
     scored = [one for one in report.labelers if one.first_errors is not None]
     if scored:
-        yield 2, _headline("Figures", scored)
+        yield 2, _headline("Results", scored)
         if floors := floor_rows(report):
             rows = [(name, *map(figure, figures.values())) for name, figures in floors]
             yield 3, FigureTable(title="Floors", head=("floor", *floors[0][1]), rows=rows)

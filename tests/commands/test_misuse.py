@@ -37,7 +37,10 @@ def test_a_missing_file_is_the_place_of_its_error(cli: Cli, tmp_path: Path) -> N
 
 def test_usage_points_to_the_help_of_its_command(cli: Cli) -> None:
     called = cli("judge", "--dataset", "d", "--json")
-    assert called.document["error"]["remedy"] == "stepgold judge --help"
+    assert (
+        called.document["error"]["remedy"]
+        == "add --judge MODEL (all options: stepgold judge --help)"
+    )
     bare = cli("corpus")
     assert (bare.code, bare.out) == (2, "")
     assert bare.err.startswith("Usage: stepgold corpus"), "the help, not an error of forty lines"

@@ -158,8 +158,11 @@ def test_it_prints_without_navigation_and_with_what_was_folded(
     assert page.locator("nav").is_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") <= 794
     assert page.pdf(format="A4").startswith(b"%PDF")
-    folded = page.locator("details:not([open]) table").first
+    folded = page.locator("details:not([open]):not(.curve-table) table").first
     assert folded.evaluate("one => one.getBoundingClientRect().height") > 0
+    # The charts are printed, the same points as tables are not.
+    assert page.locator("details.curve-table").count() >= 2
+    assert all(one.is_hidden() for one in page.locator("details.curve-table").all())
 
 
 def test_the_demos_report_shows_the_figures_of_evaluate(

@@ -62,6 +62,18 @@ def test_the_first_signal_records_what_is_in_flight(
     assert status["claims"] == []
 
 
+def test_ctrl_c_ends_a_watched_status(cli: Cli, many: Many, tmp_path: Path) -> None:
+    assert cli("import", "traces", many_traces(tmp_path / "t", 3), "--dataset", "d").code == 0
+    child = many.start("--workspace", tmp_path / "w", "status", "--watch")
+    until(lambda: any("3 traces" in file.read_text() for file in (tmp_path / "out").glob("*.out")))
+    os.kill(child, signal.SIGINT)
+    code, out, err = many.ended(child)
+    assert code == 130
+    assert "calls: 0 sent" in out
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+
+
 def test_a_second_signal_stops_at_once(many: Many, server: GeminiServer, judging: int) -> None:
     server.delay_ms = 8000
     until(lambda: server.active == 4)
