@@ -304,7 +304,7 @@ class Browser:
         found: list[int] = []
         ordered, at, count = selection.ordered(), 0, 64
         until = time.monotonic() + SEARCH_S
-        while at < len(ordered) and len(found) < size and time.monotonic() < until:
+        while at < len(ordered) and len(found) < size:
             started = time.monotonic()
             places = ordered[at : at + count].tolist()
             keys = traces.keys[places].tolist()
@@ -314,6 +314,8 @@ class Browser:
             # Short texts are searched many at a time, long ones a few.
             quick = time.monotonic() - started < SEARCH_S / 8
             count = min(SLICE, count * 2) if quick else max(8, count // 2)
+            if time.monotonic() > until:
+                break
         if at >= len(ordered) or len(found) >= size:
             return found, None, None
         left = (len(ordered) - at) / selection.total
