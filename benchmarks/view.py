@@ -79,8 +79,12 @@ class Server:
         """The body of a page; 429 is waited for."""
         address = f"{path}?{urlencode(query)}" if query else path
         while True:
-            self.connection.request("GET", address)
-            answer = self.connection.getresponse()
+            try:
+                self.connection.request("GET", address)
+                answer = self.connection.getresponse()
+            except http.client.RemoteDisconnected:  # it was idle for long
+                self.connection.close()
+                continue
             body = answer.read().decode()
             if answer.status == 200:
                 return body
