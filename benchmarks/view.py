@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import json
 import os
 import random
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -92,6 +93,11 @@ class Server:
                 raise SystemExit(f"{address}: {answer.status} {body[:500]}")
             time.sleep(1)
 
+    def cpu_s(self) -> float:
+        """CPU seconds that it has used."""
+        fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def peak_mb(self) -> float:
         """The most memory that it has held."""
         status = Path(f"/proc/{self._child.pid}/status").read_text()
@@ -113,10 +119,10 @@ def wait_for(server: Server, path: str, text: str, **query: object) -> float:
     return time.perf_counter() - began
 
 
-def walks(server: Server, draw: random.Random) -> dict[str, Iterator[dict[str, object]]]:
+def walks(server: Server, draw: random.Random) -> dict[str, Iterator[Mapping[str, object]]]:
     """Endless queries by kind of page; those that follow a table turn its pages."""
 
-    def turning(**query: object) -> Iterator[dict[str, object]]:
+    def turning(**query: object) -> Iterator[Mapping[str, object]]:
         after = None
         while True:
             asked = {"dataset": "d", **query, **({"after": after} if after else {})}
@@ -124,7 +130,7 @@ def walks(server: Server, draw: random.Random) -> dict[str, Iterator[dict[str, o
             links = re.findall(r"after=([^&\"]+)", server.get("/traces", **asked))
             after = links[-1].replace("%3A", ":") if links else None
 
-    def varied(**choices: Sequence[object]) -> Iterator[dict[str, object]]:
+    def varied(**choices: Sequence[object]) -> Iterator[Mapping[str, object]]:
         while True:
             yield {"dataset": "d"} | {name: draw.choice(each) for name, each in choices.items()}
 
@@ -151,7 +157,7 @@ def percentile(times: Sequence[float], share: float) -> float:
     return sorted(times)[min(len(times) - 1, int(share * len(times)))]
 
 
-def timed(server: Server, path: str, asked: dict[str, object]) -> float:
+def timed(server: Server, path: str, asked: Mapping[str, object]) -> float:
     """Milliseconds until the whole page is here."""
     began = time.perf_counter()
     server.get(path, **asked)
@@ -167,27 +173,22 @@ def run(workspace: Path, n: int, requests: int) -> dict[str, Any]:
     read = wait_for(server, "/", "second")
     print(f"{n} traces, 5 labelers; start {started:.1f} s, labels read after {read:.1f} s more")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-    for name, queries in walks(server, draw).items():
-        times = [timed(server, "/traces", next(queries)) for _ in range(requests)]
-        rows[name] = {"p50": percentile(times, 0.5), "p95": percentile(times, 0.95)}
-    ids = [
-        {
-            "dataset": "d",
-            "id": f"trace-{draw.randrange(n)}",
-            "work": "judge",
-            "place": f"0.0:{n // 2}",
-        }
-        for _ in range(requests)
-    ]
-    for name, path, asked in (
-        ("one trace", "/trace", ids),
-        ("home", "/", [{}]),
-        ("costs", "/costs", [{}]),
-    ):
-        times = [timed(server, path, dict(asked[i % len(asked)])) for i in range(requests)]
-        rows[name] = {"p50": percentile(times, 0.5), "p95": percentile(times, 0.95)}
-    for name, row in rows.items():
-        print(f"{name:<36}{row['p50']:>8.0f} ms p50{row['p95']:>8.0f} ms p95")
+    kinds: dict[str, tuple[str, Iterator[Mapping[str, object]]]] = {
+        name: ("/traces", queries) for name, queries in walks(server, draw).items()
+    }
+    middle = {"dataset": "d", "work": "judge", "place": f"0.0:{n // 2}"}
+    opened = (middle | {"id": f"trace-{draw.randrange(n)}"} for _ in itertools.count())
+    kinds |= {"one trace": ("/trace", opened)}
+    kinds |= {each: (each, itertools.repeat({})) for each in ("/", "/costs")}
+    for name, (path, queries) in kinds.items():
+        asked = list(itertools.islice(queries, requests))
+        before = server.cpu_s()
+        times = [timed(server, path, each) for each in asked]
+        cpu = 1000 * (server.cpu_s() - before) / requests
+        rows[name] = row = {"p50": percentile(times, 0.5), "p95": percentile(times, 0.95)}
+        row["cpu"] = cpu
+        words = f"{row['p50']:>8.0f} ms p50{row['p95']:>8.0f} ms p95{cpu:>8.1f} ms CPU"
+        print(f"{name:<36}{words}", flush=True)
     worst = max(row["p95"] for row in rows.values())
     seen = shown_after(server, workspace)
     peak = server.peak_mb()

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from stepgold.label_arrays import (
     DatasetArrays,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
     from storage import CallSpending, ClaimSummary, Store, StoredLabeler, StoredLabels, TraceRow
     from traces import Failure, RejectedRow
+
+T = TypeVar("T")
 
 PAGE = 50
 """Rows of a page."""
@@ -108,6 +110,14 @@ class _Snapshot:
     """The largest key of a label that was read."""
     last_at: str | None = None
     """When that label was stored."""
+    _kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    def kept(self, name: Hashable, make: Callable[[], T]) -> T:
+        """What was made of this moment before, or is made now."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        found: T = self._kept[name]
+        return found
 
 
 class Browser:
@@ -239,7 +249,11 @@ class Browser:
 
     def datasets(self) -> list[DatasetFigures]:
         """Every dataset with its labelers and their figures, in the order of import."""
-        now, found = self._now, []
+        now = self._now
+        return now.kept("datasets", lambda: self._figures(now))
+
+    def _figures(self, now: _Snapshot) -> list[DatasetFigures]:
+        found = []
         for name, traces in now.datasets.items():
             labelers = now.labelers[name]
             gold = traces.labels.get(gold_of(labelers) or 0)
@@ -264,9 +278,11 @@ class Browser:
         Raises:
             InputError: there is no such dataset.
         """
-        traces, labelers = self._dataset(dataset)
+        now, (traces, labelers) = self._now, self._dataset(dataset)
         keys = [key for key, each in labelers.items() if each.labeler.name == labeler]
-        return traces.reason_counts(keys[0]) if keys else {}
+        if not keys:
+            return {}
+        return now.kept((dataset, labeler), lambda: traces.reason_counts(keys[0]))
 
     def page(self, query: TraceQuery, *, size: int = PAGE) -> TracePage:
         """A page of traces.

@@ -49,6 +49,7 @@ COMMANDS = (
     ["retry"],
     ["show"],
     ["status"],
+    ["view"],
     ["doctor"],
     ["trust"],
     ["remove", "dataset"],
