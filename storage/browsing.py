@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import BigInteger, Connection, cast, func, literal_column, or_, select
 
 from storage.database import Connections
 from storage.records import FAILURE, LABELER, REJECTED_ROW
@@ -92,12 +92,14 @@ class Browsing:
         self._watch: Connection | None = None
 
     def version(self) -> int | None:
-        """A number that changes with every commit of another connection; None if unknown.
+        """A number that changes with every commit of another connection; None if it is unknown.
 
         Used by one thread.
         """
         if self._connections.engine.dialect.name != "sqlite":
-            return None
+            written = cast(literal_column("pg_current_wal_lsn() - '0/0'::pg_lsn"), BigInteger)
+            with self._connections.read() as connection:
+                return connection.scalar(select(written))
         # SQLite counts for each connection, so that this one has to be kept.
         if self._watch is None:
             self._watch = self._connections.engine.connect()
