@@ -59,10 +59,10 @@ def test_a_signal_ends_it_in_good_order(workspace: Path, number: signal.Signals)
     ("options", "remedy"),
     [
         ({"host": "0.0.0.0"}, "--certfile"),
-        ({"host": "192.0.2.1"}, "--behind-proxy"),
+        ({"host": "192.0.2.1"}, "--public-url"),
         ({"host": "::"}, "--certfile"),
-        ({"behind_proxy": "http://review.example.org"}, "https://"),
-        ({"behind_proxy": "https://review.example.org/path"}, "https://"),
+        ({"public_url": "http://review.example.org"}, "https://"),
+        ({"public_url": "https://review.example.org/path"}, "https://"),
     ],
 )
 def test_others_are_not_served_without_encryption(options: dict[str, str], remedy: str) -> None:
@@ -139,7 +139,7 @@ def test_pages_are_served_by_https(serve: Serve, workspace: Path, tmp_path: Path
 
 
 def test_behind_a_proxy_its_name_is_ours(serve: Serve, workspace: Path) -> None:
-    running = serve(workspace, behind_proxy="https://review.example.org")
+    running = serve(workspace, public_url="https://review.example.org")
     assert running.url == "https://review.example.org"
     visitor = Visitor(running.port)
     name = {"Host": "review.example.org"}
