@@ -1,8 +1,8 @@
 """How fast `stepgold view` answers over many traces, how much memory it takes, and how soon a label
 of another process is shown.
 
-A server runs in a child process over traces of 10 steps with gold, a judge, an MC labeler, a PRM
-and a consensus. Every kind of page is asked for over HTTP, with other values each time; requests
+A server runs in a child process over traces of 10 steps with gold, two judges, an MC labeler
+and a PRM. Every kind of page is asked for over HTTP, with other values each time; requests
 follow each other. Times are wall times of the client, and the load of the machine is printed.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import json
 import os
 import random
@@ -19,12 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmarks.scale import LABELERS, WORDS, write_labels, write_traces
+from benchmarks.scale import LABELERS, STEPS, WORDS, write_labels, write_traces
 
 LIMIT_MS = 200
 """What the issue allows at the 95th percentile of each kind of page."""
@@ -44,10 +45,21 @@ def fill(folder: Path, n: int) -> Path:
     for name, path in write_labels(folder, n).items():
         kind = ["--labeler", name, "--kind", LABELERS[name]]
         made.append(execute([*on, "import", "scores", str(path), "--dataset", "d", *kind]))
-    made.append(execute([*on, "consensus", "--dataset", "d", "--judge", "judge", "--mc", "mc"]))
+    second = [str(write_second(folder, n)), "--dataset", "d", "--labeler", "second"]
+    made.append(execute([*on, "import", "scores", *second]))
     if set(made) - {0, 1}:
         raise SystemExit(f"the workspace could not be filled: {made}")
     return workspace
+
+
+def write_second(folder: Path, n: int) -> Path:
+    """Verdicts of a second judge, who leaves a third of the steps open."""
+    draw, path = random.Random(n + 2), folder / "second.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        for index in range(n):
+            verdicts = [draw.choice((1, 1, 1, -1, None, None)) for _ in range(STEPS)]
+            out.write(json.dumps({"id": f"trace-{index}", "verdicts": verdicts}) + "\n")
+    return path
 
 
 class Server:
@@ -68,14 +80,23 @@ class Server:
         """The body of a page; 429 is waited for."""
         address = f"{path}?{urlencode(query)}" if query else path
         while True:
-            self.connection.request("GET", address)
-            answer = self.connection.getresponse()
+            try:
+                self.connection.request("GET", address)
+                answer = self.connection.getresponse()
+            except http.client.RemoteDisconnected:  # it was idle for long
+                self.connection.close()
+                continue
             body = answer.read().decode()
             if answer.status == 200:
                 return body
             if answer.status != 429:
                 raise SystemExit(f"{address}: {answer.status} {body[:500]}")
             time.sleep(1)
+
+    def cpu_s(self) -> float:
+        """CPU seconds that it has used."""
+        fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def peak_mb(self) -> float:
         """The most memory that it has held."""
@@ -98,10 +119,10 @@ def wait_for(server: Server, path: str, text: str, **query: object) -> float:
     return time.perf_counter() - began
 
 
-def walks(server: Server, draw: random.Random) -> dict[str, Iterator[dict[str, object]]]:
+def walks(server: Server, draw: random.Random) -> dict[str, Iterator[Mapping[str, object]]]:
     """Endless queries by kind of page; those that follow a table turn its pages."""
 
-    def turning(**query: object) -> Iterator[dict[str, object]]:
+    def turning(**query: object) -> Iterator[Mapping[str, object]]:
         after = None
         while True:
             asked = {"dataset": "d", **query, **({"after": after} if after else {})}
@@ -109,18 +130,18 @@ def walks(server: Server, draw: random.Random) -> dict[str, Iterator[dict[str, o
             links = re.findall(r"after=([^&\"]+)", server.get("/traces", **asked))
             after = links[-1].replace("%3A", ":") if links else None
 
-    def varied(**choices: Sequence[object]) -> Iterator[dict[str, object]]:
+    def varied(**choices: Sequence[object]) -> Iterator[Mapping[str, object]]:
         while True:
             yield {"dataset": "d"} | {name: draw.choice(each) for name, each in choices.items()}
 
     outcomes = ["exact", "early", "late", "missed", "false_alarm", "missing"]
     scores = [round(draw.random(), 3) for _ in range(50)]
-    names = ["judge", "mc", "prm", "consensus"]
+    names = ["judge", "mc", "prm", "second"]
     return {
         "pages in the order of import": turning(),
         "subset": varied(subset=["one", "two", "three"], labeler=names),
         "early, late, missed, false alarm": varied(labeler=names, outcome=outcomes),
-        "abstention reason": varied(labeler=["consensus"], reason=["disagreement"]),
+        "abstention reason": varied(labeler=["second"], reason=["not_measured"]),
         "labelers differ": varied(disputed=[1], sort=["import", "long"]),
         "score range": varied(labeler=["prm"], most=scores, sort=["low", "high"]),
         "pages by lowest score": turning(labeler="prm", sort="low"),
@@ -136,7 +157,7 @@ def percentile(times: Sequence[float], share: float) -> float:
     return sorted(times)[min(len(times) - 1, int(share * len(times)))]
 
 
-def timed(server: Server, path: str, asked: dict[str, object]) -> float:
+def timed(server: Server, path: str, asked: Mapping[str, object]) -> float:
     """Milliseconds until the whole page is here."""
     began = time.perf_counter()
     server.get(path, **asked)
@@ -149,30 +170,25 @@ def run(workspace: Path, n: int, requests: int) -> dict[str, Any]:
     began = time.perf_counter()
     server = Server(workspace)
     started = time.perf_counter() - began
-    read = wait_for(server, "/", "consensus")
+    read = wait_for(server, "/", "second")
     print(f"{n} traces, 5 labelers; start {started:.1f} s, labels read after {read:.1f} s more")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-    for name, queries in walks(server, draw).items():
-        times = [timed(server, "/traces", next(queries)) for _ in range(requests)]
-        rows[name] = {"p50": percentile(times, 0.5), "p95": percentile(times, 0.95)}
-    ids = [
-        {
-            "dataset": "d",
-            "id": f"trace-{draw.randrange(n)}",
-            "work": "judge",
-            "place": f"0.0:{n // 2}",
-        }
-        for _ in range(requests)
-    ]
-    for name, path, asked in (
-        ("one trace", "/trace", ids),
-        ("home", "/", [{}]),
-        ("costs", "/costs", [{}]),
-    ):
-        times = [timed(server, path, dict(asked[i % len(asked)])) for i in range(requests)]
-        rows[name] = {"p50": percentile(times, 0.5), "p95": percentile(times, 0.95)}
-    for name, row in rows.items():
-        print(f"{name:<36}{row['p50']:>8.0f} ms p50{row['p95']:>8.0f} ms p95")
+    kinds: dict[str, tuple[str, Iterator[Mapping[str, object]]]] = {
+        name: ("/traces", queries) for name, queries in walks(server, draw).items()
+    }
+    middle = {"dataset": "d", "work": "judge", "place": f"0.0:{n // 2}"}
+    opened = (middle | {"id": f"trace-{draw.randrange(n)}"} for _ in itertools.count())
+    kinds |= {"one trace": ("/trace", opened)}
+    kinds |= {each: (each, itertools.repeat({})) for each in ("/", "/costs")}
+    for name, (path, queries) in kinds.items():
+        asked = list(itertools.islice(queries, requests))
+        before = server.cpu_s()
+        times = [timed(server, path, each) for each in asked]
+        cpu = 1000 * (server.cpu_s() - before) / requests
+        rows[name] = row = {"p50": percentile(times, 0.5), "p95": percentile(times, 0.95)}
+        row["cpu"] = cpu
+        words = f"{row['p50']:>8.0f} ms p50{row['p95']:>8.0f} ms p95{cpu:>8.1f} ms CPU"
+        print(f"{name:<36}{words}", flush=True)
     worst = max(row["p95"] for row in rows.values())
     seen = shown_after(server, workspace)
     peak = server.peak_mb()

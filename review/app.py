@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from review import browse
-from review.images import router as image_router
 from review.pages import SETTINGS, STATIC, Pages, Site, see_other, site_of
 from review.security import FormTokens, Refused, form_token
 from review.texts import text
@@ -70,7 +69,7 @@ def create_app(
     )
     app.state.form_tokens = FormTokens()
     app.state.reviewing = reviewing
-    for router in (shared, image_router, browse.router, *routers):
+    for router in (shared, browse.router, *routers):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

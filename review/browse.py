@@ -1,4 +1,7 @@
-"""Pages to look at a workspace: datasets, traces, one trace, costs and failures."""
+"""Pages to look at a workspace: datasets, traces, one trace and its images, costs and failures.
+
+Images are asked for by problem and number, never by path.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
 from review.pages import CLIPPED, Site, address, clipped, site_of
@@ -135,7 +138,6 @@ def trace(request: Request, id: str, work: str | None = None) -> Response:
     site = site_of(request)
     site.browser.wait_until_read(FIRST_READ_S)
     stamp, query = site.browser.stamp, query_of(request.query_params)
-    # Of a labeler that has gone the page shows nothing, but it shows the trace.
     found = site.browser.trace(query.dataset, id, labeler=work or None)
     metas = (found.context.problem.meta, found.context.trace.meta)
     if any(map(may_hold_phi, metas)) and not site.allow_phi:
@@ -272,3 +274,24 @@ def costs(request: Request) -> Response:
         total=total,
         reasons={labeler: found for labeler, found in reasons.items() if found},
     )
+
+
+@router.get("/image")
+def image(request: Request, dataset: str, problem: str, number: int) -> Response:
+    """An image as PNG, JPEG or WebP; a DICOM is windowed and rendered.
+
+    Args:
+        request: the request.
+        dataset: the dataset.
+        problem: id of the problem.
+        number: 0-based place among its images.
+    """
+    site = site_of(request)
+    found = site.browser.image(dataset, problem, number, folder=site.images)
+    if found is None:
+        raise HTTPException(404)
+    encoded, may_show_patient = found
+    if may_show_patient and not site.allow_phi:
+        raise HTTPException(403, "This image may show a patient: start with --allow-phi.")
+    headers = {"Cache-Control": "private, max-age=300", "ETag": f'"{encoded.sha256}"'}
+    return Response(encoded.data, media_type=encoded.mime, headers=headers)

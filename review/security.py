@@ -116,7 +116,7 @@ def single_login(token_hash: str, name: str) -> Login:
 
 
 class Limiter:
-    """Counts the requests of each address: so many at once, and so many a second."""
+    """Limits the requests of each address, at once and per second."""
 
     def __init__(
         self, per_second: float, burst: float, *, clock: Callable[[], float] = time.monotonic

@@ -35,7 +35,7 @@ class ServeOptions(Config):
     host: str = option(
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="Address to listen on. Any but this machine's own needs --certfile or --behind-proxy.",
+        help="Address to listen on. Any but this machine's own needs --certfile or --public-url.",
     )
     port: int = option(
         default=DEFAULT_PORT, metavar="N", between=(0, 65535), help="Port; 0 takes a free one."
@@ -52,10 +52,10 @@ class ServeOptions(Config):
         help="Private key of the certificate, as PEM.",
         needs=Need("--certfile FILE", lambda options: options.certfile is not None),
     )
-    behind_proxy: str | None = option(
+    public_url: str | None = option(
         default=None,
         metavar="URL",
-        help="Public https address of a reverse proxy that forwards to this server.",
+        help="https address of the reverse proxy that forwards to this server.",
     )
     lang: Literal["en", "ko"] = option(
         default="en", choices=("en", "ko"), help="Language of the pages until a visitor chooses."
@@ -76,20 +76,20 @@ class ServeOptions(Config):
             InputError: it is one, or the proxy's address is not https.
         """
         super().check()
-        if self.behind_proxy is not None:
-            proxy = urlsplit(self.behind_proxy)
+        if self.public_url is not None:
+            proxy = urlsplit(self.public_url)
             if proxy.scheme != "https" or not proxy.hostname or proxy.path not in ("", "/"):
                 raise InputError(
-                    f"'{self.behind_proxy}' is not the https address of a reverse proxy.",
-                    where="--behind-proxy",
-                    remedy="write it as --behind-proxy https://review.example.org",
+                    f"'{self.public_url}' is not the https address of a reverse proxy.",
+                    where="--public-url",
+                    remedy="write it as --public-url https://review.example.org",
                 )
-        encrypted = self.certfile is not None or self.behind_proxy is not None
+        encrypted = self.certfile is not None or self.public_url is not None
         if not self.is_loopback and not encrypted:
             raise InputError(
                 f"{self.host} is reached by other machines, and nothing would be encrypted.",
                 where="--host",
-                remedy="add --certfile FILE --keyfile FILE, or --behind-proxy https://NAME",
+                remedy="add --certfile FILE --keyfile FILE, or --public-url https://NAME",
             )
 
     @property
@@ -228,7 +228,7 @@ def _configured(application: Any, options: ServeOptions) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=options.behind_proxy is not None,
+        proxy_headers=options.public_url is not None,
         timeout_graceful_shutdown=STOP_WITHIN_S,
         ssl_certfile=None if options.certfile is None else str(options.certfile),
         ssl_keyfile=None if options.keyfile is None else str(options.keyfile),
@@ -278,32 +278,32 @@ def _rules(options: ServeOptions, port: int, login: Login | None) -> Rules:
     from review.security import Rules
 
     names = {"localhost", "127.0.0.1", "::1", options.host.lower()}
-    if options.behind_proxy is not None:
-        names.add(urlsplit(options.behind_proxy).hostname or "")
+    if options.public_url is not None:
+        names.add(urlsplit(options.public_url).hostname or "")
     if not options.is_loopback:
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
     return Rules(
         hosts=frozenset(names),
         any_address=not options.is_loopback,
         cookie=f"stepgold-{port}",  # browsers send cookies to all ports of a machine
-        secure=options.certfile is not None or options.behind_proxy is not None,
+        secure=options.certfile is not None or options.public_url is not None,
         login=login,
         lang=options.lang,
     )
 
 
 def _url(options: ServeOptions, port: int) -> str:
-    if options.behind_proxy is not None:
-        return options.behind_proxy.rstrip("/")
+    if options.public_url is not None:
+        return options.public_url.rstrip("/")
     scheme = "http" if options.certfile is None else "https"
     host = f"[{options.host}]" if ":" in options.host else options.host
-    if not options.is_loopback and ip_address_is_any(options.host):
+    if not options.is_loopback and _is_any(options.host):
         host = socket.gethostname()
     return f"{scheme}://{host}:{port}"
 
 
-def ip_address_is_any(host: str) -> bool:
-    """Whether the address stands for all addresses of the machine, as 0.0.0.0 does."""
+def _is_any(host: str) -> bool:
+    """Whether it means all addresses of the machine, as 0.0.0.0 does."""
     try:
         return ip_address(host).is_unspecified
     except ValueError:

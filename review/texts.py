@@ -190,6 +190,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Choose a labeler to see its reasoning, quotes, prompts, replies and continuations.",
         "레이블러를 선택하면 추론, 인용, 프롬프트, 응답, 이어쓰기를 볼 수 있습니다.",
     ),
+    "trace.nothing": (
+        "It recorded no reasoning, quotes, calls or continuations for this trace.",
+        "이 풀이에 대해 기록된 추론, 인용, 호출, 이어쓰기가 없습니다.",
+    ),
     "trace.document": ("document {n}", "문서 {n}"),
     "trace.quote.verified": ("quote verified", "인용 확인됨"),
     "trace.quote.unverified": ("quote not in the passage", "인용이 근거에 없음"),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from stepgold.label_arrays import (
     DatasetArrays,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
     from storage import CallSpending, ClaimSummary, Store, StoredLabeler, StoredLabels, TraceRow
     from traces import Failure, RejectedRow
+
+T = TypeVar("T")
 
 PAGE = 50
 """Rows of a page."""
@@ -106,6 +108,16 @@ class _Snapshot:
     version: int | None = None
     last: int = 0
     """The largest key of a label that was read."""
+    last_at: str | None = None
+    """When that label was stored."""
+    _kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    def kept(self, name: Hashable, make: Callable[[], T]) -> T:
+        """What was made of this moment before, or is made now."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        found: T = self._kept[name]
+        return found
 
 
 class Browser:
@@ -187,10 +199,11 @@ class Browser:
         found = {}
         for size in self.store.browsing.traces():
             old = self._now.datasets.get(size.dataset)
-            if old is not None and (len(old.keys), old.last) == (size.rows, size.last):
+            if old is not None and old.stamp == size:
                 found[size.dataset] = old.shared()
             else:
-                found[size.dataset] = DatasetArrays.of(self.store.traces.columns(size.dataset))
+                columns = self.store.traces.columns(size.dataset)
+                found[size.dataset] = DatasetArrays.of(columns, size)
         return found
 
     def _read_labels(
@@ -206,6 +219,11 @@ class Browser:
         until = max((x.last for each in labelers.values() for x in each.values()), default=0)
         touched: set[int] = set()
         last = self._now.last
+        if last and self.store.browsing.made_at(last) != self._now.last_at:
+            # SQLite gives the keys of the newest labels again when they were removed.
+            last = 0
+            for traces in datasets.values():
+                traces.labels = {}
         while part := self._part(last, until):
             last = part.last
             for name, traces in datasets.items():
@@ -231,7 +249,11 @@ class Browser:
 
     def datasets(self) -> list[DatasetFigures]:
         """Every dataset with its labelers and their figures, in the order of import."""
-        now, found = self._now, []
+        now = self._now
+        return now.kept("datasets", lambda: self._figures(now))
+
+    def _figures(self, now: _Snapshot) -> list[DatasetFigures]:
+        found = []
         for name, traces in now.datasets.items():
             labelers = now.labelers[name]
             gold = traces.labels.get(gold_of(labelers) or 0)
@@ -256,9 +278,11 @@ class Browser:
         Raises:
             InputError: there is no such dataset.
         """
-        traces, labelers = self._dataset(dataset)
+        now, (traces, labelers) = self._now, self._dataset(dataset)
         keys = [key for key, each in labelers.items() if each.labeler.name == labeler]
-        return traces.reason_counts(keys[0]) if keys else {}
+        if not keys:
+            return {}
+        return now.kept((dataset, labeler), lambda: traces.reason_counts(keys[0]))
 
     def page(self, query: TraceQuery, *, size: int = PAGE) -> TracePage:
         """A page of traces.
@@ -304,7 +328,7 @@ class Browser:
         found: list[int] = []
         ordered, at, count = selection.ordered(), 0, 64
         until = time.monotonic() + SEARCH_S
-        while at < len(ordered) and len(found) < size and time.monotonic() < until:
+        while at < len(ordered) and len(found) < size:
             started = time.monotonic()
             places = ordered[at : at + count].tolist()
             keys = traces.keys[places].tolist()
@@ -314,6 +338,8 @@ class Browser:
             # Short texts are searched many at a time, long ones a few.
             quick = time.monotonic() - started < SEARCH_S / 8
             count = min(SLICE, count * 2) if quick else max(8, count // 2)
+            if time.monotonic() > until:
+                break
         if at >= len(ordered) or len(found) >= size:
             return found, None, None
         left = (len(ordered) - at) / selection.total
@@ -336,8 +362,14 @@ class Browser:
             InputError: there is no such dataset, trace or labeler.
         """
         known = self._dataset(dataset)[1]
-        labelers = [each.labeler for each in known.values()]
-        return shown_in(self.store, ShowOptions(trace, dataset=dataset), labelers, full=labeler)
+        options = ShowOptions(trace, dataset=dataset)
+        try:
+            labelers = [each.labeler for each in known.values()]
+            return shown_in(self.store, options, labelers, full=labeler)
+        except InputError:  # a labeler may have gone since the last look
+            stored = self.store.browsing.labelers().values()
+            labelers = [each.labeler for each in stored if each.dataset == dataset]
+            return shown_in(self.store, options, labelers, full=labeler)
 
     def ledger(self, *, limit: int = 200) -> Ledger:
         """What was spent, what runs, and at most `limit` failures of a kind."""

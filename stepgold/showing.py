@@ -145,7 +145,7 @@ class ShowResult(Result):
             yield row
 
     def words(self) -> str:
-        """The problem, the evidence, the steps with everyone's verdict, and the work behind it."""
+        """The problem, the evidence, the steps with every verdict, and the work they come from."""
         lines = [*self._problem_lines(), "", *self._step_lines()]
         for view in self.views:
             work = list(self._view_lines(view))

@@ -50,6 +50,7 @@ COMMANDS = (
     ["retry"],
     ["show"],
     ["status"],
+    ["view"],
     ["doctor"],
     ["trust"],
     ["remove", "dataset"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from urllib.parse import urlencode
@@ -11,8 +12,25 @@ import pytest
 from PIL import Image
 
 from review.texts import LANGUAGES, TEXTS
+from storage import Store
+from tests.commands.labelled_workspace import make_workspace
 from tests.review.conftest import Serve, Visitor
 from tests.review.hostile_workspace import EVIL, SCRIPT, make_hostile_workspace
+from traces import (
+    Abstention,
+    AbstentionReason,
+    Continuation,
+    FirstError,
+    Labeler,
+    LabelerKind,
+    ModelReply,
+    Quote,
+    StepLabel,
+    StoredCall,
+    TraceLabel,
+    Verdict,
+    Vote,
+)
 
 
 def ids(page: str) -> list[str]:
@@ -25,11 +43,6 @@ def link(page: str, rel: str) -> str | None:
     """Where the link to the next or previous page leads."""
     found = re.search(rf'rel="{rel}"[^>]*href="([^"]+)"', page)
     return None if found is None else html.unescape(found[1])
-
-
-@pytest.fixture
-def visitor(serve: Serve, workspace: Path) -> Visitor:
-    return Visitor(serve(workspace).port)
 
 
 def test_the_first_page_has_every_labeler_with_its_figures(visitor: Visitor) -> None:
@@ -215,3 +228,54 @@ def test_a_megabyte_is_shown_whole_on_demand(serve: Serve, hostile: Path) -> Non
     assert "the end of a megabyte" not in page.text
     whole = visitor.get(f"{path}&whole=1")
     assert whole.text.count("the end of a megabyte") == 5
+
+
+def recorded(workspace: Path) -> None:
+    """Store a judge with a quote and a call, and an MC labeler with continuations, on trace t4."""
+    quote = Quote("passage 2", document=1, verified=True, start=0, end=9, method="exact")
+    found = "passage 2 says <b>so</b>"
+    steps = (
+        StepLabel(Verdict.CORRECT, reasoning=found, quote=quote),
+        StepLabel(Verdict.INCORRECT),
+        StepLabel(abstention=Abstention(AbstentionReason.NO_EVIDENCE, "no <i>document</i>")),
+    )
+    request = json.dumps({"messages": [["user", f"Judge {SCRIPT}"]], "temperature": 0})
+    reply = ModelReply("{}", "stop", "m", "m-1", usd=0.00125, raw='{"steps": "<raw>"}')
+    words = (Verdict.CORRECT, Verdict.INCORRECT, AbstentionReason.NO_EVIDENCE)
+    vote = Vote("t4", 0, "m", "m-1", words, FirstError(False, 1), ("key",))
+    partial = (StepLabel(Verdict.CORRECT, score=0.5, successes=1, continuations=2),) * 3
+    endings = [
+        Continuation("t4", 0, number, f"continued {number} <u>", "stop", str(4 + number), bool(number))
+        for number in (0, 1)
+    ]  # fmt: skip
+    with Store.open(f"sqlite:///{workspace / 'stepgold.db'}") as store:
+        store.replies.put(StoredCall("key", request, reply, {"purpose": "judge"}))
+        store.labels.declare("d", Labeler("quoting", LabelerKind.JUDGE))
+        store.labels.put("d", "quoting", [TraceLabel("t4", step_labels=steps)])
+        store.labels.votes.put("d", "quoting", [vote])
+        store.labels.declare("d", Labeler("mc", LabelerKind.MC))
+        label = TraceLabel("t4", step_labels=partial)
+        store.labels.put("d", "mc", [label], continuations=endings)
+
+
+def test_the_work_of_a_labeler_is_shown(serve: Serve, tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    recorded(workspace)
+    visitor = Visitor(serve(workspace).port)
+    page = visitor.get("/trace?dataset=d&id=t4&work=quoting").text
+    assert "<mark><bdi>passage 2</bdi></mark>" in page
+    assert "passage 2 says &lt;b&gt;so&lt;/b&gt;" in page
+    assert "no &lt;i&gt;document&lt;/i&gt;" in page
+    assert "Judge &lt;script&gt;" in page
+    assert "{&#34;steps&#34;: &#34;&lt;raw&gt;&#34;}" in page
+    assert "0.00125 USD" in page
+    assert TEXTS["trace.nothing"][0] not in page
+    page = visitor.get("/trace?dataset=d&id=t4&work=mc").text
+    assert "After step 1: 1 of 2 continuations reach the gold answer" in page
+    assert "continued 1 &lt;u&gt;" in page
+    assert "1 of 2 reach gold" in page
+    assert "Judge &lt;script&gt;" not in page
+    assert TEXTS["trace.nothing"][0] in visitor.get("/trace?dataset=d&id=t4&work=gold").text
+    costs = visitor.get("/costs").text
+    assert "0.0013 USD" in costs or "0.0012 USD" in costs
+    assert "no evidence</a> 1" in costs
