@@ -482,14 +482,14 @@ def _shown_figures(desk: Desk, request: Request) -> Response:
 
 
 def _render(desk: Desk, request: Request, template: str, **context: Any) -> Response:
-    common = {
+    common: dict[str, Any] = {
         "dataset": desk.dataset,
         "options": desk.options,
         "keys": KEYS,
         "deciding": DECIDING,
         "show": desk.options.show_opinions,
     }
-    return site_of(request).pages.render(request, template, **common, **context)
+    return site_of(request).pages.render(request, template, **common | context)
 
 
 def _number(text: str | None) -> int:
