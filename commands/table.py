@@ -317,7 +317,8 @@ class LazyGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """The names in this group, in the order of the table."""
         at = len(self.words)
-        names = [words[at] for words in COMMANDS if words[:at] == self.words]
+        inside = (words for words in COMMANDS if words[:at] == self.words)
+        names = [words[at] for words in inside if len(words) > at]
         return list(dict.fromkeys(names))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -365,7 +366,19 @@ class LazyGroup(TyperGroup):
 
 def _command(name: str, words: tuple[str, ...]) -> Any:
     info = CommandInfo(name=name, callback=COMMANDS[words].build(), help=COMMANDS[words].help)
-    return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+    found = get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+    if not any(words == longer[:-1] for longer in COMMANDS):
+        return found
+    group = LazyGroup(
+        name=name,
+        callback=found.callback,
+        params=found.params,
+        help=found.help,
+        invoke_without_command=True,
+        rich_markup_mode=None,
+    )
+    group.words = words
+    return group
 
 
 def _group(name: str) -> LazyGroup:

@@ -118,6 +118,10 @@ def test_new_labels_reorder_the_queue(store: Store) -> None:
     label(store, {"t05": 0.4})
     asked.next("A", at=100.0)
     assert asked.order()[0] == "t05"
+    label(store, {"t11": 0.9})  # SQLite uses the key of the last label again
+    asked.next("A", at=200.0)
+    assert asked.order()[:2] == ["t05", "t10"]
+    assert asked.order()[-1] in ("t00", "t11")
 
 
 def test_two_experts_never_get_one_step_by_accident(store: Store) -> None:
