@@ -29,7 +29,7 @@ DOCS := $(VENV)/.stepgold-docs
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo docs test test-slow real-model test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-review bench-hostile fuzz audit bench-scale chaos clean
+.PHONY: FORCE setup demo docs test test-slow real-model test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-review bench-hostile bench-view fuzz audit bench-scale chaos clean
 
 setup: $(SETUP)
 
@@ -113,6 +113,10 @@ bench-judge bench-score bench-evaluate bench-quotes bench-answers bench-store be
 bench-retrieve: $(SETUP)
 	$(BIN)/python -m benchmarks.retrieve
 	$(BIN)/python -m benchmarks.retrieve_quality
+
+# Pages of `stepgold view` over 200,000 traces; most of the time goes into filling the workspace.
+bench-view: $(SETUP)
+	$(BIN)/python -m benchmarks.view
 
 bench-scale: $(SETUP)
 	$(BIN)/python -m benchmarks.scale

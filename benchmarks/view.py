@@ -1,8 +1,8 @@
 """How fast `stepgold view` answers over many traces, how much memory it takes, and how soon a label
 of another process is shown.
 
-A server runs in a child process over traces of 10 steps with gold, a judge, an MC labeler, a PRM
-and a consensus. Every kind of page is asked for over HTTP, with other values each time; requests
+A server runs in a child process over traces of 10 steps with gold, two judges, an MC labeler
+and a PRM. Every kind of page is asked for over HTTP, with other values each time; requests
 follow each other. Times are wall times of the client, and the load of the machine is printed.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmarks.scale import LABELERS, WORDS, write_labels, write_traces
+from benchmarks.scale import LABELERS, STEPS, WORDS, write_labels, write_traces
 
 LIMIT_MS = 200
 """What the issue allows at the 95th percentile of each kind of page."""
@@ -44,10 +44,21 @@ def fill(folder: Path, n: int) -> Path:
     for name, path in write_labels(folder, n).items():
         kind = ["--labeler", name, "--kind", LABELERS[name]]
         made.append(execute([*on, "import", "scores", str(path), "--dataset", "d", *kind]))
-    made.append(execute([*on, "consensus", "--dataset", "d", "--judge", "judge", "--mc", "mc"]))
+    second = [str(write_second(folder, n)), "--dataset", "d", "--labeler", "second"]
+    made.append(execute([*on, "import", "scores", *second]))
     if set(made) - {0, 1}:
         raise SystemExit(f"the workspace could not be filled: {made}")
     return workspace
+
+
+def write_second(folder: Path, n: int) -> Path:
+    """Verdicts of a second judge, who leaves a third of the steps open."""
+    draw, path = random.Random(n + 2), folder / "second.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        for index in range(n):
+            verdicts = [draw.choice((1, 1, 1, -1, None, None)) for _ in range(STEPS)]
+            out.write(json.dumps({"id": f"trace-{index}", "verdicts": verdicts}) + "\n")
+    return path
 
 
 class Server:
@@ -68,8 +79,12 @@ class Server:
         """The body of a page; 429 is waited for."""
         address = f"{path}?{urlencode(query)}" if query else path
         while True:
-            self.connection.request("GET", address)
-            answer = self.connection.getresponse()
+            try:
+                self.connection.request("GET", address)
+                answer = self.connection.getresponse()
+            except http.client.RemoteDisconnected:  # it was idle for long
+                self.connection.close()
+                continue
             body = answer.read().decode()
             if answer.status == 200:
                 return body
@@ -115,12 +130,12 @@ def walks(server: Server, draw: random.Random) -> dict[str, Iterator[dict[str, o
 
     outcomes = ["exact", "early", "late", "missed", "false_alarm", "missing"]
     scores = [round(draw.random(), 3) for _ in range(50)]
-    names = ["judge", "mc", "prm", "consensus"]
+    names = ["judge", "mc", "prm", "second"]
     return {
         "pages in the order of import": turning(),
         "subset": varied(subset=["one", "two", "three"], labeler=names),
         "early, late, missed, false alarm": varied(labeler=names, outcome=outcomes),
-        "abstention reason": varied(labeler=["consensus"], reason=["disagreement"]),
+        "abstention reason": varied(labeler=["second"], reason=["not_measured"]),
         "labelers differ": varied(disputed=[1], sort=["import", "long"]),
         "score range": varied(labeler=["prm"], most=scores, sort=["low", "high"]),
         "pages by lowest score": turning(labeler="prm", sort="low"),
@@ -149,7 +164,7 @@ def run(workspace: Path, n: int, requests: int) -> dict[str, Any]:
     began = time.perf_counter()
     server = Server(workspace)
     started = time.perf_counter() - began
-    read = wait_for(server, "/", "consensus")
+    read = wait_for(server, "/", "second")
     print(f"{n} traces, 5 labelers; start {started:.1f} s, labels read after {read:.1f} s more")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
     for name, queries in walks(server, draw).items():

@@ -135,7 +135,6 @@ def trace(request: Request, id: str, work: str | None = None) -> Response:
     site = site_of(request)
     site.browser.wait_until_read(FIRST_READ_S)
     stamp, query = site.browser.stamp, query_of(request.query_params)
-    # Of a labeler that has gone the page shows nothing, but it shows the trace.
     found = site.browser.trace(query.dataset, id, labeler=work or None)
     metas = (found.context.problem.meta, found.context.trace.meta)
     if any(map(may_hold_phi, metas)) and not site.allow_phi:

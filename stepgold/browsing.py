@@ -106,6 +106,8 @@ class _Snapshot:
     version: int | None = None
     last: int = 0
     """The largest key of a label that was read."""
+    last_at: str | None = None
+    """When that label was stored."""
 
 
 class Browser:
@@ -187,10 +189,11 @@ class Browser:
         found = {}
         for size in self.store.browsing.traces():
             old = self._now.datasets.get(size.dataset)
-            if old is not None and (len(old.keys), old.last) == (size.rows, size.last):
+            if old is not None and old.stamp == size:
                 found[size.dataset] = old.shared()
             else:
-                found[size.dataset] = DatasetArrays.of(self.store.traces.columns(size.dataset))
+                columns = self.store.traces.columns(size.dataset)
+                found[size.dataset] = DatasetArrays.of(columns, size)
         return found
 
     def _read_labels(
@@ -206,6 +209,11 @@ class Browser:
         until = max((x.last for each in labelers.values() for x in each.values()), default=0)
         touched: set[int] = set()
         last = self._now.last
+        if last and self.store.browsing.made_at(last) != self._now.last_at:
+            # SQLite gives the keys of the newest labels again when they were removed.
+            last = 0
+            for traces in datasets.values():
+                traces.labels = {}
         while part := self._part(last, until):
             last = part.last
             for name, traces in datasets.items():
@@ -304,7 +312,7 @@ class Browser:
         found: list[int] = []
         ordered, at, count = selection.ordered(), 0, 64
         until = time.monotonic() + SEARCH_S
-        while at < len(ordered) and len(found) < size and time.monotonic() < until:
+        while at < len(ordered) and len(found) < size:
             started = time.monotonic()
             places = ordered[at : at + count].tolist()
             keys = traces.keys[places].tolist()
@@ -314,6 +322,8 @@ class Browser:
             # Short texts are searched many at a time, long ones a few.
             quick = time.monotonic() - started < SEARCH_S / 8
             count = min(SLICE, count * 2) if quick else max(8, count // 2)
+            if time.monotonic() > until:
+                break
         if at >= len(ordered) or len(found) >= size:
             return found, None, None
         left = (len(ordered) - at) / selection.total
@@ -336,8 +346,14 @@ class Browser:
             InputError: there is no such dataset, trace or labeler.
         """
         known = self._dataset(dataset)[1]
-        labelers = [each.labeler for each in known.values()]
-        return shown_in(self.store, ShowOptions(trace, dataset=dataset), labelers, full=labeler)
+        options = ShowOptions(trace, dataset=dataset)
+        try:
+            labelers = [each.labeler for each in known.values()]
+            return shown_in(self.store, options, labelers, full=labeler)
+        except InputError:  # a labeler may have gone since the last look
+            stored = self.store.browsing.labelers().values()
+            labelers = [each.labeler for each in stored if each.dataset == dataset]
+            return shown_in(self.store, options, labelers, full=labeler)
 
     def ledger(self, *, limit: int = 200) -> Ledger:
         """What was spent, what runs, and at most `limit` failures of a kind."""

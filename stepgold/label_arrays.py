@@ -196,13 +196,15 @@ class DatasetArrays:
     """Index into `subsets`."""
     steps: NDArray[np.int32]
     """Number of steps."""
+    stamp: object = None
+    """What its traces were when they were read."""
     labels: dict[int, LabelerArrays] = field(default_factory=dict)
     """By key of the labeler."""
     _by_key: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
-    def of(cls, parts: Iterable[TraceColumns]) -> Self:
-        """From the columns of the traces."""
+    def of(cls, parts: Iterable[TraceColumns], stamp: object) -> Self:
+        """From the columns of the traces, and what tells them from later ones."""
         keys, steps, subset = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], []
         known: dict[str, int] = {}
         for part in parts:
@@ -215,13 +217,9 @@ class DatasetArrays:
             list(known),
             np.array(subset, np.int32),
             np.concatenate(steps).astype(np.int32),
+            stamp=stamp,
             _by_key=np.argsort(whole, kind="stable"),
         )
-
-    @property
-    def last(self) -> int:
-        """The largest key; 0 without traces."""
-        return int(self.keys[self._by_key[-1]]) if len(self.keys) else 0
 
     def shared(self) -> Self:
         """The same traces with a table of labelers of their own."""

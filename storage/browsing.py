@@ -63,12 +63,14 @@ class TraceRow:
 
 @dataclass(frozen=True, slots=True)
 class StoredTraces:
-    """How many traces a dataset has."""
+    """Which traces a dataset has: other ones have another size, key or stamp."""
 
     dataset: str
     rows: int
     last: int
     """The largest key; 0 without traces."""
+    stamp: str
+    """When it was made and a file last imported: keys of removed traces are used again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,13 @@ class Browsing:
     def traces(self) -> list[StoredTraces]:
         """The size of every dataset, in the order of import."""
         count, last = func.count(TRACES.c.pk), func.coalesce(func.max(TRACES.c.pk), 0)
+        file = SOURCE_FILES.c
+        imported = select(func.max(file.imported_at)).where(file.dataset_pk == DATASETS.c.pk)
+        stamp = DATASETS.c.created_at + func.coalesce(imported.scalar_subquery(), "")
         query = (
-            select(DATASETS.c.name, count, last)
+            select(DATASETS.c.name, count, last, stamp)
             .outerjoin(TRACES, TRACES.c.dataset_pk == DATASETS.c.pk)
-            .group_by(DATASETS.c.pk, DATASETS.c.name)
+            .group_by(DATASETS.c.pk, DATASETS.c.name, DATASETS.c.created_at)
             .order_by(DATASETS.c.pk)
         )
         with self._connections.read() as connection:
@@ -141,6 +146,12 @@ class Browsing:
                 row.pk: StoredLabeler(row.dataset, LABELER.record(row), row.n_rows, row.last_row)
                 for row in connection.execute(query)
             }
+
+    def made_at(self, key: int) -> str | None:
+        """When the label with this key was stored; None if there is none."""
+        query = select(TRACE_LABELS.c.created_at).where(TRACE_LABELS.c.pk == key)
+        with self._connections.read() as connection:
+            return connection.scalar(query)
 
     def labels_after(
         self, key: int, *, until: int, labeler: int | None = None, limit: int = 20_000

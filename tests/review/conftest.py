@@ -97,3 +97,16 @@ def serve() -> Iterator[Serve]:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Gold, a PRM and judges on twelve traces with hostile texts."""
     return make_workspace(tmp_path_factory.mktemp("review"))
+
+
+@pytest.fixture(scope="session")
+def site(workspace: Path) -> Iterator[Running]:
+    """One server over that workspace for all tests that only look."""
+    with Running(WorkspaceFolder(workspace), ViewOptions(port=0)) as running:
+        yield running
+
+
+@pytest.fixture
+def visitor(site: Running) -> Visitor:
+    """A visitor of that server."""
+    return Visitor(site.port)

@@ -27,11 +27,6 @@ def link(page: str, rel: str) -> str | None:
     return None if found is None else html.unescape(found[1])
 
 
-@pytest.fixture
-def visitor(serve: Serve, workspace: Path) -> Visitor:
-    return Visitor(serve(workspace).port)
-
-
 def test_the_first_page_has_every_labeler_with_its_figures(visitor: Visitor) -> None:
     page = visitor.get("/").text
     rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", page, re.DOTALL)
