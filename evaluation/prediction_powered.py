@@ -74,7 +74,7 @@ def label_accuracy(right: Floats, predicted: Floats, everywhere: Floats) -> Labe
     n, size = len(right), len(everywhere)
     if n < 2:
         nothing = Estimate(None, None)
-        return LabelAccuracy(nothing, nothing, n, size, 0.0)
+        return LabelAccuracy(tuned=nothing, alone=nothing, checked=n, labels=size, power=0.0)
     spread = float(np.var(predicted, ddof=1))
     power = float(np.cov(right, predicted)[0, 1]) / spread if spread > 0 else 0.0
     power = min(1.0, max(0.0, power))
