@@ -338,7 +338,9 @@ class LazyGroup(TyperGroup):
             InputError: there is no such command.
         """
         word = args[0]
-        if (word,) in COMMANDS and tuple(args[:2]) in COMMANDS:  # a command with subcommands
+        if (
+            len(args) > 1 and (word,) in COMMANDS and tuple(args[:2]) in COMMANDS
+        ):  # a command with subcommands
             return " ".join(args[:2]), _command(args[1], (word, args[1])), args[2:]
         is_known = self.get_command(ctx, word) is not None
         if not (is_known or ctx.resilient_parsing or word.startswith("-")):
