@@ -52,11 +52,10 @@ def ordered(data: Measured, names: Sequence[str]) -> dict[str, object]:
     posterior = first_error_posterior(data.steps, [data.labelers[name] for name in names])
     sure = posterior.probabilities
     wrong = sure.argmax(axis=1) != data.truth
-    logs = np.log(sure, out=np.zeros_like(sure), where=sure > 0)
-    entropy = -(sure * logs).sum(axis=1)
+    doubt = 1 - sure.max(axis=1)
     found: dict[str, object] = {"traces": len(wrong), "wrong": int(wrong.sum())}
     for share in SHARES:
-        first = np.argsort(-entropy, kind="stable")[: int(share * len(wrong))]
+        first = np.argsort(-doubt, kind="stable")[: int(share * len(wrong))]
         held = float(wrong[first].sum() / max(1, wrong.sum()))
         found[f"first {share:.0%} hold"] = round(held, 3)
     return found
@@ -175,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for part in sources(arguments.seed, arguments.problems):
         data = measured(part, label(part, arguments.k, arguments.seed))
         for name, labelers in LABELERS.items():
-            found = {"source": data.name, "labelers": name}
+            found: dict[str, object] = {"source": data.name, "labelers": name}
             found |= {"order": ordered(data, labelers)}
             found |= {"estimate": estimated(data, labelers, arguments.seed)}
             print(json.dumps(found, indent=1), flush=True)

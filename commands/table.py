@@ -334,7 +334,8 @@ class LazyGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """The names in this group, in the order of the table."""
         at = len(self.words)
-        names = [words[at] for words in COMMANDS if words[:at] == self.words]
+        inside = (words for words in COMMANDS if words[:at] == self.words)
+        names = [words[at] for words in inside if len(words) > at]
         return list(dict.fromkeys(names))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -354,7 +355,9 @@ class LazyGroup(TyperGroup):
             InputError: there is no such command.
         """
         word = args[0]
-        if (word,) in COMMANDS and tuple(args[:2]) in COMMANDS:  # a command with subcommands
+        if (
+            len(args) > 1 and (word,) in COMMANDS and tuple(args[:2]) in COMMANDS
+        ):  # a command with subcommands
             return " ".join(args[:2]), _command(args[1], (word, args[1])), args[2:]
         is_known = self.get_command(ctx, word) is not None
         if not (is_known or ctx.resilient_parsing or word.startswith("-")):
@@ -382,7 +385,19 @@ class LazyGroup(TyperGroup):
 
 def _command(name: str, words: tuple[str, ...]) -> Any:
     info = CommandInfo(name=name, callback=COMMANDS[words].build(), help=COMMANDS[words].help)
-    return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+    found = get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+    if not any(words == longer[:-1] for longer in COMMANDS):
+        return found
+    group = LazyGroup(
+        name=name,
+        callback=found.callback,
+        params=found.params,
+        help=found.help,
+        invoke_without_command=True,
+        rich_markup_mode=None,
+    )
+    group.words = words
+    return group
 
 
 def _group(name: str) -> LazyGroup:

@@ -4,7 +4,8 @@ The prediction-powered estimate with power tuning (Angelopoulos, Duchi and Zrnic
 Efficient Prediction-Powered Inference", arXiv 2311.01453). The label set is finite and known, so
 that the variance is that of the difference estimator of survey sampling (Särndal, Swensson and
 Wretman 1992, chapter 6), with its finite population correction. It is valid whatever the
-predictions are worth: bad ones make the interval no narrower, and never wrong.
+predictions are worth: bad ones make the interval no narrower, and never wrong. The interval is
+Wilson's (1927), because label sets have few wrong labels.
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ Floats = NDArray[np.float64]
 
 Z = 1.959963984540054
 """Half the width of a 95% interval in standard errors."""
-_PSEUDO = 2.0
-"""Right and wrong labels that are added to the variance alone (the "plus four" of Agresti and Coull
-1998): a sample without a wrong label would have an interval of width 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ def label_accuracy(right: Floats, predicted: Floats, everywhere: Floats) -> Labe
     n, size = len(right), len(everywhere)
     if n < 2:
         nothing = Estimate(None, None)
-        return LabelAccuracy(nothing, nothing, n, size, 0.0)
+        return LabelAccuracy(tuned=nothing, alone=nothing, checked=n, labels=size, power=0.0)
     spread = float(np.var(predicted, ddof=1))
     power = float(np.cov(right, predicted)[0, 1]) / spread if spread > 0 else 0.0
     power = min(1.0, max(0.0, power))
@@ -91,18 +89,14 @@ def label_accuracy(right: Floats, predicted: Floats, everywhere: Floats) -> Labe
 
 
 def _estimate(residual: Floats, value: float, right: Floats, size: int) -> Estimate:
-    """The value with its interval, from the residuals of the sample."""
-    n = len(right)
-    left = 1 - n / size if size else 0.0
-    # The pseudo-labels scale with what the predictions explain.
-    mean = (right.sum() + _PSEUDO) / (n + 2 * _PSEUDO)
-    floor = mean * (1 - mean)
-    plain = max(float(np.var(right)), 1e-12)
-    explained = min(1.0, float(np.var(residual)) / plain)
-    variance = max(float(np.var(residual, ddof=1)), floor * explained)
-    if not right.any() or right.all():
-        variance = floor
-    half = Z * math.sqrt(max(left, 0.0) * variance / n)
-    centre = value
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Estimate(min(1.0, max(0.0, value)), (low, high))
+    """The value with Wilson's interval for the number of labels that the sample is worth."""
+    n, value = len(right), min(1.0, max(0.0, value))
+    plain, left = float(np.var(right)), 1 - n / size
+    unexplained = min(1.0, float(np.var(residual)) / plain) if plain else 1.0
+    if left <= 0 or unexplained == 0:
+        return Estimate(value, (value, value))
+    worth = n / (unexplained * left)
+    centre = (value + Z * Z / (2 * worth)) / (1 + Z * Z / worth)
+    half = Z * math.sqrt(value * (1 - value) / worth + (Z / (2 * worth)) ** 2)
+    half /= 1 + Z * Z / worth
+    return Estimate(value, (max(0.0, centre - half), min(1.0, centre + half)))

@@ -7,9 +7,9 @@ from .auxiliary import read_problems as read_problems
 from .auxiliary import read_qrels as read_qrels
 from .auxiliary import read_row_texts as read_row_texts
 from .auxiliary import read_scores as read_scores
-from .expert_answers import read_expert_answers as read_expert_answers
-from .expert_answers import write_expert_answers as write_expert_answers
 from .field.case import case_schema as case_schema
+from .field.expert_answers import read_expert_answers as read_expert_answers
+from .field.expert_answers import write_expert_answers as write_expert_answers
 from .field.label_studio import INTERFACE as INTERFACE
 from .files.container import RawRow as RawRow
 from .files.images import EncodedImage as EncodedImage

@@ -15,6 +15,7 @@ from stepgold.options import DatasetOptions
 from traces import InputError, option
 
 if TYPE_CHECKING:
+    from review.queue import QueueSettings
     from review.security import Login
     from stepgold.workspace import WorkspaceFolder
 
@@ -71,6 +72,21 @@ class ReviewOptions(ServeOptions, DatasetOptions):
         default=0.05, metavar="RATE", between=(0, 1), help="Error rate above which it returns."
     )
     seed: int = option(default=0, metavar="N", between=(0, None), help="Seed of all draws.")
+
+    def queue_settings(self) -> QueueSettings:
+        """The settings of the queue."""
+        from review.queue import QueueSettings
+
+        return QueueSettings(
+            mode=self.mode,
+            audit=self.audit,
+            double=self.double,
+            repeat=self.repeat,
+            training=self.training,
+            gold=self.gold,
+            by=self.by,
+            seed=self.seed,
+        )
 
     def check(self) -> None:
         """Refuse codes that cannot be stored, and a server for others without codes.

@@ -13,7 +13,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
 from review.pages import see_other, site_of
-from review.queue import Question, Queue, QueueSettings
+from review.queue import Queue, StepQuestion
 from stepgold.reviewing import (
     Split,
     disputes,
@@ -59,7 +59,7 @@ _MACHINES = frozenset({LabelerKind.JUDGE, LabelerKind.MC, LabelerKind.CONSENSUS,
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class StepOpinion:
     """What a labeler says of a step."""
 
     name: str
@@ -96,20 +96,7 @@ class Desk:
             InputError: there is no such dataset or labeler.
         """
         self.store, self.options, self.dataset = store, options, options.dataset
-        self.queue = Queue(
-            store,
-            options.dataset,
-            QueueSettings(
-                mode=options.mode,
-                audit=options.audit,
-                double=options.double,
-                repeat=options.repeat,
-                training=options.training,
-                gold=options.gold,
-                by=options.by,
-                seed=options.seed,
-            ),
-        )
+        self.queue = Queue(store, options.dataset, options.queue_settings())
         self._figures: tuple[float, ReviewFigures | None] | None = None
         self._lock = threading.Lock()
 
@@ -124,7 +111,7 @@ class Desk:
         """The answers, oldest first."""
         return list(self.store.reviews.answers(self.dataset, trace_ids=trace_ids))
 
-    def opinions(self, trace_id: str, step: int) -> list[Opinion]:
+    def opinions(self, trace_id: str, step: int) -> list[StepOpinion]:
         """What every labeler that is no person says of a step."""
         found = []
         for row in self.store.labels.labelers(self.dataset):
@@ -132,7 +119,7 @@ class Desk:
                 continue
             label = self.store.labels.load(self.dataset, row.labeler.name, [trace_id]).get(trace_id)
             if label is not None and step < len(label.step_labels):
-                found.append(Opinion(row.labeler.name, label.step_labels[step]))
+                found.append(StepOpinion(row.labeler.name, label.step_labels[step]))
         return found
 
     def gold(self, trace_id: str, step: int) -> bool | None:
@@ -172,7 +159,13 @@ def cited(context: TraceInContext, quotes: Sequence[Quote]) -> list[Cited]:
         low = min((start for start, _ in spans), default=0)
         high = max((end for _, end in spans), default=0)
         found.append(
-            Cited(number, evidence, spans, max(0, low - AROUND), min(len(text), high + AROUND))
+            Cited(
+                number,
+                evidence,
+                spans,
+                start=max(0, low - AROUND),
+                end=min(len(text), high + AROUND),
+            )
         )
     return sorted(found, key=lambda one: not one.spans)
 
@@ -265,14 +258,14 @@ def _again(desk: Desk, request: Request) -> Response:
     ]
     if not mine:
         raise HTTPException(404)
-    question = Question(trace_id=trace, step_index=step, purpose=mine[-1].purpose)
+    question = StepQuestion(trace_id=trace, step_index=step, purpose=mine[-1].purpose)
     return _asked(desk, request, question, expert, before=mine[-1])
 
 
 def _asked(
     desk: Desk,
     request: Request,
-    question: Question,
+    question: StepQuestion,
     expert: str,
     *,
     last: dict[str, Any] | None = None,
@@ -482,14 +475,14 @@ def _shown_figures(desk: Desk, request: Request) -> Response:
 
 
 def _render(desk: Desk, request: Request, template: str, **context: Any) -> Response:
-    common = {
+    common: dict[str, Any] = {
         "dataset": desk.dataset,
         "options": desk.options,
         "keys": KEYS,
         "deciding": DECIDING,
         "show": desk.options.show_opinions,
     }
-    return site_of(request).pages.render(request, template, **common, **context)
+    return site_of(request).pages.render(request, template, **common | context)
 
 
 def _number(text: str | None) -> int:

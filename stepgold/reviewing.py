@@ -107,7 +107,7 @@ class ReviewFigures:
     reviewed_steps: int
     """Steps with a verdict of some expert."""
     disputed: int
-    """Steps on which experts differ and that nobody adjudicated."""
+    """Steps on which experts differ, not adjudicated."""
     flagged: Mapping[str, str]
     """Notes of flagged problems, by the trace on which they were flagged."""
     experts: tuple[ExpertFigures, ...]
@@ -196,7 +196,7 @@ def review_figures(store: Store, dataset: str, *, gold: str = "gold") -> ReviewF
         for summary in store.labels.labelers(dataset)
     }
     kinds = {row.labeler.name: row.labeler.kind for row in store.labels.labelers(dataset)}
-    compared = _compared(store, dataset, ids, labels, kinds)
+    compared = _compared(store, dataset, ids=ids, labels=labels, kinds=kinds)
     truth = labels.get(gold, {})
     accuracy, unanswered = _accuracies(store, dataset, log, kinds)
     together = labels.get("experts", {}).values()
@@ -222,6 +222,7 @@ def _is_disputed(step: StepLabel) -> bool:
 def _compared(
     store: Store,
     dataset: str,
+    *,
     ids: Sequence[str],
     labels: Mapping[str, Mapping[str, TraceLabel]],
     kinds: Mapping[str, LabelerKind],
@@ -369,7 +370,7 @@ def _accuracies(
     places = {
         key: place for place, key in enumerate(key for page in pages for key in page.keys.tolist())
     }
-    sure = _sureness(store, dataset, kinds, places, starts)
+    sure = _sureness(store, dataset, kinds=kinds, places=places, starts=starts)
     found = {}
     for name, kind in kinds.items():
         if kind in (LabelerKind.EXPERT, LabelerKind.GOLD):
@@ -398,6 +399,7 @@ def _accuracies(
 def _sureness(
     store: Store,
     dataset: str,
+    *,
     kinds: Mapping[str, LabelerKind],
     places: Mapping[int, int],
     starts: NDArray[Any],
@@ -436,7 +438,7 @@ def _hours_left(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dispute:
-    """A step on which experts differ and that nobody has adjudicated."""
+    """A step on which experts differ, not adjudicated yet."""
 
     trace_id: str
     step_index: int

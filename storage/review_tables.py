@@ -43,7 +43,7 @@ class ReviewAnswerTable(Keyed, table=True):
 
 
 class ReviewLeaseTable(Base, table=True):
-    """What an expert is being asked; nobody else is asked it until the lease runs out."""
+    """What an expert is being asked; no other expert is asked it until the lease runs out."""
 
     __tablename__ = "review_leases"
     dataset_pk: int = parent("datasets.pk", primary_key=True)

@@ -152,7 +152,7 @@ class Reviews:
             here = LABELERS.c.dataset_pk == dataset_pk(connection, dataset)
             label = TRACE_LABELS.c
             query = (
-                select(LABELERS.c.pk, func.count(label.pk), func.max(label.pk))
+                select(LABELERS.c.pk, func.count(label.pk), func.max(label.created_at))
                 .outerjoin(TRACE_LABELS, label.labeler_pk == LABELERS.c.pk)
                 .where(here, LABELERS.c.name.in_(labelers))
                 .group_by(LABELERS.c.pk)

@@ -49,6 +49,10 @@ COMMANDS = (
     ["plan"],
     ["retry"],
     ["show"],
+    ["view"],
+    ["review"],
+    ["review", "export"],
+    ["review", "import"],
     ["status"],
     ["view"],
     ["doctor"],
@@ -121,7 +125,7 @@ def test_the_help_shows_every_command_whole_at_80_columns(
     assert cli.execute([flag]) == 0
     listed = capsys.readouterr().out.partition("Options:")[2]
     assert "..." not in listed
-    top = {words[0]: entry.summary for words, entry in TABLE.items()} | GROUPS
+    top = {words[0]: entry.summary for words, entry in TABLE.items() if len(words) == 1} | GROUPS
     for name, summary in top.items():
         assert any(line.split() == [name, *summary.split()] for line in listed.splitlines()), name
     assert {name for names in SECTIONS.values() for name in names} <= set(top)

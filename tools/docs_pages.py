@@ -101,10 +101,11 @@ def cli_reference() -> str:
 def _commands(group: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name in group.list_commands(None):
         command, path = group.get_command(None, name), (*words, name)
-        if hasattr(command, "list_commands"):
-            yield from _commands(command, path)
-        else:
+        is_group = hasattr(command, "list_commands")
+        if not is_group or command.invoke_without_command:
             yield path, command
+        if is_group:
+            yield from _commands(command, path)
 
 
 def _parameters(command: Any, name: str) -> str:

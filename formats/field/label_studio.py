@@ -4,7 +4,7 @@ A JSON list of `{"data": {"trace_id", "problem", "options", "evidence", "steps":
 "suggestion"}]}, "predictions": [{"model_version", "result": [{"from_name": "verdict_0",
 "to_name": "step_0", "type": "choices", "value": {"choices": ["correct"]}}]}]}`. INTERFACE is the
 labeling interface to paste into the project; its Repeater makes one block a step. What Label
-Studio exports as JSON is read by `formats/expert_answers.py`.
+Studio exports as JSON is read by `formats.field.expert_answers`.
 """
 
 from __future__ import annotations

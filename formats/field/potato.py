@@ -4,7 +4,7 @@ JSONL, one item a trace: `{"id", "problem", "options"?, "steps": [{"action": tex
 "pre_labels": [{"index", "reward": null, "source": "ai", "verified": false, "ai_reward": 1|0|-1,
 "ai_reasoning", "confidence"}]}`: steps as the scheme reads them (`steps_key: steps`,
 `step_text_key: action`), the pre-labels with the keys that its own have, and `suggestions` as one
-text to show beside the steps. What Potato exports is read by `formats/expert_answers.py`.
+text to show beside the steps. What Potato exports is read by `formats.field.expert_answers`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def test_the_formats_are_the_ones_of_the_contract() -> None:
     only_read = {"openr", "responses", "visualprm-raw", "fover", "hard2verify", "deltabench"}
     only_read.add("agentprocessbench")
     assert set(import_formats()) == set(SAMPLES) == contract | training | only_read | {"case"}
-    assert set(export_formats()) == contract | training | {"parquet", "case"}
+    reviewed = {"case", "potato", "label-studio"}
+    assert set(export_formats()) == contract | training | {"parquet"} | reviewed
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from review.queue import Question, Queue, QueueSettings
+from review.queue import Queue, QueueSettings, StepQuestion
 from stepgold.reviewing import has_fallen, review_figures
 from storage import Store
 from tests.storage.builders import row, source
@@ -63,7 +63,7 @@ def queue(store: Store, **settings: Any) -> Queue:
     return Queue(store, "d", QueueSettings(**plain | settings))
 
 
-def reply(asked: Queue, question: Question, expert: str, answer: ExpertAnswer = RIGHT) -> None:
+def reply(asked: Queue, question: StepQuestion, expert: str, answer: ExpertAnswer = RIGHT) -> None:
     """Answer a question."""
     asked.answer(
         ReviewAnswer(
@@ -118,6 +118,10 @@ def test_new_labels_reorder_the_queue(store: Store) -> None:
     label(store, {"t05": 0.4})
     asked.next("A", at=100.0)
     assert asked.order()[0] == "t05"
+    label(store, {"t11": 0.9})  # SQLite uses the key of the last label again
+    asked.next("A", at=200.0)
+    assert asked.order()[:2] == ["t05", "t10"]
+    assert asked.order()[-1] in ("t00", "t11")
 
 
 def test_two_experts_never_get_one_step_by_accident(store: Store) -> None:
@@ -174,7 +178,7 @@ def test_the_queue_goes_on_where_a_killed_server_left_it(store: Store) -> None:
 def test_undo_asks_the_step_again_and_a_flag_ends_its_problem(store: Store) -> None:
     asked = queue(store)
     through(asked, "A", 3)
-    reply(asked, Question(trace_id="t11", step_index=2, purpose=ReviewPurpose.QUEUE), "A", ExpertAnswer.UNDO)  # fmt: skip
+    reply(asked, StepQuestion(trace_id="t11", step_index=2, purpose=ReviewPurpose.QUEUE), "A", ExpertAnswer.UNDO)  # fmt: skip
     question = asked.next("A", at=0.0)
     assert question is not None
     assert (question.trace_id, question.step_index) == ("t11", 2)

@@ -38,7 +38,12 @@ def desk(folder: Path) -> Iterator[Desk]:
 
         def start(code: str = "E1", **options: Any) -> Visitor:
             if not ports:
-                plain = {"audit": 0.0, "double": 0.0, "repeat": 0.0, "mode": "every-step"}
+                plain: dict[str, Any] = {
+                    "audit": 0.0,
+                    "double": 0.0,
+                    "repeat": 0.0,
+                    "mode": "every-step",
+                }
                 chosen = ReviewOptions(dataset="ward", port=0, **plain | options)
                 running, _ = stack.enter_context(reviewing(WorkspaceFolder(folder), chosen))
                 stack.enter_context(running)
@@ -229,15 +234,15 @@ def test_status_export_and_import(folder: Path, desk: Desk, tmp_path: Path) -> N
     assert ws.review_export(out, dataset="ward").done == 2
     other = stepgold.Workspace(make_desk(tmp_path / "other", traces=4, steps=3), progress=False)
     assert other.status().as_json()["reviews"] == []
-    first = other.review_import(out, dataset="ward")
+    first = other.review_import([out], dataset="ward")
     assert (first.done, first.experts, first.exit_code) == (2, {"E1": 2}, 0)
-    assert other.review_import(out, dataset="ward").unchanged == 2
+    assert other.review_import([out], dataset="ward").unchanged == 2
     labels = {one.trace_id: one for one in other.labels(dataset="ward", labeler="experts")}
     assert labels["t03"].step_labels[0].reasoning == "As written."
     lines = [{"trace_id": "nope", "step_index": 0, "expert": "A", "answer": "skip"}, {"trace_id": "t01", "step_index": 9, "expert": "A", "answer": "skip"}]  # fmt: skip
     bad = tmp_path / "bad.jsonl"
     bad.write_text("".join(f"{json.dumps(one)}\n" for one in lines), encoding="utf-8")
-    refused = other.review_import(bad, dataset="ward")
+    refused = other.review_import([bad], dataset="ward")
     assert (refused.done, refused.exit_code, len(refused.rejected)) == (0, 1, 2)
     assert "no step 10" in refused.words()
     assert ws.review_export(tmp_path / "interface.xml", dataset="ward").done == 0

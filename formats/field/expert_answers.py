@@ -107,7 +107,7 @@ def _own(row: Mapping[str, Any]) -> ReviewAnswer:
         step_index=step,
         expert=expert,
         answer=answer,
-        token=token or _token("own", trace, step, expert, answer),
+        token=token or _token(("own", trace, step, expert, answer)),
         note=fields.optional_text_of(row, "note"),
         seconds=seconds,
         opinions=fields.optional_text_of(row, "opinions"),
@@ -173,7 +173,7 @@ def _imported(
         step_index=step,
         expert=expert,
         answer=answer,
-        token=_token("import", trace, step, expert, answer, note),
+        token=_token(("import", trace, step, expert, answer, note)),
         note=note,
         seconds=seconds,
         purpose=ReviewPurpose.IMPORT,
@@ -196,7 +196,7 @@ def code_of(person: Any) -> str:
     return f"P-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _token(*parts: Any) -> str:
+def _token(parts: Sequence[Any]) -> str:
     """The same for the same answer, so that a file may be imported twice."""
-    content: Sequence[Any] = [str(part) for part in parts]
+    content = [str(part) for part in parts]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
