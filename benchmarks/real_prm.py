@@ -261,7 +261,9 @@ def fit(model: Any, rows: Sequence[Row], epochs: int, seed: int) -> Top:
         top.train()
         losses, shuffled = 0.0, order.permutation(len(rows))
         for start in range(0, len(rows), size):
-            states, read, real, classes = padded([rows[at] for at in shuffled[start : start + size]])
+            states, read, real, classes = padded(
+                [rows[at] for at in shuffled[start : start + size]]
+            )
             loss = nn.functional.cross_entropy(top(states, read)[real], classes)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -307,7 +309,10 @@ def token_floors(family: Any, folder: Path, solutions: Sequence[Solution]) -> di
             of[max(0, begin - (at == 0)) : end - 1]
             for at, (begin, end) in enumerate(zip(starts, ends, strict=True))
         ]
-        for name, reduce in (("mean token logprob", Tensor.mean), ("min token logprob", Tensor.min)):
+        for name, reduce in (
+            ("mean token logprob", Tensor.mean),
+            ("min token logprob", Tensor.min),
+        ):
             found[name].append([float(reduce(span).exp()) if len(span) else 1.0 for span in spans])
     return found
 
@@ -316,7 +321,9 @@ def areas(
     scores: Sequence[Sequence[float]], solutions: Sequence[Solution], drawn: Any
 ) -> tuple[float, NDArray[np.float64]]:
     """The AUROC of steps up to and with the first error, and those of resampled solutions."""
-    flat = np.array([one for of, of_whom in zip(scores, solutions, strict=True) for one in of[: of_whom.read]])
+    flat = np.array(
+        [one for of, of_whom in zip(scores, solutions, strict=True) for one in of[: of_whom.read]]
+    )
     right = np.array([step != one.error for one in solutions for step in range(one.read)])
     owner = np.repeat(np.arange(len(solutions)), [one.read for one in solutions])
     starts = np.r_[0, np.cumsum(np.bincount(owner))]
@@ -328,12 +335,19 @@ def areas(
     return area(range(len(solutions))), np.array([area(chosen) for chosen in drawn])
 
 
-def imported(ws: stepgold.Workspace, solutions: Sequence[Solution], dataset: str, file: Path) -> None:
+def imported(
+    ws: stepgold.Workspace, solutions: Sequence[Solution], dataset: str, file: Path
+) -> None:
     """Put solutions into the workspace, with their first error as gold."""
     with file.open("w", encoding="utf-8") as lines:
         for one in solutions:
             gold = {"kind": "gold", "first_error": one.error}
-            row = {"id": one.id, "problem": one.question, "steps": one.steps, "labels": {"gold": gold}}
+            row = {
+                "id": one.id,
+                "problem": one.question,
+                "steps": one.steps,
+                "labels": {"gold": gold},
+            }
             lines.write(json.dumps(row) + "\n")
     ws.import_("traces", file, dataset=dataset)
 
@@ -360,7 +374,9 @@ def main() -> None:
     prm = asked.cache / "prm"
     config = TrainConfig(base=str(source), out=prm, family=FAMILY)
     base = prepare(source, FAMILY, config)
-    known = [one for one in training_solutions(data) if len(laid_out(base.family, one).ids) <= LONGEST]
+    known = [
+        one for one in training_solutions(data) if len(laid_out(base.family, one).ids) <= LONGEST
+    ]
     known = known[: asked.traces]
     write_states(base, known, asked.cache / "states")
     rows = read_states(known, asked.cache / "states")
@@ -379,10 +395,15 @@ def main() -> None:
         result = ws.score(dataset=dataset, prm=f"hf:{prm}")
         assert result.family == FAMILY
     report = ws.evaluate(dataset="gsm8k", labeler="prm", threshold="fit:dev/default")
-    own = {label.trace_id: [step.score for step in label.step_labels] for label in ws.labels(dataset="gsm8k", labeler="prm")}
+    own = {
+        label.trace_id: [step.score for step in label.step_labels]
+        for label in ws.labels(dataset="gsm8k", labeler="prm")
+    }
     say("floors")
     floors = token_floors(floor_family, source, tests)
-    floors["position"] = [[1 - at / len(one.steps) for at in range(len(one.steps))] for one in tests]
+    floors["position"] = [
+        [1 - at / len(one.steps) for at in range(len(one.steps))] for one in tests
+    ]
     show(report, own, floors, tests)
     say(f"{(time.monotonic() - began) / 60:.1f} minutes in all")
 
@@ -394,7 +415,9 @@ def show(report: Any, own: Any, floors: Any, tests: Sequence[Solution]) -> None:
     low, high = np.quantile(ours, [0.025, 0.975])
     figures = report.average
     print("| labeler | AUROC | PRM above it by (95%) | processbench_f1 |\n|---|---|---|---|")
-    print(f"| SmolLM2-135M PRM | {value:.3f} [{low:.3f}, {high:.3f}] | | {figures.processbench_f1:.3f} {figures.ci95} |")
+    print(
+        f"| SmolLM2-135M PRM | {value:.3f} [{low:.3f}, {high:.3f}] | | {figures.processbench_f1:.3f} {figures.ci95} |"
+    )
     for name, scores in floors.items():
         at, theirs = areas(scores, tests, drawn)
         low, high = np.quantile(ours - theirs, [0.025, 0.975])

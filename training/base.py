@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,10 @@ def _with_adapters(model: Any, added: Sequence[int], config: TrainConfig) -> Any
         **config.lora_options,
     }
     try:
-        return get_peft_model(model, LoraConfig(**given))
+        with warnings.catch_warnings():
+            # peft asks transformers by names that it deprecated.
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(model, LoraConfig(**given))
     except (TypeError, ValueError) as fault:
         raise InputError(
             f"peft refuses the options: {str(fault).strip().splitlines()[0]}",

@@ -86,36 +86,24 @@ class StepTrainer(Trainer):
         self._weights = torch.tensor(weights)
         # Trainer then counts the steps of all accumulated batches and processes for the mean.
         self.model_accepts_loss_kwargs = True
+        together = self.args.average_tokens_across_devices
+        self._shares = self.accelerator.num_processes if together else 1
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *more: Any, **given: Any) -> Any:
         """The weighted cross-entropy of the batch's share of the mean."""
+        steps = given.get("num_items_in_batch")
         trained = inputs["labels"] != UNTRAINED
         right = inputs["labels"][trained].float()
         logits = self._logits(model, inputs, trained).float()
         both = torch.stack([1 - right, right], dim=1)
         losses = -(torch.log_softmax(logits, dim=-1) * both * self._weights.to(logits)).sum(dim=1)
-        if num_items_in_batch is None:
-            loss = losses.mean()
-        else:
-            loss = losses.sum() / num_items_in_batch
-            if self.args.average_tokens_across_devices:
-                loss = loss * self.accelerator.num_processes
-        return (loss, logits) if return_outputs else loss
+        if steps is None:
+            return losses.mean()
+        # Gradients are averaged over processes, but this is a share of a sum over all of them.
+        return losses.sum() / steps * self._shares
 
-    def prediction_step(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> Any:
-        """Step scores of traces, one a row: none, scores and their mask, padded to equal length."""
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *more: Any, **given: Any) -> Any:
+        """No loss, step scores of traces (one a row, padded), and how many each has."""
         inputs = self._prepare_inputs(inputs)
         read = inputs["read"]
         with torch.no_grad():
