@@ -14,11 +14,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from scoring import DEFAULT_WINDOW, FitRules, window_of
 from traces import InputError, TraceInContext, TraceLabel
-from training.base import TrainableModel, prepare
+from training.base import TrainableModel, prepare, silent_libraries
 from training.config import TrainConfig
 from training.examples import UNTRAINED, Example, Examples, balance, collate, examples_of, packed
 
@@ -178,15 +177,11 @@ def train_prm(training: Training) -> Trained:
     arguments = _arguments(config, out / CHECKPOINTS, train, dev)
     trainer = _trainer(training, base, arguments, (train, dev))
     found = _resumed(training, arguments)
-    verbosity = get_verbosity()
-    set_verbosity_error()
-    try:
+    with silent_libraries():
         trainer.train(resume_from_checkpoint=None if found is None else str(found))
-    finally:
-        set_verbosity(verbosity)
+        if arguments.should_save or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            base.save(trainer, out)
     state = trainer.state
-    if arguments.should_save or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        base.save(trainer, out)
     return Trained(
         train=train,
         dev=dev,
