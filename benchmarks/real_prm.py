@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from training import TrainConfig, prepare
 
 FROZEN = 16
 """Layers that stay as they are; one more is trained."""
-FAMILY = "qwen-prm"
+FAMILY: Final = "qwen-prm"
 LONGEST = 480
 """Tokens of the longest training trace; longer ones are left out, not cut."""
 DEV_SHARE = 0.15
@@ -226,7 +226,7 @@ def attention_width(states: Tensor) -> int:
 
 def heads(projected: Tensor, size: int) -> Tensor:
     """(rows, tokens, width) as (rows, heads, tokens, size)."""
-    return projected.unflatten(-1, (-1, size)).transpose(1, 2)
+    return projected.reshape(*projected.shape[:-1], -1, size).transpose(1, 2)
 
 
 def padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

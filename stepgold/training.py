@@ -198,7 +198,7 @@ def _train(
     )
     tally.done = len(trained.train.rows)
     tally.abstained.update(trained.train.skipped)
-    stored = {
+    stored: dict[str, Any] = {
         "family": family,
         "learned_steps": trained.train.steps,
         "updates": trained.steps,

@@ -33,7 +33,7 @@ _HEAD: Final = {"score.weight", "score.bias"}
 def silent_libraries() -> Iterator[None]:
     """Silence transformers and peft, which warn of new heads and of each other's names."""
     verbosity = get_verbosity()
-    set_verbosity_error()
+    set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

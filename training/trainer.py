@@ -117,8 +117,10 @@ class StepTrainer(Trainer):
         given: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "position_ids")} | {
             "use_cache": False
         }
+        logits: Tensor
         if self._verdicts is None:
-            return model(**given).logits[at]
+            logits = model(**given).logits
+            return logits[at]
         places = at.any(dim=0).nonzero().squeeze(1)
         if self.args.n_gpu > 1 or not _keeps_logits(self.accelerator.unwrap_model(model)):
             logits = model(**given).logits[:, places]
@@ -211,7 +213,7 @@ def _arguments(
         "dataloader_pin_memory": False,
         **config.training_options,
     }
-    checked = {
+    checked: dict[str, Any] = {
         "eval_strategy": "steps",
         "eval_steps": share,
         "load_best_model_at_end": True,
@@ -319,7 +321,7 @@ def _resumed(training: Training, arguments: TrainingArguments) -> Path | None:
     Raises:
         InputError: the folder holds checkpoints of other options, traces or labels.
     """
-    folder = Path(arguments.output_dir)
+    folder = Path(str(arguments.output_dir))
     stated = folder / "identity"
     with arguments.main_process_first(desc="checkpoints"):
         if training.again and arguments.process_index == 0:

@@ -34,7 +34,7 @@ def furthest(one: Path, other: Path) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen-prm", "medprm", "math-shepherd", "trl"])
-def test_every_layout_learns_and_is_recognized(tmp_path: Path, family: str) -> None:
+def test_every_layout_learns_and_is_recognized(tmp_path: Path, family: Any) -> None:
     ws = workspace(tmp_path, rows(60))
     out = tmp_path / "prm"
     result = ws.train(
@@ -54,7 +54,7 @@ def test_every_layout_learns_and_is_recognized(tmp_path: Path, family: str) -> N
     scored = ws.score(dataset="d", prm=f"hf:{out}")
     assert (scored.family, scored.done) == (family, 60)
     report = ws.evaluate(dataset="d", labeler="prm", threshold=result.dev["threshold"])
-    assert report.average.processbench_f1 > 0.4
+    assert (report.average.processbench_f1 or 0) > 0.4
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_a_trained_prm_opens_in_plain_transformers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen-prm", "math-shepherd"])
-def test_packing_changes_nothing(tmp_path: Path, family: str) -> None:
+def test_packing_changes_nothing(tmp_path: Path, family: Any) -> None:
     """One step of plain gradient descent on the same batch, packed in one row or padded."""
     ws = workspace(tmp_path, rows(10))
     base = str(save_base(tmp_path / "base", layers=2))
@@ -209,7 +209,7 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen-prm", "medprm"])
-def test_lora_is_merged_into_a_plain_checkpoint(tmp_path: Path, family: str) -> None:
+def test_lora_is_merged_into_a_plain_checkpoint(tmp_path: Path, family: Any) -> None:
     ws = workspace(tmp_path, rows(24))
     base, out = save_base(tmp_path / "base"), tmp_path / "prm"
     given = {**QUICK, "base": f"hf:{base}", "out": out, "family": family, "lora": 4}
