@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tokenizers import AddedToken
 from transformers import (
+    AddedToken,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
