@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from training import TrainConfig, prepare
 
 FROZEN = 16
 """Layers that stay as they are; one more is trained."""
-FAMILY = "qwen-prm"
+FAMILY: Final = "qwen-prm"
 LONGEST = 480
 """Tokens of the longest training trace; longer ones are left out, not cut."""
 DEV_SHARE = 0.15
@@ -128,13 +128,18 @@ def batches(rows: Sequence[Any], size: Any) -> Iterator[list[Any]]:
         yield taken
 
 
+def chunk_file(cache: Path, start: int, total: int) -> Path:
+    """The file of a chunk; the last one of a smaller run is not that of a larger one."""
+    return cache / f"{start:05d}-{min(start + CHUNK, total):05d}.npz"
+
+
 @torch.no_grad()
 def write_states(base: Any, solutions: Sequence[Solution], cache: Path) -> None:
     """Write the hidden states after the frozen layers, a file per chunk; done ones are skipped."""
     cache.mkdir(parents=True, exist_ok=True)
     backbone = base.model.base_model
     for start in range(0, len(solutions), CHUNK):
-        file = cache / f"{start // CHUNK:04d}.npz"
+        file = chunk_file(cache, start, len(solutions))
         if file.exists():
             continue
         began, stored, tokens = time.monotonic(), {}, 0
@@ -175,7 +180,7 @@ def read_states(solutions: Sequence[Solution], cache: Path) -> list[Row]:
     """What `write_states` wrote."""
     found = []
     for start in range(0, len(solutions), CHUNK):
-        with np.load(cache / f"{start // CHUNK:04d}.npz") as stored:
+        with np.load(chunk_file(cache, start, len(solutions))) as stored:
             for one in solutions[start : start + CHUNK]:
                 read = stored[f"{one.id}|read"][: one.read]
                 found.append(Row(one, stored[f"{one.id}|states"][: read[-1] + 1], read))
@@ -226,7 +231,7 @@ def attention_width(states: Tensor) -> int:
 
 def heads(projected: Tensor, size: int) -> Tensor:
     """(rows, tokens, width) as (rows, heads, tokens, size)."""
-    return projected.unflatten(-1, (-1, size)).transpose(1, 2)
+    return projected.reshape(*projected.shape[:-1], -1, size).transpose(1, 2)
 
 
 def padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -388,7 +393,8 @@ def main() -> None:
     write_prm(base, top, prm)
     shutil.rmtree(asked.cache / "workspace", ignore_errors=True)
     ws = stepgold.Workspace(asked.cache / "workspace", progress=False)
-    tests = test_solutions(data)[: asked.tests]
+    tests = test_solutions(data)  # those with an error come first
+    tests = tests[:: len(tests) // (asked.tests or len(tests))]
     for dataset, part in (("dev", dev), ("gsm8k", tests)):
         imported(ws, part, dataset, asked.cache / f"{dataset}.jsonl")
         say(f"scoring {dataset}")

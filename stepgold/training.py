@@ -172,11 +172,11 @@ def train(workspace: WorkspaceFolder, options: TrainOptions) -> TrainResult:
         if card is not None:
             tally.unchanged = card["done"]
             return TrainResult(**tally.figures(), **_stored(out, card))
-    return _train(options, tally, split, folder, identity)
+    return _train(options, tally, split, folder=folder, identity=identity)
 
 
 def _train(
-    options: TrainOptions, tally: Tally, split: _Split, folder: Path, identity: str
+    options: TrainOptions, tally: Tally, split: _Split, *, folder: Path, identity: str
 ) -> TrainResult:
     from training import Training, find_family, train_prm
 
@@ -198,7 +198,7 @@ def _train(
     )
     tally.done = len(trained.train.rows)
     tally.abstained.update(trained.train.skipped)
-    stored = {
+    stored: dict[str, Any] = {
         "family": family,
         "learned_steps": trained.train.steps,
         "updates": trained.steps,

@@ -39,6 +39,7 @@ COMMANDS = (
     ["continue"],
     ["consensus"],
     ["score"],
+    ["train"],
     ["evaluate"],
     ["compare"],
     ["report"],

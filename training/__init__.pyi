@@ -3,7 +3,10 @@ from .base import find_family as find_family
 from .base import prepare as prepare
 from .config import TrainableFamily as TrainableFamily
 from .config import TrainConfig as TrainConfig
-from .trainer import BEST as BEST
+from .examples import Example as Example
+from .examples import balance as balance
+from .examples import packed as packed
+from .examples import step_targets as step_targets
 from .trainer import CHECKPOINTS as CHECKPOINTS
 from .trainer import Trained as Trained
 from .trainer import Training as Training

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tokenizers import AddedToken
 from transformers import (
+    AddedToken,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
@@ -25,6 +27,19 @@ from training.config import TrainConfig
 _TOKENS: Final = ("medprm", "math-shepherd")
 """Families that compare two tokens of the vocabulary; the others have a head of two classes."""
 _HEAD: Final = {"score.weight", "score.bias"}
+
+
+@contextmanager
+def silent_libraries() -> Iterator[None]:
+    """Silence transformers and peft, which warn of new heads and of each other's names."""
+    verbosity = get_verbosity()
+    set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        set_verbosity(verbosity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +113,6 @@ def _tokenizer(folder: Path) -> Any:
 def _model(folder: Path, family: str, dtype: torch.dtype) -> Any:
     """The base with the family's head; only a new head may be missing from its weights."""
     kind: Any = AutoModelForCausalLM
-    verbosity = get_verbosity()
-    set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if family not in _TOKENS:
@@ -108,13 +121,16 @@ def _model(folder: Path, family: str, dtype: torch.dtype) -> Any:
             config.label2id = {"incorrect": 0, "correct": 1}
             # Without this transformers puts a dropout of 0.1 before the head.
             config.classifier_dropout = 0.0
-        model, report = kind.from_pretrained(
-            folder, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False
-        )
+        with silent_libraries():
+            model, report = kind.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
     except Exception as fault:  # as above
         raise _unusable(folder, fault) from fault
-    finally:
-        set_verbosity(verbosity)
     if missing := sorted(set(report["missing_keys"]) - _HEAD):
         raise _unusable(folder, ValueError(f'the weight "{missing[0]}" is missing'))
     return model
@@ -156,12 +172,14 @@ def _with_adapters(model: Any, added: Sequence[int], config: TrainConfig) -> Any
         "r": config.lora,
         "lora_alpha": 2 * (config.lora or 1),
         "target_modules": "all-linear",
+        **({"exclude_modules": ["score"]} if classes else {}),
         "task_type": TaskType.TOKEN_CLS if classes else TaskType.CAUSAL_LM,
         **({"trainable_token_indices": list(added)} if added else {}),
         **config.lora_options,
     }
     try:
-        return get_peft_model(model, LoraConfig(**given))
+        with silent_libraries():
+            return get_peft_model(model, LoraConfig(**given))
     except (TypeError, ValueError) as fault:
         raise InputError(
             f"peft refuses the options: {str(fault).strip().splitlines()[0]}",

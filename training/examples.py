@@ -63,7 +63,7 @@ def step_targets(label: TraceLabel, n_steps: int, config: TrainConfig) -> tuple[
         known = n_steps if end is None else end
         hard = [at < known if at <= known else one for at, one in enumerate(hard)]
     soft = config.targets == "soft"
-    found = [_soft(step, of) if soft else of for step, of in zip(steps, hard, strict=True)]
+    found = [_soft(step, hard=of) if soft else of for step, of in zip(steps, hard, strict=True)]
     read = n_steps if end is None or config.after_error == "keep" else end + 1
     return tuple(None if one is None or at >= read else float(one) for at, one in enumerate(found))
 
@@ -78,7 +78,7 @@ def _hard(step: StepLabel, threshold: int) -> bool | None:
     return None if step.score is None else step.score >= 0.5
 
 
-def _soft(step: StepLabel, hard: bool | None) -> float | None:
+def _soft(step: StepLabel, *, hard: bool | None) -> float | None:
     if step.abstention is not None:
         return None
     if step.score is not None:

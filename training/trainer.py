@@ -14,11 +14,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from scoring import DEFAULT_WINDOW, FitRules, window_of
 from traces import InputError, TraceInContext, TraceLabel
-from training.base import TrainableModel, prepare
+from training.base import TrainableModel, prepare, silent_libraries
 from training.config import TrainConfig
 from training.examples import UNTRAINED, Example, Examples, balance, collate, examples_of, packed
 
@@ -86,36 +85,24 @@ class StepTrainer(Trainer):
         self._weights = torch.tensor(weights)
         # Trainer then counts the steps of all accumulated batches and processes for the mean.
         self.model_accepts_loss_kwargs = True
+        together = self.args.average_tokens_across_devices
+        self._shares = self.accelerator.num_processes if together else 1
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *more: Any, **given: Any) -> Any:
         """The weighted cross-entropy of the batch's share of the mean."""
+        steps = given.get("num_items_in_batch")
         trained = inputs["labels"] != UNTRAINED
         right = inputs["labels"][trained].float()
         logits = self._logits(model, inputs, trained).float()
         both = torch.stack([1 - right, right], dim=1)
         losses = -(torch.log_softmax(logits, dim=-1) * both * self._weights.to(logits)).sum(dim=1)
-        if num_items_in_batch is None:
-            loss = losses.mean()
-        else:
-            loss = losses.sum() / num_items_in_batch
-            if self.args.average_tokens_across_devices:
-                loss = loss * self.accelerator.num_processes
-        return (loss, logits) if return_outputs else loss
+        if steps is None:
+            return losses.mean()
+        # Gradients are averaged over processes, but this is a share of a sum over all of them.
+        return losses.sum() / steps * self._shares
 
-    def prediction_step(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> Any:
-        """Step scores of traces, one a row: none, scores and their mask, padded to equal length."""
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *more: Any, **given: Any) -> Any:
+        """No loss, step scores of traces (one a row, padded), and how many each has."""
         inputs = self._prepare_inputs(inputs)
         read = inputs["read"]
         with torch.no_grad():
@@ -130,8 +117,10 @@ class StepTrainer(Trainer):
         given: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "position_ids")} | {
             "use_cache": False
         }
+        logits: Tensor
         if self._verdicts is None:
-            return model(**given).logits[at]
+            logits = model(**given).logits
+            return logits[at]
         places = at.any(dim=0).nonzero().squeeze(1)
         if self.args.n_gpu > 1 or not _keeps_logits(self.accelerator.unwrap_model(model)):
             logits = model(**given).logits[:, places]
@@ -190,15 +179,11 @@ def train_prm(training: Training) -> Trained:
     arguments = _arguments(config, out / CHECKPOINTS, train, dev)
     trainer = _trainer(training, base, arguments, (train, dev))
     found = _resumed(training, arguments)
-    verbosity = get_verbosity()
-    set_verbosity_error()
-    try:
+    with silent_libraries():
         trainer.train(resume_from_checkpoint=None if found is None else str(found))
-    finally:
-        set_verbosity(verbosity)
+        if arguments.should_save or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            base.save(trainer, out)
     state = trainer.state
-    if arguments.should_save or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        base.save(trainer, out)
     return Trained(
         train=train,
         dev=dev,
@@ -228,7 +213,7 @@ def _arguments(
         "dataloader_pin_memory": False,
         **config.training_options,
     }
-    checked = {
+    checked: dict[str, Any] = {
         "eval_strategy": "steps",
         "eval_steps": share,
         "load_best_model_at_end": True,
@@ -336,7 +321,7 @@ def _resumed(training: Training, arguments: TrainingArguments) -> Path | None:
     Raises:
         InputError: the folder holds checkpoints of other options, traces or labels.
     """
-    folder = Path(arguments.output_dir)
+    folder = Path(str(arguments.output_dir))
     stated = folder / "identity"
     with arguments.main_process_first(desc="checkpoints"):
         if training.again and arguments.process_index == 0:

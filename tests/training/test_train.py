@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import stepgold
 from tests.training.tiny_base import rows, save_base, workspace
 from traces import InputError
 
@@ -33,7 +34,7 @@ def furthest(one: Path, other: Path) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen-prm", "medprm", "math-shepherd", "trl"])
-def test_every_layout_learns_and_is_recognized(tmp_path: Path, family: str) -> None:
+def test_every_layout_learns_and_is_recognized(tmp_path: Path, family: Any) -> None:
     ws = workspace(tmp_path, rows(60))
     out = tmp_path / "prm"
     result = ws.train(
@@ -53,7 +54,7 @@ def test_every_layout_learns_and_is_recognized(tmp_path: Path, family: str) -> N
     scored = ws.score(dataset="d", prm=f"hf:{out}")
     assert (scored.family, scored.done) == (family, 60)
     report = ws.evaluate(dataset="d", labeler="prm", threshold=result.dev["threshold"])
-    assert report.average.processbench_f1 > 0.4
+    assert (report.average.processbench_f1 or 0) > 0.4
 
 
 @pytest.mark.slow
@@ -74,7 +75,7 @@ def test_a_trained_prm_opens_in_plain_transformers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen-prm", "math-shepherd"])
-def test_packing_changes_nothing(tmp_path: Path, family: str) -> None:
+def test_packing_changes_nothing(tmp_path: Path, family: Any) -> None:
     """One step of plain gradient descent on the same batch, packed in one row or padded."""
     ws = workspace(tmp_path, rows(10))
     base = str(save_base(tmp_path / "base", layers=2))
@@ -170,3 +171,71 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(tmp_path: Path) -> N
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["resumed_at"] is not None
     assert furthest(tmp_path / "whole", killed) < 1e-6
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
+    """`accelerate launch` with two processes on the CPU: half of each batch is in each."""
+    ws = workspace(tmp_path, rows(16))
+    base = save_base(tmp_path / "base")
+    ends = {}
+    for processes, rows_each in ((1, 2), (2, 1)):
+        out = tmp_path / str(processes)
+        launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        # The launcher starts one process on a CPU unless it is told of several devices.
+        launch += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else ["--cpu"]
+        run = subprocess.run(
+            [
+                *(sys.executable, *launch, "-m", "cli", "--workspace", str(ws.folder), "train"),
+                *("--dataset", "d", "--labeler", "gold", "--base", str(base), "--out", str(out)),
+                *("--max-steps", "4", "--batch-tokens", "300", "--json", "--dev-share", "0"),
+                *("--learning-rate", "1e-2", "--training-option", "use_cpu=true"),
+                *("--training-option", "logging_steps=1"),
+                *("--training-option", f"per_device_train_batch_size={rows_each}"),
+            ],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert run.returncode == 0, run.stderr
+        assert json.loads(run.stdout)["updates"] == 4  # one process speaks
+        history = json.loads((out / "training.json").read_text())["history"]
+        ends[processes] = [row["loss"] for row in history if "loss" in row]
+    assert len(ends[1]) == 4
+    assert ends[1] == pytest.approx(ends[2], abs=1e-4)
+    assert furthest(tmp_path / "1", tmp_path / "2") < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen-prm", "medprm"])
+def test_lora_is_merged_into_a_plain_checkpoint(tmp_path: Path, family: Any) -> None:
+    ws = workspace(tmp_path, rows(24))
+    base, out = save_base(tmp_path / "base"), tmp_path / "prm"
+    given = {**QUICK, "base": f"hf:{base}", "out": out, "family": family, "lora": 4}
+    result = ws.train(**given, max_steps=6, learning_rate=1e-2, checks=2)
+    assert result.updates == 6
+    assert not list(out.glob("adapter*"))
+    assert not [name for name in weights(out) if "lora" in name]
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert float((weights(out)[name] - weights(base)[name]).abs().max()) > 1e-4
+    scored = ws.score(dataset="d", prm=f"hf:{out}")
+    assert (scored.family, scored.done) == (family, 24)
+    found = ws.evaluate(dataset="d", labeler="prm").as_json()
+    assert found["labeler"] == "prm"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"training_option": ["bf16"]}, "not KEY=VALUE"),
+        ({"training_option": ["output_dir=x"]}, "sets the training option 'output_dir' itself"),
+        ({"lora_option": ["4"], "lora": 4}, "not KEY=VALUE"),
+        ({"family": "skywork-o1"}, "is not a value of --family"),
+        ({"dev_share": 1.0}, "--dev-share"),
+    ],
+)
+def test_what_cannot_be_passed_on_is_refused_at_once(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        stepgold.TrainOptions(dataset="d", labeler="g", base="b", out="o", **given)
+    assert told in str(refusal.value)
