@@ -13,10 +13,10 @@ from tests.formats import (
     test_mr_gsm8k,
     test_prmbench,
     test_processbench,
-    test_step_benchmarks,
     test_visualprocessbench,
 )
 from tests.formats.builders import jsonl, read
+from tests.formats.samples import AGENTPROCESSBENCH, DELTABENCH, HARD2VERIFY
 from tests.formats.test_prm800k import changed, step
 from traces import AbstentionReason, LabelerKind
 
@@ -49,14 +49,14 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         )
     ),
     *(
-        ("deltabench", test_step_benchmarks.DELTABENCH, {"reason_error_section_numbers": n}, "numb")
+        ("deltabench", DELTABENCH, {"reason_error_section_numbers": n}, "numb")
         for n in ("x", [1.5], 3)
     ),
     *(
-        ("agentprocessbench", test_step_benchmarks.AGENTPROCESSBENCH, {"step_labels": labels}, "")
+        ("agentprocessbench", AGENTPROCESSBENCH, {"step_labels": labels}, "")
         for labels in ([1], "x", None)
     ),
-    ("hard2verify", test_step_benchmarks.HARD2VERIFY, {"human_labels": "yes"}, "not a list"),
+    ("hard2verify", HARD2VERIFY, {"human_labels": "yes"}, "not a list"),
     ("traces", TRACE, {"labels": {"gold": GOLD | {"verdicts": [1, "x"]}}}, "labeler 'gold'"),
     ("traces", TRACE, {"labels": {"gold": GOLD | {"first_error": "1"}}}, "labeler 'gold'"),
 ]
