@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from tests.formats import (
-    test_big_bench_mistake,
     test_mr_ben,
-    test_mr_gsm8k,
-    test_prmbench,
     test_processbench,
-    test_visualprocessbench,
 )
 from tests.formats.builders import jsonl, read
-from tests.formats.samples import AGENTPROCESSBENCH, DELTABENCH, HARD2VERIFY
+from tests.formats.samples import (
+    AGENTPROCESSBENCH,
+    BIG_BENCH_MISTAKE,
+    DELTABENCH,
+    HARD2VERIFY,
+    MR_GSM8K,
+    PRMBENCH,
+    VISUALPROCESSBENCH,
+)
 from tests.formats.test_prm800k import changed, step
 from traces import AbstentionReason, LabelerKind
 
@@ -28,20 +32,20 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         for label in ("1", None, True, 1.5, [1])
     ),
     *(
-        ("big-bench-mistake", test_big_bench_mistake.ROW, {"mistake_index": index}, "mistake_index")
+        ("big-bench-mistake", BIG_BENCH_MISTAKE, {"mistake_index": index}, "mistake_index")
         for index in (True, "1", 1.5)
     ),
-    ("mr-gsm8k", test_mr_gsm8k.ROW, {"model_output_solution_correctness": "maybe"}, "'maybe'"),
-    ("mr-gsm8k", test_mr_gsm8k.ROW, {"model_output_solution_first_error_step": True}, "True"),
-    ("mr-gsm8k", test_mr_gsm8k.ROW, {"model_output_solution_first_error_step": [1]}, "[1]"),
+    ("mr-gsm8k", MR_GSM8K, {"model_output_solution_correctness": "maybe"}, "'maybe'"),
+    ("mr-gsm8k", MR_GSM8K, {"model_output_solution_first_error_step": True}, "True"),
+    ("mr-gsm8k", MR_GSM8K, {"model_output_solution_first_error_step": [1]}, "[1]"),
     ("mr-ben", test_mr_ben.ROW, {"Model_Solution_Correctness": "maybe"}, "'maybe'"),
     ("mr-ben", test_mr_ben.ROW, {"Model_Solution_Correctness": 1}, "Model_Solution_Correctness"),
-    ("prmbench", test_prmbench.ROW, {"error_steps": ["1"]}, "'1'"),
-    ("prmbench", test_prmbench.ROW, {"error_steps": [True]}, "True"),
-    ("prmbench", test_prmbench.ROW, {"error_steps": None}, "not a list"),
+    ("prmbench", PRMBENCH, {"error_steps": ["1"]}, "'1'"),
+    ("prmbench", PRMBENCH, {"error_steps": [True]}, "True"),
+    ("prmbench", PRMBENCH, {"error_steps": None}, "not a list"),
     ("prm800k", changed(step(("a", 2))), {}, "a rating is 2"),
     *(
-        ("visualprocessbench", test_visualprocessbench.ROW, {"response": response}, reason)
+        ("visualprocessbench", VISUALPROCESSBENCH, {"response": response}, reason)
         for response, reason in (
             ({"steps": ["a"], "process_correctness": [True]}, "a rating is True"),
             ({"steps": ["a"], "process_correctness": [0.5]}, "a rating is 0.5"),
