@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,10 +58,24 @@ def stated_labeler(row: Mapping[str, Any], otherwise: Labeler) -> Labeler:
 
 
 def outside(labeler: Labeler, trace_id: str, detail: str) -> TraceLabel:
-    """The abstention that replaces a label that points outside its steps."""
+    """The abstention that replaces a label that is not one of its steps, or cannot be read."""
     gold = labeler.kind is LabelerKind.GOLD
     reason = AbstentionReason.GOLD_UNUSABLE if gold else AbstentionReason.UNREADABLE
     return abstained(trace_id, reason, detail)
+
+
+def usable_label(labeler: Labeler, trace: Trace, read: Callable[[], TraceLabel]) -> TraceLabel:
+    """The label that is read, or an abstention if it cannot be: the trace is imported all the same.
+
+    Args:
+        labeler: who gives the label.
+        trace: the labeled trace.
+        read: reads the label; a `RowFault` that it raises says what is wrong with it.
+    """
+    try:
+        return read()
+    except RowFault as fault:
+        return outside(labeler, trace.id, str(fault))
 
 
 def first_error_label(labeler: Labeler, trace: Trace, index: int | None, stated: str) -> TraceLabel:

@@ -113,18 +113,20 @@ class Destination:
 
         return {"request": [stay], "response": [refuse_redirect]}
 
-    def redirected(self, spec: str, location: str) -> Redirected:
+    def redirected(self, spec: str, location: str, *, remedy: str) -> Redirected:
         """The error of a reply that points to `location` instead of answering."""
         other = _origin(location, base=self.url)
-        return _redirected(spec, _origin(self.url), other, "answers with a redirect")
+        return _redirected(spec, _origin(self.url), other, "answers with a redirect", remedy=remedy)
 
 
-def _redirected(spec: str, own: str, other: str, what: str) -> Redirected:
+def _redirected(
+    spec: str, own: str, other: str, what: str, *, remedy: str | None = None
+) -> Redirected:
     # Scheme, host and port only: the rest of a foreign address may repeat the key.
     return Redirected(
         f'The server of "{spec}" {what}: {own} points to {other}. Nothing was sent there.',
         where=own,
-        remedy=f"if {other} is the right server, name it with --base-url",
+        remedy=remedy or f"if {other} is the right server, name it with --base-url",
     )
 
 

@@ -24,8 +24,11 @@ from traces import Config, InputError, option, unfinished
 if TYPE_CHECKING:
     from stepgold.workspace import WorkspaceFolder
 
-SENSITIVE = frozenset({"base_url", "escalate_base_url", "bucket", "allow_phi", "insecure_http"})
-"""Options that decide where keys and texts go; a folder of images outside the workspace is one
+SENSITIVE = frozenset(
+    {"base_url", "escalate_base_url", "bucket", "allow_phi", "insecure_http", "request_option"}
+)
+"""Options that decide where keys and texts go: a field of a request may have a server store the
+texts, or hand them to a tool. A folder of images outside the workspace is one
 more, because images are sent as the problems are, and so is an output on the Hub."""
 TRUST_NAME = "trusted.json"
 """File of the user's settings with the trusted files: `{PATH: SHA-256 of the content}`."""

@@ -3,6 +3,9 @@
 Several commands share a labeler: each claims what it is about to label, and no other command takes
 it until it is labeled, given back, or the lease has run out. The claims of a command that was
 killed on this machine are free at once, because its process is known to have ended.
+
+Leases are written by the clocks of several machines, and a clock may jump. So a lease that seems to
+have run out is watched first: a command that lives renews it.
 """
 
 from __future__ import annotations
@@ -22,6 +25,10 @@ from storage.database import Connections
 from storage.lookups import dataset_pk
 from storage.rows import chunks, delete_where, insert_missing, insert_rows
 from storage.tables import CLAIMANTS, CLAIMS, DATASETS
+
+WATCH_S = 60.0
+"""How long a lease that seems to have run out must stay as it is before its claims are taken over:
+twice the time between two renewals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,8 @@ class Claims:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        # Since when a lease has been seen to have run out, by claimant and the lease's end.
+        self._watched: dict[tuple[str, float], float] = {}
 
     def take(
         self, claimant: Claimant, work: Workload, items: Sequence[str], *, at: float, until: float
@@ -112,7 +121,7 @@ class Claims:
             InputError: there is no such dataset.
         """
         with self._connections.write() as connection:
-            delete_where(connection, CLAIMANTS.c.token, _ended(connection, at))
+            delete_where(connection, CLAIMANTS.c.token, self._over(connection, at))
             _renew(connection, claimant, until)
             here = _of(connection, work)
             columns = {
@@ -145,7 +154,7 @@ class Claims:
     def held(self, work: Workload, *, at: float) -> dict[str, str]:
         """What living commands hold: the item, and who holds it (`pid N on HOST`)."""
         with self._connections.read() as connection:
-            ended = _ended(connection, at)
+            ended = self._over(connection, at)
             query = (
                 select(CLAIMS.c.item, CLAIMANTS.c.pid, CLAIMANTS.c.host)
                 .join(CLAIMANTS, CLAIMS.c.claimant == CLAIMANTS.c.token)
@@ -179,11 +188,18 @@ class Claims:
                 )
                 .join(CLAIMANTS, CLAIMS.c.claimant == CLAIMANTS.c.token)
                 .join(DATASETS, CLAIMS.c.dataset_pk == DATASETS.c.pk)
-                .where(CLAIMANTS.c.token.not_in(_ended(connection, at)))
+                .where(CLAIMANTS.c.token.not_in([*_gone(connection), *_expired(connection, at)]))
                 .group_by(*by, DATASETS.c.pk, CLAIMANTS.c.token)
                 .order_by(CLAIMS.c.dataset_pk, CLAIMS.c.labeler, CLAIMANTS.c.started_at)
             )
             return [ClaimSummary(**row._mapping) for row in connection.execute(query)]
+
+    def _over(self, connection: Connection, at: float) -> list[str]:
+        """Commands that are known to have ended, or did not renew a lease while it was watched."""
+        leases = _expired(connection, at).items()
+        self._watched = {lease: min(self._watched.get(lease, at), at) for lease in leases}
+        unchanged = [token for (token, _), since in self._watched.items() if at - since >= WATCH_S]
+        return [*_gone(connection), *unchanged]
 
 
 def _of(connection: Connection, work: Workload) -> ColumnElement[bool]:
@@ -209,14 +225,16 @@ def _renew(connection: Connection, claimant: Claimant, until: float) -> None:
         insert_rows(connection, CLAIMANTS, [asdict(claimant) | {"expires_at": until}])
 
 
-def _ended(connection: Connection, at: float) -> list[str]:
-    """Commands whose lease ran out, or whose process on this machine is gone."""
-    columns = (CLAIMANTS.c.token, CLAIMANTS.c.pid, CLAIMANTS.c.process, CLAIMANTS.c.expires_at)
-    return [
-        row.token
-        for row in connection.execute(select(*columns))
-        if row.expires_at < at or _is_gone(row.pid, row.process)
-    ]
+def _expired(connection: Connection, at: float) -> dict[str, float]:
+    """When the leases that ran out ended, by the token of the command."""
+    query = select(CLAIMANTS.c.token, CLAIMANTS.c.expires_at).where(CLAIMANTS.c.expires_at < at)
+    return {row.token: row.expires_at for row in connection.execute(query)}
+
+
+def _gone(connection: Connection) -> list[str]:
+    """Commands whose process on this machine has ended."""
+    query = select(CLAIMANTS.c.token, CLAIMANTS.c.pid, CLAIMANTS.c.process)
+    return [row.token for row in connection.execute(query) if _is_gone(row.pid, row.process)]
 
 
 def _is_gone(pid: int, process: str | None) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import human_gold, labeled_trace, outside, rated_label
+from formats.labels import human_gold, labeled_trace, outside, rated_label, usable_label
 from formats.rows import OWN_KEYS, FileContext, FileFormat, RowFault, stated_id
 from traces import ImportedTrace, Problem, RejectedRow, Trace, TraceLabel
 
@@ -57,7 +57,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         final_answer_correct=None if outcome not in (1, -1) else outcome == 1,
         meta=fields.rest_of(row, _KEYS) | _truth(row, answer),
     )
-    label = _label(row.get("step_labels"), places, trace, file)
+    label = usable_label(GOLD, trace, lambda: _label(row.get("step_labels"), places, trace, file))
     problem = Problem(trace.problem_id, question, answer=answer)
     yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=GOLD, label=label)
 

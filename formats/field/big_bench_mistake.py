@@ -19,6 +19,7 @@ from formats.labels import (
     labeler_key,
     stated_labeler,
     text_or_number,
+    usable_label,
     with_meta,
 )
 from formats.rows import (
@@ -53,7 +54,9 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         meta=fields.rest_of(row, _KEYS),
     )
     labeler = stated_labeler(row, GOLD)
-    label = _label(row, labeler, trace)
+    if "mistake_index" not in row:
+        raise RowFault("'mistake_index' is missing (write null for no mistake)")
+    label = usable_label(labeler, trace, lambda: _label(row["mistake_index"], labeler, trace))
     problem = Problem(trace.problem_id, question, answer=target)
     yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 
@@ -68,10 +71,7 @@ def _is_right(answer: str | None, target: str | None) -> bool | None:
     return False if _PLAIN.fullmatch(answer) and _PLAIN.fullmatch(target) else None
 
 
-def _label(row: dict[str, Any], labeler: Labeler, trace: Trace) -> TraceLabel:
-    if "mistake_index" not in row:
-        raise RowFault("'mistake_index' is missing (write null for no mistake)")
-    index = row["mistake_index"]
+def _label(index: Any, labeler: Labeler, trace: Trace) -> TraceLabel:
     number = fields.whole_number(index)
     if index is not None and number is None:
         raise RowFault(f"'mistake_index' is {index!r:.40}, not a whole number or null")

@@ -18,7 +18,14 @@ from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import human_gold, labeled_trace, outside, rated_label, text_or_number
+from formats.labels import (
+    human_gold,
+    labeled_trace,
+    outside,
+    rated_label,
+    text_or_number,
+    usable_label,
+)
 from formats.rows import OWN_KEYS, FileContext, FileFormat, RowFault, stated_id
 from traces import ImportedTrace, Problem, RejectedRow, Trace, TraceLabel
 
@@ -48,7 +55,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         final_answer_correct=None if right not in (0, 1) else right == 1,
         meta=fields.rest_of(row, _KEYS),
     )
-    label = _label(row, trace, file)
+    label = usable_label(GOLD, trace, lambda: _label(row, trace, file))
     problem = Problem(trace.problem_id, question, answer=answer)
     yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=GOLD, label=label)
 

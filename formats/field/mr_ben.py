@@ -30,6 +30,7 @@ from formats.labels import (
     labeler_key,
     outside,
     stated_labeler,
+    usable_label,
     with_meta,
 )
 from formats.rows import (
@@ -90,7 +91,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         meta=fields.rest_of(row, {*_PROBLEM_KEYS, *_TRACE_KEYS}),
     )
     labeler = stated_labeler(row, GOLD)
-    label = _label(row, labeler, trace, solution)
+    label = usable_label(labeler, trace, lambda: _label(row, labeler, trace, solution))
     said = {name: row[key] for name, key in _SAID.items() if row.get(key) not in (None, NO_ERROR)}
     label = replace(label, meta={**label.meta, **said})
     yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)

@@ -24,6 +24,7 @@ from formats.labels import (
     outside,
     stated_labeler,
     text_or_number,
+    usable_label,
     with_meta,
 )
 from formats.rows import (
@@ -75,7 +76,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         meta=fields.rest_of(row, _KEYS),
     )
     labeler = stated_labeler(row, GOLD)
-    label = _label(row, labeler, trace)
+    label = usable_label(labeler, trace, lambda: _label(row, labeler, trace))
     reason = fields.optional_text_of(row, _REASON)
     if _is_reason(reason):
         label = replace(label, meta={"reason": reason})

@@ -21,7 +21,14 @@ from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import human_gold, rated_label, ratings_of, text_or_number
+from formats.labels import (
+    human_gold,
+    labeled_trace,
+    rated_label,
+    ratings_of,
+    text_or_number,
+    usable_label,
+)
 from formats.rows import (
     CannotCarry,
     ExportRow,
@@ -254,10 +261,10 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         subset=file.subset or "default",
         meta=meta,
     )
-    label = rated_label(trace.id, found.ratings, file.neutral)
     labeler = _labeler(row, file)
+    label = usable_label(labeler, trace, lambda: rated_label(trace.id, found.ratings, file.neutral))
     problem = Problem(trace.problem_id, question, answer=answer)
-    yield ImportedTrace(problem, trace, ((labeler, label),), line=raw.line)
+    yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
     if found.cut is not None:
         yield file.rejected(raw, trace.id, found.cut, imported=True)
     if file.alternatives:

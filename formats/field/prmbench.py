@@ -80,7 +80,10 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         meta=fields.rest_of(row, _KEYS),
     )
     labeler = stated_labeler(row, GOLD)
-    label, stray = _label(row, labeler, trace)
+    try:
+        label, stray = _label(row, labeler, trace)
+    except RowFault as fault:
+        label, stray = outside(labeler, trace.id, str(fault)), ()
     reason = fields.optional_text_of(row, "reason")
     if reason is not None:
         label = replace(label, meta={**label.meta, "reason": reason})

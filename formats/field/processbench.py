@@ -2,7 +2,7 @@
 
 `{"id": "gsm8k-0", "generator", "problem", "steps": [..], "final_answer_correct": bool, "label":
 1}`; `label` is the 0-based index of the first wrong step, -1 for none. The id says which
-of the four subsets a row is in, unless a key `subset` does.
+of the four subsets a row is in, unless a key `subset` does; other ids name none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from formats.labels import (
     labeled_trace,
     labeler_key,
     stated_labeler,
+    usable_label,
     with_meta,
 )
 from formats.rows import (
@@ -35,7 +36,7 @@ from traces import ImportedTrace, Labeler, Problem, RejectedRow, Trace, TraceLab
 NO_ERROR = -1
 GOLD = human_gold("processbench")
 _KEYS = ("id", "generator", "problem", "steps", "final_answer_correct", "label", "labeler")
-_PREFIX = re.compile(r"([A-Za-z][\w.]*(?:-[A-Za-z][\w.]*)*)-\d+", re.ASCII)
+_PREFIX = re.compile(r"(gsm8k|math|olympiadbench|omnimath)-\d+", re.ASCII)
 
 
 def _name_row(row: RawRow, _: FileContext) -> str | None:
@@ -59,7 +60,7 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         meta=fields.rest_of(row, (*_KEYS, "subset") if _stated_subset(row) else _KEYS),
     )
     labeler = stated_labeler(row, GOLD)
-    label = _label(row.get("label"), labeler, trace)
+    label = usable_label(labeler, trace, lambda: _label(row.get("label"), labeler, trace))
     yield from labeled_trace(
         raw,
         file,
@@ -76,7 +77,7 @@ def _stated_subset(row: Mapping[str, Any]) -> str | None:
 
 
 def _subset_by_id(trace_id: str) -> str | None:
-    """The subset that an id as `gsm8k-12` names."""
+    """The subset of ProcessBench that an id as `gsm8k-12` names; None for any other id."""
     found = _PREFIX.fullmatch(trace_id)
     return found[1] if found else None
 

@@ -23,8 +23,8 @@ from typing import Any
 from formats import rows as fields
 from formats.field.training import plain_label
 from formats.files.container import RawRow
-from formats.labels import human_gold, labeled_trace, outside
-from formats.rows import OWN_KEYS, FileContext, FileFormat, Misfit, RowFault, stated_id
+from formats.labels import human_gold, labeled_trace, usable_label
+from formats.rows import OWN_KEYS, FileContext, FileFormat, RowFault, stated_id
 from traces import ImportedTrace, Labeler, LabelerKind, Problem, RejectedRow, Trace, TraceLabel
 
 FOVER = Labeler("fover", LabelerKind.JUDGE, {"imported_from": "fover"})
@@ -43,10 +43,9 @@ def _trace(
 ) -> Iterator[ImportedTrace | RejectedRow]:
     if isinstance(values, list):  # pandas writes 1.0 once a column had a gap
         values = [int(value) if value in (0, 1) else value for value in values]
-    try:
-        label = plain_label(values, trace)
-    except Misfit as misfit:
-        label = outside(labeler, trace.id, str(misfit))
+    if values is None:
+        raise RowFault("the labels are not a list")
+    label = usable_label(labeler, trace, lambda: plain_label(values, trace))
     problem = Problem(trace.problem_id, question)
     yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from formats import rows as fields
 from formats.files.container import RawRow
-from formats.labels import read_label, write_label
+from formats.labels import outside, read_label, write_label
 from formats.rows import (
     IMPORTED_CORPUS,
     ExportRow,
@@ -31,7 +31,6 @@ from formats.rows import (
     require_label,
 )
 from traces import (
-    AbstentionReason,
     Evidence,
     ImportedTrace,
     Labeler,
@@ -40,7 +39,6 @@ from traces import (
     RejectedRow,
     Trace,
     TraceLabel,
-    abstained,
 )
 
 _KEYS = (
@@ -116,13 +114,11 @@ def _labels(
         labeler = Labeler(name, LabelerKind(kind), {"imported_from": FORMAT.name})
         try:
             label = read_label(trace.id, entry, len(trace.steps))
-        except Misfit as misfit:
-            misfits.append(f"labeler '{name}': {misfit}")
-            gold = labeler.kind is LabelerKind.GOLD
-            reason = AbstentionReason.GOLD_UNUSABLE if gold else AbstentionReason.UNREADABLE
-            label = abstained(trace.id, reason, str(misfit))
         except RowFault as fault:
-            raise RowFault(f"labeler '{name}': {fault}") from fault
+            if labeler.kind is not LabelerKind.GOLD and not isinstance(fault, Misfit):
+                raise RowFault(f"labeler '{name}': {fault}") from fault
+            misfits.append(f"labeler '{name}': {fault}")
+            label = outside(labeler, trace.id, str(fault))
         labels.append((labeler, label))
     return tuple(labels), misfits
 

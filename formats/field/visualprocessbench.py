@@ -23,6 +23,7 @@ from formats.labels import (
     rated_label,
     stated_labeler,
     text_or_number,
+    usable_label,
     with_meta,
 )
 from formats.rows import (
@@ -64,7 +65,8 @@ def _parse(raw: RawRow, file: FileContext) -> Iterator[ImportedTrace | RejectedR
         },
     )
     labeler = stated_labeler(row, gold(file.neutral))
-    label = _label(response.get("process_correctness"), labeler, trace, file.neutral)
+    ratings = response.get("process_correctness")
+    label = usable_label(labeler, trace, lambda: _label(ratings, labeler, trace, file.neutral))
     problem = Problem(trace.problem_id, question, answer=answer, images=images)
     yield from labeled_trace(raw, file, problem=problem, trace=trace, labeler=labeler, label=label)
 

@@ -98,7 +98,11 @@ class GuardedRequest(google.auth.transport.Request):
             what = f"{type(error).__name__} {error}".strip()
             raise auth_errors.TransportError(what) from error  # type: ignore[no-untyped-call]
         if 300 <= reply.status_code < 400:
-            raise destination.redirected(self._spec, reply.headers.get("location", ""))
+            raise destination.redirected(
+                self._spec,
+                reply.headers.get("location", ""),
+                remedy=f"use credentials of Google Cloud whose token endpoint answers: {_LOGIN}",
+            )
         return TokenReply(reply.status_code, reply.headers, reply.content)
 
 

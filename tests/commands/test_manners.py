@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from cli import execute
-from stepgold import Workspace
+from cli import STOPPED, execute
+from stepgold import CompareOptions, Workspace
+from traces import InputError
 
 Cli = Callable[..., Any]
 
@@ -174,3 +176,34 @@ def test_a_refused_import_keeps_what_was_there(cli: Cli, traces_file: Path, tmp_
     (tmp_path / "bad.jsonl").write_text("not JSON\n")
     assert cli("import", "traces", tmp_path / "bad.jsonl", "--dataset", "e").code == 2
     assert set(json.loads(cli("status", "--json").out)["datasets"]) == {"d"}
+
+
+@pytest.mark.parametrize("labelers", [3, [3], ["a", None]])
+def test_a_number_is_no_list_of_texts(labelers: Any) -> None:
+    with pytest.raises(InputError, match="is no list of texts"):
+        CompareOptions(labelers=labelers, dataset="d")
+
+
+class Interrupted(io.StringIO):
+    """Standard error that a signal meets at the first line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = False
+
+    def write(self, text: str) -> int:
+        """Write, except the first time."""
+        if not self.begun:
+            self.begun = True
+            raise KeyboardInterrupt
+        return super().write(text)
+
+
+def test_a_signal_that_meets_the_printing_ends_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Interrupted()
+    monkeypatch.setattr(sys, "stderr", shown)
+    code = execute(["--workspace", str(tmp_path / "w"), "compare", "a", "b", "--dataset", "none"])
+    assert code == 130
+    assert shown.getvalue().splitlines() == [f"error: {STOPPED[0]}", f"  do: {STOPPED[2]}"]

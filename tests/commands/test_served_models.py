@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,12 @@ def test_fields_that_cannot_be_added(judged: Cli, more: tuple[str, ...], what: s
     assert what in called.err
 
 
-def test_the_project_file_may_name_one_field(judged: Cli, tmp_path: Path) -> None:
+def test_the_project_file_may_name_one_field(
+    judged: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     (tmp_path / "w" / "stepgold.toml").write_text('[judge]\nrequest_option = "top_k=3"\n')
+    assert judged("trust").code == 0
     with OpenAIServer(JUDGED) as server:
         argv = ("judge", "--dataset", "d", "--judge", "openai:m", "--base-url", server.url)
         assert judged(*argv).code == 0
@@ -132,6 +137,44 @@ def test_one_model_of_gemini_has_one_server(judged: Cli, monkeypatch: pytest.Mon
     called = judged("judge", "--dataset", "d", "--judge", "gemini:gemini-3.5-flash-lite", *urls)
     assert called.code == 2
     assert "has one server, but 2 were given" in called.err
+
+
+class Dying(OpenAIServer):
+    """A server that ends with its tenth request, without an answer to those in flight."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._first = threading.Lock()
+
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        """A reply to one of the first nine requests."""
+        if len(self.calls) >= 10 and self._first.acquire(blocking=False):
+            self.die()
+        return super().answer(path, body)
+
+
+def test_only_calls_in_flight_at_a_dead_server_are_sent_twice(cli: Cli, tmp_path: Path) -> None:
+    """By the servers' own counts of requests."""
+    n, in_flight = 40, 4
+    rows = [{"id": f"t{at}", "problem": f"{at}?", "steps": ["One.", "Two."]} for at in range(n)]
+    file = tmp_path / "t.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert cli("import", "traces", file, "--dataset", "d").code == 0
+    with OpenAIServer(JUDGED) as living, Dying(JUDGED) as dying:
+        called = cli(
+            *("judge", "--dataset", "d", "--judge", "openai:m", "--concurrency", in_flight),
+            *("--base-url", living.url, "--base-url", dying.url, "--json"),
+        )
+        sent = [
+            Counter(json.dumps(body, sort_keys=True) for _, body, _ in server.calls)
+            for server in (living, dying)
+        ]
+    assert (called.code, called.document["done"]) == (0, n)
+    everywhere = sent[0] + sent[1]
+    assert len(everywhere) == n, "every request was seen"
+    repeated = {body for body, count in everywhere.items() if count > 1}
+    assert 1 <= len(repeated) <= in_flight
+    assert max(sent[0].values()) == max(sent[1].values()) == 1, "none twice at one server"
 
 
 @pytest.mark.slow

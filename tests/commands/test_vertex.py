@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from google.auth.exceptions import TransportError
 
+from inference.gemini import vertex
 from tests.commands.conftest import Called, Cli
 from tests.loopback.gemini_batch_jobs import BatchWorld, Plan
 from tests.loopback.gemini_failures import Answer, error, ok
+from tests.loopback.recording_server import RecordingServer
 from tests.loopback.vertex_server import LOCATION, PROJECT, VertexServer
 
 TRACES = 6
@@ -132,6 +136,24 @@ def test_no_redirect_of_the_token_endpoint_is_followed(judge: Judge, server: Ver
     assert done.code == 2
     assert "redirect" in done.document["error"]["what"]
     assert "203.0.113.9" in done.document["error"]["what"]
+    assert "--base-url" not in done.document["error"]["remedy"]
+    assert "gcloud auth application-default login" in done.document["error"]["remedy"]
+
+
+def test_the_metadata_server_is_never_reached_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vertex, "_METADATA_HOSTS", frozenset({"metadata.invalid"}))
+    with RecordingServer(200, {}) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with pytest.raises(TransportError):
+            vertex.GuardedRequest("vertex:m")("http://metadata.invalid/token", timeout=10)
+        assert proxy.received == []
+        httpx2.get("http://other.invalid/", timeout=10)
+        assert len(proxy.received) == 1, "the proxy is in force"
 
 
 def test_a_token_is_not_requested_over_plain_http(

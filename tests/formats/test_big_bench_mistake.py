@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -43,14 +42,6 @@ def test_a_mistake_outside_is_imported_and_listed(tmp_path: Path, index: int) ->
     (item,), (listed,) = read("big-bench-mistake", jsonl(tmp_path / "a.jsonl", [row]))
     assert labels_by_name(item)["gold"].abstention is not None
     assert (listed.imported, listed.id) == (True, "a:0")
-
-
-@pytest.mark.parametrize("index", [True, "1", 1.5])
-def test_an_index_of_another_type_rejects_the_row(tmp_path: Path, index: Any) -> None:
-    row = ROW | {"mistake_index": index}
-    _, (rejected,) = read("big-bench-mistake", jsonl(tmp_path / "a.jsonl", [row]))
-    assert "mistake_index" in rejected.reason
-    assert not rejected.imported
 
 
 def test_the_real_file_has_its_known_counts(real_data: Path) -> None:

@@ -78,9 +78,6 @@ def test_gold_with_error_steps_outside_only_is_unusable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"error_steps": ["1"]}, "'1'"),
-        ({"error_steps": [True]}, "True"),
-        ({"error_steps": None}, "not a list"),
         ({"modified_process": []}, "no steps"),
         ({"idx": None}, "'idx'"),
         ({"classification": " "}, "'classification'"),

@@ -50,9 +50,6 @@ def test_ratings_of_another_number_of_steps_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"response": {"steps": ["a"], "process_correctness": [True]}}, "a rating is True"),
-        ({"response": {"steps": ["a"], "process_correctness": [0.5]}}, "a rating is 0.5"),
-        ({"response": {"steps": ["a"]}}, "'process_correctness'"),
         ({"response": "a\n\nb"}, "'response'"),
         ({"image": [3]}, "'image' holds the number 3"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from stepgold.claims import LEASE_S, Share
 from stepgold.console import session
 from storage import Claimant, Store, Workload
+from storage.claims import WATCH_S
 from tests.storage.builders import fill
 
 WORK = Workload("d", "judge")
@@ -87,7 +88,7 @@ def test_a_lease_that_runs_out_is_taken_over(store: Store) -> None:
     with Share(store, "judge", WORK, done.still_open, clock=clock) as share:
         assert work_through(share, done) == [["t0", "t2"], ["t1"]]
         assert share.done_by_others(IDS) == 0
-    assert LEASE_S <= clock.now - 1000.0 < LEASE_S + 5
+    assert LEASE_S + WATCH_S <= clock.now - 1000.0 < LEASE_S + WATCH_S + 5
 
 
 def test_what_a_stage_leaves_out_is_tried_once(store: Store) -> None:
@@ -104,6 +105,8 @@ def test_a_result_after_the_lease_is_refused_and_the_trace_done_again(store: Sto
         rounds = share.rounds(["t0"])
         assert [*share.chunks([next(rounds)])] == [["t0"]]
         clock.now += LEASE_S + 1
+        store.claims.held(WORK, at=clock.now)
+        clock.now += WATCH_S
         store.claims.take(OTHER, WORK, ["t0"], at=clock.now, until=clock.now + LEASE_S)
         assert share.settle(["t0"]) == set()
         clock.meanwhile = lambda: store.claims.leave(OTHER)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage import Claimant, Store, Workload
+from storage.claims import WATCH_S
 from tests.storage.builders import fill
 from traces import InputError, StoreError
 
@@ -42,13 +43,27 @@ def test_a_lease_that_ran_out_is_taken_over_and_one_that_is_renewed_is_not(store
     store.claims.take(one, WORK, IDS, at=0.0, until=60.0)
     store.claims.renew(one, until=90.0)
     assert store.claims.take(other, WORK, IDS, at=61.0, until=121.0) == set()
-    assert store.claims.held(WORK, at=91.0) == {}
     assert store.claims.live(at=91.0) == []
-    assert store.claims.take(other, WORK, IDS, at=91.0, until=151.0) == set(IDS)
+    assert store.claims.held(WORK, at=91.0).keys() == set(IDS), "it is watched first"
+    assert store.claims.take(other, WORK, IDS, at=90.0 + WATCH_S, until=160.0) == set()
+    assert store.claims.held(WORK, at=91.0 + WATCH_S) == {}
+    assert store.claims.take(other, WORK, IDS, at=91.0 + WATCH_S, until=160.0) == set(IDS)
     assert store.claims.settle(one, WORK, IDS) == set(), "it must not store what another one has"
     store.claims.renew(one, until=200.0)
     [claim] = store.claims.live(at=100.0)
     assert (claim.items, claim.labeler, claim.unit, claim.pid) == (3, "judge", "trace", 1)
+
+
+def test_a_clock_that_jumps_takes_nothing_from_a_command_that_lives(store: Store) -> None:
+    fill(store)
+    one, other = elsewhere("a"), elsewhere("b")
+    store.claims.take(one, WORK, IDS, at=0.0, until=120.0)
+    hour = 3600.0
+    for later in range(0, 600, 15):  # the clock of the second one, or of both, is an hour ahead
+        assert store.claims.take(other, WORK, IDS, at=hour + later, until=hour + 120) == set()
+        if later % 30 == 0:
+            store.claims.renew(one, until=120.0 + later)
+    assert store.claims.settle(one, WORK, IDS) == set(IDS)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
