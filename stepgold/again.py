@@ -19,9 +19,10 @@ from stepgold.labeling_run import (
     share_traces,
     sources_in,
 )
-from stepgold.models import ModelTruth, RunTerms, parse_spec, template_identity
+from stepgold.models import RunTerms, parse_spec, template_identity
 from stepgold.options import HostedOptions, ImageSourceOptions, SpendingOptions
 from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
+from stepgold.versions import ModelTruth
 from traces import (
     AbstentionReason,
     BudgetExhausted,

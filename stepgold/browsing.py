@@ -18,7 +18,7 @@ from stepgold.label_arrays import (
     DatasetArrays,
     LabelerFigures,
     Opinion,
-    Selection,
+    SelectedTraces,
     TraceQuery,
     gold_of,
 )
@@ -291,7 +291,7 @@ class Browser:
             InputError: there is no such dataset, subset, labeler or place.
         """
         traces, labelers = self._dataset(query.dataset)
-        selection = Selection(traces, query, labelers)
+        selection = SelectedTraces(traces, query, labelers)
         stopped, searched = None, None
         if query.text:
             found, stopped, searched = self._search(selection, traces, query.text, size + 1)
@@ -322,7 +322,7 @@ class Browser:
         )
 
     def _search(
-        self, selection: Selection, traces: DatasetArrays, text: str, size: int
+        self, selection: SelectedTraces, traces: DatasetArrays, text: str, size: int
     ) -> tuple[list[int], int | None, float | None]:
         """Places of traces with a text, where the search stopped, and the share it has passed."""
         found: list[int] = []

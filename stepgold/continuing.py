@@ -12,7 +12,6 @@ from stepgold.golds import list_unusable_golds
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import LabelStage, Units, evidence_source, label_missing
 from stepgold.models import (
-    ModelTruth,
     PolicyOptions,
     RunTerms,
     checker_factory,
@@ -29,6 +28,7 @@ from stepgold.options import (
     open_cluster,
 )
 from stepgold.outcome import LabelingResult, Tally
+from stepgold.versions import ModelTruth
 from traces import InputError, LabeledTrace, Labeler, LabelerKind, defaults_of, option
 
 if TYPE_CHECKING:

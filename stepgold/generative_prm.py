@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from scoring import GenerativeFamily
 from stepgold.console import note
 from stepgold.labeling_run import LabelStage, label_missing
-from stepgold.models import ModelTruth, RunTerms, dispatcher, parse_spec
+from stepgold.models import RunTerms, dispatcher, parse_spec
 from stepgold.options import open_cluster
 from stepgold.outcome import Tally
+from stepgold.versions import ModelTruth
 from traces import InputError, LabeledTrace, Labeler, LabelerKind
 
 if TYPE_CHECKING:

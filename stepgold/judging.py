@@ -15,7 +15,6 @@ from stepgold.labeling_run import LabelStage, Units, evidence_source, label_miss
 from stepgold.models import (
     BATCH,
     BatchOptions,
-    ModelTruth,
     RunTerms,
     batch_runner,
     dispatcher,
@@ -32,6 +31,7 @@ from stepgold.options import (
     open_cluster,
 )
 from stepgold.outcome import FAULTS, NO_FAILURE, LabelingResult, Tally
+from stepgold.versions import ModelTruth
 from traces import AbstentionReason, InputError, LabeledTrace, Labeler, LabelerKind, Need, option
 
 if TYPE_CHECKING:

@@ -262,7 +262,7 @@ class DatasetArrays:
         return {each: number for each, number in counts.items() if number}
 
 
-class Selection:
+class SelectedTraces:
     """The traces of a dataset that meet the conditions of a query, in its order."""
 
     def __init__(

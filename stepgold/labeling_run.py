@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from stepgold.claims import Share
 from stepgold.console import note, progress
-from stepgold.models import ModelTruth
 from stepgold.outcome import Tally
 from stepgold.results import counted
+from stepgold.versions import ModelTruth
 from traces import (
     BudgetExhausted,
     InputError,

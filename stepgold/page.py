@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from stepgold.console import session
 from stepgold.continuing import ContinueOptions
 from stepgold.judging import JudgeOptions, open_judge
-from stepgold.models import ModelTruth, RunTerms, checker_factory, open_policy, withholds_phi
+from stepgold.models import RunTerms, checker_factory, open_policy, withholds_phi
+from stepgold.versions import ModelTruth
 from traces import Evidence, InputError, Problem, Trace, TraceInContext
 
 if TYPE_CHECKING:

@@ -357,7 +357,7 @@ def _rewritten(
         ModelRefused, QuotaExhausted: before the first query was written.
     """
     from inference import Purse
-    from stepgold.models import ModelTruth, RunTerms, dispatcher, parse_spec, text_model
+    from stepgold.models import RunTerms, dispatcher, parse_spec, text_model
 
     asked: list[Asked] = []
     failures = []

@@ -18,7 +18,6 @@ from stepgold.hub import input_file
 from stepgold.images import ImageOptions
 from stepgold.labeling_run import STOPS
 from stepgold.models import (
-    ModelTruth,
     PolicyOptions,
     RunTerms,
     dispatcher,
@@ -30,6 +29,7 @@ from stepgold.models import (
 )
 from stepgold.options import DatasetOptions, EngineOptions, ImageFolderOptions, open_cluster
 from stepgold.outcome import LabelingResult, Tally
+from stepgold.versions import ModelTruth
 from traces import BudgetExhausted, InputError, StrPath, option
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stepgold.labeling_run import evidence_source
-from stepgold.models import ModelTruth
+from stepgold.versions import ModelTruth
 from storage import Store
 from tests.loopback.gemini_server import GeminiServer
 from traces.errors import ModelChanged

@@ -205,8 +205,8 @@ def test_bad_forms_are_refused(desk: Desk, folder: Path) -> None:
 @pytest.mark.slow
 def test_other_machines_need_codes_and_get_links(folder: Path) -> None:
     with pytest.raises(InputError, match="need a link each"):
-        ReviewOptions(dataset="ward", host="0.0.0.0", behind_proxy="https://review.example.org")
-    options = ReviewOptions(dataset="ward", port=0, host="0.0.0.0", behind_proxy="https://review.example.org", expert=["E1"])  # fmt: skip
+        ReviewOptions(dataset="ward", host="0.0.0.0", public_url="https://review.example.org")
+    options = ReviewOptions(dataset="ward", port=0, host="0.0.0.0", public_url="https://review.example.org", expert=["E1"])  # fmt: skip
     with reviewing(WorkspaceFolder(folder), options) as (running, links), running:
         token = links["E1"].partition("token=")[2]
         visitor = Visitor(running.port)
