@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from stepgold.console import note
 from stepgold.images import ImageOptions
 from stepgold.options import HostedOptions, RequestOptions
+from stepgold.versions import ModelTruth
 from traces import Config, InputError, Need, StrPath, option
 
 if TYPE_CHECKING:

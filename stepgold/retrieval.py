@@ -358,6 +358,7 @@ def _rewritten(
     """
     from inference import Purse
     from stepgold.models import RunTerms, dispatcher, parse_spec, text_model
+    from stepgold.versions import ModelTruth
 
     asked: list[Asked] = []
     failures = []
