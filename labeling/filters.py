@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from labeling.selection import Candidate, Filtered, Removal, Selection
+from labeling.selection import Candidate, Filtered, Removal, Selection, whole_part
 from traces import (
     Config,
     Need,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FILTERS = (
     "min-steps", "max-steps", "min-characters", "max-characters", "drop-degenerate",
     "no-error-before-right-answer", "error-before-wrong-answer", "require-verified-quote",
-    "near-duplicates", "med-prm", "max-correct-per-problem", "balance", "soft", "select",
+    "soft", "near-duplicates", "med-prm", "max-correct-per-problem", "balance", "select",
 )  # fmt: skip
 """All filters in the order in which they apply."""
 MED_PRM_STEPS = (3, 9)
@@ -388,7 +388,7 @@ class TraceFilters:
     def _balanced(self, left: list[Candidate]) -> Iterator[Removal]:
         classes = {each: [one for one in left if one.has_error is each] for each in (True, False)}
         smaller, larger = sorted(classes, key=lambda each: len(classes[each]))
-        most = int((self._filters.balance or 1.0) * len(classes[smaller]))
+        most = whole_part(self._filters.balance or 1.0, len(classes[smaller]))
         words = "with" if larger else "without"
         for one in classes[larger][most:]:
             detail = f"more than {most} traces {words} an error for {len(classes[smaller])} others"

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Literal
 
 from traces import (
@@ -123,7 +124,8 @@ class Selection:
         for group in groups.values():
             # Stable: candidates of equal rank stay in sampling order.
             best = sorted(group, key=lambda one: -(one.rank or 0.0))
-            count = max(1, int(self.share * len(best))) if self.share else self.count or 0
+            share = self.share
+            count = self.count or 0 if share is None else max(1, whole_part(share, len(best)))
             for one in best[count:]:
                 detail = f"not among the {count} of {len(best)} traces chosen by {self.ranking}"
                 yield one, Filtered("select", detail)
@@ -131,6 +133,11 @@ class Selection:
             if one.rank is None:
                 detail = f"nothing to rank it by {self.ranking}"
                 yield one, Filtered("select", detail)
+
+
+def whole_part(ratio: float, count: int) -> int:
+    """How many a decimal ratio of a count is, rounded down: .29 of 100 is 29, not int(28.99...)."""
+    return int(Decimal(str(ratio)) * count)
 
 
 def balanced_information(scores: Sequence[float]) -> float:

@@ -275,6 +275,17 @@ def test_bis_takes_the_best_share_of_every_subset(seed: int, share: float) -> No
         assert min(inside) >= max(outside, default=0)
 
 
+def test_shares_are_counted_as_decimals() -> None:
+    """int(0.29 * 100) is 28, and int(1.15 * 100) is 114."""
+    assert (
+        len(names(kept([trace(f"t{n}") for n in range(100)], Selection("random", 0.29, None))))
+        == 29
+    )
+    wrong, right = [3, 0, 0], [3, 3, 3]
+    pairs = [trace(f"t{n}", scores=wrong if n < 100 else right) for n in range(220)]
+    assert len(names(kept(pairs, balance=1.15))) == 100 + 115
+
+
 def test_uncertain_takes_the_least_certain() -> None:
     sure, torn = trace("sure", scores=[8, 8, 8]), trace("torn", scores=[8, 5, 8])
     late = trace("late", scores=[8, 0, 4])  # uncertain only after its first error
