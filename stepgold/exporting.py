@@ -300,21 +300,29 @@ def _filtered_rows(
     filters = TraceFilters(options, options.selection())
     if filters.compares:
         for row in _export_rows(store, options, first_look=True):
-            if row.label.abstention is None:
-                context, sources, measured = _parts_of(row)
+            context, sources, measured = _parts_of(row)
+            made = _made(options, row.label, measured)
+            if row.label.abstention is None and not isinstance(made, Filtered):
                 filters.see(context, row.label, sources, measured=measured)
     for row in _export_rows(store, options):
         if row.label.abstention is not None:
             yield row
             continue
         context, sources, measured = _parts_of(row)
-        made: TraceLabel | Filtered = filters.reason(context, row.label, sources) or row.label
-        if options.soft == "beta" and not isinstance(made, Filtered):
-            made = beta_label(row.label, measured)
+        made = _made(options, row.label, measured)
+        made = filters.reason(context, row.label, sources) or made
         if isinstance(made, Filtered):
             filtered.append((row.trace.id, made))
         else:
             yield replace(row, label=made)
+
+
+def _made(
+    options: ExportOptions, label: TraceLabel, measured: TraceLabel | None
+) -> TraceLabel | Filtered:
+    """The label to write, or why there is none: a trace without a soft label takes no place in a
+    selection."""
+    return label if options.soft is None else beta_label(label, measured)
 
 
 def _parts_of(

@@ -201,6 +201,21 @@ def test_soft_labels_are_written_and_read_back(ready: Cli, tmp_path: Path) -> No
     assert called.document["done"] == len(ids)
 
 
+def test_a_selection_has_its_number_of_soft_labels(cli: Cli, tmp_path: Path) -> None:
+    """A trace without counts is left out before the selection, and takes no place in it."""
+    rows = [row(n) for n in range(N)]
+    for number, each in enumerate(rows):
+        if number % 4:
+            del each["labels"]["mc"]["details"]
+    assert cli("import", "traces", write(tmp_path / "t.jsonl", rows), *ON).code == 0
+    out = tmp_path / "soft.jsonl"
+    document, ids = exported(cli, out, "mc", "--soft", "beta", "--select", "random:5")
+    assert len(ids) == 5
+    removed = document["filters"]["removed"]
+    assert list(removed) == ["soft", "select"]
+    assert 5 + sum(removed.values()) == document["filters"]["labeled"]
+
+
 def test_a_selection_that_cannot_be_read(ready: Cli, tmp_path: Path) -> None:
     called = ready("export", "traces", tmp_path / "o", *ON, "--labeler", "mc", "--select", "best:3")
     assert called.code == 2
