@@ -147,12 +147,12 @@ def _quality(facts: Mapping[str, Any]) -> list[str]:
 def _left_out(facts: Mapping[str, Any]) -> list[str]:
     left, store = facts["left_out"], facts["in_the_store"]
     rows = [("no label yet", left["without_label"])]
-    rows += [(f"abstained: {why}", count) for why, count in facts["drop_reasons"].items()]
     rows += [
-        (f"skipped: {why}", count)
-        for why, count in left["skipped"].items()
-        if why not in facts["drop_reasons"]
+        (f"{kind}: {why}", count)
+        for kind in ("abstained", "filtered", "skipped")
+        for why, count in left[kind].items()
     ]
+    rows += [("in the release", facts["total"]["traces"])]
     lost = ", ".join(f"{part} ({count})" for part, count in facts["not_carried"].items())
     return [
         f"Of {counted(store['traces'], 'trace')} ({counted(store['problems'], 'problem')},"

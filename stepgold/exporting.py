@@ -245,7 +245,7 @@ def export(workspace: WorkspaceFolder, options: ExportOptions) -> ExportResult:
                 outcome = write_file(options.format, out.path, rows)
             else:
                 outcome, facts = write_release(
-                    workspace, store, options, rows=rows, folder=out.path
+                    workspace, store, options, rows=rows, filtered=filtered, folder=out.path
                 )
         tally.failed = len(store.labels.unlabeled_trace_ids(options.dataset, options.labeler))
     tally.done = outcome.written

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from formats import ExportRow, WriteOutcome, case_schema, write_file
+from labeling import FilterCounts, Filtered
 from stepgold.card import card_text
 from stepgold.hub import CARD, Output, hub_path, output_folder
 from stepgold.labeling_run import sources_in
@@ -104,6 +105,8 @@ class _Row:
     error: bool | None
     """Whether the label names an error; None if it leaves the first error open."""
     corpora: frozenset[str]
+    abstained: str | None
+    """Why the labeler has no label; None if it has one."""
 
 
 def write_release(
@@ -112,9 +115,18 @@ def write_release(
     options: Released,
     *,
     rows: Iterable[ExportRow],
+    filtered: Sequence[tuple[str, Filtered]],
     folder: Path,
 ) -> tuple[WriteOutcome, dict[str, Any]]:
     """Write a release of these rows into an empty folder.
+
+    Args:
+        workspace: where the labels are evaluated.
+        store: what the card is made from.
+        options: the dataset, the labeler and the splits.
+        rows: the labeled traces.
+        filtered: traces that filters removed, complete once all rows were read.
+        folder: where the files go.
 
     Returns:
         What was written and left out, and what the card says, as data.
@@ -144,6 +156,9 @@ def write_release(
         schema = _split(whole, [row.split for row in written], folder)
     _write_json(folder / SCHEMA, case_schema() if options.format == "case" else schema.document())
     facts = _facts(workspace, store, options, written=written, outcome=outcome)
+    facts["left_out"] |= _dropped(
+        {row.trace: row.abstained for row in seen if row.trace in skipped}, outcome, filtered
+    )
     facts["near_duplicates"] = {"share": NEAR_DUPLICATE, "moved": moved}
     facts["contamination"] = [
         _contamination(store, options, name, {row.trace for row in written})
@@ -209,6 +224,7 @@ def _watched(
                 verdicts=Counter(str(step.verdict) for step in said if step.verdict),
                 error=None if error.missing else error.index is not None,
                 corpora=frozenset(found.passage.corpus for found in row.evidence),
+                abstained=row.label.abstention and row.label.abstention.reason.value,
             )
         )
         yield row
@@ -302,11 +318,7 @@ def _facts(
             "traces": whole.traces,
             "steps": whole.steps,
         },
-        "left_out": {
-            "without_label": whole.traces - summaries[name].traces,
-            "skipped": dict(Counter(one.reason.value for one in outcome.skipped)),
-        },
-        "drop_reasons": store.labels.abstentions(dataset, name),
+        "left_out": {"without_label": whole.traces - summaries[name].traces},
         "not_carried": dict(outcome.not_carried),
         "labelers": [_labeler(summaries[one]) for one in chain],
         "sources": list(_sources(store, dataset)),
@@ -314,6 +326,21 @@ def _facts(
         "costs": list(_costs(store, {summaries[one].labeler.model for one in chain})),
         "agreement": _agreement(workspace, dataset, [*chain, *golds]),
         "quality": [_quality(workspace, dataset, name, gold) for gold in golds if gold != name],
+    }
+
+
+def _dropped(
+    skipped: Mapping[str, str | None],
+    outcome: WriteOutcome,
+    filtered: Sequence[tuple[str, Filtered]],
+) -> dict[str, dict[str, int]]:
+    """Traces with a label of the labeler that are not in the release, each under one reason."""
+    unfit = [one.reason.value for one in outcome.skipped if skipped[one.trace_id] is None]
+    removed = FilterCounts.of(0, Counter(why.name for _, why in filtered)).removed
+    return {
+        "abstained": dict(sorted(Counter(why for why in skipped.values() if why).items())),
+        "filtered": dict(removed),
+        "skipped": dict(sorted(Counter(unfit).items())),
     }
 
 

@@ -88,7 +88,9 @@ def test_a_release_is_the_same_twice_and_its_rows_fit_its_schema(ws: stepgold.Wo
         jsonschema.validate(rows[0] | {"steps": "one text"}, schema)
     assert ws.verify(first).exit_code == 0
     file = ws.folder / "d.jsonl"
-    ws.export("traces", file, dataset="d", labeler="theirs", release=first)  # replaces the first
+    ws.export(
+        "traces", file, dataset="d", labeler="theirs", release=first, license="mit"
+    )  # replaces the first
     assert len(file.read_text().splitlines()) == 40
     assert ws.verify(first).exit_code == 0
 
@@ -243,6 +245,42 @@ def rows_of(folder: Path) -> list[list[dict[str, Any]]]:
         [json.loads(line) for line in path.read_text().splitlines()]
         for path in sorted(folder.glob("*.jsonl"))
     ]
+
+
+def test_the_card_counts_what_filters_and_selection_removed(ws: stepgold.Workspace) -> None:
+    folder = released(
+        ws, labeler="gold", format="traces", no_error_before_right_answer=True, balance=1.0,
+        select="random:7",
+    )  # fmt: skip
+    facts = json.loads((folder / "release.json").read_text())
+    left = facts["left_out"]
+    assert list(left["filtered"]) == ["balance", "select"]
+    lost = left["without_label"]
+    lost += sum(sum(left[kind].values()) for kind in ("abstained", "filtered", "skipped"))
+    assert facts["total"]["traces"] == 7
+    assert facts["total"]["traces"] + lost == facts["in_the_store"]["traces"]
+    card = (folder / "README.md").read_text()
+    assert f"| filtered: select | {left['filtered']['select']} |" in card
+    assert "| in the release | 7 |" in card
+
+
+def test_skipped_traces_count_beside_abstentions_of_the_same_reason(
+    ws: stepgold.Workspace, tmp_path: Path
+) -> None:
+    verdicts = [[1, -1], [None, -1], [1, 1]]
+    rows = [
+        row(n, labels={"judge": {"kind": "judge", "verdicts": each}})
+        for n, each in enumerate(verdicts)
+    ]
+    write(tmp_path / "e.jsonl", rows)
+    ws.import_("traces", tmp_path / "e.jsonl", dataset="e")
+    facts = json.loads(
+        (released(ws, dataset="e", labeler="judge", format="processbench") / "release.json").read_text()
+    )
+    left = facts["left_out"]
+    counted = [left[kind] for kind in ("abstained", "filtered", "skipped")]
+    assert sum(sum(each.values()) for each in counted) + facts["total"]["traces"] == 3
+    assert left["skipped"]
 
 
 @pytest.mark.slow
