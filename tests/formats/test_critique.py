@@ -184,7 +184,8 @@ def test_only_its_own_messages_are_recognized(tmp_path: Path) -> None:
 
 def test_every_written_format_that_can_be_read_is_tested_both_ways() -> None:
     # traces, medprm: tests of their own; parquet: read as traces, see test_parquet.
-    others = {"traces", "medprm", "parquet", "case"}
+    # case: test_case. label-studio, potato: read by `review import`, see test_expert_answers.
+    others = {"traces", "medprm", "parquet", "case", "label-studio", "potato"}
     assert set(export_formats()) - set(BOTH_WAYS) <= others
     assert "critique" in BOTH_WAYS
 
