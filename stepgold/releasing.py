@@ -531,11 +531,14 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
 
 
 def _foreign(folder: Path) -> list[str]:
-    """Files of a folder that the checksums of a release in it do not name."""
-    known = (
-        {SUMS, *(name for _, name in listed_sums(folder))} if (folder / SUMS).is_file() else set()
-    )
-    return sorted(set(release_files(folder)) - known)
+    """What is in a folder, hidden or not, that no release of it wrote: it must not be removed."""
+    known: set[str] = set()
+    if (folder / SUMS).is_file():
+        listed = {name for _, name in listed_sums(folder)}
+        written = {SUMS, FACTS, SCHEMA, CARD, *(f"{split}.jsonl" for split in SPLITS)}
+        # Other programs write files of this name too, about files that are not ours.
+        known = written & {SUMS, *listed} if FACTS in listed else known
+    return sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*")} - known)
 
 
 def release_files(folder: Path) -> list[str]:

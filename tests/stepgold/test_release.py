@@ -184,6 +184,22 @@ def test_what_is_no_release_is_refused(ws: stepgold.Workspace) -> None:
     assert not (ws.folder / "table").exists()
 
 
+@pytest.mark.parametrize("kept", [".git/HEAD", "pictures/a.png", "mine.iso"])
+def test_only_a_release_is_replaced(ws: stepgold.Workspace, kept: str) -> None:
+    """Not a clone, and not a folder whose files have the checksums of another program."""
+    folder = ws.folder / "rel" if kept.startswith(".") else ws.folder / "other"
+    if kept.startswith("."):
+        released(ws)
+    file = folder / kept
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    if not kept.startswith("."):
+        (folder / "SHA256SUMS").write_text(f"{'0' * 64}  {kept}\n")
+    with pytest.raises(InputError, match="not of a release"):
+        released(ws, folder.name)
+    assert file.read_text() == "mine"
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     with running_hub() as hub:
@@ -275,7 +291,9 @@ def test_skipped_traces_count_beside_abstentions_of_the_same_reason(
     write(tmp_path / "e.jsonl", rows)
     ws.import_("traces", tmp_path / "e.jsonl", dataset="e")
     facts = json.loads(
-        (released(ws, dataset="e", labeler="judge", format="processbench") / "release.json").read_text()
+        (
+            released(ws, dataset="e", labeler="judge", format="processbench") / "release.json"
+        ).read_text()
     )
     left = facts["left_out"]
     counted = [left[kind] for kind in ("abstained", "filtered", "skipped")]
