@@ -33,15 +33,15 @@ from inference.openai.wire import mapping, read_object, text_of
 from inference.protocol import GenerationRequest
 from inference.retries import HttpFault, RetryPolicy, Sleep, TransientFault, exception_for
 from inference.specs import STORAGE_URL_VARIABLE
-from traces import InputError
+from traces import InputError, ModelRefused
 
 STORAGE_URL = "https://storage.googleapis.com"
 _LABELS = ("stepgold-key-1", "stepgold-key-2")
 _HALF = 32
 """Characters of a key in one label."""
 _CHUNK = 1 << 20
-MOST_PAGES = 1000
-"""Bound of a listing, which would never end if a page named itself as the next one."""
+MOST_PAGES = 10_000
+"""Bound of a listing that might never end."""
 
 
 def keyed(key: str) -> dict[str, str]:
@@ -136,24 +136,31 @@ class Bucket:
         return self.uri(name)
 
     async def fetch(self, folder: str, file: Path) -> bool:
-        """Write the results in a folder to a file; False if there are none. Raises as `put`."""
+        """Write the results in a folder to a file; False if there are none.
+
+        Raises:
+            TransientFault, ModelRefused: as `put`; or the listing of the folder does not end.
+        """
         bucket, _, prefix = folder.removeprefix("gs://").partition("/")
         names: list[str] = []
-        page: dict[str, str] = {}
-        for _ in range(MOST_PAGES):
-            listed = read_object(
-                (
-                    await self._call(
-                        "GET", f"/storage/v1/b/{bucket}/o", {"prefix": f"{prefix}/", **page}
-                    )
-                ).text
-            )
+        token, seen = "", set[str]()
+        while True:
+            query = {"prefix": f"{prefix}/", "pageToken": token}
+            listed = read_object((await self._call("GET", f"/storage/v1/b/{bucket}/o", query)).text)
             items = listed.get("items")
             rows = items if isinstance(items, list) else []
             names += [str(mapping(each).get("name")) for each in rows]
-            page = {"pageToken": str(listed.get("nextPageToken") or "")}
-            if not page["pageToken"]:
+            token = str(listed.get("nextPageToken") or "")
+            if not token:
                 break
+            # Half of the results would look like all of them.
+            if token in seen or len(seen) == MOST_PAGES:
+                raise ModelRefused(
+                    f"Cloud Storage lists '{folder}' without an end.",
+                    where=STORAGE_URL_VARIABLE,
+                    remedy="run the command again: it fetches the results of the same job",
+                )
+            seen.add(token)
         results = [name for name in sorted(names) if name.endswith(".jsonl")]
         with file.open("wb") as out:
             for name in results:

@@ -269,6 +269,18 @@ def test_a_batch_job_through_cloud_storage(
     assert (again.document["unchanged"], len(server.world.jobs)) == (TRACES, 1)
 
 
+def test_results_are_complete_or_refused(judge: Judge, server: VertexServer) -> None:
+    """A listing that does not end is no end of the results."""
+    server.endless = True
+    refused = judge(*BATCH)
+    assert refused.code != 0
+    assert "without an end" in refused.document["error"]["what"]
+    server.endless = False
+    done = judge(*BATCH)
+    assert (done.code, done.document["done"]) == (0, TRACES)
+    assert set(server.world.sent.values()) == {1}, "nothing was bought twice"
+
+
 def test_rows_with_errors_can_be_retried(
     cli: Cli, judge: Judge, server: VertexServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,9 @@ class VertexServer(GeminiBatchServer):
         self.places: list[tuple[str | None, str | None]] = []
         """Project and location of every call."""
         self.objects: dict[str, bytes] = {}
-        """Objects of Cloud Storage, as `BUCKET/NAME`."""
+        """Objects of Cloud Storage, as `BUCKET/NAME`; a listing has one on each page."""
+        self.endless = False
+        """Whether a page of a listing names itself as the next one."""
 
     def start(self) -> VertexServer:
         """Serve in the background."""
@@ -123,7 +125,11 @@ class VertexServer(GeminiBatchServer):
         if match[2] is None:
             prefix = f"{match[1]}/{query['prefix']}"
             names = [name for name in self.objects if name.startswith(prefix)]
-            return ok({"items": [{"name": name.partition("/")[2]} for name in names]})
+            start = int(query.get("pageToken") or 0)
+            items = [{"name": name.partition("/")[2]} for name in names[start : start + 1]]
+            more = self.endless or start + 1 < len(names)
+            following = {"nextPageToken": str(start + (not self.endless))} if more else {}
+            return ok({"items": items, **following})
         content = self.objects.get(f"{match[1]}/{urllib.parse.unquote(match[2])}")
         return (
             error(404, "NOT_FOUND", "no such object") if content is None else Answer(200, content)
