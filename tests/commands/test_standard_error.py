@@ -142,6 +142,7 @@ def test_no_command_lets_a_library_write_on_standard_error(tmp_path: Path) -> No
     assert "judge: " in (tmp_path / "ours.log").read_text(), "our own lines went elsewhere"
 
 
+@pytest.mark.slow
 def test_what_a_library_says_is_found(tmp_path: Path) -> None:
     """The check itself: an unknown command is a foreign line, and so is a warning."""
     (tmp_path / "w").mkdir()

@@ -61,6 +61,7 @@ def test_spent_saved_and_to_come(imported: Cli, server: GeminiServer) -> None:
     assert "to come: d/judge: 6 traces" in said
 
 
+@pytest.mark.slow
 def test_what_is_done_costs_no_more(imported: Cli, server: GeminiServer) -> None:
     assert imported(*JUDGE).code == 0
     calls = imported("status", "--json").document["calls"]

@@ -57,6 +57,7 @@ def test_agrees_with_scikit_learn(rows: list[tuple[float, bool]]) -> None:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(pairs)
 def test_the_calibration_curve_holds_every_step_once(rows: list[tuple[float, bool]]) -> None:

@@ -93,6 +93,7 @@ def test_marks_that_grow_give_their_number_of_steps(figures: dict[str, Figure]) 
     assert "n" not in rows(figures["steps"])[0]
 
 
+@pytest.mark.slow
 def test_the_page_has_the_same_charts_and_the_files_have_all(figures: dict[str, Figure]) -> None:
     assert render_report(full()).count('class="plot"') == len(figures)
     many = replace(

@@ -135,6 +135,7 @@ def plain_solution(trace: EvaluatedTrace, threshold: float) -> Counts:
     return counts
 
 
+@pytest.mark.slow
 @given(traces(), st.sampled_from(THRESHOLDS))
 def test_the_counts_of_every_measure(made: list[EvaluatedTrace], threshold: float) -> None:
     known = EvaluatedTraces.of(made)
@@ -162,6 +163,7 @@ def test_first_errors_and_calls(made: list[EvaluatedTrace], threshold: float) ->
     ] == calls
 
 
+@pytest.mark.slow
 @given(traces())
 def test_scored_steps_and_lowest_scores(made: list[EvaluatedTrace]) -> None:
     expected, lowest = [], []

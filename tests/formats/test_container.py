@@ -209,6 +209,7 @@ elements = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(elements, st.integers(1, 7), st.booleans())
 def test_the_stream_reads_a_list_cut_at_any_place(

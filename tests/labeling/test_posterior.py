@@ -157,6 +157,7 @@ def test_the_scores_of_one_of_two_labelers_do_not_decide() -> None:
     assert np.array_equal(plain, scored)
 
 
+@pytest.mark.slow
 def test_chunks_give_what_one_piece_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = drawn(300, seed=8)
     labelers = [traces.labeler(name, FAIR) for name in "ab"]

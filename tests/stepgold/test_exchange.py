@@ -28,6 +28,7 @@ def scores_file(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_import_is_the_commands(cli: Cli, traces_file: Path, tmp_path: Path) -> None:
     ws = workspace(tmp_path / "api")
     result = ws.import_("traces", traces_file, dataset="d")

@@ -322,6 +322,7 @@ def test_an_output_on_the_hub_is_a_setting_to_trust(tmp_path: Path) -> None:
     assert not list(sensitive_settings("export", {"out": "train.jsonl"}, tmp_path))
 
 
+@pytest.mark.slow
 def test_every_other_kind_of_file_comes_from_the_hub(hub: Hub, ws: stepgold.Workspace) -> None:
     candidate = {"problem_id": "p", "candidate_index": 0, "answer": "2", "is_correct": True}
     files = {
@@ -355,6 +356,7 @@ def test_every_other_kind_of_file_comes_from_the_hub(hub: Hub, ws: stepgold.Work
     assert over.training == ("hf://datasets/o/n/traces.jsonl",)
 
 
+@pytest.mark.slow
 def test_a_corpus_follows_the_repository(hub: Hub, ws: stepgold.Workspace) -> None:
     files = {"README.md": b"# The card", "guides/a.md": b"# A\n\nText a.", "guides/b.txt": b"B."}
     repository = hub.add("o/guides", files)

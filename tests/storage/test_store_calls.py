@@ -113,6 +113,7 @@ def test_a_reply_is_there_for_others_when_put_returns(url: str) -> None:
         assert other.replies.get("k1") is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["memory", "file"])
 def test_threads_share_a_store(place: str, url: str) -> None:
     barrier = threading.Barrier(8)

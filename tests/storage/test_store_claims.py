@@ -66,6 +66,7 @@ def test_a_clock_that_jumps_takes_nothing_from_a_command_that_lives(store: Store
     assert store.claims.settle(one, WORK, IDS) == set(IDS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_the_claims_of_a_process_that_ended_here_are_free_at_once(store: Store) -> None:
     fill(store)

@@ -90,6 +90,7 @@ def test_labels_of_some_traces_are_read_without_the_others(store: Store) -> None
     ]
 
 
+@pytest.mark.slow
 @given(st.lists(trace_labels("t", 3), max_size=6), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 def test_first_errors_are_those_of_the_labels(labels: list[TraceLabel], threshold: float) -> None:
     rows = []

@@ -165,6 +165,7 @@ def test_copies_go_both_ways_between_sqlite_and_postgresql(
         assert ids(middle, "new") == ["new"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_a_copy_that_was_interrupted_goes_on(store: Store, url: str) -> None:
     furnish(store, traces=2100)
