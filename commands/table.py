@@ -262,7 +262,7 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "Let experts answer step by step in the browser. The most uncertain traces come first, with"
         " their evidence; every answer is stored at once. Answers leave and enter as files by"
         " `stepgold review export` and `stepgold review import`.",
-        "review.desk",
+        "review.review_server",
         "ReviewOptions",
         "review",
     ),

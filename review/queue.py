@@ -95,6 +95,8 @@ class _Expert:
     by_purpose: Counter[ReviewPurpose] = field(default_factory=Counter)
     trained: set[tuple[int, int]] = field(default_factory=set)
     repeated: set[tuple[int, int]] = field(default_factory=set)
+    flags: list[tuple[int, int, int]] = field(default_factory=list)
+    """Trace and step of their flags that stand, and the labels they had given before."""
 
 
 class Queue:
@@ -108,6 +110,12 @@ class Queue:
         """
         self.settings, self.dataset = settings, dataset
         self._store, self._lock = store, threading.Lock()
+        self._read()
+
+    def _read(self) -> None:
+        """Build the queue from the dataset and the log as they are now."""
+        store, dataset, settings = self._store, self.dataset, self.settings
+        self._contents = store.reviews.contents(dataset)
         pages = list(store.traces.columns(dataset))
         self.ids = [one for page in pages for one in page.ids]
         self.ids_known = self._row = {id_: row for row, id_ in enumerate(self.ids)}
@@ -162,15 +170,31 @@ class Queue:
             Whether it is new: one with a known token changes nothing.
         """
         with self._lock:
-            new = bool(self._store.reviews.add(self.dataset, [answer]))
+            if not self._store.reviews.add(self.dataset, [answer]):
+                return False  # what came after it in the log still counts
             row = self._row[answer.trace_id]
             self._apply(row, answer)
             self._settle(row, answer.expert)
-            if new and answer.answer is ExpertAnswer.UNDO:
+            if answer.answer in (ExpertAnswer.FLAG, ExpertAnswer.UNFLAG):
+                self._close_problem(self._problems[row])
+            if answer.answer in (ExpertAnswer.UNDO, ExpertAnswer.UNFLAG):
                 self._return_to(row, answer, at)
             else:
                 self._leave(row, answer.expert, at)
-            return new
+            return True
+
+    def take_back(self, undone: Sequence[ReviewAnswer]) -> None:
+        """Store entries that take answers back, all or none; their steps are asked again in order.
+
+        Args:
+            undone: entries whose answer is `undo`.
+        """
+        with self._lock:
+            self._store.reviews.add(self.dataset, undone)
+            for answer in undone:
+                row = self._row[answer.trace_id]
+                self._apply(row, answer)
+                self._settle(row, answer.expert)
 
     def _return_to(self, row: int, answer: ReviewAnswer, at: float) -> None:
         """Ask a step again whose answer was taken back."""
@@ -197,15 +221,22 @@ class Queue:
             return len(self._experts[expert].trained), len(self._training)
 
     def last(self, expert: str) -> ReviewAnswer | None:
-        """The last answer of an expert that is not taken back; None without one."""
+        """The last answer or flag of an expert that is not taken back; None without one."""
         with self._lock:
-            order = self._experts[expert].order
-            if not order:
+            known = self._experts[expert]
+            flag = known.flags[-1] if known.flags else None
+            if flag is not None and flag[2] >= len(known.order):
+                row, step, kinds = *flag[:2], {ExpertAnswer.FLAG}
+            elif known.order:
+                row, step = known.order[-1]
+                kinds = set(ExpertAnswer) - {ExpertAnswer.FLAG, ExpertAnswer.UNFLAG}
+            else:
                 return None
-            row, step = order[-1]
         log = self._store.reviews.answers(self.dataset, trace_ids=[self.ids[row]])
         mine = [one for one in log if one.expert == expert and one.step_index == step]
-        return next((one for one in reversed(mine) if one.purpose in _LABELING), None)
+        mine = [one for one in mine if one.answer in kinds]
+        wanted = _LABELING if kinds != {ExpertAnswer.FLAG} else frozenset(ReviewPurpose)
+        return next((one for one in reversed(mine) if one.purpose in wanted), None)
 
     def done(self) -> list[bool]:
         """For each trace in the order of import, whether it needs no further answer."""
@@ -225,7 +256,8 @@ class Queue:
         single = self._single.get(expert)
         if single is not None:
             row = self._row[single.trace_id]
-            if (row, expert) in self._leases and not self._answered(expert, row, single):
+            held = (row, expert) in self._leases and not self._is_flagged(row)
+            if held and not self._answered(expert, row, single):
                 self._renew(row, expert, at)
                 return single
             del self._single[expert]
@@ -243,7 +275,7 @@ class Queue:
         known, share = self._experts[expert], self.settings
         done = len(known.order)
         for row, step in self._training:
-            if (row, step) not in known.trained:
+            if (row, step) not in known.trained and not self._is_flagged(row):
                 return self._ask_single(row, step, expert, purpose=ReviewPurpose.TRAINING, at=at)
         if known.by_purpose[ReviewPurpose.AUDIT] + 1 <= share.audit * (done + 1):
             for row, step in self._audit_steps(expert):
@@ -252,7 +284,7 @@ class Queue:
                     return found
         if done > REPEAT_AFTER and len(known.repeated) + 1 <= share.repeat * done:
             for row, step in known.order[: done - REPEAT_AFTER]:
-                if (row, step) not in known.repeated:
+                if (row, step) not in known.repeated and not self._is_flagged(row):
                     return self._ask_single(row, step, expert, purpose=ReviewPurpose.REPEAT, at=at)
         return self._from_queue(expert, at)
 
@@ -403,6 +435,14 @@ class Queue:
             for expert in {name for steps in self._said.get(row, {}).values() for name in steps}:
                 self._settle(row, expert)
             self._closed[row] = self._is_closed(row)
+        for problem in self._flagged:
+            self._close_problem(problem)
+
+    def _close_problem(self, problem: str) -> None:
+        """Note for every trace of a problem whether it needs a further answer."""
+        for row, one in enumerate(self._problems):
+            if one == problem:
+                self._closed[row] = self._is_closed(row)
 
     def _settle(self, row: int, expert: str) -> None:
         """Note whether anybody, and whether this expert, has more to say about a trace."""
@@ -423,8 +463,10 @@ class Queue:
         undo = answer.answer is ExpertAnswer.UNDO
         if answer.answer is ExpertAnswer.FLAG:
             self._flagged.add(self._problems[row])
+            known.flags.append((*step, len(known.order)))
         elif answer.answer is ExpertAnswer.UNFLAG:
             self._flagged.discard(self._problems[row])
+            known.flags = [one for one in known.flags if one[0] != row]
         elif answer.purpose is ReviewPurpose.TRAINING:
             known.trained.discard(step) if undo else known.trained.add(step)
         elif answer.purpose is ReviewPurpose.REPEAT:
@@ -463,6 +505,9 @@ class Queue:
         """Order the traces again if labelers have new labels."""
         if at < self._looked_at + RELOAD_S:
             return
+        if self._store.reviews.contents(self.dataset) != self._contents:
+            self._read()
+            self._load_leases(at)
         self._looked_at = at
         labelers = self._sources()
         stamp = (labelers, self._store.reviews.stamp(self.dataset, labelers))
@@ -489,7 +534,9 @@ class Queue:
         if len(labelers) == 1:
             found = self._store.reviews.posteriors(self.dataset, labelers[0])
             for key, posterior in found.items():
-                row = at[key]
+                row = at.get(key)
+                if row is None:  # imported a moment ago
+                    continue
                 value[row] = _doubt(posterior)
                 error[row] = posterior[-1] < 0.5
             if found:
@@ -500,7 +547,8 @@ class Queue:
                 missing, has, index = page.first_errors()
                 named = np.where(missing, -2, np.where(has, index, -1))
                 for key, vote in zip(page.keys.tolist(), named.tolist(), strict=True):
-                    votes[at[key]][vote] += 1
+                    if key in at:
+                        votes[at[key]][vote] += 1
         for row, counts in votes.items():
             total = counts.total()
             value[row] = _doubt([count / total for count in counts.values()])

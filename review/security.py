@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import threading
 import time
@@ -31,6 +32,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Login = Callable[[str], str | None]
 """From the hash of a token to the code of its owner; None if the token is unknown."""
 
+_SESSION = re.compile(r"[A-Za-z0-9_-]{32,128}")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_BODY = 1024 * 1024
 """Largest body of a request, in bytes."""
@@ -279,7 +281,7 @@ class Guard:
                 if cookie:
                     self._wrong.wait(client)
                 raise Refused(401, "refused.login")
-        if rules.login is None and len(cookie) < 32:
+        if rules.login is None and not _SESSION.fullmatch(cookie):
             cookie = new_token()
         scope["state"]["cookie"] = cookie
         return Visitor(hash_of(cookie), name)

@@ -142,7 +142,7 @@ class Running:
             workspace: the workspace.
             options: where to serve.
             login: finds the owner of a token; None lets everyone in who reaches the address.
-            routers: further pages.
+            routers: the pages of a review; without them, those to look at the workspace.
             templates: folders of their templates.
             settings: of the guard, e.g. `per_second`; see `review.security.Rules`.
 
@@ -167,7 +167,6 @@ class Running:
             allow_phi=options.allow_phi,
             routers=routers,
             templates=templates,
-            reviewing=bool(routers),
         )
         rules = replace(_rules(options, self.port, login), **(settings or {}))
         try:

@@ -450,15 +450,11 @@ def disputes(log: Sequence[ReviewAnswer]) -> list[Dispute]:
     """The steps to adjudicate, by the first answer on them."""
     from storage import decided, standing
 
-    answers = list(standing(log).values())
+    answers: dict[tuple[str, int], list[ReviewAnswer]] = defaultdict(list)
+    for (trace, step, _), one in standing(log).items():
+        answers[trace, step].append(one)
     return [
-        Dispute(
-            trace_id=trace,
-            step_index=step,
-            answers=tuple(
-                one for one in answers if (one.trace_id, one.step_index) == (trace, step)
-            ),
-        )
+        Dispute(trace_id=trace, step_index=step, answers=tuple(answers[trace, step]))
         for (trace, step), label in decided(log).items()
         if _is_disputed(label)
     ]
@@ -546,9 +542,14 @@ def review_splits(
 def returned_answers(
     ids: Collection[str], log: Sequence[ReviewAnswer], *, note: str
 ) -> list[ReviewAnswer]:
-    """The entries that take all answers on these traces back, so that they are asked again."""
+    """The entries that take all answers on these traces back, so that they are asked again; what
+    was adjudicated is open again too."""
     from storage import standing
 
+    given = standing(log) | {
+        (*key, "adjudicated"): one
+        for key, one in standing(log, {ReviewPurpose.ADJUDICATION}).items()
+    }
     return [
         replace(
             one,
@@ -558,6 +559,6 @@ def returned_answers(
             at="",
             seconds=None,
         )
-        for one in standing(log).values()
+        for one in given.values()
         if one.trace_id in ids
     ]

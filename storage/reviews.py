@@ -20,7 +20,7 @@ from storage.lookups import dataset_pk, find_labeler
 from storage.records import label_columns
 from storage.review_tables import REVIEW_ANSWERS, REVIEW_LEASES
 from storage.rows import CHUNK, chunks, insert_missing, insert_rows, now
-from storage.tables import LABELERS, TRACE_LABELS, TRACES
+from storage.tables import LABELERS, SOURCE_FILES, TRACE_LABELS, TRACES
 from storage.trace_labels import delete_labels, insert_labels
 from traces import (
     Abstention,
@@ -145,6 +145,18 @@ class Reviews:
             query = select(TRACE_LABELS.c.trace_pk, TRACE_LABELS.c.meta["posterior"])
             rows = connection.execute(query.where(TRACE_LABELS.c.labeler_pk == found.pk))
             return {key: posterior for key, posterior in rows if isinstance(posterior, list)}
+
+    def contents(self, dataset: str) -> tuple[Any, ...]:
+        """Changes whenever a file of the dataset is imported, or imported again with changes.
+
+        Raises:
+            InputError: no such dataset.
+        """
+        with self._connections.read() as connection:
+            file = SOURCE_FILES.c
+            here = file.dataset_pk == dataset_pk(connection, dataset)
+            query = select(file.pk, file.sha256, file.imported_at).where(here).order_by(file.pk)
+            return tuple(tuple(row) for row in connection.execute(query))
 
     def stamp(self, dataset: str, labelers: Collection[str]) -> tuple[Any, ...]:
         """Changes whenever one of these labelers labels a trace."""

@@ -80,8 +80,10 @@
   const sent = async (form, submitter) => {
     const body = new URLSearchParams(new FormData(form, submitter));
     let answer = await fetch(form.action, { method: "POST", body });
-    const token = answer.status === 403 && answer.headers.get("X-Form-Token");
-    if (token) {  // the server was started again since the page was made
+    const token = answer.headers.get("X-Form-Token");
+    // The server was started again since the page was made, or it stored the answer and its reply
+    // was lost: what may be sent twice is sent with a fresh token.
+    if (token && (answer.status === 403 || form.matches("[data-retry]"))) {
       body.set("form_token", token);
       answer = await fetch(form.action, { method: "POST", body });
     }

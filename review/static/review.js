@@ -3,8 +3,8 @@
 "use strict";
 (() => {
   const RETRY_MS = 1500;
-  let submitter = null;
-  document.addEventListener("submit", (event) => { submitter = event.submitter; }, true);
+  let submitter = null, waiting = 0;
+  document.addEventListener("submit", (event) => { submitter = event.submitter; clearTimeout(waiting); }, true);
   document.addEventListener("click", (event) => {
     const zoom = event.target.closest(".zoom");
     if (zoom) zoom.setAttribute("aria-pressed", String(zoom.getAttribute("aria-pressed") !== "true"));
@@ -18,7 +18,8 @@
     if (!form.isConnected || !form.matches("[data-retry]")) return;
     form.querySelector("[data-saving]")?.removeAttribute("hidden");
     const by = submitter;
-    setTimeout(() => { if (form.isConnected) form.requestSubmit(by?.form === form ? by : undefined); }, RETRY_MS);
+    clearTimeout(waiting);  // the key that was pressed last is the one to send
+    waiting = setTimeout(() => { if (form.isConnected) form.requestSubmit(by?.form === form ? by : undefined); }, RETRY_MS);
   });
   if (location.pathname === "/review") arrived();
 })();

@@ -120,3 +120,12 @@ def test_a_large_body_is_refused(serve: Serve, workspace: Path) -> None:
     visitor = Visitor(serve(workspace).port)
     form = FORM | {"form_token": visitor.get("/settings").token, "more": "x" * (1024 * 1024)}
     assert visitor.post("/settings", form).status == 413
+
+
+@pytest.mark.parametrize(
+    "cookie", ["x" * 40 + "\\015\\012evil: 1", "x" * 40 + "; Domain=evil.example"]
+)
+def test_a_cookie_that_is_no_session_is_not_repeated(visitor: Visitor, cookie: str) -> None:
+    answer = visitor.get("/", Cookie=f'stepgold-{visitor.port}="{cookie}"')
+    assert answer.status == 200
+    assert "evil" not in answer.headers["set-cookie"]

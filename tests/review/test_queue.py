@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from review.queue import Queue, QueueSettings, StepQuestion
-from stepgold.reviewing import has_fallen, review_figures
+from stepgold.reviewing import has_fallen, returned_answers, review_figures
 from storage import Store
 from tests.storage.builders import row, source
 from traces import (
     ExpertAnswer,
+    InputError,
     Labeler,
     LabelerKind,
     ReviewAnswer,
@@ -243,3 +245,64 @@ def test_experts_are_compared_with_each_other_and_with_labelers(store: Store) ->
     assert figures.disputed == 2
     assert any("kappa" in line for line in figures.lines())
     assert figures.as_json()["experts"][0]["code"] == "A"
+
+
+def flag(asked: Queue, question: StepQuestion, expert: str) -> None:
+    reply(asked, question, expert, ExpertAnswer.FLAG)
+
+
+@pytest.mark.parametrize("purpose", ["audit", "training"])
+def test_a_flagged_step_is_not_asked_again_whatever_it_was_for(store: Store, purpose: str) -> None:
+    gold = Labeler("gold", LabelerKind.GOLD, {})
+    store.labels.declare("d", gold)
+    steps = (StepLabel(Verdict.CORRECT),) * 3
+    store.labels.put("d", "gold", [TraceLabel(f"t{n:02}", steps) for n in range(12)])
+    asked = queue(store, **({"audit": 1.0} if purpose == "audit" else {"training": 2}))
+    first = asked.next("A", at=0.0)
+    assert first is not None
+    assert first.purpose.value == purpose
+    flag(asked, first, "A")
+    after = asked.next("A", at=0.0)
+    assert after is not None
+    assert after.trace_id != first.trace_id
+    last = asked.last("A")
+    assert last is not None
+    assert last.answer is ExpertAnswer.FLAG
+
+
+def test_a_flag_closes_all_traces_of_its_problem(tmp_path: Path) -> None:
+    with Store.open(f"sqlite:///{tmp_path / 'b.db'}") as store:
+        rows = [row("a", problem_id="p"), row("b", problem_id="p"), row("c", problem_id="q")]
+        store.traces.import_file("d", source(), rows)
+        asked = queue(store)
+        first = asked.next("A", at=0.0)
+        assert first is not None
+        flag(asked, first, "A")
+        closed = [True, True, False] if first.trace_id in "ab" else [False, False, True]
+        assert asked.done() == closed
+        assert queue(store).done() == closed
+
+
+def test_a_dataset_that_is_imported_again_is_read_again(store: Store) -> None:
+    asked = queue(store)
+    assert len(asked.ids) == 12
+    rows = [row(f"n{number}") for number in range(5)]
+    store.traces.import_file("d", source(content="2"), rows, replace=True)
+    found = asked.next("A", at=10.0)
+    assert found is not None
+    assert found.trace_id.startswith("n")
+    assert len(asked.ids) == 5
+
+
+def test_a_returned_split_is_one_entry_of_all_or_nothing(store: Store) -> None:
+    asked = queue(store)
+    through(asked, "A", 6)
+    log = list(store.reviews.answers("d"))
+    undone = returned_answers({"t11", "t10"}, log, note="returned")
+    bad = dataclasses.replace(undone[-1], step_index=99)
+    with pytest.raises(InputError):
+        asked.take_back([*undone[:-1], bad])
+    assert len(store.reviews.log("d")) == 6
+    asked.take_back(undone)
+    assert asked.progress("A").answered == 0
+    assert asked.next("B", at=0.0) is not None

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from storage import Store
-from tests.review.desk_workspace import make_desk
+from tests.review.reviewed_workspace import make_reviewed
 from traces import ExpertAnswer
 
 CHROMIUM = which("chromium") or which("chromium-browser")
@@ -115,7 +115,7 @@ def answers(folder: Path) -> list[tuple[str, str, int, str]]:
 
 
 def test_no_answer_is_lost_or_doubled(tmp_path: Path) -> None:
-    folder = make_desk(tmp_path / "ws")
+    folder = make_reviewed(tmp_path / "ws")
     server = Server(folder, 0)
     port = int(server.line.split("127.0.0.1:")[1].split("/")[0])
     url = f"http://127.0.0.1:{port}"

@@ -158,7 +158,7 @@ def reviewing(
         InputError: as in `review`.
     """
     try:
-        from review.screens import Desk, review_pages
+        from review.screens import ReviewedDataset, review_pages
     except ModuleNotFoundError as fault:
         raise InputError(
             f"The pages need the package {fault.name}.", remedy="pip install 'stepgold[review]'"
@@ -168,7 +168,7 @@ def reviewing(
         login, tokens = None, dict[str, str]()
         if not options.is_loopback:
             login, tokens = _logins(workspace.folder / LOGINS, options.expert)
-        pages = review_pages(Desk(store, options))
+        pages = review_pages(ReviewedDataset(store, options))
         running = Running(workspace, options, login=login, routers=[pages])
         yield running, {code: f"{running.url}/login?token={one}" for code, one in tokens.items()}
 

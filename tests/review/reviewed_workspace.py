@@ -27,10 +27,10 @@ PASSAGE = (
 QUOTE = "The usual dose is 50 mg/kg a day"
 
 
-def make_desk(folder: Path, traces: int = 20, steps: int = 4) -> Path:
+def make_reviewed(folder: Path, traces: int = 20, steps: int = 4) -> Path:
     """Write the workspace into this folder and return it."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_row(number, steps) for number in range(traces)]
+    rows = [reviewed_row(number, steps) for number in range(traces)]
     with Store.open(f"sqlite:///{folder / 'stepgold.db'}") as store:
         store.traces.import_file("ward", SourceFile("a.jsonl", "sha", "traces"), rows)
         store.labels.declare("ward", Labeler("judge", LabelerKind.JUDGE, {}, "lab"))
@@ -41,7 +41,7 @@ def make_desk(folder: Path, traces: int = 20, steps: int = 4) -> Path:
     return folder
 
 
-def _row(number: int, steps: int) -> ImportedTrace:
+def reviewed_row(number: int, steps: int) -> ImportedTrace:
     weight = 10 + number
     question = f"A child of {weight} kg has otitis media. How much amoxicillin a day?"
     texts = [
