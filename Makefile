@@ -29,7 +29,7 @@ DOCS := $(VENV)/.stepgold-docs
 INSTALL := $(PIP) install --constraint constraints.txt
 endif
 
-.PHONY: FORCE setup demo docs test test-slow real-model test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-review bench-hostile bench-ray bench-gpu fuzz audit bench-scale chaos bench-lessons bench-view bench-real-prm clean
+.PHONY: FORCE setup demo docs test test-slow real-model test-latest constraints check format bench-lab bench-quotes bench-judge bench-continue bench-retrieve bench-score bench-evaluate bench-answers bench-store bench-consensus bench-review bench-hostile bench-ray bench-gpu fuzz audit bench-scale chaos bench-lessons bench-view bench-real-prm bench-train clean
 
 setup: $(SETUP)
 
@@ -107,7 +107,7 @@ format: $(SETUP)
 bench-lab: $(SETUP)
 	$(BIN)/python -m benchmarks.lab
 
-bench-judge bench-score bench-evaluate bench-quotes bench-answers bench-store bench-consensus bench-review bench-lessons: bench-%: $(SETUP)
+bench-judge bench-score bench-evaluate bench-quotes bench-answers bench-store bench-consensus bench-review bench-lessons bench-train: bench-%: $(SETUP)
 	$(BIN)/python -m benchmarks.$*
 
 bench-retrieve: $(SETUP)

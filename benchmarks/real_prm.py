@@ -45,9 +45,12 @@ FROZEN = 16
 FAMILY: Final = "qwen-prm"
 LONGEST = 480
 """Tokens of the longest training trace; longer ones are left out, not cut."""
-DEV_SHARE = 0.15
-CHUNK, BATCH_TOKENS = 40, 2_500
+DEV_SHARE = 0.2
+CHUNK, BATCH, BATCH_TOKENS = 40, 16, 2_500
+RATES = (1e-4, 3e-4)
 RESAMPLES = 2_000
+CHECKED = 40
+"""Test solutions that `score` scores too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,25 @@ def training_solutions(data: Path) -> list[Solution]:
                     id, first = f"{row['classification']}_{row['idx']}", min(errors)
                     steps = tuple(row["modified_process"][: first + 1])
                     found[id] = Solution(id, row["modified_question"], steps, first, problem)
-    return sorted(found.values(), key=lambda one: sha256(f"{one.id}s".encode()).digest())
+    return in_balance(list(found.values()))
+
+
+def in_balance(solutions: Sequence[Solution]) -> list[Solution]:
+    """The solutions in an order of which any beginning has a third of originals and the kinds of
+    altered ones in equal parts, as long as there are any."""
+    waiting: dict[str, list[Solution]] = {}
+    for one in sorted(solutions, key=lambda one: sha256(f"{one.id}s".encode()).digest()):
+        waiting.setdefault(one.id.rpartition("_")[0] if one.error is not None else "", []).append(
+            one
+        )
+    kinds = sorted(waiting.keys() - {""})
+    turns = [name for at, kind in enumerate(kinds) for name in ([kind] if at % 2 else ["", kind])]
+    order = []
+    while any(waiting.values()):
+        for name in turns:
+            if waiting.get(name):
+                order.append(waiting[name].pop(0))
+    return order
 
 
 def test_solutions(data: Path) -> list[Solution]:
@@ -128,42 +149,61 @@ def batches(rows: Sequence[Any], size: Any) -> Iterator[list[Any]]:
         yield taken
 
 
-def chunk_file(cache: Path, start: int, total: int) -> Path:
-    """The file of a chunk; the last one of a smaller run is not that of a larger one."""
-    return cache / f"{start:05d}-{min(start + CHUNK, total):05d}.npz"
+def kept_states(cache: Path) -> dict[str, Path]:
+    """The file of each solution whose hidden states are there."""
+    found = {}
+    for file in sorted(cache.glob("*.npz")):
+        with np.load(file) as stored:
+            names = [name.removesuffix("|read") for name in stored.files if name.endswith("|read")]
+            found.update(dict.fromkeys(names, file))
+    return found
+
+
+def write_states(
+    base: Any, solutions: Sequence[Solution], cache: Path, minutes: float | None = None
+) -> None:
+    """Write the hidden states after the frozen layers, a file per chunk; those that are there are
+    skipped, and those that are not there after some minutes are left out."""
+    cache.mkdir(parents=True, exist_ok=True)
+    kept, began = kept_states(cache), time.monotonic()
+    todo = [one for one in solutions if one.id not in kept]
+    for start in range(0, len(todo), CHUNK):
+        if minutes is not None and time.monotonic() - began > 60 * minutes:
+            say(f"{len(todo) - start} solutions are left out after {minutes:g} minutes")
+            return
+        chunk, since = todo[start : start + CHUNK], time.monotonic()
+        stored = states_of(base, chunk)
+        file = cache / f"{sha256(repr([one.id for one in chunk]).encode()).hexdigest()[:16]}.npz"
+        part = file.with_name(f".{file.name}")
+        with part.open("wb") as to:
+            np.savez(to, **stored)
+        part.rename(file)
+        tokens = sum(len(row) for name, row in stored.items() if name.endswith("|states"))
+        speed = tokens / (time.monotonic() - since)
+        say(f"hidden states of {start + len(chunk)}/{len(todo)}, {speed:.0f} tokens/s")
 
 
 @torch.no_grad()
-def write_states(base: Any, solutions: Sequence[Solution], cache: Path) -> None:
-    """Write the hidden states after the frozen layers, a file per chunk; done ones are skipped."""
-    cache.mkdir(parents=True, exist_ok=True)
+def states_of(base: Any, solutions: Sequence[Solution]) -> dict[str, NDArray[Any]]:
+    """Hidden states and positions of the steps' markers, under ID|states and ID|read."""
+    stored: dict[str, NDArray[Any]] = {}
     backbone = base.model.base_model
-    for start in range(0, len(solutions), CHUNK):
-        file = chunk_file(cache, start, len(solutions))
-        if file.exists():
-            continue
-        began, stored, tokens = time.monotonic(), {}, 0
-        rows = [(one, laid_out(base.family, one)) for one in solutions[start : start + CHUNK]]
-        for batch in batches(rows, lambda row: len(row[1].ids)):
-            width = max(len(out.ids) for _, out in batch)
-            ids = torch.zeros(len(batch), width, dtype=torch.long)
-            for at, (_, out) in enumerate(batch):
-                ids[at, : len(out.ids)] = torch.tensor(out.ids)
-            positions = torch.arange(width)[None]
-            with torch.autocast("cpu", torch.bfloat16):
-                hidden = backbone.embed_tokens(ids)
-                turns = backbone.rotary_emb(hidden, positions)
-                for layer in backbone.layers[:FROZEN]:  # padding is at the end: causal suffices
-                    hidden = layer(hidden, position_embeddings=turns, position_ids=positions)
-            for at, (one, out) in enumerate(batch):
-                stored[f"{one.id}|states"] = hidden[at, : len(out.ids)].half().numpy()
-                stored[f"{one.id}|read"] = np.array([places[0] for places in out.read_at])
-                tokens += len(out.ids)
-        part = file.with_name(f".{file.name}")
-        np.savez(part, **stored)
-        part.rename(file)
-        speed = tokens / (time.monotonic() - began)
-        say(f"hidden states of {start + len(rows)}/{len(solutions)}, {speed:.0f} tokens/s")
+    rows = [(one, laid_out(base.family, one)) for one in solutions]
+    for batch in batches(rows, lambda row: len(row[1].ids)):
+        width = max(len(out.ids) for _, out in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        for at, (_, out) in enumerate(batch):
+            ids[at, : len(out.ids)] = torch.tensor(out.ids)
+        positions = torch.arange(width)[None]
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = backbone.embed_tokens(ids)
+            turns = backbone.rotary_emb(hidden, positions)
+            for layer in backbone.layers[:FROZEN]:  # padding is at the end: causal suffices
+                hidden = layer(hidden, position_embeddings=turns, position_ids=positions)
+        for at, (one, out) in enumerate(batch):
+            stored[f"{one.id}|states"] = hidden[at, : len(out.ids)].half().numpy()
+            stored[f"{one.id}|read"] = np.array([places[0] for places in out.read_at])
+    return stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +216,20 @@ class Row:
     """Positions of the learned steps' markers."""
 
 
-def read_states(solutions: Sequence[Solution], cache: Path) -> list[Row]:
-    """What `write_states` wrote."""
-    found = []
-    for start in range(0, len(solutions), CHUNK):
-        with np.load(chunk_file(cache, start, len(solutions))) as stored:
-            for one in solutions[start : start + CHUNK]:
-                read = stored[f"{one.id}|read"][: one.read]
-                found.append(Row(one, stored[f"{one.id}|states"][: read[-1] + 1], read))
-    return found
+def read_states(solutions: Sequence[Solution], cache: Path, *, whole: bool = False) -> list[Row]:
+    """What `write_states` wrote, for those that are there; up to the first error, or all of it."""
+    kept, found = kept_states(cache), {}
+    by_file: dict[Path, list[Solution]] = {}
+    for one in solutions:
+        if one.id in kept:
+            by_file.setdefault(kept[one.id], []).append(one)
+    for file, members in by_file.items():
+        with np.load(file) as stored:
+            for one in members:
+                read = stored[f"{one.id}|read"]
+                read = read if whole else read[: one.read]
+                found[one.id] = Row(one, stored[f"{one.id}|states"][: read[-1] + 1], read)
+    return [found[one.id] for one in solutions if one.id in found]
 
 
 class Top(nn.Module):
@@ -248,36 +293,76 @@ def padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return states, read, real, torch.tensor(classes)
 
 
-def fit(model: Any, rows: Sequence[Row], epochs: int, seed: int) -> Top:
+def shuffled(rows: Sequence[Row], order: Any) -> list[list[Row]]:
+    """Batches in random order, of solutions of about the same length."""
+    drawn = [rows[at] for at in order.permutation(len(rows))]
+    near = [
+        sorted(drawn[start : start + 16 * BATCH], key=lambda row: len(row.states))
+        for start in range(0, len(drawn), 16 * BATCH)
+    ]
+    found = [one[at : at + BATCH] for one in near for at in range(0, len(one), BATCH)]
+    return [found[at] for at in order.permutation(len(found))]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The best state of a training, by the AUROC of the solutions that are kept out."""
+
+    auroc: float
+    setting: str
+    weights: dict[str, Tensor]
+    curve: list[dict[str, float]]
+    """Loss and dev AUROC by epoch."""
+
+
+def fit(model: Any, rows: Sequence[Row], dev: Sequence[Row], rate: float, asked: Any) -> Fitted:
     """Train the top on the hidden states."""
-    torch.manual_seed(seed)
-    top, order = Top(model), np.random.default_rng(seed)
+    torch.manual_seed(asked.seed)
+    top, order = Top(model), np.random.default_rng(asked.seed)
     groups = [
-        {"params": [*top.layer.parameters(), *top.norm.parameters()], "lr": 1e-4},
-        {"params": top.score.parameters(), "lr": 1e-3},
+        {"params": [*top.layer.parameters(), *top.norm.parameters()], "lr": rate},
+        {"params": top.score.parameters(), "lr": 10 * rate},
     ]
     optimizer: Any = torch.optim.AdamW(groups, weight_decay=0.01)
-    size, done = 16, 0
-    total = epochs * -(-len(rows) // size)
+    total = asked.epochs * len(shuffled(rows, np.random.default_rng(0)))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 20) * (1 + np.cos(np.pi * step / total)) / 2
     )
-    for epoch in range(epochs):
+    best, curve = Fitted(0.0, "", {}, []), []
+    for epoch in range(1, asked.epochs + 1):
         top.train()
-        losses, shuffled = 0.0, order.permutation(len(rows))
-        for start in range(0, len(rows), size):
-            states, read, real, classes = padded(
-                [rows[at] for at in shuffled[start : start + size]]
-            )
+        losses = []
+        for batch in shuffled(rows, order):
+            states, read, real, classes = padded(batch)
             loss = nn.functional.cross_entropy(top(states, read)[real], classes)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(top.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            losses, done = losses + loss.item(), done + 1
-        say(f"epoch {epoch + 1}/{epochs}: loss {losses * size / len(rows):.4f}")
-    return top
+            losses.append(loss.item())
+        solutions = [row.solution for row in dev]
+        area, _ = areas(scores_of(top, dev), solutions, ())
+        curve.append({"epoch": epoch, "loss": float(np.mean(losses)), "dev_auroc": area})
+        setting = f"rate {rate:g}, epoch {epoch}/{asked.epochs}"
+        say(f"{setting}: loss {curve[-1]['loss']:.4f}, dev AUROC {area:.4f}")
+        if area > best.auroc:
+            weights = {name: one.detach().clone() for name, one in top.state_dict().items()}
+            best = Fitted(area, setting, weights, curve)
+    return best
+
+
+@torch.no_grad()
+def scores_of(top: Top, rows: Sequence[Row]) -> list[list[float]]:
+    """P(correct) of the steps that are read."""
+    top.eval()
+    found: dict[str, list[float]] = {}
+    for batch in batches(rows, lambda row: len(row.states)):
+        states, read, *_ = padded(batch)
+        right = torch.softmax(top(states, read), dim=-1)[:, :, 1]
+        for row, of in zip(batch, right.tolist(), strict=True):
+            found[row.solution.id] = of[: len(row.read)]
+    return [found[row.solution.id] for row in rows]
 
 
 def write_prm(base: Any, top: Top, to: Path) -> None:
@@ -295,30 +380,43 @@ def write_prm(base: Any, top: Top, to: Path) -> None:
 
 
 @torch.no_grad()
-def token_floors(family: Any, folder: Path, solutions: Sequence[Solution]) -> dict[str, list[Any]]:
-    """Mean and minimum token probability of each step under the untrained model, by floor."""
+@torch.autocast("cpu", torch.bfloat16)
+def token_floors(
+    family: Any, folder: Path, rows: Sequence[Row], kept: Path
+) -> dict[str, list[list[float]]]:
+    """Mean and minimum token probability of each step under the untrained model, by floor.
+
+    It goes on from the hidden states: the marker starts as a line break, which is what the
+    untrained model reads there. The result is kept.
+    """
+    if kept.exists():
+        known = json.loads(kept.read_text())
+        if known["ids"] == [row.solution.id for row in rows]:
+            found: dict[str, list[list[float]]] = known["floors"]
+            return found
     auto: Any = AutoModelForCausalLM
     model = auto.from_pretrained(folder, dtype=torch.float32).eval()
-    found: dict[str, list[Any]] = {"mean token logprob": [], "min token logprob": []}
-    for one in solutions:
-        out = laid_out(family, one)
-        ids = torch.tensor(out.ids)
+    found = {"mean token logprob": [], "min token logprob": []}
+    for done, row in enumerate(rows):
+        ids = torch.tensor(laid_out(family, row.solution).ids)[: len(row.states)]
         ids[ids >= model.config.vocab_size] = family.tokenizer("\n\n")["input_ids"][0]
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = model.model(ids[None]).last_hidden_state[0, :-1]
-            logits = model.lm_head(hidden).float()
+        positions = torch.arange(len(ids))[None]
+        hidden = torch.from_numpy(row.states.astype(np.float32))[None]
+        turns = model.model.rotary_emb(hidden, positions)
+        for layer in model.model.layers[FROZEN:]:
+            hidden = layer(hidden, position_embeddings=turns, position_ids=positions)
+        logits = model.lm_head(model.model.norm(hidden))[0, :-1].float()
         of = torch.log_softmax(logits, dim=-1).gather(1, ids[1:, None])[:, 0]
-        ends = [places[0] for places in out.read_at]
-        starts = [ends[0] - len(family.tokenizer(one.steps[0].strip())["input_ids"]), *ends[:-1]]
+        first = len(family.tokenizer(row.solution.steps[0].strip())["input_ids"])
+        starts = [row.read[0] - first, *(row.read[:-1] + 1)]
         spans = [
-            of[max(0, begin - (at == 0)) : end - 1]
-            for at, (begin, end) in enumerate(zip(starts, ends, strict=True))
+            of[max(0, begin - 1) : end - 1] for begin, end in zip(starts, row.read, strict=True)
         ]
-        for name, reduce in (
-            ("mean token logprob", Tensor.mean),
-            ("min token logprob", Tensor.min),
-        ):
+        for name, reduce in zip(found, (Tensor.mean, Tensor.min), strict=True):
             found[name].append([float(reduce(span).exp()) if len(span) else 1.0 for span in spans])
+        if done % 40 == 39:
+            say(f"token probabilities of {done + 1}/{len(rows)}")
+    kept.write_text(json.dumps({"ids": [row.solution.id for row in rows], "floors": found}))
     return found
 
 
@@ -341,20 +439,37 @@ def areas(
 
 
 def imported(
-    ws: stepgold.Workspace, solutions: Sequence[Solution], dataset: str, file: Path
+    ws: stepgold.Workspace,
+    rows: Sequence[Row],
+    scores: Sequence[Sequence[float]],
+    dataset: str,
+    file: Path,
 ) -> None:
-    """Put solutions into the workspace, with their first error as gold."""
+    """Put solutions into the workspace, with their first error as gold and the step scores."""
     with file.open("w", encoding="utf-8") as lines:
-        for one in solutions:
+        for row, of in zip(rows, scores, strict=True):
+            one = row.solution
             gold = {"kind": "gold", "first_error": one.error}
-            row = {
-                "id": one.id,
-                "problem": one.question,
-                "steps": one.steps,
-                "labels": {"gold": gold},
-            }
-            lines.write(json.dumps(row) + "\n")
+            labels = {"gold": gold, "prm": {"kind": "prm", "scores": of}}
+            entry = {"id": one.id, "problem": one.question, "steps": one.steps, "labels": labels}
+            lines.write(json.dumps(entry) + "\n")
     ws.import_("traces", file, dataset=dataset)
+
+
+def same_by_score(ws: stepgold.Workspace, prm: Path) -> None:
+    """Score some solutions through `score`, which must recognize the checkpoint; tell the largest
+    difference to the scores from kept states."""
+    result = ws.score(dataset="gsm8k", prm=f"hf:{prm}", name="again", limit=CHECKED)
+    if result.family != FAMILY:
+        raise RuntimeError(f"The checkpoint was taken for {result.family}, not {FAMILY}.")
+    kept = {label.trace_id: label for label in ws.labels(dataset="gsm8k", labeler="prm")}
+    apart = [
+        abs(float(mine.score) - float(theirs.score))
+        for label in ws.labels(dataset="gsm8k", labeler="again")
+        for mine, theirs in zip(kept[label.trace_id].step_labels, label.step_labels, strict=True)
+        if mine.score is not None and theirs.score is not None
+    ]
+    say(f"`score` of {result.done} solutions: {len(apart)} steps, at most {max(apart):.4f} apart")
 
 
 def say(text: str) -> None:
@@ -366,9 +481,13 @@ def main() -> None:
     """Train, write, score and compare; prints the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--cache", type=Path, default=model_folder().parent / "real-prm")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--traces", type=int, default=None, help="training traces [all]")
-    parser.add_argument("--tests", type=int, default=None, help="test traces [all]")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=40,
+        help="for hidden states of training traces; the others are left out [40]",
+    )
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -376,54 +495,58 @@ def main() -> None:
     began, source = time.monotonic(), model_folder() / "hf"
     if not data.is_dir() or not source.is_dir():
         raise SystemExit("needs STEPGOLD_REAL_DATA and `make real-model`")
-    prm = asked.cache / "prm"
+    prm, states = asked.cache / "prm", asked.cache / "states"
     config = TrainConfig(base=str(source), out=prm, family=FAMILY)
     base = prepare(source, FAMILY, config)
     known = [
         one for one in training_solutions(data) if len(laid_out(base.family, one).ids) <= LONGEST
     ]
-    known = known[: asked.traces]
-    write_states(base, known, asked.cache / "states")
-    rows = read_states(known, asked.cache / "states")
-    learned = [row for row in rows if not row.solution.is_dev]
-    dev = [row.solution for row in rows if row.solution.is_dev]
-    say(f"{len(learned)} solutions to learn, {len(dev)} for the threshold")
-    top = fit(base.model, learned, asked.epochs, asked.seed)
-    floor_family = base.family
-    write_prm(base, top, prm)
+    tests = test_solutions(data)
+    write_states(base, tests, states)
+    write_states(base, known, states, asked.minutes)
+    learned, dev = split(known, states)
+    runs = [fit(base.model, learned, dev, rate, asked) for rate in RATES]
+    best = max(runs, key=lambda run: run.auroc)
+    say(f"kept: {best.setting}, dev AUROC {best.auroc:.4f}")
+    top = Top(base.model)
+    top.load_state_dict(best.weights)
+    rows = read_states(tests, states, whole=True)
+    own = scores_of(top, rows)
     shutil.rmtree(asked.cache / "workspace", ignore_errors=True)
     ws = stepgold.Workspace(asked.cache / "workspace", progress=False)
-    tests = test_solutions(data)  # those with an error come first
-    tests = tests[:: len(tests) // (asked.tests or len(tests))]
-    for dataset, part in (("dev", dev), ("gsm8k", tests)):
-        imported(ws, part, dataset, asked.cache / f"{dataset}.jsonl")
-        say(f"scoring {dataset}")
-        result = ws.score(dataset=dataset, prm=f"hf:{prm}")
-        assert result.family == FAMILY
-    report = ws.evaluate(dataset="gsm8k", labeler="prm", threshold="fit:dev/default")
-    own = {
-        label.trace_id: [step.score for step in label.step_labels]
-        for label in ws.labels(dataset="gsm8k", labeler="prm")
-    }
-    say("floors")
-    floors = token_floors(floor_family, source, tests)
+    imported(ws, dev, scores_of(top, dev), "dev", asked.cache / "dev.jsonl")
+    imported(ws, rows, own, "gsm8k", asked.cache / "gsm8k.jsonl")
+    floors = token_floors(base.family, source, rows, asked.cache / "floors.json")
     floors["position"] = [
         [1 - at / len(one.steps) for at in range(len(one.steps))] for one in tests
     ]
+    report = ws.evaluate(dataset="gsm8k", labeler="prm", threshold="fit:dev/default")
     show(report, own, floors, tests)
+    write_prm(base, top, prm)
+    same_by_score(ws, prm)
     say(f"{(time.monotonic() - began) / 60:.1f} minutes in all")
+
+
+def split(known: Sequence[Solution], states: Path) -> tuple[list[Row], list[Row]]:
+    """Solutions to learn from, and those for the settings and the threshold."""
+    rows = read_states(known, states)
+    learned = [row for row in rows if not row.solution.is_dev]
+    dev = [row for row in rows if row.solution.is_dev]
+    for part, name in ((learned, "to learn"), (dev, "for settings and threshold")):
+        right = sum(row.solution.error is None for row in part)
+        say(f"{len(part)} solutions {name}, {right} of them without an error")
+    return learned, dev
 
 
 def show(report: Any, own: Any, floors: Any, tests: Sequence[Solution]) -> None:
     """Print the table: the PRM, the floors, and the difference of their AUROCs."""
     drawn = np.random.default_rng(0).integers(len(tests), size=(RESAMPLES, len(tests)))
-    value, ours = areas([own[one.id] for one in tests], tests, drawn)
+    value, ours = areas(own, tests, drawn)
     low, high = np.quantile(ours, [0.025, 0.975])
     figures = report.average
+    f1, apart = figures.processbench_f1, figures.ci95
     print("| labeler | AUROC | PRM above it by (95%) | processbench_f1 |\n|---|---|---|---|")
-    print(
-        f"| SmolLM2-135M PRM | {value:.3f} [{low:.3f}, {high:.3f}] | | {figures.processbench_f1:.3f} {figures.ci95} |"
-    )
+    print(f"| SmolLM2-135M PRM | {value:.3f} [{low:.3f}, {high:.3f}] | | {f1:.3f} {apart} |")
     for name, scores in floors.items():
         at, theirs = areas(scores, tests, drawn)
         low, high = np.quantile(ours - theirs, [0.025, 0.975])

@@ -78,7 +78,7 @@ def grow(policy: LlamaForCausalLM, book: CodeBook) -> LlamaForCausalLM:
         _widen(policy, model, width, book)
         compare, gather = decoder_layers(model)[-2:]
         _build_comparison(compare, policy, width, book)
-        _build_gathering(gather, width, book)
+        _build_gathering(gather, width, book.scale)
         model.model.norm.weight.copy_(_loud_norm(width))
     return model
 
@@ -164,7 +164,19 @@ def _square_inside(mlp: Any, width: int) -> None:
     mlp.gate_proj.weight[: 2 * CODE, width + CONSTANT] = -10.0
 
 
-def _build_gathering(layer: Any, width: int, book: CodeBook) -> None:
+def rebuild_gathering(model: LlamaForCausalLM) -> None:
+    """Set the last layer and the final norm of a grown model back to how they were built."""
+    compare, gather = decoder_layers(model)[-2:]
+    width = model.config.hidden_size - EXTRA
+    with torch.no_grad():
+        loud = float(compare.mlp.down_proj.weight[width + MISMATCH, 0]) * 2
+        for parameter in gather.parameters():
+            parameter.zero_()
+        _build_gathering(gather, width, loud / LOUD)
+        model.model.norm.weight.copy_(_loud_norm(width))
+
+
+def _build_gathering(layer: Any, width: int, scale: float) -> None:
     """Second new layer: attend to the largest mismatch so far."""
     attention, mlp = layer.self_attn, layer.mlp
     layer.input_layernorm.weight.copy_(_loud_norm(width))
@@ -176,7 +188,7 @@ def _build_gathering(layer: Any, width: int, book: CodeBook) -> None:
     attention.q_proj.weight[STILL, width + CONSTANT] = 160.0
     attention.k_proj.weight[STILL, width + MISMATCH] = 1.0
     attention.v_proj.weight[0, width + MISMATCH] = 1.0
-    attention.o_proj.weight[width + MISMATCH, 0] = LOUD * book.scale
+    attention.o_proj.weight[width + MISMATCH, 0] = LOUD * scale
 
 
 def _small_random(projections: Iterable[torch.nn.Linear]) -> None:

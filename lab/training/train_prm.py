@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from lab import prompts
 from lab.training.code_book import fit_code_book
-from lab.training.grow import CONSTANT, EXTRA, MISMATCH, grow
+from lab.training.grow import CONSTANT, EXTRA, MISMATCH, grow, rebuild_gathering
 from lab.training.prm_examples import PrmMixture, verdict_batches
 from lab.training.schedule import Clock
 from lab.training.tokens import decoder_layers, final_states, token_id, token_table
@@ -59,6 +59,13 @@ class Readout:
     def write(self, model: LlamaForCausalLM) -> None:
         """Write the rows into the model's tied table."""
         token_table(model)[list(self.ids)] = self.rows
+
+
+def untrained(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Take from a grown PRM what `train_prm` taught it; what was built stays."""
+    torch.manual_seed(0)
+    rebuild_gathering(model)
+    Readout.of(model, tokenizer).write(model)
 
 
 def verdict_loss(

@@ -22,6 +22,7 @@ from lab.training.tokens import (
     token_table,
 )
 from lab.training.train_language import fresh_model
+from lab.training.train_prm import Readout, untrained
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,25 @@ def test_growing_leaves_the_policy_as_it_was(
     model = grow(policy, book_for(policy, tokenizer))
     assert len(decoder_layers(model)) == len(decoder_layers(policy)) + 2
     assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
+
+
+def test_untrained_takes_what_was_taught_and_leaves_the_rest(
+    policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model = grow(policy, book_for(policy, tokenizer))
+    Readout.of(model, tokenizer).write(model)
+    built = {name: value.clone() for name, value in model.state_dict().items()}
+    gather = decoder_layers(model)[-1]
+    with torch.no_grad():
+        for taught in (gather.self_attn.o_proj, gather.mlp.down_proj, model.model.norm):
+            taught.weight += 0.5
+        token_table(model)[token_id(tokenizer, prompts.POSITIVE)] += 0.5
+    untrained(model, tokenizer)
+    small = [f"model.layers.7.{name}_proj.weight" for name in ("mlp.gate", "mlp.up")]
+    small += [f"model.layers.7.self_attn.{name}_proj.weight" for name in "qkv"]
+    for name, value in model.state_dict().items():
+        # Coordinates that were drawn at random are drawn again.
+        torch.testing.assert_close(value, built[name], atol=0.2 if name in small else 1e-6, rtol=0)
 
 
 def test_targets_turn_at_the_first_token_that_leaves_the_solution(

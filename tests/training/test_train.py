@@ -143,21 +143,21 @@ def test_over_long_traces_are_counted_never_cut(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_and_run_again_it_ends_with_the_same_weights(tmp_path: Path) -> None:
-    ws = workspace(tmp_path, rows(24))
+    ws = workspace(tmp_path, rows(12))
     base = save_base(tmp_path / "base")
 
     def command(out: Path) -> list[str]:
         return [
             *(sys.executable, "-m", "cli", "--workspace", str(ws.folder), "train"),
             *("--dataset", "d", "--labeler", "gold", "--base", str(base), "--out", str(out)),
-            *("--max-steps", "24", "--checks", "8", "--batch-tokens", "256", "--json"),
+            *("--max-steps", "9", "--checks", "3", "--batch-tokens", "256", "--json"),
             *("--learning-rate", "1e-2"),
         ]
 
     done = subprocess.run(command(tmp_path / "whole"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     killed = tmp_path / "killed"
-    for written in (6, 15, 24):
+    for written in (3, 6, 9):
         state = killed / "checkpoints" / f"checkpoint-{written}"
         running = subprocess.Popen(
             command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -176,7 +176,7 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
     """`accelerate launch` with two processes on the CPU: half of each batch is in each."""
-    ws = workspace(tmp_path, rows(16))
+    ws = workspace(tmp_path, rows(8))
     base = save_base(tmp_path / "base")
     ends = {}
     for processes, rows_each in ((1, 2), (2, 1)):
@@ -189,7 +189,7 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
             [
                 *(sys.executable, *launch, "-m", "cli", "--workspace", str(ws.folder), "train"),
                 *("--dataset", "d", "--labeler", "gold", "--base", str(base), "--out", str(out)),
-                *("--max-steps", "4", "--batch-tokens", "300", "--json", "--dev-share", "0"),
+                *("--max-steps", "2", "--batch-tokens", "300", "--json", "--dev-share", "0"),
                 *("--learning-rate", "1e-2", "--training-option", "use_cpu=true"),
                 *("--training-option", "logging_steps=1"),
                 *("--training-option", f"per_device_train_batch_size={rows_each}"),
@@ -199,10 +199,10 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         assert run.returncode == 0, run.stderr
-        assert json.loads(run.stdout)["updates"] == 4  # one process speaks
+        assert json.loads(run.stdout)["updates"] == 2  # one process speaks
         history = json.loads((out / "training.json").read_text())["history"]
         ends[processes] = [row["loss"] for row in history if "loss" in row]
-    assert len(ends[1]) == 4
+    assert len(ends[1]) == 2
     assert ends[1] == pytest.approx(ends[2], abs=1e-4)
     assert furthest(tmp_path / "1", tmp_path / "2") < 1e-4
 
