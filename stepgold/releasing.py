@@ -13,10 +13,10 @@ import json
 import re
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -41,12 +41,13 @@ if TYPE_CHECKING:
     from evaluation import EvaluatedProblem
     from stepgold.workspace import WorkspaceFolder
     from storage import LabelerSummary, Store
+    from traces import Problem
 
 SPLITS = ("train", "dev", "test")
 SUMS, FACTS, SCHEMA = "SHA256SUMS", "release.json", "schema.json"
 NEAR_DUPLICATE = 0.8
 """Share of a question's n-grams found in another question from which they share a split."""
-_NOT_LINES = ("parquet", "medprm")
+_NOT_LINES = ("parquet", "medprm", "label-studio")
 """Formats whose files are no lines of one trace each."""
 LISTED = 20
 """Overlapping problems that are listed by id."""
@@ -143,10 +144,7 @@ def write_release(
     for name in options.against:
         store.traces.require_dataset(name)
     shares = shares_of(options.splits)
-    problems = [replace(one, solutions=()) for one in evaluated_problems(store, options.dataset)]
-    assigned, moved = _without_near_duplicates(
-        problems, {one.problem_id: split_of(one.problem_id, shares) for one in problems}
-    )
+    assigned, moved = splits_of(store.traces.problems(options.dataset), shares)
     seen: list[_Row] = []
     with tempfile.TemporaryDirectory(prefix="stepgold-") as scratch:
         whole = Path(scratch, "all.jsonl")
@@ -183,10 +181,31 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _without_near_duplicates(
-    problems: Sequence[EvaluatedProblem], assigned: dict[str, str]
+def splits_of(
+    problems: Iterable[Problem], shares: tuple[float, float, float]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The splits with every near-duplicate in the split of its like, and the problems moved.
+    """The split of every problem, and those moved to the split of a near-duplicate.
+
+    The same question about other pictures is another problem.
+    """
+    from evaluation import EvaluatedProblem
+
+    assigned: dict[str, str] = {}
+    pictured = defaultdict[tuple[str, ...], list[EvaluatedProblem]](list)
+    for one in problems:
+        assigned[one.id] = split_of(one.id, shares)
+        question = "\n".join([one.shown_question, *one.options])
+        pictured[tuple(one.images)].append(EvaluatedProblem(one.id, question, (), ()))
+    moved: dict[str, str] = {}
+    for alike in pictured.values():
+        moved |= _near_duplicates(alike, assigned)
+    return assigned | moved, dict(sorted(moved.items()))
+
+
+def _near_duplicates(
+    problems: Sequence[EvaluatedProblem], assigned: Mapping[str, str]
+) -> dict[str, str]:
+    """Problems with the split that each moves to, so that near-duplicates share one.
 
     What is like a problem of train moves to train, then what is like one of dev to dev, until
     nothing moves; the order of the problems does not count.
@@ -195,19 +214,22 @@ def _without_near_duplicates(
 
     moved: dict[str, str] = {}
     for target, others in (("train", ("dev", "test")), ("dev", ("test",))):
-        fresh = [one for one in problems if assigned[one.problem_id] == target]
-        while fresh:
+        now = {
+            one.problem_id: moved.get(one.problem_id, assigned[one.problem_id]) for one in problems
+        }
+        fresh = [one for one in problems if now[one.problem_id] == target]
+        asked = [one for one in problems if now[one.problem_id] in others]
+        while fresh and asked:
             rows = [TrainingRow(target, None, (one.problem_id,), (one.question,)) for one in fresh]
-            asked = [one for one in problems if assigned[one.problem_id] in others]
             like = {
                 match.problem_id
                 for match in find_overlap(asked, rows).matches
                 if match.question_share >= NEAR_DUPLICATE
             }
-            moved |= dict.fromkeys(sorted(like), target)
-            assigned |= dict.fromkeys(like, target)
+            moved |= dict.fromkeys(like, target)
             fresh = [one for one in asked if one.problem_id in like]
-    return assigned, dict(sorted(moved.items()))
+            asked = [one for one in asked if one.problem_id not in like]
+    return moved
 
 
 def _watched(

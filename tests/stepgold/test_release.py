@@ -15,12 +15,12 @@ from huggingface_hub import metadata_load
 
 import stepgold
 from formats import case_schema
-from stepgold.releasing import shares_of, split_of
+from stepgold.releasing import shares_of, split_of, splits_of
 from stepgold.verifying import VerifyResult
 from tests.formats.test_case import CASE
 from tests.loopback.gemini_file_server import GeminiFileServer
 from tests.loopback.hub_server import TOKEN, Hub, running_hub
-from traces import InputError
+from traces import InputError, Problem
 
 HERE = "the patient has had a dry cough and a high fever for exactly these many days now"
 
@@ -179,8 +179,9 @@ def test_what_is_no_release_is_refused(ws: stepgold.Workspace) -> None:
     assert [path.name for path in (ws.folder / "other").iterdir()] == ["mine.txt"]
     with pytest.raises(InputError, match="a file or a release"):
         ws.export("traces", dataset="d", labeler="theirs")
-    with pytest.raises(InputError, match="split by line"):
-        released(ws, "table", format="parquet")
+    for format in ("parquet", "medprm", "label-studio"):
+        with pytest.raises(InputError, match="split by line"):
+            released(ws, "table", format=format)
     assert not (ws.folder / "table").exists()
 
 
@@ -253,6 +254,15 @@ def test_cases_are_released_under_their_own_schema(ws: stepgold.Workspace, tmp_p
     assert json.loads((folder / "schema.json").read_text()) == case_schema()
     (split,) = rows_of(folder)
     assert split == cases
+
+
+def test_the_same_question_about_other_pictures_is_no_near_duplicate() -> None:
+    asked = "What is the most likely diagnosis of the patient whose picture is shown to you here?"
+    problems = [Problem(f"p{n}", asked, images=(f"{n // 2}.png",)) for n in range(400)]
+    assigned, moved = splits_of(problems, shares_of("0.4,0.3,0.3"))
+    assert set(assigned.values()) == {"train", "dev", "test"}
+    assert moved
+    assert all(assigned[f"p{n}"] == assigned[f"p{n + 1}"] for n in range(0, 400, 2))
 
 
 def rows_of(folder: Path) -> list[list[dict[str, Any]]]:
