@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -176,7 +176,7 @@ def write_states(
         file = cache / f"{sha256(repr([one.id for one in chunk]).encode()).hexdigest()[:16]}.npz"
         part = file.with_name(f".{file.name}")
         with part.open("wb") as to:
-            np.savez(to, **stored)
+            np.savez(to, **cast(Any, stored))
         part.rename(file)
         tokens = sum(len(row) for name, row in stored.items() if name.endswith("|states"))
         speed = tokens / (time.monotonic() - since)
@@ -379,8 +379,22 @@ def write_prm(base: Any, top: Top, to: Path) -> None:
     base.tokenizer.save_pretrained(to)
 
 
-@torch.no_grad()
-@torch.autocast("cpu", torch.bfloat16)
+def _log_probabilities(model: Any, ids: Tensor, states: NDArray[Any]) -> Tensor:
+    """Of each token after the first, read on from the hidden states of the frozen layers."""
+    positions = torch.arange(len(ids))[None]
+    hidden = torch.from_numpy(states.astype(np.float32))[None]
+    turns = model.model.rotary_emb(hidden, positions)
+    for layer in model.model.layers[FROZEN:]:
+        hidden = layer(hidden, position_embeddings=turns, position_ids=positions)
+    logits = model.lm_head(model.model.norm(hidden))[0, :-1].float()
+    return torch.log_softmax(logits, dim=-1).gather(1, ids[1:, None])[:, 0]
+
+
+def _probability(of: Tensor, *, least: bool) -> float:
+    """The least or the geometric mean of token probabilities; 1 where there is no token."""
+    return float((of.min() if least else of.mean()).exp()) if len(of) else 1.0
+
+
 def token_floors(
     family: Any, folder: Path, rows: Sequence[Row], kept: Path
 ) -> dict[str, list[list[float]]]:
@@ -400,20 +414,15 @@ def token_floors(
     for done, row in enumerate(rows):
         ids = torch.tensor(laid_out(family, row.solution).ids)[: len(row.states)]
         ids[ids >= model.config.vocab_size] = family.tokenizer("\n\n")["input_ids"][0]
-        positions = torch.arange(len(ids))[None]
-        hidden = torch.from_numpy(row.states.astype(np.float32))[None]
-        turns = model.model.rotary_emb(hidden, positions)
-        for layer in model.model.layers[FROZEN:]:
-            hidden = layer(hidden, position_embeddings=turns, position_ids=positions)
-        logits = model.lm_head(model.model.norm(hidden))[0, :-1].float()
-        of = torch.log_softmax(logits, dim=-1).gather(1, ids[1:, None])[:, 0]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            of = _log_probabilities(model, ids, row.states)
         first = len(family.tokenizer(row.solution.steps[0].strip())["input_ids"])
         starts = [row.read[0] - first, *(row.read[:-1] + 1)]
         spans = [
             of[max(0, begin - 1) : end - 1] for begin, end in zip(starts, row.read, strict=True)
         ]
-        for name, reduce in zip(found, (Tensor.mean, Tensor.min), strict=True):
-            found[name].append([float(reduce(span).exp()) if len(span) else 1.0 for span in spans])
+        for name, least in (("mean token logprob", False), ("min token logprob", True)):
+            found[name].append([_probability(span, least=least) for span in spans])
         if done % 40 == 39:
             say(f"token probabilities of {done + 1}/{len(rows)}")
     kept.write_text(json.dumps({"ids": [row.solution.id for row in rows], "floors": found}))

@@ -165,7 +165,8 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
         "continue_",
     ),
     ("consensus",): Entry(
-        "Keep labels on which judge and MC agree. Disagreement is an abstention, not a failure.",
+        "Combine labelers, and keep what they agree on. Disagreement is an abstention, not a"
+        " failure.",
         "stepgold.agreeing",
         "ConsensusOptions",
         "consensus",

@@ -165,10 +165,14 @@ def write_release(
     facts["shares"] = dict(zip(SPLITS, shares, strict=True))
     _write_json(folder / FACTS, facts)
     (folder / CARD).write_text(card_text(facts), encoding="utf-8", newline="\n")
+    _write_sums(folder)
+    return outcome, facts
+
+
+def _write_sums(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     sums = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names)
     (folder / SUMS).write_text(sums, encoding="utf-8", newline="\n")
-    return outcome, facts
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -237,6 +241,7 @@ def _watched(
 ) -> Iterator[ExportRow]:
     for row in rows:
         error, said = first_error(row.label), row.label.step_labels
+        why = row.label.abstention
         seen.append(
             _Row(
                 trace=row.trace.id,
@@ -246,7 +251,7 @@ def _watched(
                 verdicts=Counter(str(step.verdict) for step in said if step.verdict),
                 error=None if error.missing else error.index is not None,
                 corpora=frozenset(found.passage.corpus for found in row.evidence),
-                abstained=row.label.abstention and row.label.abstention.reason.value,
+                abstained=None if why is None else why.reason.value,
             )
         )
         yield row

@@ -153,8 +153,10 @@ def test_every_text_is_used() -> None:
     folder = Path(__file__).parents[2] / "review"
     files = [*folder.rglob("*.py"), *folder.rglob("*.j2")]
     used = "".join(each.read_text("utf-8") for each in files if each.name != "texts.py")
-    prefixes = ("outcome.", "reason.", "verdict.", "sort.", "settings.")
-    prefixes += ("review.nav.", "review.figures.drift.")
+    prefixes = (
+        *("outcome.", "reason.", "verdict.", "sort.", "settings."),
+        *("review.nav.", "review.figures.drift."),
+    )
     used += "".join(f'"review.{answer}"' for answer in ExpertAnswer)
     lost = [key for key in TEXTS if f'"{key}"' not in used and f"'{key}'" not in used]
     assert [key for key in lost if not key.startswith(prefixes)] == []
