@@ -87,11 +87,13 @@ def running(folder: str) -> list[str]:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    keys = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-    before = {key: os.environ.get(key) for key in keys}
-    os.environ.update(keys)
     # Not under pytest's folder: the paths of sockets may have 107 characters.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    # Ray writes the cluster's address into RAY_TMPDIR/ray, which a new machine does not have.
+    Path(folder, "ray").mkdir()
+    keys = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_TMPDIR": folder}
+    before = {key: os.environ.get(key) for key in keys}
+    os.environ.update(keys)
     cluster = TwoNodes(folder)
     try:
         yield cluster
