@@ -553,9 +553,10 @@ def show(report: Any, own: Any, floors: Any, tests: Sequence[Solution]) -> None:
     value, ours = areas(own, tests, drawn)
     low, high = np.quantile(ours, [0.025, 0.975])
     figures = report.average
-    f1, apart = figures.processbench_f1, figures.ci95
+    f1, ends = figures.processbench_f1, figures.ci95
+    apart = "" if ends is None else f" [{ends[0]:.3f}, {ends[1]:.3f}]"
     print("| labeler | AUROC | PRM above it by (95%) | processbench_f1 |\n|---|---|---|---|")
-    print(f"| SmolLM2-135M PRM | {value:.3f} [{low:.3f}, {high:.3f}] | | {f1:.3f} {apart} |")
+    print(f"| SmolLM2-135M PRM | {value:.3f} [{low:.3f}, {high:.3f}] | | {f1:.3f}{apart} |")
     for name, scores in floors.items():
         at, theirs = areas(scores, tests, drawn)
         low, high = np.quantile(ours - theirs, [0.025, 0.975])
