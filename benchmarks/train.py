@@ -75,8 +75,8 @@ def scored(ws: stepgold.Workspace, datasets: Sequence[str], prms: dict[str, str]
             ws.score(dataset=dataset, prm=prm, name=name)
 
 
-def main() -> None:
-    """Train, score and compare; prints JSON."""
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--problems", type=int, default=1_000)
     parser.add_argument("--epochs", type=float, default=8)
@@ -84,7 +84,12 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--seed", type=int, default=20_261_130)
     parser.add_argument("--dev-only", action="store_true", help="do not look at held-out drugs")
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, score and compare; prints JSON."""
+    asked = arguments()
     torch.set_num_threads(1)
     lab = build_workspace(asked.seed, asked.problems, problems_per_drug=PER_DRUG, n_distractors=0)
     with tempfile.TemporaryDirectory() as made:

@@ -156,7 +156,7 @@ def train(workspace: WorkspaceFolder, options: TrainOptions) -> TrainResult:
     from inference import checkpoint_folder, weights_fingerprint
 
     if not _is_main():
-        # Only the first of several processes says what came of it.
+        # Only the first of several processes has a result to report.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     _require_library()
     tally = Tally("train", options.dataset, options.labeler)

@@ -92,7 +92,7 @@ def test_potato_items_have_steps_and_pre_labels(tmp_path: Path) -> None:
 
 
 def test_potato_answers_come_back(tmp_path: Path) -> None:
-    # The rows of `prm_training_data.jsonl` as Potato documents them, written anew.
+    # The rows of `prm_training_data.jsonl` in the form that Potato documents.
     rows = [
         {"instance_id": "t", "annotator": "E1", "mode": "per_step", "steps": [
             {"index": 0, "reward": 1}, {"index": 1, "reward": 0},

@@ -68,7 +68,7 @@ def test_a_form_needs_a_token_of_its_own_session(serve: Serve, workspace: Path) 
         answer = visitor.post("/settings", FORM | {"form_token": token})
         assert answer.status == 403, token
         assert "stepgold-lang" not in visitor.cookies
-    # A script of ours gets a token with the refusal, and sends the form again.
+    # Our script gets a new token with the refusal, and sends the form again.
     fresh = answer.headers["x-form-token"]
     assert visitor.post("/settings", FORM, X_Form_Token=fresh).status == 303
     assert visitor.cookies["stepgold-lang"] == "ko"

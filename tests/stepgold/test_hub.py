@@ -7,7 +7,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 import stepgold
 from stepgold.hub import hub_path
 from stepgold.trust import sensitive_settings
-from tests.loopback.hub_server import TOKEN, Hub, running_hub
+from tests.loopback.hub_server import TOKEN, Hub
 from traces import InputError
 
 ROW = {
@@ -33,20 +32,6 @@ def lines(*rows: dict[str, Any]) -> bytes:
 
 def traces(*ids: str, **more: Any) -> bytes:
     return lines(*(ROW | {"id": id, "problem": f"{id}?"} | more for id in ids))
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with running_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        # huggingface_hub reads these once, when it is imported.
-        constants = "huggingface_hub.constants"
-        monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(f"{constants}.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(f"{constants}.HF_STORED_TOKENS_PATH", str(tmp_path / "none"))
-        yield hub
 
 
 @pytest.fixture

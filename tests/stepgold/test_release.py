@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from stepgold.releasing import shares_of, split_of, splits_of
 from stepgold.verifying import VerifyResult
 from tests.formats.test_case import CASE
 from tests.loopback.gemini_file_server import GeminiFileServer
-from tests.loopback.hub_server import TOKEN, Hub, running_hub
+from tests.loopback.hub_server import Hub
 from traces import InputError, Problem
 
 HERE = "the patient has had a dry cough and a high fever for exactly these many days now"
@@ -199,19 +198,6 @@ def test_only_a_release_is_replaced(ws: stepgold.Workspace, kept: str) -> None:
     with pytest.raises(InputError, match="not of a release"):
         released(ws, folder.name)
     assert file.read_text() == "mine"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with running_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        constants = "huggingface_hub.constants"
-        monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(f"{constants}.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(f"{constants}.HF_STORED_TOKENS_PATH", str(tmp_path / "none"))
-        yield hub
 
 
 @pytest.mark.slow
